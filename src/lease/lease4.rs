@@ -1,0 +1,201 @@
+//! The DHCPv4 lease.
+
+use std::net::Ipv4Addr;
+
+use super::{ClientId, Family, HwAddr, Lease, LeaseData, LeaseError, LeaseState, Lifetime, decline_data};
+
+/// A DHCPv4 lease.
+///
+/// It names its client by hardware address, client id or both; only a declined lease has neither.
+///
+/// ```
+/// use leasemgr::lease::{HwAddr, Lease, Lease4, LeaseState, Lifetime, SubnetId};
+///
+/// let hwaddr = HwAddr::new(&[2, 0, 0, 0, 0, 1])?;
+/// let mut lease = Lease4::new([192, 0, 2, 1].into(), Some(hwaddr), None, LeaseState::DEFAULT)?;
+/// lease.data_mut().subnet_id = SubnetId(1);
+/// lease.data_mut().cltt = 1_790_000_000;
+/// lease.data_mut().valid_lifetime = Lifetime(3600);
+/// assert_eq!(lease.expire(), 1_790_003_600);
+/// assert!(lease.is_expired(1_790_003_600));
+/// # Ok::<(), leasemgr::lease::LeaseError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease4 {
+    address: Ipv4Addr,
+    state: LeaseState,
+    hwaddr: Option<HwAddr>,
+    client_id: Option<ClientId>,
+    data: LeaseData,
+}
+
+impl Lease4 {
+    /// A lease of `address`, with all of [`LeaseData`] at its defaults.
+    ///
+    /// # Errors
+    /// [`LeaseError::NoIdentity`] where a lease that is not declined has neither a hardware
+    /// address nor a client id.
+    pub fn new(
+        address: Ipv4Addr,
+        hwaddr: Option<HwAddr>,
+        client_id: Option<ClientId>,
+        state: LeaseState,
+    ) -> Result<Self, LeaseError> {
+        let lease = Self { address, state, hwaddr, client_id, data: LeaseData::default() };
+        lease.check_state(state)?;
+        Ok(lease)
+    }
+
+    fn check_state(&self, state: LeaseState) -> Result<(), LeaseError> {
+        if self.hwaddr.is_none() && self.client_id.is_none() && state != LeaseState::DECLINED {
+            return Err(LeaseError::NoIdentity { state });
+        }
+        Ok(())
+    }
+
+    /// The client identifier, where the client sent one.
+    #[must_use]
+    pub fn client_id(&self) -> Option<&ClientId> {
+        self.client_id.as_ref()
+    }
+
+    /// Whether the lease is of the client with this hardware address and client id.
+    ///
+    /// Where both the lease and the client have a client id, that decides (RFC 2131 section 4.2);
+    /// else the hardware address does.
+    #[must_use]
+    pub fn belongs_to_client(&self, hwaddr: Option<&HwAddr>, client_id: Option<&ClientId>) -> bool {
+        match (&self.client_id, client_id, &self.hwaddr, hwaddr) {
+            (Some(own), Some(other), _, _) => own == other,
+            (_, _, Some(own), Some(other)) => own.htype == other.htype && own.as_bytes() == other.as_bytes(),
+            _ => false,
+        }
+    }
+}
+
+impl Lease for Lease4 {
+    type Address = Ipv4Addr;
+
+    const FAMILY: Family = Family::V4;
+
+    fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    fn data(&self) -> &LeaseData {
+        &self.data
+    }
+
+    fn data_mut(&mut self) -> &mut LeaseData {
+        &mut self.data
+    }
+
+    fn state(&self) -> LeaseState {
+        self.state
+    }
+
+    fn set_state(&mut self, state: LeaseState) -> Result<(), LeaseError> {
+        self.check_state(state)?;
+        self.state = state;
+        Ok(())
+    }
+
+    fn hwaddr(&self) -> Option<&HwAddr> {
+        self.hwaddr.as_ref()
+    }
+
+    fn decline(&mut self, now: i64, probation: Lifetime) {
+        self.hwaddr = None;
+        self.client_id = None;
+        self.state = LeaseState::DECLINED;
+        decline_data(&mut self.data, now, probation);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::lease::SubnetId;
+
+    fn hwaddr(last: u8) -> HwAddr {
+        HwAddr::new(&[2, 0, 0, 0, 0, last]).unwrap()
+    }
+
+    fn client_id(last: u8) -> ClientId {
+        ClientId::new(&[1, last]).unwrap()
+    }
+
+    #[test]
+    fn a_lease_without_a_client_is_declined_or_impossible() {
+        let new = |state| Lease4::new(Ipv4Addr::LOCALHOST, None, None, state);
+        assert!(new(LeaseState::DECLINED).is_ok());
+        assert_eq!(new(LeaseState::DEFAULT), Err(LeaseError::NoIdentity { state: LeaseState(0) }));
+        let mut declined = new(LeaseState::DECLINED).unwrap();
+        assert!(declined.set_state(LeaseState::EXPIRED_RECLAIMED).is_err());
+        assert_eq!(declined.state(), LeaseState::DECLINED);
+    }
+
+    #[rstest]
+    #[case::same_client_id(Some(hwaddr(9)), Some(client_id(1)), true)]
+    #[case::other_client_id_same_hwaddr(Some(hwaddr(1)), Some(client_id(2)), false)]
+    #[case::no_client_id_same_hwaddr(Some(hwaddr(1)), None, true)]
+    #[case::no_client_id_other_hwaddr(Some(hwaddr(2)), None, false)]
+    #[case::nothing(None, None, false)]
+    fn a_lease_belongs_to_the_client_with_its_client_id_else_its_hwaddr(
+        #[case] of: Option<HwAddr>,
+        #[case] id: Option<ClientId>,
+        #[case] belongs: bool,
+    ) {
+        let lease =
+            Lease4::new(Ipv4Addr::LOCALHOST, Some(hwaddr(1)), Some(client_id(1)), LeaseState::DEFAULT)
+                .unwrap();
+        assert_eq!(lease.belongs_to_client(of.as_ref(), id.as_ref()), belongs);
+    }
+
+    #[test]
+    fn declining_forgets_the_client_and_starts_the_probation() {
+        let mut lease =
+            Lease4::new(Ipv4Addr::LOCALHOST, Some(hwaddr(1)), Some(client_id(1)), LeaseState::DEFAULT)
+                .unwrap();
+        lease.data_mut().hostname = "a.example".into();
+        lease.data_mut().fqdn_fwd = true;
+        lease.data_mut().fqdn_rev = true;
+        lease.data_mut().subnet_id = SubnetId(7);
+        lease.decline(1000, Lifetime(60));
+        assert_eq!((lease.hwaddr(), lease.client_id()), (None, None));
+        assert_eq!(lease.state(), LeaseState::DECLINED);
+        assert_eq!(
+            lease.data(),
+            &LeaseData {
+                cltt: 1000,
+                valid_lifetime: Lifetime(60),
+                subnet_id: SubnetId(7),
+                ..LeaseData::default()
+            }
+        );
+    }
+
+    #[rstest]
+    #[case::before(100, 10, 109, false)]
+    #[case::at(100, 10, 110, true)]
+    #[case::infinite(100, u32::MAX, u64::MAX, false)]
+    #[case::beyond_32_bits(1 << 32, 10, 1 << 32, false)]
+    fn a_lease_expires_when_its_lifetime_ends(
+        #[case] cltt: i64,
+        #[case] valid: u32,
+        #[case] now: u64,
+        #[case] expired: bool,
+    ) {
+        let mut lease = Lease4::new(Ipv4Addr::LOCALHOST, Some(hwaddr(1)), None, LeaseState::DEFAULT).unwrap();
+        lease.data_mut().cltt = cltt;
+        lease.data_mut().valid_lifetime = Lifetime(valid);
+        assert_eq!(lease.is_expired(now), expired);
+    }
+
+    #[test]
+    fn a_lease_is_compact() {
+        assert!(size_of::<Lease4>() <= 128, "{}", size_of::<Lease4>());
+    }
+}

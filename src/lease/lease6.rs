@@ -1,0 +1,196 @@
+//! The DHCPv6 lease.
+
+use std::net::Ipv6Addr;
+
+use super::{
+    Duid, Family, HwAddr, Iaid, Lease, LeaseData, LeaseError, LeaseState, LeaseType, Lifetime, decline_data,
+};
+
+/// A DHCPv6 lease, of an address or of a delegated prefix.
+///
+/// It names its client by DUID and IAID; only a declined lease has the empty DUID.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease6 {
+    address: Ipv6Addr,
+    lease_type: LeaseType,
+    prefix_len: u8,
+    state: LeaseState,
+    duid: Duid,
+    /// The identity association that the client uses the lease in.
+    pub iaid: Iaid,
+    /// For how long the client should prefer the address, in seconds.
+    pub preferred_lifetime: Lifetime,
+    /// The hardware address of the client, where the server learned it.
+    pub hwaddr: Option<HwAddr>,
+    data: LeaseData,
+}
+
+impl Lease6 {
+    /// A lease of a single address, with all else at its defaults.
+    ///
+    /// # Errors
+    /// [`LeaseError::EmptyDuid`] where a lease that is not declined has the empty DUID.
+    pub fn new(
+        lease_type: LeaseType,
+        address: Ipv6Addr,
+        duid: Duid,
+        iaid: Iaid,
+        state: LeaseState,
+    ) -> Result<Self, LeaseError> {
+        let lease = Self {
+            address,
+            lease_type,
+            prefix_len: 128,
+            state,
+            duid,
+            iaid,
+            preferred_lifetime: Lifetime(0),
+            hwaddr: None,
+            data: LeaseData::default(),
+        };
+        lease.check_state(state)?;
+        Ok(lease)
+    }
+
+    /// A lease of the delegated prefix `address`/`prefix_len`, with all else at its defaults.
+    ///
+    /// # Errors
+    /// [`LeaseError::PrefixLength`] for a length beyond 128, [`LeaseError::PrefixBits`] where the
+    /// address has bits set behind it, and as [`Lease6::new`].
+    pub fn new_prefix(
+        address: Ipv6Addr,
+        prefix_len: u32,
+        duid: Duid,
+        iaid: Iaid,
+        state: LeaseState,
+    ) -> Result<Self, LeaseError> {
+        let len = match u8::try_from(prefix_len) {
+            Ok(len) if len <= 128 => len,
+            _ => return Err(LeaseError::PrefixLength { len: prefix_len }),
+        };
+        if address.to_bits().checked_shl(prefix_len).unwrap_or(0) != 0 {
+            return Err(LeaseError::PrefixBits { address, len });
+        }
+        let mut lease = Self::new(LeaseType::PD, address, duid, iaid, state)?;
+        lease.prefix_len = len;
+        Ok(lease)
+    }
+
+    fn check_state(&self, state: LeaseState) -> Result<(), LeaseError> {
+        if self.duid.is_empty() && state != LeaseState::DECLINED {
+            return Err(LeaseError::EmptyDuid { state });
+        }
+        Ok(())
+    }
+
+    /// What is leased.
+    #[must_use]
+    pub fn lease_type(&self) -> LeaseType {
+        self.lease_type
+    }
+
+    /// The length of a delegated prefix in bits; 128 of everything else.
+    #[must_use]
+    pub fn prefix_len(&self) -> u8 {
+        self.prefix_len
+    }
+
+    /// The client's DUID.
+    #[must_use]
+    pub fn duid(&self) -> &Duid {
+        &self.duid
+    }
+}
+
+impl Lease for Lease6 {
+    type Address = Ipv6Addr;
+
+    const FAMILY: Family = Family::V6;
+
+    fn address(&self) -> Ipv6Addr {
+        self.address
+    }
+
+    fn data(&self) -> &LeaseData {
+        &self.data
+    }
+
+    fn data_mut(&mut self) -> &mut LeaseData {
+        &mut self.data
+    }
+
+    fn state(&self) -> LeaseState {
+        self.state
+    }
+
+    fn set_state(&mut self, state: LeaseState) -> Result<(), LeaseError> {
+        self.check_state(state)?;
+        self.state = state;
+        Ok(())
+    }
+
+    fn hwaddr(&self) -> Option<&HwAddr> {
+        self.hwaddr.as_ref()
+    }
+
+    fn decline(&mut self, now: i64, probation: Lifetime) {
+        self.duid = Duid::empty();
+        self.hwaddr = None;
+        self.preferred_lifetime = Lifetime(0);
+        self.state = LeaseState::DECLINED;
+        decline_data(&mut self.data, now, probation);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn duid() -> Duid {
+        Duid::new(&[0, 1, 0, 1, 5]).unwrap()
+    }
+
+    #[test]
+    fn a_lease_without_a_client_is_declined_or_impossible() {
+        let new = |state| Lease6::new(LeaseType::NA, Ipv6Addr::LOCALHOST, Duid::empty(), Iaid(1), state);
+        assert!(new(LeaseState::DECLINED).is_ok());
+        assert_eq!(new(LeaseState::RELEASED), Err(LeaseError::EmptyDuid { state: LeaseState(3) }));
+    }
+
+    #[rstest]
+    #[case("2001:db8::", 64, true)]
+    #[case("2001:db8::1", 64, false)]
+    #[case("2001:db8::1", 128, true)]
+    #[case("::", 0, true)]
+    #[case("8000::", 0, false)]
+    #[case("2001:db8::", 129, false)]
+    #[case("2001:db8::", 256, false)]
+    fn a_prefix_has_no_bits_behind_its_length(
+        #[case] address: Ipv6Addr,
+        #[case] len: u32,
+        #[case] good: bool,
+    ) {
+        let lease = Lease6::new_prefix(address, len, duid(), Iaid(1), LeaseState::DEFAULT);
+        assert_eq!(lease.is_ok(), good, "{lease:?}");
+    }
+
+    #[test]
+    fn declining_forgets_the_client_and_starts_the_probation() {
+        let mut lease =
+            Lease6::new(LeaseType::NA, Ipv6Addr::LOCALHOST, duid(), Iaid(1), LeaseState::DEFAULT).unwrap();
+        lease.hwaddr = Some(HwAddr::new(&[1; 6]).unwrap());
+        lease.preferred_lifetime = Lifetime(50);
+        lease.data_mut().hostname = "a.example".into();
+        lease.decline(1000, Lifetime(60));
+        assert!(lease.duid().is_empty());
+        assert_eq!((lease.hwaddr(), lease.preferred_lifetime), (None, Lifetime(0)));
+        assert_eq!(lease.expire(), 1060);
+    }
+
+    #[test]
+    fn a_lease_is_compact() {
+        assert!(size_of::<Lease6>() <= 144, "{}", size_of::<Lease6>());
+    }
+}

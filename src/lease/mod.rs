@@ -1,0 +1,123 @@
+//! The lease: what a server promised to a client, for DHCPv4 and DHCPv6.
+
+mod error;
+mod ids;
+mod lease4;
+mod lease6;
+mod short_bytes;
+pub(crate) mod user_context;
+
+use std::fmt;
+use std::hash::Hash;
+
+pub use error::LeaseError;
+pub(crate) use ids::Octets;
+pub use ids::{
+    ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, LeaseState, LeaseType, Lifetime, PoolId,
+    SubnetId,
+};
+pub use lease4::Lease4;
+pub use lease6::Lease6;
+pub use user_context::{UserContext, UserContextError};
+
+/// DHCPv4 or DHCPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// DHCPv4.
+    V4,
+    /// DHCPv6.
+    V6,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "DHCPv4",
+            Self::V6 => "DHCPv6",
+        })
+    }
+}
+
+/// What leases of both families hold, apart from what identifies the client.
+///
+/// Every combination of these values is a legal lease, so they are open to change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeaseData {
+    /// For how long the lease is valid, in seconds from [`LeaseData::cltt`].
+    pub valid_lifetime: Lifetime,
+    /// Client last transmission time: when the client was last heard, in seconds since the epoch.
+    pub cltt: i64,
+    /// The subnet that the address is in.
+    pub subnet_id: SubnetId,
+    /// The pool that the address is from, 0 where pools have no numbers.
+    pub pool_id: PoolId,
+    /// Whether the server has put the name into the forward zone of the DNS.
+    pub fqdn_fwd: bool,
+    /// Whether the server has put the name into the reverse zone of the DNS.
+    pub fqdn_rev: bool,
+    /// The name of the client, empty where it has none.
+    pub hostname: Hostname,
+    /// What the server and its hooks attach to the lease.
+    pub user_context: Option<UserContext>,
+}
+
+/// A lease of either family. Everything that both families have in common is written once, over
+/// this trait.
+pub trait Lease: Clone + fmt::Debug + PartialEq + Eq + Send + Sync + 'static {
+    /// The address type of the family.
+    type Address: Copy + fmt::Debug + fmt::Display + Hash + Ord + Send + Sync + 'static;
+
+    /// The family.
+    const FAMILY: Family;
+
+    /// The address; of a delegated prefix, its first address.
+    fn address(&self) -> Self::Address;
+
+    /// What is common to both families.
+    fn data(&self) -> &LeaseData;
+
+    /// What is common to both families, to be changed.
+    fn data_mut(&mut self) -> &mut LeaseData;
+
+    /// What the lease is used as.
+    fn state(&self) -> LeaseState;
+
+    /// Changes what the lease is used as.
+    ///
+    /// # Errors
+    /// [`LeaseError`] where a lease that belongs to no client would be anything but declined.
+    fn set_state(&mut self, state: LeaseState) -> Result<(), LeaseError>;
+
+    /// The hardware address of the client, where it is known.
+    fn hwaddr(&self) -> Option<&HwAddr>;
+
+    /// Takes the address out of use for `probation`, because somebody else was found to use it
+    /// (RFC 2131 section 3.1, RFC 8415 section 18.3.8): the client is forgotten, name and DNS flags
+    /// are cleared, and the lease is declined from `now` on, in seconds since the epoch.
+    fn decline(&mut self, now: i64, probation: Lifetime);
+
+    /// When the lease ends, in seconds since the epoch: cltt plus valid lifetime.
+    fn expire(&self) -> u64 {
+        self.data().cltt.cast_unsigned().wrapping_add(self.data().valid_lifetime.0.into())
+    }
+
+    /// Whether the lease has ended at `now`, in seconds since the epoch. A lease with an infinite
+    /// lifetime never does.
+    fn is_expired(&self, now: u64) -> bool {
+        !self.data().valid_lifetime.is_infinite() && self.expire() <= now
+    }
+
+    /// Whether the lease has expired and its clean-up is done.
+    fn is_reclaimed(&self) -> bool {
+        self.state() == LeaseState::EXPIRED_RECLAIMED
+    }
+}
+
+/// What declining a lease does to the values that both families have.
+fn decline_data(data: &mut LeaseData, now: i64, probation: Lifetime) {
+    data.cltt = now;
+    data.valid_lifetime = probation;
+    data.hostname = Hostname::default();
+    data.fqdn_fwd = false;
+    data.fqdn_rev = false;
+}

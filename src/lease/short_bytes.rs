@@ -1,0 +1,90 @@
+//! Byte strings of which most are short.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+/// What fits beside the tag and the length in 16 bytes.
+const INLINE: usize = 14;
+
+/// An immutable byte string in 16 bytes: up to 14 bytes stand in the value itself, longer ones in
+/// an allocation of their own.
+///
+/// A hardware address, the usual client id (7 bytes) and a DUID of type LLT over Ethernet
+/// (14 bytes) need no allocation.
+#[derive(Clone)]
+pub(crate) enum ShortBytes {
+    /// `len` bytes of `bytes` count, the others are 0.
+    Inline { len: u8, bytes: [u8; INLINE] },
+    /// Behind two pointers, so that the rare long string does not make every short one larger.
+    #[expect(clippy::box_collection, reason = "a thin pointer keeps the value at 16 bytes")]
+    Heap(Box<Vec<u8>>),
+}
+
+impl ShortBytes {
+    pub(crate) const EMPTY: Self = Self::Inline { len: 0, bytes: [0; INLINE] };
+
+    pub(crate) fn new(from: &[u8]) -> Self {
+        match u8::try_from(from.len()) {
+            Ok(len) if from.len() <= INLINE => {
+                let mut bytes = [0; INLINE];
+                bytes[..from.len()].copy_from_slice(from);
+                Self::Inline { len, bytes }
+            }
+            _ => Self::Heap(Box::new(from.to_vec())),
+        }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Inline { len, bytes } => &bytes[..usize::from(*len)],
+            Self::Heap(bytes) => bytes,
+        }
+    }
+}
+
+impl PartialEq for ShortBytes {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_slice() == other.as_slice()
+    }
+}
+
+impl Eq for ShortBytes {}
+
+impl PartialOrd for ShortBytes {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ShortBytes {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.as_slice().cmp(other.as_slice())
+    }
+}
+
+impl Hash for ShortBytes {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_slice().hash(state);
+    }
+}
+
+impl fmt::Debug for ShortBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_slice().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_string_takes_sixteen_bytes_and_keeps_what_it_was_given() {
+        assert_eq!(size_of::<ShortBytes>(), 16);
+        assert_eq!(size_of::<Option<ShortBytes>>(), 16);
+        for len in [0, 1, 13, 14, 15, 255] {
+            let bytes: Vec<u8> = (0..len).collect();
+            assert_eq!(ShortBytes::new(&bytes).as_slice(), bytes);
+        }
+    }
+}

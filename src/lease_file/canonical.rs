@@ -1,0 +1,529 @@
+//! Whether a row already is, byte for byte, what the writer would write for it.
+//!
+//! Nearly all rows are: a server wrote them. Such a row is copied as it is, so all that is wanted
+//! of it is its address and whether it deletes the lease. What is said here of a row must follow
+//! from [`RowFormat`](super::row::private::RowFormat); where deciding is laborious (dotted IPv6
+//! addresses, keys with escapes), a row is given up to the slow way, which is always right.
+
+use super::simd::{Block, Mask, first};
+use super::text::{is_plain, longest_zero_run};
+
+/// How many bytes behind the text a check may look at, whatever they are.
+pub(crate) const PADDING: usize = 16;
+
+/// A row with its separators found.
+pub struct RowText<'a> {
+    /// A text that the row is somewhere in, with at least [`PADDING`] bytes behind the row.
+    pub(crate) text: &'a [u8],
+    /// Where the row starts.
+    pub(crate) start: usize,
+    /// Where its values end: as many as there are columns, each at its separator.
+    pub(crate) ends: &'a [u32],
+}
+
+impl RowText<'_> {
+    /// Value `N`.
+    #[inline(always)]
+    fn value<const N: usize>(&self) -> Value<'_> {
+        let start = if N == 0 { self.start } else { self.ends[N - 1] as usize + 1 };
+        Value { text: self.text, start, end: self.ends[N] as usize }
+    }
+
+    /// Whether commas stand between the values, and a newline behind the last.
+    #[inline(always)]
+    fn is_whole(&self, columns: usize) -> bool {
+        let Some((&last, others)) = self.ends[..columns].split_last() else {
+            return false;
+        };
+        let commas = others.iter().fold(true, |all, &end| all & (self.text[end as usize] == b','));
+        commas & (self.text[last as usize] == b'\n')
+    }
+}
+
+/// A value of a row.
+#[derive(Clone, Copy)]
+struct Value<'a> {
+    text: &'a [u8],
+    start: usize,
+    end: usize,
+}
+
+impl<'a> Value<'a> {
+    #[inline(always)]
+    fn len(self) -> usize {
+        self.end - self.start
+    }
+
+    #[inline(always)]
+    fn bytes(self) -> &'a [u8] {
+        &self.text[self.start..self.end]
+    }
+
+    /// The 16 bytes from byte `at` of the value on, of which some may be behind it.
+    #[inline(always)]
+    fn block(self, at: usize) -> Option<Block> {
+        let bytes = self.text[self.start + at..].first_chunk()?;
+        Some(Block::load(bytes))
+    }
+
+    #[inline(always)]
+    fn is(self, byte: u8) -> bool {
+        self.len() == 1 && self.text[self.start] == byte
+    }
+
+    #[inline(always)]
+    fn is_flag(self) -> bool {
+        self.len() == 1 && matches!(self.text[self.start], b'0' | b'1')
+    }
+
+    /// A number without leading zeros, not beyond `max`, which has `MAX` digits, 16 at most.
+    #[inline(always)]
+    fn is_number<const MAX: usize>(self, max: &[u8; MAX]) -> bool {
+        let len = self.len();
+        if len == 1 {
+            return self.text[self.start].is_ascii_digit();
+        }
+        let Some(block) = self.block(0) else {
+            return false;
+        };
+        (2..=MAX).contains(&len)
+            && block.is_digit() & first(len) == first(len)
+            && self.text[self.start] != b'0'
+            && (len < MAX || self.bytes() <= &max[..])
+    }
+
+    #[inline(always)]
+    fn is_u32(self) -> bool {
+        self.is_number(b"4294967295")
+    }
+
+    /// A number that [`Value::is_number`] has found good.
+    fn number(self) -> u64 {
+        self.bytes().iter().fold(0, |value, &byte| value * 10 + u64::from(byte & 15))
+    }
+
+    /// Two lower-case hex digits for each of `min` to `max` octets, with colons between them.
+    #[inline(always)]
+    fn is_octets(self, min: usize, max: usize) -> bool {
+        /// Where the colons are in a block that starts with an octet.
+        const COLONS: Mask = 0b0100_1001_0010_0100;
+        let len = self.len();
+        if len % 3 != 2 || len < min * 3 - 1 || len > max * 3 - 1 {
+            return false;
+        }
+        let mut at = 0;
+        // Fifteen bytes, five octets with their colons, at a time.
+        while at < len {
+            let Some(block) = self.block(at) else {
+                return false;
+            };
+            let good = (block.is_hex() & !COLONS) | (block.is(b':') & COLONS);
+            let wanted = first((len - at).min(15));
+            if good & wanted != wanted {
+                return false;
+            }
+            at += 15;
+        }
+        true
+    }
+
+    /// A name as the writer escapes it; `LOWER` without upper-case letters.
+    #[inline(always)]
+    fn is_name<const LOWER: bool>(self) -> bool {
+        let len = self.len();
+        let mut at = 0;
+        while at < len {
+            let Some(block) = self.block(at) else {
+                return false;
+            };
+            let mut bad = !block.is_printable() | block.is(b'&');
+            if LOWER {
+                bad |= block.is_upper();
+            }
+            if bad & first(len - at) != 0 {
+                return is_escaped_name(&self.bytes()[at..], LOWER);
+            }
+            at += 16;
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn is_user_context(self) -> bool {
+        self.len() == 0 || is_user_context(self.bytes())
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn is_escaped_name(name: &[u8], lower: bool) -> bool {
+    let mut rest = name;
+    while let Some(&byte) = rest.first() {
+        rest = if byte == b'&' {
+            match escaped_byte(rest) {
+                Some(_) => &rest[5..],
+                None => return false,
+            }
+        } else if is_plain(byte) && !(lower && byte.is_ascii_uppercase()) {
+            &rest[1..]
+        } else {
+            return false;
+        };
+    }
+    true
+}
+
+/// The byte that an escape at the beginning of `text` stands for, if the writer would escape it so.
+fn escaped_byte(text: &[u8]) -> Option<u8> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    match text {
+        &[b'&', b'#', b'x', high, low, ..] => {
+            Some(digit(high)? << 4 | digit(low)?).filter(|&byte| !is_plain(byte))
+        }
+        _ => None,
+    }
+}
+
+/// A DHCPv4 row: the number of its address, and whether it deletes the lease.
+#[inline]
+pub(super) fn row4(row: &RowText<'_>) -> Option<(u32, bool)> {
+    let (hwaddr, client_id) = (row.value::<1>(), row.value::<2>());
+    let (valid_lifetime, expire) = (row.value::<3>(), row.value::<4>());
+    let good = row.is_whole(12)
+        && (hwaddr.len() == 0 || hwaddr.is_octets(1, 20))
+        && (client_id.len() == 0 || client_id.is_octets(2, 255))
+        && valid_lifetime.is_u32()
+        && expire.is_number(b"9999999999999999")
+        && row.value::<5>().is_u32()
+        && row.value::<6>().is_flag()
+        && row.value::<7>().is_flag()
+        && row.value::<8>().is_name::<true>()
+        && row.value::<9>().is_u32()
+        && row.value::<10>().is_user_context()
+        && row.value::<11>().is_u32()
+        && (hwaddr.len() + client_id.len() > 0 || row.value::<9>().is(b'1'));
+    if !good {
+        return None;
+    }
+    Some((ipv4(row.value::<0>())?, valid_lifetime.is(b'0')))
+}
+
+/// The number of a dotted address without leading zeros.
+#[inline(always)]
+fn ipv4(value: Value<'_>) -> Option<u32> {
+    let len = value.len();
+    let block = value.block(0)?;
+    let within = first(len);
+    let dots = block.is(b'.') & within;
+    if !(7..=15).contains(&len) || (block.is_digit() | dots) & within != within || dots.count_ones() != 3 {
+        return None;
+    }
+    let one = dots.trailing_zeros() as usize;
+    let two = (dots & (dots - 1)).trailing_zeros() as usize;
+    let three = 31 - dots.leading_zeros() as usize;
+    let octet = |start: usize, end: usize| {
+        let digits = value.text[value.start + start..].first_chunk::<4>()?;
+        let len = end - start;
+        if !(1..=3).contains(&len) || (len > 1 && digits[0] == b'0') {
+            return None;
+        }
+        // The digits moved to the top bytes; what is shifted in counts as zeros in front.
+        let moved = u32::from_le_bytes(*digits) << (8 * (4 - len));
+        let number = (moved >> 24 & 15) + (moved >> 16 & 15) * 10 + (moved >> 8 & 15) * 100;
+        (number <= 255).then_some(number)
+    };
+    Some(
+        octet(0, one)? << 24
+            | octet(one + 1, two)? << 16
+            | octet(two + 1, three)? << 8
+            | octet(three + 1, len)?,
+    )
+}
+
+/// A DHCPv6 row: the number of its address, and whether it deletes the lease.
+#[inline]
+pub(super) fn row6(row: &RowText<'_>) -> Option<((u64, u64), bool)> {
+    let (duid, hwaddr) = (row.value::<1>(), row.value::<12>());
+    let (valid_lifetime, expire) = (row.value::<2>(), row.value::<3>());
+    let (htype, source) = (row.value::<15>(), row.value::<16>());
+    let good = row.is_whole(18)
+        && duid.is_octets(3, 130)
+        && valid_lifetime.is_u32()
+        && expire.is_number(b"9999999999999999")
+        && is_expire6(valid_lifetime, expire)
+        && row.value::<4>().is_u32()
+        && row.value::<5>().is_u32()
+        && row.value::<7>().is_u32()
+        && row.value::<9>().is_flag()
+        && row.value::<10>().is_flag()
+        && row.value::<11>().is_name::<false>()
+        && row.value::<13>().is_u32()
+        && row.value::<14>().is_user_context()
+        && row.value::<17>().is_u32()
+        && (duid.bytes() != b"00:00:00" || row.value::<13>().is(b'1'))
+        && if hwaddr.len() == 0 {
+            htype.is(b'0') && source.is(b'0')
+        } else {
+            hwaddr.is_octets(1, 20) && htype.is_number(b"65535") && source.is_u32()
+        };
+    if !good {
+        return None;
+    }
+    let address = ipv6(row.value::<0>().bytes())?;
+    let (lease_type, prefix_len) = (row.value::<6>(), row.value::<8>());
+    let single = lease_type.is_number(b"65535") && !lease_type.is(b'2') && prefix_len.bytes() == b"128";
+    if !single {
+        let prefix = lease_type.is(b'2')
+            && prefix_len.is_number(b"128")
+            && address.checked_shl(u32::try_from(prefix_len.number()).ok()?).unwrap_or(0) == 0;
+        if !prefix {
+            return None;
+        }
+    }
+    Some((halves(address), valid_lifetime.is(b'0')))
+}
+
+/// The upper and the lower 64 bits.
+pub(super) fn halves(address: u128) -> (u64, u64) {
+    #[expect(clippy::cast_possible_truncation, reason = "the halves are taken apart")]
+    ((address >> 64) as u64, address as u64)
+}
+
+/// Whether a cltt of 32 bits gives this expiry time back.
+#[inline(always)]
+fn is_expire6(valid_lifetime: Value<'_>, expire: Value<'_>) -> bool {
+    // Lifetimes below a billion seconds and times since 2001 are told by their lengths.
+    if valid_lifetime.len() <= 9 && expire.len() == 10 && expire.bytes() <= &b"4294967295"[..] {
+        return true;
+    }
+    let cltt = expire.number().checked_sub(valid_lifetime.number());
+    cltt.is_some_and(|cltt| cltt <= u64::from(u32::MAX))
+}
+
+/// The number of an address in canonical text that is not dotted.
+#[inline]
+fn ipv6(text: &[u8]) -> Option<u128> {
+    let mut groups = [0_u16; 8];
+    let mut count = 0;
+    let mut gap = None;
+    let mut zeros = false;
+    let mut at = 0;
+    if text.starts_with(b"::") {
+        gap = Some(0);
+        at = 2;
+    }
+    while at < text.len() {
+        let start = at;
+        let mut group = 0_u16;
+        while let Some(&byte) = text.get(at) {
+            let digit = match byte {
+                b'0'..=b'9' => byte - b'0',
+                b'a'..=b'f' => byte - b'a' + 10,
+                b':' => break,
+                _ => return None,
+            };
+            group = group << 4 | u16::from(digit);
+            at += 1;
+        }
+        let len = at - start;
+        if !(1..=4).contains(&len) || (len > 1 && text[start] == b'0') {
+            return None;
+        }
+        *groups.get_mut(count)? = group;
+        count += 1;
+        zeros |= group == 0;
+        if at == text.len() {
+            break;
+        }
+        at += 1;
+        if at == text.len() {
+            return None;
+        }
+        if text[at] == b':' {
+            if gap.replace(count).is_some() {
+                return None;
+            }
+            at += 1;
+        }
+    }
+    match gap {
+        None => {
+            if count != 8 {
+                return None;
+            }
+        }
+        Some(gap) => {
+            if count > 6 {
+                return None;
+            }
+            groups.copy_within(gap..count, gap + 8 - count);
+            groups[gap..gap + 8 - count].fill(0);
+        }
+    }
+    let run = longest_zero_run(&groups);
+    let wanted = gap.map_or((0, 0), |gap| (gap, 8 - count));
+    if (zeros && run != wanted) || matches!((run, groups[5]), ((0, 6), _) | ((0, 5), 0xffff)) {
+        return None;
+    }
+    Some(groups.iter().fold(0, |address, &group| address << 16 | u128::from(group)))
+}
+
+/// Whether a user context, with its escapes, is spelled as the writer spells it.
+///
+/// Keys with escapes of any kind and numbers that are no plain integers are left to the slow way.
+fn is_user_context(text: &[u8]) -> bool {
+    /// Deeper ones are left to the slow way.
+    const DEPTH: usize = 16;
+    // For each open map or list: `None` for a list, the last key for a map.
+    let mut open: [Option<&[u8]>; DEPTH] = [None; DEPTH];
+    let mut depth = 0;
+    let mut cursor = Cursor { text, at: 0 };
+    loop {
+        // A value starts here.
+        match cursor.peek() {
+            b'{' | b'[' => {
+                let map = cursor.peek() == b'{';
+                if depth == DEPTH || !cursor.take(if map { b"{ " } else { b"[ " }) {
+                    return false;
+                }
+                if cursor.take(if map { b" }" } else { b" ]" }) {
+                    // An empty one.
+                } else {
+                    open[depth] = None;
+                    depth += 1;
+                    if map {
+                        let Some(key) = cursor.key() else {
+                            return false;
+                        };
+                        open[depth - 1] = Some(key);
+                    }
+                    continue;
+                }
+            }
+            b'"' => {
+                if !cursor.string() {
+                    return false;
+                }
+            }
+            b'0'..=b'9' | b'-' => {
+                if !cursor.integer() {
+                    return false;
+                }
+            }
+            _ => {
+                if !(cursor.take(b"true") || cursor.take(b"false") || cursor.take(b"null")) {
+                    return false;
+                }
+            }
+        }
+        // A value ends here; so do the maps and lists that it is the last of.
+        loop {
+            if depth == 0 {
+                return text.first() == Some(&b'{') && cursor.at == text.len();
+            }
+            let within = open[depth - 1];
+            if cursor.take(b"&#x2c ") {
+                if let Some(last) = within {
+                    match cursor.key() {
+                        Some(key) if last < key => open[depth - 1] = Some(key),
+                        _ => return false,
+                    }
+                }
+                break;
+            }
+            if !cursor.take(if within.is_some() { b" }" } else { b" ]" }) {
+                return false;
+            }
+            depth -= 1;
+        }
+    }
+}
+
+/// A place in the text of a user context.
+struct Cursor<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    /// The byte here, 0 at the end.
+    fn peek(&self) -> u8 {
+        self.text.get(self.at).copied().unwrap_or(0)
+    }
+
+    fn take(&mut self, expected: &[u8]) -> bool {
+        let found = self.text[self.at..].starts_with(expected);
+        if found {
+            self.at += expected.len();
+        }
+        found
+    }
+
+    /// A key without escapes, and what is between it and its value.
+    fn key(&mut self) -> Option<&'a [u8]> {
+        if !self.take(b"\"") {
+            return None;
+        }
+        let rest = &self.text[self.at..];
+        let len = rest.iter().position(|&byte| !is_plain(byte) || byte == b'"' || byte == b'\\')?;
+        self.at += len;
+        self.take(b"\": ").then_some(&rest[..len])
+    }
+
+    fn string(&mut self) -> bool {
+        self.at += 1;
+        loop {
+            let rest = &self.text[self.at..];
+            match rest {
+                [b'"', ..] => {
+                    self.at += 1;
+                    return true;
+                }
+                [b'\\', b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't', ..] => self.at += 2,
+                [b'\\', b'u', b'0', b'0', high, low, ..] => {
+                    // As it stands only where no shorter spelling is given.
+                    let lower = |b: &u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+                    let byte = crate::lease::user_context::hex_byte(*high, *low);
+                    let long =
+                        byte.is_some_and(|b| !matches!(b, 0x20..=0x7e | 0x08 | 0x09 | 0x0a | 0x0c | 0x0d));
+                    if !(lower(high) && lower(low) && long) {
+                        return false;
+                    }
+                    self.at += 6;
+                }
+                [b'&', ..] => match escaped_byte(rest) {
+                    Some(b',' | b'&') => self.at += 5,
+                    _ => return false,
+                },
+                [byte, ..] if is_plain(*byte) && *byte != b'\\' => self.at += 1,
+                _ => return false,
+            }
+        }
+    }
+
+    /// An integer of at most 18 digits without leading zeros.
+    fn integer(&mut self) -> bool {
+        let negative = self.take(b"-");
+        let rest = &self.text[self.at..];
+        let len = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let good = match rest {
+            [b'0', ..] => len == 1 && !negative,
+            _ => (1..=18).contains(&len),
+        };
+        self.at += len;
+        good && !matches!(self.peek(), b'.' | b'e' | b'E' | b'+' | b'-')
+    }
+}
+
+/// The bits of a block, for the places of separators.
+pub(super) fn separator_mask(bytes: &[u8; 64]) -> u64 {
+    let (blocks, _) = bytes.as_chunks::<16>();
+    blocks
+        .iter()
+        .enumerate()
+        .fold(0, |mask, (i, block)| mask | u64::from(Block::load(block).is_either(b',', b'\n')) << (16 * i))
+}

@@ -1,0 +1,127 @@
+//! What is wrong with a lease file.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::lease::{Family, LeaseError};
+
+/// Why a whole file cannot be read as a lease file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LeaseFileError {
+    /// The file cannot be opened, read or written.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried: "open", "read", "write", ...
+        action: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The first line names other columns than a lease file of the family has.
+    #[error("{}: line {line}: no {family} lease file: {problem}", path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// The line of the header, counted from 1.
+        line: u64,
+        /// The family that was expected.
+        family: Family,
+        /// What is wrong with the header.
+        problem: HeaderProblem,
+    },
+    /// More bad rows than the reader was told to bear.
+    #[error("{}: more than {limit} bad rows, the last in line {}", path.display(), last.line)]
+    TooManyBadRows {
+        /// The file.
+        path: PathBuf,
+        /// How many were allowed.
+        limit: u64,
+        /// The row that was one too many.
+        last: RowError,
+    },
+    /// The files of a set went on changing places while they were opened.
+    #[error("{}: the lease files are being renamed, and no two looks at them were the same", path.display())]
+    Unsteady {
+        /// The lease file that the set is named after.
+        path: PathBuf,
+    },
+}
+
+/// What is wrong with a header.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeaderProblem {
+    /// A column has another name than the one that belongs there.
+    #[error("column {column} is \"{}\", expected \"{expected}\"", found.escape_ascii())]
+    Column {
+        /// The column, counted from 1.
+        column: usize,
+        /// Its name in the file, cut off behind 64 bytes.
+        found: Vec<u8>,
+        /// The name that belongs there.
+        expected: &'static str,
+    },
+    /// Less columns than the oldest lease files had.
+    #[error("{found} columns, expected at least {expected}")]
+    TooFewColumns {
+        /// How many there are.
+        found: usize,
+        /// How many the oldest schema has.
+        expected: usize,
+    },
+}
+
+/// Why a row was not read, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {problem}")]
+pub struct RowError {
+    /// The line, counted from 1 with the header.
+    pub line: u64,
+    /// What is wrong with it.
+    pub problem: RowProblem,
+}
+
+/// What is wrong with a row.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RowProblem {
+    /// Less values than the header has columns.
+    #[error("{found} values, expected {expected}")]
+    TooFewValues {
+        /// How many there are.
+        found: usize,
+        /// How many the header announces.
+        expected: usize,
+    },
+    /// A line longer than any row is.
+    #[error("more than {limit} bytes in one line")]
+    TooLong {
+        /// The longest line that is read as a row, in bytes.
+        limit: usize,
+    },
+    /// A value is not of its column's form.
+    #[error("{column} is \"{}\", expected {expected}", value.escape_ascii())]
+    Value {
+        /// The column.
+        column: &'static str,
+        /// The value, cut off behind 64 bytes.
+        value: Vec<u8>,
+        /// What belongs there.
+        expected: &'static str,
+    },
+    /// The values are of their form, but no lease has them.
+    #[error("{column}: {source}")]
+    Lease {
+        /// The column.
+        column: &'static str,
+        /// What is wrong with the lease.
+        source: LeaseError,
+    },
+}
+
+/// The beginning of a value, for an error.
+pub(super) fn excerpt(value: &[u8]) -> Vec<u8> {
+    value[..value.len().min(64)].to_vec()
+}

@@ -1,0 +1,221 @@
+//! The files that together hold the leases of a server.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::error::{LeaseFileError, RowError};
+use super::reader::{ReadError, ReadStats, Reader};
+use super::row::FileLease;
+use super::schema::Conversion;
+use crate::fs::{FileSystem, OsFileSystem, ReadFile};
+use crate::lfc::LfcFiles;
+
+/// The names of a server's lease files.
+///
+/// A server appends to the file that its configuration names. Beside it are what the last cleanup gave and,
+/// while a cleanup runs, the journal that it cleans up: a program that reads the current file
+/// alone misses nearly all leases. [`LeaseFileSet::read`] reads them all, also while the server runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseFileSet {
+    current: PathBuf,
+}
+
+/// The leases that a server had at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseSet<L: FileLease> {
+    /// The leases, by address.
+    pub leases: BTreeMap<L::Address, L>,
+    /// The files that were read, in their order.
+    pub files: Vec<PathBuf>,
+    /// Rows that are no lease.
+    pub bad_rows: Vec<FileRow>,
+    /// How many rows were read.
+    pub stats: ReadStats,
+    /// Whether any of the files has an older or newer schema.
+    pub needs_conversion: bool,
+}
+
+/// A row of one of several files, and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileRow {
+    /// The file.
+    pub path: PathBuf,
+    /// The row.
+    pub error: RowError,
+}
+
+impl LeaseFileSet {
+    /// The files of a server that is told to keep its leases in `current`.
+    pub fn new(current: impl Into<PathBuf>) -> Self {
+        Self { current: current.into() }
+    }
+
+    fn with_suffix(&self, suffix: &str) -> PathBuf {
+        let mut name = self.current.as_os_str().to_owned();
+        name.push(suffix);
+        name.into()
+    }
+
+    /// The file that the server appends to, `F`.
+    #[must_use]
+    pub fn current(&self) -> &Path {
+        &self.current
+    }
+
+    /// The journal that a cleanup works at, `F.1`.
+    #[must_use]
+    pub fn input(&self) -> PathBuf {
+        self.with_suffix(".1")
+    }
+
+    /// What the last cleanup gave, `F.2`.
+    #[must_use]
+    pub fn previous(&self) -> PathBuf {
+        self.with_suffix(".2")
+    }
+
+    /// What a cleanup is writing, `F.output`.
+    #[must_use]
+    pub fn output(&self) -> PathBuf {
+        self.with_suffix(".output")
+    }
+
+    /// The complete result of a cleanup that has not replaced the previous file yet, `F.completed`.
+    #[must_use]
+    pub fn finish(&self) -> PathBuf {
+        self.with_suffix(".completed")
+    }
+
+    /// Which process does a cleanup, `F.pid`.
+    #[must_use]
+    pub fn pid(&self) -> PathBuf {
+        self.with_suffix(".pid")
+    }
+
+    /// The files of a cleanup.
+    #[must_use]
+    pub fn lfc_files(&self) -> LfcFiles {
+        LfcFiles {
+            previous: self.previous(),
+            input: self.input(),
+            output: self.output(),
+            finish: self.finish(),
+            pid: self.pid(),
+        }
+    }
+
+    /// Reads all leases, as they are at one moment.
+    ///
+    /// The files are opened, and then looked at again: if meanwhile none was renamed or
+    /// removed, they belong together, and stay readable whatever happens to their names. A last row in the
+    /// current file that has no newline yet is still being written, and is left out.
+    ///
+    /// # Errors
+    /// [`LeaseFileError`] where a file cannot be read, or is no lease file of the family.
+    pub fn read<L: FileLease>(&self) -> Result<LeaseSet<L>, LeaseFileError> {
+        self.read_with(&OsFileSystem)
+    }
+
+    /// Reads all leases with these file operations.
+    pub(crate) fn read_with<L: FileLease>(&self, fs: &dyn FileSystem) -> Result<LeaseSet<L>, LeaseFileError> {
+        let mut set = LeaseSet {
+            leases: BTreeMap::new(),
+            files: Vec::new(),
+            bad_rows: Vec::new(),
+            stats: ReadStats::default(),
+            needs_conversion: false,
+        };
+        let [finish, previous, input, current] = self.open_all(fs)?;
+        // A finish file without a header is not the result of a cleanup.
+        let finish = finish.filter(|file| {
+            let head = FileReader { file: file.0.as_ref(), at: 0 };
+            file.0.len().is_ok_and(|len| len > 0) && Reader::<L, _>::with_path(head, &file.1).is_ok()
+        });
+        let journal = if finish.is_some() { [finish, None] } else { [previous, input] };
+        for (file, path) in journal.into_iter().flatten() {
+            set.add(file.as_ref(), path, false)?;
+        }
+        if let Some((file, path)) = current {
+            set.add(file.as_ref(), path, true)?;
+        }
+        Ok(set)
+    }
+
+    /// Opens finish, previous, input and current, so that they belong together.
+    fn open_all(
+        &self,
+        fs: &dyn FileSystem,
+    ) -> Result<[Option<(Box<dyn ReadFile>, PathBuf)>; 4], LeaseFileError> {
+        /// A rename or two may come between; hundreds do not.
+        const TRIES: usize = 100;
+        let paths = [self.finish(), self.previous(), self.input(), self.current.clone()];
+        let open = |path: &PathBuf| match fs.open(path) {
+            Ok(file) => {
+                let identity = file.identity().map_err(io_error(path, "look at"))?;
+                Ok((Some((file, path.clone())), Some(identity)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((None, None)),
+            Err(error) => Err(io_error(path, "open")(error)),
+        };
+        for _ in 0..TRIES {
+            let [a, b, c, d] = &paths;
+            let files = [open(a)?, open(b)?, open(c)?, open(d)?];
+            let again = [open(a)?.1, open(b)?.1, open(c)?.1, open(d)?.1];
+            if files.iter().zip(&again).all(|(file, again)| file.1 == *again) {
+                return Ok(files.map(|(file, _)| file));
+            }
+        }
+        Err(LeaseFileError::Unsteady { path: self.current.clone() })
+    }
+}
+
+fn io_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> LeaseFileError + use<> {
+    let path = path.to_owned();
+    move |source| LeaseFileError::Io { path, action, source }
+}
+
+impl<L: FileLease> LeaseSet<L> {
+    /// Applies the rows of a file.
+    fn add(&mut self, file: &dyn ReadFile, path: PathBuf, being_written: bool) -> Result<(), LeaseFileError> {
+        let mut reader = Reader::<L, _>::with_path(FileReader { file, at: 0 }, &path)?;
+        self.needs_conversion |= reader.header().conversion != Conversion::None;
+        while let Some(row) = reader.next() {
+            if being_written && reader.is_torn() {
+                break;
+            }
+            match row {
+                Ok(parsed) => {
+                    self.stats.leases += 1;
+                    let address = parsed.lease.address();
+                    if parsed.deletes() {
+                        self.leases.remove(&address);
+                    } else {
+                        self.leases.insert(address, parsed.lease);
+                    }
+                }
+                Err(ReadError::Row(error)) => {
+                    self.stats.bad_rows += 1;
+                    self.bad_rows.push(FileRow { path: path.clone(), error });
+                }
+                Err(ReadError::File(error)) => return Err(error),
+            }
+        }
+        self.files.push(path);
+        Ok(())
+    }
+}
+
+/// Reads a file from its start to its end.
+struct FileReader<'a> {
+    file: &'a dyn ReadFile,
+    at: u64,
+}
+
+impl Read for FileReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(buffer, self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}

@@ -1,0 +1,27 @@
+//! Lease files in Kea's CSV format, for both families and in every schema version.
+//!
+//! A lease file is a journal: rows are appended, the last row of an address counts, and a row
+//! with a valid lifetime of 0 deletes the lease. [`Reader`] gives the rows of one file, [`Writer`] writes
+//! them, and [`LeaseFileSet`] knows which files together hold a server's leases.
+
+pub(crate) mod canonical;
+mod error;
+mod file_set;
+mod reader;
+pub(crate) mod row;
+pub(crate) mod scan;
+mod schema;
+mod simd;
+mod text;
+mod writer;
+
+pub use error::{HeaderProblem, LeaseFileError, RowError, RowProblem};
+pub use file_set::{FileRow, LeaseFileSet, LeaseSet};
+pub use reader::{ReadError, ReadStats, Reader};
+pub use row::{FileLease, Parsed};
+pub use schema::{Conversion, Header, Schema};
+pub use text::{escape, unescape};
+pub use writer::Writer;
+
+/// The longest line that is read as a row, in bytes. No server writes one near that.
+pub const MAX_LINE: usize = 16 * 1024 * 1024;

@@ -1,0 +1,234 @@
+//! Reading lease files row by row.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+
+use super::MAX_LINE;
+use super::error::{LeaseFileError, RowError, RowProblem};
+use super::row::{FileLease, Parsed};
+use super::schema::Header;
+
+/// The leases of a lease file, in the order of its rows.
+///
+/// A row that is no lease is an error with its line, and reading goes on behind it. A file without a single byte
+/// has no rows.
+///
+/// ```
+/// use leasemgr::lease::{Lease, Lease4};
+/// use leasemgr::lease_file::{ReadError, Reader};
+///
+/// let text = "\
+/// address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state,user_context,pool_id
+/// 192.0.2.1,02:00:00:00:00:01,,3600,1790003600,1,0,0,,0,,0
+/// 192.0.2.300,02:00:00:00:00:02,,3600,1790003600,1,0,0,,0,,0
+/// ";
+/// let mut reader = Reader::<Lease4, _>::new(text.as_bytes())?;
+/// assert_eq!(reader.next().unwrap()?.lease.expire(), 1_790_003_600);
+/// let error = reader.next().unwrap().unwrap_err();
+/// assert_eq!(error.to_string(), "line 3: address is \"192.0.2.300\", expected an IPv4 address");
+/// assert!(reader.next().is_none());
+/// assert_eq!((reader.stats().leases, reader.stats().bad_rows), (1, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Reader<L, R> {
+    input: BufReader<R>,
+    path: PathBuf,
+    header: Header,
+    line: Vec<u8>,
+    lines: u64,
+    stats: ReadStats,
+    torn: bool,
+    failed: bool,
+    leases: PhantomData<L>,
+}
+
+/// How many rows were read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadStats {
+    /// Good rows, also those that delete a lease.
+    pub leases: u64,
+    /// Rows that are no lease.
+    pub bad_rows: u64,
+}
+
+/// Why a row was not read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The row is no lease. The next one can be read.
+    #[error(transparent)]
+    Row(#[from] RowError),
+    /// The file cannot be read any further.
+    #[error(transparent)]
+    File(#[from] LeaseFileError),
+}
+
+/// How a line ended.
+enum Line {
+    /// With a newline.
+    Whole,
+    /// With the end of the file.
+    Torn,
+    /// Beyond [`MAX_LINE`].
+    TooLong,
+    /// There is none.
+    None,
+}
+
+impl<L: FileLease> Reader<L, File> {
+    /// Opens a lease file.
+    ///
+    /// # Errors
+    /// [`LeaseFileError`] where it cannot be read, or is no lease file of the family.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, LeaseFileError> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(|source| LeaseFileError::Io {
+            path: path.to_owned(),
+            action: "open",
+            source,
+        })?;
+        Self::with_path(file, path)
+    }
+}
+
+impl<L: FileLease, R: Read> Reader<L, R> {
+    /// Reads from anything.
+    ///
+    /// # Errors
+    /// [`LeaseFileError`] where it cannot be read, or is no lease file of the family.
+    pub fn new(input: R) -> Result<Self, LeaseFileError> {
+        Self::with_path(input, Path::new("lease file"))
+    }
+
+    /// Reads from something that errors call `path`.
+    ///
+    /// # Errors
+    /// [`LeaseFileError`] where it cannot be read, or is no lease file of the family.
+    pub fn with_path(input: R, path: &Path) -> Result<Self, LeaseFileError> {
+        let mut reader = Self {
+            input: BufReader::with_capacity(64 * 1024, input),
+            path: path.to_owned(),
+            header: L::SCHEMA.current(),
+            line: Vec::new(),
+            lines: 0,
+            stats: ReadStats::default(),
+            torn: false,
+            failed: false,
+            leases: PhantomData,
+        };
+        let mut any = false;
+        loop {
+            match reader.next_line()? {
+                // Nothing but newlines is no lease file, nothing at all is an empty one.
+                Line::None if !any => return Ok(reader),
+                Line::Whole if reader.line.is_empty() => any = true,
+                _ => break,
+            }
+        }
+        match L::SCHEMA.parse_header(&reader.line) {
+            Ok(header) => Ok(Self { header, torn: false, ..reader }),
+            Err(problem) => Err(LeaseFileError::Header {
+                path: reader.path,
+                line: reader.lines,
+                family: L::FAMILY,
+                problem,
+            }),
+        }
+    }
+
+    /// What the header says.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// How many rows were read so far.
+    #[must_use]
+    pub fn stats(&self) -> ReadStats {
+        self.stats
+    }
+
+    /// Whether the last row was without its newline: its writer was interrupted, or is still at it.
+    #[must_use]
+    pub fn is_torn(&self) -> bool {
+        self.torn
+    }
+
+    /// Reads the next line, without its newline.
+    fn next_line(&mut self) -> Result<Line, LeaseFileError> {
+        self.line.clear();
+        let mut too_long = false;
+        let mut any = false;
+        loop {
+            let text = match self.input.fill_buf() {
+                Ok(text) => text,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(source) => {
+                    let path = self.path.clone();
+                    return Err(LeaseFileError::Io { path, action: "read", source });
+                }
+            };
+            if text.is_empty() {
+                if !any {
+                    return Ok(Line::None);
+                }
+                self.lines += 1;
+                return Ok(if too_long { Line::TooLong } else { Line::Torn });
+            }
+            any = true;
+            let newline = memchr::memchr(b'\n', text);
+            let part = &text[..newline.unwrap_or(text.len())];
+            too_long |= self.line.len() + part.len() > MAX_LINE;
+            if !too_long {
+                self.line.extend_from_slice(part);
+            }
+            let used = part.len() + usize::from(newline.is_some());
+            self.input.consume(used);
+            if newline.is_some() {
+                self.lines += 1;
+                return Ok(if too_long { Line::TooLong } else { Line::Whole });
+            }
+        }
+    }
+
+    fn next_row(&mut self) -> Result<Option<Parsed<L>>, ReadError> {
+        loop {
+            let result = match self.next_line()? {
+                Line::None => return Ok(None),
+                Line::Whole if self.line.is_empty() => continue,
+                Line::TooLong => Err(RowProblem::TooLong { limit: MAX_LINE }),
+                Line::Whole => L::parse_row(&self.line, &self.header),
+                Line::Torn => {
+                    self.torn = true;
+                    L::parse_row(&self.line, &self.header)
+                }
+            };
+            return match result {
+                Ok(parsed) => {
+                    self.stats.leases += 1;
+                    Ok(Some(parsed))
+                }
+                Err(problem) => {
+                    self.stats.bad_rows += 1;
+                    Err(RowError { line: self.lines, problem }.into())
+                }
+            };
+        }
+    }
+}
+
+impl<L: FileLease, R: Read> Iterator for Reader<L, R> {
+    type Item = Result<Parsed<L>, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let row = self.next_row();
+        self.failed = matches!(row, Err(ReadError::File(_)));
+        row.transpose()
+    }
+}

@@ -1,0 +1,372 @@
+//! A row as a lease, and a lease as a row.
+
+use std::fmt;
+use std::hash::Hash;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::error::{RowProblem, excerpt};
+use super::schema::{Header, SCHEMA4, SCHEMA6, Schema};
+use super::text::{
+    append, escape, flag, number, octets, separated_octets, unescape, write_ipv6, write_octets,
+};
+use crate::lease::{
+    ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, Lease, Lease4, Lease6, LeaseData, LeaseError,
+    LeaseState, LeaseType, Lifetime, PoolId, SubnetId, UserContext,
+};
+
+/// A lease that has a place in lease files: [`Lease4`] and [`Lease6`].
+pub trait FileLease: Lease + private::RowFormat {
+    /// The columns of the family's files.
+    #[must_use]
+    fn schema() -> &'static Schema {
+        Self::SCHEMA
+    }
+}
+
+impl FileLease for Lease4 {}
+impl FileLease for Lease6 {}
+
+pub(crate) mod private {
+    use super::{Header, Parsed, RowProblem, Schema, Values};
+
+    /// What each family does in its own way.
+    pub trait RowFormat: Sized {
+        /// The columns.
+        const SCHEMA: &'static Schema;
+
+        /// An address that sorts as the address does.
+        type Key: super::Key;
+
+        /// The key of the lease's address.
+        fn key(&self) -> Self::Key;
+
+        /// The lease of these values.
+        fn from_values(values: &Values<'_>) -> Result<Parsed<Self>, RowProblem>;
+
+        /// Appends the row, with its newline.
+        fn write_row(&self, out: &mut Vec<u8>);
+
+        /// What a row says that is, byte for byte, the row that [`RowFormat::write_row`] gives for
+        /// its lease; `None` for any other row, and for a few of those that are.
+        fn canonical(text: &super::super::canonical::RowText<'_>) -> Option<(Self::Key, bool)>;
+
+        /// The lease of a row, given without its newline.
+        fn parse_row(line: &[u8], header: &Header) -> Result<Parsed<Self>, RowProblem> {
+            Self::from_values(&Values::split(line, header, Self::SCHEMA)?)
+        }
+    }
+}
+
+/// An address as a number: small, and fast to compare and to sort.
+pub trait Key: Copy + fmt::Debug + Default + Eq + Hash + Ord + Send + Sync + 'static {
+    /// The `n`th byte, counted from the least significant one.
+    fn byte(self, n: usize) -> u8;
+
+    /// How many bytes there are.
+    const BYTES: usize;
+}
+
+impl Key for u32 {
+    const BYTES: usize = 4;
+
+    fn byte(self, n: usize) -> u8 {
+        self.to_le_bytes()[n]
+    }
+}
+
+/// The upper and the lower half of an IPv6 address: aligned to 8 bytes, where a `u128` would take 16.
+impl Key for (u64, u64) {
+    const BYTES: usize = 16;
+
+    fn byte(self, n: usize) -> u8 {
+        if n < 8 { self.1.to_le_bytes()[n] } else { self.0.to_le_bytes()[n - 8] }
+    }
+}
+
+/// What a good row says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parsed<L> {
+    /// The lease; with a valid lifetime of 0, the row deletes it.
+    pub lease: L,
+    /// A hardware address that could not be read and was left out: the row is good without it.
+    pub dropped: Option<RowProblem>,
+}
+
+impl<L: Lease> Parsed<L> {
+    /// Whether the row deletes the lease.
+    #[must_use]
+    pub fn deletes(&self) -> bool {
+        self.lease.data().valid_lifetime.0 == 0
+    }
+}
+
+/// The values of a row.
+pub struct Values<'a> {
+    values: [&'a [u8]; 18],
+    count: usize,
+    schema: &'static Schema,
+}
+
+const U16: &str = "a number from 0 to 65535";
+const U32: &str = "a number from 0 to 4294967295";
+const U64: &str = "a number from 0 to 18446744073709551615";
+
+impl<'a> Values<'a> {
+    /// Splits a row at its commas. Values beyond the known columns are dropped.
+    fn split(line: &'a [u8], header: &Header, schema: &'static Schema) -> Result<Self, RowProblem> {
+        let mut values: [&[u8]; 18] = [&[]; 18];
+        let mut count = 0;
+        for value in line.split(|&b| b == b',').take(schema.columns.len()) {
+            values[count] = value;
+            count += 1;
+        }
+        if count < header.columns {
+            return Err(RowProblem::TooFewValues { found: count, expected: header.columns });
+        }
+        Ok(Self { values, count, schema })
+    }
+
+    /// The value of a column, `None` where the row ends before it.
+    fn get(&self, column: usize) -> Option<&'a [u8]> {
+        (column < self.count).then(|| self.values[column])
+    }
+
+    fn bad(&self, column: usize, expected: &'static str) -> RowProblem {
+        RowProblem::Value {
+            column: self.schema.columns[column],
+            value: excerpt(self.values[column]),
+            expected,
+        }
+    }
+
+    fn lease_error(&self, column: usize) -> impl Fn(LeaseError) -> RowProblem + use<'a> {
+        let column = self.schema.columns[column];
+        move |source| RowProblem::Lease { column, source }
+    }
+
+    /// A number, or `default` where the row ends before it.
+    fn number<T: TryFrom<u64>>(
+        &self,
+        column: usize,
+        default: Option<T>,
+        expected: &'static str,
+    ) -> Result<T, RowProblem> {
+        match (self.get(column), default) {
+            (None, Some(default)) => Ok(default),
+            (value, _) => number(value.unwrap_or_default()).ok_or_else(|| self.bad(column, expected)),
+        }
+    }
+
+    fn flag(&self, column: usize) -> Result<bool, RowProblem> {
+        self.get(column).and_then(flag).ok_or_else(|| self.bad(column, "0 or 1"))
+    }
+
+    fn address<A: std::str::FromStr>(&self, expected: &'static str) -> Result<A, RowProblem> {
+        let text = std::str::from_utf8(self.values[0]).ok();
+        text.and_then(|text| text.parse().ok()).ok_or_else(|| self.bad(0, expected))
+    }
+
+    fn user_context(&self, column: usize) -> Result<Option<UserContext>, RowProblem> {
+        let Some(value) = self.get(column).filter(|value| !value.is_empty()) else {
+            return Ok(None);
+        };
+        let mut text = Vec::with_capacity(value.len());
+        unescape(value, &mut text);
+        let context = UserContext::parse(&text).map_err(LeaseError::UserContext);
+        context.map(Some).map_err(self.lease_error(column))
+    }
+
+    /// A hardware address, `None` where there is no value.
+    fn hwaddr(&self, column: usize) -> Result<Option<HwAddr>, RowProblem> {
+        let Some(value) = self.get(column).filter(|value| !value.is_empty()) else {
+            return Ok(None);
+        };
+        let bytes = separated_octets(value, b':');
+        let bytes = bytes.ok_or_else(|| self.bad(column, "hex octets with ':' between them"))?;
+        HwAddr::new(&bytes).map(Some).map_err(self.lease_error(column))
+    }
+
+    /// The octets of a client id or DUID.
+    fn octets(&self, column: usize) -> Result<Vec<u8>, RowProblem> {
+        const EXPECTED: &str = "hex octets with ':' or blanks between them, or plain hex digits";
+        self.get(column).and_then(octets).ok_or_else(|| self.bad(column, EXPECTED))
+    }
+
+    fn hostname(&self, column: usize) -> Vec<u8> {
+        let mut name = Vec::new();
+        unescape(self.get(column).unwrap_or_default(), &mut name);
+        name
+    }
+}
+
+impl private::RowFormat for Lease4 {
+    const SCHEMA: &'static Schema = &SCHEMA4;
+
+    type Key = u32;
+
+    fn key(&self) -> u32 {
+        self.address().to_bits()
+    }
+
+    fn from_values(values: &Values<'_>) -> Result<Parsed<Self>, RowProblem> {
+        let address: Ipv4Addr = values.address("an IPv4 address")?;
+        let hwaddr = values.hwaddr(1)?;
+        let client_id = match values.get(2) {
+            None | Some([]) => None,
+            Some(_) => Some(ClientId::new(&values.octets(2)?).map_err(values.lease_error(2))?),
+        };
+        let valid_lifetime: u32 = values.number(3, None, U32)?;
+        let expire: u64 = values.number(4, None, U64)?;
+        let mut hostname = values.hostname(8);
+        hostname.make_ascii_lowercase();
+        let data = LeaseData {
+            valid_lifetime: Lifetime(valid_lifetime),
+            cltt: expire.wrapping_sub(valid_lifetime.into()).cast_signed(),
+            subnet_id: SubnetId(values.number(5, None, U32)?),
+            fqdn_fwd: values.flag(6)?,
+            fqdn_rev: values.flag(7)?,
+            hostname: Hostname::new(&hostname),
+            user_context: values.user_context(10)?,
+            pool_id: PoolId(values.number(11, Some(0), U32)?),
+        };
+        let state = LeaseState(values.number(9, Some(0), U32)?);
+        let mut lease = Self::new(address, hwaddr, client_id, state).map_err(values.lease_error(1))?;
+        *lease.data_mut() = data;
+        Ok(Parsed { lease, dropped: None })
+    }
+
+    fn write_row(&self, out: &mut Vec<u8>) {
+        append(out, format_args!("{},", self.address()));
+        write_octets(self.hwaddr().map_or(&[], HwAddr::as_bytes), out);
+        out.push(b',');
+        write_octets(self.client_id().map_or(&[], ClientId::as_bytes), out);
+        let data = self.data();
+        let (valid, expire, subnet) = (data.valid_lifetime, self.expire(), data.subnet_id);
+        append(out, format_args!(",{valid},{expire},{subnet},"));
+        write_names(data, out);
+        append(out, format_args!(",{},", self.state()));
+        write_user_context(data, out);
+        append(out, format_args!(",{}\n", data.pool_id));
+    }
+
+    fn canonical(text: &super::canonical::RowText<'_>) -> Option<(u32, bool)> {
+        super::canonical::row4(text)
+    }
+}
+
+impl private::RowFormat for Lease6 {
+    const SCHEMA: &'static Schema = &SCHEMA6;
+
+    type Key = (u64, u64);
+
+    fn key(&self) -> (u64, u64) {
+        super::canonical::halves(self.address().to_bits())
+    }
+
+    fn from_values(values: &Values<'_>) -> Result<Parsed<Self>, RowProblem> {
+        let address: Ipv6Addr = values.address("an IPv6 address")?;
+        let duid = Duid::new(&values.octets(1)?).map_err(values.lease_error(1))?;
+        let valid_lifetime: u32 = values.number(2, None, U32)?;
+        let expire: u64 = values.number(3, None, U64)?;
+        let subnet_id = SubnetId(values.number(4, None, U32)?);
+        let preferred_lifetime = Lifetime(values.number(5, None, U32)?);
+        let lease_type = lease_type(values)?;
+        let iaid = Iaid(values.number(7, None, U32)?);
+        let state = LeaseState(values.number(13, Some(0), U32)?);
+        let mut lease = if lease_type == LeaseType::PD {
+            let prefix_len = values.number(8, None, "a number from 0 to 128")?;
+            Self::new_prefix(address, prefix_len, duid, iaid, state).map_err(|error| {
+                let column = if matches!(error, LeaseError::EmptyDuid { .. }) { 1 } else { 8 };
+                values.lease_error(column)(error)
+            })?
+        } else {
+            Self::new(lease_type, address, duid, iaid, state).map_err(values.lease_error(1))?
+        };
+        lease.preferred_lifetime = preferred_lifetime;
+        *lease.data_mut() = LeaseData {
+            valid_lifetime: Lifetime(valid_lifetime),
+            cltt: cltt6(expire, valid_lifetime),
+            subnet_id,
+            fqdn_fwd: values.flag(9)?,
+            fqdn_rev: values.flag(10)?,
+            hostname: Hostname::new(&values.hostname(11)),
+            user_context: values.user_context(14)?,
+            pool_id: PoolId(values.number(17, Some(0), U32)?),
+        };
+        let dropped = match hwaddr6(values) {
+            Ok(hwaddr) => {
+                lease.hwaddr = hwaddr;
+                None
+            }
+            Err(problem) => Some(problem),
+        };
+        Ok(Parsed { lease, dropped })
+    }
+
+    fn write_row(&self, out: &mut Vec<u8>) {
+        write_ipv6(self.address(), out);
+        out.push(b',');
+        write_octets(self.duid().as_bytes(), out);
+        let data = self.data();
+        let (valid, expire, subnet) = (data.valid_lifetime, self.expire(), data.subnet_id);
+        append(out, format_args!(",{valid},{expire},{subnet},"));
+        let (preferred, lease_type) = (self.preferred_lifetime, self.lease_type());
+        append(out, format_args!("{preferred},{lease_type},{},{},", self.iaid, self.prefix_len()));
+        write_names(data, out);
+        out.push(b',');
+        write_octets(self.hwaddr.as_ref().map_or(&[], HwAddr::as_bytes), out);
+        append(out, format_args!(",{},", self.state()));
+        write_user_context(data, out);
+        let (htype, source) = self.hwaddr.as_ref().map_or_else(Default::default, |a| (a.htype, a.source));
+        append(out, format_args!(",{htype},{source},{}\n", data.pool_id));
+    }
+
+    fn canonical(text: &super::canonical::RowText<'_>) -> Option<((u64, u64), bool)> {
+        super::canonical::row6(text)
+    }
+}
+
+/// The cltt of a DHCPv6 row: 32 bits, as Kea keeps it, whatever the expiry time is.
+fn cltt6(expire: u64, valid_lifetime: u32) -> i64 {
+    (expire.wrapping_sub(valid_lifetime.into()) & u64::from(u32::MAX)).cast_signed()
+}
+
+/// A lease type of any 31 bits, of which 16 are kept.
+fn lease_type(values: &Values<'_>) -> Result<LeaseType, RowProblem> {
+    const EXPECTED: &str = "a number from 0 to 2147483647";
+    let number: u64 = values.number(6, None, EXPECTED)?;
+    match i32::try_from(number) {
+        Ok(number) => {
+            let [low, high, ..] = number.to_le_bytes();
+            Ok(LeaseType(u16::from_le_bytes([low, high])))
+        }
+        Err(_) => Err(values.bad(6, EXPECTED)),
+    }
+}
+
+/// The hardware address of a DHCPv6 row, from its three columns.
+fn hwaddr6(values: &Values<'_>) -> Result<Option<HwAddr>, RowProblem> {
+    let Some(mut hwaddr) = values.hwaddr(12)? else {
+        return Ok(None);
+    };
+    let present = |column| values.get(column).is_some_and(|value| !value.is_empty());
+    if present(15) {
+        hwaddr.htype = HwType(values.number(15, None, U16)?);
+    }
+    if present(16) {
+        hwaddr.source = HwSource(values.number(16, None, U32)?);
+    }
+    Ok(Some(hwaddr))
+}
+
+/// The columns `fqdn_fwd`, `fqdn_rev` and `hostname`.
+fn write_names(data: &LeaseData, out: &mut Vec<u8>) {
+    append(out, format_args!("{},{},", u8::from(data.fqdn_fwd), u8::from(data.fqdn_rev)));
+    escape(data.hostname.as_bytes(), out);
+}
+
+fn write_user_context(data: &LeaseData, out: &mut Vec<u8>) {
+    if let Some(context) = &data.user_context {
+        escape(context.as_str().as_bytes(), out);
+    }
+}

@@ -1,0 +1,90 @@
+//! Sixteen bytes at a time: which of them are of a kind, as a mask with a bit for each byte.
+
+use wide::i8x16;
+
+/// Which bytes of a block are of a kind; bit `i` is byte `i`.
+pub(super) type Mask = u32;
+
+/// The mask of the first `len` bytes, of all 16 for more.
+#[inline(always)]
+pub(super) fn first(len: usize) -> Mask {
+    if len >= 16 { 0xffff } else { (1 << len) - 1 }
+}
+
+/// Sixteen bytes in a register, or in what the processor has instead.
+///
+/// They are compared as signed numbers, which x86-64 has instructions for: bytes from 0x80 on are negative, and
+/// so below every bound that is asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Block(i8x16);
+
+impl Block {
+    #[inline(always)]
+    pub(super) fn load(bytes: &[u8; 16]) -> Self {
+        Self(i8x16::new(bytes.map(u8::cast_signed)))
+    }
+
+    #[inline(always)]
+    fn eq(self, byte: u8) -> i8x16 {
+        self.0.simd_eq(i8x16::splat(byte.cast_signed()))
+    }
+
+    /// The bytes from `low` to `high`, both below 0x7f and not 0.
+    #[inline(always)]
+    fn within(self, low: u8, high: u8) -> i8x16 {
+        let above = self.0.simd_gt(i8x16::splat(low.cast_signed() - 1));
+        above & self.0.simd_lt(i8x16::splat(high.cast_signed() + 1))
+    }
+
+    #[inline(always)]
+    pub(super) fn is(self, byte: u8) -> Mask {
+        self.eq(byte).to_bitmask()
+    }
+
+    #[inline(always)]
+    pub(super) fn is_either(self, one: u8, other: u8) -> Mask {
+        (self.eq(one) | self.eq(other)).to_bitmask()
+    }
+
+    #[inline(always)]
+    pub(super) fn is_digit(self) -> Mask {
+        self.within(b'0', b'9').to_bitmask()
+    }
+
+    #[inline(always)]
+    pub(super) fn is_hex(self) -> Mask {
+        (self.within(b'0', b'9') | self.within(b'a', b'f')).to_bitmask()
+    }
+
+    #[inline(always)]
+    pub(super) fn is_upper(self) -> Mask {
+        self.within(b'A', b'Z').to_bitmask()
+    }
+
+    #[inline(always)]
+    pub(super) fn is_printable(self) -> Mask {
+        self.within(b' ', b'~').to_bitmask()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_has_a_bit_for_each_byte_of_the_kind() {
+        let expect = |bytes: &[u8; 16], of: fn(u8) -> bool| {
+            bytes.iter().enumerate().fold(0, |mask, (i, &b)| mask | (Mask::from(of(b)) << i))
+        };
+        for start in (0..=255_u8).step_by(8) {
+            let bytes: [u8; 16] = std::array::from_fn(|i| start.wrapping_add(u8::try_from(i).unwrap()));
+            let block = Block::load(&bytes);
+            assert_eq!(block.is(b','), expect(&bytes, |b| b == b','));
+            assert_eq!(block.is_either(b',', b'\n'), expect(&bytes, |b| b == b',' || b == b'\n'));
+            assert_eq!(block.is_digit(), expect(&bytes, |b| b.is_ascii_digit()));
+            assert_eq!(block.is_hex(), expect(&bytes, |b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
+            assert_eq!(block.is_upper(), expect(&bytes, |b| b.is_ascii_uppercase()));
+            assert_eq!(block.is_printable(), expect(&bytes, |b| matches!(b, 0x20..=0x7e)));
+        }
+    }
+}

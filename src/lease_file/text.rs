@@ -1,0 +1,270 @@
+//! How single values are spelled in a lease file.
+
+use std::io::Write;
+use std::net::Ipv6Addr;
+
+use crate::lease::Octets;
+use crate::lease::user_context::hex_byte;
+
+/// Whether a byte of a name or a user context stands in a lease file as itself.
+pub(super) fn is_plain(byte: u8) -> bool {
+    matches!(byte, 0x20..=0x7e) && byte != b',' && byte != b'&'
+}
+
+/// Appends `text` with every byte below 0x20 or above 0x7e, `,` and `&` written as `&#xHH`.
+pub fn escape(text: &[u8], out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    for &byte in text {
+        if is_plain(byte) {
+            out.push(byte);
+        } else {
+            out.extend_from_slice(&[b'&', b'#', b'x']);
+            out.push(HEX[usize::from(byte >> 4)]);
+            out.push(HEX[usize::from(byte & 15)]);
+        }
+    }
+}
+
+/// Appends `text` with every `&#x` that two hex digits follow, of either case, replaced by the
+/// byte that they name. Any other `&` stands for itself.
+pub fn unescape(text: &[u8], out: &mut Vec<u8>) {
+    let mut rest = text;
+    while let Some(at) = memchr::memchr(b'&', rest) {
+        out.extend_from_slice(&rest[..at]);
+        rest = &rest[at..];
+        let byte = match rest {
+            &[b'&', b'#', b'x', high, low, ..] => hex_byte(high, low),
+            _ => None,
+        };
+        match byte {
+            Some(byte) => {
+                out.push(byte);
+                rest = &rest[5..];
+            }
+            None => {
+                out.push(b'&');
+                rest = &rest[1..];
+            }
+        }
+    }
+    out.extend_from_slice(rest);
+}
+
+/// A decimal number that fits `T`: digits, also with leading zeros or behind a `+`.
+///
+/// A `-` is refused. Kea wraps such numbers around (`-1` becomes 4294967295), which no server writes.
+pub(super) fn number<T: TryFrom<u64>>(text: &[u8]) -> Option<T> {
+    let digits = text.strip_prefix(b"+").unwrap_or(text);
+    if digits.is_empty() {
+        return None;
+    }
+    let mut value = 0_u64;
+    for byte in digits {
+        if !byte.is_ascii_digit() {
+            return None;
+        }
+        value = value.checked_mul(10)?.checked_add(u64::from(byte - b'0'))?;
+    }
+    T::try_from(value).ok()
+}
+
+/// A flag, `0` or `1`.
+pub(super) fn flag(text: &[u8]) -> Option<bool> {
+    match number::<u8>(text)? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+/// Octets of one or two hex digits with `separator` between them.
+pub(super) fn separated_octets(text: &[u8], separator: u8) -> Option<Vec<u8>> {
+    text.split(|&b| b == separator)
+        .map(|octet| match *octet {
+            [low] => hex_byte(b'0', low),
+            [high, low] => hex_byte(high, low),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The octets of a client id or DUID: separated by `:` or by blanks, or plain hex digits with or
+/// without `0x`, where an odd number of them counts as if a 0 stood before.
+pub(super) fn octets(text: &[u8]) -> Option<Vec<u8>> {
+    if text.contains(&b':') {
+        return separated_octets(text, b':');
+    }
+    if text.contains(&b' ') {
+        return separated_octets(text, b' ');
+    }
+    let digits = text.strip_prefix(b"0x").unwrap_or(text);
+    if digits.is_empty() {
+        return None;
+    }
+    let (odd, pairs) = digits.split_at(digits.len() % 2);
+    let first = odd.iter().map(|&low| hex_byte(b'0', low));
+    first.chain(pairs.chunks_exact(2).map(|pair| hex_byte(pair[0], pair[1]))).collect()
+}
+
+/// Appends the text of an IPv6 address as inet_ntop gives it: lower case, the first of the longest
+/// runs of two or more zero groups compressed, the addresses `::a.b.c.d` and `::ffff:a.b.c.d` with
+/// their last four bytes in decimal.
+pub(super) fn write_ipv6(address: Ipv6Addr, out: &mut Vec<u8>) {
+    let groups = address.segments();
+    let zeros = longest_zero_run(&groups);
+    let dotted = matches!((zeros, groups[5]), ((0, 6), _) | ((0, 5), 0xffff));
+    let mut at = 0;
+    while at < 8 {
+        if (at, zeros.1 > 0) == (zeros.0, true) {
+            out.extend_from_slice(b"::");
+            at += zeros.1;
+            continue;
+        }
+        if at > 0 && out.last() != Some(&b':') {
+            out.push(b':');
+        }
+        if dotted && at == 6 {
+            let [.., a, b, c, d] = address.octets();
+            append(out, format_args!("{a}.{b}.{c}.{d}"));
+            return;
+        }
+        append(out, format_args!("{:x}", groups[at]));
+        at += 1;
+    }
+}
+
+/// Start and length of the first of the longest runs of two or more zero groups; length 0 if none.
+pub(super) fn longest_zero_run(groups: &[u16; 8]) -> (usize, usize) {
+    let mut best = (0, 0);
+    let mut at = 0;
+    while at < 8 {
+        let len = groups[at..].iter().take_while(|&&group| group == 0).count();
+        if len >= 2 && len > best.1 {
+            best = (at, len);
+        }
+        at += len + 1;
+    }
+    best
+}
+
+/// Appends two hex digits for each octet, with colons between them.
+pub(super) fn write_octets(bytes: &[u8], out: &mut Vec<u8>) {
+    append(out, format_args!("{}", Octets(bytes)));
+}
+
+/// Appends formatted text.
+pub(super) fn append(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    // A vector takes all that it is given: writing to it cannot fail.
+    let _ = out.write_fmt(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn escaped(text: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        escape(text, &mut out);
+        out
+    }
+
+    fn unescaped(text: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        unescape(text, &mut out);
+        out
+    }
+
+    #[test]
+    fn every_byte_survives_an_escape() {
+        let all: Vec<u8> = (0..=255).collect();
+        let text = escaped(&all);
+        assert!(text.iter().all(|&b| is_plain(b) || b == b'&'));
+        assert_eq!(unescaped(&text), all);
+    }
+
+    #[rstest]
+    #[case::comma("a&#x2cb", "a,b")]
+    #[case::upper_case_digits("a&#x2Cb", "a,b")]
+    #[case::unescaped_once("&#x26#x2c", "&#x2c")]
+    #[case::behind_an_ampersand("&&#x2c", "&,")]
+    #[case::letters("&#x41bc", "Abc")]
+    #[case::truncated("&#x", "&#x")]
+    #[case::truncated_by_a_digit("a&#x2", "a&#x2")]
+    #[case::no_hex("&#xzz", "&#xzz")]
+    #[case::half_hex("&#x2z", "&#x2z")]
+    #[case::upper_case_x("&#X2c", "&#X2c")]
+    #[case::sign("&#x+1", "&#x+1")]
+    fn only_a_whole_escape_is_replaced(#[case] text: &str, #[case] meaning: &str) {
+        assert_eq!(unescaped(text.as_bytes()), meaning.as_bytes());
+    }
+
+    #[rstest]
+    #[case("0", Some(0))]
+    #[case("4294967295", Some(u32::MAX))]
+    #[case("4294967296", None)]
+    #[case("18446744073709551616", None)]
+    #[case("007", Some(7))]
+    #[case("0000000000000000000000000000001", Some(1))]
+    #[case("+1", Some(1))]
+    #[case("-1", None)]
+    #[case("-0", None)]
+    #[case("++1", None)]
+    #[case("+", None)]
+    #[case("", None)]
+    #[case(" 1", None)]
+    #[case("1 ", None)]
+    #[case("0x1", None)]
+    #[case("1e3", None)]
+    fn a_number_is_digits(#[case] text: &str, #[case] value: Option<u32>) {
+        assert_eq!(number(text.as_bytes()), value);
+    }
+
+    #[rstest]
+    #[case("01:02", Some(&[1, 2][..]))]
+    #[case("1:2", Some(&[1, 2][..]))]
+    #[case("01 02", Some(&[1, 2][..]))]
+    #[case("0102", Some(&[1, 2][..]))]
+    #[case("0x0102", Some(&[1, 2][..]))]
+    #[case("abc", Some(&[0x0a, 0xbc][..]))]
+    #[case("0xabc", Some(&[0x0a, 0xbc][..]))]
+    #[case("0X0102", None)]
+    #[case("0x", None)]
+    #[case("0x ab", None)]
+    #[case("01:02:", None)]
+    #[case(":01", None)]
+    #[case("01::02", None)]
+    #[case("001:02", None)]
+    #[case("01 02:03", None)]
+    #[case(" 01", None)]
+    #[case("01-02", None)]
+    #[case("zz", None)]
+    #[case("", None)]
+    fn octets_come_with_colons_blanks_or_nothing_between(#[case] text: &str, #[case] bytes: Option<&[u8]>) {
+        assert_eq!(octets(text.as_bytes()).as_deref(), bytes);
+    }
+
+    #[rstest]
+    #[case("::", "::")]
+    #[case("::1", "::1")]
+    #[case("1::", "1::")]
+    #[case("::192.0.2.1", "::192.0.2.1")]
+    #[case("::c000:201", "::192.0.2.1")]
+    #[case("::ffff:192.0.2.1", "::ffff:192.0.2.1")]
+    #[case("::1:0", "::0.1.0.0")]
+    #[case("::fffe:0:1", "::fffe:0:1")]
+    #[case("64:ff9b::192.0.2.1", "64:ff9b::c000:201")]
+    #[case("2001:db8:0:1:1:1:1:1", "2001:db8:0:1:1:1:1:1")]
+    #[case("2001:0:0:1:0:0:0:1", "2001:0:0:1::1")]
+    #[case("2001:0:0:1:1:0:0:1", "2001::1:1:0:0:1")]
+    #[case("0:0:1:1:1:1:0:0", "::1:1:1:1:0:0")]
+    #[case("1:1:1:1:1:1:0:0", "1:1:1:1:1:1::")]
+    #[case("0:1:1:1:1:1:1:0", "0:1:1:1:1:1:1:0")]
+    #[case("ABCD::EF01", "abcd::ef01")]
+    fn an_ipv6_address_is_spelled_as_inet_ntop_does(#[case] address: Ipv6Addr, #[case] text: &str) {
+        let mut out = Vec::new();
+        write_ipv6(address, &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), text);
+    }
+}

@@ -1,0 +1,44 @@
+//! Why a cleanup fails.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::lease_file::LeaseFileError;
+
+/// Why a cleanup failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LfcError {
+    /// A lease file cannot be read, or is none.
+    #[error(transparent)]
+    File(#[from] LeaseFileError),
+    /// A file operation failed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Somebody asked for it to end.
+    #[error("the cleanup was cancelled")]
+    Cancelled,
+    /// The merged rows were not in address order.
+    #[error("the rows were not in address order after they were sorted")]
+    Order,
+    /// A thread of the cleanup panicked.
+    #[error("a thread of the cleanup panicked")]
+    Panicked,
+}
+
+impl LfcError {
+    /// What a file operation that fails is made into.
+    pub(super) fn io<P: AsRef<Path> + ?Sized>(
+        action: &'static str,
+        path: &P,
+    ) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, path: path.as_ref().to_owned(), source }
+    }
+}

@@ -1,0 +1,324 @@
+//! The last row of each address in a journal: where it stands, not what it says.
+
+use std::collections::HashMap;
+
+use tracing::warn;
+
+use super::source::Source;
+use super::window::Windows;
+use super::{Control, LfcError};
+use crate::lease_file::row::{FileLease, Key};
+use crate::lease_file::scan::{Row, Scanner};
+use crate::lease_file::{LeaseFileError, MAX_LINE, RowError, RowProblem};
+
+/// The last row of an address in a part of a journal.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Entry<K> {
+    /// The address.
+    pub(super) key: K,
+    place: Place,
+}
+
+impl<K> Entry<K> {
+    /// Where the row stands, and what is to be done with it.
+    pub(super) fn place(&self) -> Place {
+        self.place
+    }
+}
+
+/// Position (45 bits), length (17 bits) and two flags of a row, in 8 bytes: two halves, so that an entry of
+/// a DHCPv4 row takes 12 bytes and not 16.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
+    high: u32,
+    low: u32,
+}
+
+impl Place {
+    const LEN_BITS: u32 = 17;
+    /// This length or a greater one.
+    const LONG: usize = (1 << Self::LEN_BITS) - 1;
+    const FLAG_BITS: u32 = 2;
+    const DELETES: u64 = 1;
+    const CONVERT: u64 = 2;
+
+    fn new(position: u64, len: usize, deletes: bool, convert: bool) -> Self {
+        let flags = if deletes { Self::DELETES } else { 0 } | if convert { Self::CONVERT } else { 0 };
+        let len = len.min(Self::LONG) as u64;
+        let bits = (position << Self::LEN_BITS | len) << Self::FLAG_BITS | flags;
+        #[expect(clippy::cast_possible_truncation, reason = "the halves are taken apart")]
+        Self { high: (bits >> 32) as u32, low: bits as u32 }
+    }
+
+    fn bits(self) -> u64 {
+        u64::from(self.high) << 32 | u64::from(self.low)
+    }
+
+    /// Where the row starts in the file.
+    pub(super) fn position(self) -> u64 {
+        self.bits() >> (Self::LEN_BITS + Self::FLAG_BITS)
+    }
+
+    fn len(self) -> usize {
+        (self.bits() >> Self::FLAG_BITS) as usize & Self::LONG
+    }
+
+    /// Whether the row deletes the lease.
+    pub(super) fn deletes(self) -> bool {
+        self.bits() & Self::DELETES != 0
+    }
+
+    /// Whether the row must be written in another way than it stands in the file.
+    pub(super) fn needs_converting(self) -> bool {
+        self.bits() & Self::CONVERT != 0
+    }
+}
+
+/// What is known of a part of a journal.
+#[derive(Debug)]
+pub(super) struct Part<K> {
+    /// The last row of each address, in address order.
+    pub(super) entries: Vec<Entry<K>>,
+    /// The lengths of rows whose length is beyond what a [`Place`] can tell, by position.
+    long: HashMap<u64, usize>,
+    /// What reading met with.
+    pub(super) tally: Tally,
+}
+
+impl<K> Part<K> {
+    /// How many bytes the row will have, with its newline; none if it deletes the lease.
+    pub(super) fn written_len(&self, place: Place) -> usize {
+        match place.len() {
+            _ if place.deletes() => 0,
+            Place::LONG => self.long.get(&place.position()).copied().unwrap_or(Place::LONG),
+            len => len,
+        }
+    }
+}
+
+/// What reading rows met with.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Lines, also empty ones.
+    pub(super) lines: u64,
+    /// Good rows, also those that delete a lease.
+    pub(super) leases: u64,
+    /// How many rows were bad.
+    pub(super) bad_rows: u64,
+    /// Bad rows, no more than one beyond the limit, with lines counted from the start of the part.
+    pub(super) errors: Vec<RowError>,
+    /// Hardware addresses that were left out, with lines counted the same way, and no more.
+    pub(super) dropped: Vec<RowError>,
+}
+
+impl Tally {
+    /// Counts a bad row; `false` where that is one too many.
+    pub(super) fn bad(&mut self, error: RowError, limit: u64) -> bool {
+        self.bad_rows += 1;
+        if self.bad_rows <= limit + 1 {
+            self.errors.push(error);
+        }
+        self.bad_rows <= limit
+    }
+
+    /// Notes what was left out of a good row.
+    pub(super) fn dropped(&mut self, error: RowError, limit: u64) {
+        if (self.dropped.len() as u64) < limit {
+            self.dropped.push(error);
+        }
+    }
+
+    /// Adds what reading the rows behind those counted so far met with.
+    pub(super) fn add(&mut self, next: Self, limit: u64) {
+        let after = self.lines;
+        let moved = |errors: Vec<RowError>| {
+            errors.into_iter().map(move |error| RowError { line: error.line + after, ..error })
+        };
+        let room = |limit: u64, len: usize| usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(len);
+        self.errors.extend(moved(next.errors).take(room(limit + 1, self.errors.len())));
+        self.dropped.extend(moved(next.dropped).take(room(limit, self.dropped.len())));
+        self.lines += next.lines;
+        self.leases += next.leases;
+        self.bad_rows += next.bad_rows;
+    }
+
+    /// Whether there are more bad rows than allowed.
+    pub(super) fn check(&self, source: &Source, limit: u64) -> Result<(), LfcError> {
+        if self.bad_rows <= limit {
+            return Ok(());
+        }
+        let path = source.path().to_owned();
+        Err(match self.errors.last() {
+            Some(last) => LeaseFileError::TooManyBadRows { path, limit, last: source.located(last) }.into(),
+            None => source.changed(),
+        })
+    }
+
+    /// Logs what is wrong with rows.
+    pub(super) fn report(&self, source: &Source) {
+        let path = source.path().display();
+        for error in &self.errors {
+            let error = source.located(error);
+            warn!(id = "DHCPSRV_MEMFILE_LEASE_LOAD_ROW_ERROR", "{path}: {error}; the row is left out");
+        }
+        for error in &self.dropped {
+            let error = source.located(error);
+            warn!(id = "DHCPSRV_MEMFILE_READ_HWADDR_FAIL", "{path}: {error}; the lease is kept without it");
+        }
+    }
+
+    /// Counts a line that is longer than any row.
+    pub(super) fn overlong(&mut self, limit: u64) -> bool {
+        self.lines += 1;
+        let problem = RowProblem::TooLong { limit: MAX_LINE };
+        self.bad(RowError { line: self.lines, problem }, limit)
+    }
+}
+
+/// Indexes the rows that start in `from..to`.
+pub(super) fn index_part<L: FileLease>(
+    source: &Source,
+    from: u64,
+    to: u64,
+    control: &Control<'_>,
+) -> Result<Part<L::Key>, LfcError> {
+    /// What a row is at least thought to take, to have room for the entries.
+    const ROW: u64 = 80;
+    let mut entries = Vec::with_capacity(usize::try_from((to - from) / ROW).unwrap_or(0));
+    let mut tally = Tally::default();
+    let mut windows = Windows::new(source.file.as_ref(), source.first, from, to, Vec::new());
+    let mut scanner = Scanner::default();
+    let mut long = HashMap::new();
+    let mut differing = [0_u8; 16];
+    let mut first_key: Option<L::Key> = None;
+    let limit = control.max_bad_rows;
+    let mut within_limit = true;
+    while let Some(window) = windows.next().map_err(|error| source.unreadable(error))? {
+        if window.overlong {
+            if !tally.overlong(limit) {
+                break;
+            }
+            continue;
+        }
+        let mut lines = tally.lines;
+        scanner.scan::<L>(window.text, window.len, &source.header, &mut lines, |row| {
+            let (key, deletes, start, len, convert) = match row {
+                Row::Canonical { key, deletes, start, end } => (key, deletes, start, end + 1 - start, false),
+                Row::Converted { key, deletes, start, row, dropped } => {
+                    if let Some(dropped) = dropped {
+                        tally.dropped(dropped, limit);
+                    }
+                    (key, deletes, start, row.len(), true)
+                }
+                Row::Bad(error) => {
+                    within_limit = tally.bad(error, limit);
+                    return within_limit;
+                }
+            };
+            let position = window.position + start as u64;
+            if len >= Place::LONG {
+                long.insert(position, len);
+            }
+            let first = *first_key.get_or_insert(key);
+            for (n, byte) in differing[..L::Key::BYTES].iter_mut().enumerate() {
+                *byte |= key.byte(n) ^ first.byte(n);
+            }
+            let place = Place::new(position, len, deletes, convert);
+            entries.push(Entry { key, place });
+            tally.leases += 1;
+            true
+        });
+        tally.lines = lines;
+        control.advance(window.len as u64)?;
+        if !within_limit {
+            break;
+        }
+    }
+    let entries = last_of_each(entries, &differing[..L::Key::BYTES]);
+    Ok(Part { entries, long, tally })
+}
+
+/// The last entry of each address, in address order.
+///
+/// A radix sort keeps entries of one address in their order, so the last of them is the newest. Bytes
+/// that are the same in all addresses (`differing` is 0) need no pass.
+fn last_of_each<K: Key>(mut entries: Vec<Entry<K>>, differing: &[u8]) -> Vec<Entry<K>> {
+    /// Below this, sorting by comparison is faster.
+    const SMALL: usize = 256;
+    if entries.len() < SMALL {
+        entries.sort_by_key(|entry| entry.key);
+    } else {
+        let mut other = vec![Entry::default(); entries.len()];
+        for (n, _) in differing.iter().enumerate().filter(|&(_, &byte)| byte != 0) {
+            sort_by_byte(&entries, &mut other, n);
+            std::mem::swap(&mut entries, &mut other);
+        }
+    }
+    // Of entries with the same key, `dedup` keeps the first: so it is made the last.
+    entries.dedup_by(|next, kept| {
+        let same = next.key == kept.key;
+        if same {
+            kept.place = next.place;
+        }
+        same
+    });
+    entries.shrink_to_fit();
+    entries
+}
+
+fn sort_by_byte<K: Key>(from: &[Entry<K>], to: &mut [Entry<K>], n: usize) {
+    let mut places = [0_usize; 256];
+    for entry in from {
+        places[usize::from(entry.key.byte(n))] += 1;
+    }
+    let mut before = 0;
+    for place in &mut places {
+        before += std::mem::replace(place, before);
+    }
+    for entry in from {
+        let place = &mut places[usize::from(entry.key.byte(n))];
+        to[*place] = *entry;
+        *place += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_small_and_keeps_what_it_was_given() {
+        assert_eq!(size_of::<Entry<u32>>(), 12);
+        assert_eq!(size_of::<Entry<(u64, u64)>>(), 24);
+        for (position, len, deletes, convert) in
+            [(0, 0, false, false), (1, 90, false, true), ((1 << 45) - 1, Place::LONG - 1, true, false)]
+        {
+            let place = Place::new(position, len, deletes, convert);
+            assert_eq!(place.position(), position);
+            assert_eq!(place.len(), len);
+            assert_eq!((place.deletes(), place.needs_converting()), (deletes, convert));
+        }
+        assert_eq!(Place::new(0, usize::MAX, false, false).len(), Place::LONG);
+    }
+
+    #[test]
+    fn the_last_entry_of_each_address_is_kept_in_address_order() {
+        for count in [10_u64, 255, 256, 5000] {
+            let keys: Vec<(u64, u64)> =
+                (0..count).map(|i| (i * 7919 % 13, i * 104_729 % 977 << 40)).collect();
+            let mut differing = [0; 16];
+            let mut entries = Vec::new();
+            let mut expected = std::collections::BTreeMap::new();
+            for (i, &key) in keys.iter().enumerate() {
+                for (n, byte) in differing.iter_mut().enumerate() {
+                    *byte |= key.byte(n) ^ keys[0].byte(n);
+                }
+                entries.push(Entry { key, place: Place::new(i as u64, 1, false, false) });
+                expected.insert(key, i as u64);
+            }
+            let last: Vec<_> =
+                last_of_each(entries, &differing).iter().map(|e| (e.key, e.place.position())).collect();
+            assert_eq!(last, expected.into_iter().collect::<Vec<_>>());
+        }
+    }
+}

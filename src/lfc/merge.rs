@@ -1,0 +1,601 @@
+//! The rows of the previous file, with the newest rows of the journal merged in, in address order.
+//!
+//! The previous file is cut into pieces of a window each. What falls to a piece of the
+//! journal's rows is known from the index, so pieces are merged independently of each other, on all
+//! processors, and written in their order. The rows of the journal stand anywhere in its file:
+//! those of many pieces are fetched together, in the order of the file, into one stretch of memory
+//! for each part of the journal.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::index::{Entry, Part, Place, Tally};
+use super::output::Output;
+use super::source::Source;
+use super::window::{WINDOW, Windows};
+use super::{Control, LfcError, in_parallel};
+use crate::fs::read_full;
+use crate::lease_file::row::FileLease;
+use crate::lease_file::scan::{Row, Scanner};
+
+/// The newest rows of a part of a journal, and the file that they are in.
+pub(super) struct JournalPart<'a, K> {
+    pub(super) source: &'a Source,
+    pub(super) part: Part<K>,
+}
+
+/// Why merging ended early.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The previous file is not in address order, or an address stands twice in it.
+    OutOfOrder,
+    /// Something went wrong.
+    Error(LfcError),
+}
+
+impl From<LfcError> for Stop {
+    fn from(error: LfcError) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Some consecutive addresses: what holds them in the previous file and in the parts of the journal.
+#[derive(Debug)]
+struct Piece<K> {
+    /// The part of the previous file whose rows have the addresses.
+    previous: Range<u64>,
+    /// The first address of the next piece.
+    below: Option<K>,
+    /// For each part of the journal, the entries with the addresses.
+    entries: Vec<Range<usize>>,
+    /// For each part of the journal, how many bytes the rows of the entries have.
+    bytes: Vec<usize>,
+}
+
+/// What merging gave.
+#[derive(Debug, Default)]
+pub(super) struct Merged {
+    /// What reading the previous file met with.
+    pub(super) previous: Tally,
+    /// How many leases were written.
+    pub(super) written: u64,
+}
+
+/// Merges `previous` and the journal, whose parts are in the order of their age, into `output`.
+pub(super) fn merge<L: FileLease>(
+    previous: Option<&Source>,
+    journal: &[JournalPart<'_, L::Key>],
+    output: &Output,
+    control: &Control<'_>,
+) -> Result<Merged, Stop> {
+    let pieces = cut::<L>(previous, journal)?;
+    let mut state = Turn { next: 0, merged: Merged::default(), stop: None };
+    for group in groups(&pieces) {
+        let fetched = fetch::<L>(journal, &pieces[group.clone()], control)?;
+        state.next = 0;
+        state = merge_group::<L>(previous, journal, &pieces[group.clone()], &fetched, output, control, state);
+        if let Some(stop) = state.stop {
+            return Err(stop);
+        }
+    }
+    Ok(state.merged)
+}
+
+/// Cuts the addresses into pieces.
+fn cut<L: FileLease>(
+    previous: Option<&Source>,
+    journal: &[JournalPart<'_, L::Key>],
+) -> Result<Vec<Piece<L::Key>>, Stop> {
+    let mut cutter = Cutter::<L> { previous, journal, starts: vec![0; journal.len()], pieces: Vec::new() };
+    let (first, len) = previous.map_or((0, 0), |source| (source.first, source.len));
+    let mut from = first;
+    if let Some(source) = previous {
+        let mut last_key: Option<L::Key> = None;
+        let mut buffer = Vec::new();
+        let mut at = first + WINDOW as u64;
+        while at < len {
+            let to = (at + WINDOW as u64).min(len);
+            // A stretch without any good row belongs to the piece before it.
+            if let Some(key) = first_key::<L>(source, at, to, &mut buffer)? {
+                if last_key.is_some_and(|last| last >= key) {
+                    return Err(Stop::OutOfOrder);
+                }
+                last_key = Some(key);
+                cutter.cut(from..at, Some(key))?;
+                from = at;
+            }
+            at = to;
+        }
+    }
+    cutter.cut(from..len, None)?;
+    Ok(cutter.pieces)
+}
+
+/// The key of the first good row that starts in `from..to`.
+fn first_key<L: FileLease>(
+    source: &Source,
+    from: u64,
+    to: u64,
+    buffer: &mut Vec<u8>,
+) -> Result<Option<L::Key>, LfcError> {
+    /// Some rows: nearly always, the first of them is good.
+    const GLANCE: usize = 2048;
+    let windows = Windows::new(source.file.as_ref(), source.first, from, to, std::mem::take(buffer));
+    let mut windows = windows.with_window(GLANCE);
+    let mut scanner = Scanner::default();
+    let mut found = None;
+    while found.is_none() {
+        let Some(window) = windows.next().map_err(|error| source.unreadable(error))? else {
+            break;
+        };
+        scanner.scan::<L>(window.text, window.len, &source.header, &mut 0, |row| {
+            if let Row::Canonical { key, .. } | Row::Converted { key, .. } = row {
+                found = Some(key);
+            }
+            found.is_none()
+        });
+    }
+    *buffer = windows.into_buffer();
+    Ok(found)
+}
+
+/// Makes pieces, one behind the other.
+struct Cutter<'a, L: FileLease> {
+    previous: Option<&'a Source>,
+    journal: &'a [JournalPart<'a, L::Key>],
+    /// For each part of the journal, the first entry that is in no piece yet.
+    starts: Vec<usize>,
+    pieces: Vec<Piece<L::Key>>,
+}
+
+impl<L: FileLease> Cutter<'_, L> {
+    /// Makes a piece of this stretch of the previous file, and of what the journal has below an address.
+    fn cut(&mut self, range: Range<u64>, below: Option<L::Key>) -> Result<(), Stop> {
+        let keys = self.too_large(below);
+        let mut from = range.start;
+        if !keys.is_empty() {
+            // The journal has far more rows here than the previous file, as it has in the beginning.
+            let rows = match self.previous {
+                Some(source) => rows_of::<L>(source, range.clone())?,
+                None => Vec::new(),
+            };
+            for key in keys {
+                let row = rows.partition_point(|&(of_row, _)| of_row < key);
+                let to = rows.get(row).map_or(range.end, |&(_, position)| position);
+                self.push(from..to, Some(key));
+                from = to;
+            }
+        }
+        self.push(from..range.end, below);
+        Ok(())
+    }
+
+    fn push(&mut self, previous: Range<u64>, below: Option<L::Key>) {
+        let ends: Vec<usize> = self.journal.iter().map(|part| end_of(&part.part.entries, below)).collect();
+        let entries: Vec<_> = self.starts.iter().zip(&ends).map(|(&start, &end)| start..end).collect();
+        let bytes = self.journal.iter().zip(&entries).map(|(part, range)| {
+            let entries = &part.part.entries[range.clone()];
+            entries.iter().map(|entry| part.part.written_len(entry.place())).sum()
+        });
+        let bytes = bytes.collect();
+        self.starts = ends;
+        self.pieces.push(Piece { previous, below, entries, bytes });
+    }
+
+    /// Addresses at which to cut a piece that would take far more of the journal than a piece should.
+    fn too_large(&self, below: Option<L::Key>) -> Vec<L::Key> {
+        const LARGE: usize = 8 * WINDOW;
+        let mut keys = Vec::new();
+        for (part, &start) in self.journal.iter().zip(&self.starts) {
+            let mut bytes = 0;
+            for entry in &part.part.entries[start..end_of(&part.part.entries, below)] {
+                bytes += part.part.written_len(entry.place());
+                if bytes >= LARGE {
+                    keys.push(entry.key);
+                    bytes = 0;
+                }
+            }
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+}
+
+/// The end of the entries below an address.
+fn end_of<K: Ord>(entries: &[Entry<K>], below: Option<K>) -> usize {
+    below.map_or(entries.len(), |key| entries.partition_point(|entry| entry.key < key))
+}
+
+/// The good rows of a stretch of the previous file: their keys, and where they start.
+fn rows_of<L: FileLease>(source: &Source, range: Range<u64>) -> Result<Vec<(L::Key, u64)>, Stop> {
+    let mut windows = Windows::new(source.file.as_ref(), source.first, range.start, range.end, Vec::new());
+    let mut scanner = Scanner::default();
+    let mut rows: Vec<(L::Key, u64)> = Vec::new();
+    let mut in_order = true;
+    while let Some(window) = windows.next().map_err(|error| source.unreadable(error))? {
+        scanner.scan::<L>(window.text, window.len, &source.header, &mut 0, |row| {
+            if let Row::Canonical { key, start, .. } | Row::Converted { key, start, .. } = row {
+                in_order &= rows.last().is_none_or(|&(last, _)| last < key);
+                rows.push((key, window.position + start as u64));
+            }
+            in_order
+        });
+        if !in_order {
+            return Err(Stop::OutOfOrder);
+        }
+    }
+    Ok(rows)
+}
+
+/// Pieces whose rows of the journal are fetched together: a fourth of the journal at most, or little.
+fn groups<K>(pieces: &[Piece<K>]) -> Vec<Range<usize>> {
+    const LITTLE: usize = 16 * 1024 * 1024;
+    let bytes = |piece: &Piece<K>| piece.bytes.iter().sum::<usize>();
+    let limit = (pieces.iter().map(bytes).sum::<usize>() / 4).max(LITTLE);
+    let mut groups = Vec::new();
+    let mut start = 0;
+    let mut sum = 0;
+    for (i, piece) in pieces.iter().enumerate() {
+        let bytes = bytes(piece);
+        if i > start && sum + bytes > limit {
+            groups.push(start..i);
+            start = i;
+            sum = 0;
+        }
+        sum += bytes;
+    }
+    groups.push(start..pieces.len());
+    groups
+}
+
+/// The rows that some pieces take of each part of the journal, in address order.
+fn fetch<L: FileLease>(
+    journal: &[JournalPart<'_, L::Key>],
+    pieces: &[Piece<L::Key>],
+    control: &Control<'_>,
+) -> Result<Vec<Vec<u8>>, LfcError> {
+    in_parallel(journal.iter().enumerate(), |(n, part)| {
+        let start = pieces.first().map_or(0, |piece| piece.entries[n].start);
+        let end = pieces.last().map_or(0, |piece| piece.entries[n].end);
+        let bytes = pieces.iter().map(|piece| piece.bytes[n]).sum();
+        fetch_part::<L>(part, start..end, bytes, control)
+    })
+}
+
+/// A row to be fetched.
+struct Fetch {
+    place: Place,
+    /// Where it belongs in memory.
+    to: usize,
+    len: usize,
+}
+
+fn fetch_part<L: FileLease>(
+    part: &JournalPart<'_, L::Key>,
+    range: Range<usize>,
+    bytes: usize,
+    control: &Control<'_>,
+) -> Result<Vec<u8>, LfcError> {
+    let source = part.source;
+    let mut to = 0;
+    let mut rows = Vec::with_capacity(range.len());
+    for entry in &part.part.entries[range] {
+        let (place, len) = (entry.place(), part.part.written_len(entry.place()));
+        if len > 0 {
+            rows.push(Fetch { place, to, len });
+            to += len;
+        }
+    }
+    debug_assert_eq!(to, bytes, "the rows fill the memory");
+    rows.sort_unstable_by_key(|row| row.place.position());
+    let mut fetched = vec![0; bytes];
+    let mut buffer = vec![0; WINDOW];
+    let mut converted = Vec::new();
+    let mut rest = rows.as_slice();
+    while let Some(first) = rest.first() {
+        control.check()?;
+        let start = first.place.position();
+        let count =
+            read_full(source.file.as_ref(), &mut buffer, start).map_err(|error| source.unreadable(error))?;
+        let read = &buffer[..count];
+        let mut done = 0;
+        for row in rest {
+            let from = usize::try_from(row.place.position() - start).unwrap_or(usize::MAX);
+            let into = &mut fetched[row.to..row.to + row.len];
+            if row.place.needs_converting() {
+                let Some(text) = read.get(from..) else {
+                    break;
+                };
+                let end = match memchr::memchr(b'\n', text) {
+                    Some(newline) => newline,
+                    None if count < buffer.len() => text.len(),
+                    None => break,
+                };
+                converted.clear();
+                let parsed = L::parse_row(&text[..end], &source.header).map_err(|_| source.changed())?;
+                parsed.lease.write_row(&mut converted);
+                if converted.len() != into.len() {
+                    return Err(source.changed());
+                }
+                into.copy_from_slice(&converted);
+            } else {
+                let Some(text) = read.get(from..from.saturating_add(row.len - 1)) else {
+                    break;
+                };
+                if let Some((newline, row)) = into.split_last_mut() {
+                    row.copy_from_slice(text);
+                    *newline = b'\n';
+                }
+            }
+            done += 1;
+        }
+        if done == 0 {
+            if count < buffer.len() {
+                return Err(source.changed());
+            }
+            buffer.resize(buffer.len() * 2, 0);
+        }
+        rest = &rest[done..];
+    }
+    Ok(fetched)
+}
+
+/// Whose turn it is to write, and what came of it so far.
+struct Turn {
+    next: usize,
+    merged: Merged,
+    stop: Option<Stop>,
+}
+
+fn merge_group<L: FileLease>(
+    previous: Option<&Source>,
+    journal: &[JournalPart<'_, L::Key>],
+    pieces: &[Piece<L::Key>],
+    fetched: &[Vec<u8>],
+    output: &Output,
+    control: &Control<'_>,
+    turn: Turn,
+) -> Turn {
+    // Where the rows of each piece start in what was fetched.
+    let mut starts = vec![0; journal.len()];
+    let starts: Vec<Vec<usize>> = pieces
+        .iter()
+        .map(|piece| {
+            let next = starts.iter().zip(&piece.bytes).map(|(start, bytes)| start + bytes).collect();
+            std::mem::replace(&mut starts, next)
+        })
+        .collect();
+    let taken = AtomicUsize::new(0);
+    let turn = Mutex::new(turn);
+    let changed = Condvar::new();
+    let lock = || turn.lock().unwrap_or_else(PoisonError::into_inner);
+    let work = || {
+        let mut merger = Merger { scanner: Scanner::default(), buffer: Vec::new(), out: Vec::new() };
+        loop {
+            let n = taken.fetch_add(1, Ordering::Relaxed);
+            let Some(piece) = pieces.get(n) else {
+                return;
+            };
+            let cursor = Cursor::new(journal, piece, fetched, &starts[n]);
+            let result = merger.merge_piece::<L>(previous, piece, cursor, control);
+            let mut turn: MutexGuard<'_, Turn> = lock();
+            while turn.next != n && turn.stop.is_none() {
+                turn = changed.wait(turn).unwrap_or_else(PoisonError::into_inner);
+            }
+            if turn.stop.is_some() {
+                return;
+            }
+            let added = result.and_then(|merged| {
+                turn.merged.add(merged, previous, control)?;
+                Ok(output.append(&merger.out)?)
+            });
+            turn.stop = added.err();
+            turn.next += 1;
+            changed.notify_all();
+        }
+    };
+    let workers = control.threads.min(pieces.len()).saturating_sub(1);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(work);
+        }
+        work();
+    });
+    turn.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Merged {
+    /// Adds what the next piece gave.
+    fn add(
+        &mut self,
+        piece: Merged,
+        previous: Option<&Source>,
+        control: &Control<'_>,
+    ) -> Result<(), LfcError> {
+        self.written += piece.written;
+        self.previous.add(piece.previous, control.max_bad_rows);
+        match previous {
+            Some(source) => self.previous.check(source, control.max_bad_rows),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The rows of the journal in a piece, in address order, the newest of each address.
+struct Cursor<'a, K> {
+    parts: Vec<CursorPart<'a, K>>,
+}
+
+struct CursorPart<'a, K> {
+    part: &'a Part<K>,
+    entries: Range<usize>,
+    rows: &'a [u8],
+}
+
+impl<'a, K: Copy + Ord> Cursor<'a, K> {
+    fn new(
+        journal: &'a [JournalPart<'a, K>],
+        piece: &Piece<K>,
+        fetched: &'a [Vec<u8>],
+        starts: &[usize],
+    ) -> Self {
+        let parts = journal.iter().enumerate().map(|(n, part)| CursorPart {
+            part: &part.part,
+            entries: piece.entries[n].clone(),
+            rows: &fetched[n][starts[n]..starts[n] + piece.bytes[n]],
+        });
+        Self { parts: parts.collect() }
+    }
+
+    fn next_key(&self) -> Option<K> {
+        self.parts.iter().filter_map(CursorPart::key).min()
+    }
+
+    /// Takes the rows of this address, which is the next one, and gives the newest; an empty one deletes.
+    fn take(&mut self, key: K) -> &'a [u8] {
+        let mut newest: &[u8] = &[];
+        for part in &mut self.parts {
+            if part.key() == Some(key) {
+                newest = part.take();
+            }
+        }
+        newest
+    }
+}
+
+impl<'a, K: Copy> CursorPart<'a, K> {
+    fn key(&self) -> Option<K> {
+        (!self.entries.is_empty()).then(|| self.part.entries[self.entries.start].key)
+    }
+
+    fn take(&mut self) -> &'a [u8] {
+        let place = self.part.entries[self.entries.start].place();
+        self.entries.start += 1;
+        let (row, rest) = self.rows.split_at(self.part.written_len(place));
+        self.rows = rest;
+        row
+    }
+}
+
+/// Merges pieces. Keeps its memory from piece to piece.
+struct Merger {
+    scanner: Scanner,
+    buffer: Vec<u8>,
+    /// The rows of the piece.
+    out: Vec<u8>,
+}
+
+impl Merger {
+    fn merge_piece<L: FileLease>(
+        &mut self,
+        previous: Option<&Source>,
+        piece: &Piece<L::Key>,
+        mut cursor: Cursor<'_, L::Key>,
+        control: &Control<'_>,
+    ) -> Result<Merged, Stop> {
+        let mut merged = Merged::default();
+        self.out.clear();
+        let mut next = cursor.next_key();
+        if let Some(source) = previous.filter(|_| !piece.previous.is_empty()) {
+            let limit = control.max_bad_rows;
+            let Range { start, end } = piece.previous.clone();
+            let mut windows = Windows::new(
+                source.file.as_ref(),
+                source.first,
+                start,
+                end,
+                std::mem::take(&mut self.buffer),
+            );
+            let mut last: Option<L::Key> = None;
+            let mut in_order = true;
+            let mut within_limit = true;
+            while let Some(window) = windows.next().map_err(|error| source.unreadable(error))? {
+                if window.overlong {
+                    merged.previous.overlong(limit);
+                    continue;
+                }
+                let tally = &mut merged.previous;
+                let (written, out) = (&mut merged.written, &mut self.out);
+                // Rows that stand one behind the other and are kept, to be copied at once.
+                let mut run = 0..0;
+                let mut lines = tally.lines;
+                self.scanner.scan::<L>(window.text, window.len, &source.header, &mut lines, |row| {
+                    let (key, deletes) = match &row {
+                        Row::Canonical { key, deletes, .. } | Row::Converted { key, deletes, .. } => {
+                            (*key, *deletes)
+                        }
+                        Row::Bad(_) => {
+                            if let Row::Bad(error) = row {
+                                within_limit = tally.bad(error, limit);
+                            }
+                            return within_limit;
+                        }
+                    };
+                    tally.leases += 1;
+                    if last.is_some_and(|last| last >= key) || piece.below.is_some_and(|below| key >= below) {
+                        in_order = false;
+                        return false;
+                    }
+                    last = Some(key);
+                    while let Some(of_journal) = next.filter(|&of_journal| of_journal < key) {
+                        out.extend_from_slice(&window.text[std::mem::take(&mut run)]);
+                        *written += take_row(&mut cursor, of_journal, out);
+                        next = cursor.next_key();
+                    }
+                    if next == Some(key) {
+                        out.extend_from_slice(&window.text[std::mem::take(&mut run)]);
+                        *written += take_row(&mut cursor, key, out);
+                        next = cursor.next_key();
+                        return true;
+                    }
+                    if deletes {
+                        return true;
+                    }
+                    *written += 1;
+                    match row {
+                        Row::Canonical { start, end, .. } if run.end == start && !run.is_empty() => {
+                            run.end = end + 1;
+                        }
+                        Row::Canonical { start, end, .. } => {
+                            out.extend_from_slice(&window.text[std::mem::replace(&mut run, start..end + 1)]);
+                        }
+                        Row::Converted { row, dropped, .. } => {
+                            out.extend_from_slice(&window.text[std::mem::take(&mut run)]);
+                            out.extend_from_slice(row);
+                            if let Some(dropped) = dropped {
+                                tally.dropped(dropped, limit);
+                            }
+                        }
+                        Row::Bad(_) => {}
+                    }
+                    true
+                });
+                out.extend_from_slice(&window.text[run]);
+                tally.lines = lines;
+                control.advance(window.len as u64)?;
+                if !in_order {
+                    return Err(Stop::OutOfOrder);
+                }
+                if !within_limit {
+                    break;
+                }
+            }
+            self.buffer = windows.into_buffer();
+        }
+        while let Some(key) = next {
+            merged.written += take_row(&mut cursor, key, &mut self.out);
+            next = cursor.next_key();
+        }
+        control.check()?;
+        Ok(merged)
+    }
+}
+
+/// Appends the newest row of an address, and tells how many leases that are, 0 or 1.
+fn take_row<K: Copy + Ord>(cursor: &mut Cursor<'_, K>, key: K, out: &mut Vec<u8>) -> u64 {
+    let row = cursor.take(key);
+    out.extend_from_slice(row);
+    u64::from(!row.is_empty())
+}

@@ -1,0 +1,438 @@
+//! Lease file cleanup (LFC): of all rows in a journal, the last one of each lease is kept.
+//!
+//! A lease manager appends a row for every change, so its lease file grows without bound. Now and then it
+//! renames the file and has it cleaned up: what the previous cleanup gave, and the renamed
+//! journal behind it, become one file with a row a lease. [`Cleanup`] does that by Kea's file
+//! protocol, so that either side may be Kea's: as a function, or as the program `kea-lfc`.
+//!
+//! # Safety
+//! At every moment, the files that a lease manager loads hold every lease. The new file is made durable
+//! before it gets the name that says so; that name is made durable before the old files
+//! are deleted. If the cleanup is interrupted, the next one goes on from where it can.
+//!
+//! # Cost
+//! The previous file is read once, the journal about five times, from the page cache; memory is
+//! taken for 12 (DHCPv4) or 24 (DHCPv6) bytes a row of the journal, twice that while it is sorted, and for a fourth of the rows that
+//! the journal contributes. The previous file takes none, whatever its size: it is in address order.
+
+mod error;
+mod index;
+mod merge;
+mod output;
+mod pid_file;
+mod source;
+mod window;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tracing::{debug, error, info, warn};
+
+pub use error::LfcError;
+use index::{Part, Tally, index_part};
+use merge::{JournalPart, Merged, Stop, merge};
+use output::Output;
+use pid_file::{PidFile, Taken};
+use source::Source;
+
+use crate::fs::{FileSystem, OsFileSystem, folder_of};
+use crate::lease::Family;
+use crate::lease::{Lease4, Lease6};
+use crate::lease_file::row::FileLease;
+use crate::lease_file::{Conversion, LeaseFileError};
+
+/// The files of a cleanup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LfcFiles {
+    /// What the previous cleanup gave, and what this one gives in the end.
+    pub previous: PathBuf,
+    /// The journal to be cleaned up.
+    pub input: PathBuf,
+    /// What is being written.
+    pub output: PathBuf,
+    /// The output when it is complete: it replaces previous and input.
+    pub finish: PathBuf,
+    /// Which process does the cleanup.
+    pub pid: PathBuf,
+}
+
+/// A look at a cleanup from another thread, and a way to stop it.
+#[derive(Debug, Default)]
+pub struct Monitor {
+    done: AtomicU64,
+    total: AtomicU64,
+    cancelled: AtomicBool,
+}
+
+impl Monitor {
+    /// How many bytes were read, out of how many; both are 0 before reading starts.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
+    }
+
+    /// Makes the cleanup end soon, with [`LfcError::Cancelled`], and without a change to the files. Once the
+    /// output is complete, it is too late for that.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Rows that were read or written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Good rows, also those that delete a lease.
+    pub leases: u64,
+    /// All rows, and one more for the end of each file.
+    pub attempts: u64,
+    /// Bad rows.
+    pub errors: u64,
+}
+
+impl std::fmt::Display for Figures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { leases, attempts, errors } = self;
+        write!(f, "Leases: {leases}, attempts: {attempts}, errors: {errors}")
+    }
+}
+
+/// What a cleanup did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The files were read, and the leases written.
+    Cleaned {
+        /// What was read from previous and input.
+        read: Figures,
+        /// What was written.
+        written: Figures,
+    },
+    /// An earlier cleanup was complete but for its last renames, which were done.
+    Finished,
+    /// Another live process, with this PID, is doing a cleanup of these files.
+    Running(i32),
+}
+
+/// A cleanup of lease files.
+///
+/// ```no_run
+/// use leasemgr::lease::Family;
+/// use leasemgr::lease_file::LeaseFileSet;
+/// use leasemgr::lfc::{Cleanup, Outcome};
+///
+/// let files = LeaseFileSet::new("/var/lib/kea/kea-leases4.csv").lfc_files();
+/// if let Outcome::Cleaned { written, .. } = Cleanup::new(Family::V4, files).run()? {
+///     println!("{} leases", written.leases);
+/// }
+/// # Ok::<(), leasemgr::lfc::LfcError>(())
+/// ```
+#[derive(Debug)]
+pub struct Cleanup<'a> {
+    family: Family,
+    files: LfcFiles,
+    fs: &'a dyn FileSystem,
+    monitor: Option<&'a Monitor>,
+    max_bad_rows: u64,
+    threads: usize,
+}
+
+impl<'a> Cleanup<'a> {
+    /// A cleanup of these files, which bears 100 bad rows in each, on all processors.
+    #[must_use]
+    pub fn new(family: Family, files: LfcFiles) -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { family, files, fs: &OsFileSystem, monitor: None, max_bad_rows: 100, threads }
+    }
+
+    /// Does all file operations with `fs`.
+    #[must_use]
+    pub fn file_system(self, fs: &'a dyn FileSystem) -> Self {
+        Self { fs, ..self }
+    }
+
+    /// Tells `monitor` how far it is, and ends when it says so.
+    #[must_use]
+    pub fn monitor(self, monitor: &'a Monitor) -> Self {
+        Self { monitor: Some(monitor), ..self }
+    }
+
+    /// How many bad rows in one file are borne. One more, and the cleanup fails.
+    #[must_use]
+    pub fn max_bad_rows(self, max_bad_rows: u64) -> Self {
+        Self { max_bad_rows, ..self }
+    }
+
+    /// On how many threads the work is done, at least 1. Small files are cleaned up on one.
+    #[must_use]
+    pub fn threads(self, threads: usize) -> Self {
+        Self { threads: threads.clamp(1, 16), ..self }
+    }
+
+    /// Does the cleanup.
+    ///
+    /// # Errors
+    /// [`LfcError`] says which file and why. Previous and input are as they were, unless the new file is
+    /// complete under the name of finish.
+    pub fn run(&self) -> Result<Outcome, LfcError> {
+        let pid_file = match PidFile::take(self.fs, &self.files.pid) {
+            Ok(Taken::Ours(pid_file)) => pid_file,
+            Ok(Taken::Running(pid)) => {
+                warn!(
+                    id = "LFC_RUNNING",
+                    "process {pid} is cleaning up these lease files, nothing is done here"
+                );
+                return Ok(Outcome::Running(pid));
+            }
+            Err(error) => {
+                error!(id = "LFC_FAIL_PID_CREATE", "{error}");
+                return Err(error);
+            }
+        };
+        let result = match self.family {
+            Family::V4 => self.clean::<Lease4>(),
+            Family::V6 => self.clean::<Lease6>(),
+        };
+        if let Err(error) = pid_file.remove() {
+            error!(id = "LFC_FAIL_PID_DEL", "{error}");
+            return result.and(Err(error));
+        }
+        result
+    }
+
+    fn clean<L: FileLease>(&self) -> Result<Outcome, LfcError> {
+        let LfcFiles { previous, input, output, finish, .. } = &self.files;
+        info!(
+            id = "LFC_PROCESSING",
+            "previous {}, input {}, output {}, finish {}",
+            previous.display(),
+            input.display(),
+            output.display(),
+            finish.display()
+        );
+        let failed = |error| {
+            error!(id = "LFC_FAIL_PROCESS", "{error}");
+            error
+        };
+        let outcome = if self.is_finished::<L>().map_err(failed)? {
+            Outcome::Finished
+        } else {
+            let outcome = self.write_finish::<L>().map_err(failed)?;
+            if let Outcome::Cleaned { read, written } = outcome {
+                info!(id = "LFC_READ_STATS", "{read}");
+                info!(id = "LFC_WRITE_STATS", "{written}");
+            }
+            outcome
+        };
+        info!(id = "LFC_ROTATING", "{} becomes {}", finish.display(), previous.display());
+        self.rotate().inspect_err(|error| error!(id = "LFC_FAIL_ROTATE", "{error}"))?;
+        Ok(outcome)
+    }
+
+    /// Whether an earlier cleanup has left its complete result. A finish file without the header of a lease
+    /// file is not complete, whatever its name says: it is set aside.
+    fn is_finished<L: FileLease>(&self) -> Result<bool, LfcError> {
+        let finish = &self.files.finish;
+        let problem = match Source::open::<L>(self.fs, finish) {
+            Ok(None) => return Ok(false),
+            Ok(Some(source)) if source.first > 0 => return Ok(true),
+            Ok(Some(_)) => "it is empty".to_owned(),
+            Err(LfcError::File(error @ LeaseFileError::Header { .. })) => error.to_string(),
+            Err(error) => return Err(error),
+        };
+        let mut aside = finish.as_os_str().to_owned();
+        aside.push(".bad");
+        let aside = Path::new(&aside);
+        warn!(
+            id = "LFC_BAD_FINISH",
+            "{} is not the result of a cleanup: {problem}; it is set aside as {}, and the cleanup is done again",
+            finish.display(),
+            aside.display()
+        );
+        self.fs.rename(finish, aside).map_err(LfcError::io("set aside", finish))?;
+        self.fs.sync_folder(folder_of(finish)).map_err(LfcError::io("sync the folder of", finish))?;
+        Ok(false)
+    }
+
+    /// Writes the newest rows of previous and input to output, and renames that to finish.
+    fn write_finish<L: FileLease>(&self) -> Result<Outcome, LfcError> {
+        let LfcFiles { previous, input, output, finish, .. } = &self.files;
+        let sources = [Source::open::<L>(self.fs, previous)?, Source::open::<L>(self.fs, input)?];
+        for source in sources.iter().flatten() {
+            report_conversion::<L>(source);
+        }
+        let outcome = self.write_output::<L>(&sources).inspect_err(|_| {
+            // Half an output is of no use. If it stays, the next cleanup replaces it.
+            let _ = self.fs.remove(output);
+        })?;
+        drop(sources);
+        self.fs.rename(output, finish).map_err(|error| {
+            let _ = self.fs.remove(output);
+            LfcError::io("rename to its finish name", output)(error)
+        })?;
+        self.fs.sync_folder(folder_of(finish)).map_err(LfcError::io("sync the folder of", finish))?;
+        Ok(outcome)
+    }
+
+    fn write_output<L: FileLease>(&self, sources: &[Option<Source>; 2]) -> Result<Outcome, LfcError> {
+        let [previous, input] = sources.each_ref().map(Option::as_ref);
+        let fallback_monitor = Monitor::default();
+        let monitor = self.monitor.unwrap_or(&fallback_monitor);
+        let len = |source: Option<&Source>| source.map_or(0, |source| source.len);
+        monitor.total.store(len(previous) + len(input), Ordering::Relaxed);
+        let control = Control {
+            monitor,
+            max_bad_rows: self.max_bad_rows,
+            threads: self.threads_for(len(previous) + len(input)),
+        };
+
+        let mut read = Figures::default();
+        let journal = index::<L>(input, &control)?;
+        read.add(input, &journal.tally);
+        let merged = match self.merge_to_output::<L>(previous, &journal.parts, &control) {
+            Err(Stop::OutOfOrder) => {
+                // Then it is a journal as well, the older one.
+                debug!(id = "LFC_UNSORTED", "the previous file is not in address order, it is sorted");
+                let older = index::<L>(previous, &control)?;
+                read.add(previous, &older.tally);
+                let parts: Vec<_> = older.parts.into_iter().chain(journal.parts).collect();
+                self.merge_to_output::<L>(None, &parts, &control)
+            }
+            merged => merged.inspect(|merged| {
+                read.add(previous, &merged.previous);
+                if let Some(source) = previous {
+                    merged.previous.report(source);
+                }
+            }),
+        };
+        let merged = match merged {
+            Ok(merged) => merged,
+            Err(Stop::Error(error)) => return Err(error),
+            Err(Stop::OutOfOrder) => return Err(LfcError::Order),
+        };
+        let written = Figures { leases: merged.written, attempts: merged.written, errors: 0 };
+        Ok(Outcome::Cleaned { read, written })
+    }
+
+    fn merge_to_output<L: FileLease>(
+        &self,
+        previous: Option<&Source>,
+        parts: &[JournalPart<'_, L::Key>],
+        control: &Control<'_>,
+    ) -> Result<Merged, Stop> {
+        let output = Output::create(self.fs, &self.files.output)?;
+        output.write_durably(|output| {
+            output.append(L::SCHEMA.header.as_bytes())?;
+            output.append(b"\n")?;
+            merge::<L>(previous, parts, output, control)
+        })
+    }
+
+    /// More threads than one are worth their while for more than a few windows.
+    fn threads_for(&self, bytes: u64) -> usize {
+        let windows = usize::try_from(bytes / (2 * window::WINDOW as u64)).unwrap_or(usize::MAX);
+        self.threads.min(windows).max(1)
+    }
+
+    /// Puts the complete result in place of previous and input.
+    fn rotate(&self) -> Result<(), LfcError> {
+        let LfcFiles { previous, input, finish, .. } = &self.files;
+        for old in [previous, input] {
+            match self.fs.remove(old) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(LfcError::io("remove", old)(error));
+                }
+                _ => {}
+            }
+        }
+        self.fs.rename(finish, previous).map_err(LfcError::io("rename to the previous file", finish))?;
+        self.fs.sync_folder(folder_of(previous)).map_err(LfcError::io("sync the folder of", previous))?;
+        if folder_of(previous) != folder_of(finish) {
+            self.fs.sync_folder(folder_of(finish)).map_err(LfcError::io("sync the folder of", finish))?;
+        }
+        Ok(())
+    }
+}
+
+/// What all that work at a cleanup must know.
+struct Control<'a> {
+    monitor: &'a Monitor,
+    max_bad_rows: u64,
+    threads: usize,
+}
+
+impl Control<'_> {
+    /// Counts bytes as read, and ends the work if it was cancelled.
+    fn advance(&self, bytes: u64) -> Result<(), LfcError> {
+        self.monitor.done.fetch_add(bytes, Ordering::Relaxed);
+        self.check()
+    }
+
+    /// Ends the work if it was cancelled.
+    fn check(&self) -> Result<(), LfcError> {
+        if self.monitor.cancelled.load(Ordering::Relaxed) { Err(LfcError::Cancelled) } else { Ok(()) }
+    }
+}
+
+/// Does something with each item, on a thread of its own but for the first, and gives the results in order.
+fn in_parallel<I: Send, T: Send>(
+    items: impl IntoIterator<Item = I>,
+    work: impl Fn(I) -> Result<T, LfcError> + Sync,
+) -> Result<Vec<T>, LfcError> {
+    let work = &work;
+    std::thread::scope(|scope| {
+        let mut items = items.into_iter();
+        let first = items.next();
+        let others: Vec<_> = items.map(|item| scope.spawn(move || work(item))).collect();
+        let first = first.map(work);
+        let others = others.into_iter().map(|thread| thread.join().unwrap_or(Err(LfcError::Panicked)));
+        first.into_iter().chain(others).collect()
+    })
+}
+
+/// A journal, indexed.
+struct Journal<'a, K> {
+    parts: Vec<JournalPart<'a, K>>,
+    tally: Tally,
+}
+
+/// Indexes a file, a part of it on each thread.
+fn index<'a, L: FileLease>(
+    source: Option<&'a Source>,
+    control: &Control<'_>,
+) -> Result<Journal<'a, L::Key>, LfcError> {
+    let Some(source) = source else {
+        return Ok(Journal { parts: Vec::new(), tally: Tally::default() });
+    };
+    let threads = control.threads as u64;
+    let bytes = source.len - source.first;
+    let bound = |n: u64| source.first + bytes * n / threads;
+    let parts = in_parallel(0..threads, |n| index_part::<L>(source, bound(n), bound(n + 1), control))?;
+    let mut tally = Tally::default();
+    let parts = parts.into_iter().map(|mut part: Part<L::Key>| {
+        tally.add(std::mem::take(&mut part.tally), control.max_bad_rows);
+        JournalPart { source, part }
+    });
+    let parts = parts.collect();
+    tally.check(source, control.max_bad_rows)?;
+    tally.report(source);
+    Ok(Journal { parts, tally })
+}
+
+impl Figures {
+    /// Adds what reading a file gave.
+    fn add(&mut self, source: Option<&Source>, tally: &Tally) {
+        self.leases += tally.leases;
+        self.errors += tally.bad_rows;
+        self.attempts += tally.leases + tally.bad_rows + u64::from(source.is_some());
+    }
+}
+
+/// Says that the rows of a file are converted.
+fn report_conversion<L: FileLease>(source: &Source) {
+    let (id, how) = match source.header.conversion {
+        Conversion::None => return,
+        Conversion::Upgrade => ("DHCPSRV_MEMFILE_NEEDS_UPGRADING", "upgraded from"),
+        Conversion::Downgrade => ("DHCPSRV_MEMFILE_NEEDS_DOWNGRADING", "downgraded from one beyond"),
+    };
+    let (path, version) = (source.path().display(), source.header.version);
+    let current = L::SCHEMA.version();
+    warn!(id, "{path} is {how} schema version {version} to {current}");
+}

@@ -1,0 +1,116 @@
+//! A lease file that the cleanup reads.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::LfcError;
+use crate::fs::{FileSystem, ReadFile, read_full};
+use crate::lease::Lease;
+use crate::lease_file::row::FileLease;
+use crate::lease_file::{Header, LeaseFileError, RowError};
+
+/// A lease file that is open to be read, and what its header says.
+pub(super) struct Source {
+    path: PathBuf,
+    pub(super) file: Box<dyn ReadFile>,
+    pub(super) header: Header,
+    /// Where the first row starts.
+    pub(super) first: u64,
+    /// Where the file ends; what is appended later is not looked at.
+    pub(super) len: u64,
+    /// How many lines there are before the first row.
+    pub(super) header_lines: u64,
+}
+
+impl Source {
+    /// Opens a file and reads its header; `None` if there is no such file. A file without a single byte is as
+    /// good as one with nothing but a header.
+    pub(super) fn open<L: FileLease>(fs: &dyn FileSystem, path: &Path) -> Result<Option<Self>, LfcError> {
+        let error = |action| move |source| LeaseFileError::Io { path: path.to_owned(), action, source };
+        let file = match fs.open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(error("open"))?,
+        };
+        let len = file.len().map_err(error("read"))?;
+        let header = read_header::<L>(file.as_ref(), path, len)?;
+        let (header, first, header_lines) = header.unwrap_or((L::SCHEMA.current(), 0, 0));
+        Ok(Some(Self { path: path.to_owned(), file, header, first, len, header_lines }))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// An error with its line counted from the start of the file.
+    pub(super) fn located(&self, error: &RowError) -> RowError {
+        RowError { line: error.line + self.header_lines, problem: error.problem.clone() }
+    }
+
+    pub(super) fn unreadable(&self, source: io::Error) -> LfcError {
+        LeaseFileError::Io { path: self.path.clone(), action: "read", source }.into()
+    }
+
+    /// The file is not as it was a moment ago.
+    pub(super) fn changed(&self) -> LfcError {
+        self.unreadable(io::Error::other("the file was changed while it was read"))
+    }
+}
+
+/// What the header says, where the first row starts, and how many lines there are before it; `None` for an
+/// empty file.
+fn read_header<L: FileLease>(
+    file: &dyn ReadFile,
+    path: &Path,
+    len: u64,
+) -> Result<Option<(Header, u64, u64)>, LfcError> {
+    /// More than a header, with whatever columns the future may bring.
+    const MAX_HEADER: usize = 16 * 1024;
+    if len == 0 {
+        return Ok(None);
+    }
+    let mut buffer = vec![0; MAX_HEADER];
+    let mut at = 0;
+    let mut lines = 0;
+    loop {
+        let count = read_full(file, &mut buffer, at).map_err(|source| LeaseFileError::Io {
+            path: path.to_owned(),
+            action: "read",
+            source,
+        })?;
+        // Empty lines may stand before the header.
+        let empty = buffer[..count].iter().take_while(|&&byte| byte == b'\n').count();
+        lines += empty as u64;
+        if empty == count && count > 0 {
+            at += count as u64;
+            continue;
+        }
+        if empty > 0 {
+            at += empty as u64;
+            let rest = read_full(file, &mut buffer, at).map_err(|source| LeaseFileError::Io {
+                path: path.to_owned(),
+                action: "read",
+                source,
+            })?;
+            return parse::<L>(&buffer[..rest], path, at, lines).map(Some);
+        }
+        return parse::<L>(&buffer[..count], path, at, lines).map(Some);
+    }
+}
+
+fn parse<L: FileLease>(
+    text: &[u8],
+    path: &Path,
+    at: u64,
+    lines: u64,
+) -> Result<(Header, u64, u64), LfcError> {
+    let end = memchr::memchr(b'\n', text);
+    let line = &text[..end.unwrap_or(text.len())];
+    let header = L::SCHEMA.parse_header(line).map_err(|problem| LeaseFileError::Header {
+        path: path.to_owned(),
+        line: lines + 1,
+        family: <L as Lease>::FAMILY,
+        problem,
+    })?;
+    let newline = u64::from(end.is_some());
+    Ok((header, at + line.len() as u64 + newline, lines + 1))
+}
