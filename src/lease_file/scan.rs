@@ -147,3 +147,214 @@ fn find_separators(window: &[u8], len: usize, found: &mut Vec<u32>) -> usize {
     }
     count
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+    use crate::lease::{Lease, Lease4, Lease6};
+    use crate::lease_file::row::private::RowFormat;
+
+    const ROW4: &str =
+        "192.0.2.1,02:00:00:00:00:01,01:02:00:00:00:00:01,3600,1790003600,1,0,0,h1.example.org,0,,0";
+    const ROW6: &str = "2001:db8::1,00:01:00:01:2a:bb:cc:dd,3600,1790003600,1,2250,0,7,128,0,0,h1,02:00:00:00:00:01,0,,1,0,0";
+
+    /// What a row came to: the row that is kept, if any, and whether it was copied.
+    #[derive(Debug, PartialEq)]
+    struct Seen<K> {
+        key: Option<K>,
+        deletes: bool,
+        written: Vec<u8>,
+        copied: bool,
+    }
+
+    fn scan<L: FileLease>(text: &[u8]) -> Vec<Seen<L::Key>> {
+        let mut window = text.to_vec();
+        window.extend([b'9'; WINDOW_PADDING]);
+        let mut rows = Vec::new();
+        let header = L::SCHEMA.current();
+        Scanner::default().scan::<L>(&window, text.len(), &header, &mut 0, |row| {
+            rows.push(match row {
+                Row::Canonical { key, deletes, start, end } => {
+                    Seen { key: Some(key), deletes, written: window[start..=end].to_vec(), copied: true }
+                }
+                Row::Converted { key, deletes, row, .. } => {
+                    Seen { key: Some(key), deletes, written: row.to_vec(), copied: false }
+                }
+                Row::Bad(_) => Seen { key: None, deletes: false, written: Vec::new(), copied: false },
+            });
+            true
+        });
+        rows
+    }
+
+    /// What the slow way makes of a row.
+    fn slowly<L: FileLease>(line: &[u8]) -> Seen<L::Key> {
+        match L::parse_row(line, &L::SCHEMA.current()) {
+            Ok(parsed) => {
+                let mut written = Vec::new();
+                parsed.lease.write_row(&mut written);
+                Seen { key: Some(parsed.lease.key()), deletes: parsed.deletes(), written, copied: false }
+            }
+            Err(_) => Seen { key: None, deletes: false, written: Vec::new(), copied: false },
+        }
+    }
+
+    fn check<L: FileLease>(line: &[u8]) {
+        let text = [b"\n", line, b"\n\n", line, b"\n"].concat();
+        let rows = scan::<L>(&text);
+        let expected = slowly::<L>(line);
+        let lines = if line.is_empty() { 0 } else { 2 };
+        assert_eq!(rows.len(), lines);
+        for row in rows {
+            assert_eq!(
+                (&row.key, row.deletes, &row.written),
+                (&expected.key, expected.deletes, &expected.written),
+                "{}",
+                line.escape_ascii()
+            );
+        }
+    }
+
+    #[rstest]
+    #[case(ROW4)]
+    #[case("0.0.0.0,,01:02,0,0,0,1,1,,4294967295,,4294967295")]
+    #[case("255.255.255.255,00,,4294967295,1790003600,1,0,1,a&#x2cb&#x26c&#x0a&#xff,99,{ \"a\": 1 },0")]
+    #[case("10.20.30.40,,,3600,1790003600,1,0,0,,1,{  },0")]
+    #[case(
+        "10.0.0.1,02:00:00:00:00:01,,1,2,3,0,0,,0,{ \"ISC\": { \"a\": [ \"x\"&#x2c -1&#x2c true&#x2c null&#x2c [  ]&#x2c {  } ]&#x2c \"b\": \"\\u00e9\\n\\\\\" } },0"
+    )]
+    fn what_a_dhcpv4_server_writes_is_copied(#[case] line: &str) {
+        check::<Lease4>(line.as_bytes());
+        assert!(scan::<Lease4>(format!("{line}\n").as_bytes())[0].copied);
+    }
+
+    #[rstest]
+    #[case(ROW6)]
+    #[case("::,00:00:00,4294967295,6084970896,1,0,1,0,128,1,0,Host,,1,,0,0,7")]
+    #[case("2001:db8:1::,00:01:02,3600,1790003600,1,2250,2,7,48,0,0,,,0,{ \"a\": 1 },0,0,0")]
+    #[case("1:2:3:4:5:6:7:8,00:01:02,0,4294967295,1,2250,65535,7,128,0,0,,ab,0,,65535,4294967295,0")]
+    #[case("2001:db8:0:1:1:1:1:1,00:01:02,1,2,1,2250,0,7,128,0,0,,,0,,0,0,0")]
+    #[case("1:0:0:2::3,00:01:02,1,2,1,2250,0,7,128,0,0,,,0,,0,0,0")]
+    fn what_a_dhcpv6_server_writes_is_copied(#[case] line: &str) {
+        check::<Lease6>(line.as_bytes());
+        assert!(scan::<Lease6>(format!("{line}\n").as_bytes())[0].copied);
+    }
+
+    #[rstest]
+    #[case::dotted("::192.0.2.1", "::192.0.2.1")]
+    #[case::hex_for_dotted("::c000:201", "::192.0.2.1")]
+    #[case::mapped("::ffff:c000:201", "::ffff:192.0.2.1")]
+    #[case::low("::2", "::2")]
+    #[case::wrong_gap("1::2:0:0:0:3", "1:0:0:2::3")]
+    #[case::single_zero("1::2:3:4:5:6:7", "1:0:2:3:4:5:6:7")]
+    #[case::leading_zero("2001:0db8::1", "2001:db8::1")]
+    #[case::upper_case("2001:DB8::1", "2001:db8::1")]
+    fn an_address_in_another_spelling_is_converted(#[case] address: &str, #[case] canonical: &str) {
+        let line = ROW6.replacen("2001:db8::1", address, 1);
+        check::<Lease6>(line.as_bytes());
+        let rows = scan::<Lease6>(format!("{line}\n").as_bytes());
+        assert!(String::from_utf8_lossy(&rows[0].written).starts_with(&format!("{canonical},")));
+    }
+
+    #[rstest]
+    fn a_row_without_its_newline_or_with_more_values_is_seen_as_it_is(
+        #[values("", ",", ",x", ",1,2,3")] more: &str,
+    ) {
+        check::<Lease4>(format!("{ROW4}{more}").as_bytes());
+        check::<Lease6>(format!("{ROW6}{more}").as_bytes());
+        for cut in 0..ROW4.len() {
+            check::<Lease4>(&ROW4.as_bytes()[..cut]);
+        }
+        for cut in 0..ROW6.len() {
+            check::<Lease6>(&ROW6.as_bytes()[..cut]);
+        }
+    }
+
+    /// Pieces that rows are made of, and that they go wrong with.
+    fn piece() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            4 => prop::sample::select(&b"0123456789abcdefABF:.,&#x{}[]\"\\ +-{}\n"[..]).prop_map(|b| vec![b]),
+            1 => any::<u8>().prop_map(|b| vec![b]),
+            2 => prop::sample::select(vec![
+                "&#x2c", "&#x26", "&#x2C", "&#x41", "&#x", "00", "0", "1", "2", "128", "64", "65535", "65536",
+                "4294967295", "4294967296", "18446744073709551615", "99999999999999999", "::", ":0:0:", "\"a\": ",
+                "{  }", "[  ]", "{ \"a\": 1 }", "{ \"b\": 1&#x2c \"a\": 2 }", "{ \"a\": 1.5 }", "\\u00e9", "\\u0041",
+                "\\u000a", "\\n", "null", "-0", "00:00:00", "",
+            ]).prop_map(|text| text.as_bytes().to_vec()),
+        ]
+    }
+
+    /// A row with some values replaced and some bytes changed.
+    fn row(base: &'static str) -> impl Strategy<Value = Vec<u8>> {
+        let columns = base.split(',').count();
+        let values = prop::collection::vec((0..columns, prop::collection::vec(piece(), 0..4)), 0..3);
+        let edits = prop::collection::vec((any::<prop::sample::Index>(), 0..3_usize, piece()), 0..3);
+        (values, edits).prop_map(move |(values, edits)| {
+            let mut row: Vec<Vec<u8>> = base.split(',').map(|value| value.as_bytes().to_vec()).collect();
+            for (column, pieces) in values {
+                row[column] = pieces.concat();
+            }
+            let mut row = row.join(&b',');
+            for (at, removed, added) in edits {
+                let at = at.index(row.len() + 1);
+                let end = (at + removed).min(row.len());
+                row.splice(at..end, added);
+            }
+            row.retain(|&b| b != b'\n');
+            row
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_dhcpv4_row_is_copied_only_if_it_would_be_written_just_so(line in row(ROW4)) {
+            check::<Lease4>(&line);
+        }
+
+        #[test]
+        fn a_dhcpv6_row_is_copied_only_if_it_would_be_written_just_so(line in row(ROW6)) {
+            check::<Lease6>(&line);
+        }
+
+        #[test]
+        fn what_is_written_is_read_back(line in row(ROW6)) {
+            if let Ok(parsed) = Lease6::parse_row(&line, &Lease6::SCHEMA.current()) {
+                let mut written = Vec::new();
+                parsed.lease.write_row(&mut written);
+                written.pop();
+                let again = Lease6::parse_row(&written, &Lease6::SCHEMA.current()).unwrap();
+                prop_assert_eq!(again.lease.address(), parsed.lease.address());
+                prop_assert_eq!(again.lease, parsed.lease);
+            }
+        }
+    }
+
+    #[test]
+    fn separators_are_found_wherever_blocks_end() {
+        for len in 0..200_usize {
+            let text: Vec<u8> = (0..len)
+                .map(|i| {
+                    if i % 7 == 3 {
+                        b','
+                    } else if i % 31 == 30 {
+                        b'\n'
+                    } else {
+                        b'x'
+                    }
+                })
+                .collect();
+            let mut window = text.clone();
+            window.extend([b','; WINDOW_PADDING]);
+            let mut found = Vec::new();
+            let count = find_separators(&window, len, &mut found);
+            let expected: Vec<u32> =
+                (0..).zip(&text).filter(|&(_, &b)| b == b',' || b == b'\n').map(|(i, _)| i).collect();
+            assert_eq!(found[..count], expected, "{len}");
+        }
+    }
+}

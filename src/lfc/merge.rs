@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::index::{Entry, Part, Place, Tally};
 use super::output::Output;
@@ -70,16 +70,21 @@ pub(super) fn merge<L: FileLease>(
     control: &Control<'_>,
 ) -> Result<Merged, Stop> {
     let pieces = cut::<L>(previous, journal)?;
-    let mut state = Turn { next: 0, merged: Merged::default(), stop: None };
+    let mut fetchers: Vec<Fetcher> = journal.iter().map(|_| Fetcher::default()).collect();
+    let mut mergers: Vec<Merger> = (0..control.threads).map(|_| Merger::default()).collect();
+    let mut merged = Merged::default();
     for group in groups(&pieces) {
-        let fetched = fetch::<L>(journal, &pieces[group.clone()], control)?;
-        state.next = 0;
-        state = merge_group::<L>(previous, journal, &pieces[group.clone()], &fetched, output, control, state);
-        if let Some(stop) = state.stop {
-            return Err(stop);
-        }
+        let pieces = &pieces[group];
+        in_parallel(journal.iter().zip(&mut fetchers).enumerate(), |(n, (part, fetcher))| {
+            let start = pieces.first().map_or(0, |piece| piece.entries[n].start);
+            let end = pieces.last().map_or(0, |piece| piece.entries[n].end);
+            fetcher.fetch::<L>(part, start..end, control)
+        })?;
+        let fetched: Vec<&[u8]> = fetchers.iter().map(|fetcher| fetcher.rows.as_slice()).collect();
+        let group = Group { previous, journal, pieces, fetched: &fetched };
+        merged = merge_group::<L>(&group, &mut mergers, output, control, merged)?;
     }
-    Ok(state.merged)
+    Ok(merged)
 }
 
 /// Cuts the addresses into pieces.
@@ -250,96 +255,147 @@ fn groups<K>(pieces: &[Piece<K>]) -> Vec<Range<usize>> {
     groups
 }
 
-/// The rows that some pieces take of each part of the journal, in address order.
-fn fetch<L: FileLease>(
-    journal: &[JournalPart<'_, L::Key>],
-    pieces: &[Piece<L::Key>],
-    control: &Control<'_>,
-) -> Result<Vec<Vec<u8>>, LfcError> {
-    in_parallel(journal.iter().enumerate(), |(n, part)| {
-        let start = pieces.first().map_or(0, |piece| piece.entries[n].start);
-        let end = pieces.last().map_or(0, |piece| piece.entries[n].end);
-        let bytes = pieces.iter().map(|piece| piece.bytes[n]).sum();
-        fetch_part::<L>(part, start..end, bytes, control)
-    })
+/// Fetches rows of a part of the journal. Keeps its memory from group to group.
+#[derive(Default)]
+struct Fetcher {
+    /// The rows, in address order.
+    rows: Vec<u8>,
+    wanted: Vec<Wanted>,
+    by_window: Vec<u32>,
+    window: Vec<u8>,
+    row: Vec<u8>,
 }
 
 /// A row to be fetched.
-struct Fetch {
+#[derive(Clone, Copy)]
+struct Wanted {
     place: Place,
-    /// Where it belongs in memory.
+    /// Where it belongs in [`Fetcher::rows`].
     to: usize,
     len: usize,
 }
 
-fn fetch_part<L: FileLease>(
-    part: &JournalPart<'_, L::Key>,
-    range: Range<usize>,
-    bytes: usize,
-    control: &Control<'_>,
-) -> Result<Vec<u8>, LfcError> {
-    let source = part.source;
-    let mut to = 0;
-    let mut rows = Vec::with_capacity(range.len());
-    for entry in &part.part.entries[range] {
-        let (place, len) = (entry.place(), part.part.written_len(entry.place()));
-        if len > 0 {
-            rows.push(Fetch { place, to, len });
-            to += len;
+impl Fetcher {
+    /// Fetches the rows of these entries.
+    fn fetch<L: FileLease>(
+        &mut self,
+        part: &JournalPart<'_, L::Key>,
+        range: Range<usize>,
+        control: &Control<'_>,
+    ) -> Result<(), LfcError> {
+        let source = part.source;
+        self.wanted.clear();
+        let mut bytes = 0;
+        for entry in &part.part.entries[range] {
+            let (place, len) = (entry.place(), part.part.written_len(entry.place()));
+            if len > 0 {
+                self.wanted.push(Wanted { place, to: bytes, len });
+                bytes += len;
+            }
         }
-    }
-    debug_assert_eq!(to, bytes, "the rows fill the memory");
-    rows.sort_unstable_by_key(|row| row.place.position());
-    let mut fetched = vec![0; bytes];
-    let mut buffer = vec![0; WINDOW];
-    let mut converted = Vec::new();
-    let mut rest = rows.as_slice();
-    while let Some(first) = rest.first() {
-        control.check()?;
-        let start = first.place.position();
-        let count =
-            read_full(source.file.as_ref(), &mut buffer, start).map_err(|error| source.unreadable(error))?;
-        let read = &buffer[..count];
-        let mut done = 0;
-        for row in rest {
-            let from = usize::try_from(row.place.position() - start).unwrap_or(usize::MAX);
-            let into = &mut fetched[row.to..row.to + row.len];
-            if row.place.needs_converting() {
-                let Some(text) = read.get(from..) else {
-                    break;
-                };
-                let end = match memchr::memchr(b'\n', text) {
-                    Some(newline) => newline,
-                    None if count < buffer.len() => text.len(),
-                    None => break,
-                };
-                converted.clear();
-                let parsed = L::parse_row(&text[..end], &source.header).map_err(|_| source.changed())?;
-                parsed.lease.write_row(&mut converted);
-                if converted.len() != into.len() {
-                    return Err(source.changed());
-                }
-                into.copy_from_slice(&converted);
-            } else {
-                let Some(text) = read.get(from..from.saturating_add(row.len - 1)) else {
-                    break;
-                };
-                if let Some((newline, row)) = into.split_last_mut() {
-                    row.copy_from_slice(text);
+        if self.rows.len() < bytes {
+            self.rows.resize(bytes, 0);
+        }
+        let first = self.sort_by_window();
+        self.window.resize(WINDOW, 0);
+        let mut wanted = self.by_window.iter().map(|&n| self.wanted[n as usize]).peekable();
+        while let Some(next) = wanted.peek() {
+            control.check()?;
+            let window = next.place.position() / WINDOW as u64;
+            debug_assert!(window >= first, "windows come in their order");
+            let start = window * WINDOW as u64;
+            let count = read_full(source.file.as_ref(), &mut self.window, start);
+            let text = &self.window[..count.map_err(|error| source.unreadable(error))?];
+            while let Some(row) = wanted.next_if(|row| row.place.position() / WINDOW as u64 == window) {
+                let from = usize::try_from(row.place.position() - start).unwrap_or(usize::MAX);
+                let into = &mut self.rows[row.to..row.to + row.len];
+                let rest = text.get(from..).unwrap_or_default();
+                if row.place.needs_converting() {
+                    convert::<L>(source, &row, rest, into, &mut self.row)?;
+                } else if let Some((newline, into)) = into.split_last_mut() {
                     *newline = b'\n';
+                    match rest.get(..into.len()) {
+                        Some(row) => into.copy_from_slice(row),
+                        // The row goes on behind the window.
+                        None => read_exactly(source, into, row.place.position())?,
+                    }
                 }
             }
-            done += 1;
         }
-        if done == 0 {
-            if count < buffer.len() {
-                return Err(source.changed());
-            }
-            buffer.resize(buffer.len() * 2, 0);
-        }
-        rest = &rest[done..];
+        Ok(())
     }
-    Ok(fetched)
+
+    /// Puts the numbers of the wanted rows in the order of the windows that they start in, and tells
+    /// the first window.
+    fn sort_by_window(&mut self) -> u64 {
+        let window = |row: &Wanted| row.place.position() / WINDOW as u64;
+        let (first, last) = self
+            .wanted
+            .iter()
+            .map(window)
+            .fold((u64::MAX, 0), |(first, last), window| (first.min(window), last.max(window)));
+        let bucket = |row: &Wanted| usize::try_from(window(row) - first).unwrap_or(usize::MAX);
+        let mut ends = vec![0_usize; usize::try_from(last.saturating_sub(first)).unwrap_or(0) + 1];
+        for row in &self.wanted {
+            ends[bucket(row)] += 1;
+        }
+        let mut before = 0;
+        for end in &mut ends {
+            before += std::mem::replace(end, before);
+        }
+        self.by_window.clear();
+        self.by_window.resize(self.wanted.len(), 0);
+        for (row, n) in self.wanted.iter().zip(0..) {
+            let place = &mut ends[bucket(row)];
+            self.by_window[*place] = n;
+            *place += 1;
+        }
+        first
+    }
+}
+
+/// Writes a row in the way that the writer does. `text` starts with the row, and may end before it does.
+fn convert<L: FileLease>(
+    source: &Source,
+    row: &Wanted,
+    text: &[u8],
+    into: &mut [u8],
+    converted: &mut Vec<u8>,
+) -> Result<(), LfcError> {
+    let mut longer = Vec::new();
+    let line = match memchr::memchr(b'\n', text) {
+        Some(newline) => &text[..newline],
+        None => {
+            let position = row.place.position();
+            let mut windows = Windows::new(source.file.as_ref(), position, position, position + 1, longer);
+            let len =
+                windows.next().map_err(|error| source.unreadable(error))?.map_or(0, |window| window.len);
+            longer = windows.into_buffer();
+            &longer[..len.saturating_sub(1)]
+        }
+    };
+    let parsed = L::parse_row(line, &source.header).map_err(|_| source.changed())?;
+    converted.clear();
+    parsed.lease.write_row(converted);
+    if converted.len() != into.len() {
+        return Err(source.changed());
+    }
+    into.copy_from_slice(converted);
+    Ok(())
+}
+
+fn read_exactly(source: &Source, into: &mut [u8], at: u64) -> Result<(), LfcError> {
+    let count = read_full(source.file.as_ref(), into, at).map_err(|error| source.unreadable(error))?;
+    if count < into.len() { Err(source.changed()) } else { Ok(()) }
+}
+
+/// Pieces whose rows of the journal are in memory.
+struct Group<'a, L: FileLease> {
+    previous: Option<&'a Source>,
+    journal: &'a [JournalPart<'a, L::Key>],
+    pieces: &'a [Piece<L::Key>],
+    /// For each part of the journal, the rows of the pieces, one behind the other.
+    fetched: &'a [&'a [u8]],
 }
 
 /// Whose turn it is to write, and what came of it so far.
@@ -350,17 +406,16 @@ struct Turn {
 }
 
 fn merge_group<L: FileLease>(
-    previous: Option<&Source>,
-    journal: &[JournalPart<'_, L::Key>],
-    pieces: &[Piece<L::Key>],
-    fetched: &[Vec<u8>],
+    group: &Group<'_, L>,
+    mergers: &mut [Merger],
     output: &Output,
     control: &Control<'_>,
-    turn: Turn,
-) -> Turn {
+    merged: Merged,
+) -> Result<Merged, Stop> {
     // Where the rows of each piece start in what was fetched.
-    let mut starts = vec![0; journal.len()];
-    let starts: Vec<Vec<usize>> = pieces
+    let mut starts = vec![0; group.journal.len()];
+    let starts: Vec<Vec<usize>> = group
+        .pieces
         .iter()
         .map(|piece| {
             let next = starts.iter().zip(&piece.bytes).map(|(start, bytes)| start + bytes).collect();
@@ -368,42 +423,34 @@ fn merge_group<L: FileLease>(
         })
         .collect();
     let taken = AtomicUsize::new(0);
-    let turn = Mutex::new(turn);
+    let turn = Mutex::new(Turn { next: 0, merged, stop: None });
     let changed = Condvar::new();
-    let lock = || turn.lock().unwrap_or_else(PoisonError::into_inner);
-    let work = || {
-        let mut merger = Merger { scanner: Scanner::default(), buffer: Vec::new(), out: Vec::new() };
+    in_parallel(mergers, |merger| {
         loop {
             let n = taken.fetch_add(1, Ordering::Relaxed);
-            let Some(piece) = pieces.get(n) else {
-                return;
+            let Some(piece) = group.pieces.get(n) else {
+                return Ok(());
             };
-            let cursor = Cursor::new(journal, piece, fetched, &starts[n]);
-            let result = merger.merge_piece::<L>(previous, piece, cursor, control);
-            let mut turn: MutexGuard<'_, Turn> = lock();
+            let cursor = Cursor::new(group, piece, &starts[n]);
+            let result = merger.merge_piece::<L>(group.previous, piece, cursor, control);
+            let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
             while turn.next != n && turn.stop.is_none() {
                 turn = changed.wait(turn).unwrap_or_else(PoisonError::into_inner);
             }
             if turn.stop.is_some() {
-                return;
+                return Ok(());
             }
             let added = result.and_then(|merged| {
-                turn.merged.add(merged, previous, control)?;
+                turn.merged.add(merged, group.previous, control)?;
                 Ok(output.append(&merger.out)?)
             });
             turn.stop = added.err();
             turn.next += 1;
             changed.notify_all();
         }
-    };
-    let workers = control.threads.min(pieces.len()).saturating_sub(1);
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(work);
-        }
-        work();
-    });
-    turn.into_inner().unwrap_or_else(PoisonError::into_inner)
+    })?;
+    let turn = turn.into_inner().unwrap_or_else(PoisonError::into_inner);
+    turn.stop.map_or(Ok(turn.merged), Err)
 }
 
 impl Merged {
@@ -435,16 +482,11 @@ struct CursorPart<'a, K> {
 }
 
 impl<'a, K: Copy + Ord> Cursor<'a, K> {
-    fn new(
-        journal: &'a [JournalPart<'a, K>],
-        piece: &Piece<K>,
-        fetched: &'a [Vec<u8>],
-        starts: &[usize],
-    ) -> Self {
-        let parts = journal.iter().enumerate().map(|(n, part)| CursorPart {
+    fn new<L: FileLease<Key = K>>(group: &'a Group<'a, L>, piece: &Piece<K>, starts: &[usize]) -> Self {
+        let parts = group.journal.iter().enumerate().map(|(n, part)| CursorPart {
             part: &part.part,
             entries: piece.entries[n].clone(),
-            rows: &fetched[n][starts[n]..starts[n] + piece.bytes[n]],
+            rows: &group.fetched[n][starts[n]..starts[n] + piece.bytes[n]],
         });
         Self { parts: parts.collect() }
     }
@@ -480,6 +522,7 @@ impl<'a, K: Copy> CursorPart<'a, K> {
 }
 
 /// Merges pieces. Keeps its memory from piece to piece.
+#[derive(Default)]
 struct Merger {
     scanner: Scanner,
     buffer: Vec<u8>,

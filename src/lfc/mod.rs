@@ -211,10 +211,12 @@ impl<'a> Cleanup<'a> {
             error!(id = "LFC_FAIL_PROCESS", "{error}");
             error
         };
+        let mut sources = [None, None];
         let outcome = if self.is_finished::<L>().map_err(failed)? {
             Outcome::Finished
         } else {
-            let outcome = self.write_finish::<L>().map_err(failed)?;
+            sources = self.open_sources::<L>().map_err(failed)?;
+            let outcome = self.write_finish::<L>(&sources).map_err(failed)?;
             if let Outcome::Cleaned { read, written } = outcome {
                 info!(id = "LFC_READ_STATS", "{read}");
                 info!(id = "LFC_WRITE_STATS", "{written}");
@@ -223,6 +225,8 @@ impl<'a> Cleanup<'a> {
         };
         info!(id = "LFC_ROTATING", "{} becomes {}", finish.display(), previous.display());
         self.rotate().inspect_err(|error| error!(id = "LFC_FAIL_ROTATE", "{error}"))?;
+        // Removed while they are open, the old files take no time to remove; closing them does, one each on a thread.
+        in_parallel(sources, |source| Ok(drop(source)))?;
         Ok(outcome)
     }
 
@@ -251,18 +255,23 @@ impl<'a> Cleanup<'a> {
         Ok(false)
     }
 
-    /// Writes the newest rows of previous and input to output, and renames that to finish.
-    fn write_finish<L: FileLease>(&self) -> Result<Outcome, LfcError> {
-        let LfcFiles { previous, input, output, finish, .. } = &self.files;
+    /// Opens previous and input.
+    fn open_sources<L: FileLease>(&self) -> Result<[Option<Source>; 2], LfcError> {
+        let LfcFiles { previous, input, .. } = &self.files;
         let sources = [Source::open::<L>(self.fs, previous)?, Source::open::<L>(self.fs, input)?];
         for source in sources.iter().flatten() {
             report_conversion::<L>(source);
         }
-        let outcome = self.write_output::<L>(&sources).inspect_err(|_| {
+        Ok(sources)
+    }
+
+    /// Writes the newest rows of previous and input to output, and renames that to finish.
+    fn write_finish<L: FileLease>(&self, sources: &[Option<Source>; 2]) -> Result<Outcome, LfcError> {
+        let LfcFiles { output, finish, .. } = &self.files;
+        let outcome = self.write_output::<L>(sources).inspect_err(|_| {
             // Half an output is of no use. If it stays, the next cleanup replaces it.
             let _ = self.fs.remove(output);
         })?;
-        drop(sources);
         self.fs.rename(output, finish).map_err(|error| {
             let _ = self.fs.remove(output);
             LfcError::io("rename to its finish name", output)(error)
