@@ -2,6 +2,8 @@
 
 mod error;
 mod ids;
+#[cfg(feature = "serde")]
+mod json;
 mod lease4;
 mod lease6;
 mod short_bytes;

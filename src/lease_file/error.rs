@@ -32,7 +32,7 @@ pub enum LeaseFileError {
         problem: HeaderProblem,
     },
     /// More bad rows than the reader was told to bear.
-    #[error("{}: more than {limit} bad rows, the last in line {}", path.display(), last.line)]
+    #[error("{}: more than {limit} bad rows, the last in {last}", path.display())]
     TooManyBadRows {
         /// The file.
         path: PathBuf,

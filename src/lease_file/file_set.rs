@@ -143,10 +143,7 @@ impl LeaseFileSet {
     }
 
     /// Opens finish, previous, input and current, so that they belong together.
-    fn open_all(
-        &self,
-        fs: &dyn FileSystem,
-    ) -> Result<[Option<(Box<dyn ReadFile>, PathBuf)>; 4], LeaseFileError> {
+    fn open_all(&self, fs: &dyn FileSystem) -> Result<[Option<OpenFile>; 4], LeaseFileError> {
         /// A rename or two may come between; hundreds do not.
         const TRIES: usize = 100;
         let paths = [self.finish(), self.previous(), self.input(), self.current.clone()];
@@ -169,6 +166,9 @@ impl LeaseFileSet {
         Err(LeaseFileError::Unsteady { path: self.current.clone() })
     }
 }
+
+/// A file, and the name that it was opened by.
+type OpenFile = (Box<dyn ReadFile>, PathBuf);
 
 fn io_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> LeaseFileError + use<> {
     let path = path.to_owned();

@@ -18,7 +18,7 @@ pub fn escape(text: &[u8], out: &mut Vec<u8>) {
         if is_plain(byte) {
             out.push(byte);
         } else {
-            out.extend_from_slice(&[b'&', b'#', b'x']);
+            out.extend_from_slice(b"&#x");
             out.push(HEX[usize::from(byte >> 4)]);
             out.push(HEX[usize::from(byte & 15)]);
         }

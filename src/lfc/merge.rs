@@ -236,7 +236,7 @@ fn rows_of<L: FileLease>(source: &Source, range: Range<u64>) -> Result<Vec<(L::K
 
 /// Pieces whose rows of the journal are fetched together: a fourth of the journal at most, or little.
 fn groups<K>(pieces: &[Piece<K>]) -> Vec<Range<usize>> {
-    const LITTLE: usize = 16 * 1024 * 1024;
+    const LITTLE: usize = 64 * WINDOW;
     let bytes = |piece: &Piece<K>| piece.bytes.iter().sum::<usize>();
     let limit = (pieces.iter().map(bytes).sum::<usize>() / 4).max(LITTLE);
     let mut groups = Vec::new();

@@ -21,6 +21,8 @@ mod merge;
 mod output;
 mod pid_file;
 mod source;
+#[cfg(test)]
+mod tests;
 mod window;
 
 use std::path::{Path, PathBuf};
@@ -226,7 +228,10 @@ impl<'a> Cleanup<'a> {
         info!(id = "LFC_ROTATING", "{} becomes {}", finish.display(), previous.display());
         self.rotate().inspect_err(|error| error!(id = "LFC_FAIL_ROTATE", "{error}"))?;
         // Removed while they are open, the old files take no time to remove; closing them does, one each on a thread.
-        in_parallel(sources, |source| Ok(drop(source)))?;
+        in_parallel(sources, |source| {
+            drop(source);
+            Ok(())
+        })?;
         Ok(outcome)
     }
 
@@ -284,7 +289,7 @@ impl<'a> Cleanup<'a> {
         let [previous, input] = sources.each_ref().map(Option::as_ref);
         let fallback_monitor = Monitor::default();
         let monitor = self.monitor.unwrap_or(&fallback_monitor);
-        let len = |source: Option<&Source>| source.map_or(0, |source| source.len);
+        let len = |source: Option<&Source>| source.map_or(0, |source| source.len - source.first);
         monitor.total.store(len(previous) + len(input), Ordering::Relaxed);
         let control = Control {
             monitor,

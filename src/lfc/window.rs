@@ -6,8 +6,9 @@ use crate::fs::{ReadFile, read_full};
 use crate::lease_file::MAX_LINE;
 use crate::lease_file::scan::WINDOW_PADDING;
 
-/// How much of a file is looked at in one go: small enough for the processor's second-level cache.
-pub(super) const WINDOW: usize = 256 * 1024;
+/// How much of a file is looked at in one go: small enough for the processor's second-level cache. Tests have
+/// smaller ones, so that small files have many.
+pub(super) const WINDOW: usize = if cfg!(test) { 512 } else { 256 * 1024 };
 
 /// Gives the lines that start in a part of a file, window by window.
 pub(super) struct Windows<'a> {

@@ -1,0 +1,450 @@
+//! Leases in the JSON form of Kea's lease commands (`lease4-get-all`, `lease4-add`, and the like).
+//!
+//! # Strings
+//! Host names and the strings of user contexts are bytes. Kea's JSON has a character from U+0000
+//! to U+00FF for each byte, and so has this one: every byte string survives, and what Kea answers is understood.
+//! A string with a character beyond U+00FF cannot come from there; its bytes are its UTF-8.
+//!
+//! The price is that `é` alone is the byte 0xe9, also where its writer meant UTF-8. Kea tells the two
+//! apart, `\u00e9` from `é`, but to a deserializer they are the same.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+use super::user_context::hex_byte;
+use super::{
+    ClientId, Duid, Hostname, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseData, LeaseState, LeaseType,
+    Lifetime, PoolId, SubnetId, UserContext,
+};
+
+/// A DHCPv4 lease as Kea writes it.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Json4 {
+    ip_address: Ipv4Addr,
+    /// Written also where there is none, as an empty string.
+    #[serde(default, serialize_with = "hwaddr_or_empty", deserialize_with = "no_hwaddr_if_empty")]
+    hw_address: Option<HwAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<ClientId>,
+    #[serde(flatten)]
+    common: Common,
+}
+
+/// A DHCPv6 lease as Kea writes it.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Json6 {
+    #[serde(rename = "type", default)]
+    lease_type: TypeJson,
+    ip_address: Ipv6Addr,
+    /// Only that of a prefix is written, and read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefix_len: Option<u32>,
+    iaid: Iaid,
+    duid: Duid,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "no_hwaddr_if_empty")]
+    hw_address: Option<HwAddr>,
+    preferred_lft: Lifetime,
+    #[serde(flatten)]
+    common: Common,
+}
+
+/// What both families have.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Common {
+    subnet_id: SubnetId,
+    valid_lft: Lifetime,
+    /// Always written.
+    cltt: Option<i64>,
+    /// What commands give in place of cltt.
+    #[serde(skip_serializing)]
+    expire: Option<i64>,
+    #[serde(default)]
+    fqdn_fwd: bool,
+    #[serde(default)]
+    fqdn_rev: bool,
+    #[serde(default)]
+    hostname: Hostname,
+    #[serde(default)]
+    state: LeaseState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_context: Option<UserContext>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pool_id: PoolId,
+}
+
+fn is_zero(pool_id: &PoolId) -> bool {
+    pool_id.0 == 0
+}
+
+impl Common {
+    fn of(lease: &impl Lease) -> Self {
+        let data = lease.data();
+        Self {
+            subnet_id: data.subnet_id,
+            valid_lft: data.valid_lifetime,
+            cltt: Some(data.cltt),
+            expire: None,
+            fqdn_fwd: data.fqdn_fwd,
+            fqdn_rev: data.fqdn_rev,
+            hostname: data.hostname.clone(),
+            state: lease.state(),
+            user_context: data.user_context.clone(),
+            pool_id: data.pool_id,
+        }
+    }
+
+    fn into_data<E: serde::de::Error>(self) -> Result<LeaseData, E> {
+        let valid = i64::from(self.valid_lft.0);
+        let cltt = match (self.expire, self.cltt) {
+            (Some(expire), _) if expire >= valid => expire - valid,
+            (Some(expire), _) => {
+                return Err(E::custom(format_args!("expire is {expire}, expected at least valid-lft, {valid}")));
+            }
+            (None, Some(cltt)) => cltt,
+            (None, None) => return Err(E::missing_field("cltt")),
+        };
+        Ok(LeaseData {
+            valid_lifetime: self.valid_lft,
+            cltt,
+            subnet_id: self.subnet_id,
+            pool_id: self.pool_id,
+            fqdn_fwd: self.fqdn_fwd,
+            fqdn_rev: self.fqdn_rev,
+            hostname: self.hostname,
+            user_context: self.user_context,
+        })
+    }
+}
+
+/// As an element of the answer to `lease4-get-all`: a map with the keys `ip-address`,
+/// `hw-address` (empty where there is none), `client-id` (left out where there is none), `subnet-id`,
+/// `valid-lft`, `cltt`, `fqdn-fwd`, `fqdn-rev`, `hostname`, `state`, `user-context` (left out where there
+/// is none) and `pool-id` (left out where it is 0).
+///
+/// The type of a hardware address has no place there: what is read is Ethernet.
+///
+/// A byte of the host name is a character from U+0000 to U+00FF, see [`Hostname`]'s implementation.
+impl Serialize for Lease4 {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Json4 {
+            ip_address: self.address(),
+            hw_address: self.hwaddr().cloned(),
+            client_id: self.client_id().cloned(),
+            common: Common::of(self),
+        }
+        .serialize(serializer)
+    }
+}
+
+/// As in the answer to `lease4-get-all`, or in the arguments of `lease4-add`.
+///
+/// `ip-address`, `subnet-id`, `valid-lft` and one of `cltt` and `expire` are needed: there is no
+/// configuration that they could be taken from. Where both `cltt` and `expire` stand, `expire`
+/// counts. Everything else may be left out, and unknown keys are ignored.
+impl<'de> Deserialize<'de> for Lease4 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = Json4::deserialize(deserializer)?;
+        let mut lease = Self::new(json.ip_address, json.hw_address, json.client_id, json.common.state)
+            .map_err(D::Error::custom)?;
+        *lease.data_mut() = json.common.into_data()?;
+        Ok(lease)
+    }
+}
+
+/// As an element of the answer to `lease6-get-all`: a map with the keys `type` (`IA_NA`, `IA_TA`,
+/// `IA_PD`, else a number), `ip-address`, `prefix-len` (of an `IA_PD` only), `iaid`, `duid`,
+/// `hw-address` (left out where there is none), `preferred-lft`, and from `subnet-id` on the keys of a [`Lease4`].
+///
+/// The type and the source of a hardware address have no place there: what is read is
+/// Ethernet, from an unknown source.
+impl Serialize for Lease6 {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Json6 {
+            lease_type: TypeJson::of(self.lease_type()),
+            ip_address: self.address(),
+            prefix_len: (self.lease_type() == LeaseType::PD).then(|| self.prefix_len().into()),
+            iaid: self.iaid,
+            duid: self.duid().clone(),
+            hw_address: self.hwaddr.clone(),
+            preferred_lft: self.preferred_lifetime,
+            common: Common::of(self),
+        }
+        .serialize(serializer)
+    }
+}
+
+/// As in the answer to `lease6-get-all`, or in the arguments of `lease6-add`.
+///
+/// `ip-address`, `duid`, `iaid`, `subnet-id`, `preferred-lft`, `valid-lft`, one of `cltt` and
+/// `expire`, and, of an `IA_PD`, `prefix-len` are needed. Where both `cltt` and `expire` stand,
+/// `expire` counts. Everything else may be left out (`type` is `IA_NA` then), and unknown keys are ignored.
+impl<'de> Deserialize<'de> for Lease6 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = Json6::deserialize(deserializer)?;
+        let state = json.common.state;
+        let lease_type = json.lease_type.lease_type();
+        let lease = if lease_type == LeaseType::PD {
+            let prefix_len = json.prefix_len.ok_or_else(|| D::Error::missing_field("prefix-len"))?;
+            Self::new_prefix(json.ip_address, prefix_len, json.duid, json.iaid, state)
+        } else {
+            Self::new(lease_type, json.ip_address, json.duid, json.iaid, state)
+        };
+        let mut lease = lease.map_err(D::Error::custom)?;
+        lease.preferred_lifetime = json.preferred_lft;
+        lease.hwaddr = json.hw_address;
+        *lease.data_mut() = json.common.into_data()?;
+        Ok(lease)
+    }
+}
+
+macro_rules! to_json {
+    ($lease:ident, $command:literal) => {
+        impl $lease {
+            #[doc = concat!("The lease as JSON text that Kea's `", $command, "` understands.")]
+            ///
+            /// Unlike the text that serde_json gives by itself, it is ASCII: Kea takes `\u00e9` for a byte
+            /// of a host name or user context, but `é` for two.
+            ///
+            /// # Errors
+            /// Where the user context is nested deeper than serde_json reads (128 levels).
+            pub fn to_json(&self) -> serde_json::Result<String> {
+                let text = serde_json::to_string(self)?;
+                let mut ascii = String::with_capacity(text.len());
+                // Only strings have characters outside ASCII, and those are all below U+0100.
+                for c in text.chars() {
+                    if c.is_ascii() {
+                        ascii.push(c);
+                    } else {
+                        ascii.push_str(&format!("\\u{:04x}", u32::from(c)));
+                    }
+                }
+                Ok(ascii)
+            }
+        }
+    };
+}
+to_json!(Lease4, "lease4-add");
+to_json!(Lease6, "lease6-add");
+
+/// The kind of a lease, by name where it has one.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "type is expected to be IA_NA, IA_TA, IA_PD or a number from 0 to 65535")]
+enum TypeJson {
+    Name(TypeName),
+    Number(u16),
+}
+
+#[derive(Serialize, Deserialize)]
+enum TypeName {
+    #[serde(rename = "IA_NA")]
+    Na,
+    #[serde(rename = "IA_TA")]
+    Ta,
+    #[serde(rename = "IA_PD")]
+    Pd,
+}
+
+impl TypeJson {
+    fn of(lease_type: LeaseType) -> Self {
+        match lease_type {
+            LeaseType::NA => Self::Name(TypeName::Na),
+            LeaseType::TA => Self::Name(TypeName::Ta),
+            LeaseType::PD => Self::Name(TypeName::Pd),
+            LeaseType(number) => Self::Number(number),
+        }
+    }
+
+    fn lease_type(&self) -> LeaseType {
+        match *self {
+            Self::Name(TypeName::Na) => LeaseType::NA,
+            Self::Name(TypeName::Ta) => LeaseType::TA,
+            Self::Name(TypeName::Pd) => LeaseType::PD,
+            Self::Number(number) => LeaseType(number),
+        }
+    }
+}
+
+impl Default for TypeJson {
+    fn default() -> Self {
+        Self::of(LeaseType::NA)
+    }
+}
+
+fn hwaddr_or_empty<S: Serializer>(hwaddr: &Option<HwAddr>, serializer: S) -> Result<S::Ok, S::Error> {
+    match hwaddr {
+        Some(hwaddr) => hwaddr.serialize(serializer),
+        None => serializer.serialize_str(""),
+    }
+}
+
+fn no_hwaddr_if_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<HwAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() { Ok(None) } else { hwaddr(&text).map(Some) }
+}
+
+/// Octets of one or two hex digits with `separator` between them.
+fn separated(text: &str, separator: char) -> Option<Vec<u8>> {
+    text.split(separator)
+        .map(|octet| match *octet.as_bytes() {
+            [low] => hex_byte(b'0', low),
+            [high, low] => hex_byte(high, low),
+            _ => None,
+        })
+        .collect()
+}
+
+fn hwaddr<E: serde::de::Error>(text: &str) -> Result<HwAddr, E> {
+    let bytes = separated(text, ':').ok_or_else(|| {
+        E::invalid_value(serde::de::Unexpected::Str(text), &"hex octets with ':' between them")
+    })?;
+    HwAddr::new(&bytes).map_err(E::custom)
+}
+
+/// The octets of a client id or DUID, which commands give with colons, blanks or nothing between
+/// them.
+fn octets<E: serde::de::Error>(text: &str) -> Result<Vec<u8>, E> {
+    let octets = if text.is_empty() {
+        Some(Vec::new())
+    } else if text.contains(':') {
+        separated(text, ':')
+    } else if text.contains(' ') {
+        separated(text, ' ')
+    } else {
+        let digits = text.strip_prefix("0x").unwrap_or(text).as_bytes();
+        let (odd, pairs) = digits.split_at(digits.len() % 2);
+        let first = odd.iter().map(|&low| hex_byte(b'0', low));
+        first.chain(pairs.chunks_exact(2).map(|pair| hex_byte(pair[0], pair[1]))).collect()
+    };
+    octets.ok_or_else(|| {
+        let expected = "hex octets with ':' or blanks between them, or plain hex digits";
+        E::invalid_value(serde::de::Unexpected::Str(text), &expected)
+    })
+}
+
+/// Hex octets with colons between them.
+impl Serialize for HwAddr {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Hex octets of one or two digits with colons between them, taken for an Ethernet address from an
+/// unknown source.
+impl<'de> Deserialize<'de> for HwAddr {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        hwaddr(&String::deserialize(deserializer)?)
+    }
+}
+
+macro_rules! octets {
+    ($name:ident) => {
+        /// Hex octets with colons between them.
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        /// Hex octets of one or two digits with colons or blanks between them, or plain hex digits.
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Self::new(&octets(&String::deserialize(deserializer)?)?).map_err(D::Error::custom)
+            }
+        }
+    };
+}
+octets!(ClientId);
+octets!(Duid);
+
+/// The string of these bytes, a character for each.
+fn string_of(bytes: &[u8]) -> String {
+    bytes.iter().copied().map(char::from).collect()
+}
+
+/// The bytes of a string: a byte for each character if all are below U+0100, else its UTF-8.
+fn bytes_of(string: &str) -> Vec<u8> {
+    let bytes: Result<_, _> = string.chars().map(u8::try_from).collect();
+    bytes.unwrap_or_else(|_| string.as_bytes().to_vec())
+}
+
+/// A string with a character from U+0000 to U+00FF for each byte, as Kea writes it: the name `é` in
+/// UTF-8 is `"Ã©"`.
+impl Serialize for Hostname {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        string_of(self.as_bytes()).serialize(serializer)
+    }
+}
+
+/// Each character is a byte if all are below U+0100. Else the name is the UTF-8 of the string.
+impl<'de> Deserialize<'de> for Hostname {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self::new(&bytes_of(&String::deserialize(deserializer)?)))
+    }
+}
+
+/// A map, whose strings have a character from U+0000 to U+00FF for each byte, as Kea writes them.
+///
+/// Integers from [`i64::MIN`] to [`u64::MAX`] are kept; any other number becomes the double next to it.
+/// Maps and lists that are nested deeper than serde_json reads (128 levels) are an error.
+impl Serialize for UserContext {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let value: Value = serde_json::from_str(self.as_str()).map_err(serde::ser::Error::custom)?;
+        value.serialize(serializer)
+    }
+}
+
+/// A map. Each character of a string, or of a key, is a byte if all are below U+0100. Else
+/// the bytes are the UTF-8 of the string.
+impl<'de> Deserialize<'de> for UserContext {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut text = Vec::new();
+        write_value(&Value::deserialize(deserializer)?, &mut text);
+        Self::parse(&text).map_err(D::Error::custom)
+    }
+}
+
+/// Appends a value in the form that [`UserContext::parse`] takes, with strings as raw bytes.
+fn write_value(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::String(string) => write_string(string, out),
+        Value::Array(items) => {
+            out.push(b'[');
+            for item in items {
+                write_value(item, out);
+                // Behind the last item, it is allowed.
+                out.push(b',');
+            }
+            out.push(b']');
+        }
+        Value::Object(members) => {
+            out.push(b'{');
+            for (i, (key, value)) in members.iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                write_string(key, out);
+                out.push(b':');
+                write_value(value, out);
+            }
+            out.push(b'}');
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => out.extend_from_slice(value.to_string().as_bytes()),
+    }
+}
+
+fn write_string(string: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    for byte in bytes_of(string) {
+        if matches!(byte, b'"' | b'\\') {
+            out.push(b'\\');
+        }
+        out.push(byte);
+    }
+    out.push(b'"');
+}

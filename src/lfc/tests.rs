@@ -1,0 +1,308 @@
+//! The cleanup against the plainest thing that does the same: a map.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::fs::{ReadFile, WriteFile};
+use crate::lease_file::row::private::RowFormat;
+
+/// Files in memory.
+#[derive(Debug, Default)]
+struct Memory(Mutex<HashMap<PathBuf, Content>>);
+
+#[derive(Clone, Debug, Default)]
+struct Content(Arc<Mutex<Vec<u8>>>);
+
+impl Memory {
+    fn put(&self, path: &Path, text: &[u8]) {
+        self.0.lock().unwrap().insert(path.to_owned(), Content(Arc::new(Mutex::new(text.to_vec()))));
+    }
+
+    fn get(&self, path: &Path) -> Option<Vec<u8>> {
+        self.0.lock().unwrap().get(path).map(|content| content.0.lock().unwrap().clone())
+    }
+}
+
+impl FileSystem for Memory {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+        let content = self.0.lock().unwrap().get(path).cloned();
+        content.map(|content| Box::new(content) as _).ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        assert_eq!(self.get(path), None, "{} must not exist", path.display());
+        self.put(path, b"");
+        Ok(Box::new(self.0.lock().unwrap()[path].clone()))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut files = self.0.lock().unwrap();
+        let content = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        files.insert(to.to_owned(), content);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.lock().unwrap().remove(path).map(drop).ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    fn sync_folder(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn lock(&self, _: &Path) -> io::Result<Box<dyn Send>> {
+        Ok(Box::new(()))
+    }
+}
+
+impl ReadFile for Content {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.lock().unwrap().len() as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        let content = self.0.lock().unwrap();
+        let rest = &content[usize::try_from(at).unwrap().min(content.len())..];
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        Ok((0, Arc::as_ptr(&self.0).addr() as u64))
+    }
+}
+
+impl WriteFile for Content {
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What the cleanup should make of two files, and the good and the bad rows in them.
+fn model<L: FileLease>(texts: [Option<&[u8]>; 2]) -> (Vec<u8>, Figures) {
+    let mut rows: BTreeMap<L::Key, Option<Vec<u8>>> = BTreeMap::new();
+    let mut figures = Figures::default();
+    for text in texts.into_iter().flatten() {
+        figures.attempts += 1;
+        let mut lines = text.split(|&b| b == b'\n').filter(|line| !line.is_empty());
+        let Some(header) = lines.next() else {
+            continue;
+        };
+        let header = L::SCHEMA.parse_header(header).unwrap();
+        for line in lines {
+            figures.attempts += 1;
+            match L::parse_row(line, &header) {
+                Ok(parsed) => {
+                    figures.leases += 1;
+                    let mut row = Vec::new();
+                    parsed.lease.write_row(&mut row);
+                    rows.insert(parsed.lease.key(), (!parsed.deletes()).then_some(row));
+                }
+                Err(_) => figures.errors += 1,
+            }
+        }
+    }
+    let mut text = [L::SCHEMA.header.as_bytes(), b"\n"].concat();
+    text.extend(rows.into_values().flatten().flatten());
+    (text, figures)
+}
+
+/// A line of a file, told by a few numbers.
+#[derive(Clone, Debug)]
+struct Line {
+    address: u16,
+    kind: u8,
+    size: u16,
+}
+
+fn line(addresses: u16) -> impl Strategy<Value = Line> {
+    (0..addresses, any::<u8>(), any::<u16>()).prop_map(|(address, kind, size)| Line { address, kind, size })
+}
+
+impl Line {
+    fn text(&self, family: Family) -> String {
+        let Self { address, kind, size } = self;
+        let (valid, hostname, hwaddr) = match kind {
+            0..=30 => (0, "gone".to_owned(), "02:00:00:00:00:01"),
+            31..=40 => return String::new(),
+            41..=43 => return "bad row".to_owned(),
+            44..=60 => (3600, "Upper&#x2C".to_owned(), "2:0:0:0:0:1"),
+            61..=64 => (3600, "long".repeat(usize::from(*size) / 20), "02:00:00:00:00:01"),
+            _ => (u32::from(*size) + 1, format!("host-{size}"), "02:00:00:00:00:01"),
+        };
+        let (high, low) = (address >> 8, address & 255);
+        match family {
+            Family::V4 => {
+                format!("10.0.{high}.{low},{hwaddr},,{valid},1790003600,1,0,0,{hostname},0,,0")
+            }
+            Family::V6 => format!(
+                "2001:db8:{high:x}::{:x},00:01:02,{valid},1790003600,1,0,0,7,128,0,0,{hostname},{hwaddr},0,,1,0,0",
+                low + 1
+            ),
+        }
+    }
+}
+
+/// A file of these lines, of a schema without the last columns.
+fn file<L: FileLease>(lines: &[Line], older: bool, torn: bool) -> Vec<u8> {
+    let columns = L::SCHEMA.columns;
+    let header = &columns[..columns.len() - if older { 2 } else { 0 }];
+    let mut text = header.join(",") + "\n";
+    for line in lines {
+        text += &line.text(L::FAMILY);
+        text += "\n";
+    }
+    if torn {
+        text.pop();
+    }
+    text.into_bytes()
+}
+
+fn check<L: FileLease>(previous: Option<&[u8]>, input: Option<&[u8]>, threads: usize) {
+    let fs = Memory::default();
+    let files = crate::lease_file::LeaseFileSet::new("f").lfc_files();
+    for (path, text) in [(&files.previous, previous), (&files.input, input)] {
+        if let Some(text) = text {
+            fs.put(path, text);
+        }
+    }
+    let (expected, figures) = model::<L>([previous, input]);
+    let cleanup = Cleanup::new(L::FAMILY, files.clone()).file_system(&fs).max_bad_rows(u64::MAX - 1);
+    let outcome = cleanup.threads(threads).run().unwrap();
+    let Outcome::Cleaned { read, written } = outcome else {
+        panic!("{outcome:?}");
+    };
+    let result = fs.get(&files.previous).unwrap();
+    assert!(result == expected, "{}\n\n{}", result.escape_ascii(), expected.escape_ascii());
+    assert_eq!(read, figures);
+    let rows = expected.iter().filter(|&&b| b == b'\n').count() as u64 - 1;
+    assert_eq!(written, Figures { leases: rows, attempts: rows, errors: 0 });
+    assert_eq!(fs.0.lock().unwrap().len(), 1, "nothing but the previous file is left");
+}
+
+/// How the previous file is.
+#[derive(Clone, Copy, Debug)]
+enum Previous {
+    Absent,
+    Clean,
+    InOrder,
+    InAnyOrder,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_newest_row_of_each_address_is_kept(
+        before in prop::collection::vec(line(2000), 0..600),
+        after in prop::collection::vec(line(3000), 0..600),
+        previous in prop::sample::select(
+            vec![Previous::Absent, Previous::Clean, Previous::Clean, Previous::InOrder, Previous::InAnyOrder]
+        ),
+        older in any::<[bool; 2]>(),
+        torn in any::<[bool; 2]>(),
+        threads in 1..4_usize,
+    ) {
+        fn run<L: FileLease>(before: &[Line], after: &[Line], previous: Previous, older: [bool; 2], torn: [bool; 2], threads: usize) {
+            let mut before = before.to_vec();
+            if !matches!(previous, Previous::InAnyOrder) {
+                before.sort_by_key(|line| line.address);
+                before.dedup_by_key(|line| line.address);
+            }
+            let mut text = file::<L>(&before, older[0], torn[0]);
+            if matches!(previous, Previous::Clean) {
+                text = model::<L>([Some(&text), None]).0;
+            }
+            let previous = (!matches!(previous, Previous::Absent)).then_some(text.as_slice());
+            check::<L>(previous, Some(&file::<L>(after, older[1], torn[1])), threads);
+        }
+        run::<Lease4>(&before, &after, previous, older, torn, threads);
+        run::<Lease6>(&before, &after, previous, older, torn, threads);
+    }
+}
+
+#[test]
+fn absent_and_empty_files_are_cleaned_up_to_a_header() {
+    let header = format!("{}\n", Lease4::SCHEMA.header);
+    let header = header.as_bytes();
+    let texts = [None, Some(&b""[..]), Some(header), Some(header.trim_ascii_end())];
+    for previous in texts {
+        for input in texts {
+            check::<Lease4>(previous, input, 2);
+        }
+    }
+}
+
+#[test]
+fn a_bad_row_too_many_is_named_with_its_line_and_changes_nothing() {
+    for threads in 1..4 {
+        for (bad_previous, bad_input, fails) in
+            [(100, 100, None), (101, 0, Some("f.2")), (0, 101, Some("f.1")), (3, 400, Some("f.1"))]
+        {
+            let text = |bad: usize| {
+                let row = "10.0.0.1,02:00:00:00:00:01,,1,1790003600,1,0,0,,0,,0\n";
+                let header = Lease4::SCHEMA.header;
+                format!("\n{header}\n{row}\n{}", "bad row\n".repeat(bad))
+            };
+            let fs = Memory::default();
+            let files = crate::lease_file::LeaseFileSet::new("f").lfc_files();
+            fs.put(&files.previous, text(bad_previous).as_bytes());
+            fs.put(&files.input, text(bad_input).as_bytes());
+            let result = Cleanup::new(Family::V4, files.clone()).file_system(&fs).threads(threads).run();
+            match fails {
+                None => assert!(matches!(result, Ok(Outcome::Cleaned { .. }))),
+                Some(path) => {
+                    let message = result.unwrap_err().to_string();
+                    // A newline, the header, a row, a newline, 101 bad rows.
+                    let expected = format!(
+                        "{path}: more than 100 bad rows, the last in line 105: 2 values, expected 12"
+                    );
+                    let expected = expected.replace("2 values", "1 values");
+                    assert_eq!(message, expected);
+                    assert_eq!(fs.get(&files.previous).unwrap(), text(bad_previous).as_bytes());
+                    assert_eq!(fs.get(&files.input).unwrap(), text(bad_input).as_bytes());
+                    assert_eq!(fs.0.lock().unwrap().len(), 2);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cancelled_cleanup_changes_nothing() {
+    let fs = Memory::default();
+    let files = crate::lease_file::LeaseFileSet::new("f").lfc_files();
+    let text = file::<Lease4>(&[Line { address: 1, kind: 100, size: 1 }], false, false);
+    fs.put(&files.input, &text);
+    let monitor = Monitor::default();
+    monitor.cancel();
+    let result = Cleanup::new(Family::V4, files.clone()).file_system(&fs).monitor(&monitor).run();
+    assert!(matches!(result, Err(LfcError::Cancelled)));
+    assert_eq!(fs.get(&files.input), Some(text));
+    assert_eq!(fs.0.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn progress_reaches_its_end() {
+    let fs = Memory::default();
+    let files = crate::lease_file::LeaseFileSet::new("f").lfc_files();
+    let lines: Vec<_> = (0..3000).map(|address| Line { address, kind: 100, size: 1 }).collect();
+    fs.put(&files.previous, &file::<Lease4>(&lines, false, false));
+    fs.put(&files.input, &file::<Lease4>(&lines[5..99], false, false));
+    let monitor = Monitor::default();
+    Cleanup::new(Family::V4, files).file_system(&fs).monitor(&monitor).run().unwrap();
+    let (done, total) = monitor.progress();
+    assert!(total > 0);
+    assert_eq!(done, total);
+}
