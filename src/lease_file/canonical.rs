@@ -11,32 +11,31 @@ use super::text::{is_plain, longest_zero_run};
 /// How many bytes behind the text a check may look at, whatever they are.
 pub(crate) const PADDING: usize = 16;
 
-/// A row with its separators found.
-pub struct RowText<'a> {
+/// A row of `COLUMNS` values, with its separators found.
+struct RowText<'a, const COLUMNS: usize> {
     /// A text that the row is somewhere in, with at least [`PADDING`] bytes behind the row.
-    pub(crate) text: &'a [u8],
+    text: &'a [u8],
     /// Where the row starts.
-    pub(crate) start: usize,
-    /// Where its values end: as many as there are columns, each at its separator.
-    pub(crate) ends: &'a [u32],
+    start: usize,
+    /// Where its values end, each at its separator.
+    ends: &'a [u32; COLUMNS],
 }
 
-impl RowText<'_> {
-    /// Value `N`.
+impl<'a, const COLUMNS: usize> RowText<'a, COLUMNS> {
+    /// A row that has as many values as there are columns, none more.
     #[inline(always)]
-    fn value<const N: usize>(&self) -> Value<'_> {
-        let start = if N == 0 { self.start } else { self.ends[N - 1] as usize + 1 };
-        Value { text: self.text, start, end: self.ends[N] as usize }
+    fn new(text: &'a [u8], start: usize, ends: &'a [u32]) -> Option<Self> {
+        let ends: &[u32; COLUMNS] = ends.first_chunk()?;
+        let (&last, others) = ends.split_last()?;
+        let commas = others.iter().all(|&end| text[end as usize] == b',');
+        (commas && text[last as usize] == b'\n').then_some(Self { text, start, ends })
     }
 
-    /// Whether commas stand between the values, and a newline behind the last.
+    /// Value `N`.
     #[inline(always)]
-    fn is_whole(&self, columns: usize) -> bool {
-        let Some((&last, others)) = self.ends[..columns].split_last() else {
-            return false;
-        };
-        let commas = others.iter().fold(true, |all, &end| all & (self.text[end as usize] == b','));
-        commas & (self.text[last as usize] == b'\n')
+    fn value<const N: usize>(&self) -> Value<'a> {
+        let start = if N == 0 { self.start } else { self.ends[N - 1] as usize + 1 };
+        Value { text: self.text, start, end: self.ends[N] as usize }
     }
 }
 
@@ -189,12 +188,14 @@ fn escaped_byte(text: &[u8]) -> Option<u8> {
 }
 
 /// A DHCPv4 row: the number of its address, and whether it deletes the lease.
+///
+/// The row starts at `start` of `text`, behind which [`PADDING`] bytes follow; the first separators from there on are at `ends`.
 #[inline]
-pub(super) fn row4(row: &RowText<'_>) -> Option<(u32, bool)> {
+pub(super) fn row4(text: &[u8], start: usize, ends: &[u32]) -> Option<(u32, bool)> {
+    let row = RowText::<12>::new(text, start, ends)?;
     let (hwaddr, client_id) = (row.value::<1>(), row.value::<2>());
     let (valid_lifetime, expire) = (row.value::<3>(), row.value::<4>());
-    let good = row.is_whole(12)
-        && (hwaddr.len() == 0 || hwaddr.is_octets(1, 20))
+    let good = (hwaddr.len() == 0 || hwaddr.is_octets(1, 20))
         && (client_id.len() == 0 || client_id.is_octets(2, 255))
         && valid_lifetime.is_u32()
         && expire.is_number(b"9999999999999999")
@@ -218,24 +219,23 @@ fn ipv4(value: Value<'_>) -> Option<u32> {
     let len = value.len();
     let block = value.block(0)?;
     let within = first(len);
-    let dots = block.is(b'.') & within;
-    if !(7..=15).contains(&len) || (block.is_digit() | dots) & within != within || dots.count_ones() != 3 {
+    let (digits, dots) = (block.is_digit() & within, block.is(b'.') & within);
+    // A digit behind each dot and in the beginning: with three dots, four groups of digits.
+    let starts = dots << 1 | 1;
+    let leading_zeros = block.is(b'0') & starts & digits >> 1;
+    let fours = digits & digits >> 1 & digits >> 2 & digits >> 3;
+    let good = digits | dots == within
+        && digits & starts == starts
+        && dots.count_ones() == 3
+        && leading_zeros | fours == 0
+        && len <= 15;
+    if !good {
         return None;
     }
     let one = dots.trailing_zeros() as usize;
     let two = (dots & (dots - 1)).trailing_zeros() as usize;
     let three = 31 - dots.leading_zeros() as usize;
-    let octet = |start: usize, end: usize| {
-        let digits = value.text[value.start + start..].first_chunk::<4>()?;
-        let len = end - start;
-        if !(1..=3).contains(&len) || (len > 1 && digits[0] == b'0') {
-            return None;
-        }
-        // The digits moved to the top bytes; what is shifted in counts as zeros in front.
-        let moved = u32::from_le_bytes(*digits) << (8 * (4 - len));
-        let number = (moved >> 24 & 15) + (moved >> 16 & 15) * 10 + (moved >> 8 & 15) * 100;
-        (number <= 255).then_some(number)
-    };
+    let octet = |start, end| octet(value, start, end);
     Some(
         octet(0, one)? << 24
             | octet(one + 1, two)? << 16
@@ -244,14 +244,24 @@ fn ipv4(value: Value<'_>) -> Option<u32> {
     )
 }
 
-/// A DHCPv6 row: the number of its address, and whether it deletes the lease.
+/// The number of the one to three digits from `start` to `end` of a value, up to 255.
+#[inline(always)]
+fn octet(value: Value<'_>, start: usize, end: usize) -> Option<u32> {
+    let digits = u32::from_le_bytes(*value.text[value.start + start..].first_chunk()?);
+    // The digits moved to the top bytes; what is shifted in counts as zeros in front.
+    let moved = digits << (8 * (4 - (end - start)));
+    let number = (moved >> 24 & 15) + (moved >> 16 & 15) * 10 + (moved >> 8 & 15) * 100;
+    (number <= 255).then_some(number)
+}
+
+/// A DHCPv6 row, as [`row4`].
 #[inline]
-pub(super) fn row6(row: &RowText<'_>) -> Option<((u64, u64), bool)> {
+pub(super) fn row6(text: &[u8], start: usize, ends: &[u32]) -> Option<((u64, u64), bool)> {
+    let row = RowText::<18>::new(text, start, ends)?;
     let (duid, hwaddr) = (row.value::<1>(), row.value::<12>());
     let (valid_lifetime, expire) = (row.value::<2>(), row.value::<3>());
     let (htype, source) = (row.value::<15>(), row.value::<16>());
-    let good = row.is_whole(18)
-        && duid.is_octets(3, 130)
+    let good = duid.is_octets(3, 130)
         && valid_lifetime.is_u32()
         && expire.is_number(b"9999999999999999")
         && is_expire6(valid_lifetime, expire)
@@ -443,6 +453,20 @@ fn is_user_context(text: &[u8]) -> bool {
     }
 }
 
+/// How many bytes there are before the first that means something in a string, or that is escaped.
+fn simple_len(text: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(bytes) = text[at..].first_chunk() {
+        let block = Block::load(bytes);
+        let other = !block.is_printable() | block.is_either(b'"', b'\\') | block.is_either(b',', b'&');
+        if other & 0xffff != 0 {
+            return at + other.trailing_zeros() as usize;
+        }
+        at += 16;
+    }
+    at + text[at..].iter().take_while(|&&byte| is_plain(byte) && byte != b'"' && byte != b'\\').count()
+}
+
 /// A place in the text of a user context.
 struct Cursor<'a> {
     text: &'a [u8],
@@ -469,7 +493,7 @@ impl<'a> Cursor<'a> {
             return None;
         }
         let rest = &self.text[self.at..];
-        let len = rest.iter().position(|&byte| !is_plain(byte) || byte == b'"' || byte == b'\\')?;
+        let len = simple_len(rest);
         self.at += len;
         self.take(b"\": ").then_some(&rest[..len])
     }
@@ -477,6 +501,7 @@ impl<'a> Cursor<'a> {
     fn string(&mut self) -> bool {
         self.at += 1;
         loop {
+            self.at += simple_len(&self.text[self.at..]);
             let rest = &self.text[self.at..];
             match rest {
                 [b'"', ..] => {
@@ -499,7 +524,6 @@ impl<'a> Cursor<'a> {
                     Some(b',' | b'&') => self.at += 5,
                     _ => return false,
                 },
-                [byte, ..] if is_plain(*byte) && *byte != b'\\' => self.at += 1,
                 _ => return false,
             }
         }

@@ -48,7 +48,10 @@ pub(crate) mod private {
 
         /// What a row says that is, byte for byte, the row that [`RowFormat::write_row`] gives for
         /// its lease; `None` for any other row, and for a few of those that are.
-        fn canonical(text: &super::super::canonical::RowText<'_>) -> Option<(Self::Key, bool)>;
+        ///
+        /// The row starts at `start` of `text`, behind which some more bytes follow; the first separators from
+        /// there on are at `ends`.
+        fn canonical(text: &[u8], start: usize, ends: &[u32]) -> Option<(Self::Key, bool)>;
 
         /// The lease of a row, given without its newline.
         fn parse_row(line: &[u8], header: &Header) -> Result<Parsed<Self>, RowProblem> {
@@ -249,8 +252,8 @@ impl private::RowFormat for Lease4 {
         append(out, format_args!(",{}\n", data.pool_id));
     }
 
-    fn canonical(text: &super::canonical::RowText<'_>) -> Option<(u32, bool)> {
-        super::canonical::row4(text)
+    fn canonical(text: &[u8], start: usize, ends: &[u32]) -> Option<(u32, bool)> {
+        super::canonical::row4(text, start, ends)
     }
 }
 
@@ -321,8 +324,8 @@ impl private::RowFormat for Lease6 {
         append(out, format_args!(",{htype},{source},{}\n", data.pool_id));
     }
 
-    fn canonical(text: &super::canonical::RowText<'_>) -> Option<((u64, u64), bool)> {
-        super::canonical::row6(text)
+    fn canonical(text: &[u8], start: usize, ends: &[u32]) -> Option<((u64, u64), bool)> {
+        super::canonical::row6(text, start, ends)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rows of a window of text, one after the other, each in the cheapest way that is right.
 
-use super::canonical::{PADDING, RowText, separator_mask};
+use super::canonical::{PADDING, separator_mask};
 use super::error::{RowError, RowProblem};
 use super::row::FileLease;
 use super::schema::Header;
@@ -66,8 +66,7 @@ impl Scanner {
         while start < len {
             *lines += 1;
             if let Some(ends) = self.separators[..count].get(at..at + columns) {
-                let row = RowText { text: window, start, ends };
-                if let Some((key, deletes)) = L::canonical(&row) {
+                if let Some((key, deletes)) = L::canonical(window, start, ends) {
                     let end = ends[columns - 1] as usize;
                     at += columns;
                     if !each(Row::Canonical { key, deletes, start, end }) {
@@ -118,32 +117,32 @@ impl Scanner {
 /// Puts the places of all commas and newlines of `window[..len]` into the front of `found`, and
 /// tells how many they are.
 fn find_separators(window: &[u8], len: usize, found: &mut Vec<u32>) -> usize {
-    // Eight places are written at once, and the next ones over those that were too many.
-    const STEP: usize = 8;
+    // So many places are written at once, and the next ones over those that were too many.
+    const STEP: usize = 12;
     let mut count = 0;
+    let mut base = 0_u32;
     let (blocks, _) = window[..len.next_multiple_of(64)].as_chunks::<64>();
-    for (i, block) in blocks.iter().enumerate() {
-        let base = i * 64;
+    for block in blocks {
         let mut mask = separator_mask(block);
-        if base + 64 > len {
-            mask &= u64::MAX >> (base + 64 - len);
+        let rest = len - base as usize;
+        if rest < 64 {
+            mask &= (1 << rest) - 1;
         }
         if found.len() < count + 64 + STEP {
             found.resize((count + 64 + STEP) * 2, 0);
         }
         let total = mask.count_ones() as usize;
-        let mut written = 0;
-        while written < total {
-            if let Some(places) = found[count + written..].first_chunk_mut::<STEP>() {
-                for place in places {
-                    // Windows are far smaller than 4 GiB.
-                    *place = u32::try_from(base).unwrap_or(u32::MAX) + (mask.trailing_zeros() & 63);
-                    mask &= mask.wrapping_sub(1);
-                }
+        for places in found[count..].chunks_exact_mut(STEP) {
+            for place in places {
+                *place = base + mask.trailing_zeros();
+                mask &= mask.wrapping_sub(1);
             }
-            written += STEP;
+            if mask == 0 {
+                break;
+            }
         }
         count += total;
+        base += 64;
     }
     count
 }

@@ -13,8 +13,7 @@ pub(super) fn first(len: usize) -> Mask {
 
 /// Sixteen bytes in a register, or in what the processor has instead.
 ///
-/// They are compared as signed numbers, which x86-64 has instructions for: bytes from 0x80 on are negative, and
-/// so below every bound that is asked for.
+/// They are compared as signed numbers, because that is what x86-64 has instructions for.
 #[derive(Clone, Copy)]
 pub(super) struct Block(i8x16);
 
@@ -29,11 +28,11 @@ impl Block {
         self.0.simd_eq(i8x16::splat(byte.cast_signed()))
     }
 
-    /// The bytes from `low` to `high`, both below 0x7f and not 0.
+    /// The bytes from `low` to `high`: moved so that `low` is the least number there is, one comparison tells.
     #[inline(always)]
     fn within(self, low: u8, high: u8) -> i8x16 {
-        let above = self.0.simd_gt(i8x16::splat(low.cast_signed() - 1));
-        above & self.0.simd_lt(i8x16::splat(high.cast_signed() + 1))
+        let moved = self.0 + i8x16::splat(i8::MIN.wrapping_sub(low.cast_signed()));
+        moved.simd_lt(i8x16::splat(i8::MIN.wrapping_add((high - low).cast_signed() + 1)))
     }
 
     #[inline(always)]

@@ -6,6 +6,7 @@
 //! those of many pieces are fetched together, in the order of the file, into one stretch of memory
 //! for each part of the journal.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -398,9 +399,15 @@ struct Group<'a, L: FileLease> {
     fetched: &'a [&'a [u8]],
 }
 
-/// Whose turn it is to write, and what came of it so far.
-struct Turn {
+/// What is merged but not written yet, and what came of the pieces that are.
+struct Queue {
+    /// The piece to be written next.
     next: usize,
+    ready: BTreeMap<usize, Result<(Merged, Vec<u8>), Stop>>,
+    /// Whether a thread is writing.
+    writing: bool,
+    /// Memory of rows that were written.
+    spare: Vec<Vec<u8>>,
     merged: Merged,
     stop: Option<Stop>,
 }
@@ -423,34 +430,63 @@ fn merge_group<L: FileLease>(
         })
         .collect();
     let taken = AtomicUsize::new(0);
-    let turn = Mutex::new(Turn { next: 0, merged, stop: None });
-    let changed = Condvar::new();
+    let queue =
+        Queue { next: 0, ready: BTreeMap::new(), writing: false, spare: Vec::new(), merged, stop: None };
+    let queue = Mutex::new(queue);
+    let written = Condvar::new();
+    let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
+    // A thread that is ahead goes on, until so many pieces wait for the one before them.
+    let ahead = 2 * mergers.len();
     in_parallel(mergers, |merger| {
         loop {
             let n = taken.fetch_add(1, Ordering::Relaxed);
             let Some(piece) = group.pieces.get(n) else {
                 return Ok(());
             };
+            let mut out = lock().spare.pop().unwrap_or_default();
+            out.clear();
             let cursor = Cursor::new(group, piece, &starts[n]);
-            let result = merger.merge_piece::<L>(group.previous, piece, cursor, control);
-            let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-            while turn.next != n && turn.stop.is_none() {
-                turn = changed.wait(turn).unwrap_or_else(PoisonError::into_inner);
+            let result = merger.merge_piece::<L>(group.previous, piece, cursor, &mut out, control);
+            let mut queue = lock();
+            while queue.ready.len() >= ahead && queue.next != n && queue.stop.is_none() {
+                queue = written.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
-            if turn.stop.is_some() {
+            queue.ready.insert(n, result.map(|merged| (merged, out)));
+            if queue.writing {
+                // That thread writes this piece too when its turn comes.
+                continue;
+            }
+            queue.writing = true;
+            while queue.stop.is_none() {
+                let next = queue.next;
+                let Some(result) = queue.ready.remove(&next) else {
+                    break;
+                };
+                let added = result.and_then(|(merged, out)| {
+                    queue.merged.add(merged, group.previous, control)?;
+                    Ok(out)
+                });
+                match added {
+                    Ok(out) => {
+                        drop(queue);
+                        let appended = output.append(&out);
+                        queue = lock();
+                        queue.spare.push(out);
+                        queue.stop = appended.err().map(Stop::Error);
+                    }
+                    Err(stop) => queue.stop = Some(stop),
+                }
+                queue.next += 1;
+                written.notify_all();
+            }
+            queue.writing = false;
+            if queue.stop.is_some() {
                 return Ok(());
             }
-            let added = result.and_then(|merged| {
-                turn.merged.add(merged, group.previous, control)?;
-                Ok(output.append(&merger.out)?)
-            });
-            turn.stop = added.err();
-            turn.next += 1;
-            changed.notify_all();
         }
     })?;
-    let turn = turn.into_inner().unwrap_or_else(PoisonError::into_inner);
-    turn.stop.map_or(Ok(turn.merged), Err)
+    let queue = queue.into_inner().unwrap_or_else(PoisonError::into_inner);
+    queue.stop.map_or(Ok(queue.merged), Err)
 }
 
 impl Merged {
@@ -526,20 +562,19 @@ impl<'a, K: Copy> CursorPart<'a, K> {
 struct Merger {
     scanner: Scanner,
     buffer: Vec<u8>,
-    /// The rows of the piece.
-    out: Vec<u8>,
 }
 
 impl Merger {
+    /// Appends the rows of a piece to `out`.
     fn merge_piece<L: FileLease>(
         &mut self,
         previous: Option<&Source>,
         piece: &Piece<L::Key>,
         mut cursor: Cursor<'_, L::Key>,
+        out: &mut Vec<u8>,
         control: &Control<'_>,
     ) -> Result<Merged, Stop> {
         let mut merged = Merged::default();
-        self.out.clear();
         let mut next = cursor.next_key();
         if let Some(source) = previous.filter(|_| !piece.previous.is_empty()) {
             let limit = control.max_bad_rows;
@@ -560,7 +595,7 @@ impl Merger {
                     continue;
                 }
                 let tally = &mut merged.previous;
-                let (written, out) = (&mut merged.written, &mut self.out);
+                let written = &mut merged.written;
                 // Rows that stand one behind the other and are kept, to be copied at once.
                 let mut run = 0..0;
                 let mut lines = tally.lines;
@@ -628,7 +663,7 @@ impl Merger {
             self.buffer = windows.into_buffer();
         }
         while let Some(key) = next {
-            merged.written += take_row(&mut cursor, key, &mut self.out);
+            merged.written += take_row(&mut cursor, key, out);
             next = cursor.next_key();
         }
         control.check()?;
