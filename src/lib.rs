@@ -1,4 +1,21 @@
 //! DHCP lease files in ISC Kea's format, and their cleanup.
+//!
+//! * [`lease`]: the leases of DHCPv4 and DHCPv6, as types that hold no impossible ones.
+//! * [`lease_file`]: reading and writing lease files, and [`lease_file::LeaseFileSet`], which reads all leases of a
+//!   server, also while it runs.
+//! * [`lfc`]: lease file cleanup, which keeps the last row of each lease; also as the program `kea-lfc`, which Kea's own
+//!   servers can run.
+//!
+//! ```no_run
+//! use leasemgr::lease::{Lease, Lease4};
+//! use leasemgr::lease_file::LeaseFileSet;
+//!
+//! let set = LeaseFileSet::new("/var/lib/kea/kea-leases4.csv").read::<Lease4>()?;
+//! for (address, lease) in &set.leases {
+//!     println!("{address} until {}", lease.expire());
+//! }
+//! # Ok::<(), leasemgr::lease_file::LeaseFileError>(())
+//! ```
 
 pub mod fs;
 pub mod lease;
