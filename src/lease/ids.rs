@@ -164,7 +164,7 @@ impl ClientId {
 
 /// The DHCP unique identifier of a DHCPv6 client (RFC 8415 section 11), 3 to 130 bytes.
 ///
-/// [`Duid::EMPTY`], three zero bytes, is the DUID of a declined lease, which belongs to no client.
+/// [`Duid::empty`], three zero bytes, is the DUID of a declined lease, which belongs to no client.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Duid(ShortBytes);
 octets!(Duid);
