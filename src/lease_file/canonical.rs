@@ -283,7 +283,7 @@ pub(super) fn row6(text: &[u8], start: usize, ends: &[u32]) -> Option<((u64, u64
     if !good {
         return None;
     }
-    let address = ipv6(row.value::<0>().bytes())?;
+    let address = ipv6(row.value::<0>())?;
     let (lease_type, prefix_len) = (row.value::<6>(), row.value::<8>());
     let single = lease_type.is_number(b"65535") && !lease_type.is(b'2') && prefix_len.bytes() == b"128";
     if !single {
@@ -316,70 +316,78 @@ fn is_expire6(valid_lifetime: Value<'_>, expire: Value<'_>) -> bool {
 
 /// The number of an address in canonical text that is not dotted.
 #[inline]
-fn ipv6(text: &[u8]) -> Option<u128> {
-    let mut groups = [0_u16; 8];
-    let mut count = 0;
-    let mut gap = None;
-    let mut zeros = false;
-    let mut at = 0;
-    if text.starts_with(b"::") {
-        gap = Some(0);
-        at = 2;
-    }
-    while at < text.len() {
-        let start = at;
-        let mut group = 0_u16;
-        while let Some(&byte) = text.get(at) {
-            let digit = match byte {
-                b'0'..=b'9' => byte - b'0',
-                b'a'..=b'f' => byte - b'a' + 10,
-                b':' => break,
-                _ => return None,
-            };
-            group = group << 4 | u16::from(digit);
-            at += 1;
-        }
-        let len = at - start;
-        if !(1..=4).contains(&len) || (len > 1 && text[start] == b'0') {
-            return None;
-        }
-        *groups.get_mut(count)? = group;
-        count += 1;
-        zeros |= group == 0;
-        if at == text.len() {
-            break;
-        }
-        at += 1;
-        if at == text.len() {
-            return None;
-        }
-        if text[at] == b':' {
-            if gap.replace(count).is_some() {
-                return None;
-            }
-            at += 1;
-        }
-    }
-    match gap {
-        None => {
-            if count != 8 {
-                return None;
-            }
-        }
-        Some(gap) => {
-            if count > 6 {
-                return None;
-            }
-            groups.copy_within(gap..count, gap + 8 - count);
-            groups[gap..gap + 8 - count].fill(0);
-        }
-    }
-    let run = longest_zero_run(&groups);
-    let wanted = gap.map_or((0, 0), |gap| (gap, 8 - count));
-    if (zeros && run != wanted) || matches!((run, groups[5]), ((0, 6), _) | ((0, 5), 0xffff)) {
+fn ipv6(value: Value<'_>) -> Option<u128> {
+    const LONGEST: usize = 39;
+    let len = value.len();
+    if !(2..=LONGEST).contains(&len) {
         return None;
     }
+    let (mut digits, mut colons, mut zeros) = (0_u64, 0_u64, 0_u64);
+    let mut at = 0;
+    while at < len {
+        let block = value.block(at)?;
+        digits |= u64::from(block.is_hex()) << at;
+        colons |= u64::from(block.is(b':')) << at;
+        zeros |= u64::from(block.is(b'0')) << at;
+        at += 16;
+    }
+    let within = (1 << len) - 1;
+    (digits, colons) = (digits & within, colons & within);
+    // Where groups start: at digits behind a colon, or in the beginning.
+    let starts = digits & (colons << 1 | 1);
+    let double_colons = colons & colons >> 1;
+    let leading_zeros = zeros & starts & digits >> 1;
+    let fives = digits & digits >> 1 & digits >> 2 & digits >> 3 & digits >> 4;
+    let good = digits | colons == within
+        && leading_zeros | fives == 0
+        // Two colons in one place only, and single ones between groups.
+        && double_colons & double_colons.wrapping_sub(1) == 0
+        && (colons & 1 == 0 || double_colons & 1 != 0)
+        && (colons >> (len - 1) & 1 == 0 || double_colons >> (len - 2) & 1 != 0);
+    if !good {
+        return None;
+    }
+    let mut groups = [0_u16; 8];
+    let mut count = 0;
+    let mut zero_groups = false;
+    let mut rest = starts;
+    while rest != 0 {
+        let start = rest.trailing_zeros() as usize;
+        let group = hex_group(value, start, (!(digits >> start)).trailing_zeros())?;
+        *groups.get_mut(count)? = group;
+        zero_groups |= group == 0;
+        count += 1;
+        rest &= rest - 1;
+    }
+    if double_colons == 0 {
+        if count != 8 || (zero_groups && longest_zero_run(&groups).1 != 0) {
+            return None;
+        }
+    } else {
+        if count > 6 {
+            return None;
+        }
+        let before = starts & (double_colons - 1);
+        let gap = before.count_ones() as usize;
+        groups.copy_within(gap..count, gap + 8 - count);
+        groups[gap..gap + 8 - count].fill(0);
+        let dotted = gap == 0 && (count == 2 || (count == 3 && groups[5] == 0xffff));
+        if dotted || (zero_groups && longest_zero_run(&groups) != (gap, 8 - count)) {
+            return None;
+        }
+    }
     Some(groups.iter().fold(0, |address, &group| address << 16 | u128::from(group)))
+}
+
+/// The number of the `len` lower-case hex digits, one to four, from `start` on.
+#[inline(always)]
+fn hex_group(value: Value<'_>, start: usize, len: u32) -> Option<u16> {
+    let digits = u32::from_be_bytes(*value.text[value.start + start..].first_chunk()?);
+    let digits = digits >> (32 - 8 * len);
+    // Letters are 0x61 to 0x66: the low half of each byte, and 9 for a letter.
+    let nibbles = (digits & 0x0f0f_0f0f) + (digits >> 6 & 0x0101_0101) * 9;
+    let pairs = (nibbles | nibbles >> 4) & 0x00ff_00ff;
+    u16::try_from((pairs | pairs >> 8) & 0xffff).ok()
 }
 
 /// Whether a user context, with its escapes, is spelled as the writer spells it.
