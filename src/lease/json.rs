@@ -104,7 +104,9 @@ impl Common {
         let cltt = match (self.expire, self.cltt) {
             (Some(expire), _) if expire >= valid => expire - valid,
             (Some(expire), _) => {
-                return Err(E::custom(format_args!("expire is {expire}, expected at least valid-lft, {valid}")));
+                return Err(E::custom(format_args!(
+                    "expire is {expire}, expected at least valid-lft, {valid}"
+                )));
             }
             (None, Some(cltt)) => cltt,
             (None, None) => return Err(E::missing_field("cltt")),
@@ -434,7 +436,9 @@ fn write_value(value: &Value, out: &mut Vec<u8>) {
             }
             out.push(b'}');
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) => out.extend_from_slice(value.to_string().as_bytes()),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {
+            out.extend_from_slice(value.to_string().as_bytes());
+        }
     }
 }
 
