@@ -65,16 +65,16 @@ impl Scanner {
         let mut at = 0;
         while start < len {
             *lines += 1;
-            if let Some(ends) = self.separators[..count].get(at..at + columns) {
-                if let Some((key, deletes)) = L::canonical(window, start, ends) {
-                    let end = ends[columns - 1] as usize;
-                    at += columns;
-                    if !each(Row::Canonical { key, deletes, start, end }) {
-                        return;
-                    }
-                    start = end + 1;
-                    continue;
+            if let Some(ends) = self.separators[..count].get(at..at + columns)
+                && let Some((key, deletes)) = L::canonical(window, start, ends)
+            {
+                let end = ends[columns - 1] as usize;
+                at += columns;
+                if !each(Row::Canonical { key, deletes, start, end }) {
+                    return;
                 }
+                start = end + 1;
+                continue;
             }
             let rest = &self.separators[at.min(count)..count];
             let Some(newline) = rest.iter().position(|&i| window[i as usize] == b'\n') else {

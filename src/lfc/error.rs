@@ -22,6 +22,16 @@ pub enum LfcError {
         /// Why it failed.
         source: io::Error,
     },
+    /// The PID file cannot be taken, so nothing was begun.
+    #[error("cannot {action} the PID file {}: {source}", path.display())]
+    PidFile {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
     /// Somebody asked for it to end.
     #[error("the cleanup was cancelled")]
     Cancelled,

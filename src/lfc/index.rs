@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::source::Source;
 use super::window::Windows;
@@ -159,7 +159,7 @@ impl Tally {
         let path = source.path().display();
         for error in &self.errors {
             let error = source.located(error);
-            warn!(id = "DHCPSRV_MEMFILE_LEASE_LOAD_ROW_ERROR", "{path}: {error}; the row is left out");
+            error!(id = "DHCPSRV_MEMFILE_LEASE_LOAD_ROW_ERROR", "{path}: {error}; the row is left out");
         }
         for error in &self.dropped {
             let error = source.located(error);
@@ -305,7 +305,7 @@ mod tests {
     fn the_last_entry_of_each_address_is_kept_in_address_order() {
         for count in [10_u64, 255, 256, 5000] {
             let keys: Vec<(u64, u64)> =
-                (0..count).map(|i| (i * 7919 % 13, i * 104_729 % 977 << 40)).collect();
+                (0..count).map(|i| (i * 7919 % 13, (i * 104_729 % 977) << 40)).collect();
             let mut differing = [0; 16];
             let mut entries = Vec::new();
             let mut expected = std::collections::BTreeMap::new();

@@ -500,7 +500,10 @@ impl Merged {
         self.written += piece.written;
         self.previous.add(piece.previous, control.max_bad_rows);
         match previous {
-            Some(source) => self.previous.check(source, control.max_bad_rows),
+            Some(source) => {
+                let checked = self.previous.check(source, control.max_bad_rows);
+                checked.inspect_err(|_| self.previous.report(source))
+            }
             None => Ok(()),
         }
     }

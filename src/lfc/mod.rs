@@ -201,14 +201,6 @@ impl<'a> Cleanup<'a> {
 
     fn clean<L: FileLease>(&self) -> Result<Outcome, LfcError> {
         let LfcFiles { previous, input, output, finish, .. } = &self.files;
-        info!(
-            id = "LFC_PROCESSING",
-            "previous {}, input {}, output {}, finish {}",
-            previous.display(),
-            input.display(),
-            output.display(),
-            finish.display()
-        );
         let failed = |error| {
             error!(id = "LFC_FAIL_PROCESS", "{error}");
             error
@@ -217,6 +209,14 @@ impl<'a> Cleanup<'a> {
         let outcome = if self.is_finished::<L>().map_err(failed)? {
             Outcome::Finished
         } else {
+            info!(
+                id = "LFC_PROCESSING",
+                "previous {}, input {}, output {}, finish {}",
+                previous.display(),
+                input.display(),
+                output.display(),
+                finish.display()
+            );
             sources = self.open_sources::<L>().map_err(failed)?;
             let outcome = self.write_finish::<L>(&sources).map_err(failed)?;
             if let Outcome::Cleaned { read, written } = outcome {
@@ -265,6 +265,7 @@ impl<'a> Cleanup<'a> {
         let LfcFiles { previous, input, .. } = &self.files;
         let sources = [Source::open::<L>(self.fs, previous)?, Source::open::<L>(self.fs, input)?];
         for source in sources.iter().flatten() {
+            info!(id = "DHCPSRV_MEMFILE_LEASE_FILE_LOAD", "{} is read", source.path().display());
             report_conversion::<L>(source);
         }
         Ok(sources)
@@ -304,6 +305,7 @@ impl<'a> Cleanup<'a> {
             Err(Stop::OutOfOrder) => {
                 // Then it is a journal as well, the older one.
                 debug!(id = "LFC_UNSORTED", "the previous file is not in address order, it is sorted");
+                monitor.total.fetch_add(len(previous), Ordering::Relaxed);
                 let older = index::<L>(previous, &control)?;
                 read.add(previous, &older.tally);
                 let parts: Vec<_> = older.parts.into_iter().chain(journal.parts).collect();
@@ -425,8 +427,8 @@ fn index<'a, L: FileLease>(
         JournalPart { source, part }
     });
     let parts = parts.collect();
-    tally.check(source, control.max_bad_rows)?;
     tally.report(source);
+    tally.check(source, control.max_bad_rows)?;
     Ok(Journal { parts, tally })
 }
 

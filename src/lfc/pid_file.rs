@@ -37,15 +37,16 @@ impl<'a> PidFile<'a> {
     ///
     /// What is no number of a process is as good as no file: a crash may leave an empty file, or half a one.
     pub(super) fn take(fs: &'a dyn FileSystem, path: &'a Path) -> Result<Taken<'a>, LfcError> {
-        let _lock = fs.lock(&lock_path(path)).map_err(LfcError::io("lock", path))?;
+        let error = |action| move |source| LfcError::PidFile { action, path: path.to_owned(), source };
+        let _lock = fs.lock(&lock_path(path)).map_err(error("lock"))?;
         let own = getpid().as_raw_nonzero().get();
-        match read(fs, path).map_err(LfcError::io("read", path))? {
+        match read(fs, path).map_err(error("read"))? {
             Some(pid) if pid != own && is_alive(pid) => return Ok(Taken::Running(pid)),
             _ => {}
         }
-        remove(fs, path).map_err(LfcError::io("replace", path))?;
-        let file = fs.create(path).map_err(LfcError::io("create", path))?;
-        file.append(format!("{own}\n").as_bytes()).map_err(LfcError::io("write", path))?;
+        remove(fs, path).map_err(error("replace"))?;
+        let file = fs.create(path).map_err(error("create"))?;
+        file.append(format!("{own}\n").as_bytes()).map_err(error("write"))?;
         Ok(Taken::Ours(Self { fs, path, removed: false }))
     }
 

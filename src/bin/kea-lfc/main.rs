@@ -1,0 +1,101 @@
+//! `kea-lfc`: a server starts it to have its lease files cleaned up, in place of Kea's program of that name.
+
+mod args;
+mod log;
+mod progress;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use leasemgr::lease::{Lease4, Lease6};
+use leasemgr::lease_file::FileLease;
+use leasemgr::lfc::{Cleanup, LfcError, Monitor, Outcome};
+use tracing::{info, warn};
+
+use args::{Arguments, Command, USAGE};
+use log::printable;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How far the priority is lowered: clients that wait for a lease go before.
+const NICE: i32 = 4;
+
+fn main() -> ExitCode {
+    let succeeded = match Command::parse(std::env::args_os()) {
+        Ok(Command::Clean(arguments)) => clean(arguments).is_ok(),
+        Ok(Command::Version) => print(io::stdout(), &format!("{VERSION}\n")).is_ok(),
+        Ok(Command::Versions) => print(io::stdout(), &versions()).is_ok(),
+        Ok(Command::BuildReport) => print(io::stdout(), &build_report()).is_ok(),
+        Ok(Command::Help) => print(io::stderr(), USAGE).is_ok(),
+        Err(error) => {
+            // There is nobody left to tell that this cannot be told.
+            let _ = print(io::stderr(), &format!("kea-lfc: {}\n{USAGE}", printable(error)));
+            false
+        }
+    };
+    if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What `println!` does, without a panic where nobody listens any more.
+fn print(mut to: impl Write, text: &str) -> io::Result<()> {
+    to.write_all(text.as_bytes())?;
+    to.flush()
+}
+
+fn clean(arguments: Arguments) -> Result<Outcome, LfcError> {
+    let bar = progress::bar(arguments.debug);
+    if arguments.debug {
+        // The cleanup is wanted, whoever listens.
+        let _ = print(io::stdout(), &arguments.to_string());
+        log::to_console(bar.clone());
+    } else {
+        log::to_syslog();
+    }
+    let Arguments { family, files, .. } = arguments;
+    info!(id = "LFC_START", "{family} lease files are to be cleaned up");
+    if let Err(error) = rustix::process::nice(NICE) {
+        warn!(id = "LFC_PRIORITY", "the priority stays as it is: {error}");
+    }
+
+    let monitor = Monitor::default();
+    let cleanup = Cleanup::new(family, files).monitor(&monitor);
+    let result = progress::show(&bar, &monitor, || cleanup.run());
+
+    match &result {
+        // Nothing began that could end.
+        Ok(Outcome::Running(_)) | Err(LfcError::PidFile { .. }) => {}
+        Ok(_) => info!(id = "LFC_TERMINATE", "the cleanup is complete"),
+        Err(_) => info!(id = "LFC_TERMINATE", "the cleanup has failed"),
+    }
+    result
+}
+
+/// The versions of the program and of the files that it writes.
+fn versions() -> String {
+    let (v4, v6) = (Lease4::schema().version(), Lease6::schema().version());
+    format!("kea-lfc {VERSION}\nlease files: DHCPv4 schema {v4}, DHCPv6 schema {v6}\n")
+}
+
+/// How the program was built.
+fn build_report() -> String {
+    let os = std::env::consts::OS;
+    let arch = std::env::consts::ARCH;
+    let env = if cfg!(target_env = "musl") {
+        "-musl"
+    } else if cfg!(target_env = "gnu") {
+        "-gnu"
+    } else {
+        ""
+    };
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let features: Vec<_> = [(cfg!(feature = "kea-lfc"), "kea-lfc"), (cfg!(feature = "serde"), "serde")]
+        .into_iter()
+        .filter_map(|(on, feature)| on.then_some(feature))
+        .collect();
+    let features = features.join(", ");
+    let rustc = env!("CARGO_PKG_RUST_VERSION");
+    let versions = versions();
+    format!(
+        "{versions}target: {arch}-{os}{env}\nprofile: {profile}\nfeatures: {features}\nrustc: {rustc} or newer\n"
+    )
+}

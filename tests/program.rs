@@ -1,0 +1,637 @@
+//! The program `kea-lfc`, as a server or a person at a terminal meets it.
+#![cfg(feature = "kea-lfc")]
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rstest::rstest;
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_kea-lfc");
+const HEADER4: &str = "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state,\
+                       user_context,pool_id\n";
+const HEADER6: &str = "address,duid,valid_lifetime,expire,subnet_id,pref_lifetime,lease_type,iaid,prefix_len,\
+                       fqdn_fwd,fqdn_rev,hostname,hwaddr,state,user_context,hwtype,hwaddr_source,pool_id\n";
+const FILES: [&str; 12] =
+    ["-p", "pid", "-x", "previous", "-i", "input", "-o", "output", "-f", "finish", "-c", "config"];
+
+fn row4(n: u32) -> String {
+    let address = std::net::Ipv4Addr::from(0x0a00_0000 + n);
+    format!("{address},02:00:00:00:00:01,,3600,1790003600,1,0,0,host-{n},0,,0\n")
+}
+
+/// A folder with lease files.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    /// A folder in which a cleanup has something to do: a lease in each file, and one that is in both.
+    fn with_leases() -> Self {
+        let folder = Self::new();
+        folder.write("previous", [HEADER4, &row4(1), &row4(2)].concat());
+        folder.write("input", [HEADER4, &row4(3), &row4(2).replace("host-2", "newest")].concat());
+        folder
+    }
+
+    fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// The names and contents of all files.
+    fn all(&self) -> Vec<(OsString, Vec<u8>)> {
+        let entries = fs::read_dir(self.0.path()).unwrap().map(Result::unwrap);
+        let mut all: Vec<_> =
+            entries.map(|entry| (entry.file_name(), fs::read(entry.path()).unwrap_or_default())).collect();
+        all.sort();
+        all
+    }
+
+    fn names(&self) -> Vec<OsString> {
+        self.all().into_iter().map(|(name, _)| name).collect()
+    }
+
+    fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.0.path()).stdin(Stdio::null());
+        command
+    }
+
+    fn run<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Output {
+        self.command(PROGRAM).args(args).output().unwrap()
+    }
+
+    /// Cleans up with the log on the console.
+    fn clean(&self) -> (bool, Log) {
+        let output = self.run([&["-4d"], &FILES[..]].concat());
+        (output.status.success(), Log::new(&output.stderr))
+    }
+
+    /// Starts a cleanup that has written its PID file and stands still until it is killed, or somebody opens
+    /// the named pipe `previous` for writing.
+    fn start_and_stop_at_previous(&self) -> Child {
+        let _ = fs::remove_file(self.path("previous"));
+        assert!(self.command("mkfifo").arg("previous").status().unwrap().success());
+        let args = [&["-4d"], &FILES[..]].concat();
+        let child =
+            self.command(PROGRAM).args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let pid = format!("{}\n", child.id());
+        wait_until("the PID file is there", || {
+            fs::read(self.path("pid")).is_ok_and(|text| text == pid.as_bytes())
+        });
+        child
+    }
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
+        sleep(Duration::from_millis(5));
+    }
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// A log on the console.
+struct Log(Vec<Line>);
+
+struct Line {
+    level: String,
+    id: String,
+    message: String,
+}
+
+impl Log {
+    /// Takes the log apart, and checks the form of every line.
+    fn new(stderr: &[u8]) -> Self {
+        Self(text(stderr).lines().map(Line::new).collect())
+    }
+
+    /// The ids that begin with `LFC_`, in order.
+    fn ids(&self) -> Vec<&str> {
+        self.0.iter().map(|line| line.id.as_str()).filter(|id| id.starts_with("LFC_")).collect()
+    }
+
+    fn of(&self, id: &str) -> Vec<&Line> {
+        self.0.iter().filter(|line| line.id == id).collect()
+    }
+
+    fn message(&self, id: &str) -> &str {
+        let lines = self.of(id);
+        assert_eq!(lines.len(), 1, "{id}");
+        &lines[0].message
+    }
+}
+
+impl Line {
+    fn new(line: &str) -> Self {
+        let (time, rest) = line.split_at(23);
+        let form = time.replace(|c: char| c.is_ascii_digit(), "0");
+        assert_eq!(form, "0000-00-00 00:00:00.000", "{line}");
+        let rest = rest.strip_prefix(' ').unwrap();
+        let (level, rest) = rest.split_at(5);
+        let (name, rest) = rest.strip_prefix(" [").unwrap().split_once("] ").unwrap();
+        let pid = name.strip_prefix("kea-lfc.lfc/").unwrap();
+        assert!(pid.parse::<u32>().is_ok(), "{line}");
+        let (id, message) = rest.split_once(' ').unwrap();
+        Self { level: level.trim_end().to_owned(), id: id.to_owned(), message: message.to_owned() }
+    }
+}
+
+// Arguments
+
+#[rstest]
+#[case::version("-v", &[env!("CARGO_PKG_VERSION")])]
+#[case::with_file_formats("-V", &[env!("CARGO_PKG_VERSION"), "3.0", "5.0"])]
+#[case::how_it_was_built("-W", &[env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, "profile", "kea-lfc"])]
+fn what_is_asked_about_the_program_goes_to_standard_output(#[case] option: &str, #[case] words: &[&str]) {
+    let output = Folder::new().run([option]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(text(&output.stderr), "");
+    let stdout = text(&output.stdout);
+    assert!(words.iter().all(|word| stdout.contains(word)), "{stdout}");
+}
+
+#[test]
+fn the_version_stands_alone() {
+    let output = Folder::new().run(["-v"]);
+    assert_eq!(text(&output.stdout), concat!(env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn the_usage_goes_to_standard_error_and_names_every_option() {
+    let output = Folder::new().run(["-h"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(text(&output.stdout), "");
+    let usage = text(&output.stderr);
+    for option in "46pxiofcdvVWh".chars() {
+        assert!(usage.contains(&format!("\n  -{option} ")), "{option}: {usage}");
+    }
+}
+
+#[rstest]
+#[case::the_first_counts(&["-v", "-h"], 0, "0.1.0\n", "")]
+#[case::joined(&["-vh"], 0, "0.1.0\n", "")]
+#[case::joined_behind_others(&["-4dv"], 0, "0.1.0\n", "")]
+#[case::before_an_error(&["-v", "-z"], 0, "0.1.0\n", "")]
+#[case::behind_an_extra_word(&["word", "-v"], 0, "0.1.0\n", "")]
+#[case::behind_an_error(&["-z", "-v"], 1, "", "-z")]
+#[case::behind_the_end_of_options(&["--", "-v"], 1, "", "-v")]
+#[case::as_an_argument(&["-p", "-v"], 1, "", "neither -4 nor -6")]
+fn options_act_in_order(
+    #[case] args: &[&str],
+    #[case] status: i32,
+    #[case] stdout: &str,
+    #[case] reason: &str,
+) {
+    let output = Folder::new().run(args);
+    assert_eq!(output.status.code(), Some(status));
+    assert_eq!(text(&output.stdout), stdout.replace("0.1.0", env!("CARGO_PKG_VERSION")));
+    assert!(text(&output.stderr).lines().next().unwrap_or_default().contains(reason));
+}
+
+#[rstest]
+#[case::nothing(&[], "-4 nor -6")]
+#[case::no_pid(&["-4"], "(-p)")]
+#[case::no_previous(&["-4", "-pp"], "(-x)")]
+#[case::no_input(&["-6", "-pp", "-xx"], "(-i)")]
+#[case::no_output(&["-4", "-pp", "-xx", "-ii"], "(-o)")]
+#[case::no_finish(&["-4", "-pp", "-xx", "-ii", "-oo"], "(-f)")]
+#[case::no_config(&["-4", "-pp", "-xx", "-ii", "-oo", "-ff"], "(-c)")]
+#[case::files_but_no_family(&["-pp", "-xx", "-ii", "-oo", "-ff", "-cc"], "-4 nor -6")]
+#[case::an_empty_name(&["-4", "-p", "", "-xx", "-ii", "-oo", "-ff", "-cc"], "(-p)")]
+#[case::a_name_taken_back(&["-4", "-pp", "-xx", "-ii", "-oo", "-ff", "-cc", "-i", ""], "(-i)")]
+#[case::no_argument(&["-4", "-x"], "'-x'")]
+#[case::unknown(&["-4", "-z"], "'-z'")]
+#[case::unknown_among_joined(&["-4z"], "'-z'")]
+#[case::long(&["--version"], "'--version'")]
+#[case::word(&["-4", "-pp", "-xx", "-ii", "-oo", "-ff", "-cc", "word"], "word")]
+#[case::dash(&["-4", "-"], "-")]
+#[case::value_of_a_flag(&["-4=yes"], "'-='")]
+fn bad_usage_is_explained_and_changes_nothing(#[case] args: &[&str], #[case] reason: &str) {
+    let folder = Folder::new();
+    folder.write("i", [HEADER4, &row4(1)].concat());
+    let before = folder.all();
+    let output = folder.run(args);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stdout), "");
+    let (first, usage) = text(&output.stderr).split_once('\n').unwrap();
+    assert!(first.starts_with("kea-lfc: ") && first.contains(reason), "{first}");
+    assert!(usage.starts_with("Usage: kea-lfc "), "{usage}");
+    assert_eq!(folder.all(), before);
+}
+
+#[rstest]
+#[case::apart("-4 -p pid -x previous -i input -o output -f finish -c config")]
+#[case::joined("-4 -ppid -xprevious -iinput -ooutput -ffinish -cconfig")]
+#[case::behind_a_flag("-4dp pid -dxprevious -i input -o output -f finish -c config")]
+#[case::in_another_order("-c config -f finish -o output -i input -x previous -p pid -4")]
+#[case::the_last_family_counts("-6 -4 -p pid -x previous -i input -o output -f finish -c config")]
+#[case::the_last_file_counts("-4 -x wrong -p pid -x previous -i input -o output -f finish -c config")]
+#[case::with_the_end_of_options("-4 -p pid -x previous -i input -o output -f finish -c config --")]
+fn options_may_be_joined_and_repeated(#[case] args: &str) {
+    let folder = Folder::with_leases();
+    let output = folder.run(args.split(' '));
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(folder.names(), ["previous"]);
+    let newest = row4(2).replace("host-2", "newest");
+    assert_eq!(folder.read("previous"), [HEADER4, &row4(1), &newest, &row4(3)].concat());
+}
+
+#[test]
+fn an_equals_sign_belongs_to_the_name() {
+    let folder = Folder::new();
+    folder.write("=input", [HEADER4, &row4(1)].concat());
+    let output = folder.run("-4 -p=pid -x=previous -i=input -o=output -f=finish -c=config".split(' '));
+    assert!(output.status.success());
+    assert_eq!(folder.names(), ["=previous"]);
+}
+
+#[test]
+fn names_need_not_be_utf8() {
+    let folder = Folder::new();
+    let input = OsStr::from_bytes(b"in\xff\x1bput");
+    fs::write(folder.path(input), [HEADER4, &row4(1)].concat()).unwrap();
+    let mut args = [&["-4d"], &FILES[..]].concat().into_iter().map(OsString::from).collect::<Vec<_>>();
+    args[6] = input.to_owned();
+    args[4] = OsString::from_vec(b"previous\xfe".to_vec());
+    let output = folder.run(&args);
+    assert!(output.status.success());
+    assert_eq!(folder.names(), [args[4].clone()]);
+}
+
+#[test]
+fn leases_of_both_families_are_cleaned_up() {
+    let folder = Folder::new();
+    let row = "2001:db8::1,00:01:02:03,3600,1790003600,1,2250,0,7,128,0,0,,,0,,,,0\n";
+    folder.write("input", [HEADER6, row, row].concat());
+    let output = folder.run([&["-6"], &FILES[..]].concat());
+    assert!(output.status.success());
+    let previous = folder.read("previous");
+    assert!(previous.starts_with(HEADER6) && previous.lines().count() == 2, "{previous}");
+}
+
+// Log
+
+#[test]
+fn a_cleanup_says_what_it_does_step_by_step() {
+    let folder = Folder::with_leases();
+    let (succeeded, log) = folder.clean();
+    assert!(succeeded);
+    let ids =
+        ["LFC_START", "LFC_PROCESSING", "LFC_READ_STATS", "LFC_WRITE_STATS", "LFC_ROTATING", "LFC_TERMINATE"];
+    assert_eq!(log.ids(), ids);
+    assert!(log.0.iter().all(|line| line.level == "INFO"));
+    assert_eq!(log.message("LFC_READ_STATS"), "Leases: 4, attempts: 6, errors: 0");
+    assert_eq!(log.message("LFC_WRITE_STATS"), "Leases: 3, attempts: 3, errors: 0");
+}
+
+#[test]
+fn with_d_the_arguments_are_shown_and_even_details_are_logged() {
+    let folder = Folder::new();
+    folder.write("previous", [HEADER4, &row4(2), &row4(1)].concat());
+    let output = folder.run([&["-4d"], &FILES[..]].concat());
+    let stdout = text(&output.stdout);
+    for value in ["DHCPv4", "pid", "previous", "input", "output", "finish", "config"] {
+        assert_eq!(stdout.lines().filter(|line| line.ends_with(&format!(" {value}"))).count(), 1, "{stdout}");
+    }
+    let log = Log::new(&output.stderr);
+    assert!(log.0.iter().any(|line| line.level == "DEBUG"));
+}
+
+#[test]
+fn without_d_nothing_is_on_the_console() {
+    for folder in [Folder::with_leases(), Folder::new()] {
+        folder.write("input", [HEADER4, "bad\n"].concat());
+        let output = folder.run([&["-4"], &FILES[..]].concat());
+        assert!(output.status.success());
+        assert_eq!((text(&output.stdout), text(&output.stderr)), ("", ""));
+    }
+    let folder = Folder::new();
+    folder.write("input", "no header\n");
+    let output = folder.run([&["-4"], &FILES[..]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!((text(&output.stdout), text(&output.stderr)), ("", ""));
+}
+
+#[test]
+fn no_name_can_send_control_characters_to_a_terminal() {
+    let folder = Folder::new();
+    let mut args = [&["-4d"], &FILES[..]].concat();
+    args[4] = "pre\x1b[31mvious\n2030";
+    args[6] = "in\u{9b}put\r";
+    folder.write(args[6], [HEADER4, "\x1b[31m\n"].concat());
+    let clean = folder.run(&args);
+    assert!(clean.status.success());
+    let usage = folder.run(["-4", "wo\x1brd"]);
+    let option = folder.run(["-\x1b"]);
+    for output in [clean, usage, option] {
+        for bytes in [output.stdout, output.stderr] {
+            let text = text(&bytes);
+            assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+            assert!(text.lines().all(|line| !line.starts_with("2030")), "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn nobody_has_to_listen() {
+    let Ok(full) = fs::OpenOptions::new().write(true).open("/dev/full") else {
+        return;
+    };
+    let folder = Folder::with_leases();
+    let args = [&["-4d"], &FILES[..]].concat();
+    let mut command = folder.command(PROGRAM);
+    let full = || Stdio::from(full.try_clone().unwrap());
+    assert!(command.args(args).stdout(full()).stderr(full()).status().unwrap().success());
+    assert_eq!(folder.names(), ["previous"]);
+
+    let output = folder.command(PROGRAM).arg("-v").stdout(full()).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stderr), "");
+}
+
+/// Needs a mount namespace of its own, to have a `/dev/log` that is nobody else's.
+#[test]
+fn without_d_the_log_goes_to_syslog() {
+    let folder = Folder::with_leases();
+    let script = "mount -t tmpfs none /dev && : > /dev/log && mount --bind log /dev/log";
+    let socket = UnixDatagram::bind(folder.path("log")).unwrap();
+    let mut probe = folder.command("unshare");
+    if !probe.args(["-rm", "sh", "-c", script]).output().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no mount namespaces here");
+        return;
+    }
+    folder.write("input", [HEADER4, &row4(1), "bad\n"].concat());
+    let script = format!("{script} && exec \"$@\"");
+    let mut command = folder.command("unshare");
+    command.args(["-rm", "sh", "-c", &script, "sh", PROGRAM, "-4"]).args(FILES);
+    // The order in the previous file is a matter of level DEBUG, which is not for syslog.
+    folder.write("previous", [HEADER4, &row4(2), &row4(1)].concat());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!((text(&output.stdout), text(&output.stderr)), ("", ""));
+
+    socket.set_nonblocking(true).unwrap();
+    let mut lines = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(count) = socket.recv(&mut buffer) {
+        lines.push(text(&buffer[..count]).to_owned());
+    }
+    let (daemon, error, info) = (3 << 3, 3, 6);
+    let mut seen = Vec::new();
+    for line in &lines {
+        let (priority, rest) = line.strip_prefix('<').unwrap().split_once('>').unwrap();
+        // A time like "Jan  1 00:00:00".
+        let (time, rest) = rest.split_at(15);
+        assert!(time.as_bytes()[3] == b' ' && time.as_bytes()[9] == b':', "{line}");
+        let (pid, rest) = rest.strip_prefix(" kea-lfc[").unwrap().split_once("]: ").unwrap();
+        let (level, rest) = rest.split_at(5);
+        let severity = if level == "ERROR" { error } else { info };
+        assert_eq!(priority, (daemon | severity).to_string(), "{line}");
+        let rest = rest.strip_prefix(&format!(" [kea-lfc.lfc/{pid}] ")).unwrap();
+        seen.push(rest.split_once(' ').unwrap());
+    }
+    let ids: Vec<_> = seen.iter().map(|(id, _)| *id).collect();
+    assert_eq!((ids.first(), ids.last()), (Some(&"LFC_START"), Some(&"LFC_TERMINATE")));
+    assert!(
+        ids.contains(&"DHCPSRV_MEMFILE_LEASE_LOAD_ROW_ERROR") && !ids.contains(&"LFC_UNSORTED"),
+        "{ids:?}"
+    );
+    assert!(seen.contains(&("LFC_READ_STATS", "Leases: 3, attempts: 6, errors: 1")), "{seen:?}");
+}
+
+#[test]
+fn on_a_terminal_a_bar_shows_the_progress_below_whole_lines() {
+    let folder = Folder::new();
+    let rows: String = (0..20_000).map(row4).collect();
+    folder.write("input", [HEADER4, &rows, "bad\n"].concat());
+    let program = format!("'{PROGRAM}' -4d {}", FILES.join(" "));
+    let mut script = folder.command("script");
+    script.args(["-qec", &program, "/dev/null"]).env("TERM", "xterm");
+    let Ok(output) = script.output() else {
+        eprintln!("skipped: no program script here");
+        return;
+    };
+    assert!(output.status.success());
+    let shown = String::from_utf8(output.stdout).unwrap();
+
+    // Before every line of the log, the bar is wiped away, by return and "erase line".
+    let mut log = String::new();
+    let mut last_bar = "";
+    for part in shown.split("\r\x1b[2K") {
+        let (lines, bar) = part.split_at(part.rfind('\n').map_or(0, |newline| newline + 1));
+        assert!(bar.is_empty() || bar.starts_with('['), "{part:?}");
+        log.push_str(lines);
+        last_bar = bar;
+    }
+    let (bytes, rest) = last_bar.split_once("] ").unwrap().1.split_once('/').unwrap();
+    assert!(bytes.ends_with(" MiB") && rest.starts_with(&format!("{bytes} ")), "{last_bar:?}");
+    assert!(rest.contains("iB/s ETA "), "{last_bar:?}");
+
+    let log: String = log.split_inclusive('\n').filter(|line| line.starts_with("20")).collect();
+    let log = Log::new(log.as_bytes());
+    assert_eq!(log.ids().first(), Some(&"LFC_START"));
+    assert_eq!(log.ids().last(), Some(&"LFC_TERMINATE"));
+    assert_eq!(log.message("LFC_READ_STATS"), "Leases: 20000, attempts: 20002, errors: 1");
+}
+
+#[rstest]
+#[case::no_terminal("xterm", "2>&1 | cat")]
+#[case::no_wish_for_a_log("xterm", "")]
+#[case::a_terminal_that_can_only_print("dumb", "")]
+fn elsewhere_there_is_no_bar(#[case] terminal: &str, #[case] pipe: &str) {
+    let folder = Folder::with_leases();
+    let debug = if pipe.is_empty() && terminal == "xterm" { "" } else { "-d" };
+    let program = format!("'{PROGRAM}' -4 {debug} {} {pipe}", FILES.join(" "));
+    let mut script = folder.command("script");
+    script.args(["-qec", &program, "/dev/null"]).env("TERM", terminal);
+    let Ok(output) = script.output() else {
+        eprintln!("skipped: no program script here");
+        return;
+    };
+    let shown = text(&output.stdout);
+    assert!(!shown.contains("ETA") && !shown.contains('\x1b'), "{shown:?}");
+    assert_eq!(folder.names(), ["previous"]);
+    assert_eq!(shown.is_empty(), debug.is_empty(), "{shown:?}");
+}
+
+// Outcomes
+
+#[test]
+fn while_another_process_is_at_work_nothing_is_done() {
+    let folder = Folder::with_leases();
+    folder.write("pid", format!("{}\n", std::process::id()));
+    let before = folder.all();
+    let (succeeded, log) = folder.clean();
+    assert!(succeeded);
+    assert_eq!(log.ids(), ["LFC_START", "LFC_RUNNING"]);
+    assert_eq!(folder.all(), before);
+}
+
+#[test]
+fn two_programs_do_not_work_on_the_same_files() {
+    let folder = Folder::with_leases();
+    let mut first = folder.start_and_stop_at_previous();
+    let (succeeded, log) = folder.clean();
+    assert!(succeeded);
+    assert_eq!(log.ids(), ["LFC_START", "LFC_RUNNING"]);
+    assert_eq!(folder.read("pid"), format!("{}\n", first.id()));
+    first.kill().unwrap();
+    first.wait().unwrap();
+
+    // What the killed one left does not stop the next one.
+    fs::remove_file(folder.path("previous")).unwrap();
+    let (succeeded, _) = folder.clean();
+    assert!(succeeded);
+    assert_eq!(folder.names(), ["previous"]);
+}
+
+#[test]
+fn an_interrupted_cleanup_is_completed() {
+    let folder = Folder::with_leases();
+    folder.write("finish", [HEADER4, &row4(9)].concat());
+    let (succeeded, log) = folder.clean();
+    assert!(succeeded);
+    assert!(log.of("LFC_READ_STATS").is_empty());
+    assert_eq!(log.ids()[log.ids().len() - 2..], ["LFC_ROTATING", "LFC_TERMINATE"]);
+    assert_eq!(folder.names(), ["previous"]);
+    assert_eq!(folder.read("previous"), [HEADER4, &row4(9)].concat());
+}
+
+#[test]
+fn a_hundred_bad_rows_are_borne() {
+    let folder = Folder::with_leases();
+    folder.write("input", [HEADER4, &row4(3), &"bad\n".repeat(100)].concat());
+    let (succeeded, log) = folder.clean();
+    assert!(succeeded);
+    assert_eq!(log.of("DHCPSRV_MEMFILE_LEASE_LOAD_ROW_ERROR").len(), 100);
+    assert_eq!(log.message("LFC_READ_STATS"), "Leases: 3, attempts: 105, errors: 100");
+}
+
+#[rstest]
+#[case::one_bad_row_too_many(&[HEADER4, &"bad\n".repeat(101)].concat())]
+#[case::bad_header("address,foo\n")]
+#[case::the_other_family(HEADER6)]
+fn a_file_that_cannot_be_read_makes_it_fail_and_changes_nothing(#[case] input: &str) {
+    let folder = Folder::with_leases();
+    folder.write("input", input);
+    let before = folder.all();
+    let (succeeded, log) = folder.clean();
+    assert!(!succeeded);
+    assert_eq!(log.ids(), ["LFC_START", "LFC_PROCESSING", "LFC_FAIL_PROCESS", "LFC_TERMINATE"]);
+    assert_eq!(log.of("LFC_FAIL_PROCESS")[0].level, "FATAL");
+    assert!(log.message("LFC_FAIL_PROCESS").contains("input"));
+    assert_eq!(folder.all(), before);
+}
+
+#[rstest]
+#[case::pid(2, &["LFC_FAIL_PID_CREATE"])]
+#[case::output(8, &["LFC_PROCESSING", "LFC_FAIL_PROCESS", "LFC_TERMINATE"])]
+#[case::finish(10, &["LFC_PROCESSING", "LFC_FAIL_PROCESS", "LFC_TERMINATE"])]
+#[case::previous(4, &[
+    "LFC_PROCESSING",
+    "LFC_READ_STATS",
+    "LFC_WRITE_STATS",
+    "LFC_ROTATING",
+    "LFC_FAIL_ROTATE",
+    "LFC_TERMINATE",
+])]
+fn a_folder_that_is_not_there_makes_it_fail(#[case] arg: usize, #[case] ids: &[&str]) {
+    let folder = Folder::with_leases();
+    let before = folder.names();
+    let mut args = [&["-4d"], &FILES[..]].concat();
+    args[arg] = "missing/file";
+    let output = folder.run(args);
+    assert_eq!(output.status.code(), Some(1));
+    let log = Log::new(&output.stderr);
+    assert_eq!(log.ids(), [&["LFC_START"], ids].concat());
+    let failure = ids.iter().find(|id| id.starts_with("LFC_FAIL_")).unwrap();
+    assert_eq!(log.of(failure)[0].level, "FATAL");
+    if *failure != "LFC_FAIL_ROTATE" {
+        assert_eq!(folder.names(), before);
+    }
+}
+
+#[test]
+fn a_pid_file_that_cannot_be_removed_is_a_failure_but_the_end_is_logged() {
+    let folder = Folder::with_leases();
+    let child = folder.start_and_stop_at_previous();
+    fs::remove_file(folder.path("pid")).unwrap();
+    fs::create_dir(folder.path("pid")).unwrap();
+    // Lets it go on, and find that a pipe is no lease file.
+    fs::OpenOptions::new().write(true).open(folder.path("previous")).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let log = Log::new(&output.stderr);
+    assert_eq!(log.ids()[log.ids().len() - 2..], ["LFC_FAIL_PID_DEL", "LFC_TERMINATE"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn servers_go_before_a_cleanup() {
+    /// The nice value of a process.
+    fn nice(pid: u32) -> i32 {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        // Behind the name of the program, which may hold blanks, the nice value is the 17th field.
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        fields.split(' ').nth(16).unwrap().parse().unwrap()
+    }
+    let folder = Folder::with_leases();
+    let mut child = folder.start_and_stop_at_previous();
+    let found = nice(child.id());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(found, (nice(std::process::id()) + 4).min(19));
+}
+
+// Manual page
+
+const MANUAL: &str = include_str!("../man/kea-lfc.8");
+
+#[test]
+fn the_manual_page_renders_without_warnings() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/man/kea-lfc.8");
+    let Ok(output) = Command::new("groff").args(["-man", "-ww", "-z", page]).output() else {
+        eprintln!("skipped: no groff here");
+        return;
+    };
+    assert!(output.status.success());
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn the_manual_page_is_about_this_version_and_all_its_options() {
+    assert!(MANUAL.lines().next().unwrap().contains(concat!(
+        '"',
+        "leasemgr ",
+        env!("CARGO_PKG_VERSION"),
+        '"'
+    )));
+    for option in "46dvVWh".chars() {
+        assert!(MANUAL.contains(&format!("\n.TP\n.B \\-{option}\n")), "{option}");
+    }
+    for option in "pxiofc".chars() {
+        assert!(MANUAL.contains(&format!("\n.TP\n.BI \\-{option} \" file\"\n")), "{option}");
+    }
+}
