@@ -3,6 +3,9 @@
 //! All of them go through [`FileSystem`], so that tests can let any one of them fail, and can
 //! forget what was never synced. [`OsFileSystem`] is the real thing.
 
+#[cfg(test)]
+pub(crate) mod memory;
+
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -39,6 +42,12 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     /// # Errors
     /// As [`std::fs::remove_file`].
     fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the content of a file durable that somebody else has written.
+    ///
+    /// # Errors
+    /// As [`File::sync_all`].
+    fn sync_file(&self, path: &Path) -> io::Result<()>;
 
     /// Makes the names in a folder durable, as they are now.
     ///
@@ -143,6 +152,10 @@ impl FileSystem for OsFileSystem {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)
+    }
+
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {

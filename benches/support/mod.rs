@@ -156,6 +156,10 @@ impl FileSystem for MemoryFiles {
         self.take(path).map(drop)
     }
 
+    fn sync_file(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
     fn sync_folder(&self, _folder: &Path) -> io::Result<()> {
         Ok(())
     }

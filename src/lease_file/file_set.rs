@@ -127,11 +127,11 @@ impl LeaseFileSet {
             needs_conversion: false,
         };
         let [finish, previous, input, current] = self.open_all(fs)?;
-        // A finish file without a header is not the result of a cleanup.
-        let finish = finish.filter(|file| {
-            let head = FileReader { file: file.0.as_ref(), at: 0 };
-            file.0.len().is_ok_and(|len| len > 0) && Reader::<L, _>::with_path(head, &file.1).is_ok()
-        });
+        // A finish file without the whole header is not the result of a cleanup.
+        let finish = match finish {
+            Some((file, path)) if is_finished::<L>(file.as_ref(), &path)? => Some((file, path)),
+            _ => None,
+        };
         let journal = if finish.is_some() { [finish, None] } else { [previous, input] };
         for (file, path) in journal.into_iter().flatten() {
             set.add(file.as_ref(), path, false)?;
@@ -158,12 +158,24 @@ impl LeaseFileSet {
         for _ in 0..TRIES {
             let [a, b, c, d] = &paths;
             let files = [open(a)?, open(b)?, open(c)?, open(d)?];
-            let again = [open(a)?.1, open(b)?.1, open(c)?.1, open(d)?.1];
+            // The other way round, and finish before previous: the look at current falls in a moment in which
+            // all were as they are, unless two cleanups fit between the looks.
+            let (current, input, finish, previous) = (open(d)?.1, open(c)?.1, open(a)?.1, open(b)?.1);
+            let again = [finish, previous, input, current];
             if files.iter().zip(&again).all(|(file, again)| file.1 == *again) {
                 return Ok(files.map(|(file, _)| file));
             }
         }
         Err(LeaseFileError::Unsteady { path: self.current.clone() })
+    }
+}
+
+/// Whether a finish file is what it says.
+fn is_finished<L: FileLease>(file: &dyn ReadFile, path: &Path) -> Result<bool, LeaseFileError> {
+    match Reader::<L, _>::with_path(FileReader { file, at: 0 }, path) {
+        Ok(reader) => Ok(reader.has_whole_header()),
+        Err(LeaseFileError::Header { .. }) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -217,5 +229,122 @@ impl Read for FileReader<'_> {
         let count = self.file.read_at(buffer, self.at)?;
         self.at += count as u64;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::fs::WriteFile;
+    use crate::fs::memory::Memory;
+    use crate::lease::Lease4;
+
+    const HEADER: &str = "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state,user_context,pool_id\n";
+
+    fn row(n: u8) -> String {
+        format!("192.0.2.{n},02:00:00:00:00:01,,3600,1790003600,1,0,0,,0,,0\n")
+    }
+
+    /// Does the steps of a rotation and a cleanup between the opens of a reader.
+    #[derive(Debug)]
+    struct Meddler {
+        fs: Memory,
+        files: LeaseFileSet,
+        /// Before which open each step is done.
+        gaps: [usize; 6],
+        opens: AtomicUsize,
+        done: Mutex<usize>,
+        with_previous: bool,
+    }
+
+    impl Meddler {
+        fn step(&self, n: usize) {
+            let (fs, f) = (&self.fs, &self.files);
+            match n {
+                0 => fs.rename(f.current(), &f.input()).unwrap(),
+                1 => fs.put(f.current(), HEADER.as_bytes()),
+                2 => {
+                    let previous = if self.with_previous { row(1) } else { String::new() };
+                    fs.put(&f.finish(), format!("{HEADER}{previous}{}", row(2)).as_bytes());
+                }
+                3 => {
+                    let _ = fs.remove(&f.previous());
+                }
+                4 => fs.remove(&f.input()).unwrap(),
+                _ => fs.rename(&f.finish(), &f.previous()).unwrap(),
+            }
+        }
+    }
+
+    impl FileSystem for Meddler {
+        fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+            let n = self.opens.fetch_add(1, Ordering::SeqCst);
+            let mut done = self.done.lock().unwrap();
+            while *done < 6 && self.gaps[*done] <= n {
+                self.step(*done);
+                *done += 1;
+            }
+            self.fs.open(path)
+        }
+        fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+            self.fs.create(path)
+        }
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            self.fs.rename(from, to)
+        }
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            self.fs.remove(path)
+        }
+        fn sync_file(&self, path: &Path) -> io::Result<()> {
+            self.fs.sync_file(path)
+        }
+        fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+            self.fs.sync_folder(folder)
+        }
+        fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
+            self.fs.lock(path)
+        }
+    }
+
+    #[test]
+    fn no_rotation_or_cleanup_between_the_opens_hides_a_lease() {
+        let mut bad = Vec::new();
+        let mut count = 0;
+        for with_previous in [true, false] {
+            let mut gaps = [0; 6];
+            loop {
+                count += 1;
+                let (fs, files) = (Memory::default(), LeaseFileSet::new("f"));
+                if with_previous {
+                    fs.put(&files.previous(), format!("{HEADER}{}", row(1)).as_bytes());
+                }
+                fs.put(files.current(), format!("{HEADER}{}", row(2)).as_bytes());
+                let meddler = Meddler {
+                    fs,
+                    files: files.clone(),
+                    gaps,
+                    opens: AtomicUsize::new(0),
+                    done: Mutex::new(0),
+                    with_previous,
+                };
+                let set = files.read_with::<Lease4>(&meddler).unwrap();
+                let found: Vec<u8> = set.leases.keys().map(|a| a.octets()[3]).collect();
+                let wanted: &[u8] = if with_previous { &[1, 2] } else { &[2] };
+                if found != wanted {
+                    bad.push(format!(
+                        "previous {with_previous}, gaps {gaps:?}: found {found:?} in {:?}",
+                        set.files.len()
+                    ));
+                }
+                // The next sequence that does not decrease.
+                let Some(at) = (0..6).rev().find(|&at| gaps[at] < 9) else { break };
+                let next = gaps[at] + 1;
+                gaps[at..].fill(next);
+            }
+        }
+        assert!(bad.is_empty(), "{} of {count}: {}", bad.len(), bad.join("\n"));
     }
 }

@@ -37,6 +37,7 @@ pub struct Reader<L, R> {
     input: BufReader<R>,
     path: PathBuf,
     header: Header,
+    has_whole_header: bool,
     line: Vec<u8>,
     lines: u64,
     stats: ReadStats,
@@ -112,6 +113,7 @@ impl<L: FileLease, R: Read> Reader<L, R> {
             input: BufReader::with_capacity(64 * 1024, input),
             path: path.to_owned(),
             header: L::SCHEMA.current(),
+            has_whole_header: false,
             line: Vec::new(),
             lines: 0,
             stats: ReadStats::default(),
@@ -125,11 +127,15 @@ impl<L: FileLease, R: Read> Reader<L, R> {
                 // Nothing but newlines is no lease file, nothing at all is an empty one.
                 Line::None if !any => return Ok(reader),
                 Line::Whole if reader.line.is_empty() => any = true,
+                Line::Whole => {
+                    reader.has_whole_header = true;
+                    break;
+                }
                 _ => break,
             }
         }
         match L::SCHEMA.parse_header(&reader.line) {
-            Ok(header) => Ok(Self { header, torn: false, ..reader }),
+            Ok(header) => Ok(Self { header, ..reader }),
             Err(problem) => Err(LeaseFileError::Header {
                 path: reader.path,
                 line: reader.lines,
@@ -143,6 +149,11 @@ impl<L: FileLease, R: Read> Reader<L, R> {
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// Whether the header is there with its newline: one cut short may look like that of an older file.
+    pub(super) fn has_whole_header(&self) -> bool {
+        self.has_whole_header
     }
 
     /// How many rows were read so far.

@@ -235,14 +235,19 @@ impl<'a> Cleanup<'a> {
         Ok(outcome)
     }
 
-    /// Whether an earlier cleanup has left its complete result. A finish file without the header of a lease
+    /// Whether an earlier cleanup has left its complete result. A finish file without the whole header of a lease
     /// file is not complete, whatever its name says: it is set aside.
     fn is_finished<L: FileLease>(&self) -> Result<bool, LfcError> {
         let finish = &self.files.finish;
         let problem = match Source::open::<L>(self.fs, finish) {
             Ok(None) => return Ok(false),
-            Ok(Some(source)) if source.first > 0 => return Ok(true),
-            Ok(Some(_)) => "it is empty".to_owned(),
+            Ok(Some(source)) if source.has_whole_header => {
+                drop(source);
+                // Kea's program does not sync what it writes.
+                self.fs.sync_file(finish).map_err(LfcError::io("sync", finish))?;
+                return Ok(true);
+            }
+            Ok(Some(_)) => "it has no whole header".to_owned(),
             Err(LfcError::File(error @ LeaseFileError::Header { .. })) => error.to_string(),
             Err(error) => return Err(error),
         };
@@ -282,7 +287,6 @@ impl<'a> Cleanup<'a> {
             let _ = self.fs.remove(output);
             LfcError::io("rename to its finish name", output)(error)
         })?;
-        self.fs.sync_folder(folder_of(finish)).map_err(LfcError::io("sync the folder of", finish))?;
         Ok(outcome)
     }
 
@@ -350,6 +354,8 @@ impl<'a> Cleanup<'a> {
     /// Puts the complete result in place of previous and input.
     fn rotate(&self) -> Result<(), LfcError> {
         let LfcFiles { previous, input, finish, .. } = &self.files;
+        // Also where an earlier cleanup gave the name: it may have been interrupted before it came to this.
+        self.fs.sync_folder(folder_of(finish)).map_err(LfcError::io("sync the folder of", finish))?;
         for old in [previous, input] {
             match self.fs.remove(old) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

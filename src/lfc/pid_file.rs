@@ -52,8 +52,8 @@ impl<'a> PidFile<'a> {
 
     /// Removes the file.
     pub(super) fn remove(mut self) -> Result<(), LfcError> {
-        self.removed = true;
         let _lock = self.fs.lock(&lock_path(self.path)).map_err(LfcError::io("lock", self.path))?;
+        self.removed = true;
         remove(self.fs, self.path).map_err(LfcError::io("remove", self.path))
     }
 }

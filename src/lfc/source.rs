@@ -20,6 +20,8 @@ pub(super) struct Source {
     pub(super) len: u64,
     /// How many lines there are before the first row.
     pub(super) header_lines: u64,
+    /// Whether the header is there with its newline: a header cut short may look like that of an older file.
+    pub(super) has_whole_header: bool,
 }
 
 impl Source {
@@ -33,8 +35,16 @@ impl Source {
         };
         let len = file.len().map_err(error("read"))?;
         let header = read_header::<L>(file.as_ref(), path, len)?;
-        let (header, first, header_lines) = header.unwrap_or((L::SCHEMA.current(), 0, 0));
-        Ok(Some(Self { path: path.to_owned(), file, header, first, len, header_lines }))
+        let path = path.to_owned();
+        Ok(Some(match header {
+            Some(ReadHeader { header, first, lines, whole }) => {
+                Self { path, file, header, first, len, header_lines: lines, has_whole_header: whole }
+            }
+            None => {
+                let header = L::SCHEMA.current();
+                Self { path, file, header, first: 0, len, header_lines: 0, has_whole_header: false }
+            }
+        }))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -56,13 +66,23 @@ impl Source {
     }
 }
 
-/// What the header says, where the first row starts, and how many lines there are before it; `None` for an
-/// empty file.
+/// A header, and where it stands.
+struct ReadHeader {
+    header: Header,
+    /// Where the first row starts.
+    first: u64,
+    /// How many lines there are before it.
+    lines: u64,
+    /// Whether the header ends with a newline.
+    whole: bool,
+}
+
+/// Reads the header; `None` for an empty file.
 fn read_header<L: FileLease>(
     file: &dyn ReadFile,
     path: &Path,
     len: u64,
-) -> Result<Option<(Header, u64, u64)>, LfcError> {
+) -> Result<Option<ReadHeader>, LfcError> {
     /// More than a header, with whatever columns the future may bring.
     const MAX_HEADER: usize = 16 * 1024;
     if len == 0 {
@@ -71,7 +91,7 @@ fn read_header<L: FileLease>(
     let mut buffer = vec![0; MAX_HEADER];
     let mut at = 0;
     let mut lines = 0;
-    loop {
+    let text = loop {
         let count = read_full(file, &mut buffer, at).map_err(|source| LeaseFileError::Io {
             path: path.to_owned(),
             action: "read",
@@ -79,30 +99,12 @@ fn read_header<L: FileLease>(
         })?;
         // Empty lines may stand before the header.
         let empty = buffer[..count].iter().take_while(|&&byte| byte == b'\n').count();
+        at += empty as u64;
         lines += empty as u64;
-        if empty == count && count > 0 {
-            at += count as u64;
-            continue;
+        if empty == 0 || count == 0 {
+            break &buffer[..count];
         }
-        if empty > 0 {
-            at += empty as u64;
-            let rest = read_full(file, &mut buffer, at).map_err(|source| LeaseFileError::Io {
-                path: path.to_owned(),
-                action: "read",
-                source,
-            })?;
-            return parse::<L>(&buffer[..rest], path, at, lines).map(Some);
-        }
-        return parse::<L>(&buffer[..count], path, at, lines).map(Some);
-    }
-}
-
-fn parse<L: FileLease>(
-    text: &[u8],
-    path: &Path,
-    at: u64,
-    lines: u64,
-) -> Result<(Header, u64, u64), LfcError> {
+    };
     let end = memchr::memchr(b'\n', text);
     let line = &text[..end.unwrap_or(text.len())];
     let header = L::SCHEMA.parse_header(line).map_err(|problem| LeaseFileError::Header {
@@ -111,6 +113,7 @@ fn parse<L: FileLease>(
         family: <L as Lease>::FAMILY,
         problem,
     })?;
-    let newline = u64::from(end.is_some());
-    Ok((header, at + line.len() as u64 + newline, lines + 1))
+    let whole = end.is_some();
+    let first = at + line.len() as u64 + u64::from(whole);
+    Ok(Some(ReadHeader { header, first, lines: lines + 1, whole }))
 }

@@ -1,93 +1,12 @@
 //! The cleanup against the plainest thing that does the same: a map.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::fs::{ReadFile, WriteFile};
+use crate::fs::memory::Memory;
 use crate::lease_file::row::private::RowFormat;
-
-/// Files in memory.
-#[derive(Debug, Default)]
-struct Memory(Mutex<HashMap<PathBuf, Content>>);
-
-#[derive(Clone, Debug, Default)]
-struct Content(Arc<Mutex<Vec<u8>>>);
-
-impl Memory {
-    fn put(&self, path: &Path, text: &[u8]) {
-        self.0.lock().unwrap().insert(path.to_owned(), Content(Arc::new(Mutex::new(text.to_vec()))));
-    }
-
-    fn get(&self, path: &Path) -> Option<Vec<u8>> {
-        self.0.lock().unwrap().get(path).map(|content| content.0.lock().unwrap().clone())
-    }
-}
-
-impl FileSystem for Memory {
-    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
-        let content = self.0.lock().unwrap().get(path).cloned();
-        content.map(|content| Box::new(content) as _).ok_or(io::ErrorKind::NotFound.into())
-    }
-
-    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        assert_eq!(self.get(path), None, "{} must not exist", path.display());
-        self.put(path, b"");
-        Ok(Box::new(self.0.lock().unwrap()[path].clone()))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut files = self.0.lock().unwrap();
-        let content = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        files.insert(to.to_owned(), content);
-        Ok(())
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.0.lock().unwrap().remove(path).map(drop).ok_or(io::ErrorKind::NotFound.into())
-    }
-
-    fn sync_folder(&self, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn lock(&self, _: &Path) -> io::Result<Box<dyn Send>> {
-        Ok(Box::new(()))
-    }
-}
-
-impl ReadFile for Content {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().unwrap().len() as u64)
-    }
-
-    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        let content = self.0.lock().unwrap();
-        let rest = &content[usize::try_from(at).unwrap().min(content.len())..];
-        let count = rest.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&rest[..count]);
-        Ok(count)
-    }
-
-    fn identity(&self) -> io::Result<(u64, u64)> {
-        Ok((0, Arc::as_ptr(&self.0).addr() as u64))
-    }
-}
-
-impl WriteFile for Content {
-    fn append(&self, bytes: &[u8]) -> io::Result<()> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// What the cleanup should make of two files, and the good and the bad rows in them.
 fn model<L: FileLease>(texts: [Option<&[u8]>; 2]) -> (Vec<u8>, Figures) {
@@ -188,7 +107,7 @@ fn check<L: FileLease>(previous: Option<&[u8]>, input: Option<&[u8]>, threads: u
     assert_eq!(read, figures);
     let rows = expected.iter().filter(|&&b| b == b'\n').count() as u64 - 1;
     assert_eq!(written, Figures { leases: rows, attempts: rows, errors: 0 });
-    assert_eq!(fs.0.lock().unwrap().len(), 1, "nothing but the previous file is left");
+    assert_eq!(fs.count(), 1, "nothing but the previous file is left");
 }
 
 /// How the previous file is.
@@ -272,7 +191,7 @@ fn a_bad_row_too_many_is_named_with_its_line_and_changes_nothing() {
                     assert_eq!(message, expected);
                     assert_eq!(fs.get(&files.previous).unwrap(), text(bad_previous).as_bytes());
                     assert_eq!(fs.get(&files.input).unwrap(), text(bad_input).as_bytes());
-                    assert_eq!(fs.0.lock().unwrap().len(), 2);
+                    assert_eq!(fs.count(), 2);
                 }
             }
         }
@@ -290,7 +209,7 @@ fn a_cancelled_cleanup_changes_nothing() {
     let result = Cleanup::new(Family::V4, files.clone()).file_system(&fs).monitor(&monitor).run();
     assert!(matches!(result, Err(LfcError::Cancelled)));
     assert_eq!(fs.get(&files.input), Some(text));
-    assert_eq!(fs.0.lock().unwrap().len(), 1);
+    assert_eq!(fs.count(), 1);
 }
 
 #[test]

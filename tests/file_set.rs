@@ -1,0 +1,439 @@
+//! Reading all lease files of a server at once.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper of a test fails the test, as the test itself does"
+)]
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use leasemgr::lease::{ClientId, Family, HwAddr, Lease, Lease4, Lease6, LeaseState, Lifetime, SubnetId};
+use leasemgr::lease_file::{FileLease, LeaseFileError, LeaseFileSet, LeaseSet, Writer};
+use leasemgr::lfc::{Cleanup, Outcome};
+use rstest::rstest;
+use tempfile::TempDir;
+
+/// A folder with a server's lease files in it.
+struct Server {
+    folder: TempDir,
+    files: LeaseFileSet,
+}
+
+impl Server {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let files = LeaseFileSet::new(folder.path().join("leases.csv"));
+        Self { folder, files }
+    }
+
+    /// The file of a role: the name of the lease file with this suffix.
+    fn path(&self, suffix: &str) -> PathBuf {
+        self.folder.path().join(format!("leases.csv{suffix}"))
+    }
+
+    fn write(&self, suffix: &str, content: impl AsRef<[u8]>) {
+        std::fs::write(self.path(suffix), content).unwrap();
+    }
+
+    fn read(&self) -> LeaseSet<Lease4> {
+        self.files.read().unwrap()
+    }
+
+    /// The leases as last byte of the address and subnet.
+    fn subnets(&self) -> Vec<(u8, u32)> {
+        let set = self.read();
+        set.leases.iter().map(|(address, lease)| (address.octets()[3], lease.data().subnet_id.0)).collect()
+    }
+
+    /// The suffixes of the files that are read, in their order.
+    fn files_read(&self) -> Vec<String> {
+        let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+        self.read().files.iter().map(|path| name(path).replace("leases.csv", "")).collect()
+    }
+}
+
+/// A lease of 192.0.2.`last`; with a lifetime of 0 its row deletes it.
+fn lease(last: u8, subnet: u32, lifetime: u32) -> Lease4 {
+    let hwaddr = HwAddr::new(&[2, 0, 0, 0, 0, last]).unwrap();
+    let client_id = ClientId::new(&[1, last]).unwrap();
+    let address = Ipv4Addr::new(192, 0, 2, last);
+    let mut lease = Lease4::new(address, Some(hwaddr), Some(client_id), LeaseState::DEFAULT).unwrap();
+    lease.data_mut().subnet_id = SubnetId(subnet);
+    lease.data_mut().valid_lifetime = Lifetime(lifetime);
+    lease.data_mut().cltt = 1_790_000_000;
+    lease
+}
+
+fn file(leases: &[Lease4]) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new()).unwrap();
+    leases.iter().for_each(|lease| writer.append(lease).unwrap());
+    writer.into_inner()
+}
+
+/// The lease of an address in a subnet, as a file of its own.
+fn one(last: u8, subnet: u32) -> Vec<u8> {
+    file(&[lease(last, subnet, 3600)])
+}
+
+#[test]
+fn the_files_have_the_names_that_kea_gives_them() {
+    let files = LeaseFileSet::new("/srv/leases.csv");
+    assert_eq!(files.current(), Path::new("/srv/leases.csv"));
+    assert_eq!(files.input(), Path::new("/srv/leases.csv.1"));
+    assert_eq!(files.previous(), Path::new("/srv/leases.csv.2"));
+    assert_eq!(files.output(), Path::new("/srv/leases.csv.output"));
+    assert_eq!(files.finish(), Path::new("/srv/leases.csv.completed"));
+    assert_eq!(files.pid(), Path::new("/srv/leases.csv.pid"));
+    let of_cleanup = files.lfc_files();
+    assert_eq!(of_cleanup.previous, files.previous());
+    assert_eq!(of_cleanup.input, files.input());
+    assert_eq!(of_cleanup.output, files.output());
+    assert_eq!(of_cleanup.finish, files.finish());
+    assert_eq!(of_cleanup.pid, files.pid());
+}
+
+#[rstest]
+#[case::none(&[], &[])]
+#[case::current(&[""], &[""])]
+#[case::previous(&[".2"], &[".2"])]
+#[case::input_alone(&[".1"], &[".1"])]
+#[case::between_cleanups(&["", ".2"], &[".2", ""])]
+#[case::during_a_cleanup(&["", ".1", ".2", ".output", ".pid"], &[".2", ".1", ""])]
+#[case::before_current_is_made_again(&[".1", ".2"], &[".2", ".1"])]
+#[case::finished(&["", ".1", ".2", ".completed"], &[".completed", ""])]
+#[case::finished_and_previous_removed(&["", ".1", ".completed"], &[".completed", ""])]
+#[case::finished_and_input_removed(&["", ".completed"], &[".completed", ""])]
+fn the_files_are_read_from_the_oldest_to_the_newest(#[case] there: &[&str], #[case] read: &[&str]) {
+    let server = Server::new();
+    for suffix in there {
+        server.write(suffix, one(1, 1));
+    }
+    assert_eq!(server.files_read(), read);
+}
+
+#[test]
+fn the_newest_row_of_an_address_counts() {
+    let server = Server::new();
+    server.write(".2", [one(1, 21), one(2, 22)[HEADER..].to_vec(), one(3, 23)[HEADER..].to_vec()].concat());
+    server.write(".1", [one(2, 12), one(3, 13)[HEADER..].to_vec(), one(4, 14)[HEADER..].to_vec()].concat());
+    server.write("", [one(3, 3), one(5, 5)[HEADER..].to_vec(), one(5, 6)[HEADER..].to_vec()].concat());
+    assert_eq!(server.subnets(), [(1, 21), (2, 12), (3, 3), (4, 14), (5, 6)]);
+    assert_eq!(server.read().stats.leases, 9);
+}
+
+/// How long the header of a DHCPv4 lease file is, with its newline.
+const HEADER: usize =
+    "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state,user_context,pool_id\n"
+        .len();
+
+#[test]
+fn a_finish_file_stands_for_previous_and_input() {
+    let server = Server::new();
+    server.write(".2", one(1, 2));
+    server.write(".1", one(2, 1));
+    server.write(".completed", one(3, 4));
+    server.write("", one(4, 0));
+    assert_eq!(server.subnets(), [(3, 4), (4, 0)]);
+}
+
+#[rstest]
+#[case::empty("")]
+#[case::rubbish("rubbish\n")]
+#[case::half_a_header("address,hwaddr,cli")]
+#[case::newlines("\n\n")]
+fn a_finish_file_without_a_header_is_no_result_of_a_cleanup(#[case] finish: &str) {
+    let server = Server::new();
+    server.write(".2", one(1, 2));
+    server.write(".1", one(2, 1));
+    server.write(".completed", finish);
+    server.write("", one(3, 0));
+    assert_eq!(server.subnets(), [(1, 2), (2, 1), (3, 0)]);
+    assert_eq!(server.files_read(), [".2", ".1", ""]);
+}
+
+#[test]
+fn what_a_cleanup_is_writing_is_not_read() {
+    let server = Server::new();
+    server.write(".output", one(1, 1));
+    server.write(".2", one(2, 2));
+    assert_eq!(server.subnets(), [(2, 2)]);
+}
+
+#[test]
+fn a_row_with_a_lifetime_of_zero_deletes_the_lease_of_an_older_file() {
+    let server = Server::new();
+    server.write(".2", file(&[lease(1, 1, 3600), lease(2, 1, 3600), lease(3, 1, 3600)]));
+    server.write(".1", file(&[lease(1, 1, 0), lease(2, 1, 0)]));
+    server.write("", file(&[lease(2, 7, 3600), lease(3, 1, 0), lease(9, 1, 0)]));
+    assert_eq!(server.subnets(), [(2, 7)]);
+}
+
+#[test]
+fn a_last_row_of_the_current_file_without_its_newline_is_not_there_yet() {
+    let server = Server::new();
+    let content = file(&[lease(1, 1, 3600), lease(2, 2, 3600)]);
+    let whole = HEADER + (content.len() - HEADER) / 2;
+    for end in whole..content.len() {
+        server.write("", &content[..end]);
+        let set = server.read();
+        assert_eq!(server.subnets(), [(1, 1)], "{} bytes", end - whole);
+        assert_eq!(
+            (set.stats.leases, set.stats.bad_rows, set.bad_rows.len()),
+            (1, 0, 0),
+            "{} bytes",
+            end - whole
+        );
+    }
+    server.write("", &content);
+    assert_eq!(server.subnets(), [(1, 1), (2, 2)]);
+}
+
+#[rstest]
+#[case::previous(".2")]
+#[case::input(".1")]
+#[case::finish(".completed")]
+fn a_whole_last_row_without_its_newline_counts_where_nobody_writes_any_more(#[case] suffix: &str) {
+    let server = Server::new();
+    let content = file(&[lease(1, 1, 3600), lease(2, 2, 3600)]);
+    server.write(suffix, &content[..content.len() - 1]);
+    assert_eq!(server.subnets(), [(1, 1), (2, 2)]);
+}
+
+#[test]
+fn an_empty_current_file_is_one_that_was_just_made() {
+    let server = Server::new();
+    server.write(".2", one(1, 1));
+    server.write("", "");
+    assert_eq!(server.subnets(), [(1, 1)]);
+    assert!(!server.read().needs_conversion);
+}
+
+#[test]
+fn rows_that_are_no_lease_are_told_with_their_file_and_line() {
+    let server = Server::new();
+    let with_bad_rows =
+        |content: Vec<u8>| [&content[..HEADER], b"192.0.2.300,\n", &content[HEADER..], b"x\n"].concat();
+    server.write(".2", with_bad_rows(one(1, 1)));
+    server.write("", with_bad_rows(one(2, 2)));
+    let set = server.read();
+    let rows: Vec<_> = set.bad_rows.iter().map(|row| (row.path.clone(), row.error.line)).collect();
+    let (previous, current) = (server.path(".2"), server.path(""));
+    assert_eq!(rows, [(previous.clone(), 2), (previous, 4), (current.clone(), 2), (current, 4)]);
+    assert_eq!((set.stats.leases, set.stats.bad_rows), (2, 4));
+    assert_eq!(server.subnets(), [(1, 1), (2, 2)]);
+}
+
+#[rstest]
+#[case::current_schema(
+    "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state,user_context,pool_id",
+    false
+)]
+#[case::older_schema(
+    "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state",
+    true
+)]
+#[case::newer_schema(
+    "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state,user_context,pool_id,x",
+    true
+)]
+fn one_file_of_another_schema_is_enough_for_a_conversion(#[case] header: &str, #[case] converted: bool) {
+    let server = Server::new();
+    server.write(".2", one(1, 1));
+    server.write(".1", format!("{header}\n"));
+    server.write("", one(2, 2));
+    assert_eq!(server.read().needs_conversion, converted);
+}
+
+#[test]
+fn the_files_of_the_other_family_are_refused() {
+    let server = Server::new();
+    server.write(".2", one(1, 1));
+    let error = server.files.read::<Lease6>().unwrap_err();
+    let LeaseFileError::Header { path, line, family, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!((path, line, family), (server.path(".2"), 1, Family::V6));
+}
+
+#[test]
+fn a_folder_in_place_of_a_file_is_an_error() {
+    let server = Server::new();
+    std::fs::create_dir(server.path(".1")).unwrap();
+    assert!(
+        matches!(server.files.read::<Lease4>(), Err(LeaseFileError::Io { path, .. }) if path == server.path(".1"))
+    );
+}
+
+// While a server runs.
+
+/// What the server in [`a_snapshot_has_every_lease_of_its_moment`] has begun and what it has done.
+///
+/// Lease `n` is of address `n`: added as the `n`th, renewed `AGE / 2` leases later, and deleted after `AGE` more leases.
+/// So one number tells of all leases, whether they must be, may be or must not be in a snapshot.
+#[derive(Default)]
+struct Journal {
+    /// The last lease whose row is being written, or is written.
+    begun: AtomicU32,
+    /// The last lease whose row is written.
+    done: AtomicU32,
+    cleanups: AtomicU32,
+    stop: AtomicBool,
+}
+
+/// How many leases there are at a time, more or less.
+const AGE: u32 = 40;
+/// Subnet of a lease that was added, and of one that was renewed.
+const ADDED: SubnetId = SubnetId(1);
+const RENEWED: SubnetId = SubnetId(2);
+
+fn numbered(n: u32, subnet: SubnetId, lifetime: u32) -> Lease4 {
+    let mut lease = lease(1, subnet.0, lifetime);
+    let hwaddr = lease.hwaddr().cloned();
+    let client_id = lease.client_id().cloned();
+    let data = lease.data().clone();
+    lease = Lease4::new(Ipv4Addr::from(n), hwaddr, client_id, LeaseState::DEFAULT).unwrap();
+    *lease.data_mut() = data;
+    lease
+}
+
+/// Appends to the current file and, as lease managers do it, starts a cleanup now and then where none is at work.
+fn serve(files: &LeaseFileSet, journal: &Journal) {
+    let create = || {
+        let file = OpenOptions::new().append(true).create_new(true).open(files.current()).unwrap();
+        Writer::<Lease4, File>::new(file).unwrap()
+    };
+    let mut writer = create();
+    let mut n = 0;
+    while !journal.stop.load(Ordering::SeqCst) {
+        n += 1;
+        journal.begun.store(n, Ordering::SeqCst);
+        writer.append(&numbered(n, ADDED, 3600)).unwrap();
+        if n > AGE / 2 {
+            writer.append(&numbered(n - AGE / 2, RENEWED, 3600)).unwrap();
+        }
+        if n > AGE {
+            writer.append(&numbered(n - AGE, RENEWED, 0)).unwrap();
+        }
+        journal.done.store(n, Ordering::SeqCst);
+        if n % 5 == 0 && !files.finish().exists() && !files.input().exists() {
+            std::fs::rename(files.current(), files.input()).unwrap();
+            writer = create();
+        }
+        // Some thousand rows a second are a busy server. More would be read for longer than they last.
+        std::thread::sleep(Duration::from_micros(20));
+    }
+}
+
+fn clean(files: &LeaseFileSet, journal: &Journal) {
+    while !journal.stop.load(Ordering::SeqCst) {
+        if files.input().exists() {
+            let outcome = Cleanup::new(Family::V4, files.lfc_files()).run().unwrap();
+            assert!(matches!(outcome, Outcome::Cleaned { read, .. } if read.errors == 0), "{outcome:?}");
+            journal.cleanups.fetch_add(1, Ordering::SeqCst);
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Says what is wrong with a snapshot that was begun behind `done` and ended before `begun`.
+fn check(set: &LeaseSet<Lease4>, done: u32, begun: u32) {
+    let files: Vec<_> = set.files.iter().map(|path| path.extension().unwrap_or_default()).collect();
+    assert!(set.bad_rows.is_empty(), "{:?}", set.bad_rows);
+    let leases: BTreeMap<u32, SubnetId> =
+        set.leases.iter().map(|(address, lease)| (address.to_bits(), lease.data().subnet_id)).collect();
+    let moment = format!("in a snapshot of {files:?} between {done} and {begun}");
+    // Written before the snapshot began, and not deleted before it ended.
+    for n in begun.saturating_sub(AGE) + 1..=done {
+        let subnet = leases.get(&n);
+        assert!(subnet.is_some(), "lease {n} is missing {moment}");
+        if n + AGE / 2 <= done {
+            assert_eq!(subnet, Some(&RENEWED), "lease {n} is an old one {moment}");
+        }
+        if n + AGE / 2 > begun {
+            assert_eq!(subnet, Some(&ADDED), "lease {n} is renewed too early {moment}");
+        }
+    }
+    // Nothing that was deleted before it began, and nothing from after its end.
+    for n in leases.keys() {
+        assert!(n + AGE > done, "lease {n} was deleted {moment}");
+        assert!(*n <= begun, "lease {n} is not there yet {moment}");
+    }
+}
+
+#[test]
+fn a_snapshot_has_every_lease_of_its_moment() {
+    let server = Server::new();
+    let (files, journal) = (&server.files, Journal::default());
+    /// Stops the other threads when one of them fails.
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    let begin = Instant::now();
+    let snapshots = AtomicU32::new(0);
+    // For two seconds, or for as long as a slow machine takes to show something.
+    let enough = || {
+        let counts = (snapshots.load(Ordering::SeqCst), journal.cleanups.load(Ordering::SeqCst));
+        begin.elapsed() > Duration::from_secs(if counts.0 >= 50 && counts.1 >= 10 { 2 } else { 60 })
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let _stop = Stop(&journal.stop);
+            serve(files, &journal);
+        });
+        scope.spawn(|| {
+            let _stop = Stop(&journal.stop);
+            clean(files, &journal);
+        });
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let _stop = Stop(&journal.stop);
+                while !enough() && !journal.stop.load(Ordering::SeqCst) {
+                    let done = journal.done.load(Ordering::SeqCst);
+                    let set = files.read::<Lease4>().unwrap();
+                    let begun = journal.begun.load(Ordering::SeqCst);
+                    check(&set, done, begun);
+                    snapshots.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    let (snapshots, cleanups) = (snapshots.load(Ordering::SeqCst), journal.cleanups.load(Ordering::SeqCst));
+    assert!(snapshots >= 50 && cleanups >= 10, "{snapshots} snapshots and {cleanups} cleanups in a minute");
+}
+
+#[test]
+fn a_cleanup_does_not_change_what_is_read() {
+    fn leases<L: FileLease>(files: &LeaseFileSet) -> BTreeMap<L::Address, L> {
+        files.read::<L>().unwrap().leases
+    }
+    let server = Server::new();
+    server.write(".2", file(&[lease(1, 1, 3600), lease(2, 2, 3600), lease(3, 3, 3600)]));
+    server.write(".1", file(&[lease(4, 4, 3600), lease(2, 7, 3600), lease(3, 3, 0)]));
+    server.write("", file(&[lease(5, 5, 3600), lease(1, 1, 0)]));
+    let before = leases::<Lease4>(&server.files);
+    Cleanup::new(Family::V4, server.files.lfc_files()).run().unwrap();
+    assert_eq!(server.files_read(), [".2", ""]);
+    assert_eq!(leases::<Lease4>(&server.files), before);
+}
+
+#[test]
+fn a_torn_row_does_not_hide_those_that_are_whole() {
+    let server = Server::new();
+    server.write("", one(1, 1));
+    let mut current = OpenOptions::new().append(true).open(server.path("")).unwrap();
+    current.write_all(b"192.0.2.2,02:00").unwrap();
+    assert_eq!(server.subnets(), [(1, 1)]);
+    current.write_all(b":00:00:00:02,,3600,1790003600,2,0,0,,0,,0\n").unwrap();
+    assert_eq!(server.subnets(), [(1, 1), (2, 2)]);
+}
