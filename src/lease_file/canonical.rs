@@ -27,8 +27,8 @@ impl<'a, const COLUMNS: usize> RowText<'a, COLUMNS> {
     fn new(text: &'a [u8], start: usize, ends: &'a [u32]) -> Option<Self> {
         let ends: &[u32; COLUMNS] = ends.first_chunk()?;
         let (&last, others) = ends.split_last()?;
-        let commas = others.iter().all(|&end| text[end as usize] == b',');
-        (commas && text[last as usize] == b'\n').then_some(Self { text, start, ends })
+        let commas = others.iter().fold(true, |all, &end| all & (text[end as usize] == b','));
+        (commas & (text[last as usize] == b'\n')).then_some(Self { text, start, ends })
     }
 
     /// Value `N`.
@@ -79,16 +79,14 @@ impl<'a> Value<'a> {
     #[inline(always)]
     fn is_number<const MAX: usize>(self, max: &[u8; MAX]) -> bool {
         let len = self.len();
-        if len == 1 {
-            return self.text[self.start].is_ascii_digit();
-        }
         let Some(block) = self.block(0) else {
             return false;
         };
-        (2..=MAX).contains(&len)
-            && block.is_digit() & first(len) == first(len)
-            && self.text[self.start] != b'0'
-            && (len < MAX || self.bytes() <= &max[..])
+        let wanted = first(len);
+        (block.is_digit() & wanted == wanted)
+            & (1..=MAX).contains(&len)
+            & ((len == 1) | (self.text[self.start] != b'0'))
+            & (len != MAX || self.bytes() <= &max[..])
     }
 
     #[inline(always)]
@@ -96,55 +94,64 @@ impl<'a> Value<'a> {
         self.is_number(b"4294967295")
     }
 
-    /// A number that [`Value::is_number`] has found good.
+    /// The number that [`Value::is_number`] finds good; anything if it does not.
     fn number(self) -> u64 {
-        self.bytes().iter().fold(0, |value, &byte| value * 10 + u64::from(byte & 15))
+        let digit = |value: u64, &byte| value.wrapping_mul(10).wrapping_add(u64::from(byte & 15_u8));
+        self.bytes().iter().fold(0, digit)
     }
 
     /// Two lower-case hex digits for each of `min` to `max` octets, with colons between them.
     #[inline(always)]
     fn is_octets(self, min: usize, max: usize) -> bool {
-        /// Where the colons are in a block that starts with an octet.
-        const COLONS: Mask = 0b0100_1001_0010_0100;
         let len = self.len();
-        if len % 3 != 2 || len < min * 3 - 1 || len > max * 3 - 1 {
-            return false;
-        }
-        let mut at = 0;
-        // Fifteen bytes, five octets with their colons, at a time.
+        // Most have ten octets at most: these are looked at without asking whether there are so many.
+        let mut good = self.are_octets(0) & self.are_octets(15);
+        let mut at = 30;
         while at < len {
-            let Some(block) = self.block(at) else {
-                return false;
-            };
-            let good = (block.is_hex() & !COLONS) | (block.is(b':') & COLONS);
-            let wanted = first((len - at).min(15));
-            if good & wanted != wanted {
-                return false;
-            }
+            good &= self.are_octets(at);
             at += 15;
         }
-        true
+        good & (len % 3 == 2) & (len >= min * 3 - 1) & (len < max * 3)
+    }
+
+    /// Whether the five octets from byte `at` on, or what the value has of them, are octets with colons.
+    #[inline(always)]
+    fn are_octets(self, at: usize) -> bool {
+        /// Where the colons are in a block that starts with an octet.
+        const COLONS: Mask = 0b0100_1001_0010_0100;
+        let Some(block) = self.block(at.min(self.len())) else {
+            return false;
+        };
+        let good = (block.is_hex() & !COLONS) | (block.is(b':') & COLONS);
+        let wanted = first(self.len().saturating_sub(at).min(15));
+        good & wanted == wanted
     }
 
     /// A name as the writer escapes it; `LOWER` without upper-case letters.
     #[inline(always)]
     fn is_name<const LOWER: bool>(self) -> bool {
         let len = self.len();
-        let mut at = 0;
+        // Most have 32 bytes at most: these are looked at without asking whether there are so many.
+        let mut good = self.is_plain::<LOWER>(0) & self.is_plain::<LOWER>(16);
+        let mut at = 32;
         while at < len {
-            let Some(block) = self.block(at) else {
-                return false;
-            };
-            let mut bad = !block.is_printable() | block.is(b'&');
-            if LOWER {
-                bad |= block.is_upper();
-            }
-            if bad & first(len - at) != 0 {
-                return is_escaped_name(&self.bytes()[at..], LOWER);
-            }
+            good &= self.is_plain::<LOWER>(at);
             at += 16;
         }
-        true
+        good || is_escaped_name(self.bytes(), LOWER)
+    }
+
+    /// Whether the 16 bytes from byte `at` on, or what the value has of them, stand for themselves in a name.
+    #[inline(always)]
+    fn is_plain<const LOWER: bool>(self, at: usize) -> bool {
+        let Some(block) = self.block(at.min(self.len())) else {
+            return false;
+        };
+        let mut bad = !block.is_printable() | block.is(b'&');
+        if LOWER {
+            bad |= block.is_upper();
+        }
+        bad & first(self.len().saturating_sub(at)) == 0
     }
 
     #[inline(always)]
@@ -195,18 +202,18 @@ pub(super) fn row4(text: &[u8], start: usize, ends: &[u32]) -> Option<(u32, bool
     let row = RowText::<12>::new(text, start, ends)?;
     let (hwaddr, client_id) = (row.value::<1>(), row.value::<2>());
     let (valid_lifetime, expire) = (row.value::<3>(), row.value::<4>());
-    let good = (hwaddr.len() == 0 || hwaddr.is_octets(1, 20))
-        && (client_id.len() == 0 || client_id.is_octets(2, 255))
-        && valid_lifetime.is_u32()
-        && expire.is_number(b"9999999999999999")
-        && row.value::<5>().is_u32()
-        && row.value::<6>().is_flag()
-        && row.value::<7>().is_flag()
-        && row.value::<8>().is_name::<true>()
-        && row.value::<9>().is_u32()
-        && row.value::<10>().is_user_context()
-        && row.value::<11>().is_u32()
-        && (hwaddr.len() + client_id.len() > 0 || row.value::<9>().is(b'1'));
+    let good = ((hwaddr.len() == 0) | hwaddr.is_octets(1, 20))
+        & ((client_id.len() == 0) | client_id.is_octets(2, 255))
+        & valid_lifetime.is_u32()
+        & expire.is_number(b"9999999999999999")
+        & row.value::<5>().is_u32()
+        & row.value::<6>().is_flag()
+        & row.value::<7>().is_flag()
+        & row.value::<8>().is_name::<true>()
+        & row.value::<9>().is_u32()
+        & row.value::<10>().is_user_context()
+        & row.value::<11>().is_u32()
+        & ((hwaddr.len() + client_id.len() > 0) | row.value::<9>().is(b'1'));
     if !good {
         return None;
     }
@@ -262,23 +269,23 @@ pub(super) fn row6(text: &[u8], start: usize, ends: &[u32]) -> Option<((u64, u64
     let (valid_lifetime, expire) = (row.value::<2>(), row.value::<3>());
     let (htype, source) = (row.value::<15>(), row.value::<16>());
     let good = duid.is_octets(3, 130)
-        && valid_lifetime.is_u32()
-        && expire.is_number(b"9999999999999999")
-        && is_expire6(valid_lifetime, expire)
-        && row.value::<4>().is_u32()
-        && row.value::<5>().is_u32()
-        && row.value::<7>().is_u32()
-        && row.value::<9>().is_flag()
-        && row.value::<10>().is_flag()
-        && row.value::<11>().is_name::<false>()
-        && row.value::<13>().is_u32()
-        && row.value::<14>().is_user_context()
-        && row.value::<17>().is_u32()
-        && (duid.bytes() != b"00:00:00" || row.value::<13>().is(b'1'))
-        && if hwaddr.len() == 0 {
-            htype.is(b'0') && source.is(b'0')
+        & valid_lifetime.is_u32()
+        & expire.is_number(b"9999999999999999")
+        & is_expire6(valid_lifetime, expire)
+        & row.value::<4>().is_u32()
+        & row.value::<5>().is_u32()
+        & row.value::<7>().is_u32()
+        & row.value::<9>().is_flag()
+        & row.value::<10>().is_flag()
+        & row.value::<11>().is_name::<false>()
+        & row.value::<13>().is_u32()
+        & row.value::<14>().is_user_context()
+        & row.value::<17>().is_u32()
+        & (duid.bytes() != b"00:00:00" || row.value::<13>().is(b'1'))
+        & if hwaddr.len() == 0 {
+            htype.is(b'0') & source.is(b'0')
         } else {
-            hwaddr.is_octets(1, 20) && htype.is_number(b"65535") && source.is_u32()
+            hwaddr.is_octets(1, 20) & htype.is_number(b"65535") & source.is_u32()
         };
     if !good {
         return None;

@@ -38,6 +38,9 @@ pub enum LfcError {
     /// The merged rows were not in address order.
     #[error("the rows were not in address order after they were sorted")]
     Order,
+    /// The journal has more than 4 GiB of rows for a few addresses, which no rows that are read can have.
+    #[error("the journal has more than 4 GiB of rows between two addresses")]
+    TooLarge,
     /// A thread of the cleanup panicked.
     #[error("a thread of the cleanup panicked")]
     Panicked,

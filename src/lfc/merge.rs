@@ -238,8 +238,9 @@ fn rows_of<L: FileLease>(source: &Source, range: Range<u64>) -> Result<Vec<(L::K
 /// Pieces whose rows of the journal are fetched together: a fourth of the journal at most, or little.
 fn groups<K>(pieces: &[Piece<K>]) -> Vec<Range<usize>> {
     const LITTLE: usize = 64 * WINDOW;
+    const MUCH: usize = 64 * LITTLE;
     let bytes = |piece: &Piece<K>| piece.bytes.iter().sum::<usize>();
-    let limit = (pieces.iter().map(bytes).sum::<usize>() / 4).max(LITTLE);
+    let limit = (pieces.iter().map(bytes).sum::<usize>() / 4).clamp(LITTLE, MUCH);
     let mut groups = Vec::new();
     let mut start = 0;
     let mut sum = 0;
@@ -262,18 +263,17 @@ struct Fetcher {
     /// The rows, in address order.
     rows: Vec<u8>,
     wanted: Vec<Wanted>,
-    by_window: Vec<u32>,
     window: Vec<u8>,
     row: Vec<u8>,
 }
 
 /// A row to be fetched.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Wanted {
     place: Place,
     /// Where it belongs in [`Fetcher::rows`].
-    to: usize,
-    len: usize,
+    to: u32,
+    len: u32,
 }
 
 impl Fetcher {
@@ -285,34 +285,24 @@ impl Fetcher {
         control: &Control<'_>,
     ) -> Result<(), LfcError> {
         let source = part.source;
-        self.wanted.clear();
-        let mut bytes = 0;
-        for entry in &part.part.entries[range] {
-            let (place, len) = (entry.place(), part.part.written_len(entry.place()));
-            if len > 0 {
-                self.wanted.push(Wanted { place, to: bytes, len });
-                bytes += len;
-            }
-        }
+        let bytes = self.sort_by_window(&part.part, range).ok_or(LfcError::TooLarge)?;
         if self.rows.len() < bytes {
             self.rows.resize(bytes, 0);
         }
-        let first = self.sort_by_window();
         self.window.resize(WINDOW, 0);
-        let mut wanted = self.by_window.iter().map(|&n| self.wanted[n as usize]).peekable();
+        let mut wanted = self.wanted.iter().peekable();
         while let Some(next) = wanted.peek() {
             control.check()?;
-            let window = next.place.position() / WINDOW as u64;
-            debug_assert!(window >= first, "windows come in their order");
+            let window = window_of(next.place);
             let start = window * WINDOW as u64;
             let count = read_full(source.file.as_ref(), &mut self.window, start);
             let text = &self.window[..count.map_err(|error| source.unreadable(error))?];
-            while let Some(row) = wanted.next_if(|row| row.place.position() / WINDOW as u64 == window) {
+            while let Some(row) = wanted.next_if(|row| window_of(row.place) == window) {
                 let from = usize::try_from(row.place.position() - start).unwrap_or(usize::MAX);
-                let into = &mut self.rows[row.to..row.to + row.len];
+                let into = &mut self.rows[row.to as usize..][..row.len as usize];
                 let rest = text.get(from..).unwrap_or_default();
                 if row.place.needs_converting() {
-                    convert::<L>(source, &row, rest, into, &mut self.row)?;
+                    convert::<L>(source, row.place, rest, into, &mut self.row)?;
                 } else if let Some((newline, into)) = into.split_last_mut() {
                     *newline = b'\n';
                     match rest.get(..into.len()) {
@@ -326,39 +316,48 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Puts the numbers of the wanted rows in the order of the windows that they start in, and tells
-    /// the first window.
-    fn sort_by_window(&mut self) -> u64 {
-        let window = |row: &Wanted| row.place.position() / WINDOW as u64;
-        let (first, last) = self
-            .wanted
-            .iter()
-            .map(window)
+    /// Notes where rows of these entries belong, in the order of the windows that they start in. Tells how many
+    /// bytes they have, unless these are more than 4 GiB.
+    fn sort_by_window<K>(&mut self, part: &Part<K>, range: Range<usize>) -> Option<usize> {
+        let entries = || part.entries[range.clone()].iter().map(|entry| entry.place());
+        let rows = || entries().filter(|place| !place.deletes());
+        let (first, last) = rows()
+            .map(window_of)
             .fold((u64::MAX, 0), |(first, last), window| (first.min(window), last.max(window)));
-        let bucket = |row: &Wanted| usize::try_from(window(row) - first).unwrap_or(usize::MAX);
-        let mut ends = vec![0_usize; usize::try_from(last.saturating_sub(first)).unwrap_or(0) + 1];
-        for row in &self.wanted {
-            ends[bucket(row)] += 1;
+        let bucket = |place: Place| usize::try_from(window_of(place) - first).unwrap_or(usize::MAX);
+        let mut ends = vec![0_usize; usize::try_from(last.saturating_sub(first)).ok()? + 1];
+        let mut count = 0;
+        for place in rows() {
+            ends[bucket(place)] += 1;
+            count += 1;
         }
         let mut before = 0;
         for end in &mut ends {
             before += std::mem::replace(end, before);
         }
-        self.by_window.clear();
-        self.by_window.resize(self.wanted.len(), 0);
-        for (row, n) in self.wanted.iter().zip(0..) {
-            let place = &mut ends[bucket(row)];
-            self.by_window[*place] = n;
-            *place += 1;
+        self.wanted.clear();
+        self.wanted.resize(count, Wanted::default());
+        let mut to = 0_u32;
+        for place in rows() {
+            let end = &mut ends[bucket(place)];
+            let len = u32::try_from(part.written_len(place)).ok()?;
+            self.wanted[*end] = Wanted { place, to, len };
+            *end += 1;
+            to = to.checked_add(len)?;
         }
-        first
+        usize::try_from(to).ok()
     }
+}
+
+/// The window of the file that a row starts in.
+fn window_of(place: Place) -> u64 {
+    place.position() / WINDOW as u64
 }
 
 /// Writes a row in the way that the writer does. `text` starts with the row, and may end before it does.
 fn convert<L: FileLease>(
     source: &Source,
-    row: &Wanted,
+    place: Place,
     text: &[u8],
     into: &mut [u8],
     converted: &mut Vec<u8>,
@@ -367,7 +366,7 @@ fn convert<L: FileLease>(
     let line = match memchr::memchr(b'\n', text) {
         Some(newline) => &text[..newline],
         None => {
-            let position = row.place.position();
+            let position = place.position();
             let mut windows = Windows::new(source.file.as_ref(), position, position, position + 1, longer);
             let len =
                 windows.next().map_err(|error| source.unreadable(error))?.map_or(0, |window| window.len);
