@@ -13,7 +13,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The mode of files that are created: no access for others (less what the umask takes away).
-const FILE_MODE: u32 = 0o640;
+pub(crate) const FILE_MODE: u32 = 0o640;
 /// The mode of a PID file's lock, as in Kea.
 const LOCK_MODE: u32 = 0o600;
 

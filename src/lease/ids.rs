@@ -102,7 +102,7 @@ impl HwType {
 }
 
 /// Octets as two hex digits each, separated by colons.
-pub(crate) struct Octets<'a>(pub(crate) &'a [u8]);
+struct Octets<'a>(&'a [u8]);
 
 impl fmt::Display for Octets<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -13,7 +13,6 @@ use std::fmt;
 use std::hash::Hash;
 
 pub use error::LeaseError;
-pub(crate) use ids::Octets;
 pub use ids::{
     ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, LeaseState, LeaseType, Lifetime, PoolId,
     SubnetId,

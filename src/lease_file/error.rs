@@ -31,6 +31,14 @@ pub enum LeaseFileError {
         /// What is wrong with the header.
         problem: HeaderProblem,
     },
+    /// A file of another schema, which rows of the current one cannot be appended to.
+    #[error("{}: of schema version {version}, a cleanup must convert it before rows are appended", path.display())]
+    NeedsConversion {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: &'static str,
+    },
     /// More bad rows than the reader was told to bear.
     #[error("{}: more than {limit} bad rows, the last in {last}", path.display())]
     TooManyBadRows {

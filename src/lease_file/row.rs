@@ -7,7 +7,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::error::{RowProblem, excerpt};
 use super::schema::{Header, SCHEMA4, SCHEMA6, Schema};
 use super::text::{
-    append, escape, flag, number, octets, separated_octets, unescape, write_ipv6, write_octets,
+    escape, flag, number, octets, separated_octets, unescape, write_ipv4, write_ipv6, write_number,
+    write_octets,
 };
 use crate::lease::{
     ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, Lease, Lease4, Lease6, LeaseData, LeaseError,
@@ -239,17 +240,19 @@ impl private::RowFormat for Lease4 {
     }
 
     fn write_row(&self, out: &mut Vec<u8>) {
-        append(out, format_args!("{},", self.address()));
+        let data = self.data();
+        write_ipv4(self.address(), out);
+        out.push(b',');
         write_octets(self.hwaddr().map_or(&[], HwAddr::as_bytes), out);
         out.push(b',');
         write_octets(self.client_id().map_or(&[], ClientId::as_bytes), out);
-        let data = self.data();
-        let (valid, expire, subnet) = (data.valid_lifetime, self.expire(), data.subnet_id);
-        append(out, format_args!(",{valid},{expire},{subnet},"));
+        write_numbers([data.valid_lifetime.0.into(), self.expire(), data.subnet_id.0.into()], out);
         write_names(data, out);
-        append(out, format_args!(",{},", self.state()));
+        write_numbers([self.state().0.into()], out);
+        out.push(b',');
         write_user_context(data, out);
-        append(out, format_args!(",{}\n", data.pool_id));
+        write_numbers([data.pool_id.0.into()], out);
+        out.push(b'\n');
     }
 
     fn canonical(text: &[u8], start: usize, ends: &[u32]) -> Option<(u32, bool)> {
@@ -307,21 +310,22 @@ impl private::RowFormat for Lease6 {
     }
 
     fn write_row(&self, out: &mut Vec<u8>) {
+        let data = self.data();
+        let (htype, source) = self.hwaddr.as_ref().map_or_else(Default::default, |a| (a.htype, a.source));
         write_ipv6(self.address(), out);
         out.push(b',');
         write_octets(self.duid().as_bytes(), out);
-        let data = self.data();
-        let (valid, expire, subnet) = (data.valid_lifetime, self.expire(), data.subnet_id);
-        append(out, format_args!(",{valid},{expire},{subnet},"));
-        let (preferred, lease_type) = (self.preferred_lifetime, self.lease_type());
-        append(out, format_args!("{preferred},{lease_type},{},{},", self.iaid, self.prefix_len()));
+        write_numbers([data.valid_lifetime.0.into(), self.expire(), data.subnet_id.0.into()], out);
+        write_numbers([self.preferred_lifetime.0.into(), self.lease_type().0.into()], out);
+        write_numbers([self.iaid.0.into(), self.prefix_len().into()], out);
         write_names(data, out);
         out.push(b',');
         write_octets(self.hwaddr.as_ref().map_or(&[], HwAddr::as_bytes), out);
-        append(out, format_args!(",{},", self.state()));
+        write_numbers([self.state().0.into()], out);
+        out.push(b',');
         write_user_context(data, out);
-        let (htype, source) = self.hwaddr.as_ref().map_or_else(Default::default, |a| (a.htype, a.source));
-        append(out, format_args!(",{htype},{source},{}\n", data.pool_id));
+        write_numbers([htype.0.into(), source.0.into(), data.pool_id.0.into()], out);
+        out.push(b'\n');
     }
 
     fn canonical(text: &[u8], start: usize, ends: &[u32]) -> Option<((u64, u64), bool)> {
@@ -362,9 +366,18 @@ fn hwaddr6(values: &Values<'_>) -> Result<Option<HwAddr>, RowProblem> {
     Ok(Some(hwaddr))
 }
 
-/// The columns `fqdn_fwd`, `fqdn_rev` and `hostname`.
+/// Columns that are numbers, each with a comma before it.
+fn write_numbers<const N: usize>(numbers: [u64; N], out: &mut Vec<u8>) {
+    for number in numbers {
+        out.push(b',');
+        write_number(number, out);
+    }
+}
+
+/// The columns `fqdn_fwd`, `fqdn_rev` and `hostname`, each with a comma before it.
 fn write_names(data: &LeaseData, out: &mut Vec<u8>) {
-    append(out, format_args!("{},{},", u8::from(data.fqdn_fwd), u8::from(data.fqdn_rev)));
+    write_numbers([data.fqdn_fwd.into(), data.fqdn_rev.into()], out);
+    out.push(b',');
     escape(data.hostname.as_bytes(), out);
 }
 

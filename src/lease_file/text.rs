@@ -1,9 +1,7 @@
 //! How single values are spelled in a lease file.
 
-use std::io::Write;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::lease::Octets;
 use crate::lease::user_context::hex_byte;
 
 /// Whether a byte of a name or a user context stands in a lease file as itself.
@@ -13,16 +11,14 @@ pub(super) fn is_plain(byte: u8) -> bool {
 
 /// Appends `text` with every byte below 0x20 or above 0x7e, `,` and `&` written as `&#xHH`.
 pub fn escape(text: &[u8], out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    for &byte in text {
-        if is_plain(byte) {
-            out.push(byte);
-        } else {
-            out.extend_from_slice(b"&#x");
-            out.push(HEX[usize::from(byte >> 4)]);
-            out.push(HEX[usize::from(byte & 15)]);
-        }
+    let mut rest = text;
+    while let Some(at) = rest.iter().position(|&byte| !is_plain(byte)) {
+        out.extend_from_slice(&rest[..at]);
+        let [high, low] = hex_digits(rest[at]);
+        out.extend_from_slice(&[b'&', b'#', b'x', high, low]);
+        rest = &rest[at + 1..];
     }
+    out.extend_from_slice(rest);
 }
 
 /// Appends `text` with every `&#x` that two hex digits follow, of either case, replaced by the
@@ -125,10 +121,14 @@ pub(super) fn write_ipv6(address: Ipv6Addr, out: &mut Vec<u8>) {
         }
         if dotted && at == 6 {
             let [.., a, b, c, d] = address.octets();
-            append(out, format_args!("{a}.{b}.{c}.{d}"));
+            write_ipv4([a, b, c, d].into(), out);
             return;
         }
-        append(out, format_args!("{:x}", groups[at]));
+        let [high, low] = groups[at].to_be_bytes();
+        let ([a, b], [c, d]) = (hex_digits(high), hex_digits(low));
+        let digits = [a, b, c, d];
+        let zeros = digits[..3].iter().take_while(|&&digit| digit == b'0').count();
+        out.extend_from_slice(&digits[zeros..]);
         at += 1;
     }
 }
@@ -149,13 +149,47 @@ pub(super) fn longest_zero_run(groups: &[u16; 8]) -> (usize, usize) {
 
 /// Appends two hex digits for each octet, with colons between them.
 pub(super) fn write_octets(bytes: &[u8], out: &mut Vec<u8>) {
-    append(out, format_args!("{}", Octets(bytes)));
+    let Some((&first, rest)) = bytes.split_first() else {
+        return;
+    };
+    out.reserve(bytes.len() * 3);
+    out.extend_from_slice(&hex_digits(first));
+    for &byte in rest {
+        let [high, low] = hex_digits(byte);
+        out.extend_from_slice(&[b':', high, low]);
+    }
 }
 
-/// Appends formatted text.
-pub(super) fn append(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    // A vector takes all that it is given: writing to it cannot fail.
-    let _ = out.write_fmt(text);
+/// The two lower-case hex digits of a byte.
+fn hex_digits(byte: u8) -> [u8; 2] {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]
+}
+
+/// Appends a number in decimal.
+pub(super) fn write_number(number: impl Into<u64>, out: &mut Vec<u8>) {
+    let mut rest = number.into();
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// Appends the text of an IPv4 address.
+pub(super) fn write_ipv4(address: Ipv4Addr, out: &mut Vec<u8>) {
+    for (i, octet) in address.octets().into_iter().enumerate() {
+        if i > 0 {
+            out.push(b'.');
+        }
+        write_number(octet, out);
+    }
 }
 
 #[cfg(test)]

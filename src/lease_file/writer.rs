@@ -1,9 +1,16 @@
 //! Writing lease files.
 
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::marker::PhantomData;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
 
+use super::error::LeaseFileError;
+use super::reader::Reader;
 use super::row::FileLease;
+use super::schema::Conversion;
+use crate::fs::FILE_MODE;
 
 /// Writes a lease file, with the header and a row for each lease that is appended.
 ///
@@ -29,6 +36,35 @@ pub struct Writer<L, W> {
     row: Vec<u8>,
     rows: u64,
     leases: PhantomData<L>,
+}
+
+impl<L: FileLease> Writer<L, File> {
+    /// Opens a lease file to append to. One that is absent or empty gets its header; a last row that an
+    /// interrupted writer left without its newline gets that, so that it does not swallow the next row.
+    ///
+    /// # Errors
+    /// [`LeaseFileError`] where the file cannot be opened, is no lease file of the family, or has another schema.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, LeaseFileError> {
+        let path = path.as_ref();
+        let error = |action| move |source| LeaseFileError::Io { path: path.to_owned(), action, source };
+        let mut options = OpenOptions::new();
+        let file = options.read(true).append(true).create(true).mode(FILE_MODE).open(path);
+        let file = file.map_err(error("open"))?;
+        let len = file.metadata().map_err(error("read"))?.len();
+        if len == 0 {
+            return Self::new(file).map_err(error("write"));
+        }
+        let header = *Reader::<L, _>::with_path(&file, path)?.header();
+        if header.conversion != Conversion::None {
+            return Err(LeaseFileError::NeedsConversion { path: path.to_owned(), version: header.version });
+        }
+        let mut last = [0];
+        file.read_exact_at(&mut last, len - 1).map_err(error("read"))?;
+        if last != *b"\n" {
+            (&file).write_all(b"\n").map_err(error("write"))?;
+        }
+        Ok(Self::resume(file))
+    }
 }
 
 impl<L: FileLease, W: Write> Writer<L, W> {
@@ -69,5 +105,61 @@ impl<L: FileLease, W: Write> Writer<L, W> {
     /// What is written to.
     pub fn into_inner(self) -> W {
         self.output
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::lease::{HwAddr, Lease4, LeaseState};
+    use crate::lease_file::row::private::RowFormat;
+
+    const ROW: &str = "192.0.2.1,02:00:00:00:00:01,,0,0,0,0,0,,0,,0\n";
+
+    fn append(path: &Path) -> Result<(), LeaseFileError> {
+        let hwaddr = HwAddr::new(&[2, 0, 0, 0, 0, 1]).unwrap();
+        let lease = Lease4::new([192, 0, 2, 1].into(), Some(hwaddr), None, LeaseState::DEFAULT).unwrap();
+        Writer::open(path)?.append(&lease).unwrap();
+        Ok(())
+    }
+
+    #[rstest]
+    #[case::absent(None, "")]
+    #[case::empty(Some(""), "")]
+    #[case::with_a_row(Some(ROW), ROW)]
+    #[case::torn(Some("192.0.2.9,02:00"), "192.0.2.9,02:00\n")]
+    fn a_row_is_appended_behind_a_newline(#[case] rows: Option<&str>, #[case] before: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("leases.csv");
+        let header = format!("{}\n", Lease4::SCHEMA.header);
+        if let Some(rows) = rows {
+            std::fs::write(&path, if rows.is_empty() { String::new() } else { header.clone() + rows })
+                .unwrap();
+        }
+        append(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{header}{before}{ROW}"));
+    }
+
+    #[test]
+    fn a_header_without_its_newline_gets_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("leases.csv");
+        std::fs::write(&path, Lease4::SCHEMA.header).unwrap();
+        append(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n{ROW}", Lease4::SCHEMA.header));
+    }
+
+    #[rstest]
+    #[case::older(&Lease4::SCHEMA.columns[..10].join(","), "2.0")]
+    #[case::newer(&format!("{},future", Lease4::SCHEMA.header), "3.0")]
+    fn a_file_of_another_schema_is_not_appended_to(#[case] header: &str, #[case] found: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("leases.csv");
+        std::fs::write(&path, format!("{header}\n")).unwrap();
+        let result = append(&path);
+        assert!(matches!(result, Err(LeaseFileError::NeedsConversion { version, .. }) if version == found));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{header}\n"));
     }
 }

@@ -319,7 +319,7 @@ impl Fetcher {
     /// Notes where rows of these entries belong, in the order of the windows that they start in. Tells how many
     /// bytes they have, unless these are more than 4 GiB.
     fn sort_by_window<K>(&mut self, part: &Part<K>, range: Range<usize>) -> Option<usize> {
-        let entries = || part.entries[range.clone()].iter().map(|entry| entry.place());
+        let entries = || part.entries[range.clone()].iter().map(Entry::place);
         let rows = || entries().filter(|place| !place.deletes());
         let (first, last) = rows()
             .map(window_of)
