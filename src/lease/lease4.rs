@@ -2,7 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use super::{ClientId, Family, HwAddr, Lease, LeaseData, LeaseError, LeaseState, Lifetime, decline_data};
+use super::private::{Parts, Token};
+use super::{ClientId, Family, HwAddr, Lease, LeaseBase, LeaseError, LeaseState};
 
 /// A DHCPv4 lease.
 ///
@@ -22,15 +23,13 @@ use super::{ClientId, Family, HwAddr, Lease, LeaseData, LeaseError, LeaseState, 
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease4 {
-    address: Ipv4Addr,
-    state: LeaseState,
+    base: LeaseBase<Ipv4Addr>,
     hwaddr: Option<HwAddr>,
     client_id: Option<ClientId>,
-    data: LeaseData,
 }
 
 impl Lease4 {
-    /// A lease of `address`, with all of [`LeaseData`] at its defaults.
+    /// A lease of `address`, with all of [`LeaseData`](super::LeaseData) at its defaults.
     ///
     /// # Errors
     /// [`LeaseError::NoIdentity`] where a lease that is not declined has neither a hardware
@@ -41,16 +40,9 @@ impl Lease4 {
         client_id: Option<ClientId>,
         state: LeaseState,
     ) -> Result<Self, LeaseError> {
-        let lease = Self { address, state, hwaddr, client_id, data: LeaseData::default() };
+        let lease = Self { base: LeaseBase::new(address, state), hwaddr, client_id };
         lease.check_state(state)?;
         Ok(lease)
-    }
-
-    fn check_state(&self, state: LeaseState) -> Result<(), LeaseError> {
-        if self.hwaddr.is_none() && self.client_id.is_none() && state != LeaseState::DECLINED {
-            return Err(LeaseError::NoIdentity { state });
-        }
-        Ok(())
     }
 
     /// The client identifier, where the client sent one.
@@ -73,42 +65,35 @@ impl Lease4 {
     }
 }
 
+impl Parts<Ipv4Addr> for Lease4 {
+    fn base(&self) -> &LeaseBase<Ipv4Addr> {
+        &self.base
+    }
+
+    fn base_mut(&mut self, _: Token) -> &mut LeaseBase<Ipv4Addr> {
+        &mut self.base
+    }
+
+    fn forget_client(&mut self, _: Token) {
+        self.hwaddr = None;
+        self.client_id = None;
+    }
+}
+
 impl Lease for Lease4 {
     type Address = Ipv4Addr;
 
     const FAMILY: Family = Family::V4;
 
-    fn address(&self) -> Ipv4Addr {
-        self.address
-    }
-
-    fn data(&self) -> &LeaseData {
-        &self.data
-    }
-
-    fn data_mut(&mut self) -> &mut LeaseData {
-        &mut self.data
-    }
-
-    fn state(&self) -> LeaseState {
-        self.state
-    }
-
-    fn set_state(&mut self, state: LeaseState) -> Result<(), LeaseError> {
-        self.check_state(state)?;
-        self.state = state;
-        Ok(())
-    }
-
     fn hwaddr(&self) -> Option<&HwAddr> {
         self.hwaddr.as_ref()
     }
 
-    fn decline(&mut self, now: i64, probation: Lifetime) {
-        self.hwaddr = None;
-        self.client_id = None;
-        self.state = LeaseState::DECLINED;
-        decline_data(&mut self.data, now, probation);
+    fn check_state(&self, state: LeaseState) -> Result<(), LeaseError> {
+        if self.hwaddr.is_none() && self.client_id.is_none() && state != LeaseState::DECLINED {
+            return Err(LeaseError::NoIdentity { state });
+        }
+        Ok(())
     }
 }
 
@@ -117,7 +102,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::lease::SubnetId;
+    use crate::lease::{LeaseData, Lifetime, SubnetId};
 
     fn hwaddr(last: u8) -> HwAddr {
         HwAddr::new(&[2, 0, 0, 0, 0, last]).unwrap()

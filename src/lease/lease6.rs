@@ -2,19 +2,17 @@
 
 use std::net::Ipv6Addr;
 
-use super::{
-    Duid, Family, HwAddr, Iaid, Lease, LeaseData, LeaseError, LeaseState, LeaseType, Lifetime, decline_data,
-};
+use super::private::{Parts, Token};
+use super::{Duid, Family, HwAddr, Iaid, Lease, LeaseBase, LeaseError, LeaseState, LeaseType, Lifetime};
 
 /// A DHCPv6 lease, of an address or of a delegated prefix.
 ///
 /// It names its client by DUID and IAID; only a declined lease has the empty DUID.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease6 {
-    address: Ipv6Addr,
+    base: LeaseBase<Ipv6Addr>,
     lease_type: LeaseType,
     prefix_len: u8,
-    state: LeaseState,
     duid: Duid,
     /// The identity association that the client uses the lease in.
     pub iaid: Iaid,
@@ -22,7 +20,6 @@ pub struct Lease6 {
     pub preferred_lifetime: Lifetime,
     /// The hardware address of the client, where the server learned it.
     pub hwaddr: Option<HwAddr>,
-    data: LeaseData,
 }
 
 impl Lease6 {
@@ -38,15 +35,13 @@ impl Lease6 {
         state: LeaseState,
     ) -> Result<Self, LeaseError> {
         let lease = Self {
-            address,
+            base: LeaseBase::new(address, state),
             lease_type,
             prefix_len: 128,
-            state,
             duid,
             iaid,
             preferred_lifetime: Lifetime(0),
             hwaddr: None,
-            data: LeaseData::default(),
         };
         lease.check_state(state)?;
         Ok(lease)
@@ -76,13 +71,6 @@ impl Lease6 {
         Ok(lease)
     }
 
-    fn check_state(&self, state: LeaseState) -> Result<(), LeaseError> {
-        if self.duid.is_empty() && state != LeaseState::DECLINED {
-            return Err(LeaseError::EmptyDuid { state });
-        }
-        Ok(())
-    }
-
     /// What is leased.
     #[must_use]
     pub fn lease_type(&self) -> LeaseType {
@@ -102,43 +90,36 @@ impl Lease6 {
     }
 }
 
+impl Parts<Ipv6Addr> for Lease6 {
+    fn base(&self) -> &LeaseBase<Ipv6Addr> {
+        &self.base
+    }
+
+    fn base_mut(&mut self, _: Token) -> &mut LeaseBase<Ipv6Addr> {
+        &mut self.base
+    }
+
+    fn forget_client(&mut self, _: Token) {
+        self.duid = Duid::empty();
+        self.hwaddr = None;
+        self.preferred_lifetime = Lifetime(0);
+    }
+}
+
 impl Lease for Lease6 {
     type Address = Ipv6Addr;
 
     const FAMILY: Family = Family::V6;
 
-    fn address(&self) -> Ipv6Addr {
-        self.address
-    }
-
-    fn data(&self) -> &LeaseData {
-        &self.data
-    }
-
-    fn data_mut(&mut self) -> &mut LeaseData {
-        &mut self.data
-    }
-
-    fn state(&self) -> LeaseState {
-        self.state
-    }
-
-    fn set_state(&mut self, state: LeaseState) -> Result<(), LeaseError> {
-        self.check_state(state)?;
-        self.state = state;
-        Ok(())
-    }
-
     fn hwaddr(&self) -> Option<&HwAddr> {
         self.hwaddr.as_ref()
     }
 
-    fn decline(&mut self, now: i64, probation: Lifetime) {
-        self.duid = Duid::empty();
-        self.hwaddr = None;
-        self.preferred_lifetime = Lifetime(0);
-        self.state = LeaseState::DECLINED;
-        decline_data(&mut self.data, now, probation);
+    fn check_state(&self, state: LeaseState) -> Result<(), LeaseError> {
+        if self.duid.is_empty() && state != LeaseState::DECLINED {
+            return Err(LeaseError::EmptyDuid { state });
+        }
+        Ok(())
     }
 }
 

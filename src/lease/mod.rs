@@ -62,40 +62,99 @@ pub struct LeaseData {
     pub user_context: Option<UserContext>,
 }
 
+/// What leases of both families are made of, apart from what identifies the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseBase<A> {
+    address: A,
+    state: LeaseState,
+    data: LeaseData,
+}
+
+pub(crate) mod private {
+    use super::LeaseBase;
+
+    /// Proof that a call comes from this crate: the methods that take it can make a lease that must not be.
+    #[derive(Debug)]
+    pub struct Token(pub(super) ());
+
+    /// What each family does in its own way.
+    pub trait Parts<A> {
+        /// What both families are made of.
+        fn base(&self) -> &LeaseBase<A>;
+
+        /// What both families are made of, to be changed.
+        fn base_mut(&mut self, token: Token) -> &mut LeaseBase<A>;
+
+        /// Forgets whose the lease was. It must be declined then.
+        fn forget_client(&mut self, token: Token);
+    }
+}
+
+use private::Token;
+
 /// A lease of either family. Everything that both families have in common is written once, over
-/// this trait.
-pub trait Lease: Clone + fmt::Debug + PartialEq + Eq + Send + Sync + 'static {
+/// this trait, which is for [`Lease4`] and [`Lease6`] only.
+pub trait Lease:
+    private::Parts<Self::Address> + Clone + fmt::Debug + PartialEq + Eq + Send + Sync + 'static
+{
     /// The address type of the family.
     type Address: Copy + fmt::Debug + fmt::Display + Hash + Ord + Send + Sync + 'static;
 
     /// The family.
     const FAMILY: Family;
 
+    /// The hardware address of the client, where it is known.
+    fn hwaddr(&self) -> Option<&HwAddr>;
+
+    /// Whether the lease can be in this state.
+    ///
+    /// # Errors
+    /// [`LeaseError`] where a lease that belongs to no client would be anything but declined.
+    fn check_state(&self, state: LeaseState) -> Result<(), LeaseError>;
+
     /// The address; of a delegated prefix, its first address.
-    fn address(&self) -> Self::Address;
+    fn address(&self) -> Self::Address {
+        self.base().address
+    }
 
     /// What is common to both families.
-    fn data(&self) -> &LeaseData;
+    fn data(&self) -> &LeaseData {
+        &self.base().data
+    }
 
     /// What is common to both families, to be changed.
-    fn data_mut(&mut self) -> &mut LeaseData;
+    fn data_mut(&mut self) -> &mut LeaseData {
+        &mut self.base_mut(Token(())).data
+    }
 
     /// What the lease is used as.
-    fn state(&self) -> LeaseState;
+    fn state(&self) -> LeaseState {
+        self.base().state
+    }
 
     /// Changes what the lease is used as.
     ///
     /// # Errors
-    /// [`LeaseError`] where a lease that belongs to no client would be anything but declined.
-    fn set_state(&mut self, state: LeaseState) -> Result<(), LeaseError>;
-
-    /// The hardware address of the client, where it is known.
-    fn hwaddr(&self) -> Option<&HwAddr>;
+    /// As [`Lease::check_state`].
+    fn set_state(&mut self, state: LeaseState) -> Result<(), LeaseError> {
+        self.check_state(state)?;
+        self.base_mut(Token(())).state = state;
+        Ok(())
+    }
 
     /// Takes the address out of use for `probation`, because somebody else was found to use it
     /// (RFC 2131 section 3.1, RFC 8415 section 18.3.8): the client is forgotten, name and DNS flags
     /// are cleared, and the lease is declined from `now` on, in seconds since the epoch.
-    fn decline(&mut self, now: i64, probation: Lifetime);
+    fn decline(&mut self, now: i64, probation: Lifetime) {
+        self.forget_client(Token(()));
+        self.base_mut(Token(())).state = LeaseState::DECLINED;
+        let data = self.data_mut();
+        data.cltt = now;
+        data.valid_lifetime = probation;
+        data.hostname = Hostname::default();
+        data.fqdn_fwd = false;
+        data.fqdn_rev = false;
+    }
 
     /// When the lease ends, in seconds since the epoch: cltt plus valid lifetime.
     fn expire(&self) -> u64 {
@@ -114,11 +173,8 @@ pub trait Lease: Clone + fmt::Debug + PartialEq + Eq + Send + Sync + 'static {
     }
 }
 
-/// What declining a lease does to the values that both families have.
-fn decline_data(data: &mut LeaseData, now: i64, probation: Lifetime) {
-    data.cltt = now;
-    data.valid_lifetime = probation;
-    data.hostname = Hostname::default();
-    data.fqdn_fwd = false;
-    data.fqdn_rev = false;
+impl<A> LeaseBase<A> {
+    fn new(address: A, state: LeaseState) -> Self {
+        Self { address, state, data: LeaseData::default() }
+    }
 }
