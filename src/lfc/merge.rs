@@ -71,10 +71,13 @@ pub(super) fn merge<L: FileLease>(
     control: &Control<'_>,
 ) -> Result<Merged, Stop> {
     let pieces = cut::<L>(previous, journal)?;
-    let mut fetchers: Vec<Fetcher> = journal.iter().map(|_| Fetcher::default()).collect();
+    let groups = groups(&pieces);
+    let mut fetchers: Vec<Fetcher> = (0..journal.len())
+        .map(|n| Fetcher::for_largest(n, groups.iter().map(|group| &pieces[group.clone()])))
+        .collect();
     let mut mergers: Vec<Merger> = (0..control.threads).map(|_| Merger::default()).collect();
     let mut merged = Merged::default();
-    for group in groups(&pieces) {
+    for group in groups {
         let pieces = &pieces[group];
         in_parallel(journal.iter().zip(&mut fetchers).enumerate(), |(n, (part, fetcher))| {
             let start = pieces.first().map_or(0, |piece| piece.entries[n].start);
@@ -277,6 +280,17 @@ struct Wanted {
 }
 
 impl Fetcher {
+    /// One with room for what any of these groups takes of part `n` of the journal: growing later would leave
+    /// what was outgrown behind.
+    fn for_largest<'p, K: 'p>(n: usize, groups: impl Iterator<Item = &'p [Piece<K>]>) -> Self {
+        let (mut bytes, mut rows) = (0, 0);
+        for pieces in groups {
+            bytes = bytes.max(pieces.iter().map(|piece| piece.bytes[n]).sum());
+            rows = rows.max(pieces.iter().map(|piece| piece.entries[n].len()).sum());
+        }
+        Self { rows: vec![0; bytes], wanted: Vec::with_capacity(rows), ..Self::default() }
+    }
+
     /// Fetches the rows of these entries.
     fn fetch<L: FileLease>(
         &mut self,
@@ -286,9 +300,7 @@ impl Fetcher {
     ) -> Result<(), LfcError> {
         let source = part.source;
         let bytes = self.sort_by_window(&part.part, range).ok_or(LfcError::TooLarge)?;
-        if self.rows.len() < bytes {
-            self.rows.resize(bytes, 0);
-        }
+        debug_assert!(bytes <= self.rows.len(), "the largest group has room");
         self.window.resize(WINDOW, 0);
         let mut wanted = self.wanted.iter().peekable();
         while let Some(next) = wanted.peek() {
