@@ -449,6 +449,7 @@ fn merge_group<L: FileLease>(
     // A thread that is ahead goes on, until so many pieces wait for the one before them.
     let ahead = 2 * mergers.len();
     in_parallel(mergers, |merger| {
+        let _guard = PanicGuard { queue: &queue, written: &written };
         loop {
             let n = taken.fetch_add(1, Ordering::Relaxed);
             let Some(piece) = group.pieces.get(n) else {
@@ -483,7 +484,9 @@ fn merge_group<L: FileLease>(
                         let appended = output.append(&out);
                         queue = lock();
                         queue.spare.push(out);
-                        queue.stop = appended.err().map(Stop::Error);
+                        if let Err(error) = appended {
+                            queue.stop = Some(Stop::Error(error));
+                        }
                     }
                     Err(stop) => queue.stop = Some(stop),
                 }
@@ -498,6 +501,22 @@ fn merge_group<L: FileLease>(
     })?;
     let queue = queue.into_inner().unwrap_or_else(PoisonError::into_inner);
     queue.stop.map_or(Ok(queue.merged), Err)
+}
+
+/// Ends the work of all threads when one panics: they would wait for its piece.
+struct PanicGuard<'a> {
+    queue: &'a Mutex<Queue>,
+    written: &'a Condvar,
+}
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.stop = Some(Stop::Error(LfcError::Panicked));
+            self.written.notify_all();
+        }
+    }
 }
 
 impl Merged {

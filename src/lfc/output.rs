@@ -24,6 +24,15 @@ struct Progress {
     request: Option<Sender<()>>,
 }
 
+/// Takes the sender away when it goes, whatever it goes for: without one, the thread that syncs ends.
+struct EndOfRequests<'a>(&'a Output);
+
+impl Drop for EndOfRequests<'_> {
+    fn drop(&mut self) {
+        self.0.lock().request = None;
+    }
+}
+
 impl Output {
     /// How much is written between two syncs along the way.
     const STRIDE: usize = 16 * 1024 * 1024;
@@ -49,9 +58,10 @@ impl Output {
         self.lock().request = Some(request);
         let (written, synced) = std::thread::scope(|scope| {
             let syncing = scope.spawn(move || requests.iter().try_for_each(|()| self.file.sync()));
-            let written = write(self);
-            // Without the sender, the thread ends.
-            self.lock().request = None;
+            let written = {
+                let _end = EndOfRequests(self);
+                write(self)
+            };
             (written, syncing.join().unwrap_or_else(|_| Err(io::Error::other("syncing panicked"))))
         });
         let written = written?;

@@ -1,11 +1,14 @@
 //! The cleanup against the plainest thing that does the same: a map.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::fs::memory::Memory;
+use crate::fs::{ReadFile, WriteFile};
 use crate::lease_file::row::private::RowFormat;
 
 /// What the cleanup should make of two files, and the good and the bad rows in them.
@@ -151,6 +154,48 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_bytes_the_files_hold_the_cleanup_ends_and_repeats_itself(
+        junk in prop::collection::vec(
+            prop_oneof![
+                any::<u8>().prop_map(|b| vec![b]),
+                prop::sample::select(vec!["\n", ",", "10.0.0.1,02:00:00:00:00:01,,1,1790003600,1,0,0,,0,,0\n", "::1,"])
+                    .prop_map(|text| text.as_bytes().to_vec()),
+                (any::<u8>(), 0..2000_usize).prop_map(|(b, len)| vec![b; len]),
+            ],
+            0..60,
+        ),
+        with_header in any::<[bool; 3]>(),
+        cut in any::<[prop::sample::Index; 2]>(),
+        threads in 1..4_usize,
+    ) {
+        let files = crate::lease_file::LeaseFileSet::new("f").lfc_files();
+        let fs = Memory::default();
+        let mut rest = junk.concat();
+        for ((path, header), cut) in [&files.previous, &files.input].into_iter().zip(with_header).zip(cut) {
+            let tail = rest.split_off(cut.index(rest.len() + 1));
+            let header = if header { format!("{}\n", Lease4::SCHEMA.header) } else { String::new() };
+            fs.put(path, &[header.as_bytes(), &rest].concat());
+            rest = tail;
+        }
+        if with_header[2] {
+            fs.put(&files.finish, &rest);
+        }
+        let cleanup = Cleanup::new(Family::V4, files.clone()).file_system(&fs).threads(threads);
+        if cleanup.run().is_ok() {
+            let result = fs.get(&files.previous).unwrap();
+            let again = cleanup.run();
+            if !with_header[2] {
+                prop_assert!(again.is_ok());
+                prop_assert_eq!(fs.get(&files.previous).unwrap(), result);
+            }
+        }
+    }
+}
+
 #[test]
 fn absent_and_empty_files_are_cleaned_up_to_a_header() {
     let header = format!("{}\n", Lease4::SCHEMA.header);
@@ -210,6 +255,82 @@ fn a_cancelled_cleanup_changes_nothing() {
     assert!(matches!(result, Err(LfcError::Cancelled)));
     assert_eq!(fs.get(&files.input), Some(text));
     assert_eq!(fs.count(), 1);
+}
+
+/// Files of which the reading panics at some time.
+#[derive(Debug)]
+struct Panicking {
+    files: Memory,
+    reads_left: Arc<AtomicU64>,
+}
+
+struct PanickingFile(Box<dyn ReadFile>, Arc<AtomicU64>);
+
+impl FileSystem for Panicking {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+        Ok(Box::new(PanickingFile(self.files.open(path)?, Arc::clone(&self.reads_left))))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        self.files.create(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.files.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.files.remove(path)
+    }
+
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        self.files.sync_file(path)
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        self.files.sync_folder(folder)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
+        self.files.lock(path)
+    }
+}
+
+impl ReadFile for PanickingFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        assert_ne!(self.1.fetch_sub(1, Ordering::Relaxed), 0, "as wanted");
+        self.0.read_at(buffer, at)
+    }
+
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        self.0.identity()
+    }
+}
+
+#[test]
+fn a_thread_that_panics_does_not_leave_the_others_waiting() {
+    let lines: Vec<_> = (0..400).map(|address| Line { address, kind: 100, size: 1 }).collect();
+    let text = file::<Lease4>(&lines, false, false);
+    let mut ended = 0;
+    for reads in 0.. {
+        let files = crate::lease_file::LeaseFileSet::new("f").lfc_files();
+        let fs = Panicking { files: Memory::default(), reads_left: Arc::new(AtomicU64::new(reads)) };
+        fs.files.put(&files.previous, &text);
+        fs.files.put(&files.input, &text);
+        let cleanup = Cleanup::new(Family::V4, files.clone()).file_system(&fs).threads(2);
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cleanup.run()));
+        if let Ok(Ok(_)) = result {
+            break;
+        }
+        ended += 1;
+        assert_eq!(fs.files.get(&files.previous).unwrap(), text);
+        assert_eq!(fs.files.get(&files.input).unwrap(), text);
+    }
+    assert!(ended > 50, "{ended} panics were tried");
 }
 
 #[test]
