@@ -27,6 +27,7 @@ mod window;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use tracing::{debug, error, info, warn};
 
@@ -393,20 +394,34 @@ impl Control<'_> {
     }
 }
 
-/// Does something with each item, on a thread of its own but for the first, and gives the results in order.
+/// Does something with each item, on a thread each, and gives the results in order. Where there are no threads to
+/// be had, the one that calls does it all.
 fn in_parallel<I: Send, T: Send>(
     items: impl IntoIterator<Item = I>,
     work: impl Fn(I) -> Result<T, LfcError> + Sync,
 ) -> Result<Vec<T>, LfcError> {
-    let work = &work;
-    std::thread::scope(|scope| {
-        let mut items = items.into_iter();
-        let first = items.next();
-        let others: Vec<_> = items.map(|item| scope.spawn(move || work(item))).collect();
-        let first = first.map(work);
-        let others = others.into_iter().map(|thread| thread.join().unwrap_or(Err(LfcError::Panicked)));
-        first.into_iter().chain(others).collect()
-    })
+    let items: Vec<(usize, I)> = items.into_iter().enumerate().collect();
+    let count = items.len();
+    let items = Mutex::new(items.into_iter());
+    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        let mut results = Vec::new();
+        while let Some((n, item)) = next() {
+            results.push((n, work(item)));
+        }
+        results
+    };
+    let mut results = std::thread::scope(|scope| {
+        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+        let threads: Vec<_> = (1..count).map_while(spawn).collect();
+        let mut results = work();
+        for thread in threads {
+            results.extend(thread.join().map_err(|_| LfcError::Panicked)?);
+        }
+        Ok::<_, LfcError>(results)
+    })?;
+    results.sort_unstable_by_key(|&(n, _)| n);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// A journal, indexed.

@@ -57,12 +57,17 @@ impl Output {
         let (request, requests) = mpsc::channel();
         self.lock().request = Some(request);
         let (written, synced) = std::thread::scope(|scope| {
-            let syncing = scope.spawn(move || requests.iter().try_for_each(|()| self.file.sync()));
+            let sync = move || requests.iter().try_for_each(|()| self.file.sync());
+            // Without a thread to spare, all is synced in the end.
+            let syncing = std::thread::Builder::new().spawn_scoped(scope, sync);
             let written = {
                 let _end = EndOfRequests(self);
                 write(self)
             };
-            (written, syncing.join().unwrap_or_else(|_| Err(io::Error::other("syncing panicked"))))
+            let synced = syncing.map_or(Ok(()), |thread| {
+                thread.join().unwrap_or_else(|_| Err(io::Error::other("syncing panicked")))
+            });
+            (written, synced)
         });
         let written = written?;
         synced.and_then(|()| self.file.sync()).map_err(LfcError::io("sync", &self.path))?;
