@@ -14,7 +14,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::user_context::hex_byte;
+use super::octets::{octets, separated_octets};
 use super::{
     ClientId, Duid, Hostname, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseData, LeaseState, LeaseType,
     Lifetime, PoolId, SubnetId, UserContext,
@@ -290,40 +290,19 @@ fn no_hwaddr_if_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opti
     if text.is_empty() { Ok(None) } else { hwaddr(&text).map(Some) }
 }
 
-/// Octets of one or two hex digits with `separator` between them.
-fn separated(text: &str, separator: char) -> Option<Vec<u8>> {
-    text.split(separator)
-        .map(|octet| match *octet.as_bytes() {
-            [low] => hex_byte(b'0', low),
-            [high, low] => hex_byte(high, low),
-            _ => None,
-        })
-        .collect()
-}
-
 fn hwaddr<E: serde::de::Error>(text: &str) -> Result<HwAddr, E> {
-    let bytes = separated(text, ':').ok_or_else(|| {
+    let bytes = separated_octets(text.as_bytes(), b':').ok_or_else(|| {
         E::invalid_value(serde::de::Unexpected::Str(text), &"hex octets with ':' between them")
     })?;
     HwAddr::new(&bytes).map_err(E::custom)
 }
 
-/// The octets of a client id or DUID, which commands give with colons, blanks or nothing between
-/// them.
-fn octets<E: serde::de::Error>(text: &str) -> Result<Vec<u8>, E> {
-    let octets = if text.is_empty() {
-        Some(Vec::new())
-    } else if text.contains(':') {
-        separated(text, ':')
-    } else if text.contains(' ') {
-        separated(text, ' ')
-    } else {
-        let digits = text.strip_prefix("0x").unwrap_or(text).as_bytes();
-        let (odd, pairs) = digits.split_at(digits.len() % 2);
-        let first = odd.iter().map(|&low| hex_byte(b'0', low));
-        first.chain(pairs.chunks_exact(2).map(|pair| hex_byte(pair[0], pair[1]))).collect()
-    };
-    octets.ok_or_else(|| {
+/// The octets of a client id or DUID, in any form that a lease file may have.
+fn client_octets<E: serde::de::Error>(text: &str) -> Result<Vec<u8>, E> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    octets(text.as_bytes()).ok_or_else(|| {
         let expected = "hex octets with ':' or blanks between them, or plain hex digits";
         E::invalid_value(serde::de::Unexpected::Str(text), &expected)
     })
@@ -344,7 +323,7 @@ impl<'de> Deserialize<'de> for HwAddr {
     }
 }
 
-macro_rules! octets {
+macro_rules! json_octets {
     ($name:ident) => {
         /// Hex octets with colons between them.
         impl Serialize for $name {
@@ -356,13 +335,13 @@ macro_rules! octets {
         /// Hex octets of one or two digits with colons or blanks between them, or plain hex digits.
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                Self::new(&octets(&String::deserialize(deserializer)?)?).map_err(D::Error::custom)
+                Self::new(&client_octets(&String::deserialize(deserializer)?)?).map_err(D::Error::custom)
             }
         }
     };
 }
-octets!(ClientId);
-octets!(Duid);
+json_octets!(ClientId);
+json_octets!(Duid);
 
 /// The string of these bytes, a character for each.
 fn string_of(bytes: &[u8]) -> String {

@@ -6,8 +6,9 @@ mod ids;
 mod json;
 mod lease4;
 mod lease6;
+pub(crate) mod octets;
 mod short_bytes;
-pub(crate) mod user_context;
+mod user_context;
 
 use std::fmt;
 use std::hash::Hash;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::octets::hex_byte;
+
 /// How deep maps and lists may be nested in a user context.
 pub(crate) const MAX_DEPTH: usize = 1000;
 
@@ -350,12 +352,6 @@ impl<'a> Number<'a> {
             out.extend_from_slice(exponent.as_bytes());
         }
     }
-}
-
-/// The byte of two hex digits, of either case.
-pub(crate) fn hex_byte(high: u8, low: u8) -> Option<u8> {
-    let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    Some(digit(high)? << 4 | digit(low)?)
 }
 
 fn write_string(out: &mut Vec<u8>, bytes: &[u8]) {

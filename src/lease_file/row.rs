@@ -6,10 +6,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::error::{RowProblem, excerpt};
 use super::schema::{Header, SCHEMA4, SCHEMA6, Schema};
-use super::text::{
-    escape, flag, number, octets, separated_octets, unescape, write_ipv4, write_ipv6, write_number,
-    write_octets,
-};
+use super::text::{escape, flag, number, unescape, write_ipv4, write_ipv6, write_number, write_octets};
+use crate::lease::octets::{octets, separated_octets};
 use crate::lease::{
     ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, Lease, Lease4, Lease6, LeaseData, LeaseError,
     LeaseState, LeaseType, Lifetime, PoolId, SubnetId, UserContext,
