@@ -637,10 +637,8 @@ impl Merger {
                         Row::Canonical { key, deletes, .. } | Row::Converted { key, deletes, .. } => {
                             (*key, *deletes)
                         }
-                        Row::Bad(_) => {
-                            if let Row::Bad(error) = row {
-                                within_limit = tally.bad(error, limit);
-                            }
+                        Row::Bad(error) => {
+                            within_limit = tally.bad(error.clone(), limit);
                             return within_limit;
                         }
                     };
