@@ -160,6 +160,11 @@ impl ClientId {
             Err(LeaseError::ClientIdLength { len: bytes.len() })
         }
     }
+
+    /// A client id of bytes that were one before.
+    pub(crate) fn from_stored(bytes: &[u8]) -> Self {
+        Self(ShortBytes::new(bytes))
+    }
 }
 
 /// The DHCP unique identifier of a DHCPv6 client (RFC 8415 section 11), 3 to 130 bytes.
@@ -186,6 +191,11 @@ impl Duid {
         } else {
             Err(LeaseError::DuidLength { len: bytes.len() })
         }
+    }
+
+    /// A DUID of bytes that were one before.
+    pub(crate) fn from_stored(bytes: &[u8]) -> Self {
+        Self(ShortBytes::new(bytes))
     }
 
     /// The DUID of a lease that belongs to no client, `00:00:00`.
@@ -227,6 +237,11 @@ impl HwAddr {
         } else {
             Err(LeaseError::HwAddrLength { len: bytes.len() })
         }
+    }
+
+    /// A hardware address of bytes that were one before.
+    pub(crate) fn from_stored(bytes: &[u8], htype: HwType, source: HwSource) -> Self {
+        Self { bytes: ShortBytes::new(bytes), htype, source }
     }
 
     /// The bytes.

@@ -294,7 +294,7 @@ fn hwaddr<E: serde::de::Error>(text: &str) -> Result<HwAddr, E> {
     let bytes = separated_octets(text.as_bytes(), b':').ok_or_else(|| {
         E::invalid_value(serde::de::Unexpected::Str(text), &"hex octets with ':' between them")
     })?;
-    HwAddr::new(&bytes).map_err(E::custom)
+    HwAddr::new(bytes.as_slice()).map_err(E::custom)
 }
 
 /// The octets of a client id or DUID, in any form that a lease file may have.
@@ -302,7 +302,7 @@ fn client_octets<E: serde::de::Error>(text: &str) -> Result<Vec<u8>, E> {
     if text.is_empty() {
         return Ok(Vec::new());
     }
-    octets(text.as_bytes()).ok_or_else(|| {
+    octets(text.as_bytes()).map(|octets| octets.as_slice().to_vec()).ok_or_else(|| {
         let expected = "hex octets with ':' or blanks between them, or plain hex digits";
         E::invalid_value(serde::de::Unexpected::Str(text), &expected)
     })

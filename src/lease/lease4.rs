@@ -45,6 +45,15 @@ impl Lease4 {
         Ok(lease)
     }
 
+    /// A lease of parts that were one before.
+    pub(crate) fn from_stored(
+        base: LeaseBase<Ipv4Addr>,
+        hwaddr: Option<HwAddr>,
+        client_id: Option<ClientId>,
+    ) -> Self {
+        Self { base, hwaddr, client_id }
+    }
+
     /// The client identifier, where the client sent one.
     #[must_use]
     pub fn client_id(&self) -> Option<&ClientId> {

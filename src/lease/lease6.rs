@@ -71,6 +71,17 @@ impl Lease6 {
         Ok(lease)
     }
 
+    /// A lease of parts that were one before. The preferred lifetime is 0.
+    pub(crate) fn from_stored(
+        base: LeaseBase<Ipv6Addr>,
+        (lease_type, prefix_len): (LeaseType, u8),
+        duid: Duid,
+        iaid: Iaid,
+        hwaddr: Option<HwAddr>,
+    ) -> Self {
+        Self { base, lease_type, prefix_len, duid, iaid, preferred_lifetime: Lifetime(0), hwaddr }
+    }
+
     /// What is leased.
     #[must_use]
     pub fn lease_type(&self) -> LeaseType {

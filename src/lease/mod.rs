@@ -1,26 +1,34 @@
 //! The lease: what a server promised to a client, for DHCPv4 and DHCPv6.
 
 mod error;
+mod extended_info;
 mod ids;
 #[cfg(feature = "serde")]
 mod json;
 mod lease4;
 mod lease6;
+mod limits;
 pub(crate) mod octets;
 mod short_bytes;
 mod user_context;
 
 use std::fmt;
 use std::hash::Hash;
+use std::net::IpAddr;
 
 pub use error::LeaseError;
+pub use extended_info::{IdLengthError, RelayId, RelayInfo, RemoteId, keep_relay_ids};
 pub use ids::{
     ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, LeaseState, LeaseType, Lifetime, PoolId,
     SubnetId,
 };
 pub use lease4::Lease4;
 pub use lease6::Lease6;
-pub use user_context::{UserContext, UserContextError};
+pub use limits::{
+    ClassLimit, ClientClass, LeaseKind, LeaseLimits, LimitExceeded, Limited, Limits, LimitsError,
+    SubnetLimit, client_classes,
+};
+pub use user_context::{Json, JsonItems, JsonMembers, JsonRef, UserContext, UserContextError};
 
 /// DHCPv4 or DHCPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,7 +107,7 @@ pub trait Lease:
     private::Parts<Self::Address> + Clone + fmt::Debug + PartialEq + Eq + Send + Sync + 'static
 {
     /// The address type of the family.
-    type Address: Copy + fmt::Debug + fmt::Display + Hash + Ord + Send + Sync + 'static;
+    type Address: Copy + fmt::Debug + fmt::Display + Hash + Ord + Into<IpAddr> + Send + Sync + 'static;
 
     /// The family.
     const FAMILY: Family;
@@ -177,5 +185,10 @@ pub trait Lease:
 impl<A> LeaseBase<A> {
     fn new(address: A, state: LeaseState) -> Self {
         Self { address, state, data: LeaseData::default() }
+    }
+
+    /// The parts of a lease that was one before.
+    pub(crate) fn from_stored(address: A, state: LeaseState, data: LeaseData) -> Self {
+        Self { address, state, data }
     }
 }

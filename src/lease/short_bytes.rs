@@ -3,6 +3,8 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
+use thin_vec::ThinVec;
+
 /// What fits beside the tag and the length in 16 bytes.
 const INLINE: usize = 14;
 
@@ -15,9 +17,8 @@ const INLINE: usize = 14;
 pub(crate) enum ShortBytes {
     /// `len` bytes of `bytes` count, the others are 0.
     Inline { len: u8, bytes: [u8; INLINE] },
-    /// Behind two pointers, so that the rare long string does not make every short one larger.
-    #[expect(clippy::box_collection, reason = "a thin pointer keeps the value at 16 bytes")]
-    Heap(Box<Vec<u8>>),
+    /// Behind a thin pointer, so that the long string does not make every short one larger.
+    Heap(ThinVec<u8>),
 }
 
 impl ShortBytes {
@@ -30,7 +31,7 @@ impl ShortBytes {
                 bytes[..from.len()].copy_from_slice(from);
                 Self::Inline { len, bytes }
             }
-            _ => Self::Heap(Box::new(from.to_vec())),
+            _ => Self::Heap(ThinVec::from(from)),
         }
     }
 

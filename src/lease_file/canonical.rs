@@ -305,7 +305,7 @@ pub(super) fn row6(text: &[u8], start: usize, ends: &[u32]) -> Option<((u64, u64
 }
 
 /// The upper and the lower 64 bits.
-pub(super) fn halves(address: u128) -> (u64, u64) {
+pub(crate) fn halves(address: u128) -> (u64, u64) {
     #[expect(clippy::cast_possible_truncation, reason = "the halves are taken apart")]
     ((address >> 64) as u64, address as u64)
 }

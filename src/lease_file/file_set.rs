@@ -93,6 +93,12 @@ impl LeaseFileSet {
         self.with_suffix(".pid")
     }
 
+    /// The lock of the lease manager that owns the files, `F.lock`.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.with_suffix(".lock")
+    }
+
     /// The files of a cleanup.
     #[must_use]
     pub fn lfc_files(&self) -> LfcFiles {
@@ -126,6 +132,18 @@ impl LeaseFileSet {
             stats: ReadStats::default(),
             needs_conversion: false,
         };
+        for (file, path) in self.open_for_loading::<L>(fs)? {
+            let being_written = path == self.current;
+            set.add(file.as_ref(), path, being_written)?;
+        }
+        Ok(set)
+    }
+
+    /// Opens the files that together hold the leases, in the order in which they are to be read.
+    pub(crate) fn open_for_loading<L: FileLease>(
+        &self,
+        fs: &dyn FileSystem,
+    ) -> Result<Vec<OpenFile>, LeaseFileError> {
         let [finish, previous, input, current] = self.open_all(fs)?;
         // A finish file without the whole header is not the result of a cleanup.
         let finish = match finish {
@@ -133,13 +151,7 @@ impl LeaseFileSet {
             _ => None,
         };
         let journal = if finish.is_some() { [finish, None] } else { [previous, input] };
-        for (file, path) in journal.into_iter().flatten() {
-            set.add(file.as_ref(), path, false)?;
-        }
-        if let Some((file, path)) = current {
-            set.add(file.as_ref(), path, true)?;
-        }
-        Ok(set)
+        Ok(journal.into_iter().flatten().chain(current).collect())
     }
 
     /// Opens finish, previous, input and current, so that they belong together.
@@ -172,7 +184,7 @@ impl LeaseFileSet {
 
 /// Whether a finish file is what it says.
 fn is_finished<L: FileLease>(file: &dyn ReadFile, path: &Path) -> Result<bool, LeaseFileError> {
-    match Reader::<L, _>::with_path(FileReader { file, at: 0 }, path) {
+    match read_file::<L>(file, path) {
         Ok(reader) => Ok(reader.has_whole_header()),
         Err(LeaseFileError::Header { .. }) => Ok(false),
         Err(error) => Err(error),
@@ -180,7 +192,7 @@ fn is_finished<L: FileLease>(file: &dyn ReadFile, path: &Path) -> Result<bool, L
 }
 
 /// A file, and the name that it was opened by.
-type OpenFile = (Box<dyn ReadFile>, PathBuf);
+pub(crate) type OpenFile = (Box<dyn ReadFile>, PathBuf);
 
 fn io_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> LeaseFileError + use<> {
     let path = path.to_owned();
@@ -190,7 +202,7 @@ fn io_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Leas
 impl<L: FileLease> LeaseSet<L> {
     /// Applies the rows of a file.
     fn add(&mut self, file: &dyn ReadFile, path: PathBuf, being_written: bool) -> Result<(), LeaseFileError> {
-        let mut reader = Reader::<L, _>::with_path(FileReader { file, at: 0 }, &path)?;
+        let mut reader = read_file::<L>(file, &path)?;
         self.needs_conversion |= reader.header().conversion != Conversion::None;
         while let Some(row) = reader.next() {
             if being_written && reader.is_torn() {
@@ -218,8 +230,16 @@ impl<L: FileLease> LeaseSet<L> {
     }
 }
 
+/// Reads a lease file that is open already.
+pub(crate) fn read_file<'a, L: FileLease>(
+    file: &'a dyn ReadFile,
+    path: &Path,
+) -> Result<Reader<L, FileReader<'a>>, LeaseFileError> {
+    Reader::with_path(FileReader { file, at: 0 }, path)
+}
+
 /// Reads a file from its start to its end.
-struct FileReader<'a> {
+pub(crate) struct FileReader<'a> {
     file: &'a dyn ReadFile,
     at: u64,
 }
@@ -306,6 +326,12 @@ mod tests {
         }
         fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
             self.fs.lock(path)
+        }
+        fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+            self.fs.open_write(path)
+        }
+        fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+            self.fs.try_lock(path)
         }
     }
 

@@ -12,14 +12,17 @@ pub(crate) mod row;
 pub(crate) mod scan;
 mod schema;
 mod simd;
+mod snapshot;
 mod text;
 mod writer;
 
 pub use error::{HeaderProblem, LeaseFileError, RowError, RowProblem};
+pub(crate) use file_set::read_file;
 pub use file_set::{FileRow, LeaseFileSet, LeaseSet};
 pub use reader::{ReadError, ReadStats, Reader};
 pub use row::{FileLease, Parsed};
 pub use schema::{Conversion, Header, Schema};
+pub(crate) use snapshot::write_snapshot;
 pub use text::{escape, unescape};
 pub use writer::Writer;
 

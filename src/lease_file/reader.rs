@@ -156,6 +156,12 @@ impl<L: FileLease, R: Read> Reader<L, R> {
         self.has_whole_header
     }
 
+    /// The line that was read last, counted from 1 with the header.
+    #[must_use]
+    pub fn line(&self) -> u64 {
+        self.lines
+    }
+
     /// How many rows were read so far.
     #[must_use]
     pub fn stats(&self) -> ReadStats {

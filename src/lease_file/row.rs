@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::hash::Hash;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 use super::error::{RowProblem, excerpt};
 use super::schema::{Header, SCHEMA4, SCHEMA6, Schema};
-use super::text::{escape, flag, number, unescape, write_ipv4, write_ipv6, write_number, write_octets};
-use crate::lease::octets::{octets, separated_octets};
+use super::text::{escape, flag, ipv4, number, unescape, write_ipv4, write_ipv6, write_number, write_octets};
+use crate::lease::octets::{Octets, octets, separated_octets};
 use crate::lease::{
     ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, Lease, Lease4, Lease6, LeaseData, LeaseError,
     LeaseState, LeaseType, Lifetime, PoolId, SubnetId, UserContext,
@@ -118,9 +118,11 @@ impl<'a> Values<'a> {
     fn split(line: &'a [u8], header: &Header, schema: &'static Schema) -> Result<Self, RowProblem> {
         let mut values: [&[u8]; 18] = [&[]; 18];
         let mut count = 0;
-        for value in line.split(|&b| b == b',').take(schema.columns.len()) {
-            values[count] = value;
+        let mut start = 0;
+        for end in memchr::memchr_iter(b',', line).chain([line.len()]).take(schema.columns.len()) {
+            values[count] = &line[start..end];
             count += 1;
+            start = end + 1;
         }
         if count < header.columns {
             return Err(RowProblem::TooFewValues { found: count, expected: header.columns });
@@ -163,11 +165,6 @@ impl<'a> Values<'a> {
         self.get(column).and_then(flag).ok_or_else(|| self.bad(column, "0 or 1"))
     }
 
-    fn address<A: std::str::FromStr>(&self, expected: &'static str) -> Result<A, RowProblem> {
-        let text = std::str::from_utf8(self.values[0]).ok();
-        text.and_then(|text| text.parse().ok()).ok_or_else(|| self.bad(0, expected))
-    }
-
     fn user_context(&self, column: usize) -> Result<Option<UserContext>, RowProblem> {
         let Some(value) = self.get(column).filter(|value| !value.is_empty()) else {
             return Ok(None);
@@ -185,19 +182,28 @@ impl<'a> Values<'a> {
         };
         let bytes = separated_octets(value, b':');
         let bytes = bytes.ok_or_else(|| self.bad(column, "hex octets with ':' between them"))?;
-        HwAddr::new(&bytes).map(Some).map_err(self.lease_error(column))
+        HwAddr::new(bytes.as_slice()).map(Some).map_err(self.lease_error(column))
     }
 
     /// The octets of a client id or DUID.
-    fn octets(&self, column: usize) -> Result<Vec<u8>, RowProblem> {
+    fn octets(&self, column: usize) -> Result<Octets, RowProblem> {
         const EXPECTED: &str = "hex octets with ':' or blanks between them, or plain hex digits";
         self.get(column).and_then(octets).ok_or_else(|| self.bad(column, EXPECTED))
     }
 
-    fn hostname(&self, column: usize) -> Vec<u8> {
+    /// A name; `LOWER` in lower case.
+    fn hostname<const LOWER: bool>(&self, column: usize) -> Hostname {
+        let value = self.get(column).unwrap_or_default();
+        let upper = |value: &[u8]| value.iter().fold(false, |any, byte| any | byte.is_ascii_uppercase());
+        if memchr::memchr(b'&', value).is_none() && !(LOWER && upper(value)) {
+            return Hostname::new(value);
+        }
         let mut name = Vec::new();
-        unescape(self.get(column).unwrap_or_default(), &mut name);
-        name
+        unescape(value, &mut name);
+        if LOWER {
+            name.make_ascii_lowercase();
+        }
+        Hostname::new(&name)
     }
 }
 
@@ -211,23 +217,21 @@ impl private::RowFormat for Lease4 {
     }
 
     fn from_values(values: &Values<'_>) -> Result<Parsed<Self>, RowProblem> {
-        let address: Ipv4Addr = values.address("an IPv4 address")?;
+        let address = ipv4(values.values[0]).ok_or_else(|| values.bad(0, "an IPv4 address"))?;
         let hwaddr = values.hwaddr(1)?;
         let client_id = match values.get(2) {
             None | Some([]) => None,
-            Some(_) => Some(ClientId::new(&values.octets(2)?).map_err(values.lease_error(2))?),
+            Some(_) => Some(ClientId::new(values.octets(2)?.as_slice()).map_err(values.lease_error(2))?),
         };
         let valid_lifetime: u32 = values.number(3, None, U32)?;
         let expire: u64 = values.number(4, None, U64)?;
-        let mut hostname = values.hostname(8);
-        hostname.make_ascii_lowercase();
         let data = LeaseData {
             valid_lifetime: Lifetime(valid_lifetime),
             cltt: expire.wrapping_sub(valid_lifetime.into()).cast_signed(),
             subnet_id: SubnetId(values.number(5, None, U32)?),
             fqdn_fwd: values.flag(6)?,
             fqdn_rev: values.flag(7)?,
-            hostname: Hostname::new(&hostname),
+            hostname: values.hostname::<true>(8),
             user_context: values.user_context(10)?,
             pool_id: PoolId(values.number(11, Some(0), U32)?),
         };
@@ -268,8 +272,10 @@ impl private::RowFormat for Lease6 {
     }
 
     fn from_values(values: &Values<'_>) -> Result<Parsed<Self>, RowProblem> {
-        let address: Ipv6Addr = values.address("an IPv6 address")?;
-        let duid = Duid::new(&values.octets(1)?).map_err(values.lease_error(1))?;
+        let text = std::str::from_utf8(values.values[0]).ok();
+        let address: Option<Ipv6Addr> = text.and_then(|text| text.parse().ok());
+        let address = address.ok_or_else(|| values.bad(0, "an IPv6 address"))?;
+        let duid = Duid::new(values.octets(1)?.as_slice()).map_err(values.lease_error(1))?;
         let valid_lifetime: u32 = values.number(2, None, U32)?;
         let expire: u64 = values.number(3, None, U64)?;
         let subnet_id = SubnetId(values.number(4, None, U32)?);
@@ -293,7 +299,7 @@ impl private::RowFormat for Lease6 {
             subnet_id,
             fqdn_fwd: values.flag(9)?,
             fqdn_rev: values.flag(10)?,
-            hostname: Hostname::new(&values.hostname(11)),
+            hostname: values.hostname::<false>(11),
             user_context: values.user_context(14)?,
             pool_id: PoolId(values.number(17, Some(0), U32)?),
         };

@@ -11,6 +11,10 @@ pub(super) fn is_plain(byte: u8) -> bool {
 
 /// Appends `text` with every byte below 0x20 or above 0x7e, `,` and `&` written as `&#xHH`.
 pub fn escape(text: &[u8], out: &mut Vec<u8>) {
+    // Nearly every text is plain, and that is told without a branch for each byte.
+    if text.iter().fold(true, |plain, &byte| plain & is_plain(byte)) {
+        return out.extend_from_slice(text);
+    }
     let mut rest = text;
     while let Some(at) = rest.iter().position(|&byte| !is_plain(byte)) {
         out.extend_from_slice(&rest[..at]);
@@ -50,6 +54,12 @@ pub fn unescape(text: &[u8], out: &mut Vec<u8>) {
 ///
 /// A `-` is refused. Kea wraps such numbers around (`-1` becomes 4294967295), which no server writes.
 pub(super) fn number<T: TryFrom<u64>>(text: &[u8]) -> Option<T> {
+    /// So many digits never are too large a number.
+    const SHORT: usize = 18;
+    if (1..=SHORT).contains(&text.len()) && text.iter().fold(true, |all, byte| all & byte.is_ascii_digit()) {
+        let value = text.iter().fold(0, |value, byte| value * 10 + u64::from(byte - b'0'));
+        return T::try_from(value).ok();
+    }
     let digits = text.strip_prefix(b"+").unwrap_or(text);
     if digits.is_empty() {
         return None;
@@ -66,11 +76,37 @@ pub(super) fn number<T: TryFrom<u64>>(text: &[u8]) -> Option<T> {
 
 /// A flag, `0` or `1`.
 pub(super) fn flag(text: &[u8]) -> Option<bool> {
+    match text {
+        b"0" => return Some(false),
+        b"1" => return Some(true),
+        _ => {}
+    }
     match number::<u8>(text)? {
         0 => Some(false),
         1 => Some(true),
         _ => None,
     }
+}
+
+/// An IPv4 address: four numbers up to 255, without leading zeros.
+pub(super) fn ipv4(text: &[u8]) -> Option<Ipv4Addr> {
+    let mut address = 0_u32;
+    let (mut octet, mut digits, mut dots) = (0_u32, 0, 0);
+    for &byte in text {
+        match byte {
+            b'0'..=b'9' if digits < 3 && (digits == 0 || octet > 0) => {
+                octet = octet * 10 + u32::from(byte - b'0');
+                digits += 1;
+            }
+            b'.' if digits > 0 && octet <= 255 && dots < 3 => {
+                address = address << 8 | octet;
+                dots += 1;
+                (octet, digits) = (0, 0);
+            }
+            _ => return None,
+        }
+    }
+    (dots == 3 && digits > 0 && octet <= 255).then(|| Ipv4Addr::from_bits(address << 8 | octet))
 }
 
 /// Appends the text of an IPv6 address as inet_ntop gives it: lower case, the first of the longest
@@ -120,14 +156,18 @@ pub(super) fn longest_zero_run(groups: &[u16; 8]) -> (usize, usize) {
 
 /// Appends two hex digits for each octet, with colons between them.
 pub(super) fn write_octets(bytes: &[u8], out: &mut Vec<u8>) {
-    let Some((&first, rest)) = bytes.split_first() else {
+    // Put together in pieces of this many octets, each appended at once.
+    const PIECE: usize = 20;
+    let Some(last) = bytes.len().checked_sub(1) else {
         return;
     };
-    out.reserve(bytes.len() * 3);
-    out.extend_from_slice(&hex_digits(first));
-    for &byte in rest {
-        let [high, low] = hex_digits(byte);
-        out.extend_from_slice(&[b':', high, low]);
+    for (n, piece) in bytes.chunks(PIECE).enumerate() {
+        let mut text = [[b':'; 3]; PIECE];
+        for ([high, low, _], &byte) in text.iter_mut().zip(piece) {
+            [*high, *low] = hex_digits(byte);
+        }
+        let colon = usize::from(n * PIECE + piece.len() <= last);
+        out.extend_from_slice(&text.as_flattened()[..piece.len() * 3 - 1 + colon]);
     }
 }
 
@@ -138,29 +178,58 @@ fn hex_digits(byte: u8) -> [u8; 2] {
 }
 
 /// Appends a number in decimal.
+#[inline]
 pub(super) fn write_number(number: impl Into<u64>, out: &mut Vec<u8>) {
-    let mut rest = number.into();
+    let number = number.into();
+    match u8::try_from(number) {
+        Ok(digit @ ..=9) => out.push(b'0' + digit),
+        _ => write_long_number(number, out),
+    }
+}
+
+/// The two digits of each number below 100.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[b'0'; 2]; 100];
+    let mut n = 0;
+    while n < 100 {
+        pairs[n] = [b'0' + (n / 10) as u8, b'0' + (n % 10) as u8];
+        n += 1;
+    }
+    pairs
+};
+
+fn write_long_number(number: u64, out: &mut Vec<u8>) {
+    let mut rest = number;
     let mut digits = [0; 20];
     let mut at = digits.len();
-    loop {
+    while rest >= 10 {
+        at -= 2;
+        let pair = PAIRS[(rest % 100) as usize];
+        digits[at..at + 2].copy_from_slice(&pair);
+        rest /= 100;
+    }
+    if rest > 0 {
         at -= 1;
         digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
     }
     out.extend_from_slice(&digits[at..]);
 }
 
 /// Appends the text of an IPv4 address.
 pub(super) fn write_ipv4(address: Ipv4Addr, out: &mut Vec<u8>) {
-    for (i, octet) in address.octets().into_iter().enumerate() {
-        if i > 0 {
-            out.push(b'.');
-        }
-        write_number(octet, out);
+    let mut text = [0; 16];
+    let mut at = 0;
+    for octet in address.octets() {
+        let (hundreds, [tens, ones]) = (octet / 100, PAIRS[usize::from(octet % 100)]);
+        text[at] = b'0' + hundreds;
+        at += usize::from(hundreds > 0);
+        text[at] = tens;
+        at += usize::from(octet >= 10);
+        text[at] = ones;
+        text[at + 1] = b'.';
+        at += 2;
     }
+    out.extend_from_slice(&text[..at - 1]);
 }
 
 #[cfg(test)]
@@ -224,6 +293,49 @@ mod tests {
     #[case("1e3", None)]
     fn a_number_is_digits(#[case] text: &str, #[case] value: Option<u32>) {
         assert_eq!(number(text.as_bytes()), value);
+    }
+
+    #[test]
+    fn numbers_and_octets_are_written_as_they_are_read() {
+        let mut numbers = vec![0, u64::MAX, u64::from(u32::MAX)];
+        for power in 0..20 {
+            let ten = 10_u64.saturating_pow(power);
+            numbers.extend([ten - 1, ten, ten + 1, ten.saturating_mul(7)]);
+        }
+        for number in numbers {
+            let mut out = Vec::new();
+            write_number(number, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), number.to_string());
+        }
+        for n in 0..=255_u8 {
+            for address in [Ipv4Addr::new(n, 0, 255, n), Ipv4Addr::new(10, n, n, 9)] {
+                let mut out = Vec::new();
+                write_ipv4(address, &mut out);
+                assert_eq!(ipv4(&out), Some(address));
+                assert_eq!(String::from_utf8(out).unwrap(), address.to_string());
+            }
+        }
+        for bad in [
+            "",
+            "1.2.3",
+            "1.2.3.",
+            "1.2.3.4.",
+            ".1.2.3",
+            "1..2.3",
+            "1.2.3.256",
+            "01.2.3.4",
+            "1.2.3.00",
+            "1.2.3.4a",
+        ] {
+            assert_eq!((ipv4(bad.as_bytes()), bad.parse::<Ipv4Addr>().ok()), (None, None), "{bad}");
+        }
+        let bytes: Vec<u8> = (0..=255).collect();
+        for len in 0..=bytes.len() {
+            let mut out = Vec::new();
+            write_octets(&bytes[..len], &mut out);
+            let digits: Vec<_> = bytes[..len].iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(String::from_utf8(out).unwrap(), digits.join(":"));
+        }
     }
 
     #[rstest]

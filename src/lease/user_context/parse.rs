@@ -1,91 +1,60 @@
-//! The JSON map that servers and hooks attach to a lease.
+//! Reading JSON as Kea does, and spelling it as Kea does.
 
-use std::fmt;
+use std::borrow::Cow;
 
-use super::octets::hex_byte;
+use memchr::memchr2;
+
+use super::UserContextError;
+use crate::lease::octets::hex_byte;
 
 /// How deep maps and lists may be nested in a user context.
-pub(crate) const MAX_DEPTH: usize = 1000;
+pub(super) const MAX_DEPTH: usize = 1000;
 
-/// Why a text is no user context.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a user context: {what} at byte {at}")]
-pub struct UserContextError {
-    /// Byte of the (unescaped) text, counted from 0.
-    pub at: usize,
-    what: &'static str,
+/// The canonical spelling of the map that is all of `text`.
+pub(super) fn map(text: &[u8]) -> Result<String, UserContextError> {
+    let parser = Parser::new(text);
+    if parser.peek() != Some(b'{') {
+        return Err(parser.error("expected a JSON map"));
+    }
+    parser.all()
 }
 
-/// A JSON map in the spelling that Kea gives it: keys in order, `{ "a": 1, "b": [ 1, 2 ] }`.
-///
-/// Kea's strings are bytes. Those outside printable ASCII are written as `\u00XX`, one for each
-/// byte, so that the text itself is printable ASCII.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UserContext(Box<str>);
-
-impl UserContext {
-    /// Reads a JSON map. Where a key stands twice, the last one counts.
-    ///
-    /// Beyond JSON, what Kea's own reader takes is taken: form feeds and backspaces as blanks, a
-    /// comma behind the last item of a list, and numbers such as `+1`, `007`, `.5` and `1.`, which
-    /// are then written as JSON has them. The value of a number is never changed.
-    ///
-    /// # Errors
-    /// [`UserContextError`] where the text is no JSON map, where a `\u` escape is not `\u00XX`
-    /// (Kea has no strings beyond bytes), where a number is beyond the range of a double, and
-    /// where maps and lists are nested more than 1000 deep.
-    pub fn parse(text: &[u8]) -> Result<Self, UserContextError> {
-        let mut parser = Parser { text, at: 0, out: Vec::with_capacity(text.len() + 16), depth: 0 };
-        parser.blanks();
-        if parser.peek() != Some(b'{') {
-            return Err(parser.error("expected a JSON map"));
-        }
-        parser.map()?;
-        parser.blanks();
-        if parser.at < text.len() {
-            return Err(parser.error("text behind the map"));
-        }
-        match String::from_utf8(parser.out) {
-            Ok(text) => Ok(Self(text.into_boxed_str())),
-            Err(_) => Err(UserContextError { at: 0, what: "a byte outside ASCII was left over" }),
-        }
-    }
-
-    /// The JSON text, printable ASCII.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for UserContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for UserContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "UserContext({})", self.0)
-    }
+/// The canonical spelling of the value that is all of `text`.
+pub(super) fn value(text: &[u8]) -> Result<String, UserContextError> {
+    Parser::new(text).all()
 }
 
 /// Reads `text` and writes its canonical spelling to `out` as it goes.
 struct Parser<'a> {
     text: &'a [u8],
     at: usize,
-    out: Vec<u8>,
+    out: String,
     depth: usize,
 }
 
 /// One member of a map: its key, and where `"key": value` stands in the output.
-struct Member {
-    key: Vec<u8>,
+struct Member<'a> {
+    key: Cow<'a, [u8]>,
     start: usize,
     end: usize,
 }
 
-impl Parser<'_> {
+impl<'a> Parser<'a> {
+    fn new(text: &'a [u8]) -> Self {
+        let mut parser = Self { text, at: 0, out: String::with_capacity(text.len()), depth: 0 };
+        parser.blanks();
+        parser
+    }
+
+    fn all(mut self) -> Result<String, UserContextError> {
+        self.value()?;
+        self.blanks();
+        if self.at < self.text.len() {
+            return Err(self.error("text behind the end"));
+        }
+        Ok(self.out)
+    }
+
     fn error(&self, what: &'static str) -> UserContextError {
         UserContextError { at: self.at, what }
     }
@@ -130,15 +99,15 @@ impl Parser<'_> {
             return Err(self.error("expected true, false or null"));
         }
         self.at += len;
-        self.out.extend_from_slice(word.as_bytes());
+        self.out.push_str(word);
         Ok(())
     }
 
     fn map(&mut self) -> Result<(), UserContextError> {
         self.enter()?;
-        self.out.extend_from_slice(b"{ ");
+        self.out.push_str("{ ");
         let first = self.out.len();
-        let mut members: Vec<Member> = Vec::new();
+        let mut members: Vec<Member<'_>> = Vec::new();
         let mut in_order = true;
         self.blanks();
         if self.peek() == Some(b'}') {
@@ -152,11 +121,11 @@ impl Parser<'_> {
                 let key = self.string()?;
                 in_order &= members.last().is_none_or(|last| last.key < key);
                 if !members.is_empty() {
-                    self.out.extend_from_slice(b", ");
+                    self.out.push_str(", ");
                 }
                 let start = self.out.len();
                 write_string(&mut self.out, &key);
-                self.out.extend_from_slice(b": ");
+                self.out.push_str(": ");
                 self.blanks();
                 if self.peek() != Some(b':') {
                     return Err(self.error("expected ':' behind a key"));
@@ -179,31 +148,31 @@ impl Parser<'_> {
         if !in_order {
             self.sort(first, members);
         }
-        self.out.extend_from_slice(b" }");
+        self.out.push_str(" }");
         self.depth -= 1;
         Ok(())
     }
 
     /// Puts the members that stand in the output from `first` on in the order of their keys.
-    fn sort(&mut self, first: usize, mut members: Vec<Member>) {
+    fn sort(&mut self, first: usize, mut members: Vec<Member<'_>>) {
         let written = self.out.split_off(first);
         members.sort_by(|a, b| a.key.cmp(&b.key));
         let last_of_key =
-            |i: usize, m: &Member| members.get(i + 1).is_none_or(|next: &Member| next.key != m.key);
+            |i: usize, m: &Member<'_>| members.get(i + 1).is_none_or(|next: &Member<'_>| next.key != m.key);
         for (i, member) in members.iter().enumerate() {
             if !last_of_key(i, member) {
                 continue;
             }
             if self.out.len() > first {
-                self.out.extend_from_slice(b", ");
+                self.out.push_str(", ");
             }
-            self.out.extend_from_slice(&written[member.start - first..member.end - first]);
+            self.out.push_str(&written[member.start - first..member.end - first]);
         }
     }
 
     fn list(&mut self) -> Result<(), UserContextError> {
         self.enter()?;
-        self.out.extend_from_slice(b"[ ");
+        self.out.push_str("[ ");
         let mut first = true;
         loop {
             self.blanks();
@@ -211,7 +180,7 @@ impl Parser<'_> {
                 break;
             }
             if !first {
-                self.out.extend_from_slice(b", ");
+                self.out.push_str(", ");
             }
             first = false;
             self.value()?;
@@ -223,58 +192,40 @@ impl Parser<'_> {
             }
         }
         self.at += 1;
-        self.out.extend_from_slice(b" ]");
+        self.out.push_str(" ]");
         self.depth -= 1;
         Ok(())
     }
 
     /// The bytes of the string that starts here.
-    fn string(&mut self) -> Result<Vec<u8>, UserContextError> {
+    fn string(&mut self) -> Result<Cow<'a, [u8]>, UserContextError> {
         let start = self.at;
+        let mut bytes = Cow::Borrowed(&[][..]);
         self.at += 1;
-        let mut bytes = Vec::new();
         loop {
-            match self.peek() {
-                None => {
-                    self.at = start;
-                    return Err(self.error("a string without its end"));
-                }
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(bytes);
-                }
-                Some(b'\\') => bytes.push(self.escape()?),
-                Some(byte) => {
-                    self.at += 1;
-                    bytes.push(byte);
-                }
+            let rest = &self.text[self.at..];
+            let Some(len) = memchr2(b'"', b'\\', rest) else {
+                self.at = start;
+                return Err(self.error("a string without its end"));
+            };
+            self.at += len;
+            if bytes.is_empty() {
+                bytes = Cow::Borrowed(&rest[..len]);
+            } else {
+                bytes.to_mut().extend_from_slice(&rest[..len]);
             }
+            if rest[len] == b'"' {
+                self.at += 1;
+                return Ok(bytes);
+            }
+            let escaped = self.escape()?;
+            bytes.to_mut().push(escaped);
         }
     }
 
     fn escape(&mut self) -> Result<u8, UserContextError> {
-        let byte = match self.text.get(self.at + 1) {
-            Some(b'b') => 0x08,
-            Some(b'f') => 0x0c,
-            Some(b'n') => b'\n',
-            Some(b'r') => b'\r',
-            Some(b't') => b'\t',
-            Some(&byte @ (b'"' | b'\\' | b'/')) => byte,
-            Some(b'u') => {
-                let digits = self.text.get(self.at + 2..self.at + 6);
-                let byte = match digits {
-                    Some(&[b'0', b'0', high, low]) => hex_byte(high, low),
-                    _ => None,
-                };
-                let Some(byte) = byte else {
-                    return Err(self.error("an escape other than \\u0000 to \\u00ff"));
-                };
-                self.at += 6;
-                return Ok(byte);
-            }
-            _ => return Err(self.error("an unknown escape")),
-        };
-        self.at += 2;
+        let (byte, len) = unescape(&self.text[self.at..]).map_err(|what| self.error(what))?;
+        self.at += len;
         Ok(byte)
     }
 
@@ -292,6 +243,27 @@ impl Parser<'_> {
         self.at += len;
         Ok(())
     }
+}
+
+/// The byte that `text` begins with the escape of, and the length of the escape; or what is wrong with it.
+pub(super) fn unescape(text: &[u8]) -> Result<(u8, usize), &'static str> {
+    let byte = match text.get(1) {
+        Some(b'b') => 0x08,
+        Some(b'f') => 0x0c,
+        Some(b'n') => b'\n',
+        Some(b'r') => b'\r',
+        Some(b't') => b'\t',
+        Some(&byte @ (b'"' | b'\\' | b'/')) => byte,
+        Some(b'u') => {
+            let byte = match text.get(2..6) {
+                Some(&[b'0', b'0', high, low]) => hex_byte(high, low),
+                _ => None,
+            };
+            return byte.map(|byte| (byte, 6)).ok_or("an escape other than \\u0000 to \\u00ff");
+        }
+        _ => return Err("an unknown escape"),
+    };
+    Ok((byte, 2))
 }
 
 /// A number, split where its parts are.
@@ -331,50 +303,63 @@ impl<'a> Number<'a> {
     }
 
     fn in_range(&self) -> bool {
-        let mut text = Vec::new();
+        // Below 10^308.
+        if self.exponent.is_none() && self.whole.len() <= 308 {
+            return true;
+        }
+        let mut text = String::new();
         self.write(&mut text);
-        std::str::from_utf8(&text).ok().and_then(|text| text.parse::<f64>().ok()).is_some_and(f64::is_finite)
+        text.parse::<f64>().is_ok_and(f64::is_finite)
     }
 
     /// As JSON spells it.
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut String) {
         let integer = self.fraction.is_none() && self.exponent.is_none();
         if self.negative && !(integer && self.whole == "0") {
-            out.push(b'-');
+            out.push('-');
         }
-        out.extend_from_slice(self.whole.as_bytes());
+        out.push_str(self.whole);
         if let Some(fraction) = self.fraction {
-            out.push(b'.');
-            out.extend_from_slice(if fraction.is_empty() { b"0" } else { fraction.as_bytes() });
+            out.push('.');
+            out.push_str(if fraction.is_empty() { "0" } else { fraction });
         }
         if let Some(exponent) = self.exponent {
-            out.push(b'e');
-            out.extend_from_slice(exponent.as_bytes());
+            out.push('e');
+            out.push_str(exponent);
         }
     }
 }
 
-fn write_string(out: &mut Vec<u8>, bytes: &[u8]) {
+/// Appends `bytes` as a JSON string.
+pub(super) fn write_string(out: &mut String, bytes: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    out.push(b'"');
-    for &byte in bytes {
+    let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    out.push('"');
+    let mut rest = bytes;
+    loop {
+        let len = rest.iter().position(|byte| !plain(byte)).unwrap_or(rest.len());
+        // Plain bytes are ASCII, so this is always a text.
+        out.push_str(std::str::from_utf8(&rest[..len]).unwrap_or_default());
+        let Some((&byte, behind)) = rest[len..].split_first() else {
+            break;
+        };
+        rest = behind;
         match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            0x08 => out.extend_from_slice(b"\\b"),
-            0x0c => out.extend_from_slice(b"\\f"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            0x20..=0x7e => out.push(byte),
+            b'"' => out.push_str("\\\""),
+            b'\\' => out.push_str("\\\\"),
+            0x08 => out.push_str("\\b"),
+            0x0c => out.push_str("\\f"),
+            b'\n' => out.push_str("\\n"),
+            b'\r' => out.push_str("\\r"),
+            b'\t' => out.push_str("\\t"),
             _ => {
-                out.extend_from_slice(b"\\u00");
-                out.push(HEX[usize::from(byte >> 4)]);
-                out.push(HEX[usize::from(byte & 15)]);
+                out.push_str("\\u00");
+                out.push(HEX[usize::from(byte >> 4)].into());
+                out.push(HEX[usize::from(byte & 15)].into());
             }
         }
     }
-    out.push(b'"');
+    out.push('"');
 }
 
 #[cfg(test)]
@@ -382,6 +367,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::lease::UserContext;
 
     #[rstest]
     #[case::empty("{}", "{  }")]
@@ -423,11 +409,20 @@ mod tests {
     #[case("{ \"a\": \"\\u0100\" }", 8)]
     #[case("{ \"a\": \"\\x41\" }", 8)]
     #[case("{ \"a\": 1e400 }", 7)]
+    #[case("{ \"a\": \"\\n\\n x }", 7)]
     #[case("{ \"a\": --1 }", 7)]
     #[case("{ \"a\": 1.2.3 }", 7)]
     #[case("{ \"a\": [,] }", 8)]
     fn what_is_no_map_is_refused_where_it_goes_wrong(#[case] text: &str, #[case] at: usize) {
         assert_eq!(UserContext::parse(text.as_bytes()).unwrap_err().at, at, "{text}");
+    }
+
+    #[test]
+    fn a_number_is_below_the_largest_double() {
+        let number = |digits: String| UserContext::parse(format!("{{\"a\": {digits}.5}}").as_bytes());
+        assert!(number("9".repeat(308)).is_ok());
+        assert!(number(format!("1{}", "0".repeat(308))).is_ok());
+        assert!(number("9".repeat(309)).is_err());
     }
 
     #[test]

@@ -1,0 +1,574 @@
+//! What relay agents said about a client, as Kea's servers keep it in the user context of a lease.
+//!
+//! DHCPv4: `ISC`/`relay-agent-info` is a map. Its `sub-options` are those of the Relay Agent Information
+//! option (RFC 3046) in hex. In the old form, the hex stands in place of the map.
+//!
+//! DHCPv6: `ISC`/`relay-info` (in the old form `ISC`/`relays`) is a list with a map for each relay that the message
+//! came through. Its `options` are those that the relay put in, in hex.
+//!
+//! Beside the options, the map may have what is searched for, `relay-id` and `remote-id`, in hex.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use super::octets::octets;
+use super::short_bytes::ShortBytes;
+use super::{Duid, Family, JsonRef, Lease, Lease4, Lease6, UserContext};
+
+/// A relay id or a remote id of an impossible length.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a {what} of {len} bytes, expected 1 to 255")]
+pub struct IdLengthError {
+    what: &'static str,
+    /// Its length in bytes.
+    pub len: usize,
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(ShortBytes);
+
+        impl $name {
+            /// The longest one, in bytes.
+            pub const MAX_LEN: usize = 255;
+
+            /// One of these bytes.
+            ///
+            /// # Errors
+            /// [`IdLengthError`] for no or more than 255 bytes.
+            pub fn new(bytes: &[u8]) -> Result<Self, IdLengthError> {
+                if (1..=Self::MAX_LEN).contains(&bytes.len()) {
+                    Ok(Self(ShortBytes::new(bytes)))
+                } else {
+                    Err(IdLengthError { what: $what, len: bytes.len() })
+                }
+            }
+
+            /// The bytes.
+            #[must_use]
+            pub fn as_bytes(&self) -> &[u8] {
+                self.0.as_slice()
+            }
+        }
+
+        /// Two upper-case hex digits for each byte, as in a user context.
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02X}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({self})", stringify!($name))
+            }
+        }
+    };
+}
+
+id!(
+    /// What a relay agent calls itself, 1 to 255 bytes: in DHCPv4 its relay identifier (RFC 6925), in
+    /// DHCPv6 its DUID (RFC 5460), which is shorter.
+    RelayId,
+    "relay id"
+);
+id!(
+    /// What a relay agent calls the far end of the line that the client is on, 1 to 255 bytes (RFC 3046; RFC 4649, where
+    /// the enterprise number is part of it).
+    RemoteId,
+    "remote id"
+);
+
+impl From<&Duid> for RelayId {
+    fn from(duid: &Duid) -> Self {
+        Self(ShortBytes::new(duid.as_bytes()))
+    }
+}
+
+/// Who a relay agent is, and where it heard the client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RelayInfo {
+    /// The relay agent.
+    pub relay_id: Option<RelayId>,
+    /// The far end of its line.
+    pub remote_id: Option<RemoteId>,
+}
+
+impl RelayInfo {
+    /// What a user context says of each relay agent: in DHCPv4 there is at most one, in DHCPv6 there is one
+    /// for each relay that is kept, in their order.
+    ///
+    /// An id is taken from its own key or, where that is missing or unreadable, from the options. What
+    /// is no hex, an option that is cut off, and an id of an impossible length count as no id.
+    pub fn all(family: Family, context: &UserContext) -> impl Iterator<Item = Self> {
+        relays(family, context).map(move |relay| {
+            let relay = Kept::of(family, relay);
+            let Self { relay_id, remote_id } = relay.ids_of_keys();
+            if relay_id.is_some() && remote_id.is_some() {
+                return Self { relay_id, remote_id };
+            }
+            let options = relay.ids_of_options();
+            Self { relay_id: relay_id.or(options.relay_id), remote_id: remote_id.or(options.remote_id) }
+        })
+    }
+
+    /// With those that are of a possible length.
+    fn new(family: Family, relay_id: &[u8], remote_id: &[u8]) -> Self {
+        let possible: RangeInclusive<usize> = match family {
+            Family::V4 => 1..=RelayId::MAX_LEN,
+            Family::V6 => Duid::MIN_LEN..=Duid::MAX_LEN,
+        };
+        let relay_id = Some(relay_id).filter(|id| possible.contains(&id.len()));
+        Self {
+            relay_id: relay_id.and_then(|id| RelayId::new(id).ok()),
+            remote_id: RemoteId::new(remote_id).ok(),
+        }
+    }
+}
+
+const ISC: &str = "ISC";
+const RELAY_AGENT_INFO: &str = "relay-agent-info";
+const SUB_OPTIONS: &str = "sub-options";
+const OPTIONS: &str = "options";
+const RELAY_INFO: &str = "relay-info";
+const OLD_RELAY_INFO: &str = "relays";
+const RELAY_ID: &str = "relay-id";
+const REMOTE_ID: &str = "remote-id";
+
+/// Brings what relays said into the form that Kea's servers search: relay id and remote id, where the options
+/// have them, get keys of their own beside the options, and the old forms become those of today.
+///
+/// `None` where nothing is to be changed. Ids that have readable keys are left alone.
+///
+/// ```
+/// use leasemgr::lease::{Family, UserContext, keep_relay_ids};
+///
+/// let context = UserContext::parse(br#"{ "ISC": { "relay-agent-info": "0x0104AABBCCDD0204C0000201" } }"#)?;
+/// let kept = keep_relay_ids(Family::V4, &context).unwrap();
+/// assert_eq!(
+///     kept.get("ISC").unwrap().get("relay-agent-info").unwrap().as_json(),
+///     r#"{ "remote-id": "C0000201", "sub-options": "0x0104AABBCCDD0204C0000201" }"#
+/// );
+/// assert_eq!(keep_relay_ids(Family::V4, &kept), None);
+/// # Ok::<(), leasemgr::lease::UserContextError>(())
+/// ```
+#[must_use]
+pub fn keep_relay_ids(family: Family, context: &UserContext) -> Option<UserContext> {
+    let mut kept = upgraded(family, context).map_or(Cow::Borrowed(context), Cow::Owned);
+    let mut missing = Vec::new();
+    for (i, relay) in relays(family, &kept).enumerate() {
+        let relay = Kept::of(family, relay);
+        let (keys, options) = (relay.ids_of_keys(), relay.ids_of_options());
+        if let (None, Some(id)) = (keys.relay_id, options.relay_id) {
+            missing.push((i, RELAY_ID, id.to_string()));
+        }
+        if let (None, Some(id)) = (keys.remote_id, options.remote_id) {
+            missing.push((i, REMOTE_ID, id.to_string()));
+        }
+    }
+    for (i, key, id) in missing {
+        let with_id = match family {
+            Family::V4 => kept.with(&[ISC, RELAY_AGENT_INFO, key], id.as_str()),
+            Family::V6 => kept.with(&[ISC, RELAY_INFO, &i.to_string(), key], id.as_str()),
+        };
+        kept = Cow::Owned(with_id.ok()?);
+    }
+    match kept {
+        Cow::Owned(kept) => Some(kept),
+        Cow::Borrowed(_) => None,
+    }
+}
+
+/// In the form of today, if it is in an older one.
+fn upgraded(family: Family, context: &UserContext) -> Option<UserContext> {
+    let isc = context.get(ISC)?;
+    match family {
+        Family::V4 => {
+            let sub_options = isc.get(RELAY_AGENT_INFO)?;
+            hex(sub_options)?;
+            let map = UserContext::default().with(&[SUB_OPTIONS], sub_options).ok()?;
+            context.with(&[ISC, RELAY_AGENT_INFO], map).ok()
+        }
+        Family::V6 => {
+            let relays = isc.get(OLD_RELAY_INFO).filter(|relays| relays.as_list().is_some())?;
+            if isc.get(RELAY_INFO).is_some() {
+                return None;
+            }
+            let named = context.with(&[ISC, RELAY_INFO], relays).ok()?;
+            Some(named.without(&[ISC, OLD_RELAY_INFO]))
+        }
+    }
+}
+
+/// What is kept of each relay agent.
+fn relays(family: Family, context: &UserContext) -> impl Iterator<Item = JsonRef<'_>> {
+    let isc = context.get(ISC);
+    let (one, list) = match family {
+        Family::V4 => (isc.and_then(|isc| isc.get(RELAY_AGENT_INFO)), None),
+        Family::V6 => {
+            let relays = isc.and_then(|isc| isc.get(RELAY_INFO).or_else(|| isc.get(OLD_RELAY_INFO)));
+            (None, relays.and_then(JsonRef::as_list))
+        }
+    };
+    one.into_iter().chain(list.into_iter().flatten())
+}
+
+/// What is kept of one relay agent.
+struct Kept<'a> {
+    family: Family,
+    relay_id: Option<JsonRef<'a>>,
+    remote_id: Option<JsonRef<'a>>,
+    options: Option<JsonRef<'a>>,
+}
+
+impl<'a> Kept<'a> {
+    fn of(family: Family, relay: JsonRef<'a>) -> Self {
+        let mut kept = Self { family, relay_id: None, remote_id: None, options: None };
+        let Some(members) = relay.as_map() else {
+            // The old form.
+            if family == Family::V4 {
+                kept.options = Some(relay);
+            }
+            return kept;
+        };
+        let options = match family {
+            Family::V4 => SUB_OPTIONS,
+            Family::V6 => OPTIONS,
+        };
+        for (key, value) in members {
+            match &*key {
+                key if key == RELAY_ID.as_bytes() => kept.relay_id = Some(value),
+                key if key == REMOTE_ID.as_bytes() => kept.remote_id = Some(value),
+                key if key == options.as_bytes() => kept.options = Some(value),
+                _ => {}
+            }
+        }
+        kept
+    }
+
+    fn ids_of_keys(&self) -> RelayInfo {
+        let id = |value: Option<JsonRef<'_>>| value.and_then(hex).unwrap_or_default();
+        RelayInfo::new(self.family, &id(self.relay_id), &id(self.remote_id))
+    }
+
+    fn ids_of_options(&self) -> RelayInfo {
+        let Some(options) = self.options.and_then(hex) else {
+            return RelayInfo::default();
+        };
+        let (relay_id, remote_id) = match self.family {
+            Family::V4 => (12, 2),
+            Family::V6 => (53, 37),
+        };
+        let option = |code| find_option(self.family, &options, code).unwrap_or_default();
+        RelayInfo::new(self.family, option(relay_id), option(remote_id))
+    }
+}
+
+/// The bytes of a string of hex digits.
+fn hex(value: JsonRef<'_>) -> Option<Vec<u8>> {
+    octets(&value.as_bytes()?).map(|octets| octets.as_slice().to_vec())
+}
+
+/// The value of the first option with this code, unless an option before its end is cut off. In DHCPv4, code
+/// and length are a byte each (RFC 3046), in DHCPv6 two (RFC 8415 section 21.1).
+fn find_option(family: Family, mut options: &[u8], code: u16) -> Option<&[u8]> {
+    loop {
+        let (this, len, rest) = match (family, options) {
+            (Family::V4, &[code, len, ref rest @ ..]) => (code.into(), len.into(), rest),
+            (Family::V6, &[code, code_low, len, len_low, ref rest @ ..]) => {
+                (u16::from_be_bytes([code, code_low]), u16::from_be_bytes([len, len_low]), rest)
+            }
+            _ => return None,
+        };
+        let (value, rest) = rest.split_at_checked(len.into())?;
+        if this == code {
+            return Some(value);
+        }
+        options = rest;
+    }
+}
+
+impl Lease4 {
+    /// What the relay agent said, as the user context has it. See [`RelayInfo::all`].
+    #[must_use]
+    pub fn relay_info(&self) -> RelayInfo {
+        let context = self.data().user_context.as_ref();
+        context.and_then(|context| RelayInfo::all(Family::V4, context).next()).unwrap_or_default()
+    }
+
+    /// The relay agent, as the user context has it.
+    #[must_use]
+    pub fn relay_id(&self) -> Option<RelayId> {
+        self.relay_info().relay_id
+    }
+
+    /// Where the relay agent heard the client, as the user context has it.
+    #[must_use]
+    pub fn remote_id(&self) -> Option<RemoteId> {
+        self.relay_info().remote_id
+    }
+}
+
+impl Lease6 {
+    /// What each relay agent said, as the user context has it. See [`RelayInfo::all`].
+    pub fn relay_infos(&self) -> impl Iterator<Item = RelayInfo> {
+        let context = self.data().user_context.as_ref();
+        context.into_iter().flat_map(|context| RelayInfo::all(Family::V6, context))
+    }
+
+    /// The relay agents, as the user context has them.
+    pub fn relay_ids(&self) -> impl Iterator<Item = RelayId> {
+        self.relay_infos().filter_map(|info| info.relay_id)
+    }
+
+    /// Where relay agents heard the client, as the user context has it.
+    pub fn remote_ids(&self) -> impl Iterator<Item = RemoteId> {
+        self.relay_infos().filter_map(|info| info.remote_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+    use crate::lease::{HwAddr, Iaid, LeaseState, LeaseType};
+
+    fn context(text: &str) -> UserContext {
+        UserContext::parse(text.as_bytes()).unwrap()
+    }
+
+    /// Relay id and remote id in hex, `-` for none.
+    fn shown(info: RelayInfo) -> [String; 2] {
+        let or_none = |id: Option<String>| id.unwrap_or_else(|| "-".to_owned());
+        [or_none(info.relay_id.map(|id| id.to_string())), or_none(info.remote_id.map(|id| id.to_string()))]
+    }
+
+    #[rstest]
+    #[case::from_sub_options(r#"{ "sub-options": "0x0104AABBCCDD02030102030C0201ff" }"#, "01FF", "010203")]
+    #[case::without_0x(r#"{ "sub-options": "0204c0000201" }"#, "-", "C0000201")]
+    #[case::from_keys(r#"{ "relay-id": "0A0B", "remote-id": "0x03010203" }"#, "0A0B", "03010203")]
+    #[case::keys_before_sub_options(r#"{ "remote-id": "FF", "sub-options": "0x0C010102010A" }"#, "01", "FF")]
+    #[case::a_bad_key_does_not_count(r#"{ "remote-id": "xy", "sub-options": "0x02010A" }"#, "-", "0A")]
+    #[case::a_key_that_is_no_string(r#"{ "remote-id": 12, "sub-options": "0x02010A" }"#, "-", "0A")]
+    #[case::the_old_form(r#""0x02010A0C010B""#, "0B", "0A")]
+    #[case::the_first_of_two(r#""0x02010A02010B""#, "-", "0A")]
+    #[case::empty_sub_options(r#""0x02000C00""#, "-", "-")]
+    #[case::empty_keys(r#"{ "relay-id": "", "remote-id": "0x" }"#, "-", "-")]
+    #[case::cut_off_in_the_value(r#""0x0C010B0204C00002""#, "0B", "-")]
+    #[case::cut_off_behind_the_code(r#""0x0C010B02""#, "0B", "-")]
+    #[case::behind_what_is_cut_off(r#""0x01FF0C010B""#, "-", "-")]
+    #[case::no_hex(r#""0x0C010B0G""#, "-", "-")]
+    #[case::not_a_string(r#"{ "sub-options": [ "0x0C010B" ] }"#, "-", "-")]
+    #[case::neither_map_nor_string("12", "-", "-")]
+    fn the_ids_of_a_dhcpv4_relay_are_read(
+        #[case] info: &str,
+        #[case] relay_id: &str,
+        #[case] remote_id: &str,
+    ) {
+        let context =
+            context(&format!(r#"{{ "ISC": {{ "client-classes": [ "A" ], "relay-agent-info": {info} }} }}"#));
+        let hwaddr = HwAddr::new(&[1; 6]).unwrap();
+        let mut lease = Lease4::new(Ipv4Addr::LOCALHOST, Some(hwaddr), None, LeaseState::DEFAULT).unwrap();
+        assert_eq!((lease.relay_id(), lease.remote_id()), (None, None));
+        lease.data_mut().user_context = Some(context);
+        assert_eq!(shown(lease.relay_info()), [relay_id, remote_id]);
+        assert_eq!(
+            shown(RelayInfo { relay_id: lease.relay_id(), remote_id: lease.remote_id() }),
+            [relay_id, remote_id]
+        );
+    }
+
+    #[rstest]
+    #[case::from_options(r#"{ "hop": 1, "options": "0x00120002AABB0035000400030001002500060000000901020304" }"#, &["00030001", "000000090102"])]
+    #[case::from_keys(r#"{ "relay-id": "64:64:64", "remote-id": "010203040506" }"#, &["646464", "010203040506"])]
+    #[case::each_from_where_it_is(r#"{ "options": "0x0035000300030001", "remote-id": "01" }"#, &["000300", "01"])]
+    #[case::a_relay_id_is_a_duid(r#"{ "relay-id": "0102" }"#, &["-", "-"])]
+    #[case::cut_off(r#"{ "options": "0x003500030003" }"#, &["-", "-"])]
+    #[case::cut_off_in_the_length(r#"{ "options": "0x002500010A003500" }"#, &["-", "0A"])]
+    #[case::two_bytes_of_length(r#"{ "options": "0x0001010035" }"#, &["-", "-"])]
+    #[case::no_map("12", &["-", "-"])]
+    fn the_ids_of_each_dhcpv6_relay_are_read(
+        #[case] relay: &str,
+        #[case] ids: &[&str],
+        #[values("relay-info", "relays")] key: &str,
+    ) {
+        let other = r#"{ "hop": 0, "link": "2001:db8::1", "remote-id": "FF" }"#;
+        let context = context(&format!(r#"{{ "ISC": {{ "{key}": [ {relay}, {other} ] }} }}"#));
+        let duid = Duid::new(&[1; 4]).unwrap();
+        let mut lease =
+            Lease6::new(LeaseType::NA, Ipv6Addr::LOCALHOST, duid, Iaid(1), LeaseState::DEFAULT).unwrap();
+        assert_eq!(lease.relay_infos().count(), 0);
+        lease.data_mut().user_context = Some(context);
+        let infos: Vec<_> = lease.relay_infos().map(shown).collect();
+        assert_eq!(infos, [[ids[0], ids[1]], ["-", "FF"]]);
+        let not_none = |id: &&str| *id != "-";
+        let relay_ids: Vec<_> = lease.relay_ids().map(|id| id.to_string()).collect();
+        assert_eq!(relay_ids, ids[..1].iter().copied().filter(not_none).collect::<Vec<_>>());
+        let remote_ids: Vec<_> = lease.remote_ids().map(|id| id.to_string()).collect();
+        assert_eq!(remote_ids, [ids[1], "FF"].into_iter().filter(|id| not_none(id)).collect::<Vec<_>>());
+    }
+
+    #[rstest]
+    #[case::nothing("{}")]
+    #[case::no_map(r#"{ "ISC": 1 }"#)]
+    #[case::the_other_family_4(r#"{ "ISC": { "relay-info": [ { "remote-id": "FF" } ] } }"#)]
+    fn no_relay_is_no_id(#[case] text: &str) {
+        let context = context(text);
+        assert_eq!(RelayInfo::all(Family::V4, &context).next(), None);
+        assert_eq!(keep_relay_ids(Family::V4, &context), None);
+    }
+
+    #[rstest]
+    #[case::beside_the_sub_options(
+        r#"{ "sub-options": "0x0104AABBCCDD0204c0ff02010c0164" }"#,
+        Some(r#"{ "relay-id": "64", "remote-id": "C0FF0201", "sub-options": "0x0104AABBCCDD0204c0ff02010c0164" }"#)
+    )]
+    #[case::only_what_is_missing(
+        r#"{ "remote-id": "01", "sub-options": "0x0201FF0C0164" }"#,
+        Some(r#"{ "relay-id": "64", "remote-id": "01", "sub-options": "0x0201FF0C0164" }"#)
+    )]
+    #[case::in_place_of_what_is_unreadable(
+        r#"{ "remote-id": "x", "sub-options": "0x0201FF" }"#,
+        Some(r#"{ "remote-id": "FF", "sub-options": "0x0201FF" }"#)
+    )]
+    #[case::the_old_form(r#""0x0201FF""#, Some(r#"{ "remote-id": "FF", "sub-options": "0x0201FF" }"#))]
+    #[case::the_old_form_without_ids(r#""0x0101FF""#, Some(r#"{ "sub-options": "0x0101FF" }"#))]
+    #[case::the_old_form_no_hex(r#""port 1""#, None)]
+    #[case::no_ids(r#"{ "sub-options": "0x0101FF" }"#, None)]
+    #[case::ids_are_there(
+        r#"{ "relay-id": "64", "remote-id": "01", "sub-options": "0x0201FF0C0165" }"#,
+        None
+    )]
+    fn dhcpv4_ids_are_kept_beside_the_sub_options(#[case] info: &str, #[case] kept: Option<&str>) {
+        let whole = |info| {
+            context(&format!(
+                r#"{{ "ISC": {{ "a": 1, "relay-agent-info": {info}, "z": [] }}, "other": "x" }}"#
+            ))
+        };
+        let before = whole(info);
+        let after = keep_relay_ids(Family::V4, &before);
+        assert_eq!(after, kept.map(whole));
+        let after = after.unwrap_or(before);
+        assert_eq!(keep_relay_ids(Family::V4, &after), None);
+    }
+
+    #[rstest]
+    #[case::in_each_relay(
+        r#""relay-info": [ { "hop": 2, "options": "0x002500020A0B" }, { "hop": 1 }, { "options": "0x0035000300030001" } ]"#,
+        Some(r#""relay-info": [ { "hop": 2, "options": "0x002500020A0B", "remote-id": "0A0B" }, { "hop": 1 },
+            { "options": "0x0035000300030001", "relay-id": "000300" } ]"#)
+    )]
+    #[case::the_old_form(
+        r#""relays": [ { "options": "0x002500020A0B" } ]"#,
+        Some(r#""relay-info": [ { "options": "0x002500020A0B", "remote-id": "0A0B" } ]"#)
+    )]
+    #[case::the_old_form_without_ids(
+        r#""relays": [ { "hop": 1 } ]"#,
+        Some(r#""relay-info": [ { "hop": 1 } ]"#)
+    )]
+    #[case::both_forms(r#""relay-info": [], "relays": [ { "options": "0x002500020A0B" } ]"#, None)]
+    #[case::no_list(r#""relays": {}"#, None)]
+    #[case::no_ids(r#""relay-info": [ { "options": "0x00" }, 3 ]"#, None)]
+    fn dhcpv6_ids_are_kept_beside_the_options(#[case] info: &str, #[case] kept: Option<&str>) {
+        let whole = |info| context(&format!(r#"{{ "ISC": {{ "a": 1, {info} }} }}"#));
+        let before = whole(info);
+        let after = keep_relay_ids(Family::V6, &before);
+        assert_eq!(after, kept.map(whole));
+        let after = after.unwrap_or(before);
+        assert_eq!(keep_relay_ids(Family::V6, &after), None);
+    }
+
+    #[test]
+    fn an_id_has_1_to_255_bytes() {
+        assert_eq!(RelayId::new(&[]).unwrap_err().to_string(), "a relay id of 0 bytes, expected 1 to 255");
+        assert_eq!(
+            RemoteId::new(&[0; 256]).unwrap_err().to_string(),
+            "a remote id of 256 bytes, expected 1 to 255"
+        );
+        assert_eq!(RemoteId::new(&[7; 255]).unwrap().as_bytes(), [7; 255]);
+        assert!(RelayId::new(&[1]).unwrap() < RelayId::new(&[1, 0]).unwrap());
+        let duid = Duid::new(&[1, 2, 0xab]).unwrap();
+        assert_eq!(format!("{:?}", RelayId::from(&duid)), "RelayId(0102AB)");
+    }
+
+    /// The hex of options without their last `cut` bytes.
+    fn hex_of_options(family: Family, options: &[(u16, Vec<u8>)], cut: usize) -> String {
+        let mut bytes = Vec::new();
+        for (code, value) in options {
+            let len = u16::try_from(value.len()).unwrap();
+            match family {
+                Family::V4 => bytes.extend([*code, len].map(|n| u8::try_from(n).unwrap())),
+                Family::V6 => bytes.extend([*code, len].map(u16::to_be_bytes).as_flattened()),
+            }
+            bytes.extend(value);
+        }
+        bytes.truncate(bytes.len().saturating_sub(cut));
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn whole_options_are_found_and_keeping_the_ids_changes_none(
+            family in prop_oneof![Just(Family::V4), Just(Family::V6)],
+            options in prop::collection::vec(
+                (prop_oneof![Just(2), Just(12), Just(37), Just(53), 0..256_u16], prop::collection::vec(any::<u8>(), 0..20)),
+                0..6,
+            ),
+            cut in 0..4_usize,
+        ) {
+            let hex = hex_of_options(family, &options, cut);
+            let before = context(&match family {
+                Family::V4 => format!(r#"{{"ISC":{{"relay-agent-info":{{"sub-options":"0x{hex}"}}}}}}"#),
+                Family::V6 => format!(r#"{{"ISC":{{"relay-info":[{{"options":"0x{hex}"}}]}}}}"#),
+            });
+            let info = RelayInfo::all(family, &before).next().unwrap();
+            let cut_off = options.iter().rev().scan(cut, |left, (_, value)| {
+                let this = *left > 0;
+                let header = if family == Family::V4 { 2 } else { 4 };
+                *left = left.saturating_sub(value.len() + header);
+                Some(this)
+            }).filter(|cut| *cut).count();
+            let whole = &options[..options.len() - cut_off];
+            let first = |code| whole.iter().find(|option| option.0 == code).map(|option| option.1.as_slice());
+            let (relay_id, remote_id, shortest) = if family == Family::V4 { (12, 2, 1) } else { (53, 37, 3) };
+            prop_assert_eq!(
+                info.relay_id.as_ref().map(RelayId::as_bytes),
+                first(relay_id).filter(|id| id.len() >= shortest)
+            );
+            prop_assert_eq!(info.remote_id.as_ref().map(RemoteId::as_bytes), first(remote_id).filter(|id| !id.is_empty()));
+
+            let after = keep_relay_ids(family, &before);
+            prop_assert_eq!(after.is_some(), info != RelayInfo::default());
+            prop_assert_eq!(RelayInfo::all(family, &after.unwrap_or(before)).next(), Some(info));
+        }
+
+        #[test]
+        fn no_context_makes_a_panic(
+            info in prop_oneof![
+                crate::lease::user_context::tests::json(),
+                "\"0x[0-9a-f]{0,40}\"",
+                "\\{\"(sub-options|options|relay-id)\":\"0x[0-9a-f]{0,40}\",\"remote-id\":\"[0-9x]{0,5}\"\\}",
+            ],
+            key in "relay-agent-info|relay-info|relays",
+            list in any::<bool>(),
+        ) {
+            let info = if list { format!("[{info},{info}]") } else { info };
+            let context = context(&format!(r#"{{"ISC":{{"{key}":{info}}}}}"#));
+            for family in [Family::V4, Family::V6] {
+                let ids: Vec<_> = RelayInfo::all(family, &context).collect();
+                if let Some(kept) = keep_relay_ids(family, &context) {
+                    prop_assert_eq!(&UserContext::parse(kept.as_str().as_bytes()).unwrap(), &kept);
+                    prop_assert_eq!(RelayInfo::all(family, &kept).collect::<Vec<_>>(), ids);
+                    prop_assert_eq!(keep_relay_ids(family, &kept), None);
+                }
+            }
+        }
+    }
+}
