@@ -7,7 +7,7 @@
 pub(crate) mod memory;
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -30,6 +30,12 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     /// # Errors
     /// As [`OpenOptions::create_new`]; above all [`io::ErrorKind::AlreadyExists`].
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
+
+    /// Opens a file that exists, for writing.
+    ///
+    /// # Errors
+    /// As [`OpenOptions::open`]; above all [`io::ErrorKind::NotFound`].
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
 
     /// Gives a file another name, in place of a file of that name.
     ///
@@ -61,6 +67,13 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     /// # Errors
     /// As opening and [`File::lock`].
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>>;
+
+    /// As [`FileSystem::lock`], but without waiting: `None` if somebody else holds the lock, in this process or
+    /// another.
+    ///
+    /// # Errors
+    /// As opening and [`File::try_lock`].
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>>;
 }
 
 /// An open file to read from.
@@ -92,7 +105,7 @@ pub trait ReadFile: Send + Sync {
     fn identity(&self) -> io::Result<(u64, u64)>;
 }
 
-/// An open file to append to.
+/// An open file to write to.
 pub trait WriteFile: Send + Sync {
     /// Writes all bytes behind those already there.
     ///
@@ -100,7 +113,19 @@ pub trait WriteFile: Send + Sync {
     /// As [`io::Write::write_all`]; some of the bytes may have been written.
     fn append(&self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Makes durable what was appended.
+    /// Writes bytes over those from byte `at` on, or behind the last one, and tells how many of them it has written.
+    ///
+    /// # Errors
+    /// As [`FileExt::write_at`].
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize>;
+
+    /// Cuts the file off behind byte `len`.
+    ///
+    /// # Errors
+    /// As [`File::set_len`].
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Makes durable what was written, and the length.
     ///
     /// # Errors
     /// As [`File::sync_data`]. After an error it is not known what of the file is durable.
@@ -122,6 +147,25 @@ pub(crate) fn read_full(file: &dyn ReadFile, buffer: &mut [u8], at: u64) -> io::
         }
     }
     Ok(done)
+}
+
+/// Writes all bytes from byte `at` on.
+///
+/// # Errors
+/// As [`WriteFile::write_at`]; some of the bytes may have been written.
+pub(crate) fn write_full(file: &dyn WriteFile, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write_at(bytes, at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                bytes = &bytes[count..];
+                at += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// The folder that a file is in.
@@ -146,6 +190,10 @@ impl FileSystem for OsFileSystem {
         Ok(Box::new(file))
     }
 
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        Ok(Box::new(OpenOptions::new().write(true).open(path)?))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         std::fs::rename(from, to)
     }
@@ -164,18 +212,47 @@ impl FileSystem for OsFileSystem {
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
         loop {
-            let file =
-                OpenOptions::new().write(true).create(true).truncate(false).mode(LOCK_MODE).open(path)?;
+            let file = open_lock(path)?;
             file.lock()?;
-            // Whoever held the lock before removed the file: then this lock is on a file without a name.
-            match std::fs::symlink_metadata(path) {
-                Ok(named) if named.ino() == file.metadata()?.ino() => {
-                    return Ok(Box::new(LockGuard { file, path: path.to_owned() }));
-                }
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+            if let Some(guard) = LockGuard::new(file, path)? {
+                return Ok(Box::new(guard));
             }
+        }
+    }
+
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        loop {
+            let file = open_lock(path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            if let Some(guard) = LockGuard::new(file, path)? {
+                return Ok(Some(Box::new(guard)));
+            }
+        }
+    }
+}
+
+/// Opens a lock's file, and creates it if there is none.
+///
+/// A symbolic link is refused: the file is to be removed again, and what is locked must be what the name stands for.
+fn open_lock(path: &Path) -> io::Result<File> {
+    loop {
+        match OpenOptions::new().write(true).create_new(true).mode(LOCK_MODE).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => return result,
+        }
+        let opened = match std::fs::symlink_metadata(path) {
+            Ok(metadata) if metadata.is_file() => OpenOptions::new().write(true).open(path),
+            Ok(_) => return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+            Err(error) => Err(error),
+        };
+        match opened {
+            // Its holder has removed it meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => return result,
         }
     }
 }
@@ -183,6 +260,21 @@ impl FileSystem for OsFileSystem {
 struct LockGuard {
     file: File,
     path: PathBuf,
+}
+
+impl LockGuard {
+    /// Takes a file that is locked. `None` if whoever held the lock before has removed it: then it is a lock on a file
+    /// without a name.
+    fn new(file: File, path: &Path) -> io::Result<Option<Self>> {
+        match std::fs::symlink_metadata(path) {
+            Ok(named) if named.ino() == file.metadata()?.ino() => {
+                Ok(Some(Self { file, path: path.to_owned() }))
+            }
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl Drop for LockGuard {
@@ -210,10 +302,120 @@ impl ReadFile for File {
 
 impl WriteFile for File {
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
-        io::Write::write_all(&mut &*self, bytes)
+        self.write_all_at(bytes, self.metadata()?.len())
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
+        FileExt::write_at(self, bytes, at)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.set_len(len)
     }
 
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use rstest::rstest;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        path.metadata().unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_lock_is_held_by_one_until_it_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.lock");
+        for _ in 0..3 {
+            let guard = OsFileSystem.try_lock(&path).unwrap().expect("nobody holds it");
+            assert_eq!(mode(&path), 0o600);
+            assert!(OsFileSystem.try_lock(&path).unwrap().is_none());
+            drop(guard);
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn a_lock_file_that_a_crash_left_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.lock");
+        std::fs::write(&path, "").unwrap();
+        assert!(OsFileSystem.try_lock(&path).unwrap().is_some());
+        assert!(!path.exists());
+    }
+
+    #[rstest]
+    #[case::of_a_file(Some("target"))]
+    #[case::of_nothing(None)]
+    fn a_lock_follows_no_symbolic_link(#[case] content: Option<&str>) {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, target) = (folder.path().join("f.lock"), folder.path().join("target"));
+        if let Some(content) = content {
+            std::fs::write(&target, content).unwrap();
+        }
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        assert_eq!(OsFileSystem.lock(&path).map(drop).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(OsFileSystem.try_lock(&path).map(drop).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(std::fs::read_to_string(&target).ok().as_deref(), content);
+    }
+
+    #[test]
+    fn a_lock_is_never_held_by_two_while_its_file_comes_and_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.lock");
+        let holders = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for n in 0..4 {
+                let (path, holders) = (&path, &holders);
+                scope.spawn(move || {
+                    for _ in 0..500 {
+                        let guard: Box<dyn Send> = if n % 2 == 0 {
+                            OsFileSystem.lock(path).unwrap()
+                        } else {
+                            match OsFileSystem.try_lock(path).unwrap() {
+                                Some(guard) => guard,
+                                None => continue,
+                            }
+                        };
+                        assert_eq!(holders.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                        assert_eq!(holders.fetch_sub(1, std::sync::atomic::Ordering::SeqCst), 1);
+                        drop(guard);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn what_is_appended_comes_last_whatever_was_written_or_cut_off_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        OsFileSystem.create(&path).unwrap().append(b"0123456789").unwrap();
+        let file = OsFileSystem.open_write(&path).unwrap();
+        file.append(b"ab").unwrap();
+        assert_eq!(file.write_at(b"xy", 1).unwrap(), 2);
+        file.set_len(5).unwrap();
+        file.append(b"!").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "0xy34!");
+        assert_eq!(mode(&path) & !0o640, 0);
+    }
+
+    #[test]
+    fn a_file_that_is_to_be_created_is_not_looked_for_behind_a_symbolic_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, target) = (folder.path().join("f"), folder.path().join("target"));
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        let error = |result: io::Result<Box<dyn WriteFile>>| result.map(drop).unwrap_err().kind();
+        assert_eq!(error(OsFileSystem.open_write(&path)), io::ErrorKind::NotFound);
+        assert_eq!(error(OsFileSystem.create(&path)), io::ErrorKind::AlreadyExists);
+        assert!(!target.exists());
     }
 }

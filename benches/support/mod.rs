@@ -167,6 +167,14 @@ impl FileSystem for MemoryFiles {
     fn lock(&self, _path: &Path) -> io::Result<Box<dyn Send>> {
         Ok(Box::new(()))
     }
+
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        self.open(path).map(|_| Box::new(Discard) as _)
+    }
+
+    fn try_lock(&self, _path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        Ok(Some(Box::new(())))
+    }
 }
 
 impl ReadFile for MemoryFile {
@@ -192,6 +200,15 @@ struct Discard;
 impl WriteFile for Discard {
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
         black_box(bytes);
+        Ok(())
+    }
+
+    fn write_at(&self, bytes: &[u8], _at: u64) -> io::Result<usize> {
+        black_box(bytes);
+        Ok(bytes.len())
+    }
+
+    fn set_len(&self, _len: u64) -> io::Result<()> {
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Files in memory, for tests.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,16 @@ use super::{FileSystem, ReadFile, WriteFile};
 
 /// Files in memory.
 #[derive(Debug, Default)]
-pub(crate) struct Memory(Mutex<HashMap<PathBuf, Content>>);
+pub(crate) struct Memory(Mutex<HashMap<PathBuf, Content>>, Arc<Mutex<HashSet<PathBuf>>>);
+
+/// What is locked by [`FileSystem::try_lock`], until it is dropped.
+struct Locked(Arc<Mutex<HashSet<PathBuf>>>, PathBuf);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().remove(&self.1);
+    }
+}
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Content(Arc<Mutex<Vec<u8>>>);
@@ -42,6 +51,11 @@ impl FileSystem for Memory {
         Ok(Box::new(self.0.lock().unwrap()[path].clone()))
     }
 
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        let content = self.0.lock().unwrap().get(path).cloned();
+        content.map(|content| Box::new(content) as _).ok_or(io::ErrorKind::NotFound.into())
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut files = self.0.lock().unwrap();
         let content = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
@@ -63,6 +77,11 @@ impl FileSystem for Memory {
 
     fn lock(&self, _: &Path) -> io::Result<Box<dyn Send>> {
         Ok(Box::new(()))
+    }
+
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        let free = self.1.lock().unwrap().insert(path.to_owned());
+        Ok(free.then(|| Box::new(Locked(Arc::clone(&self.1), path.to_owned())) as _))
     }
 }
 
@@ -87,6 +106,18 @@ impl ReadFile for Content {
 impl WriteFile for Content {
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
         self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
+        let (content, at) = (&mut *self.0.lock().unwrap(), usize::try_from(at).unwrap());
+        content.resize(content.len().max(at + bytes.len()), 0);
+        content[at..at + bytes.len()].copy_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.lock().unwrap().resize(usize::try_from(len).unwrap(), 0);
         Ok(())
     }
 

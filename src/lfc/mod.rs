@@ -19,7 +19,7 @@ mod error;
 mod index;
 mod merge;
 mod output;
-mod pid_file;
+pub(crate) mod pid_file;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -238,7 +238,7 @@ impl<'a> Cleanup<'a> {
 
     /// Whether an earlier cleanup has left its complete result. A finish file without the whole header of a lease
     /// file is not complete, whatever its name says: it is set aside.
-    fn is_finished<L: FileLease>(&self) -> Result<bool, LfcError> {
+    pub(crate) fn is_finished<L: FileLease>(&self) -> Result<bool, LfcError> {
         let finish = &self.files.finish;
         let problem = match Source::open::<L>(self.fs, finish) {
             Ok(None) => return Ok(false),

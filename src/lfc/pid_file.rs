@@ -34,19 +34,12 @@ pub(super) enum Taken<'a> {
 
 impl<'a> PidFile<'a> {
     /// Writes this process into the PID file, unless another live process is in it.
-    ///
-    /// What is no number of a process is as good as no file: a crash may leave an empty file, or half a one.
     pub(super) fn take(fs: &'a dyn FileSystem, path: &'a Path) -> Result<Taken<'a>, LfcError> {
-        let error = |action| move |source| LfcError::PidFile { action, path: path.to_owned(), source };
-        let _lock = fs.lock(&lock_path(path)).map_err(error("lock"))?;
-        let own = getpid().as_raw_nonzero().get();
-        match read(fs, path).map_err(error("read"))? {
-            Some(pid) if pid != own && is_alive(pid) => return Ok(Taken::Running(pid)),
-            _ => {}
+        let lock = PidLock::take(fs, path)?;
+        if let Some(pid) = lock.running()? {
+            return Ok(Taken::Running(pid));
         }
-        remove(fs, path).map_err(error("replace"))?;
-        let file = fs.create(path).map_err(error("create"))?;
-        file.append(format!("{own}\n").as_bytes()).map_err(error("write"))?;
+        lock.write(own_pid())?;
         Ok(Taken::Ours(Self { fs, path, removed: false }))
     }
 
@@ -65,6 +58,65 @@ impl Drop for PidFile<'_> {
             let _ = remove(self.fs, self.path);
         }
     }
+}
+
+/// A PID file under its lock: nobody else reads or writes it.
+///
+/// All errors are [`LfcError::PidFile`].
+pub(crate) struct PidLock<'a> {
+    fs: &'a dyn FileSystem,
+    path: &'a Path,
+    _lock: Box<dyn Send>,
+}
+
+impl<'a> PidLock<'a> {
+    /// Waits for the lock.
+    pub(crate) fn take(fs: &'a dyn FileSystem, path: &'a Path) -> Result<Self, LfcError> {
+        let lock = fs.lock(&lock_path(path)).map_err(error("lock", path))?;
+        Ok(Self { fs, path, _lock: lock })
+    }
+
+    /// Takes the lock, unless somebody has it.
+    pub(crate) fn try_take(fs: &'a dyn FileSystem, path: &'a Path) -> Result<Option<Self>, LfcError> {
+        let lock = fs.try_lock(&lock_path(path)).map_err(error("lock", path))?;
+        Ok(lock.map(|lock| Self { fs, path, _lock: lock }))
+    }
+
+    /// The live process that the file names, unless it is this one.
+    ///
+    /// What is no number of a process is as good as no file: a crash may leave an empty file, or half a one.
+    pub(crate) fn running(&self) -> Result<Option<i32>, LfcError> {
+        let pid = self.read()?;
+        Ok(pid.filter(|&pid| pid != own_pid() && is_alive(pid)))
+    }
+
+    /// Makes the file name this process.
+    pub(crate) fn write(&self, pid: i32) -> Result<(), LfcError> {
+        remove(self.fs, self.path).map_err(error("replace", self.path))?;
+        let file = self.fs.create(self.path).map_err(error("create", self.path))?;
+        file.append(format!("{pid}\n").as_bytes()).map_err(error("write", self.path))
+    }
+
+    /// Removes the file if it names this process.
+    pub(crate) fn remove_if_of(&self, pid: i32) -> Result<(), LfcError> {
+        if self.read()? == Some(pid) {
+            remove(self.fs, self.path).map_err(error("remove", self.path))?;
+        }
+        Ok(())
+    }
+
+    fn read(&self) -> Result<Option<i32>, LfcError> {
+        read(self.fs, self.path).map_err(error("read", self.path))
+    }
+}
+
+fn error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LfcError + use<> {
+    let path = path.to_owned();
+    move |source| LfcError::PidFile { action, path, source }
+}
+
+fn own_pid() -> i32 {
+    getpid().as_raw_nonzero().get()
 }
 
 fn remove(fs: &dyn FileSystem, path: &Path) -> io::Result<()> {
@@ -93,15 +145,30 @@ fn is_alive(pid: i32) -> bool {
     let Some(pid) = Pid::from_raw(pid) else {
         return false;
     };
-    !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH))
+    !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)) && !is_zombie(pid)
+}
+
+/// Whether a process has ended, and nobody has asked how: that may never happen, as where the first process of a
+/// container reaps no orphans. It cannot be told without Linux's `/proc`.
+fn is_zombie(pid: Pid) -> bool {
+    let folder = Path::new("/proc").join(pid.as_raw_nonzero().to_string());
+    let stat = std::fs::read(folder.join("stat")).unwrap_or_default();
+    // The state stands behind the name, which is in parentheses, and may itself have any.
+    let state = stat.iter().rposition(|&b| b == b')').and_then(|at| stat.get(at + 2));
+    // A process whose first thread has ended looks the same, but for the other threads.
+    state == Some(&b'Z') && std::fs::read_dir(folder.join("task")).is_ok_and(|tasks| tasks.count() <= 1)
 }
 
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
+    use rustix::process::{WaitId, WaitIdOptions};
 
     use super::*;
     use crate::fs::OsFileSystem;
+
+    /// Waits for the end of a process, and leaves it a zombie.
+    const LOOK: WaitIdOptions = WaitIdOptions::EXITED.union(WaitIdOptions::NOWAIT);
 
     #[rstest]
     #[case::absent(None)]
@@ -143,5 +210,39 @@ mod tests {
         std::fs::write(&path, format!("{}\n", std::process::id())).unwrap();
         assert!(matches!(PidFile::take(&OsFileSystem, &path), Ok(Taken::Ours(_))));
         assert!(!path.exists(), "the guard removes the file");
+    }
+
+    #[test]
+    fn a_process_that_has_ended_is_not_running_even_if_nobody_reaps_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.pid");
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        std::fs::write(&path, format!("{pid}\n")).unwrap();
+        let running = || PidLock::take(&OsFileSystem, &path).unwrap().running().unwrap();
+        assert_eq!(running(), Some(pid));
+        drop(child.stdin.take());
+        // It ends at once, and is there until it is waited for.
+        let ended = || rustix::process::waitid(WaitId::Pid(Pid::from_raw(pid).unwrap()), LOOK).unwrap();
+        ended();
+        assert_eq!(running(), None);
+        assert!(ended().is_some(), "it was a zombie all the time");
+        child.wait().unwrap();
+        assert_eq!(running(), None);
+    }
+
+    #[test]
+    fn a_pid_file_is_removed_only_for_the_process_that_it_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.pid");
+        let lock = PidLock::take(&OsFileSystem, &path).unwrap();
+        lock.remove_if_of(1).unwrap();
+        lock.write(12).unwrap();
+        lock.write(1).unwrap();
+        lock.remove_if_of(12).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n");
+        lock.remove_if_of(1).unwrap();
+        assert!(!path.exists());
     }
 }

@@ -294,6 +294,14 @@ impl FileSystem for Panicking {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
         self.files.lock(path)
     }
+
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        self.files.open_write(path)
+    }
+
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        self.files.try_lock(path)
+    }
 }
 
 impl ReadFile for PanickingFile {

@@ -1,9 +1,10 @@
 //! A disk in memory that knows what of it would survive a power cut, and that fails when it is told to.
 //!
-//! What is promised to survive is only what a file system promises: the bytes of a file that were
+//! What is promised to survive is only what a file system promises: a file as it was when it was
 //! synced, and the names in a folder as they were when that folder was synced. Of all that came later, any
 //! part may survive: [`State::survivors`] gives the disks that a power cut may leave. They
-//! are more than one real file system makes of it, and hold those of all.
+//! are more than one real file system makes of it, and hold those of all. What is written over bytes that are there
+//! survives sector by sector.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -31,7 +32,10 @@ pub(crate) enum Action {
     Identity,
     Read,
     Create,
+    OpenWrite,
     Append,
+    WriteAt,
+    SetLen,
     Sync,
     Rename,
     Remove,
@@ -56,11 +60,23 @@ impl fmt::Display for Operation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     Nothing,
-    /// Half of the bytes were appended.
+    /// Half of the bytes were written.
     Half,
-    /// All bytes but one were appended.
+    /// All bytes but one were written.
     AllButOne,
     Everything,
+}
+
+impl Effect {
+    /// How many of the bytes were written.
+    fn of(self, bytes: usize) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::Half => bytes / 2,
+            Self::AllButOne => bytes.saturating_sub(1),
+            Self::Everything => bytes,
+        }
+    }
 }
 
 /// An operation that fails.
@@ -95,8 +111,10 @@ type FileId = usize;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct FileState {
     bytes: Arc<Vec<u8>>,
-    /// How many of the bytes are durable.
-    durable: usize,
+    /// What they were at the last sync.
+    durable: Arc<Vec<u8>>,
+    /// What they were in between, where that is more than the beginning of what they were later.
+    between: Vec<Arc<Vec<u8>>>,
     /// A sync has failed. The system may have forgotten which bytes are not on the disk, so that a later sync
     /// promises nothing of them.
     doubtful: bool,
@@ -133,7 +151,8 @@ impl State {
     pub(crate) fn holding(contents: &Contents) -> Self {
         let mut state = Self::default();
         for (id, (path, bytes)) in contents.iter().enumerate() {
-            let file = FileState { bytes: Arc::new(bytes.clone()), durable: bytes.len(), doubtful: false };
+            let bytes = Arc::new(bytes.clone());
+            let file = FileState { durable: Arc::clone(&bytes), bytes, between: Vec::new(), doubtful: false };
             state.files.insert(id, file);
             state.names.insert(path.clone(), id);
         }
@@ -182,28 +201,26 @@ impl State {
             }
         }
 
+        let mut after = BTreeMap::new();
+        for &id in maps.iter().flat_map(BTreeMap::values) {
+            after.entry(id).or_insert_with(|| self.files[&id].after_power_cut());
+        }
         let mut disks = BTreeSet::new();
         for names in maps {
-            let unsynced: BTreeSet<FileId> = names
-                .values()
-                .copied()
-                .filter(|id| self.files[id].durable < self.files[id].bytes.len())
-                .collect();
-            let mut tails = vec![BTreeMap::new()];
-            for id in unsynced {
-                tails = tails
-                    .iter()
-                    .flat_map(|tails| {
-                        Tail::ALL.map(|tail| {
-                            tails.iter().map(|(&id, &tail)| (id, tail)).chain([(id, tail)]).collect()
-                        })
-                    })
-                    .collect::<Vec<BTreeMap<FileId, Tail>>>();
+            let ids: BTreeSet<FileId> = names.values().copied().collect();
+            let mut combined: Vec<BTreeMap<FileId, &Vec<u8>>> = vec![BTreeMap::new()];
+            for id in ids {
+                let with = |bytes| {
+                    let add = |others: &BTreeMap<FileId, _>| {
+                        others.iter().map(|(&id, &bytes)| (id, bytes)).chain([(id, bytes)]).collect()
+                    };
+                    combined.iter().map(add).collect::<Vec<_>>()
+                };
+                combined = after[&id].iter().flat_map(with).collect();
             }
-            for tails in tails {
+            for files in combined {
                 combinations += 1;
-                let content = |id: &FileId| self.files[id].after_power_cut(tails.get(id).copied());
-                disks.insert(names.iter().map(|(path, id)| (path.clone(), content(id))).collect());
+                disks.insert(names.iter().map(|(path, id)| (path.clone(), files[id].clone())).collect());
             }
         }
         Survivors { combinations, disks }
@@ -219,21 +236,91 @@ fn apply(names: &mut BTreeMap<PathBuf, FileId>, changes: &[(PathBuf, Option<File
     }
 }
 
+/// So many bytes get onto the disk together, or not at all.
+const SECTOR: usize = 512;
+
 impl FileState {
-    fn after_power_cut(&self, tail: Option<Tail>) -> Vec<u8> {
-        let unsynced = self.bytes.len() - self.durable;
-        let kept = match tail {
-            None | Some(Tail::All) => unsynced,
-            Some(Tail::Lost | Tail::Zeros) => 0,
-            Some(Tail::Half) => unsynced / 2,
-            Some(Tail::AllButOne) => unsynced - 1,
-        };
-        let mut bytes = self.bytes[..self.durable + kept].to_vec();
-        if matches!(tail, Some(Tail::Zeros)) {
-            bytes.resize(self.bytes.len(), 0);
+    /// Changes the bytes.
+    fn change(&mut self, change: impl FnOnce(&mut Vec<u8>)) {
+        let before = Arc::clone(&self.bytes);
+        change(Arc::make_mut(&mut self.bytes));
+        if !self.bytes.starts_with(&before) && before != self.durable {
+            self.between.push(before);
         }
-        bytes
     }
+
+    /// What a power cut may leave of the file.
+    fn after_power_cut(&self) -> BTreeSet<Vec<u8>> {
+        let mut disks = BTreeSet::from([self.durable.to_vec()]);
+        for bytes in self.between.iter().chain([&self.bytes]) {
+            if bytes.starts_with(&self.durable) {
+                disks.extend(Tail::ALL.map(|tail| tail.of(bytes, self.durable.len())));
+            } else {
+                disks.extend(mixtures(&self.durable, bytes));
+            }
+        }
+        disks
+    }
+}
+
+impl Tail {
+    /// What is left of these bytes, where so many are durable.
+    fn of(self, bytes: &[u8], durable: usize) -> Vec<u8> {
+        let unsynced = bytes.len() - durable;
+        let kept = match self {
+            Self::All => unsynced,
+            Self::Lost | Self::Zeros => 0,
+            Self::Half => unsynced / 2,
+            Self::AllButOne => unsynced.saturating_sub(1),
+        };
+        let mut left = bytes[..durable + kept].to_vec();
+        if matches!(self, Self::Zeros) {
+            left.resize(bytes.len(), 0);
+        }
+        left
+    }
+}
+
+/// Files of the length of one or the other, each sector of which is as in one or the other; where they differ in
+/// many sectors, samples.
+fn mixtures(old: &[u8], new: &[u8]) -> Vec<Vec<u8>> {
+    const MAX_SECTORS: usize = 4;
+    let sector = |bytes: &[u8], n: usize| {
+        let mut sector = [0; SECTOR];
+        let rest = &bytes[bytes.len().min(n * SECTOR)..];
+        let count = rest.len().min(SECTOR);
+        sector[..count].copy_from_slice(&rest[..count]);
+        sector
+    };
+    let sectors = 0..old.len().max(new.len()).div_ceil(SECTOR);
+    let changed: Vec<usize> = sectors.filter(|&n| sector(old, n) != sector(new, n)).collect();
+    let count = changed.len();
+    let mut masks: Vec<Vec<bool>> = Vec::new();
+    if count <= MAX_SECTORS {
+        masks.extend((0..1_u32 << count).map(|mask| (0..count).map(|n| mask >> n & 1 == 1).collect()));
+    } else {
+        for at in 0..count {
+            masks.push((0..count).map(|n| n < at).collect());
+            masks.push((0..count).map(|n| n >= at).collect());
+            masks.push((0..count).map(|n| n == at).collect());
+            masks.push((0..count).map(|n| n != at).collect());
+        }
+    }
+    let mut files = Vec::new();
+    for mask in masks {
+        for len in [old.len(), new.len()] {
+            let mut file = old.to_vec();
+            file.resize(len.next_multiple_of(SECTOR), 0);
+            for (&n, _) in changed.iter().zip(&mask).filter(|&(_, &is_new)| is_new) {
+                if let Some(place) = file.get_mut(n * SECTOR..(n + 1) * SECTOR) {
+                    place.copy_from_slice(&sector(new, n));
+                }
+            }
+            file.truncate(len);
+            files.push(file);
+        }
+    }
+    files
 }
 
 /// A disk in memory. Clones are the same disk.
@@ -250,7 +337,8 @@ struct Inner {
     failing_sync: Option<usize>,
     cancel: Option<(usize, Arc<Monitor>)>,
     read_at_most: usize,
-    locked: bool,
+    write_at_most: usize,
+    locked: BTreeSet<PathBuf>,
 }
 
 impl SimulatedDisk {
@@ -264,7 +352,8 @@ impl SimulatedDisk {
             failing_sync: None,
             cancel: None,
             read_at_most: usize::MAX,
-            locked: false,
+            write_at_most: usize::MAX,
+            locked: BTreeSet::new(),
         })))
     }
 
@@ -301,6 +390,12 @@ impl SimulatedDisk {
         self
     }
 
+    /// Takes no more than so many bytes for one write at a place.
+    pub(crate) fn writing_at_most(self, bytes: usize) -> Self {
+        self.inner().write_at_most = bytes;
+        self
+    }
+
     /// The operations that were asked for so far.
     pub(crate) fn operations(&self) -> Vec<Operation> {
         self.inner().operations.clone()
@@ -314,6 +409,11 @@ impl SimulatedDisk {
     /// The states that the disk was in.
     pub(crate) fn moments(&self) -> Vec<State> {
         self.inner().moments.clone().unwrap_or_default()
+    }
+
+    /// How many moments there are so far.
+    pub(crate) fn moment_count(&self) -> usize {
+        self.inner().moments.as_ref().map_or(0, Vec::len)
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -361,6 +461,12 @@ impl SimulatedDisk {
         }
     }
 
+    /// Holds a lock, unless it is held.
+    fn hold(&self, path: &Path) -> Option<Lock> {
+        let free = self.inner().locked.insert(path.to_owned());
+        free.then(|| Lock(self.clone(), path.to_owned()))
+    }
+
     fn file(&self, id: FileId, path: &Path) -> OpenFile {
         OpenFile { disk: self.clone(), id, path: path.to_owned() }
     }
@@ -383,10 +489,17 @@ impl FileSystem for SimulatedDisk {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
             let id = state.files.last_key_value().map_or(0, |(&last, _)| last + 1);
-            state.files.insert(id, FileState { bytes: Arc::default(), durable: 0, doubtful: false });
+            let (bytes, durable) = (Arc::default(), Arc::default());
+            state.files.insert(id, FileState { bytes, durable, between: Vec::new(), doubtful: false });
             state.change(vec![(path.to_owned(), Some(id))]);
             Ok(id)
         })?;
+        Ok(Box::new(self.file(id, path)))
+    }
+
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        let find = |state: &mut State, _| state.names.get(path).copied().ok_or_else(not_found);
+        let id = self.operate(Action::OpenWrite, path, find)?;
         Ok(Box::new(self.file(id, path)))
     }
 
@@ -432,10 +545,15 @@ impl FileSystem for SimulatedDisk {
     // The lock's file holds nothing, so that it does not matter whether its name survives.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
         self.operate(Action::Lock, path, |_, _| Ok(()))?;
-        if std::mem::replace(&mut self.inner().locked, true) {
-            return Err(io::Error::other("locked twice: outside of a test this waits for ever"));
+        match self.hold(path) {
+            Some(lock) => Ok(Box::new(lock)),
+            None => Err(io::Error::other("locked twice: outside of a test this waits for ever")),
         }
-        Ok(Box::new(Lock(self.clone())))
+    }
+
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        self.operate(Action::Lock, path, |_, _| Ok(()))?;
+        Ok(self.hold(path).map(|lock| Box::new(lock) as _))
     }
 }
 
@@ -445,7 +563,8 @@ fn sync(state: &mut State, id: FileId, effect: Effect) {
     if effect != Effect::Everything {
         file.doubtful = true;
     } else if !file.doubtful {
-        file.durable = file.bytes.len();
+        file.durable = Arc::clone(&file.bytes);
+        file.between.clear();
     }
 }
 
@@ -453,11 +572,11 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().unwrap()
 }
 
-struct Lock(SimulatedDisk);
+struct Lock(SimulatedDisk, PathBuf);
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        self.0.inner().locked = false;
+        self.0.inner().locked.remove(&self.1);
     }
 }
 
@@ -491,14 +610,29 @@ impl ReadFile for OpenFile {
 impl WriteFile for OpenFile {
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
         self.disk.operate(Action::Append, &self.path, |state, effect| {
-            let count = match effect {
-                Effect::Nothing => 0,
-                Effect::Half => bytes.len() / 2,
-                Effect::AllButOne => bytes.len().saturating_sub(1),
-                Effect::Everything => bytes.len(),
-            };
-            let file = state.files.get_mut(&self.id).unwrap();
-            Arc::make_mut(&mut file.bytes).extend_from_slice(&bytes[..count]);
+            let written = &bytes[..effect.of(bytes.len())];
+            state.files.get_mut(&self.id).unwrap().change(|bytes| bytes.extend_from_slice(written));
+            Ok(())
+        })
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
+        let most = self.disk.inner().write_at_most;
+        self.disk.operate(Action::WriteAt, &self.path, |state, effect| {
+            let written = &bytes[..effect.of(bytes.len().min(most))];
+            let at = usize::try_from(at).unwrap();
+            state.files.get_mut(&self.id).unwrap().change(|bytes| {
+                bytes.resize(bytes.len().max(at + written.len()), 0);
+                bytes[at..at + written.len()].copy_from_slice(written);
+            });
+            Ok(written.len())
+        })
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.disk.operate(Action::SetLen, &self.path, |state, _| {
+            let len = usize::try_from(len).unwrap();
+            state.files.get_mut(&self.id).unwrap().change(|bytes| bytes.resize(len, 0));
             Ok(())
         })
     }

@@ -1,0 +1,224 @@
+//! A memfile as a connection string describes it.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Durability, Memfile, MemfileOptions};
+use crate::factory::{Backend, BackendError, ConnectionString, ConnectionStringError, decimal};
+use crate::lease::Family;
+use crate::lease_mgr::{LeaseMgr, ManagedLease};
+
+/// The folder of lease files without another one.
+const DATA_FOLDER: &str = "/var/lib/kea";
+
+/// The backend `memfile`.
+///
+/// | keyword | value | default |
+/// |---|---|---|
+/// | `name` | the lease file; without a `/`, in the data folder: `$KEA_DHCP_DATA_DIR`, or `/var/lib/kea` | `kea-leases4.csv`, `kea-leases6.csv` |
+/// | `persist` | `true`, or `false` for leases in memory only | `true` |
+/// | `lfc-interval` | seconds between two cleanups, up to 4294967295; 0 for none | 3600 |
+/// | `max-row-errors` | bad rows that are borne in loading, up to 4294967295; 0 for any number | 0 |
+/// | `extended-info-tables` | `true` for DHCPv6 leases that are found by relay id and remote id | `false` |
+/// | `durability` | [`written`](Durability::Written), [`synced`](Durability::Synced), or [milliseconds](Durability::SyncedEvery) as `100ms`, from 1 to 3600000 | `written` |
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemfileBackend;
+
+impl<L: ManagedLease> Backend<L> for MemfileBackend {
+    fn name(&self) -> &str {
+        "memfile"
+    }
+
+    /// The version of this crate, and of the lease files that it writes.
+    fn version(&self) -> String {
+        format!("{}, {} lease files {}", env!("CARGO_PKG_VERSION"), L::FAMILY, L::schema().version())
+    }
+
+    fn keywords(&self) -> &[&str] {
+        &["name", "persist", "lfc-interval", "max-row-errors", "extended-info-tables", "durability"]
+    }
+
+    fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<L>>, BackendError> {
+        let options = options(connection, L::FAMILY, std::env::var_os("KEA_DHCP_DATA_DIR"))?;
+        Ok(Arc::new(Memfile::<L>::open(options)?))
+    }
+}
+
+/// What the connection string asks for, in this data folder.
+fn options(
+    connection: &ConnectionString,
+    family: Family,
+    folder: Option<OsString>,
+) -> Result<MemfileOptions, ConnectionStringError> {
+    let defaults = MemfileOptions::default();
+    let file = file(connection, family, folder)?;
+    let seconds = connection.number("lfc-interval", 0..=u32::MAX.into())?;
+    let errors = connection.number("max-row-errors", 0..=u32::MAX.into())?;
+    Ok(MemfileOptions {
+        file: connection.flag("persist")?.unwrap_or(true).then_some(file),
+        lfc_interval: seconds.map_or(defaults.lfc_interval, |s| (s > 0).then(|| Duration::from_secs(s))),
+        max_row_errors: errors.filter(|&errors| errors > 0),
+        extended_info_tables: connection.flag("extended-info-tables")?.unwrap_or(false),
+        durability: durability(connection)?,
+        ..defaults
+    })
+}
+
+fn file(
+    connection: &ConnectionString,
+    family: Family,
+    folder: Option<OsString>,
+) -> Result<PathBuf, ConnectionStringError> {
+    let default = match family {
+        Family::V4 => "kea-leases4.csv",
+        Family::V6 => "kea-leases6.csv",
+    };
+    let name = connection.get("name").unwrap_or(default);
+    if name.is_empty() || name.ends_with('/') {
+        return Err(connection.bad_value("name", "the name of a file"));
+    }
+    if name.contains('/') {
+        return Ok(name.into());
+    }
+    let folder = folder.filter(|folder| !folder.is_empty()).unwrap_or_else(|| DATA_FOLDER.into());
+    Ok(Path::new(&folder).join(name))
+}
+
+fn durability(connection: &ConnectionString) -> Result<Durability, ConnectionStringError> {
+    match connection.get("durability") {
+        None => Ok(Durability::default()),
+        Some("written") => Ok(Durability::Written),
+        Some("synced") => Ok(Durability::Synced),
+        Some(value) => value
+            .strip_suffix("ms")
+            .and_then(decimal)
+            .filter(|time| (1..=3_600_000).contains(time))
+            .map(|time| Durability::SyncedEvery(Duration::from_millis(time)))
+            .ok_or_else(|| connection.bad_value("durability", "written, synced, or 1ms to 3600000ms")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::factory::KEYWORDS;
+    use crate::lease::{Lease4, Lease6};
+
+    fn read(text: &str) -> Result<MemfileOptions, ConnectionStringError> {
+        options(&text.parse().unwrap(), Family::V4, Some("/data".into()))
+    }
+
+    #[test]
+    fn a_memfile_is_on_disk_and_cleaned_up_every_hour_unless_told_otherwise() {
+        let options = read("type=memfile").unwrap();
+        assert_eq!(options.file, Some("/data/kea-leases4.csv".into()));
+        assert_eq!(options.lfc_interval, Some(Duration::from_secs(3600)));
+        assert_eq!(options.max_row_errors, None);
+        assert!(!options.extended_info_tables);
+        assert_eq!(options.durability, Durability::Written);
+    }
+
+    #[rstest]
+    #[case::default4("", Family::V4, Some("/data"), "/data/kea-leases4.csv")]
+    #[case::default6("", Family::V6, Some("/data"), "/data/kea-leases6.csv")]
+    #[case::no_folder("", Family::V6, None, "/var/lib/kea/kea-leases6.csv")]
+    #[case::empty_folder("", Family::V4, Some(""), "/var/lib/kea/kea-leases4.csv")]
+    #[case::relative_folder("", Family::V4, Some("data"), "data/kea-leases4.csv")]
+    #[case::name("name=a.csv", Family::V4, Some("/data"), "/data/a.csv")]
+    #[case::relative("name=./a.csv", Family::V4, Some("/data"), "./a.csv")]
+    #[case::relative_in_a_folder("name=b/a.csv", Family::V4, Some("/data"), "b/a.csv")]
+    #[case::absolute("name=/b/a.csv", Family::V4, Some("/data"), "/b/a.csv")]
+    fn a_name_without_a_slash_is_in_the_data_folder(
+        #[case] text: &str,
+        #[case] family: Family,
+        #[case] folder: Option<&str>,
+        #[case] file: &str,
+    ) {
+        let options = options(&text.parse().unwrap(), family, folder.map(OsString::from)).unwrap();
+        assert_eq!(options.file, Some(file.into()));
+    }
+
+    #[rstest]
+    #[case("persist=false", None)]
+    #[case("persist=false name=/a.csv", None)]
+    #[case("persist=true name=/a.csv", Some("/a.csv"))]
+    fn without_persist_there_is_no_file(#[case] text: &str, #[case] file: Option<&str>) {
+        assert_eq!(read(text).unwrap().file, file.map(PathBuf::from));
+    }
+
+    #[rstest]
+    #[case("lfc-interval=0", None)]
+    #[case("lfc-interval=1", Some(1))]
+    #[case("lfc-interval=4294967295", Some(4_294_967_295))]
+    fn an_interval_of_0_is_never(#[case] text: &str, #[case] seconds: Option<u64>) {
+        assert_eq!(read(text).unwrap().lfc_interval, seconds.map(Duration::from_secs));
+    }
+
+    #[rstest]
+    #[case("max-row-errors=0", None)]
+    #[case("max-row-errors=1", Some(1))]
+    #[case("max-row-errors=4294967295", Some(4_294_967_295))]
+    fn a_limit_of_0_bad_rows_is_none(#[case] text: &str, #[case] errors: Option<u64>) {
+        assert_eq!(read(text).unwrap().max_row_errors, errors);
+    }
+
+    #[rstest]
+    #[case("extended-info-tables=true", true)]
+    #[case("extended-info-tables=false", false)]
+    fn extended_info_tables_are_kept_if_asked_for(#[case] text: &str, #[case] kept: bool) {
+        assert_eq!(read(text).unwrap().extended_info_tables, kept);
+    }
+
+    #[rstest]
+    #[case("durability=written", Durability::Written)]
+    #[case("durability=synced", Durability::Synced)]
+    #[case("durability=1ms", Durability::SyncedEvery(Duration::from_millis(1)))]
+    #[case("durability=3600000ms", Durability::SyncedEvery(Duration::from_secs(3600)))]
+    fn durability_is_a_word_or_a_time(#[case] text: &str, #[case] durability: Durability) {
+        assert_eq!(read(text).unwrap().durability, durability);
+    }
+
+    #[rstest]
+    #[case("name", "", "the name of a file")]
+    #[case("name", "/data/", "the name of a file")]
+    #[case("persist", "yes", "true or false")]
+    #[case("lfc-interval", "-1", "a number from 0 to 4294967295")]
+    #[case("lfc-interval", "4294967296", "a number from 0 to 4294967295")]
+    #[case("lfc-interval", "1h", "a number from 0 to 4294967295")]
+    #[case("max-row-errors", "4294967296", "a number from 0 to 4294967295")]
+    #[case("extended-info-tables", "", "true or false")]
+    #[case("durability", "never", "written, synced, or 1ms to 3600000ms")]
+    #[case("durability", "Synced", "written, synced, or 1ms to 3600000ms")]
+    #[case("durability", "100", "written, synced, or 1ms to 3600000ms")]
+    #[case("durability", "ms", "written, synced, or 1ms to 3600000ms")]
+    #[case("durability", "0ms", "written, synced, or 1ms to 3600000ms")]
+    #[case("durability", "+1ms", "written, synced, or 1ms to 3600000ms")]
+    #[case("durability", "3600001ms", "written, synced, or 1ms to 3600000ms")]
+    fn a_bad_value_is_named(#[case] keyword: &str, #[case] value: &str, #[case] expected: &str) {
+        let error = read(&format!("{keyword}={value}")).unwrap_err();
+        assert_eq!(error.to_string(), format!("{keyword} is {value:?}, expected {expected}"));
+    }
+
+    #[test]
+    fn the_keywords_are_those_of_the_table() {
+        let of_table = KEYWORDS.iter().filter(|keyword| keyword.backends.contains(&"memfile"));
+        let mut of_table: Vec<_> = of_table.map(|keyword| keyword.name).collect();
+        let mut own = ["type", "universe"].to_vec();
+        own.extend(Backend::<Lease4>::keywords(&MemfileBackend));
+        of_table.sort_unstable();
+        own.sort_unstable();
+        assert_eq!(own, of_table);
+    }
+
+    #[test]
+    fn the_version_tells_that_of_the_files() {
+        let version = env!("CARGO_PKG_VERSION");
+        let backend = MemfileBackend;
+        assert_eq!(Backend::<Lease4>::version(&backend), format!("{version}, DHCPv4 lease files 3.0"));
+        assert_eq!(Backend::<Lease6>::version(&backend), format!("{version}, DHCPv6 lease files 5.0"));
+    }
+}

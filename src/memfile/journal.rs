@@ -1,0 +1,136 @@
+//! The journal of a memfile: the lease file that changes are appended to.
+//!
+//! It deals in bytes, and knows no leases. What happens to it:
+//! * it is opened (`open`): the end of the rows is found, a torn one is closed;
+//! * rows are appended, and threads that come at the same time share a write (`shared_write`) or a sync (`group_commit`);
+//! * it is synced, on demand or every so often (`sync`);
+//! * it is renamed for the cleanup, and a new file is begun (`rotate`).
+//!
+//! What a failure leaves (`failure`): rows of which the write or the sync failed are cut off again, so that the file has
+//! exactly the rows that were acknowledged. What the system makes of a file after a failure is not known, so nothing is written any more
+//! after the first one.
+//!
+//! The order of rows is that of the calls of [`Journal::append`] where one returned before the other began. Who needs an order
+//! between rows of several threads must see to that.
+
+mod failure;
+mod group_commit;
+mod open;
+mod queue;
+mod rotate;
+mod shared_write;
+mod sync;
+mod tail;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+
+use failure::Failure;
+use queue::Queue;
+pub(crate) use rotate::RotateError;
+use sync::Timer;
+use tail::Tail;
+
+use super::options::Durability;
+use crate::fs::FileSystem;
+use crate::lease_mgr::LeaseMgrError;
+
+/// The lease file that changes are appended to. All methods may be called from several threads.
+///
+/// When it is dropped, what was appended is synced, whatever the durability.
+pub(crate) struct Journal {
+    shared: Arc<Shared>,
+    timer: Option<JoinHandle<()>>,
+}
+
+/// What the callers and the thread that syncs have in common.
+///
+/// Locks are taken in the order `rotation`, `syncs`, `tail`, `queue`.
+struct Shared {
+    fs: Arc<dyn FileSystem>,
+    path: Arc<Path>,
+    /// The first line of a new file, with its newline.
+    header: String,
+    durability: Durability,
+    /// Held while rows are written, and in [`Durability::Synced`] while they are synced.
+    tail: Mutex<Tail>,
+    /// Rows that wait for whoever has the tail.
+    queue: Queue,
+    /// Held by whoever makes durable what was acknowledged before, so that nobody takes it for durable too early.
+    syncs: Mutex<()>,
+    timer: Timer,
+    /// The renamed file, if a rotation has come no further.
+    rotation: Mutex<Option<PathBuf>>,
+    /// Whether rows go to the renamed file.
+    is_input: AtomicBool,
+    /// Set at most once, under the lock of the tail.
+    failure: OnceLock<Failure>,
+}
+
+impl Journal {
+    /// Appends rows, each with its newline. When it returns, they have gone as far as the durability promises.
+    ///
+    /// # Errors
+    /// [`LeaseMgrError::Write`] if that failed: the rows are not in the file, as far as they could be cut off.
+    /// [`LeaseMgrError::Refused`] if something failed before.
+    pub(crate) fn append(&self, rows: &[u8]) -> Result<(), LeaseMgrError> {
+        self.shared.check()?;
+        match self.shared.durability {
+            _ if rows.is_empty() => Ok(()),
+            Durability::Written | Durability::SyncedEvery(_) => self.shared.append_written(rows),
+            Durability::Synced => self.shared.append_synced(rows),
+        }
+    }
+
+    /// Makes durable all that was acknowledged.
+    ///
+    /// # Errors
+    /// [`LeaseMgrError::Write`] if the sync failed, [`LeaseMgrError::Refused`] if an earlier one did.
+    pub(crate) fn sync(&self) -> Result<(), LeaseMgrError> {
+        self.shared.sync()
+    }
+
+    /// Renames the file to `input`, in the same folder, and starts a new one. Rows can be appended all the time, and
+    /// go to one or the other. When it returns, nothing is written to `input` any more, and all rows in it are durable.
+    ///
+    /// There must be no file `input`. After an error it is as before, or [`Journal::is_input`] is true; then the
+    /// next call only does what is left to do.
+    ///
+    /// All this is synced in every durability mode: it is done once in an hour or so, and appending does not wait for it.
+    ///
+    /// # Errors
+    /// [`RotateError`].
+    pub(crate) fn rotate(&self, input: &Path) -> Result<(), RotateError> {
+        self.shared.rotate(input)
+    }
+
+    /// Why nothing is appended any more, if so.
+    pub(crate) fn refused(&self) -> Option<String> {
+        self.shared.failure.get().map(Failure::to_string)
+    }
+
+    /// Whether rows go to the file that was renamed to be the input of a cleanup, so that no cleanup may read it.
+    pub(crate) fn is_input(&self) -> bool {
+        self.shared.is_input.load(Ordering::SeqCst)
+    }
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal").field("path", &self.shared.path).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.end_timer();
+        self.shared.close();
+    }
+}

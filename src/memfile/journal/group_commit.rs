@@ -1,0 +1,100 @@
+//! Appending with a sync: threads that come at the same time share one.
+//!
+//! One thread leads a group: it waits a moment for the others, writes the rows of all, and syncs them. Who comes meanwhile
+//! belongs to the next group.
+//!
+//! When a sync ends, the threads of its group often come with their next rows at once. A leader that set out with the first of them
+//! would have the others wait for two syncs. So it waits until there are as many as the last time, but no longer than a fraction
+//! of what a sync takes.
+
+use std::mem;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Shared;
+use super::failure::Undecided;
+use crate::lease_mgr::LeaseMgrError;
+
+/// A leader waits this fraction of the time of a sync at most.
+const PATIENCE: u32 = 4;
+
+impl Shared {
+    /// Appends rows; returns when they are on the disk.
+    pub(super) fn append_synced(&self, rows: &[u8]) -> Result<(), LeaseMgrError> {
+        let mut waiting = self.queue.lock();
+        let ticket = self.queue.put(&mut waiting, rows);
+        let group = waiting.group;
+        while waiting.is_led {
+            waiting = self.queue.wait(group, waiting);
+            if let Some(outcome) = self.outcome(ticket) {
+                return outcome;
+            }
+        }
+        waiting.is_led = true;
+        let mut leader = Leader { shared: self, group, expected: 0, sync_time: waiting.sync_time };
+        let expected = waiting.expected;
+        drop(waiting);
+        leader.gather(expected);
+        leader.write()
+    }
+}
+
+/// The thread that leads a group. When it is dropped, the others are told.
+struct Leader<'a> {
+    shared: &'a Shared,
+    group: u64,
+    expected: u64,
+    sync_time: Duration,
+}
+
+impl Leader<'_> {
+    /// Waits until so many rows are there.
+    fn gather(&self, expected: u64) {
+        let start = Instant::now();
+        while self.shared.queue.len() < expected && start.elapsed() < self.sync_time / PATIENCE {
+            thread::yield_now();
+        }
+    }
+
+    fn write(&mut self) -> Result<(), LeaseMgrError> {
+        let queue = &self.shared.queue;
+        let tail = &mut *self.shared.tail.lock();
+        self.shared.check()?;
+        let _undecided = Undecided(self.shared);
+        let mut rows = mem::take(&mut tail.rows);
+        let upto = {
+            let waiting = &mut *queue.lock();
+            waiting.group += 1;
+            queue.take(waiting, &mut rows)
+        };
+        let start = Instant::now();
+        let result = tail.write_synced(&rows);
+        self.sync_time = (7 * self.sync_time + start.elapsed()) / 8;
+        rows.clear();
+        tail.rows = rows;
+        result.map_err(|(action, error)| self.shared.fail(tail, action, error, upto))?;
+        self.expected = upto - queue.done();
+        queue.set_done(upto);
+        Ok(())
+    }
+}
+
+impl Drop for Leader<'_> {
+    fn drop(&mut self) {
+        let queue = &self.shared.queue;
+        let mut waiting = queue.lock();
+        waiting.is_led = false;
+        let others = queue.len();
+        // Those that came during the sync, and those of this group once more.
+        waiting.expected = self.expected + others;
+        waiting.sync_time = self.sync_time;
+        drop(waiting);
+        queue.condition(self.group).notify_all();
+        if self.shared.failure.get().is_some() {
+            queue.condition(self.group + 1).notify_all();
+        } else if others > 0 {
+            // It leads, unless somebody comes first.
+            queue.condition(self.group + 1).notify_one();
+        }
+    }
+}

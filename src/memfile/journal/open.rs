@@ -1,0 +1,112 @@
+//! Opening the journal.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+
+use super::tail::{Tail, retry};
+use super::{Journal, Shared};
+use crate::fs::{FileSystem, ReadFile, WriteFile, folder_of, read_full, write_full};
+use crate::lease_file::LeaseFileError;
+use crate::memfile::options::Durability;
+
+impl Journal {
+    /// Opens a file to append to.
+    ///
+    /// * One that is absent or empty gets the header.
+    /// * A last row that an interrupted writer left without its newline gets that, so that it does not swallow the next row.
+    /// * Empty lines at the end, which a crash may leave ([`Tail`]), are cut off.
+    ///
+    /// The rows are not looked at: who opens the file has read it.
+    ///
+    /// # Errors
+    /// [`LeaseFileError::Io`] says what of that could not be done.
+    pub(crate) fn open(
+        fs: Arc<dyn FileSystem>,
+        path: PathBuf,
+        header: &'static str,
+        durability: Durability,
+    ) -> Result<Self, LeaseFileError> {
+        let path: Arc<Path> = path.into();
+        let header = format!("{header}\n");
+        let pads = durability == Durability::Synced;
+        let tail = (|| {
+            let (file, end) = open_file(fs.as_ref(), &path, header.as_bytes())?;
+            if durability != Durability::Written {
+                retry(|| file.sync()).map_err(|error| ("sync", error))?;
+                retry(|| fs.sync_folder(folder_of(&path)))
+                    .map_err(|error| ("sync the folder of it", error))?;
+            }
+            Ok(Tail::new(Arc::clone(&path), file, end, pads))
+        })();
+        let io = |(action, source)| LeaseFileError::Io { path: path.to_path_buf(), action, source };
+        let tail = tail.map_err(io)?;
+        let shared = Shared {
+            fs,
+            path: Arc::clone(&path),
+            header,
+            durability,
+            tail: Mutex::new(tail),
+            queue: Default::default(),
+            syncs: Mutex::default(),
+            timer: Default::default(),
+            rotation: Mutex::default(),
+            is_input: false.into(),
+            failure: OnceLock::new(),
+        };
+        let mut journal = Self { shared: Arc::new(shared), timer: None };
+        if let Durability::SyncedEvery(time) = durability {
+            journal.start_timer(time).map_err(|error| io(("start a thread to sync it", error)))?;
+        }
+        Ok(journal)
+    }
+}
+
+/// What could not be done, and why.
+type Failed = (&'static str, io::Error);
+
+/// Opens the file, and gives the place behind its last row.
+fn open_file(fs: &dyn FileSystem, path: &Path, header: &[u8]) -> Result<(Box<dyn WriteFile>, u64), Failed> {
+    let file = match retry(|| fs.open_write(path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            retry(|| fs.create(path)).map_err(|error| ("create", error))?
+        }
+        file => file.map_err(|error| ("open", error))?,
+    };
+    let content = retry(|| fs.open(path)).map_err(|error| ("open", error))?;
+    let (len, end) = find_end(content.as_ref()).map_err(|error| ("read", error))?;
+    if len > end + 1 {
+        retry(|| file.set_len(end + 1)).map_err(|error| ("cut off the empty lines at the end of", error))?;
+    }
+    let write = |bytes: &[u8], at| write_full(file.as_ref(), bytes, at).map_err(|error| ("write", error));
+    if end == 0 {
+        write(header, 0)?;
+        return Ok((file, header.len() as u64));
+    }
+    if len == end {
+        write(b"\n", end)?;
+    }
+    Ok((file, end + 1))
+}
+
+/// How long a file is, and the place behind its last byte that is no newline.
+fn find_end(file: &dyn ReadFile) -> io::Result<(u64, u64)> {
+    const STEP: u64 = 64 * 1024;
+    let len = retry(|| file.len())?;
+    let mut buffer = Vec::new();
+    let mut upto = len;
+    while upto > 0 {
+        let from = upto.saturating_sub(STEP);
+        buffer.resize(usize::try_from(upto - from).unwrap_or_default(), 0);
+        if read_full(file, &mut buffer, from)? < buffer.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some(last) = buffer.iter().rposition(|&byte| byte != b'\n') {
+            return Ok((len, from + last as u64 + 1));
+        }
+        upto = from;
+    }
+    Ok((len, 0))
+}

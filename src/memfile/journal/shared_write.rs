@@ -1,0 +1,64 @@
+//! Appending without a sync: whoever finds the file busy leaves its rows to the next that writes.
+
+use std::hint;
+use std::mem;
+
+use super::Shared;
+use super::failure::{Action, Undecided};
+use super::tail::Tail;
+use crate::lease_mgr::LeaseMgrError;
+
+/// How often a thread looks at what has become of its rows before it sleeps. A write takes half a microsecond, and to be woken
+/// takes several.
+const LOOKS: u32 = 100;
+
+impl Shared {
+    /// Appends rows; returns when they are with the operating system.
+    pub(super) fn append_written(&self, rows: &[u8]) -> Result<(), LeaseMgrError> {
+        if let Some(mut tail) = self.tail.try_lock() {
+            return self.write_waiting(&mut tail, rows);
+        }
+        let ticket = self.queue.put(&mut self.queue.lock(), rows);
+        for _ in 0..LOOKS {
+            hint::spin_loop();
+            if let Some(outcome) = self.outcome(ticket) {
+                return outcome;
+            }
+            if let Some(mut tail) = self.tail.try_lock() {
+                return self.finish(&mut tail, ticket);
+            }
+        }
+        self.finish(&mut self.tail.lock(), ticket)
+    }
+
+    /// Sees to it that the rows of a ticket are written.
+    fn finish(&self, tail: &mut Tail, ticket: u64) -> Result<(), LeaseMgrError> {
+        self.outcome(ticket).unwrap_or_else(|| self.write_waiting(tail, &[]))
+    }
+
+    /// Writes all rows that wait, and the caller's own, in one go.
+    fn write_waiting(&self, tail: &mut Tail, own: &[u8]) -> Result<(), LeaseMgrError> {
+        self.check()?;
+        let _undecided = Undecided(self);
+        let done = self.queue.done();
+        let (upto, result) = if self.queue.len() == 0 {
+            (done, tail.write(own))
+        } else {
+            let mut rows = mem::take(&mut tail.rows);
+            let upto = self.queue.take(&mut self.queue.lock(), &mut rows);
+            rows.extend_from_slice(own);
+            let result = tail.write(&rows);
+            rows.clear();
+            tail.rows = rows;
+            (upto, result)
+        };
+        result.map_err(|error| self.fail(tail, Action::Write, error, upto))?;
+        if upto != done {
+            self.queue.set_done(upto);
+        }
+        if !mem::replace(&mut tail.unsynced, true) {
+            self.timer.wake();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,513 @@
+//! The backend `memfile`: leases in memory, and every change of them in a journal in Kea's file format.
+//!
+//! A change is written to the journal first and made in memory then; a reader never waits for a file. How
+//! far a change has gone when it is acknowledged, [`Durability`] says. Now and then the journal is cleaned up
+//! ([`crate::lfc`]), while changes go on.
+//!
+//! # Files
+//! Those of Kea's memfile ([`LeaseFileSet`]), and `F.lock`, by which one process owns a lease file.
+//!
+//! # Cost
+//! Looking up a lease takes a fraction of a microsecond, a change about as long as the system takes to write its row. A DHCPv4 lease
+//! takes some 150 bytes of memory with all its indexes. Figures: see the README, and `docs/design.md` for what they are made of.
+
+pub(crate) mod arena;
+mod backend;
+mod cleanup;
+mod client_index;
+mod expire_queue;
+mod journal;
+mod load;
+mod options;
+mod ordered;
+pub(crate) mod record;
+mod records;
+mod relay_index;
+mod row_locks;
+mod storage;
+mod threads;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+
+use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
+use parking_lot::{Mutex, MutexGuard};
+
+pub use backend::MemfileBackend;
+use cleanup::{Cleaner, CleanerConfig};
+use journal::Journal;
+pub use options::{Durability, LfcProgram, MemfileOptions};
+use record::pack;
+use row_locks::RowLocks;
+use storage::{NoRoom, Queue, Storage};
+
+use crate::lease::{ClientClass, LeaseKind, SubnetId};
+use crate::lease_file::{LeaseFileError, LeaseFileSet, RowError};
+use crate::lease_mgr::{
+    Added, Change, CleanupStart, Deleted, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery,
+    StatisticsRow, Status, Tracking,
+};
+
+/// So many leases are looked at in one go, before a change that waits gets its turn.
+const STEP: usize = 256;
+
+/// Why a memfile cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another manager, in this process or another, has the lease file.
+    #[error("{}: the lease file is in use by another lease manager, which holds {}", path.display(), lock.display())]
+    Owned {
+        /// The lease file.
+        path: PathBuf,
+        /// Its lock.
+        lock: PathBuf,
+    },
+    /// A cleanup process is at work with the files.
+    #[error("{}: process {pid} is cleaning up the lease files, try again when it has ended", path.display())]
+    CleanupRunning {
+        /// The lease file.
+        path: PathBuf,
+        /// The process.
+        pid: i32,
+    },
+    /// A lease file cannot be read or written, or is none.
+    #[error(transparent)]
+    File(#[from] LeaseFileError),
+    /// There are more bad rows than are borne.
+    #[error("{}: more than {limit} bad rows, the last in {last}", path.display())]
+    TooManyBadRows {
+        /// The file.
+        path: PathBuf,
+        /// How many are borne in all files together.
+        limit: u64,
+        /// The row that was one too many.
+        last: RowError,
+    },
+    /// A lease file of another version cannot be converted.
+    #[error("{}: cannot be converted: {source}", path.display())]
+    Conversion {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: crate::lfc::LfcError,
+    },
+    /// There are more leases than fit.
+    #[error("{}: more leases than there is room for", path.display())]
+    NoRoom {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No thread can be started for the cleanup.
+    #[error("cannot start the thread for the cleanup: {source}")]
+    Thread {
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Leases in memory, and on disk in Kea's lease files.
+///
+/// ```no_run
+/// use leasemgr::lease::Lease4;
+/// use leasemgr::memfile::{Durability, Memfile, MemfileOptions};
+/// use leasemgr::{LeaseMgr, LeaseMgrExt};
+///
+/// let leases = Memfile::<Lease4>::open(MemfileOptions {
+///     file: Some("/var/lib/dhcp/leases4.csv".into()),
+///     durability: Durability::Synced,
+///     ..MemfileOptions::default()
+/// })?;
+/// for lease in leases.page(None, 100)? {
+///     println!("{lease:?}");
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Memfile<L: ManagedLease> {
+    storage: ShardedLock<Storage<L>>,
+    /// Who changes the storage waits here, so that the lock itself is left to readers and one other.
+    turn: Mutex<()>,
+    rows: RowLocks,
+    tracking: Tracking<L>,
+    /// Ended first of the following: it uses the journal.
+    cleaner: Option<Cleaner>,
+    journal: Option<Arc<Journal>>,
+    files: Option<LeaseFileSet>,
+    /// Given up last.
+    _owner: Option<Box<dyn Send + Sync>>,
+}
+
+impl<L: ManagedLease> fmt::Debug for Memfile<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.files.as_ref().map(LeaseFileSet::current);
+        f.debug_struct("Memfile").field("file", &file).field("leases", &self.read().len()).finish()
+    }
+}
+
+/// Memory that every change needs, kept for the next one of the thread.
+#[derive(Default)]
+struct Scratch {
+    row: Vec<u8>,
+    record: Vec<u8>,
+    expected: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// What a row takes that is kept as memory for the next.
+const SCRATCH_LIMIT: usize = 64 * 1024;
+
+fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let result = work(scratch);
+        for buffer in [&mut scratch.row, &mut scratch.record, &mut scratch.expected] {
+            buffer.clear();
+            buffer.shrink_to(SCRATCH_LIMIT);
+        }
+        result
+    })
+}
+
+impl<L: ManagedLease> Memfile<L> {
+    /// Opens a memfile: loads the leases from its files, and begins to journal.
+    ///
+    /// # Errors
+    /// [`OpenError`] says which file and why. The files are as they were then.
+    pub fn open(options: MemfileOptions) -> Result<Self, OpenError> {
+        let relay_tables = options.extended_info_tables || L::FAMILY == crate::lease::Family::V4;
+        let storage = Storage::new(relay_tables);
+        let Some(path) = options.file.clone() else {
+            return Ok(Self::new(storage, None, None, None, None));
+        };
+        let files = LeaseFileSet::new(path);
+        let fs = Arc::clone(&options.file_system);
+        let loaded = load::load(storage, &files, fs.as_ref(), options.max_row_errors)?;
+        let path = files.current().to_owned();
+        let journal = Journal::open(fs.clone(), path, L::SCHEMA.header, options.durability)?;
+        let journal = Arc::new(journal);
+        let config = CleanerConfig {
+            family: L::FAMILY,
+            files: files.clone(),
+            fs,
+            program: options.lfc_program,
+            interval: options.lfc_interval,
+            at_once: loaded.needs_conversion,
+        };
+        let cleaner = Cleaner::start(config, Arc::clone(&journal));
+        let cleaner = cleaner.map_err(|source| OpenError::Thread { source })?;
+        Ok(Self::new(loaded.storage, Some(cleaner), Some(journal), Some(files), Some(loaded.owner)))
+    }
+
+    fn new(
+        storage: Storage<L>,
+        cleaner: Option<Cleaner>,
+        journal: Option<Arc<Journal>>,
+        files: Option<LeaseFileSet>,
+        owner: Option<Box<dyn Send + Sync>>,
+    ) -> Self {
+        let (storage, tracking) = (ShardedLock::new(storage), Tracking::default());
+        let (turn, rows) = (Mutex::new(()), RowLocks::new());
+        Self { storage, turn, rows, tracking, cleaner, journal, files, _owner: owner }
+    }
+
+    /// How many bytes of memory the leases and each index take.
+    #[must_use]
+    pub fn memory(&self) -> Vec<(&'static str, usize)> {
+        self.read().memory().to_vec()
+    }
+
+    fn read(&self) -> ShardedLockReadGuard<'_, Storage<L>> {
+        self.storage.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> Result<Writing<'_, L>, LeaseMgrError> {
+        let turn = self.turn.lock();
+        let storage = self.storage.write().map_err(|_| LeaseMgrError::Panicked)?;
+        Ok(Writing { storage, _turn: turn })
+    }
+
+    /// Writes rows to the journal, where there is one.
+    fn journal(&self, rows: &[u8]) -> Result<(), LeaseMgrError> {
+        if self.storage.is_poisoned() {
+            return Err(LeaseMgrError::Panicked);
+        }
+        self.journal.as_ref().map_or(Ok(()), |journal| journal.append(rows))
+    }
+
+    /// Deletes these leases, if they are still as they were, with one write. Tells how many it were.
+    fn remove_all(&self, leases: &[L]) -> Result<u64, LeaseMgrError> {
+        let _rows = self.rows.lock_all(leases.iter().map(L::key));
+        let mut gone = Vec::with_capacity(leases.len());
+        with_scratch(|scratch| {
+            let storage = self.read();
+            for lease in leases {
+                pack(lease, &mut scratch.expected);
+                let expected = record::Packed::new(&scratch.expected);
+                if storage.get(lease.key()).is_some_and(|packed| packed.is_same(&expected)) {
+                    write_deletion(lease, &mut scratch.row);
+                    gone.push(lease);
+                }
+            }
+            drop(storage);
+            if gone.is_empty() {
+                return Ok(());
+            }
+            self.journal(&scratch.row)
+        })?;
+        let mut storage = self.write()?;
+        for lease in &gone {
+            storage.remove(lease.key());
+        }
+        drop(storage);
+        for lease in &gone {
+            self.tracking.notify(&Change::Deleted(lease));
+        }
+        Ok(gone.len() as u64)
+    }
+
+    /// Leases of a queue that have ended at `time`, at most `limit`, those that ended first first.
+    fn ended(&self, queue: Queue, time: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
+        let mut ended = Vec::new();
+        let mut after = None;
+        while ended.len() < limit {
+            let count = STEP.min(limit - ended.len());
+            let step = self.read().ended(queue, time, after, count);
+            let Ok(step) = step else {
+                self.write()?.put_in_place(queue, time, after, count);
+                continue;
+            };
+            let Some((last, _)) = step.last() else {
+                break;
+            };
+            after = Some(*last);
+            ended.extend(step.into_iter().map(|(_, lease)| lease));
+        }
+        Ok(ended)
+    }
+}
+
+/// The row that deletes a lease.
+fn write_deletion<L: ManagedLease>(lease: &L, out: &mut Vec<u8>) {
+    let mut deleted = lease.clone();
+    deleted.end();
+    deleted.write_row(out);
+}
+
+/// The storage, to be changed.
+struct Writing<'a, L: ManagedLease> {
+    storage: ShardedLockWriteGuard<'a, Storage<L>>,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl<L: ManagedLease> std::ops::Deref for Writing<'_, L> {
+    type Target = Storage<L>;
+
+    fn deref(&self) -> &Storage<L> {
+        &self.storage
+    }
+}
+
+impl<L: ManagedLease> std::ops::DerefMut for Writing<'_, L> {
+    fn deref_mut(&mut self) -> &mut Storage<L> {
+        &mut self.storage
+    }
+}
+
+impl From<NoRoom> for LeaseMgrError {
+    fn from(_: NoRoom) -> Self {
+        Self::Full { what: "16 GiB of leases" }
+    }
+}
+
+fn check_lifetime<L: ManagedLease>(lease: &L) -> Result<(), LeaseMgrError> {
+    if lease.data().valid_lifetime.0 == 0 {
+        return Err(LeaseMgrError::ZeroLifetime { address: lease.address().into() });
+    }
+    Ok(())
+}
+
+impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
+    fn status(&self) -> Status {
+        let lease_file = self.files.as_ref().map(|files| files.current().to_owned());
+        Status {
+            backend: "memfile".to_owned(),
+            location: lease_file
+                .as_ref()
+                .map_or_else(|| "memory only".to_owned(), |path| path.display().to_string()),
+            lease_file,
+            leases: Some(self.read().len() as u64),
+            refused: match self.journal.as_ref().and_then(|journal| journal.refused()) {
+                None if self.storage.is_poisoned() => Some(LeaseMgrError::Panicked.to_string()),
+                refused => refused,
+            },
+            cleanup: self.cleaner.as_ref().map(Cleaner::status),
+        }
+    }
+
+    fn add(&self, lease: &L) -> Result<Added, LeaseMgrError> {
+        check_lifetime(lease)?;
+        let key = lease.key();
+        let _row = self.rows.lock(key);
+        {
+            let storage = self.read();
+            if storage.get(key).is_some() {
+                return Ok(Added::AddressTaken);
+            }
+            if !storage.has_room() {
+                return Err(NoRoom.into());
+            }
+        }
+        with_scratch(|scratch| {
+            pack(lease, &mut scratch.record);
+            if self.journal.is_some() {
+                lease.write_row(&mut scratch.row);
+            }
+            self.journal(&scratch.row)?;
+            self.write()?.insert(&scratch.record)?;
+            Ok::<_, LeaseMgrError>(())
+        })?;
+        self.tracking.notify(&Change::Added(lease));
+        Ok(Added::Added)
+    }
+
+    fn get(&self, address: L::Address) -> Result<Option<L>, LeaseMgrError> {
+        Ok(self.read().get(L::key_of(address)).map(|packed| packed.lease()))
+    }
+
+    fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError> {
+        let limit = query.limit.unwrap_or(usize::MAX);
+        let mut found = Vec::new();
+        let mut after = query.after.map(L::key_of);
+        loop {
+            let step = self.read().find(query, after, limit, STEP, &mut found);
+            match step {
+                Some(last) => after = Some(last),
+                None => return Ok(found),
+            }
+        }
+    }
+
+    fn expired(&self, now: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
+        self.ended(Queue::Expiring, now, if limit == 0 { usize::MAX } else { limit })
+    }
+
+    fn replace(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
+        check_lifetime(lease)?;
+        let key = lease.key();
+        let address = || lease.address().into();
+        let _row = self.rows.lock(key);
+        let old = with_scratch(|scratch| {
+            let storage = self.read();
+            let Some(packed) = storage.get(key) else {
+                return Err(LeaseMgrError::NoSuchLease { address: address() });
+            };
+            if let Some(expected) = expected {
+                pack(expected, &mut scratch.expected);
+                if !packed.is_same(&record::Packed::new(&scratch.expected)) {
+                    return Err(LeaseMgrError::ChangedMeanwhile { address: address() });
+                }
+            }
+            if !storage.has_room() {
+                return Err(NoRoom.into());
+            }
+            let old = self.tracking.is_watched().then(|| packed.lease());
+            drop(storage);
+            pack(lease, &mut scratch.record);
+            if self.journal.is_some() {
+                lease.write_row(&mut scratch.row);
+            }
+            self.journal(&scratch.row)?;
+            self.write()?.replace(&scratch.record)?;
+            Ok(old)
+        })?;
+        if let Some(old) = &old {
+            self.tracking.notify(&Change::Updated { old, new: lease });
+        }
+        Ok(())
+    }
+
+    fn remove(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError> {
+        let key = L::key_of(address);
+        let _row = self.rows.lock(key);
+        let old = with_scratch(|scratch| {
+            let storage = self.read();
+            let Some(packed) = storage.get(key) else {
+                return Ok(None);
+            };
+            if let Some(expected) = expected {
+                pack(expected, &mut scratch.expected);
+                if !packed.is_same(&record::Packed::new(&scratch.expected)) {
+                    return Err(LeaseMgrError::ChangedMeanwhile { address: address.into() });
+                }
+            }
+            let old = packed.lease();
+            drop(storage);
+            if self.journal.is_some() {
+                write_deletion(&old, &mut scratch.row);
+            }
+            self.journal(&scratch.row)?;
+            self.write()?.remove(key);
+            Ok(Some(old))
+        })?;
+        match old {
+            Some(old) => {
+                self.tracking.notify(&Change::Deleted(&old));
+                Ok(Deleted::Deleted)
+            }
+            None => Ok(Deleted::NoSuchLease),
+        }
+    }
+
+    fn remove_reclaimed(&self, until: u64) -> Result<u64, LeaseMgrError> {
+        let mut removed = 0;
+        loop {
+            let leases = self.ended(Queue::Reclaimed, until, STEP)?;
+            if leases.is_empty() {
+                return Ok(removed);
+            }
+            removed += self.remove_all(&leases)?;
+        }
+    }
+
+    fn wipe_subnet(&self, subnet: SubnetId) -> Result<u64, LeaseMgrError> {
+        let query = Query::all().in_subnet(subnet).limit(STEP);
+        let mut removed = 0;
+        loop {
+            let leases = self.find(&query)?;
+            if leases.is_empty() {
+                return Ok(removed);
+            }
+            removed += self.remove_all(&leases)?;
+        }
+    }
+
+    fn statistics(&self, query: &StatisticsQuery) -> Result<Vec<StatisticsRow>, LeaseMgrError> {
+        Ok(self.read().statistics(query))
+    }
+
+    fn recount(&self) -> Result<(), LeaseMgrError> {
+        self.write()?.recount();
+        Ok(())
+    }
+
+    fn class_leases(&self, class: &ClientClass, kind: LeaseKind) -> Result<u64, LeaseMgrError> {
+        Ok(self.read().class_leases(class, kind))
+    }
+
+    fn tracking(&self) -> &Tracking<L> {
+        &self.tracking
+    }
+
+    fn flush(&self) -> Result<(), LeaseMgrError> {
+        self.journal.as_ref().map_or(Ok(()), |journal| journal.sync())
+    }
+
+    fn clean_up(&self) -> Result<CleanupStart, LeaseMgrError> {
+        Ok(self.cleaner.as_ref().map_or(CleanupStart::NotNeeded, Cleaner::request))
+    }
+}

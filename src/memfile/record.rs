@@ -1,0 +1,467 @@
+//! A lease, packed into bytes.
+//!
+//! | bytes | |
+//! |---|---|
+//! | 0 | the arena's |
+//! | 1 | flags: which of the optional fields there are, and the DNS flags |
+//! | 2 | state |
+//! | 3, 4, 5 | lengths of hardware address, client id or DUID, and hostname |
+//! | 6 | prefix length (DHCPv6) |
+//! | 8..12 | subnet id |
+//! | 12..16 | valid lifetime |
+//! | 16..20 | cltt |
+//! | 20..24 | the lag, see [`Packed::lag`] |
+//! | 24.. | DHCPv4: address (4). DHCPv6: address (16), IAID, preferred lifetime (4 each), type (2) |
+//! | then | the optional fields, in the order of their flags |
+//! | then | hardware address, client id or DUID, hostname, user context |
+//!
+//! What rarely is beyond its usual range has an optional field for that. Numbers are little-endian. The usual DHCPv4 lease takes 64 bytes.
+
+use std::marker::PhantomData;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::lease::{
+    ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, Lease, Lease4, Lease6, LeaseBase, LeaseData,
+    LeaseState, LeaseType, Lifetime, PoolId, SubnetId, UserContext,
+};
+use crate::lease_file::FileLease;
+use crate::lease_file::row::private::RowFormat;
+
+const FWD: u8 = 1;
+const REV: u8 = 1 << 1;
+/// The pool id is not 0: 4 bytes.
+const POOL: u8 = 1 << 2;
+/// A state beyond 255: 4 bytes.
+const WIDE_STATE: u8 = 1 << 3;
+/// A cltt before 1970 or after 2106: 8 bytes.
+const WIDE_CLTT: u8 = 1 << 4;
+/// A hardware address of another type than Ethernet, or from a known source: 2 and 4 bytes.
+const HARDWARE: u8 = 1 << 5;
+/// A hostname of 256 bytes or more: 4 bytes.
+const WIDE_HOSTNAME: u8 = 1 << 6;
+/// A user context: 4 bytes for its length.
+const CONTEXT: u8 = 1 << 7;
+const OPTIONAL: [(u8, usize); 6] =
+    [(POOL, 4), (WIDE_STATE, 4), (WIDE_CLTT, 8), (HARDWARE, 6), (WIDE_HOSTNAME, 4), (CONTEXT, 4)];
+
+const LAG: std::ops::Range<usize> = 20..24;
+const FAMILY_START: usize = 24;
+/// The fixed fields of either family take no more bytes than this.
+const LARGEST_FAMILY: usize = 32;
+
+/// What each family does in its own way.
+pub trait StoredLease: FileLease {
+    /// How many bytes its fixed fields take.
+    const FAMILY_LEN: usize;
+
+    /// The client id or DUID; empty where there is none.
+    fn client(&self) -> &[u8];
+
+    /// Writes the fixed fields of the family, and gives the prefix length.
+    fn pack_family(&self, out: &mut [u8]) -> u8;
+
+    /// The key of the address in the fixed fields.
+    fn key_in(family: &[u8]) -> Self::Key;
+
+    /// The address of a key.
+    fn address_of(key: Self::Key) -> Self::Address;
+
+    /// The key of an address.
+    fn key_of(address: Self::Address) -> Self::Key;
+
+    /// The number that leases of one client are told apart by: DHCPv4 the subnet, DHCPv6 the IAID.
+    fn client_order(packed: &Packed<'_, Self>) -> u32;
+
+    /// What is leased; `None` for DHCPv4.
+    fn kind_in(packed: &Packed<'_, Self>) -> Option<LeaseType>;
+
+    /// The lease.
+    fn unpack(packed: &Packed<'_, Self>) -> Self;
+
+    /// Whether a hostname is kept with its upper-case letters: those of DHCPv4 are lower-cased when a lease file is read,
+    /// so they are from the beginning.
+    fn keeps_case() -> bool;
+
+    /// Makes it a lease whose row deletes.
+    fn end(&mut self);
+}
+
+/// A packed lease.
+#[derive(Debug)]
+pub struct Packed<'a, L> {
+    bytes: &'a [u8],
+    /// Where the hardware address starts.
+    names: usize,
+    lease: PhantomData<L>,
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |chunk| u32::from_le_bytes(*chunk))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |chunk| u64::from_le_bytes(*chunk))
+}
+
+/// The low byte of a length or number that is known to fit, or has a wide field else.
+fn low_byte(value: usize) -> u8 {
+    value.to_le_bytes()[0]
+}
+
+/// Packs a lease, in place of what is in `out`.
+pub(super) fn pack<L: StoredLease>(lease: &L, out: &mut Vec<u8>) {
+    let data = lease.data();
+    let hwaddr = lease.hwaddr();
+    let hostname = data.hostname.as_bytes();
+    let client = lease.client();
+    let state = lease.state().0;
+    let mut flags = u8::from(data.fqdn_fwd) * FWD | u8::from(data.fqdn_rev) * REV;
+    let narrow_cltt = u32::try_from(data.cltt);
+    let plain_hardware = hwaddr.is_none_or(|h| h.htype == HwType::ETHERNET && h.source == HwSource(0));
+    flags |= u8::from(data.pool_id.0 != 0) * POOL;
+    flags |= u8::from(state > 255) * WIDE_STATE;
+    flags |= u8::from(narrow_cltt.is_err()) * WIDE_CLTT;
+    flags |= u8::from(!plain_hardware) * HARDWARE;
+    flags |= u8::from(hostname.len() > 255) * WIDE_HOSTNAME;
+    flags |= u8::from(data.user_context.is_some()) * CONTEXT;
+    let hwaddr_bytes = hwaddr.map_or(&[][..], HwAddr::as_bytes);
+    let mut fixed = [0; FAMILY_START + LARGEST_FAMILY];
+    fixed[1..6].copy_from_slice(&[
+        flags,
+        state.to_le_bytes()[0],
+        low_byte(hwaddr_bytes.len()),
+        low_byte(client.len()),
+        low_byte(hostname.len()),
+    ]);
+    fixed[8..12].copy_from_slice(&data.subnet_id.0.to_le_bytes());
+    fixed[12..16].copy_from_slice(&data.valid_lifetime.0.to_le_bytes());
+    fixed[16..20].copy_from_slice(&narrow_cltt.unwrap_or(0).to_le_bytes());
+    let (_, family) = fixed.split_at_mut(FAMILY_START);
+    fixed[6] = lease.pack_family(family);
+    out.clear();
+    out.extend_from_slice(&fixed[..FAMILY_START + L::FAMILY_LEN]);
+    if flags & !(FWD | REV) != 0 {
+        if flags & POOL != 0 {
+            out.extend_from_slice(&data.pool_id.0.to_le_bytes());
+        }
+        if flags & WIDE_STATE != 0 {
+            out.extend_from_slice(&state.to_le_bytes());
+        }
+        if flags & WIDE_CLTT != 0 {
+            out.extend_from_slice(&data.cltt.to_le_bytes());
+        }
+        if let Some(hwaddr) = hwaddr.filter(|_| flags & HARDWARE != 0) {
+            out.extend_from_slice(&hwaddr.htype.0.to_le_bytes());
+            out.extend_from_slice(&hwaddr.source.0.to_le_bytes());
+        }
+        if flags & WIDE_HOSTNAME != 0 {
+            out.extend_from_slice(&length(hostname.len()).to_le_bytes());
+        }
+        if let Some(context) = &data.user_context {
+            out.extend_from_slice(&length(context.as_str().len()).to_le_bytes());
+        }
+    }
+    out.extend_from_slice(hwaddr_bytes);
+    out.extend_from_slice(client);
+    let at = out.len();
+    out.extend_from_slice(hostname);
+    if !L::keeps_case() {
+        out[at..].make_ascii_lowercase();
+    }
+    if let Some(context) = &data.user_context {
+        out.extend_from_slice(context.as_str().as_bytes());
+    }
+}
+
+/// A length as a number of 4 bytes. Longer ones do not come about: they are checked before leases are packed.
+fn length(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+impl<'a, L: StoredLease> Packed<'a, L> {
+    /// Packed by [`pack`]; bytes behind the lease do not matter.
+    #[inline]
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        let mut names = FAMILY_START + L::FAMILY_LEN;
+        let flags = bytes[1];
+        if flags & !(FWD | REV) != 0 {
+            names +=
+                OPTIONAL.iter().filter(|(flag, _)| flags & flag != 0).map(|&(_, len)| len).sum::<usize>();
+        }
+        Self { bytes, names, lease: PhantomData }
+    }
+
+    fn has(&self, flag: u8) -> bool {
+        self.bytes[1] & flag != 0
+    }
+
+    /// Where an optional field is.
+    fn optional(&self, flag: u8) -> usize {
+        let before = OPTIONAL.iter().take_while(|&&(other, _)| other != flag);
+        let before: usize = before.filter(|&&(other, _)| self.has(other)).map(|&(_, len)| len).sum();
+        FAMILY_START + L::FAMILY_LEN + before
+    }
+
+    /// The address, as a key.
+    #[inline]
+    pub(super) fn key(&self) -> L::Key {
+        L::key_in(self.family())
+    }
+
+    fn family(&self) -> &'a [u8] {
+        &self.bytes[FAMILY_START..FAMILY_START + L::FAMILY_LEN]
+    }
+
+    #[inline]
+    pub(super) fn state(&self) -> LeaseState {
+        if self.has(WIDE_STATE) {
+            LeaseState(u32_at(self.bytes, self.optional(WIDE_STATE)))
+        } else {
+            LeaseState(self.bytes[2].into())
+        }
+    }
+
+    #[inline]
+    pub(super) fn subnet_id(&self) -> SubnetId {
+        SubnetId(u32_at(self.bytes, 8))
+    }
+
+    pub(super) fn pool_id(&self) -> PoolId {
+        PoolId(if self.has(POOL) { u32_at(self.bytes, self.optional(POOL)) } else { 0 })
+    }
+
+    #[inline]
+    pub(super) fn valid_lifetime(&self) -> Lifetime {
+        Lifetime(u32_at(self.bytes, 12))
+    }
+
+    #[inline]
+    pub(super) fn cltt(&self) -> i64 {
+        if self.has(WIDE_CLTT) {
+            u64_at(self.bytes, self.optional(WIDE_CLTT)).cast_signed()
+        } else {
+            u32_at(self.bytes, 16).into()
+        }
+    }
+
+    /// When the lease ends; `None` if it never does.
+    #[inline]
+    pub(super) fn expire(&self) -> Option<u64> {
+        let valid_lifetime = self.valid_lifetime();
+        (!valid_lifetime.is_infinite())
+            .then(|| self.cltt().cast_unsigned().wrapping_add(valid_lifetime.0.into()))
+    }
+
+    /// How many seconds before the lease ends it stands in the queue of those that end.
+    #[inline]
+    pub(super) fn lag(&self) -> u32 {
+        u32_at(self.bytes, LAG.start)
+    }
+
+    fn hwaddr_len(&self) -> usize {
+        self.bytes[3].into()
+    }
+
+    fn client_len(&self) -> usize {
+        self.bytes[4].into()
+    }
+
+    fn hostname_len(&self) -> usize {
+        if self.has(WIDE_HOSTNAME) {
+            u32_at(self.bytes, self.optional(WIDE_HOSTNAME)) as usize
+        } else {
+            self.bytes[5].into()
+        }
+    }
+
+    #[inline]
+    pub(super) fn hwaddr(&self) -> &'a [u8] {
+        &self.bytes[self.names..self.names + self.hwaddr_len()]
+    }
+
+    /// The client id or DUID.
+    #[inline]
+    pub(super) fn client(&self) -> &'a [u8] {
+        let at = self.names + self.hwaddr_len();
+        &self.bytes[at..at + self.client_len()]
+    }
+
+    #[inline]
+    pub(super) fn hostname(&self) -> &'a [u8] {
+        let at = self.names + self.hwaddr_len() + self.client_len();
+        &self.bytes[at..at + self.hostname_len()]
+    }
+
+    fn context_bytes(&self) -> Option<&'a [u8]> {
+        if !self.has(CONTEXT) {
+            return None;
+        }
+        let at = self.names + self.hwaddr_len() + self.client_len() + self.hostname_len();
+        Some(&self.bytes[at..at + u32_at(self.bytes, self.optional(CONTEXT)) as usize])
+    }
+
+    pub(super) fn user_context(&self) -> Option<UserContext> {
+        self.context_bytes().map(UserContext::from_stored)
+    }
+
+    /// How long the record is.
+    fn len(&self) -> usize {
+        let context = self.context_bytes().map_or(0, <[u8]>::len);
+        self.names + self.hwaddr_len() + self.client_len() + self.hostname_len() + context
+    }
+
+    /// Whether it is the same lease as another.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let range = |packed: &Self| packed.len();
+        range(self) == range(other)
+            && self.bytes[1..LAG.start] == other.bytes[1..LAG.start]
+            && self.bytes[LAG.end..self.len()] == other.bytes[LAG.end..other.len()]
+    }
+
+    /// Whether both have the same user context.
+    pub(super) fn has_context_of(&self, other: &Self) -> bool {
+        self.context_bytes() == other.context_bytes()
+    }
+
+    /// The lease.
+    pub(super) fn lease(&self) -> L {
+        L::unpack(self)
+    }
+
+    fn data(&self) -> LeaseData {
+        LeaseData {
+            valid_lifetime: self.valid_lifetime(),
+            cltt: self.cltt(),
+            subnet_id: self.subnet_id(),
+            pool_id: self.pool_id(),
+            fqdn_fwd: self.has(FWD),
+            fqdn_rev: self.has(REV),
+            hostname: Hostname::new(self.hostname()),
+            user_context: self.user_context(),
+        }
+    }
+
+    fn whole_hwaddr(&self) -> Option<HwAddr> {
+        let (mut htype, mut source) = (HwType::ETHERNET, HwSource(0));
+        if self.has(HARDWARE) {
+            let at = self.optional(HARDWARE);
+            htype = HwType(u16::from_le_bytes([self.bytes[at], self.bytes[at + 1]]));
+            source = HwSource(u32_at(self.bytes, at + 2));
+        }
+        (self.hwaddr_len() > 0).then(|| HwAddr::from_stored(self.hwaddr(), htype, source))
+    }
+}
+
+/// Puts the lag into a packed lease.
+#[inline]
+pub(super) fn set_lag(record: &mut [u8], lag: u32) {
+    record[LAG].copy_from_slice(&lag.to_le_bytes());
+}
+
+impl StoredLease for Lease4 {
+    const FAMILY_LEN: usize = 4;
+
+    fn client(&self) -> &[u8] {
+        self.client_id().map_or(&[], ClientId::as_bytes)
+    }
+
+    fn pack_family(&self, out: &mut [u8]) -> u8 {
+        out[..4].copy_from_slice(&self.key().to_le_bytes());
+        0
+    }
+
+    #[inline]
+    fn key_in(family: &[u8]) -> u32 {
+        u32_at(family, 0)
+    }
+
+    fn address_of(key: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(key)
+    }
+
+    fn key_of(address: Ipv4Addr) -> u32 {
+        address.to_bits()
+    }
+
+    fn client_order(packed: &Packed<'_, Self>) -> u32 {
+        packed.subnet_id().0
+    }
+
+    fn kind_in(_: &Packed<'_, Self>) -> Option<LeaseType> {
+        None
+    }
+
+    fn unpack(packed: &Packed<'_, Self>) -> Self {
+        let base = LeaseBase::from_stored(Self::address_of(packed.key()), packed.state(), packed.data());
+        let client_id = (packed.client_len() > 0).then(|| ClientId::from_stored(packed.client()));
+        Self::from_stored(base, packed.whole_hwaddr(), client_id)
+    }
+
+    fn keeps_case() -> bool {
+        false
+    }
+
+    fn end(&mut self) {
+        self.data_mut().valid_lifetime = Lifetime(0);
+    }
+}
+
+impl StoredLease for Lease6 {
+    const FAMILY_LEN: usize = 26;
+
+    fn client(&self) -> &[u8] {
+        self.duid().as_bytes()
+    }
+
+    fn pack_family(&self, out: &mut [u8]) -> u8 {
+        let (high, low) = self.key();
+        out[..8].copy_from_slice(&high.to_le_bytes());
+        out[8..16].copy_from_slice(&low.to_le_bytes());
+        out[16..20].copy_from_slice(&self.iaid.0.to_le_bytes());
+        out[20..24].copy_from_slice(&self.preferred_lifetime.0.to_le_bytes());
+        out[24..26].copy_from_slice(&self.lease_type().0.to_le_bytes());
+        self.prefix_len()
+    }
+
+    #[inline]
+    fn key_in(family: &[u8]) -> (u64, u64) {
+        (u64_at(family, 0), u64_at(family, 8))
+    }
+
+    fn address_of((high, low): (u64, u64)) -> Ipv6Addr {
+        Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low))
+    }
+
+    fn key_of(address: Ipv6Addr) -> (u64, u64) {
+        crate::lease_file::canonical::halves(address.to_bits())
+    }
+
+    fn client_order(packed: &Packed<'_, Self>) -> u32 {
+        u32_at(packed.family(), 16)
+    }
+
+    fn kind_in(packed: &Packed<'_, Self>) -> Option<LeaseType> {
+        let family = packed.family();
+        Some(LeaseType(u16::from_le_bytes([family[24], family[25]])))
+    }
+
+    fn unpack(packed: &Packed<'_, Self>) -> Self {
+        let base = LeaseBase::from_stored(Self::address_of(packed.key()), packed.state(), packed.data());
+        let lease_type = Self::kind_in(packed).unwrap_or_default();
+        let duid = Duid::from_stored(packed.client());
+        let iaid = Iaid(Self::client_order(packed));
+        let hwaddr = packed.whole_hwaddr();
+        let mut lease = Self::from_stored(base, (lease_type, packed.bytes[6]), duid, iaid, hwaddr);
+        lease.preferred_lifetime = Lifetime(u32_at(packed.family(), 20));
+        lease
+    }
+
+    fn keeps_case() -> bool {
+        true
+    }
+
+    fn end(&mut self) {
+        self.data_mut().valid_lifetime = Lifetime(0);
+        self.preferred_lifetime = Lifetime(0);
+    }
+}

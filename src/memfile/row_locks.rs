@@ -1,0 +1,46 @@
+//! Locks that let changes of one address happen one after the other.
+
+use std::hash::BuildHasher;
+
+use foldhash::fast::RandomState;
+use parking_lot::{Mutex, MutexGuard};
+
+/// So many that the addresses of a few threads hardly ever share one.
+const LOCKS: usize = 1024;
+
+/// A lock for every address; some share one.
+///
+/// It is held from the look at the old lease until the new one is in the journal and in memory. So the rows of an address
+/// stand in the journal in the order of its changes, while changes of other addresses go on.
+pub(super) struct RowLocks {
+    hasher: RandomState,
+    locks: Box<[Mutex<()>]>,
+}
+
+impl RowLocks {
+    pub(super) fn new() -> Self {
+        let locks = std::iter::repeat_with(Mutex::default).take(LOCKS).collect();
+        Self { hasher: RandomState::default(), locks }
+    }
+
+    fn number(&self, key: impl std::hash::Hash) -> usize {
+        usize::try_from(self.hasher.hash_one(key) % self.locks.len() as u64).unwrap_or(0)
+    }
+
+    /// Waits for the lock of an address.
+    pub(super) fn lock(&self, key: impl std::hash::Hash) -> MutexGuard<'_, ()> {
+        self.locks[self.number(key)].lock()
+    }
+
+    /// Waits for the locks of several addresses.
+    pub(super) fn lock_all<K: std::hash::Hash>(
+        &self,
+        keys: impl Iterator<Item = K>,
+    ) -> Vec<MutexGuard<'_, ()>> {
+        let mut numbers: Vec<_> = keys.map(|key| self.number(key)).collect();
+        // Always in the same order, so that no two wait for each other.
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers.into_iter().map(|n| self.locks[n].lock()).collect()
+    }
+}
