@@ -17,7 +17,13 @@
 //! # Ok::<(), leasemgr::lease_file::LeaseFileError>(())
 //! ```
 
+pub mod factory;
 pub mod fs;
 pub mod lease;
 pub mod lease_file;
+pub mod lease_mgr;
 pub mod lfc;
+pub mod memfile;
+
+pub use factory::LeaseMgrFactory;
+pub use lease_mgr::*;

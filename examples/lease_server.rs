@@ -1,0 +1,514 @@
+//! A DHCP server without its network: how a server keeps its leases in a lease manager.
+//!
+//! ```text
+//! lease_server CONNECTION-STRING [--threads N] [--clients N] [--seconds N] [--lifetime N] [--clean-up-after N]
+//! ```
+//!
+//! For example: `lease_server 'type=memfile universe=6 name=/tmp/leases6.csv lfc-interval=60' --seconds 10`
+//!
+//! N threads serve N clients, which ask for addresses, renew, decline and release them at random; in DHCPv6, every
+//! fourth one asks for a prefix. Leases that are not renewed expire, and are reclaimed. With `--clean-up-after`, the
+//! lease files are also cleaned up after so many changes.
+//!
+//! Every change is told on standard output when it is acknowledged, and before its thread goes on: `added`,
+//! `renewed`, `reassigned`, `declined`, `reclaimed` or `deleted`, the address, and the number of the change. The number is in
+//! the lease too, so that whoever reads the lease files can tell which change they have; of a deleted lease it is the number
+//! of its last change. How the server does is told on standard error.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use leasemgr::factory::{ConnectionString, FactoryError};
+use leasemgr::lease::{
+    ClientId, Duid, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseState, LeaseType, Lifetime, SubnetId,
+    UserContext,
+};
+use leasemgr::memfile::OpenError;
+use leasemgr::{
+    Added, ChangeKind, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6, LeaseMgrFactory,
+    ManagedLease,
+};
+
+type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// All addresses of this server are in one subnet.
+const SUBNET: SubnetId = SubnetId(1);
+/// How many addresses are tried before a client goes without.
+const TRIES: u32 = 32;
+/// For how long an address is not used that a client has declined.
+const PROBATION: Lifetime = Lifetime(10);
+/// How many expired leases are read at a time.
+const BATCH: usize = 1000;
+
+fn main() -> ExitCode {
+    let run = || {
+        let options = Options::from_args()?;
+        let connection: ConnectionString = options.connection.parse()?;
+        match connection.get("universe") {
+            Some("6") => run::<Lease6>(options),
+            _ => run::<Lease4>(options),
+        }
+    };
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lease_server: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Opens the leases, serves clients, and closes the leases.
+fn run<L: Served>(options: Options) -> Outcome {
+    let leases = open::<L>(&options.connection)?;
+    let status = leases.status();
+    eprintln!("{}: {} leases", status.location, status.leases.unwrap_or_default());
+
+    let output = Arc::new(Output::default());
+    // All deletions are told here, because a lease manager also deletes many leases at a time.
+    let deletions = Arc::clone(&output);
+    leases.tracking().register("lease_server", ChangeKind::Delete, None, move |change| {
+        deletions.tell("deleted", change.lease());
+    })?;
+    let server = Server {
+        leases,
+        options,
+        output,
+        // Greater than any number of a server before this one, unless that made a million changes a second.
+        changes: AtomicU64::new(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())?),
+        stop: Arc::new(AtomicBool::new(false)),
+    };
+    server.run()?;
+
+    // What was acknowledged is in the lease file. Now it is also on the disk, whatever durability was asked for.
+    server.leases.flush()?;
+    server.report(0.0);
+    Ok(())
+}
+
+/// Opens the lease manager. If a server before this one was killed, its cleanup of the lease files may still be
+/// running, and is waited for.
+fn open<L: ManagedLease>(connection: &str) -> Outcome<Arc<dyn LeaseMgr<L>>> {
+    let factory = LeaseMgrFactory::<L>::new();
+    loop {
+        match factory.open(connection) {
+            Err(FactoryError::Open { source, .. })
+                if matches!(source.downcast_ref(), Some(OpenError::CleanupRunning { .. })) =>
+            {
+                eprintln!("{source}");
+                thread::sleep(Duration::from_millis(100));
+            }
+            opened => return Ok(opened?),
+        }
+    }
+}
+
+/// What the command line asks for.
+struct Options {
+    connection: String,
+    threads: u32,
+    clients: u32,
+    /// After this time the server ends.
+    time: Option<Duration>,
+    lifetime: Lifetime,
+    /// After so many changes the lease files are cleaned up.
+    clean_up_after: Option<u64>,
+}
+
+impl Options {
+    fn from_args() -> Outcome<Self> {
+        const USAGE: &str = "usage: lease_server CONNECTION-STRING [--threads N] [--clients N] [--seconds N] \
+                             [--lifetime N] [--clean-up-after N]";
+        let mut args = std::env::args().skip(1);
+        let mut options = Self {
+            connection: args.next().ok_or(USAGE)?,
+            threads: 4,
+            clients: 10_000,
+            time: None,
+            lifetime: Lifetime(3600),
+            clean_up_after: None,
+        };
+        while let Some(name) = args.next() {
+            let value: u32 = args.next().ok_or(USAGE)?.parse().map_err(|error| format!("{name}: {error}"))?;
+            match name.as_str() {
+                "--threads" => options.threads = value.max(1),
+                "--clients" => options.clients = value.max(options.threads),
+                "--seconds" => options.time = Some(Duration::from_secs(value.into())),
+                "--lifetime" => options.lifetime = Lifetime(value.max(1)),
+                "--clean-up-after" => options.clean_up_after = Some(value.into()),
+                _ => return Err(USAGE.into()),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// What each family does in its own way.
+trait Served: ManagedLease {
+    /// The `n`th address of the pool that is for clients of this kind.
+    fn address(n: u32, client: u32) -> Self::Address;
+
+    /// A lease for a client that has none.
+    fn for_client(address: Self::Address, client: u32) -> Outcome<Self>;
+
+    /// The lease that a client has, expired or not.
+    fn of_client(leases: &dyn LeaseMgr<Self>, client: u32) -> Outcome<Option<Self>>;
+
+    fn set_lifetime(&mut self, lifetime: Lifetime);
+}
+
+impl Served for Lease4 {
+    fn address(n: u32, _: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + n)
+    }
+
+    fn for_client(address: Ipv4Addr, client: u32) -> Outcome<Self> {
+        Ok(Self::new(address, Some(hwaddr(client)?), client_id(client)?, LeaseState::DEFAULT)?)
+    }
+
+    fn of_client(leases: &dyn LeaseMgr<Self>, client: u32) -> Outcome<Option<Self>> {
+        Ok(match client_id(client)? {
+            Some(id) => leases.by_client_id_in_subnet(&id, SUBNET)?,
+            None => leases.by_hwaddr_in_subnet(&hwaddr(client)?, SUBNET)?,
+        })
+    }
+
+    fn set_lifetime(&mut self, lifetime: Lifetime) {
+        self.data_mut().valid_lifetime = lifetime;
+    }
+}
+
+impl Served for Lease6 {
+    fn address(n: u32, client: u32) -> Ipv6Addr {
+        match kind(client) {
+            LeaseType::PD => {
+                let first = Ipv6Addr::new(0x2001, 0xdb8, 0x8000, 0, 0, 0, 0, 0);
+                Ipv6Addr::from_bits(first.to_bits() + (u128::from(n) << 64))
+            }
+            _ => {
+                Ipv6Addr::from_bits(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).to_bits() + u128::from(n))
+            }
+        }
+    }
+
+    fn for_client(address: Ipv6Addr, client: u32) -> Outcome<Self> {
+        let (duid, iaid) = (duid(client)?, Iaid(client));
+        let mut lease = match kind(client) {
+            LeaseType::PD => Self::new_prefix(address, 64, duid, iaid, LeaseState::DEFAULT)?,
+            other => Self::new(other, address, duid, iaid, LeaseState::DEFAULT)?,
+        };
+        lease.hwaddr = Some(hwaddr(client)?);
+        Ok(lease)
+    }
+
+    fn of_client(leases: &dyn LeaseMgr<Self>, client: u32) -> Outcome<Option<Self>> {
+        Ok(leases.by_identity_in_subnet(kind(client), &duid(client)?, Iaid(client), SUBNET)?.pop())
+    }
+
+    fn set_lifetime(&mut self, lifetime: Lifetime) {
+        self.data_mut().valid_lifetime = lifetime;
+        self.preferred_lifetime = Lifetime(lifetime.0 / 8 * 5);
+    }
+}
+
+/// What a DHCPv6 client asks for.
+fn kind(client: u32) -> LeaseType {
+    if client % 4 == 3 { LeaseType::PD } else { LeaseType::NA }
+}
+
+/// A locally administered address.
+fn hwaddr(client: u32) -> Outcome<HwAddr> {
+    let [a, b, c, d] = client.to_be_bytes();
+    Ok(HwAddr::new(&[2, 0, a, b, c, d])?)
+}
+
+/// Every other client has one.
+fn client_id(client: u32) -> Outcome<Option<ClientId>> {
+    let [a, b, c, d] = client.to_be_bytes();
+    let id = (client % 2 == 1).then(|| ClientId::new(&[1, 2, 0, a, b, c, d]));
+    Ok(id.transpose()?)
+}
+
+fn duid(client: u32) -> Outcome<Duid> {
+    let [a, b, c, d] = client.to_be_bytes();
+    Ok(Duid::new(&[0, 3, 0, 1, 2, 0, a, b, c, d])?)
+}
+
+/// The server, as all of its threads see it.
+struct Server<L: Served> {
+    leases: Arc<dyn LeaseMgr<L>>,
+    options: Options,
+    output: Arc<Output>,
+    /// The number of the next change.
+    changes: AtomicU64,
+    stop: Arc<AtomicBool>,
+}
+
+impl<L: Served> Server<L> {
+    /// Runs all threads until it is time to end, or one of them fails.
+    fn run(&self) -> Outcome {
+        thread::scope(|scope| {
+            let threads = 0..self.options.threads;
+            let threads: Vec<_> = threads.map(|n| scope.spawn(move || self.serve_clients(n))).collect();
+            let kept_house = self.keep_house(&threads);
+            self.stop.store(true, Ordering::Relaxed);
+            for thread in threads {
+                thread.join().map_err(|_| "a thread panicked")??;
+            }
+            kept_house
+        })
+    }
+
+    // What the threads do that serve clients.
+
+    /// Serves a thread's share of the clients: the messages of one client are served one after the other.
+    fn serve_clients(&self, thread: u32) -> Outcome {
+        let Options { threads, clients, .. } = self.options;
+        let mut random = Random(self.changes.load(Ordering::Relaxed) + u64::from(thread));
+        let share = clients / threads;
+        while !self.stop.load(Ordering::Relaxed) {
+            let client = random.below(share) * threads + thread;
+            match random.below(1000) {
+                0..850 => self.request(client, &mut random)?,
+                850..990 => self.release(client)?,
+                _ => self.decline(client)?,
+            }
+            self.output.check()?;
+        }
+        Ok(())
+    }
+
+    /// A client asks for an address, or for more time.
+    fn request(&self, client: u32, random: &mut Random) -> Outcome {
+        while let Some(lease) = L::of_client(self.leases.as_ref(), client)? {
+            let mut renewed = lease.clone();
+            renewed.set_state(LeaseState::DEFAULT)?;
+            self.grant(&mut renewed, client)?;
+            if self.update("renewed", &lease, renewed)? {
+                return Ok(());
+            }
+            // It had expired, and was reclaimed just now, or given to another client.
+        }
+        self.allocate(client, random)
+    }
+
+    /// Gives a client an address that is free, if one is found: its own one, or any.
+    fn allocate(&self, client: u32, random: &mut Random) -> Outcome {
+        // Some more than there are clients, because of those that are declined.
+        let pool = self.options.clients + self.options.clients / 4 + 1;
+        for n in 0..TRIES {
+            let address = L::address(if n == 0 { client } else { random.below(pool) }, client);
+            // Nobody else gives this address away meanwhile.
+            let Some(_lock) = self.leases.tracking().try_lock(address) else {
+                continue;
+            };
+            match self.leases.get(address)? {
+                None => {
+                    let mut lease = L::for_client(address, client)?;
+                    self.grant(&mut lease, client)?;
+                    self.number(&mut lease)?;
+                    if self.leases.add(&lease)? == Added::Added {
+                        self.output.tell("added", &lease);
+                        return Ok(());
+                    }
+                }
+                Some(old) if old.is_reclaimed() => {
+                    let mut lease = L::for_client(address, client)?;
+                    self.grant(&mut lease, client)?;
+                    if self.update("reassigned", &old, lease)? {
+                        return Ok(());
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A client gives its address back.
+    fn release(&self, client: u32) -> Outcome {
+        while let Some(lease) = L::of_client(self.leases.as_ref(), client)? {
+            match self.leases.delete_if_unchanged(&lease) {
+                Err(LeaseMgrError::ChangedMeanwhile { .. }) => {}
+                deleted => return Ok(deleted.map(drop)?),
+            }
+        }
+        Ok(())
+    }
+
+    /// A client has found somebody else to use its address.
+    fn decline(&self, client: u32) -> Outcome {
+        while let Some(lease) = L::of_client(self.leases.as_ref(), client)? {
+            if lease.is_reclaimed() {
+                return Ok(());
+            }
+            let mut declined = lease.clone();
+            declined.decline(now()?, PROBATION);
+            if self.update("declined", &lease, declined)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills in what a client is granted.
+    fn grant(&self, lease: &mut L, client: u32) -> Outcome {
+        lease.set_lifetime(self.options.lifetime);
+        let data = lease.data_mut();
+        data.cltt = now()?;
+        data.subnet_id = SUBNET;
+        data.hostname = format!("client-{client}.example.org").as_str().into();
+        Ok(())
+    }
+
+    /// Puts `new` in the place of `old`, and tells whether that was possible: not if another thread has changed or deleted
+    /// the lease since this one has read it.
+    fn update(&self, word: &str, old: &L, mut new: L) -> Outcome<bool> {
+        self.number(&mut new)?;
+        match self.leases.update_if_unchanged(old, &new) {
+            Ok(()) => {
+                self.output.tell(word, &new);
+                Ok(true)
+            }
+            Err(LeaseMgrError::ChangedMeanwhile { .. } | LeaseMgrError::NoSuchLease { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes the number of a change into the lease. It is taken when the lease has been read, so the numbers of a
+    /// lease's changes grow.
+    fn number(&self, lease: &mut L) -> Outcome {
+        let number = self.changes.fetch_add(1, Ordering::Relaxed);
+        let context = UserContext::parse(format!(r#"{{ "change": {number} }}"#).as_bytes())?;
+        lease.data_mut().user_context = Some(context);
+        Ok(())
+    }
+
+    // What the main thread does meanwhile.
+
+    /// Reclaims what has expired, has the lease files cleaned up, and tells how it goes, until it is time to end.
+    fn keep_house(&self, threads: &[ScopedJoinHandle<'_, Outcome>]) -> Outcome {
+        let begin = Instant::now();
+        let mut since = (begin, self.changes.load(Ordering::Relaxed));
+        let mut cleaned_at = since.1;
+        while !self.stop.load(Ordering::Relaxed)
+            && !threads.iter().any(ScopedJoinHandle::is_finished)
+            && self.options.time.is_none_or(|time| begin.elapsed() < time)
+        {
+            thread::sleep(Duration::from_millis(20));
+            let changes = self.changes.load(Ordering::Relaxed);
+            if self.options.clean_up_after.is_some_and(|count| changes - cleaned_at >= count) {
+                // It goes on in the background.
+                self.leases.clean_up()?;
+                cleaned_at = changes;
+            }
+            let elapsed = since.0.elapsed();
+            if elapsed >= Duration::from_secs(1) {
+                self.reclaim()?;
+                self.report((changes - since.1) as f64 / elapsed.as_secs_f64());
+                since = (Instant::now(), changes);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reclaims leases that have expired, and deletes those that nobody has asked for again.
+    fn reclaim(&self) -> Outcome {
+        let now = u64::try_from(now()?)?;
+        while !self.stop.load(Ordering::Relaxed) {
+            let expired = self.leases.expired(now, BATCH)?;
+            for lease in &expired {
+                self.reclaim_lease(lease)?;
+            }
+            if expired.len() < BATCH {
+                break;
+            }
+        }
+        self.leases.delete_reclaimed(now, self.options.lifetime.0)?;
+        Ok(())
+    }
+
+    /// Reclaims a lease, unless its client is faster.
+    fn reclaim_lease(&self, lease: &L) -> Outcome {
+        // A server would take the name out of the DNS here.
+        if lease.state() == LeaseState::DECLINED {
+            // It is nobody's, so there is nothing to keep.
+            return match self.leases.delete_if_unchanged(lease) {
+                Ok(_) | Err(LeaseMgrError::ChangedMeanwhile { .. }) => Ok(()),
+                Err(error) => Err(error.into()),
+            };
+        }
+        let mut reclaimed = lease.clone();
+        reclaimed.set_state(LeaseState::EXPIRED_RECLAIMED)?;
+        self.update("reclaimed", lease, reclaimed)?;
+        Ok(())
+    }
+
+    fn report(&self, rate: f64) {
+        let status = self.leases.status();
+        let mut line = format!("{} leases, {rate:.0} changes/s", status.leases.unwrap_or_default());
+        if let Some(cleanup) = status.cleanup {
+            let _ = write!(line, ", cleanups: {} done, {} failed", cleanup.succeeded, cleanup.failed);
+            if let Some(last) = cleanup.last {
+                let _ = write!(line, ", the last took {:.3?}", last.duration);
+                if let Some(failure) = last.failure {
+                    let _ = write!(line, " and failed: {failure}");
+                }
+            }
+        }
+        if let Some(refused) = status.refused {
+            let _ = write!(line, ", changes are refused: {refused}");
+        }
+        eprintln!("{line}");
+    }
+}
+
+/// Seconds since the epoch.
+fn now() -> Outcome<i64> {
+    Ok(i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?)
+}
+
+/// Standard output, where clients have their answers.
+#[derive(Default)]
+struct Output {
+    closed: AtomicBool,
+}
+
+impl Output {
+    /// Tells of a change, in one line that is written with one call: whoever reads it has all of it or nothing, also if the
+    /// server is killed.
+    fn tell<L: Lease>(&self, word: &str, lease: &L) {
+        let context = lease.data().user_context.as_ref();
+        let number = context.and_then(|context| context.get("change")?.as_u64()).unwrap_or_default();
+        let line = format!("{word} {} {number}\n", lease.address());
+        let mut stdout = io::stdout().lock();
+        if stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()).is_err() {
+            self.closed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn check(&self) -> Outcome {
+        if self.closed.load(Ordering::Relaxed) { Err("standard output is closed".into()) } else { Ok(()) }
+    }
+}
+
+/// Marsaglia's xorshift generator of 64 bits. Its state must not be 0.
+struct Random(u64);
+
+impl Random {
+    /// A number below `bound`.
+    fn below(&mut self, bound: u32) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        let scaled = (self.0 >> 32) * u64::from(bound);
+        u32::try_from(scaled >> 32).unwrap_or(u32::MAX)
+    }
+}

@@ -1,0 +1,170 @@
+//! Times what a DHCPv4 server does with its leases, through the public API: add, renew, look up, page, load, delete.
+//!
+//! ```text
+//! memfile_bench LEASES THREADS DIR [KEYWORD=VALUE...]
+//! ```
+//!
+//! The leases are in the memfile `DIR/bench-leases4.csv`, which is made anew. Keywords are added to the connection string,
+//! such as `durability=synced`. Every operation is done once for each lease, the leases shared between the threads.
+
+use std::error::Error;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use leasemgr::lease::{ClientId, HwAddr, Lease, Lease4, LeaseState, Lifetime, SubnetId};
+use leasemgr::{Added, Deleted, LeaseMgr, LeaseMgrExt, LeaseMgrExt4, LeaseMgrFactory};
+
+type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
+type Leases = dyn LeaseMgr<Lease4>;
+
+const USAGE: &str = "usage: memfile_bench LEASES THREADS DIR [KEYWORD=VALUE...]";
+const FIRST: u32 = 0x0a00_0000;
+
+fn main() -> Outcome {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [leases, threads, dir, keywords @ ..] = &args[..] else {
+        return Err(USAGE.into());
+    };
+    let (n, threads): (u32, u32) = (leases.parse()?, threads.parse()?);
+    let file = Path::new(dir).join("bench-leases4.csv");
+    for suffix in ["", ".1", ".2", ".completed", ".output", ".pid", ".lock"] {
+        let _ = fs::remove_file(format!("{}{suffix}", file.display()));
+    }
+    let keywords = keywords.join(" ");
+    let connection =
+        format!("type=memfile universe=4 persist=true lfc-interval=0 name={} {keywords}", file.display());
+    let factory = LeaseMgrFactory::<Lease4>::new();
+    let open = || factory.open(&connection).map_err(|error| error.to_string());
+
+    let leases = open()?;
+    let before = resident()?;
+    let run = |name, work: &(dyn Fn(&Leases, u32) -> Outcome + Sync)| timed(name, &leases, n, threads, work);
+    run("add", &|leases, i| expect(leases.add(&lease(i)?)? == Added::Added))?;
+    println!("{:<22} {:.0} bytes per lease", "memory", (resident()? - before) / f64::from(n));
+    run("renew", &|leases, i| {
+        let mut lease = known(leases.get(address(scattered(i, n)))?)?;
+        lease.data_mut().cltt += 1;
+        Ok(leases.update(&lease)?)
+    })?;
+    run("get by address", &|leases, i| known(leases.get(address(scattered(i, n)))?).map(drop))?;
+    run("get by hwaddr+subnet", &|leases, i| {
+        let k = scattered(i, n);
+        known(leases.by_hwaddr_in_subnet(&HwAddr::new(&mac(k))?, subnet(k))?).map(drop)
+    })?;
+    run("get by clientid+subnet", &|leases, i| {
+        let k = scattered(i, n);
+        known(leases.by_client_id_in_subnet(&client_id(k)?, subnet(k))?).map(drop)
+    })?;
+    pages(&leases, n / 1000)?;
+    drop(leases);
+
+    let before = resident()?;
+    let start = Instant::now();
+    let leases = open()?;
+    let seconds = start.elapsed().as_secs_f64();
+    println!(
+        "{:<22} rows={}  {seconds:.3} s  {:.0} rows/s (rss {:+.0} KiB)",
+        "load",
+        2 * n,
+        f64::from(2 * n) / seconds,
+        (resident()? - before) / 1024.0
+    );
+    let delete = |leases: &Leases, i| {
+        known(leases.get(address(i))?)?;
+        expect(leases.delete(address(i))? == Deleted::Deleted)
+    };
+    timed("delete", &leases, n, threads, &delete)
+}
+
+fn mac(i: u32) -> [u8; 6] {
+    let [a, b, c, d] = i.to_be_bytes();
+    [2, 0, a, b, c, d]
+}
+
+fn client_id(i: u32) -> Outcome<ClientId> {
+    let [a, b, c, d, e, f] = mac(i);
+    Ok(ClientId::new(&[1, a, b, c, d, e, f])?)
+}
+
+fn subnet(i: u32) -> SubnetId {
+    SubnetId(1 + i / 65536)
+}
+
+fn address(i: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(FIRST + i)
+}
+
+/// The leases in another order than that of their addresses.
+fn scattered(i: u32, n: u32) -> u32 {
+    u32::try_from(u64::from(i) * 7919 % u64::from(n)).unwrap_or(0)
+}
+
+fn lease(i: u32) -> Outcome<Lease4> {
+    let hwaddr = HwAddr::new(&mac(i))?;
+    let mut lease = Lease4::new(address(i), Some(hwaddr), Some(client_id(i)?), LeaseState::DEFAULT)?;
+    let data = lease.data_mut();
+    data.valid_lifetime = Lifetime(3600);
+    data.cltt = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?;
+    data.subnet_id = subnet(i);
+    data.hostname = format!("host-{i}.example.org").as_str().into();
+    Ok(lease)
+}
+
+fn known(lease: Option<Lease4>) -> Outcome<Lease4> {
+    lease.ok_or_else(|| "a lease is missing".into())
+}
+
+fn expect(as_expected: bool) -> Outcome {
+    if as_expected { Ok(()) } else { Err("an operation came to another result than expected".into()) }
+}
+
+/// Bytes of memory that the process takes.
+fn resident() -> Outcome<f64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: f64 = line.and_then(|line| line.trim().strip_suffix(" kB")).ok_or("no VmRSS")?.parse()?;
+    Ok(kib * 1024.0)
+}
+
+fn report(name: &str, threads: u32, n: u32, start: Instant) {
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{name:<22} threads={threads} n={n}  {seconds:.3} s  {:.0} ops/s", f64::from(n) / seconds);
+}
+
+/// Does an operation for each lease, each thread for its share of them.
+fn timed(
+    name: &str,
+    leases: &Arc<Leases>,
+    n: u32,
+    threads: u32,
+    work: &(dyn Fn(&Leases, u32) -> Outcome + Sync),
+) -> Outcome {
+    let bound = |t: u32| u32::try_from(u64::from(n) * u64::from(t) / u64::from(threads));
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let share = |t| {
+            move || {
+                let leases = Arc::clone(leases);
+                (bound(t)?..bound(t + 1)?).try_for_each(|i| work(leases.as_ref(), i))
+            }
+        };
+        let threads: Vec<_> = (0..threads).map(|t| scope.spawn(share(t))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a thread panicked")?)
+    })?;
+    report(name, threads, n, start);
+    Ok(())
+}
+
+fn pages(leases: &Arc<Leases>, n: u32) -> Outcome {
+    let mut after = Some(Ipv4Addr::UNSPECIFIED);
+    let start = Instant::now();
+    for _ in 0..n {
+        let page = leases.page(after, 1000)?;
+        after = Some(page.last().ok_or("an empty page")?.address());
+    }
+    report("page 1000", 1, n, start);
+    Ok(())
+}

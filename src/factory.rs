@@ -1,0 +1,261 @@
+//! Where lease managers come from.
+//!
+//! [`LeaseMgrFactory`] opens a lease manager by a [`ConnectionString`], whose `type` says which [`Backend`] does it. A
+//! server that has one lease manager has the factory keep it:
+//!
+//! ```
+//! use std::sync::LazyLock;
+//! use leasemgr::lease::Lease4;
+//! use leasemgr::{LeaseMgrExt, LeaseMgrFactory};
+//!
+//! static LEASES: LazyLock<LeaseMgrFactory<Lease4>> = LazyLock::new(LeaseMgrFactory::new);
+//!
+//! LEASES.create("type=memfile universe=4 persist=false")?;
+//! // Anywhere in the server:
+//! assert_eq!(LEASES.instance()?.all()?, []);
+//! // In the end. What is in a static is never dropped, and a lease manager may have something to write still.
+//! assert!(LEASES.destroy());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod backend;
+mod connection_string;
+mod error;
+mod keywords;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use tracing::info;
+
+pub use backend::{Backend, BackendError};
+pub use connection_string::{ConnectionString, ConnectionStringError, Word};
+pub use error::FactoryError;
+pub use keywords::{KEYWORDS, Keyword};
+
+pub(crate) use connection_string::decimal;
+
+use crate::lease::Family;
+use crate::lease_mgr::{LeaseMgr, ManagedLease, Tracking};
+use crate::memfile::MemfileBackend;
+
+/// Opens lease managers, and keeps the one that a server uses.
+///
+/// Everything may be called from any number of threads. [`create`](Self::create), [`recreate`](Self::recreate) and
+/// [`destroy`](Self::destroy) happen one after the other; the other methods do not wait for them, so there is no current
+/// manager while a new one is opened.
+pub struct LeaseMgrFactory<L: ManagedLease> {
+    backends: RwLock<BTreeMap<String, Arc<dyn Backend<L>>>>,
+    /// Held while the current manager is closed and opened, so that this is not done twice at a time.
+    turn: Mutex<()>,
+    current: RwLock<Option<Current<L>>>,
+}
+
+/// The current manager, and what it was opened with.
+struct Current<L: ManagedLease> {
+    connection: ConnectionString,
+    manager: Arc<dyn LeaseMgr<L>>,
+}
+
+impl<L: ManagedLease> Default for LeaseMgrFactory<L> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<L: ManagedLease> fmt::Debug for LeaseMgrFactory<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let current = self.current.read().as_ref().map(|current| current.connection.clone());
+        f.debug_struct("LeaseMgrFactory").field("backends", &self.names()).field("current", &current).finish()
+    }
+}
+
+impl<L: ManagedLease> LeaseMgrFactory<L> {
+    /// A factory that knows the backends of this crate, and has no current manager.
+    #[must_use]
+    pub fn new() -> Self {
+        let memfile: Arc<dyn Backend<L>> = Arc::new(MemfileBackend);
+        let backends = BTreeMap::from([(memfile.name().to_owned(), memfile)]);
+        Self { backends: RwLock::new(backends), turn: Mutex::new(()), current: RwLock::new(None) }
+    }
+
+    /// Opens a lease manager, which is the caller's and not the current one.
+    ///
+    /// # Errors
+    /// [`FactoryError`] where the connection string is not right, names a backend that is not there, or that backend cannot
+    /// open it.
+    pub fn open(&self, connection: &str) -> Result<Arc<dyn LeaseMgr<L>>, FactoryError> {
+        let connection = connection.parse()?;
+        self.backend_for(&connection)?.open(&connection)
+    }
+
+    /// Opens a lease manager and makes it the current one.
+    ///
+    /// The one before it is given up first, and its callbacks with it, because it may own the same file; if somebody
+    /// else still holds it, it lives on without being the current one.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open). Where the connection string is not right or names a backend that is not there, the manager
+    /// before it stays; where the backend cannot open it, there is none any more.
+    pub fn create(&self, connection: &str) -> Result<(), FactoryError> {
+        let connection: ConnectionString = connection.parse()?;
+        let backend = self.backend_for(&connection)?;
+        let _turn = self.turn.lock();
+        self.give_up();
+        let manager = backend.open(&connection)?;
+        self.set(connection, manager);
+        Ok(())
+    }
+
+    /// The current manager. Who keeps it keeps it open, and stands in the way of [`recreate`](Self::recreate).
+    ///
+    /// # Errors
+    /// [`FactoryError::NoInstance`] where there is none.
+    pub fn instance(&self) -> Result<Arc<dyn LeaseMgr<L>>, FactoryError> {
+        self.current
+            .read()
+            .as_ref()
+            .map(|current| Arc::clone(&current.manager))
+            .ok_or(FactoryError::NoInstance)
+    }
+
+    /// Whether there is a current manager.
+    pub fn have_instance(&self) -> bool {
+        self.current.read().is_some()
+    }
+
+    /// Gives up the current manager, and tells whether there was one. It is closed when nobody else holds it any more.
+    pub fn destroy(&self) -> bool {
+        let _turn = self.turn.lock();
+        self.give_up()
+    }
+
+    /// Closes the current manager and opens it anew with the same connection string; if asked, with the callbacks that
+    /// are registered with it. Locks of leases are gone.
+    ///
+    /// # Errors
+    /// [`FactoryError::NoInstance`] where there is no current manager. [`FactoryError::InUse`] where others hold it: it must be
+    /// closed before it is opened, since a lease file has one owner; it stays the current one then, and so it does where its
+    /// backend was deregistered. Where it cannot be opened again, as [`open`](Self::open): then there is none any more, and
+    /// the callbacks are gone.
+    pub fn recreate(&self, keep_callbacks: bool) -> Result<(), FactoryError> {
+        let _turn = self.turn.lock();
+        let connection = match &*self.current.read() {
+            Some(current) => current.connection.clone(),
+            None => return Err(FactoryError::NoInstance),
+        };
+        let backend = self.backend_for(&connection)?;
+        let callbacks = Tracking::default();
+        self.close(keep_callbacks.then_some(&callbacks))?;
+        let manager = backend.open(&connection)?;
+        manager.tracking().adopt(&callbacks);
+        self.set(connection, manager);
+        Ok(())
+    }
+
+    /// Makes a backend known by its name.
+    ///
+    /// # Errors
+    /// [`FactoryError::Registered`] where another one has the name.
+    pub fn register(&self, backend: Arc<dyn Backend<L>>) -> Result<(), FactoryError> {
+        let mut backends = self.backends.write();
+        let name = backend.name().to_owned();
+        if backends.contains_key(&name) {
+            return Err(FactoryError::Registered { name });
+        }
+        backends.insert(name, backend);
+        Ok(())
+    }
+
+    /// Forgets a backend, and tells whether there was one of this name. Managers that it has opened stay open.
+    pub fn deregister(&self, name: &str) -> bool {
+        self.backends.write().remove(name).is_some()
+    }
+
+    /// The names and versions of all backends that are known, in the order of their names.
+    pub fn backends(&self) -> Vec<(String, String)> {
+        self.backends.read().iter().map(|(name, backend)| (name.clone(), backend.version())).collect()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.backends.read().keys().cloned().collect()
+    }
+
+    /// The backend that the connection string is for, if that is right as far as can be said without the backend.
+    fn backend_for(&self, connection: &ConnectionString) -> Result<Opener<L>, FactoryError> {
+        let name = connection.required("type")?;
+        let Some(backend) = self.backends.read().get(name).cloned() else {
+            let (name, registered) = (name.to_owned(), self.names());
+            return Err(if keywords::TYPES.contains(&name.as_str()) {
+                FactoryError::NotBuilt { name, registered }
+            } else {
+                FactoryError::UnknownType { name, registered }
+            });
+        };
+        connection.check_keywords(name, backend.keywords())?;
+        let universe = match L::FAMILY {
+            Family::V4 => "4",
+            Family::V6 => "6",
+        };
+        if connection.get("universe").is_some_and(|given| given != universe) {
+            let expected = format!("{universe} for {} leases", L::FAMILY);
+            return Err(connection.bad_value("universe", expected).into());
+        }
+        Ok(Opener(backend))
+    }
+
+    fn set(&self, connection: ConnectionString, manager: Arc<dyn LeaseMgr<L>>) {
+        info!(id = "DHCPSRV_LEASE_MGR_OPENED", "{} leases: {connection}", L::FAMILY);
+        *self.current.write() = Some(Current { connection, manager });
+    }
+
+    /// Gives up the current manager, and tells whether there was one.
+    fn give_up(&self) -> bool {
+        // It is dropped without the lock: that may take a while.
+        let current = self.current.write().take();
+        if let Some(Current { connection, .. }) = &current {
+            info!(id = "DHCPSRV_LEASE_MGR_GIVEN_UP", "{} leases: {connection}", L::FAMILY);
+        }
+        current.is_some()
+    }
+
+    /// Closes the current manager if nobody else holds it. Its callbacks go to `heir`.
+    fn close(&self, heir: Option<&Tracking<L>>) -> Result<(), FactoryError> {
+        let mut current = self.current.write();
+        let holders = current.as_ref().map_or(0, |current| Arc::strong_count(&current.manager) - 1);
+        if holders > 0 {
+            return Err(FactoryError::InUse { holders });
+        }
+        let Some(Current { connection, manager }) = current.take() else {
+            return Err(FactoryError::NoInstance);
+        };
+        drop(current);
+        if let Some(heir) = heir {
+            heir.adopt(manager.tracking());
+        }
+        // Somebody may get hold of it still who has a weak reference.
+        let weak = Arc::downgrade(&manager);
+        drop(manager);
+        match weak.upgrade() {
+            None => Ok(()),
+            Some(manager) => {
+                *self.current.write() = Some(Current { connection, manager });
+                Err(FactoryError::InUse { holders: 1 })
+            }
+        }
+    }
+}
+
+/// A backend that a connection string was found right for.
+struct Opener<L: ManagedLease>(Arc<dyn Backend<L>>);
+
+impl<L: ManagedLease> Opener<L> {
+    fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<L>>, FactoryError> {
+        self.0.open(connection).map_err(|error| match error.downcast() {
+            Ok(error) => FactoryError::ConnectionString(*error),
+            Err(source) => FactoryError::Open { backend: self.0.name().to_owned(), source },
+        })
+    }
+}

@@ -1,0 +1,64 @@
+//! What opens lease managers of one type.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use super::ConnectionString;
+use crate::lease_mgr::{LeaseMgr, ManagedLease};
+
+/// Why a backend cannot open a lease manager. It must not show the password.
+///
+/// [`ConnectionStringError`](super::ConnectionStringError) and the backend's own error become one by `?`.
+pub type BackendError = Box<dyn Error + Send + Sync>;
+
+/// What opens lease managers of one type.
+///
+/// ```
+/// use std::sync::Arc;
+/// use leasemgr::factory::{Backend, BackendError, ConnectionString};
+/// use leasemgr::lease::Lease6;
+/// use leasemgr::memfile::{Memfile, MemfileOptions};
+/// use leasemgr::{LeaseMgr, LeaseMgrFactory};
+///
+/// /// Leases that are gone with the process.
+/// struct Forgetful;
+///
+/// impl Backend<Lease6> for Forgetful {
+///     fn name(&self) -> &str {
+///         "forgetful"
+///     }
+///     fn version(&self) -> String {
+///         "1".to_owned()
+///     }
+///     fn keywords(&self) -> &[&str] {
+///         &["extended-info-tables"]
+///     }
+///     fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<Lease6>>, BackendError> {
+///         let extended_info_tables = connection.flag("extended-info-tables")?.unwrap_or(false);
+///         Ok(Arc::new(Memfile::open(MemfileOptions { extended_info_tables, ..MemfileOptions::default() })?))
+///     }
+/// }
+///
+/// let factory = LeaseMgrFactory::new();
+/// factory.register(Arc::new(Forgetful))?;
+/// let leases = factory.open("type=forgetful extended-info-tables=true")?;
+/// # let _ = leases;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait Backend<L: ManagedLease>: Send + Sync {
+    /// Its name, which a connection string has as `type`. It is always the same.
+    fn name(&self) -> &str;
+
+    /// Its version, for people.
+    fn version(&self) -> String;
+
+    /// The keywords that a connection string may have for it; besides, it may have `type` and `universe`.
+    fn keywords(&self) -> &[&str];
+
+    /// Opens a lease manager. The factory has made sure that there are no other keywords, and that `universe` is the one of
+    /// these leases. It must not call back the factory's `create`, `recreate` or `destroy`, which wait for it.
+    ///
+    /// # Errors
+    /// [`BackendError`] where a value is not right, or the manager cannot be opened.
+    fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<L>>, BackendError>;
+}

@@ -1,0 +1,81 @@
+//! Why a lease manager does not do what it is asked.
+
+use std::error::Error;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::lease_file::LeaseFileError;
+
+/// Why a lease manager did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LeaseMgrError {
+    /// The lease that was to be changed is not there.
+    #[error("{address} has no lease")]
+    NoSuchLease {
+        /// The address.
+        address: IpAddr,
+    },
+    /// The lease that was to be changed is not the one that the caller has read.
+    #[error("the lease of {address} was changed meanwhile")]
+    ChangedMeanwhile {
+        /// The address.
+        address: IpAddr,
+    },
+    /// A lease that is valid for 0 seconds: a lease file cannot hold it, such a row deletes.
+    #[error("the lease of {address} has a valid lifetime of 0, expected at least 1; delete it instead")]
+    ZeroLifetime {
+        /// The address.
+        address: IpAddr,
+    },
+    /// The change could not be written. It was not made, and the manager refuses further ones.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What was tried: "write", "sync", ...
+        action: &'static str,
+        /// Why it failed.
+        source: Arc<io::Error>,
+    },
+    /// An earlier write failed, so that none is tried any more until the manager is opened anew.
+    #[error("{}: no change is taken until the lease manager is opened anew, because of an earlier failure: cannot {action}: {source}", path.display())]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// What was tried then.
+        action: &'static str,
+        /// Why it failed.
+        source: Arc<io::Error>,
+    },
+    /// An earlier change ended in a panic, so that what is in memory cannot be trusted.
+    #[error(
+        "no change is taken until the lease manager is opened anew, because an earlier one ended in a panic"
+    )]
+    Panicked,
+    /// There is no room for another lease.
+    #[error("no room for another lease: {what}")]
+    Full {
+        /// What is used up.
+        what: &'static str,
+    },
+    /// A lease file cannot be written or read.
+    #[error(transparent)]
+    File(#[from] LeaseFileError),
+    /// The user context that limits were to be taken from has them in another form.
+    #[error(transparent)]
+    Limits(#[from] crate::lease::LimitsError),
+    /// The backend does not know this operation.
+    #[error("the backend {backend} cannot {operation}")]
+    Unsupported {
+        /// The name of the backend.
+        backend: String,
+        /// What it was asked for.
+        operation: String,
+    },
+    /// A backend failed in its own way.
+    #[error(transparent)]
+    Backend(Box<dyn Error + Send + Sync>),
+}

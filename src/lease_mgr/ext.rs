@@ -1,0 +1,251 @@
+//! The questions of a server, by name.
+
+use std::cell::RefCell;
+use std::path::Path;
+
+use super::{Deleted, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery, StatisticsRow, Subnets};
+use crate::fs::{FileSystem, OsFileSystem};
+use crate::lease::{
+    ClientClass, ClientId, Duid, Hostname, HwAddr, Iaid, Lease4, Lease6, LeaseKind, LeaseState, LeaseType,
+    LimitExceeded, Limits, SubnetId, UserContext,
+};
+
+/// So many leases are read at a time where all are wanted.
+const PAGE: usize = 1000;
+
+/// What servers of both families ask a lease manager. Everything has it that is a [`LeaseMgr`].
+///
+/// # Errors
+/// All methods fail as those of [`LeaseMgr`] that they are built on.
+pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
+    /// Puts a lease in the place of the one that its address has.
+    ///
+    /// # Errors
+    /// [`LeaseMgrError::NoSuchLease`] where it has none.
+    fn update(&self, lease: &L) -> Result<(), LeaseMgrError> {
+        self.replace(lease, None)
+    }
+
+    /// Puts a lease in the place of the one that the caller has read, if nobody has changed that since: so no
+    /// two threads or servers undo each other's work.
+    ///
+    /// # Errors
+    /// [`LeaseMgrError::NoSuchLease`] where the address has none, [`LeaseMgrError::ChangedMeanwhile`] where it is
+    /// another.
+    fn update_if_unchanged(&self, read: &L, lease: &L) -> Result<(), LeaseMgrError> {
+        self.replace(lease, Some(read))
+    }
+
+    /// Deletes the lease of an address.
+    ///
+    /// # Errors
+    /// [`LeaseMgrError`] where that could not be written.
+    fn delete(&self, address: L::Address) -> Result<Deleted, LeaseMgrError> {
+        self.remove(address, None)
+    }
+
+    /// Deletes a lease that the caller has read, if nobody has changed it since.
+    ///
+    /// # Errors
+    /// [`LeaseMgrError::ChangedMeanwhile`] where the address has another one.
+    fn delete_if_unchanged(&self, read: &L) -> Result<Deleted, LeaseMgrError> {
+        self.remove(read.address(), Some(read))
+    }
+
+    /// All leases, in the order of their addresses.
+    ///
+    /// # Errors
+    /// [`LeaseMgrError`] where the backend cannot be asked.
+    fn all(&self) -> Result<Vec<L>, LeaseMgrError> {
+        self.find(&Query::all())
+    }
+
+    /// The first `limit` leases behind an address, or from the first one on.
+    ///
+    /// # Errors
+    /// [`LeaseMgrError`] where the backend cannot be asked.
+    fn page(&self, after: Option<L::Address>, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
+        self.find(&Query { after, ..Query::all().limit(limit) })
+    }
+
+    /// All leases of a subnet.
+    ///
+    /// # Errors
+    /// [`LeaseMgrError`] where the backend cannot be asked.
+    fn by_subnet(&self, subnet: SubnetId) -> Result<Vec<L>, LeaseMgrError> {
+        self.find(&Query::all().in_subnet(subnet))
+    }
+
+    /// All leases in a state, of one subnet or of all.
+    ///
+    /// # Errors
+    /// [`LeaseMgrError`] where the backend cannot be asked.
+    fn by_state(&self, state: LeaseState, subnet: Option<SubnetId>) -> Result<Vec<L>, LeaseMgrError> {
+        self.find(&Query { subnet, ..Query::state(state) })
+    }
+
+    /// All leases of a hardware address.
+    ///
+    /// # Errors
+    /// [`LeaseMgrError`] where the backend cannot be asked.
+    fn by_hwaddr(&self, hwaddr: &HwAddr) -> Result<Vec<L>, LeaseMgrError> {
+        self.find(&Query::hwaddr(hwaddr))
+    }
+
+    /// The lease of a hardware address in a subnet; of several, the one with the lowest address.
+    ///
+    /// # Errors
+    /// [`LeaseMgrError`] where the backend cannot be asked.
+    fn by_hwaddr_in_subnet(&self, hwaddr: &HwAddr, subnet: SubnetId) -> Result<Option<L>, LeaseMgrError> {
+        Ok(self.find(&Query::hwaddr(hwaddr).in_subnet(subnet).limit(1))?.pop())
+    }
+
+    /// All leases of clients with a name.
+    ///
+    /// # Errors
+    /// [`LeaseMgrError`] where the backend cannot be asked.
+    fn by_hostname(&self, hostname: &Hostname) -> Result<Vec<L>, LeaseMgrError> {
+        self.find(&Query::hostname(hostname))
+    }
+
+    /// Deletes the reclaimed leases that ended `seconds` before `now` (seconds since the epoch) or earlier, and tells
+    /// how many these were.
+    ///
+    /// # Errors
+    /// As [`LeaseMgr::remove_reclaimed`].
+    fn delete_reclaimed(&self, now: u64, seconds: u32) -> Result<u64, LeaseMgrError> {
+        match now.checked_sub(seconds.into()) {
+            Some(until) => self.remove_reclaimed(until),
+            None => Ok(0),
+        }
+    }
+
+    /// The first limit under `ISC` / `limits` of a user context that is reached already, so that a lease with this context
+    /// must not be given out.
+    ///
+    /// # Errors
+    /// [`LeaseMgrError::Limits`] where the limits are of another form, and others where the backend cannot be asked.
+    fn check_limits(&self, context: &UserContext) -> Result<Option<LimitExceeded>, LeaseMgrError> {
+        let limits = Limits::of(context)?;
+        let mut failure = None;
+        let of_class = |class: &ClientClass, kind| self.class_leases(class, kind);
+        let of_subnet = |subnet, kind| {
+            let query = StatisticsQuery { subnets: Subnets::One(subnet), by_pool: false };
+            let in_use = |row: &StatisticsRow| {
+                row.state == LeaseState::DEFAULT
+                    && row.lease_type.map_or(Some(LeaseKind::Address), LeaseKind::of) == Some(kind)
+            };
+            Ok(self.statistics(&query)?.iter().filter(|row| in_use(row)).map(|row| row.count).sum())
+        };
+        let failures = RefCell::new(&mut failure);
+        let known = |count: Result<u64, LeaseMgrError>| {
+            count.unwrap_or_else(|error| {
+                **failures.borrow_mut() = Some(error);
+                0
+            })
+        };
+        let exceeded = limits.exceeded(
+            L::FAMILY,
+            |class, kind| known(of_class(class, kind)),
+            |subnet, kind| known(of_subnet(subnet, kind)),
+        );
+        failure.map_or(Ok(exceeded), Err)
+    }
+
+    /// Writes all leases into a file in the lease file format, in place of one of that name, and tells how many these
+    /// were. Who reads the name finds the old content or the new one, never a part.
+    ///
+    /// # Errors
+    /// [`LeaseMgrError::File`] where it cannot be written; the old file stays then.
+    fn write_to(&self, path: &Path) -> Result<u64, LeaseMgrError> {
+        self.write_with(&OsFileSystem, path)
+    }
+
+    #[doc(hidden)]
+    fn write_with(&self, fs: &dyn FileSystem, path: &Path) -> Result<u64, LeaseMgrError> {
+        let pages = std::iter::successors(Some(self.page(None, PAGE)), |page| match page {
+            Ok(page) => page.last().map(|last| self.page(Some(last.address()), PAGE)),
+            Err(_) => None,
+        });
+        crate::lease_file::write_snapshot(fs, path, pages)
+    }
+}
+
+impl<L: ManagedLease, M: LeaseMgr<L> + ?Sized> LeaseMgrExt<L> for M {}
+
+/// What DHCPv4 servers ask besides.
+pub trait LeaseMgrExt4: LeaseMgr<Lease4> {
+    /// All leases of a client id.
+    ///
+    /// # Errors
+    /// [`LeaseMgrError`] where the backend cannot be asked.
+    fn by_client_id(&self, client_id: &ClientId) -> Result<Vec<Lease4>, LeaseMgrError> {
+        self.find(&Query::client_id(client_id))
+    }
+
+    /// The lease of a client id in a subnet; of several, the one with the lowest address.
+    ///
+    /// # Errors
+    /// [`LeaseMgrError`] where the backend cannot be asked.
+    fn by_client_id_in_subnet(
+        &self,
+        client_id: &ClientId,
+        subnet: SubnetId,
+    ) -> Result<Option<Lease4>, LeaseMgrError> {
+        Ok(self.find(&Query::client_id(client_id).in_subnet(subnet).limit(1))?.pop())
+    }
+}
+
+impl<M: LeaseMgr<Lease4> + ?Sized> LeaseMgrExt4 for M {}
+
+/// What DHCPv6 servers ask besides.
+pub trait LeaseMgrExt6: LeaseMgr<Lease6> {
+    /// The lease of an address, or of the prefix that starts with it, if it is of this type.
+    ///
+    /// # Errors
+    /// [`LeaseMgrError`] where the backend cannot be asked.
+    fn get_of_type(
+        &self,
+        lease_type: LeaseType,
+        address: std::net::Ipv6Addr,
+    ) -> Result<Option<Lease6>, LeaseMgrError> {
+        Ok(self.get(address)?.filter(|lease| lease.lease_type() == lease_type))
+    }
+
+    /// All leases of a DUID.
+    ///
+    /// # Errors
+    /// [`LeaseMgrError`] where the backend cannot be asked.
+    fn by_duid(&self, duid: &Duid) -> Result<Vec<Lease6>, LeaseMgrError> {
+        self.find(&Query::duid(duid))
+    }
+
+    /// All leases of a type that a client has in an identity association.
+    ///
+    /// # Errors
+    /// [`LeaseMgrError`] where the backend cannot be asked.
+    fn by_identity(
+        &self,
+        lease_type: LeaseType,
+        duid: &Duid,
+        iaid: Iaid,
+    ) -> Result<Vec<Lease6>, LeaseMgrError> {
+        self.find(&Query::identity(lease_type, duid, iaid))
+    }
+
+    /// All leases of a type that a client has in an identity association in a subnet.
+    ///
+    /// # Errors
+    /// [`LeaseMgrError`] where the backend cannot be asked.
+    fn by_identity_in_subnet(
+        &self,
+        lease_type: LeaseType,
+        duid: &Duid,
+        iaid: Iaid,
+        subnet: SubnetId,
+    ) -> Result<Vec<Lease6>, LeaseMgrError> {
+        self.find(&Query::identity(lease_type, duid, iaid).in_subnet(subnet))
+    }
+}
+
+impl<M: LeaseMgr<Lease6> + ?Sized> LeaseMgrExt6 for M {}

@@ -1,0 +1,82 @@
+//! How a lease manager does.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use crate::lfc::Figures;
+
+/// How a lease manager does.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Status {
+    /// The name of the backend, such as `memfile`.
+    pub backend: String,
+    /// Where the leases are kept, in words: a file name, a database without its password.
+    pub location: String,
+    /// The lease file, where there is one.
+    pub lease_file: Option<PathBuf>,
+    /// How many leases there are, where that is known without counting.
+    pub leases: Option<u64>,
+    /// Why changes are refused, where they are.
+    pub refused: Option<String>,
+    /// The cleanup of the lease files, where there are such.
+    pub cleanup: Option<CleanupStatus>,
+}
+
+/// How the cleanup of the lease files goes.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct CleanupStatus {
+    /// Whether one is running.
+    pub running: bool,
+    /// The last one that has ended.
+    pub last: Option<CleanupReport>,
+    /// How many have ended well.
+    pub succeeded: u64,
+    /// How many have failed.
+    pub failed: u64,
+    /// When the next one is due, unless there is to be none.
+    pub next: Option<SystemTime>,
+}
+
+/// How a cleanup went.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CleanupReport {
+    /// What did the work.
+    pub work: CleanupWork,
+    /// When it began.
+    pub started: SystemTime,
+    /// How long it took.
+    pub duration: Duration,
+    /// Why it failed, if it did.
+    pub failure: Option<String>,
+    /// Rows read and written. Known only of work inside the process.
+    pub figures: Option<(Figures, Figures)>,
+    /// Bytes of the lease files before it, the journal and what the cleanup before had left.
+    pub bytes_before: u64,
+    /// Bytes of what it left.
+    pub bytes_after: u64,
+}
+
+/// What does the work of a cleanup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CleanupWork {
+    /// This program, as a process of its own.
+    Program(PathBuf),
+    /// A thread of this process.
+    Thread,
+}
+
+/// What became of the wish for a cleanup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CleanupStart {
+    /// It begins at once.
+    Requested,
+    /// One is running already.
+    Running,
+    /// There are no files to clean up.
+    NotNeeded,
+}

@@ -1,0 +1,754 @@
+//! The factory: what it opens, what it keeps, and what it says where it does not.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper of a test fails the test, as the test itself does"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{Debug, Write};
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, Weak};
+use std::thread;
+use std::time::Duration;
+
+use leasemgr::factory::{Backend, BackendError, ConnectionString, ConnectionStringError, FactoryError};
+use leasemgr::lease::{
+    ClientClass, HwAddr, Lease, Lease4, Lease6, LeaseKind, LeaseState, Lifetime, SubnetId,
+};
+use leasemgr::memfile::OpenError;
+use leasemgr::{
+    Added, Change, ChangeKind, Deleted, Key, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrFactory,
+    ManagedLease, Query, StatisticsQuery, StatisticsRow, Status, Tracking,
+};
+use rstest::rstest;
+use tempfile::TempDir;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
+/// A trunk is kept by its name, and used by one manager at a time.
+type Trunk = BTreeMap<Ipv4Addr, Lease4>;
+
+/// Somebody else's backend, whose leases live as long as it does.
+#[derive(Default)]
+struct TreeBackend {
+    trunks: Mutex<BTreeMap<String, Arc<Mutex<Trunk>>>>,
+    in_use: Arc<Mutex<BTreeSet<String>>>,
+    /// A manager that was opened while this was set gets hold of itself when it is asked for its callbacks.
+    clinging: AtomicBool,
+    /// Tells that `open` was called, and lets it go on.
+    gate: Mutex<Option<(Sender<()>, Receiver<()>)>>,
+}
+
+#[derive(Debug)]
+struct TreeMgr {
+    name: String,
+    leases: Arc<Mutex<Trunk>>,
+    in_use: Arc<Mutex<BTreeSet<String>>>,
+    tracking: Tracking<Lease4>,
+    itself: Option<Weak<TreeMgr>>,
+    held: OnceLock<Arc<TreeMgr>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the trunk {0} is in use")]
+struct InUse(String);
+
+impl Backend<Lease4> for TreeBackend {
+    fn name(&self) -> &str {
+        "tree"
+    }
+
+    fn version(&self) -> String {
+        "oak 1".to_owned()
+    }
+
+    fn keywords(&self) -> &[&str] {
+        &["name", "colour", "rings", "password"]
+    }
+
+    fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<Lease4>>, BackendError> {
+        if let Some((called, go_on)) = &*self.gate.lock().unwrap() {
+            called.send(())?;
+            go_on.recv()?;
+        }
+        connection.number("rings", 1..=5000)?;
+        let name = connection.required("name")?.to_owned();
+        if !self.in_use.lock().unwrap().insert(name.clone()) {
+            return Err(InUse(name).into());
+        }
+        // Others have time to meet it while it is open and nobody's yet.
+        (0..10).for_each(|_| thread::yield_now());
+        let leases = Arc::clone(self.trunks.lock().unwrap().entry(name.clone()).or_default());
+        let clinging = self.clinging.load(Ordering::Relaxed);
+        Ok(Arc::new_cyclic(|itself| TreeMgr {
+            name,
+            leases,
+            in_use: Arc::clone(&self.in_use),
+            tracking: Tracking::default(),
+            itself: clinging.then(|| itself.clone()),
+            held: OnceLock::new(),
+        }))
+    }
+}
+
+impl Drop for TreeMgr {
+    fn drop(&mut self) {
+        self.in_use.lock().unwrap().remove(&self.name);
+    }
+}
+
+fn cannot<T>(operation: &str) -> Result<T, LeaseMgrError> {
+    Err(LeaseMgrError::Unsupported { backend: "tree".to_owned(), operation: operation.to_owned() })
+}
+
+impl LeaseMgr<Lease4> for TreeMgr {
+    fn status(&self) -> Status {
+        let mut status = Status::default();
+        status.backend = "tree".to_owned();
+        status.location = self.name.clone();
+        status
+    }
+
+    fn add(&self, lease: &Lease4) -> Result<Added, LeaseMgrError> {
+        let mut leases = self.leases.lock().unwrap();
+        if leases.contains_key(&lease.address()) {
+            return Ok(Added::AddressTaken);
+        }
+        leases.insert(lease.address(), lease.clone());
+        self.tracking.notify(&Change::Added(lease));
+        Ok(Added::Added)
+    }
+
+    fn get(&self, address: Ipv4Addr) -> Result<Option<Lease4>, LeaseMgrError> {
+        Ok(self.leases.lock().unwrap().get(&address).cloned())
+    }
+
+    fn find(&self, query: &Query<'_, Lease4>) -> Result<Vec<Lease4>, LeaseMgrError> {
+        match query.key {
+            Key::All => Ok(self.leases.lock().unwrap().values().cloned().collect()),
+            _ => cannot("find leases by something"),
+        }
+    }
+
+    fn expired(&self, _: u64, _: usize) -> Result<Vec<Lease4>, LeaseMgrError> {
+        cannot("find expired leases")
+    }
+
+    fn replace(&self, _: &Lease4, _: Option<&Lease4>) -> Result<(), LeaseMgrError> {
+        cannot("update a lease")
+    }
+
+    fn remove(&self, _: Ipv4Addr, _: Option<&Lease4>) -> Result<Deleted, LeaseMgrError> {
+        cannot("delete a lease")
+    }
+
+    fn remove_reclaimed(&self, _: u64) -> Result<u64, LeaseMgrError> {
+        cannot("delete leases")
+    }
+
+    fn statistics(&self, _: &StatisticsQuery) -> Result<Vec<StatisticsRow>, LeaseMgrError> {
+        cannot("count leases")
+    }
+
+    fn recount(&self) -> Result<(), LeaseMgrError> {
+        Ok(())
+    }
+
+    fn class_leases(&self, _: &ClientClass, _: LeaseKind) -> Result<u64, LeaseMgrError> {
+        cannot("count leases")
+    }
+
+    fn tracking(&self) -> &Tracking<Lease4> {
+        if let Some(itself) = self.itself.as_ref().and_then(Weak::upgrade) {
+            // From the second time on it is held already.
+            let _ = self.held.set(itself);
+        }
+        &self.tracking
+    }
+}
+
+/// A factory. What any of them does is logged.
+fn factory<L: ManagedLease>() -> LeaseMgrFactory<L> {
+    LazyLock::force(&LOG);
+    LeaseMgrFactory::new()
+}
+
+/// A factory that knows the tree, and the tree.
+fn with_tree() -> (Arc<LeaseMgrFactory<Lease4>>, Arc<TreeBackend>) {
+    let factory = Arc::new(factory());
+    let tree = Arc::new(TreeBackend::default());
+    factory.register(tree.clone()).unwrap();
+    (factory, tree)
+}
+
+fn lease(n: u8) -> Lease4 {
+    let hwaddr = HwAddr::new(&[2, 0, 0, 0, 0, n]).unwrap();
+    let mut lease = Lease4::new([192, 0, 2, n].into(), Some(hwaddr), None, LeaseState::DEFAULT).unwrap();
+    lease.data_mut().subnet_id = SubnetId(1);
+    lease.data_mut().valid_lifetime = Lifetime(3600);
+    lease.data_mut().cltt = 1_790_000_000;
+    lease
+}
+
+/// Registers a callback that counts leases that are added.
+fn count_adds(manager: &dyn LeaseMgr<Lease4>) -> Arc<AtomicU64> {
+    let count = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&count);
+    let add = move |_: &Change<'_, Lease4>| {
+        counter.fetch_add(1, Ordering::Relaxed);
+    };
+    manager.tracking().register("test", ChangeKind::Add, None, add).unwrap();
+    count
+}
+
+/// Where a backend has put the leases of the current manager.
+fn location(factory: &LeaseMgrFactory<Lease4>) -> String {
+    factory.instance().unwrap().status().location
+}
+
+#[test]
+fn memfile_is_known_from_the_start() {
+    let factory = factory::<Lease4>();
+    let version = format!("{}, DHCPv4 lease files 3.0", env!("CARGO_PKG_VERSION"));
+    assert_eq!(factory.backends(), [("memfile".to_owned(), version)]);
+    let version = format!("{}, DHCPv6 lease files 5.0", env!("CARGO_PKG_VERSION"));
+    assert_eq!(LeaseMgrFactory::<Lease6>::default().backends(), [("memfile".to_owned(), version)]);
+}
+
+/// A backend of a name only.
+struct Named(&'static str);
+
+impl Backend<Lease4> for Named {
+    fn name(&self) -> &str {
+        self.0
+    }
+
+    fn version(&self) -> String {
+        String::new()
+    }
+
+    fn keywords(&self) -> &[&str] {
+        &[]
+    }
+
+    fn open(&self, _: &ConnectionString) -> Result<Arc<dyn LeaseMgr<Lease4>>, BackendError> {
+        Err("nothing in it".into())
+    }
+}
+
+#[test]
+fn backends_are_listed_by_name() {
+    let (factory, _) = with_tree();
+    for name in ["zebra", "ant"] {
+        factory.register(Arc::new(Named(name))).unwrap();
+    }
+    let names: Vec<_> = factory.backends().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["ant", "memfile", "tree", "zebra"]);
+    assert_eq!(factory.backends()[2].1, "oak 1");
+}
+
+#[test]
+fn a_name_is_registered_once() {
+    let (factory, _) = with_tree();
+    let error = factory.register(Arc::new(TreeBackend::default())).unwrap_err();
+    assert_eq!(error.to_string(), r#"a lease manager type "tree" is registered already"#);
+    assert!(matches!(factory.register(Arc::new(Named("memfile"))), Err(FactoryError::Registered { .. })));
+    assert!(factory.deregister("tree"));
+    factory.register(Arc::new(TreeBackend::default())).unwrap();
+}
+
+#[test]
+fn a_backend_that_was_deregistered_is_not_known_and_its_managers_stay() {
+    let (factory, _) = with_tree();
+    factory.create("type=tree name=a").unwrap();
+    assert!(factory.deregister("tree"));
+    assert!(!factory.deregister("tree"));
+    assert!(matches!(factory.open("type=tree name=b"), Err(FactoryError::UnknownType { .. })));
+    assert_eq!(location(&factory), "a");
+}
+
+#[rstest]
+#[case::nothing("", r#"connection string: no keyword "type""#)]
+#[case::misspelt_type("tpye=tree", r#"connection string: no keyword "type", or is "tpye" meant to be it?"#)]
+#[case::unknown("type=bush", r#"unknown type "bush" of a lease manager, known: memfile, tree"#)]
+#[case::capitals("type=Memfile", r#"unknown type "Memfile" of a lease manager, known: memfile, tree"#)]
+#[case::empty("type=", r#"unknown type "" of a lease manager, known: memfile, tree"#)]
+#[case::mysql(
+    "type=mysql host=db",
+    r#"this build has no lease manager of type "mysql", it has: memfile, tree"#
+)]
+#[case::postgresql(
+    "type=postgresql",
+    r#"this build has no lease manager of type "postgresql", it has: memfile, tree"#
+)]
+#[case::not_a_pair("type=tree name", r#"connection string: word 2 ("name"): no "=", expected keyword=value"#)]
+#[case::unknown_keyword(
+    "type=memfile presist=true",
+    r#"connection string: word 2 ("presist"): unknown keyword, is "persist" meant?; memfile has type, universe, name, persist, lfc-interval, max-row-errors, extended-info-tables, durability"#
+)]
+#[case::keyword_of_another(
+    "type=memfile host=db",
+    r#"connection string: "host" is a keyword of mysql and postgresql, not of memfile, which has type, universe, name, persist, lfc-interval, max-row-errors, extended-info-tables, durability"#
+)]
+#[case::memfile_keyword(
+    "type=tree lfc-interval=1",
+    r#"connection string: "lfc-interval" is a keyword of memfile, not of tree, which has type, universe, name, colour, rings, password"#
+)]
+#[case::third_party_keyword(
+    "type=tree color=red",
+    r#"connection string: word 2 ("color"): unknown keyword, is "colour" meant?; tree has type, universe, name, colour, rings, password"#
+)]
+#[case::universe(
+    "type=tree universe=6",
+    r#"connection string: universe is "6", expected 4 for DHCPv4 leases"#
+)]
+#[case::no_universe(
+    "type=memfile universe=v4",
+    r#"connection string: universe is "v4", expected 4 for DHCPv4 leases"#
+)]
+#[case::value(
+    "type=tree name=a rings=0",
+    r#"connection string: rings is "0", expected a number from 1 to 5000"#
+)]
+#[case::missing("type=tree", r#"connection string: no keyword "name""#)]
+#[case::memfile_value(
+    "type=memfile persist=no",
+    r#"connection string: persist is "no", expected true or false"#
+)]
+fn what_is_wrong_is_said(#[case] connection: &str, #[case] message: &str) {
+    let (factory, _) = with_tree();
+    assert_eq!(factory.open(connection).unwrap_err().to_string(), message);
+    assert_eq!(factory.create(connection).unwrap_err().to_string(), message);
+    assert!(!factory.have_instance());
+}
+
+#[test]
+fn the_family_of_the_leases_is_that_of_the_universe() {
+    let factory = factory::<Lease6>();
+    factory.open("type=memfile universe=6 persist=false").unwrap();
+    let error = factory.open("type=memfile universe=4 persist=false").unwrap_err();
+    assert_eq!(error.to_string(), r#"connection string: universe is "4", expected 6 for DHCPv6 leases"#);
+}
+
+#[test]
+fn the_error_of_a_backend_is_passed_on() {
+    let (factory, _) = with_tree();
+    let _first = factory.open("type=tree name=a").unwrap();
+    let error = factory.open("type=tree name=a").unwrap_err();
+    assert_eq!(error.to_string(), "tree: the trunk a is in use");
+    let FactoryError::Open { backend, source } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(backend, "tree");
+    assert_eq!(source.downcast::<InUse>().unwrap().0, "a");
+    // What is wrong with the connection string is told as that, whoever finds it.
+    let error = factory.open("type=tree name=b rings=many").unwrap_err();
+    assert!(
+        matches!(error, FactoryError::ConnectionString(ConnectionStringError::Value { .. })),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn what_is_opened_is_the_callers() {
+    let (factory, tree) = with_tree();
+    let manager = factory.open("type=tree name=a").unwrap();
+    assert!(!factory.have_instance());
+    drop(manager);
+    assert!(tree.in_use.lock().unwrap().is_empty());
+}
+
+#[test]
+fn there_is_one_current_manager_between_create_and_destroy() {
+    let (factory, tree) = with_tree();
+    assert!(!factory.have_instance());
+    assert!(matches!(factory.instance(), Err(FactoryError::NoInstance)));
+    assert!(!factory.destroy());
+
+    factory.create("type=tree name=a").unwrap();
+    assert!(factory.have_instance());
+    assert!(Arc::ptr_eq(&factory.instance().unwrap(), &factory.instance().unwrap()));
+
+    assert!(factory.destroy());
+    assert!(!factory.have_instance());
+    assert!(tree.in_use.lock().unwrap().is_empty());
+    assert!(!factory.destroy());
+}
+
+#[test]
+fn the_current_manager_is_closed_before_the_next_one_is_opened() {
+    let (factory, tree) = with_tree();
+    factory.create("type=tree name=a colour=red").unwrap();
+    factory.create("type=tree name=a colour=green").unwrap();
+    factory.create("type=tree name=b").unwrap();
+    assert_eq!(location(&factory), "b");
+    assert_eq!(*tree.in_use.lock().unwrap(), BTreeSet::from(["b".to_owned()]));
+}
+
+#[test]
+fn a_manager_that_others_hold_lives_on_when_another_one_is_created() {
+    let (factory, _) = with_tree();
+    factory.create("type=tree name=a").unwrap();
+    let held = factory.instance().unwrap();
+    factory.create("type=tree name=b").unwrap();
+    assert_eq!((held.status().location.as_str(), location(&factory).as_str()), ("a", "b"));
+}
+
+#[rstest]
+#[case::no_connection_string("type")]
+#[case::unknown_type("type=bush")]
+#[case::unknown_keyword("type=tree size=1")]
+#[case::other_family("type=tree universe=6")]
+fn a_wrong_connection_string_leaves_the_current_manager(#[case] connection: &str) {
+    let (factory, _) = with_tree();
+    factory.create("type=tree name=a").unwrap();
+    factory.create(connection).unwrap_err();
+    assert_eq!(location(&factory), "a");
+}
+
+#[test]
+fn there_is_no_manager_when_the_next_one_cannot_be_opened() {
+    let (factory, tree) = with_tree();
+    factory.create("type=tree name=a").unwrap();
+    let _other = factory.open("type=tree name=b").unwrap();
+    assert!(matches!(factory.create("type=tree name=b"), Err(FactoryError::Open { .. })));
+    assert!(!factory.have_instance());
+    assert!(!tree.in_use.lock().unwrap().contains("a"));
+}
+
+#[rstest]
+#[case::kept(true, 2)]
+#[case::forgotten(false, 1)]
+fn a_manager_is_recreated_with_its_callbacks_if_asked(#[case] keep_callbacks: bool, #[case] calls: u64) {
+    let (factory, _) = with_tree();
+    factory.create("type=tree name=a").unwrap();
+    let count = count_adds(factory.instance().unwrap().as_ref());
+    let before = Arc::downgrade(&factory.instance().unwrap());
+    assert_eq!(factory.instance().unwrap().add(&lease(1)).unwrap(), Added::Added);
+
+    factory.recreate(keep_callbacks).unwrap();
+    assert!(before.upgrade().is_none());
+    let manager = factory.instance().unwrap();
+    assert_eq!(manager.all().unwrap(), [lease(1)]);
+    assert_eq!(manager.add(&lease(2)).unwrap(), Added::Added);
+    assert_eq!(count.load(Ordering::Relaxed), calls);
+}
+
+#[test]
+fn callbacks_are_kept_by_every_recreation() {
+    let (factory, _) = with_tree();
+    factory.create("type=tree name=a").unwrap();
+    let count = count_adds(factory.instance().unwrap().as_ref());
+    for n in 1..=3 {
+        factory.recreate(true).unwrap();
+        assert_eq!(factory.instance().unwrap().add(&lease(n)).unwrap(), Added::Added);
+        assert_eq!(count.load(Ordering::Relaxed), u64::from(n));
+    }
+}
+
+#[test]
+fn callbacks_do_not_outlive_a_manager_that_is_replaced() {
+    let (factory, _) = with_tree();
+    factory.create("type=tree name=a").unwrap();
+    let count = count_adds(factory.instance().unwrap().as_ref());
+    factory.create("type=tree name=a").unwrap();
+    assert_eq!(factory.instance().unwrap().add(&lease(1)).unwrap(), Added::Added);
+    assert_eq!(count.load(Ordering::Relaxed), 0);
+}
+
+#[rstest]
+fn a_manager_that_others_hold_is_not_recreated(#[values(true, false)] keep_callbacks: bool) {
+    let (factory, _) = with_tree();
+    factory.create("type=tree name=a").unwrap();
+    let holders = [factory.instance().unwrap(), factory.instance().unwrap()];
+    let count = count_adds(holders[0].as_ref());
+    let error = factory.recreate(keep_callbacks).unwrap_err();
+    assert!(matches!(error, FactoryError::InUse { holders: 2 }), "{error:?}");
+    assert!(Arc::ptr_eq(&holders[0], &factory.instance().unwrap()));
+    // It is as it was.
+    assert_eq!(factory.instance().unwrap().add(&lease(1)).unwrap(), Added::Added);
+    assert_eq!(count.load(Ordering::Relaxed), 1);
+    drop(holders);
+    factory.recreate(keep_callbacks).unwrap();
+}
+
+#[test]
+fn a_manager_that_somebody_gets_hold_of_in_the_last_moment_is_not_recreated() {
+    let (factory, tree) = with_tree();
+    tree.clinging.store(true, Ordering::Relaxed);
+    factory.create("type=tree name=a").unwrap();
+    let before = Arc::downgrade(&factory.instance().unwrap());
+    assert!(matches!(factory.recreate(true), Err(FactoryError::InUse { holders: 1 })));
+    assert!(Arc::ptr_eq(&before.upgrade().unwrap(), &factory.instance().unwrap()));
+}
+
+#[test]
+fn without_a_manager_there_is_nothing_to_recreate() {
+    let (factory, _) = with_tree();
+    assert!(matches!(factory.recreate(true), Err(FactoryError::NoInstance)));
+    factory.create("type=tree name=a").unwrap();
+    factory.destroy();
+    assert!(matches!(factory.recreate(true), Err(FactoryError::NoInstance)));
+}
+
+#[test]
+fn a_manager_whose_backend_is_gone_is_not_closed_to_be_recreated() {
+    let (factory, _) = with_tree();
+    factory.create("type=tree name=a").unwrap();
+    factory.deregister("tree");
+    assert!(matches!(factory.recreate(true), Err(FactoryError::UnknownType { .. })));
+    assert_eq!(location(&factory), "a");
+}
+
+#[test]
+fn nobody_waits_for_a_manager_that_is_being_opened() {
+    let (factory, tree) = with_tree();
+    let (called, on_call) = channel();
+    let (go_on, on_go_on) = channel();
+    *tree.gate.lock().unwrap() = Some((called, on_go_on));
+    let (answer, on_answer) = channel();
+    let creator = thread::spawn({
+        let factory = factory.clone();
+        move || factory.create("type=tree name=a").unwrap()
+    });
+    on_call.recv().unwrap();
+    let asker = thread::spawn({
+        let factory = factory.clone();
+        move || {
+            let instance = matches!(factory.instance(), Err(FactoryError::NoInstance));
+            let known = factory.backends().len();
+            answer.send((factory.have_instance(), instance, known)).unwrap();
+        }
+    });
+    let answer = on_answer.recv_timeout(Duration::from_secs(60));
+    go_on.send(()).unwrap();
+    creator.join().unwrap();
+    asker.join().unwrap();
+    assert_eq!(answer, Ok((false, true, 2)));
+    assert!(factory.have_instance());
+}
+
+#[rstest]
+#[case::created(|factory: &LeaseMgrFactory<Lease4>| factory.create("type=tree name=a"))]
+#[case::recreated(|factory: &LeaseMgrFactory<Lease4>| factory.recreate(false))]
+fn a_manager_is_not_destroyed_before_it_is_open(
+    #[case] open: fn(&LeaseMgrFactory<Lease4>) -> Result<(), FactoryError>,
+) {
+    let (factory, tree) = with_tree();
+    factory.create("type=tree name=a").unwrap();
+    let (called, on_call) = channel();
+    let (go_on, on_go_on) = channel();
+    *tree.gate.lock().unwrap() = Some((called, on_go_on));
+    let (ready, on_ready) = channel();
+    thread::scope(|scope| {
+        let opener = scope.spawn(|| open(&factory));
+        on_call.recv().unwrap();
+        let destroyer = scope.spawn(|| {
+            ready.send(()).unwrap();
+            factory.destroy()
+        });
+        on_ready.recv().unwrap();
+        // Time to do it too early.
+        (0..1000).for_each(|_| thread::yield_now());
+        go_on.send(()).unwrap();
+        opener.join().unwrap().unwrap();
+        assert!(destroyer.join().unwrap());
+    });
+    assert!(!factory.have_instance());
+}
+
+#[test]
+fn of_what_is_done_at_the_same_time_nothing_meets_a_manager_that_is_still_open() {
+    let (factory, tree) = with_tree();
+    thread::scope(|scope| {
+        for worker in 0..4_u64 {
+            let factory = &factory;
+            scope.spawn(move || {
+                // Any order will do, if it is not the same for all.
+                let mut random = worker;
+                for _ in 0..1000 {
+                    random = random
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
+                    match random >> 62 {
+                        0 | 1 => factory.create("type=tree name=a").unwrap(),
+                        2 => match factory.recreate(true) {
+                            Ok(()) | Err(FactoryError::NoInstance) => {}
+                            Err(error) => panic!("{error}"),
+                        },
+                        _ => {
+                            factory.destroy();
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let open = tree.in_use.lock().unwrap().len();
+    assert_eq!(open, usize::from(factory.have_instance()));
+}
+
+/// What all tests log. There is one log, because what to log is decided once for all threads.
+static LOG: LazyLock<Log> = LazyLock::new(|| {
+    let log = Log::default();
+    tracing::subscriber::set_global_default(log.clone()).unwrap();
+    log
+});
+
+/// All that is logged, as text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<String>>);
+
+impl Subscriber for Log {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        struct Fields<'a>(&'a mut String);
+        impl Visit for Fields<'_> {
+            fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+                writeln!(self.0, "{field}: {value:?}").unwrap();
+            }
+        }
+        event.record(&mut Fields(&mut self.0.lock().unwrap()));
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+#[test]
+fn no_password_is_logged_or_shown() {
+    let (factory, _) = with_tree();
+    factory.create("type=tree name=hollow password='Lorem Ipsum'").unwrap();
+    factory.recreate(true).unwrap();
+    let mut shown = format!("{factory:?}");
+    for connection in [
+        "type=tree name=a password='Lorem Ipsum",
+        "type=tree name=a password=Lorem Ipsum",
+        "type=tree password=Lorem Ipsum=",
+        "type=tree pasword=Lorem name=a",
+        "type=bush password=Lorem",
+        "type=mysql password=Lorem",
+        "type=tree password=Lorem universe=6",
+        "type=memfile password=Lorem",
+        "password=Lorem",
+    ] {
+        let error = factory.create(connection).unwrap_err();
+        writeln!(shown, "{error} {error:?}").unwrap();
+    }
+    factory.destroy();
+    shown += &LOG.0.lock().unwrap();
+    assert!(shown.contains("DHCPv4 leases: type=tree name=hollow password=*****"), "{shown}");
+    assert!(!shown.contains("Lorem") && !shown.contains("Ipsum"), "{shown}");
+}
+
+/// A connection string for lease files in a folder.
+fn memfile(folder: &Path) -> String {
+    format!("type=memfile universe=4 lfc-interval=0 name={}/leases.csv", folder.display())
+}
+
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(
+        !folder.path().to_str().unwrap().contains([' ', '\t']),
+        "such a name cannot stand in a connection string"
+    );
+    folder
+}
+
+fn is_owned<T: Debug>(result: Result<T, FactoryError>) -> bool {
+    match result.unwrap_err() {
+        FactoryError::Open { source, .. } => matches!(source.downcast_ref(), Some(OpenError::Owned { .. })),
+        error => panic!("{error}"),
+    }
+}
+
+#[test]
+fn a_lease_file_is_opened_once_at_a_time() {
+    let folder = folder();
+    let connection = memfile(folder.path());
+    let factory = factory::<Lease4>();
+    factory.create(&connection).unwrap();
+    assert!(is_owned(factory.open(&connection)));
+    assert!(is_owned(self::factory::<Lease4>().create(&connection)));
+    assert!(factory.destroy());
+    drop(factory.open(&connection).unwrap());
+    factory.create(&connection).unwrap();
+    // The current one makes room for the next.
+    factory.create(&connection).unwrap();
+}
+
+#[test]
+fn a_lease_file_is_free_when_the_last_holder_lets_go() {
+    let folder = folder();
+    let connection = memfile(folder.path());
+    let factory = factory::<Lease4>();
+    factory.create(&connection).unwrap();
+    let held = factory.instance().unwrap();
+    assert!(factory.destroy());
+    assert!(is_owned(factory.open(&connection)));
+    drop(held);
+    factory.open(&connection).unwrap();
+}
+
+#[rstest]
+#[case::kept(true, 2)]
+#[case::forgotten(false, 1)]
+fn leases_of_a_file_are_there_when_its_manager_is_recreated(
+    #[case] keep_callbacks: bool,
+    #[case] calls: u64,
+) {
+    let folder = folder();
+    let factory = factory::<Lease4>();
+    factory.create(&memfile(folder.path())).unwrap();
+    let count = count_adds(factory.instance().unwrap().as_ref());
+    assert_eq!(factory.instance().unwrap().add(&lease(1)).unwrap(), Added::Added);
+    factory.recreate(keep_callbacks).unwrap();
+    let manager = factory.instance().unwrap();
+    assert_eq!(manager.all().unwrap(), [lease(1)]);
+    assert_eq!(manager.status().lease_file, Some(folder.path().join("leases.csv")));
+    assert_eq!(manager.add(&lease(2)).unwrap(), Added::Added);
+    assert_eq!(count.load(Ordering::Relaxed), calls);
+    assert!(matches!(factory.recreate(keep_callbacks), Err(FactoryError::InUse { holders: 1 })));
+}
+
+#[test]
+fn leases_without_a_file_are_gone_with_their_manager() {
+    let factory = factory::<Lease4>();
+    factory.create("type=memfile persist=false").unwrap();
+    assert_eq!(factory.instance().unwrap().add(&lease(1)).unwrap(), Added::Added);
+    assert_eq!(factory.instance().unwrap().status().lease_file, None);
+    factory.recreate(true).unwrap();
+    assert_eq!(factory.instance().unwrap().all().unwrap(), []);
+}
+
+/// That a factory can stand in a static, for either family.
+#[test]
+fn a_factory_is_shared_between_threads() {
+    fn shared<T: Send + Sync + 'static>() {}
+    fn of<L: ManagedLease>() {
+        shared::<LeaseMgrFactory<L>>();
+        shared::<FactoryError>();
+        shared::<ConnectionString>();
+    }
+    of::<Lease4>();
+    of::<Lease6>();
+}
