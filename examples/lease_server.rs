@@ -6,17 +6,18 @@
 //!
 //! For example: `lease_server 'type=memfile universe=6 name=/tmp/leases6.csv lfc-interval=60' --seconds 10`
 //!
-//! N threads serve N clients, which ask for addresses, renew, decline and release them at random; in DHCPv6, every
-//! fourth one asks for a prefix. Leases that are not renewed expire, and are reclaimed. With `--clean-up-after`, the
-//! lease files are also cleaned up after so many changes.
+//! Several threads serve clients, which ask for addresses, renew, decline and release them at random; in DHCPv6, every
+//! fourth client asks for a prefix. Leases that are not renewed expire, and are reclaimed. With `--clean-up-after`,
+//! the lease files are also cleaned up after so many changes.
 //!
 //! Every change is told on standard output when it is acknowledged, and before its thread goes on: `added`,
 //! `renewed`, `reassigned`, `declined`, `reclaimed` or `deleted`, the address, and the number of the change. The number is in
 //! the lease too, so that whoever reads the lease files can tell which change they have; of a deleted lease it is the number
-//! of its last change. How the server does is told on standard error.
+//! of its last change. Of a deletion nothing may be left in the files, so `releasing` is told before it. How the
+//! server does is told on standard error; what the library logs would go to a subscriber of the crate `tracing`.
 
 use std::error::Error;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
@@ -69,7 +70,7 @@ fn main() -> ExitCode {
 fn run<L: Served>(options: Options) -> Outcome {
     let leases = open::<L>(&options.connection)?;
     let status = leases.status();
-    eprintln!("{}: {} leases", status.location, status.leases.unwrap_or_default());
+    eprintln!("{}: found {} leases", status.location, status.leases.unwrap_or_default());
 
     let output = Arc::new(Output::default());
     // All deletions are told here, because a lease manager also deletes many leases at a time.
@@ -89,7 +90,7 @@ fn run<L: Served>(options: Options) -> Outcome {
 
     // What was acknowledged is in the lease file. Now it is also on the disk, whatever durability was asked for.
     server.leases.flush()?;
-    server.report(0.0);
+    server.report(format_args!("ended"));
     Ok(())
 }
 
@@ -97,12 +98,16 @@ fn run<L: Served>(options: Options) -> Outcome {
 /// running, and is waited for.
 fn open<L: ManagedLease>(connection: &str) -> Outcome<Arc<dyn LeaseMgr<L>>> {
     let factory = LeaseMgrFactory::<L>::new();
+    let mut is_waiting = false;
     loop {
         match factory.open(connection) {
             Err(FactoryError::Open { source, .. })
                 if matches!(source.downcast_ref(), Some(OpenError::CleanupRunning { .. })) =>
             {
-                eprintln!("{source}");
+                if !is_waiting {
+                    eprintln!("{source}");
+                }
+                is_waiting = true;
                 thread::sleep(Duration::from_millis(100));
             }
             opened => return Ok(opened?),
@@ -139,7 +144,7 @@ impl Options {
             let value: u32 = args.next().ok_or(USAGE)?.parse().map_err(|error| format!("{name}: {error}"))?;
             match name.as_str() {
                 "--threads" => options.threads = value.max(1),
-                "--clients" => options.clients = value.max(options.threads),
+                "--clients" => options.clients = value,
                 "--seconds" => options.time = Some(Duration::from_secs(value.into())),
                 "--lifetime" => options.lifetime = Lifetime(value.max(1)),
                 "--clean-up-after" => options.clean_up_after = Some(value.into()),
@@ -152,8 +157,8 @@ impl Options {
 
 /// What each family does in its own way.
 trait Served: ManagedLease {
-    /// The `n`th address of the pool that is for clients of this kind.
-    fn address(n: u32, client: u32) -> Self::Address;
+    /// The `n`th address of the pool that the client's lease is taken from.
+    fn pool_address(n: u32, client: u32) -> Self::Address;
 
     /// A lease for a client that has none.
     fn for_client(address: Self::Address, client: u32) -> Outcome<Self>;
@@ -165,8 +170,8 @@ trait Served: ManagedLease {
 }
 
 impl Served for Lease4 {
-    fn address(n: u32, _: u32) -> Ipv4Addr {
-        Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + n)
+    fn pool_address(n: u32, _: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 1).to_bits() + n)
     }
 
     fn for_client(address: Ipv4Addr, client: u32) -> Outcome<Self> {
@@ -186,7 +191,7 @@ impl Served for Lease4 {
 }
 
 impl Served for Lease6 {
-    fn address(n: u32, client: u32) -> Ipv6Addr {
+    fn pool_address(n: u32, client: u32) -> Ipv6Addr {
         match kind(client) {
             LeaseType::PD => {
                 let first = Ipv6Addr::new(0x2001, 0xdb8, 0x8000, 0, 0, 0, 0, 0);
@@ -272,7 +277,7 @@ impl<L: Served> Server<L> {
     fn serve_clients(&self, thread: u32) -> Outcome {
         let Options { threads, clients, .. } = self.options;
         let mut random = Random(self.changes.load(Ordering::Relaxed) + u64::from(thread));
-        let share = clients / threads;
+        let share = (clients / threads).max(1);
         while !self.stop.load(Ordering::Relaxed) {
             let client = random.below(share) * threads + thread;
             match random.below(1000) {
@@ -304,7 +309,7 @@ impl<L: Served> Server<L> {
         // Some more than there are clients, because of those that are declined.
         let pool = self.options.clients + self.options.clients / 4 + 1;
         for n in 0..TRIES {
-            let address = L::address(if n == 0 { client } else { random.below(pool) }, client);
+            let address = L::pool_address(if n == 0 { client } else { random.below(pool) }, client);
             // Nobody else gives this address away meanwhile.
             let Some(_lock) = self.leases.tracking().try_lock(address) else {
                 continue;
@@ -335,6 +340,7 @@ impl<L: Served> Server<L> {
     /// A client gives its address back.
     fn release(&self, client: u32) -> Outcome {
         while let Some(lease) = L::of_client(self.leases.as_ref(), client)? {
+            self.output.tell("releasing", &lease);
             match self.leases.delete_if_unchanged(&lease) {
                 Err(LeaseMgrError::ChangedMeanwhile { .. }) => {}
                 deleted => return Ok(deleted.map(drop)?),
@@ -412,7 +418,8 @@ impl<L: Served> Server<L> {
             let elapsed = since.0.elapsed();
             if elapsed >= Duration::from_secs(1) {
                 self.reclaim()?;
-                self.report((changes - since.1) as f64 / elapsed.as_secs_f64());
+                let rate = u128::from(changes - since.1) * 1000 / elapsed.as_millis();
+                self.report(format_args!("{rate} changes/s"));
                 since = (Instant::now(), changes);
             }
         }
@@ -451,9 +458,9 @@ impl<L: Served> Server<L> {
         Ok(())
     }
 
-    fn report(&self, rate: f64) {
+    fn report(&self, news: fmt::Arguments<'_>) {
         let status = self.leases.status();
-        let mut line = format!("{} leases, {rate:.0} changes/s", status.leases.unwrap_or_default());
+        let mut line = format!("{news}, {} leases", status.leases.unwrap_or_default());
         if let Some(cleanup) = status.cleanup {
             let _ = write!(line, ", cleanups: {} done, {} failed", cleanup.succeeded, cleanup.failed);
             if let Some(last) = cleanup.last {

@@ -17,6 +17,10 @@
 //! # Ok::<(), leasemgr::lease_file::LeaseFileError>(())
 //! ```
 
+// The unit tests share the disk of the tests in `tests`, which knows the crate by its name.
+#[cfg(test)]
+extern crate self as leasemgr;
+
 pub mod factory;
 pub mod fs;
 pub mod lease;

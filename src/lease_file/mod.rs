@@ -11,7 +11,7 @@ mod reader;
 pub(crate) mod row;
 pub(crate) mod scan;
 mod schema;
-mod simd;
+pub(crate) mod simd;
 mod snapshot;
 mod text;
 mod writer;

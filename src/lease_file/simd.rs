@@ -3,11 +3,11 @@
 use wide::i8x16;
 
 /// Which bytes of a block are of a kind; bit `i` is byte `i`.
-pub(super) type Mask = u32;
+pub(crate) type Mask = u32;
 
 /// The mask of the first `len` bytes, of all 16 for more.
 #[inline(always)]
-pub(super) fn first(len: usize) -> Mask {
+pub(crate) fn first(len: usize) -> Mask {
     if len >= 16 { 0xffff } else { (1 << len) - 1 }
 }
 
@@ -15,11 +15,11 @@ pub(super) fn first(len: usize) -> Mask {
 ///
 /// They are compared as signed numbers, because that is what x86-64 has instructions for.
 #[derive(Clone, Copy)]
-pub(super) struct Block(i8x16);
+pub(crate) struct Block(i8x16);
 
 impl Block {
     #[inline(always)]
-    pub(super) fn load(bytes: &[u8; 16]) -> Self {
+    pub(crate) fn load(bytes: &[u8; 16]) -> Self {
         Self(i8x16::new(bytes.map(u8::cast_signed)))
     }
 
@@ -36,32 +36,32 @@ impl Block {
     }
 
     #[inline(always)]
-    pub(super) fn is(self, byte: u8) -> Mask {
+    pub(crate) fn is(self, byte: u8) -> Mask {
         self.eq(byte).to_bitmask()
     }
 
     #[inline(always)]
-    pub(super) fn is_either(self, one: u8, other: u8) -> Mask {
+    pub(crate) fn is_either(self, one: u8, other: u8) -> Mask {
         (self.eq(one) | self.eq(other)).to_bitmask()
     }
 
     #[inline(always)]
-    pub(super) fn is_digit(self) -> Mask {
+    pub(crate) fn is_digit(self) -> Mask {
         self.within(b'0', b'9').to_bitmask()
     }
 
     #[inline(always)]
-    pub(super) fn is_hex(self) -> Mask {
+    pub(crate) fn is_hex(self) -> Mask {
         (self.within(b'0', b'9') | self.within(b'a', b'f')).to_bitmask()
     }
 
     #[inline(always)]
-    pub(super) fn is_upper(self) -> Mask {
+    pub(crate) fn is_upper(self) -> Mask {
         self.within(b'A', b'Z').to_bitmask()
     }
 
     #[inline(always)]
-    pub(super) fn is_printable(self) -> Mask {
+    pub(crate) fn is_printable(self) -> Mask {
         self.within(b' ', b'~').to_bitmask()
     }
 }

@@ -7,7 +7,8 @@
 const GRANULE: usize = 8;
 /// The bits of an id that count granules in a page.
 const GRANULE_BITS: u32 = 13;
-const PAGE: usize = GRANULE << GRANULE_BITS;
+/// Pages start at multiples of this, in bytes, so that a usual lease is one cache line and not parts of two.
+const LINE: usize = 64;
 /// The longest block, in granules, that shares a page with others: what a byte can tell.
 const LARGEST: usize = u8::MAX as usize;
 /// How many pages there can be, so that ids have 31 bits: 16 GiB.
@@ -32,11 +33,27 @@ impl BlockId {
     }
 }
 
+/// Bytes that blocks are cut from.
+#[derive(Debug, Default)]
+struct Page {
+    bytes: Box<[u8]>,
+    /// Where the first block starts.
+    start: usize,
+}
+
+impl Page {
+    fn new(len: usize) -> Self {
+        let bytes = vec![0; len + LINE].into_boxed_slice();
+        let start = bytes.as_ptr().align_offset(LINE).min(LINE);
+        Self { bytes, start }
+    }
+}
+
 /// Blocks of bytes. The first byte of each belongs to the arena: the length of the block in granules, 0 where
 /// it has a page of its own.
 #[derive(Debug, Default)]
 pub(super) struct Arena {
-    pages: Vec<Box<[u8]>>,
+    pages: Vec<Page>,
     /// The page that blocks are cut from, and the first granule that was not.
     open: Option<(usize, usize)>,
     /// Freed blocks, by their length in granules.
@@ -73,9 +90,9 @@ impl Arena {
 
     /// Frees a block.
     pub(super) fn remove(&mut self, id: BlockId) {
-        let granules = usize::from(self.pages[id.page()][id.granule() * GRANULE]);
+        let granules = usize::from(self.first_byte(id));
         if granules == 0 {
-            self.pages[id.page()] = Box::default();
+            self.pages[id.page()] = Page::default();
             self.free_pages.push(id.page());
         } else {
             if self.free.len() <= granules {
@@ -88,16 +105,25 @@ impl Arena {
     /// The block, which may be longer than what was put into it.
     #[inline]
     pub(super) fn get(&self, id: BlockId) -> &[u8] {
-        let rest = &self.pages[id.page()][id.granule() * GRANULE..];
+        let page = &self.pages[id.page()];
+        let rest = &page.bytes[page.start + id.granule() * GRANULE..];
         match rest[0] {
             0 => rest,
             granules => &rest[..usize::from(granules) * GRANULE],
         }
     }
 
+    /// The first byte of the block.
+    #[inline]
+    pub(super) fn first_byte(&self, id: BlockId) -> u8 {
+        let page = &self.pages[id.page()];
+        page.bytes[page.start + id.granule() * GRANULE]
+    }
+
     #[inline]
     pub(super) fn get_mut(&mut self, id: BlockId) -> &mut [u8] {
-        let rest = &mut self.pages[id.page()][id.granule() * GRANULE..];
+        let page = &mut self.pages[id.page()];
+        let rest = &mut page.bytes[page.start + id.granule() * GRANULE..];
         match rest[0] {
             0 => rest,
             granules => &mut rest[..usize::from(granules) * GRANULE],
@@ -106,14 +132,14 @@ impl Arena {
 
     /// How many bytes are allocated.
     pub(super) fn memory(&self) -> usize {
-        let pages: usize = self.pages.iter().map(|page| page.len()).sum();
+        let pages: usize = self.pages.iter().map(|page| page.bytes.len()).sum();
         let free: usize = self.free.iter().map(|list| list.capacity() * size_of::<BlockId>()).sum();
-        pages + free + self.pages.capacity() * size_of::<Box<[u8]>>()
+        pages + free + self.pages.capacity() * size_of::<Page>()
     }
 
     /// A page for one long block.
     fn new_page(&mut self, granules: usize) -> Option<BlockId> {
-        let page = vec![0; granules * GRANULE].into_boxed_slice();
+        let page = Page::new(granules * GRANULE);
         if let Some(n) = self.free_pages.pop() {
             self.pages[n] = page;
             return BlockId::new(n, 0);
@@ -156,7 +182,8 @@ impl Arena {
 
     /// Says how long a block is.
     fn start(&mut self, page: usize, at: usize, granules: usize) -> Option<BlockId> {
-        self.pages[page][at * GRANULE] = u8::try_from(granules).ok()?;
+        let start = self.pages[page].start;
+        self.pages[page].bytes[start + at * GRANULE] = u8::try_from(granules).ok()?;
         BlockId::new(page, at)
     }
 }

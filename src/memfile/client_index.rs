@@ -8,38 +8,30 @@ use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 
 use super::arena::BlockId;
+use super::hash_index::{HashIndex, Hashed};
 use super::ordered::OrderedMap;
 use super::record::{Packed, StoredLease};
 use super::records::Records;
 
-/// How many tables there are. Each grows on its own, so that none of them makes a change wait for long.
-const TABLES: usize = 64;
-/// The bits of a hash that choose the table. Neither the lowest nor the highest ones, which the tables use.
-const CHOICE_BITS: u32 = 12;
-const CHOICE_SHIFT: u32 = 32;
-
-/// What is in a table: a block, or with the highest bit set the number of a set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Slot(u32);
-
-const SET: u32 = 1 << 31;
-
+/// What a number in the table stands for: a block, or with the highest bit set a set.
 enum Holder {
     Block(BlockId),
     Set(usize),
 }
 
-impl Slot {
-    fn block(id: BlockId) -> Self {
-        Self(id.0)
-    }
+const SET: u32 = 1 << 31;
 
-    fn holder(self) -> Holder {
-        if self.0 & SET == 0 { Holder::Block(BlockId(self.0)) } else { Holder::Set((self.0 & !SET) as usize) }
+impl Holder {
+    fn of(number: u32) -> Self {
+        if number & SET == 0 { Self::Block(BlockId(number)) } else { Self::Set((number & !SET) as usize) }
     }
+}
+
+/// The number of a set. There are less sets than leases, and these have 31 bits.
+fn set_number(n: usize) -> u32 {
+    SET | u32::try_from(n).unwrap_or(0)
 }
 
 /// The order of leases in a set: subnet or IAID, and the address.
@@ -50,16 +42,22 @@ pub(super) type KeyOf<L> = for<'a, 'b> fn(&'b Packed<'a, L>) -> &'a [u8];
 
 /// An index of leases by a byte string. Leases whose string is empty are not in it.
 pub(super) struct ClientIndex<L: StoredLease> {
+    strings: Strings<L>,
+    table: HashIndex,
+}
+
+/// What is known of the strings.
+struct Strings<L: StoredLease> {
     key_of: KeyOf<L>,
     order_of: fn(&Packed<'_, L>) -> u32,
     ignore_case: bool,
     hasher: RandomState,
-    /// Which table a hash belongs to. The tables have different shares, so that they do not grow all at the same time.
-    choice: Box<[u8]>,
-    tables: Box<[HashTable<Slot>]>,
-    sets: Vec<OrderedMap<Member<L::Key>, ()>>,
+    sets: Vec<Set<L>>,
     free_sets: Vec<usize>,
 }
+
+/// The leases of one string.
+type Set<L> = OrderedMap<Member<<L as crate::lease_file::row::private::RowFormat>::Key>, ()>;
 
 /// The leases that a string has.
 pub(super) enum Found<'a, K> {
@@ -71,25 +69,10 @@ pub(super) enum Found<'a, K> {
 impl<L: StoredLease> ClientIndex<L> {
     /// An index by what `key_of` says, also regardless of the case of its letters.
     pub(super) fn new(key_of: KeyOf<L>, order_of: fn(&Packed<'_, L>) -> u32, ignore_case: bool) -> Self {
-        Self {
-            key_of,
-            order_of,
-            ignore_case,
-            hasher: RandomState::default(),
-            choice: shares(),
-            tables: std::iter::repeat_with(HashTable::new).take(TABLES).collect(),
-            sets: Vec::new(),
-            free_sets: Vec::new(),
-        }
-    }
-
-    fn hash(&self, key: &[u8]) -> u64 {
-        hash(&self.hasher, key, self.ignore_case)
-    }
-
-    fn table_of(&self, hash: u64) -> usize {
-        let choice = usize::try_from(hash >> CHOICE_SHIFT).unwrap_or(0) & (self.choice.len() - 1);
-        self.choice[choice].into()
+        let (sets, free_sets) = (Vec::new(), Vec::new());
+        let hasher = RandomState::default();
+        let strings = Strings { key_of, order_of, ignore_case, hasher, sets, free_sets };
+        Self { strings, table: HashIndex::new() }
     }
 
     /// The leases that have a string.
@@ -97,82 +80,81 @@ impl<L: StoredLease> ClientIndex<L> {
         if key.is_empty() {
             return Found::None;
         }
-        let hash = self.hash(key);
-        let table = &self.tables[self.table_of(hash)];
-        match table.find(hash, |&slot| self.is_of(records, slot, key)).map(|slot| slot.holder()) {
+        let found = self.table.find(self.strings.hash(key), |number| self.strings.is_of(records, number, key));
+        match found.map(Holder::of) {
             None => Found::None,
             Some(Holder::Block(id)) => Found::One(id),
-            Some(Holder::Set(n)) => Found::Several(&self.sets[n]),
+            Some(Holder::Set(n)) => Found::Several(&self.strings.sets[n]),
         }
+    }
+
+    /// The hash of a lease's string, and has the processor fetch what is needed for it.
+    #[inline]
+    pub(super) fn fetch(&self, packed: &Packed<'_, L>) -> (u64, u8) {
+        let hash = self.strings.hash((self.strings.key_of)(packed));
+        (hash, self.table.fetch(hash))
     }
 
     /// Takes a lease in, whose block holds it already.
     pub(super) fn insert(&mut self, records: &Records<L>, id: BlockId) {
         let packed = records.packed(id);
-        let key = (self.key_of)(&packed);
+        let hash = self.strings.hash((self.strings.key_of)(&packed));
+        self.insert_hashed(records, id, hash);
+    }
+
+    /// Takes a lease in, whose block holds it already, and whose string has this hash.
+    pub(super) fn insert_hashed(&mut self, records: &Records<L>, id: BlockId, hash: u64) {
+        let Self { strings, table } = self;
+        let packed = records.packed(id);
+        let key = (strings.key_of)(&packed);
         if key.is_empty() {
             return;
         }
-        let hash = self.hash(key);
-        let table = self.table_of(hash);
-        let found = self.tables[table].find(hash, |&slot| self.is_of(records, slot, key)).copied();
-        match found.map(Slot::holder) {
-            None => {
-                let Self { tables, sets, hasher, key_of, ignore_case, .. } = self;
-                let rehash = |&slot: &Slot| {
-                    owner_of(records, sets, slot)
-                        .map_or(0, |owner| self::hash(hasher, key_of(&owner), *ignore_case))
-                };
-                tables[table].insert_unique(hash, Slot::block(id), rehash);
-            }
+        let found = table.find(hash, |number| strings.is_of(records, number, key));
+        match found.map(Holder::of) {
+            None => table.insert(hash, id.0, &StringsOf { strings, records }),
             Some(Holder::Set(n)) => {
-                self.sets[n].insert(((self.order_of)(&packed), packed.key()), ());
+                let member = strings.member(&packed);
+                strings.sets[n].insert(member, ());
             }
             Some(Holder::Block(other)) => {
-                let other_packed = records.packed(other);
                 let mut set = OrderedMap::default();
-                set.insert(((self.order_of)(&other_packed), other_packed.key()), ());
-                set.insert(((self.order_of)(&packed), packed.key()), ());
-                let n = self.free_sets.pop().unwrap_or(self.sets.len());
-                if n == self.sets.len() {
-                    self.sets.push(set);
+                set.insert(strings.member(&records.packed(other)), ());
+                set.insert(strings.member(&packed), ());
+                let n = strings.free_sets.pop().unwrap_or(strings.sets.len());
+                if n == strings.sets.len() {
+                    strings.sets.push(set);
                 } else {
-                    self.sets[n] = set;
+                    strings.sets[n] = set;
                 }
-                // There are less sets than leases, and these have 31 bits.
-                let number = SET | u32::try_from(n).unwrap_or(0);
-                self.replace(table, hash, Slot::block(other), Slot(number));
+                table.replace(hash, other.0, set_number(n));
             }
         }
     }
 
     /// Lets go of a lease, while its block still holds it and the records still find it.
     pub(super) fn remove(&mut self, records: &Records<L>, id: BlockId) {
+        let Self { strings, table } = self;
         let packed = records.packed(id);
-        let key = (self.key_of)(&packed);
+        let key = (strings.key_of)(&packed);
         if key.is_empty() {
             return;
         }
-        let hash = self.hash(key);
-        let table = self.table_of(hash);
-        let found = self.tables[table].find(hash, |&slot| self.is_of(records, slot, key)).copied();
-        match found.map(Slot::holder) {
-            Some(Holder::Block(_)) => {
-                if let Ok(entry) = self.tables[table].find_entry(hash, |&slot| slot == Slot::block(id)) {
-                    entry.remove();
-                }
-                self.shrink(records, table);
-            }
+        let hash = strings.hash(key);
+        // Of most strings there is but one lease, which need not be compared.
+        let found = table.find(hash, |number| number == id.0 || strings.is_of(records, number, key));
+        match found.map(Holder::of) {
+            Some(Holder::Block(_)) => table.remove(hash, id.0, &StringsOf { strings, records }),
             Some(Holder::Set(n)) => {
-                self.sets[n].remove(((self.order_of)(&packed), packed.key()));
-                if self.sets[n].len() == 1
-                    && let Some(((_, last), ())) = self.sets[n].first()
+                let member = strings.member(&packed);
+                strings.sets[n].remove(member);
+                if strings.sets[n].len() == 1
+                    && let Some(((_, last), ())) = strings.sets[n].first()
                     && let Some(last) = records.block_of(last)
                 {
-                    self.sets[n].clear();
-                    self.free_sets.push(n);
-                    let number = SET | u32::try_from(n).unwrap_or(0);
-                    self.replace(table, hash, Slot(number), Slot::block(last));
+                    strings.sets[n].clear();
+                    strings.free_sets.push(n);
+                    table.replace(hash, set_number(n), last.0);
                 }
             }
             None => {}
@@ -181,119 +163,95 @@ impl<L: StoredLease> ClientIndex<L> {
 
     /// Follows a lease, which both blocks hold, to another block.
     pub(super) fn relocate(&mut self, records: &Records<L>, old: BlockId, new: BlockId) {
-        let key = (self.key_of)(&records.packed(new));
+        let key = (self.strings.key_of)(&records.packed(new));
         if !key.is_empty() {
-            let hash = self.hash(key);
-            self.replace(self.table_of(hash), hash, Slot::block(old), Slot::block(new));
+            self.table.replace(self.strings.hash(key), old.0, new.0);
         }
     }
 
-    /// Makes room for so many strings.
-    pub(super) fn reserve(&mut self, records: &Records<L>, additional: usize) {
-        let Self { tables, sets, hasher, key_of, ignore_case, choice, .. } = self;
-        let rehash = |&slot: &Slot| {
-            owner_of(records, sets, slot).map_or(0, |owner| self::hash(hasher, key_of(&owner), *ignore_case))
-        };
-        for (n, table) in tables.iter_mut().enumerate() {
-            let share = choice.iter().filter(|&&table| usize::from(table) == n).count();
-            table.reserve(additional * share / choice.len(), rehash);
-        }
+    /// Makes room for so many strings, in an empty index.
+    pub(super) fn reserve(&mut self, len: usize) {
+        self.table.reserve(len);
     }
 
     /// Whether a lease is in it, or should be.
     pub(super) fn is_in(&self, records: &Records<L>, id: BlockId) -> bool {
-        !(self.key_of)(&records.packed(id)).is_empty()
+        !(self.strings.key_of)(&records.packed(id)).is_empty()
     }
 
     /// How many leases are in it.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
-        let slots = self.tables.iter().flatten();
-        slots
-            .map(|slot| match slot.holder() {
-                Holder::Block(_) => 1,
-                Holder::Set(n) => self.sets[n].len(),
-            })
-            .sum()
+        let count = |number| match Holder::of(number) {
+            Holder::Block(_) => 1,
+            Holder::Set(n) => self.strings.sets[n].len(),
+        };
+        self.table.iter().map(count).sum()
     }
 
     /// How many bytes are allocated.
     pub(super) fn memory(&self) -> usize {
-        let tables: usize = self.tables.iter().map(|table| table.allocation_size()).sum();
-        let sets: usize = self.sets.iter().map(OrderedMap::memory).sum();
-        tables + sets + self.sets.capacity() * size_of::<OrderedMap<Member<L::Key>, ()>>()
+        let sets: usize = self.strings.sets.iter().map(OrderedMap::memory).sum();
+        self.table.memory() + sets + self.strings.sets.capacity() * size_of::<Set<L>>()
+    }
+}
+
+impl<L: StoredLease> Strings<L> {
+    #[inline]
+    fn hash(&self, key: &[u8]) -> u64 {
+        let key = if self.ignore_case && key.iter().any(u8::is_ascii_uppercase) {
+            Cow::Owned(key.to_ascii_lowercase())
+        } else {
+            Cow::Borrowed(key)
+        };
+        // Without its length, which a hasher adds for a slice: the string is the whole key.
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(&key);
+        hasher.finish()
     }
 
-    fn replace(&mut self, table: usize, hash: u64, old: Slot, new: Slot) {
-        if let Some(slot) = self.tables[table].find_mut(hash, |&slot| slot == old) {
-            *slot = new;
-        }
-    }
-
-    /// Gives memory back that many strings took which are gone.
-    fn shrink(&mut self, records: &Records<L>, table: usize) {
-        const LEAST: usize = 64;
-        let Self { tables, sets, hasher, key_of, ignore_case, .. } = self;
-        let table = &mut tables[table];
-        if table.capacity() > LEAST && table.len() < table.capacity() / 8 {
-            table.shrink_to(table.len() * 2, |&slot| {
-                owner_of(records, sets, slot)
-                    .map_or(0, |owner| self::hash(hasher, key_of(&owner), *ignore_case))
-            });
-        }
-    }
-
-    fn is_of(&self, records: &Records<L>, slot: Slot, key: &[u8]) -> bool {
-        owner_of(records, &self.sets, slot).is_some_and(|owner| {
+    /// Whether a number stands for leases of a string.
+    #[inline]
+    fn is_of(&self, records: &Records<L>, number: u32, key: &[u8]) -> bool {
+        self.owner(records, number).is_some_and(|owner| {
             let own = (self.key_of)(&owner);
             own == key || (self.ignore_case && own.eq_ignore_ascii_case(key))
         })
     }
+
+    /// A lease that a number stands for.
+    #[inline]
+    fn owner<'a>(&self, records: &'a Records<L>, number: u32) -> Option<Packed<'a, L>> {
+        match Holder::of(number) {
+            Holder::Block(id) => Some(records.packed(id)),
+            Holder::Set(n) => {
+                let ((_, key), ()) = self.sets[n].first()?;
+                records.get(key)
+            }
+        }
+    }
+
+    fn member(&self, packed: &Packed<'_, L>) -> Member<L::Key> {
+        ((self.order_of)(packed), packed.key())
+    }
 }
 
-/// A lease that a slot stands for.
-fn owner_of<'a, L: StoredLease>(
+/// The hashes of the strings of leases.
+struct StringsOf<'a, L: StoredLease> {
+    strings: &'a Strings<L>,
     records: &'a Records<L>,
-    sets: &[OrderedMap<Member<L::Key>, ()>],
-    slot: Slot,
-) -> Option<Packed<'a, L>> {
-    match slot.holder() {
-        Holder::Block(id) => Some(records.packed(id)),
-        Holder::Set(n) => {
-            let ((_, key), ()) = sets[n].first()?;
-            records.get(key)
-        }
-    }
 }
 
-fn hash(hasher: &RandomState, key: &[u8], ignore_case: bool) -> u64 {
-    let key = if ignore_case && key.iter().any(u8::is_ascii_uppercase) {
-        Cow::Owned(key.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(key)
-    };
-    // Without its length, which a hasher adds for a slice: the string is the whole key.
-    let mut hasher = hasher.build_hasher();
-    hasher.write(&key);
-    hasher.finish()
-}
+impl<L: StoredLease> Hashed for StringsOf<'_, L> {
+    fn hash(&self, number: u32) -> u64 {
+        let owner = self.strings.owner(self.records, number);
+        owner.map_or(0, |owner| self.strings.hash((self.strings.key_of)(&owner)))
+    }
 
-/// Which table each choice goes to: the share of a table is 1.01 times that of the one before, and the last one has twice
-/// the share of the first. Tables grow by doubling; so there is always one that has just grown and one that is about to.
-fn shares() -> Box<[u8]> {
-    let choices = 1_usize << CHOICE_BITS;
-    let weight = |n: usize| 2_f64.powf(n as f64 / TABLES as f64);
-    let total: f64 = (0..TABLES).map(weight).sum();
-    let mut choice = Vec::with_capacity(choices);
-    let mut sum = 0.0;
-    for n in 0..TABLES {
-        sum += weight(n);
-        let table = n.to_le_bytes()[0];
-        while choice.len() < choices && ((choice.len() + 1) as f64) <= sum / total * choices as f64 + 0.5 {
-            choice.push(table);
+    fn touch(&self, number: u32) -> u8 {
+        match Holder::of(number) {
+            Holder::Block(id) => self.records.arena.first_byte(id),
+            Holder::Set(_) => 0,
         }
     }
-    let last = (TABLES - 1).to_le_bytes()[0];
-    choice.resize(choices, last);
-    choice.into_boxed_slice()
 }

@@ -16,10 +16,12 @@ mod backend;
 mod cleanup;
 mod client_index;
 mod expire_queue;
+mod hash_index;
 mod journal;
 mod load;
 mod options;
 mod ordered;
+mod patience;
 pub(crate) mod record;
 mod records;
 mod relay_index;
@@ -31,7 +33,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 use parking_lot::{Mutex, MutexGuard};
@@ -222,11 +224,11 @@ impl<L: ManagedLease> Memfile<L> {
     }
 
     fn read(&self) -> ShardedLockReadGuard<'_, Storage<L>> {
-        self.storage.read().unwrap_or_else(PoisonError::into_inner)
+        patience::read(&self.storage)
     }
 
     fn write(&self) -> Result<Writing<'_, L>, LeaseMgrError> {
-        let turn = self.turn.lock();
+        let turn = patience::lock(&self.turn);
         let storage = self.storage.write().map_err(|_| LeaseMgrError::Panicked)?;
         Ok(Writing { storage, _turn: turn })
     }
@@ -353,24 +355,28 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
         check_lifetime(lease)?;
         let key = lease.key();
         let _row = self.rows.lock(key);
-        {
-            let storage = self.read();
-            if storage.get(key).is_some() {
-                return Ok(Added::AddressTaken);
-            }
-            if !storage.has_room() {
-                return Err(NoRoom.into());
-            }
-        }
-        with_scratch(|scratch| {
+        let added = with_scratch(|scratch| {
             pack(lease, &mut scratch.record);
+            let hashes = {
+                let storage = self.read();
+                if storage.get(key).is_some() {
+                    return Ok(Added::AddressTaken);
+                }
+                if !storage.has_room() {
+                    return Err(NoRoom.into());
+                }
+                storage.fetch(&record::Packed::new(&scratch.record))
+            };
             if self.journal.is_some() {
                 lease.write_row(&mut scratch.row);
             }
             self.journal(&scratch.row)?;
-            self.write()?.insert(&scratch.record)?;
-            Ok::<_, LeaseMgrError>(())
+            self.write()?.insert_fetched(&scratch.record, &hashes)?;
+            Ok::<_, LeaseMgrError>(Added::Added)
         })?;
+        if added == Added::AddressTaken {
+            return Ok(added);
+        }
         self.tracking.notify(&Change::Added(lease));
         Ok(Added::Added)
     }
@@ -446,6 +452,7 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
                 }
             }
             let old = packed.lease();
+            storage.fetch(&packed);
             drop(storage);
             if self.journal.is_some() {
                 write_deletion(&old, &mut scratch.row);

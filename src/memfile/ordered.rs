@@ -69,7 +69,9 @@ fn reserve<T>(vec: &mut Vec<T>, additional: usize, most: usize) {
 
 /// Gives memory back where less than half of it is used.
 fn trim<T>(vec: &mut Vec<T>) {
-    if vec.len() <= vec.capacity() / 2 {
+    if vec.is_empty() {
+        *vec = Vec::new();
+    } else if vec.len() <= vec.capacity() / 2 {
         vec.shrink_to(roomy(vec.len() + 1));
     }
 }
@@ -88,20 +90,33 @@ fn count_not_greater<K: Copy + Ord>(keys: &[K], key: K) -> usize {
     count_first(keys, |&other| other <= key)
 }
 
-/// How many keys come before the first one that is not `before`. Counting needs no branches and can look at many keys at a
-/// time, so in small arrays it takes less time than cutting them in halves.
+/// How many keys come before the first one that is not `before`.
 fn count_first<K>(keys: &[K], before: impl Fn(&K) -> bool) -> usize {
     const BLOCK: usize = 16;
     const FEW: usize = 32;
+    // The ends first: keys often ascend as they are added, and the least one is often the first to go.
+    match keys {
+        [.., last] if before(last) => return keys.len(),
+        [first, ..] if before(first) => {}
+        _ => return 0,
+    }
+    // Counting has no branches that depend on keys, and waits for memory once and not at each step, so it takes
+    // less time than halving does.
     let (blocks, _) = keys.as_chunks::<BLOCK>();
     let block_before = |block: &[K; BLOCK]| before(&block[BLOCK - 1]);
-    let whole = if blocks.len() <= FEW {
-        blocks.iter().map(|block| u32::from(block_before(block))).sum::<u32>() as usize
-    } else {
-        blocks.partition_point(block_before)
-    } * BLOCK;
-    let rest = &keys[whole..keys.len().min(whole + BLOCK)];
-    whole + rest.iter().map(|key| u32::from(before(key))).sum::<u32>() as usize
+    let whole = BLOCK
+        * if blocks.len() <= FEW {
+            count(blocks, block_before)
+        } else {
+            blocks.partition_point(block_before)
+        };
+    whole + count(&keys[whole..keys.len().min(whole + BLOCK)], before)
+}
+
+/// How many elements are `before`; no more than 2^32.
+fn count<T>(elements: &[T], before: impl Fn(&T) -> bool) -> usize {
+    // 32 bits, for sums of many elements at a time.
+    elements.iter().map(|element| u32::from(before(element))).sum::<u32>() as usize
 }
 
 impl<K: Copy + Ord, C> Node<K, C> {
@@ -144,9 +159,9 @@ impl<K: Copy + Ord, C> Node<K, C> {
     }
 
     /// Gets the children of the node behind it.
-    fn append(&mut self, bound: K, mut other: Self) {
-        reserve(&mut self.bounds, other.bounds.len() + 1, 0);
-        reserve(&mut self.children, other.children.len(), 0);
+    fn append(&mut self, bound: K, mut other: Self, most: usize) {
+        reserve(&mut self.bounds, other.children.len(), most - 1);
+        reserve(&mut self.children, other.children.len(), most);
         self.bounds.push(bound);
         self.bounds.append(&mut other.bounds);
         self.children.append(&mut other.children);
@@ -269,8 +284,9 @@ impl<K: Copy + Ord, V: Copy> Top<K, V> {
                 inner.bounds[middle] = key;
                 return None;
             }
+            // The last leaf of a map that is not small is expected to fill up.
             let rightmost = outer == last && middle + 1 == inner.children.len();
-            let mut behind = Leaf::with_capacity(if rightmost { LEAF } else { 0 });
+            let mut behind = Leaf::with_capacity(if rightmost { LEAF.min(self.len / 16) } else { 0 });
             behind.insert(0, key, value, LEAF);
             (key, behind)
         } else {
@@ -335,7 +351,7 @@ impl<K: Copy + Ord, V: Copy> Top<K, V> {
         {
             let bound = self.node.bounds[left];
             let right = self.node.remove(left + 1);
-            self.node.children[left].append(bound, right);
+            self.node.children[left].append(bound, right, INNER);
         }
         Some(value)
     }
@@ -534,6 +550,7 @@ impl<K: Copy + Ord, V: Copy> Iterator for Iter<'_, K, V> {
 mod tests {
     use std::collections::BTreeMap;
     use std::fmt::Debug;
+    use std::ops::RangeBounds;
 
     use proptest::prelude::*;
     use rstest::rstest;
@@ -541,6 +558,270 @@ mod tests {
     use super::*;
 
     impl<K: Copy + Ord + Debug, V: Copy, const LEAF: usize, const INNER: usize> Tree<K, V, LEAF, INNER> {
-        fn check(&self) {}
+        /// What must hold between operations.
+        fn check(&self) {
+            let top = match &self.root {
+                Root::Small(leaf) => return leaf.check::<LEAF>(Bound::Unbounded, Bound::Unbounded),
+                Root::Large(top) => top,
+            };
+            top.node.check(usize::MAX);
+            let mut leaves = 0;
+            let mut len = 0;
+            let mut from = Bound::Unbounded;
+            for (i, inner) in top.node.children.iter().enumerate() {
+                inner.check(INNER);
+                for (j, leaf) in inner.children.iter().enumerate() {
+                    let to = inner.bounds.get(j).or(top.node.bounds.get(i)).copied();
+                    let to = to.map_or(Bound::Unbounded, Bound::Excluded);
+                    assert!(leaf.len() > 0, "an empty leaf");
+                    leaf.check::<LEAF>(from, to);
+                    // The last leaf may have been made to be filled.
+                    assert!(to == Bound::Unbounded || is_frugal(&leaf.keys), "{:?}", leaf.keys);
+                    leaves += 1;
+                    len += leaf.len();
+                    if let Bound::Excluded(to) = to {
+                        from = Bound::Included(to);
+                    }
+                }
+            }
+            assert!(leaves >= 2, "a large tree of {leaves} leaf");
+            assert_eq!(top.len, len);
+        }
+    }
+
+    /// Whether half of the memory is used, or what is not used is hardly worth mentioning.
+    fn is_frugal<T>(vec: &Vec<T>) -> bool {
+        vec.capacity() <= (2 * vec.len()).max(roomy(vec.len() + 1))
+    }
+
+    impl<K: Copy + Ord + Debug, C> Node<K, C> {
+        fn check(&self, most: usize) {
+            assert!((1..=most).contains(&self.children.len()), "{} children", self.children.len());
+            assert_eq!(self.bounds.len() + 1, self.children.len());
+            assert!(self.bounds.is_sorted_by(|a, b| a < b), "{:?}", self.bounds);
+            assert!(is_frugal(&self.bounds) && is_frugal(&self.children));
+        }
+    }
+
+    impl<K: Copy + Ord + Debug, V> Leaf<K, V> {
+        fn check<const LEAF: usize>(&self, from: Bound<K>, to: Bound<K>) {
+            assert!(self.keys.len() <= LEAF);
+            assert_eq!(self.keys.len(), self.values.len());
+            assert!(self.keys.is_sorted_by(|a, b| a < b), "{:?}", self.keys);
+            assert!(
+                self.keys.iter().all(|key| (from, to).contains(key)),
+                "{:?}: {from:?}, {to:?}",
+                self.keys
+            );
+            assert!(self.keys.capacity() <= LEAF.max(4));
+        }
+    }
+
+    /// Some number for each number, all over the place.
+    fn scattered(n: u32) -> u32 {
+        n.wrapping_mul(0x9E37_79B1)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "few bytes")]
+    fn bytes_each<K: Copy + Ord + Debug, V: Copy>(map: &OrderedMap<K, V>) -> f64 {
+        map.check();
+        map.memory() as f64 / map.len() as f64
+    }
+
+    #[test]
+    fn an_empty_map_is_small_and_allocates_nothing() {
+        assert!(size_of::<OrderedMap<u32, u32>>() <= 48);
+        assert!(size_of::<OrderedMap<u128, u32>>() <= 48);
+        assert!(size_of::<OrderedMap<[u32; 3], ()>>() <= 48);
+        let mut map = OrderedMap::new();
+        assert_eq!(map.memory(), 0);
+        assert_eq!((map.len(), map.first(), map.get(1), map.remove(1)), (0, None, None, None));
+        map.insert(1, 2);
+        map.remove(1);
+        assert!(map.is_empty());
+        assert_eq!(map.memory(), 0);
+    }
+
+    #[rstest]
+    #[case::one(1, 4)]
+    #[case::a_few(4, 4)]
+    #[case::more(10, 12)]
+    #[case::many(100, 112)]
+    #[case::a_full_leaf(128, 128)]
+    fn a_small_map_takes_no_more_than_its_arrays(#[case] len: u32, #[case] capacity: usize) {
+        let map_of = |n| {
+            let mut map = OrderedMap::new();
+            (0..n).for_each(|n| assert_eq!(map.insert(n, scattered(n)), None));
+            map
+        };
+        assert_eq!(map_of(len).memory(), 8 * capacity);
+        assert_eq!(OrderedMap::from_sorted((0..len).map(|n| (n, n))).memory(), 8 * len as usize);
+    }
+
+    #[test]
+    fn an_insertion_replaces_the_value_of_its_key() {
+        for len in [1, 1000] {
+            let mut map: OrderedMap<u32, u32> = OrderedMap::from_sorted((0..len).map(|n| (n, n)));
+            assert_eq!(map.insert(len / 2, 7777), Some(len / 2));
+            assert_eq!(map.get(len / 2), Some(7777));
+            assert_eq!(map.len(), len as usize);
+        }
+    }
+
+    #[test]
+    fn keys_that_ascend_leave_full_leaves() {
+        let mut map = OrderedMap::new();
+        (0..100_000).for_each(|n| assert_eq!(map.insert(n, ()), None));
+        assert!(bytes_each(&map) <= 4.5, "{}", bytes_each(&map));
+    }
+
+    #[test]
+    fn keys_that_ascend_in_each_of_many_ranges_leave_full_leaves() {
+        let mut map = OrderedMap::new();
+        for n in 0..5000 {
+            (0..20).for_each(|range: u32| assert_eq!(map.insert(range << 24 | n, ()), None));
+        }
+        assert!(bytes_each(&map) <= 4.6, "{}", bytes_each(&map));
+    }
+
+    #[test]
+    fn keys_that_descend_behind_a_full_leaf_share_leaves() {
+        let mut map: OrderedMap<u32, ()> = OrderedMap::from_sorted((0..1280).map(|n| (n << 16, ())));
+        (1..0x8000).rev().for_each(|n| assert_eq!(map.insert(127 << 16 | n, ()), None));
+        assert!(bytes_each(&map) <= 6.0, "{}", bytes_each(&map));
+    }
+
+    #[test]
+    fn keys_in_any_order_take_half_as_much_again_at_most() {
+        let mut map = OrderedMap::new();
+        (0..100_000).for_each(|n| assert_eq!(map.insert(scattered(n), ()), None));
+        assert!(bytes_each(&map) <= 6.0, "{}", bytes_each(&map));
+        (0..100_000).for_each(|n| assert_eq!(map.remove(scattered(n)), Some(())));
+        assert_eq!(map.memory(), 0);
+    }
+
+    #[test]
+    fn sorted_entries_take_no_more_than_they_need() {
+        let entries = || (0..100_000).map(|n| (n, n + 1));
+        let map: OrderedMap<u32, u32> = OrderedMap::from_sorted(entries());
+        assert!(bytes_each(&map) <= 8.5, "{}", bytes_each(&map));
+        assert!(map.iter_from(Bound::Unbounded).eq(entries()));
+    }
+
+    #[test]
+    fn memory_does_not_stay_behind_entries_that_are_removed() {
+        let mut map: OrderedMap<u32, ()> = OrderedMap::from_sorted((0..200_000).map(|n| (n, ())));
+        let full = map.memory();
+        // Every 50th stays; they go in another order than that of the keys.
+        let gone = |n: &u32| n % 50 != 0;
+        (0..200_000)
+            .map(|n| n * 7919 % 200_000)
+            .filter(gone)
+            .for_each(|n| assert_eq!(map.remove(n), Some(())));
+        map.check();
+        assert_eq!(map.len(), 4000);
+        assert!(map.memory() * 25 <= full, "{} of {full}", map.memory());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Insert(u16, u8),
+        InsertUp(u16, u16),
+        InsertDown(u16, u16),
+        Remove(u16),
+        RemoveUp(u16, u16),
+        RemoveFirst(u16),
+        Rebuild,
+        Clear,
+    }
+
+    const KEYS: u16 = 600;
+
+    fn ops() -> impl Strategy<Value = Vec<Op>> {
+        let key = 0..KEYS;
+        let run = 1..80_u16;
+        let op = prop_oneof![
+            12 => (key.clone(), any::<u8>()).prop_map(|(key, value)| Op::Insert(key, value)),
+            3 => (key.clone(), run.clone()).prop_map(|(key, n)| Op::InsertUp(key, n)),
+            3 => (key.clone(), run.clone()).prop_map(|(key, n)| Op::InsertDown(key, n)),
+            8 => key.clone().prop_map(Op::Remove),
+            4 => (key, run.clone()).prop_map(|(key, n)| Op::RemoveUp(key, n)),
+            1 => run.prop_map(Op::RemoveFirst),
+            1 => Just(Op::Rebuild),
+        ];
+        let clear = prop_oneof![60 => op, 1 => Just(Op::Clear)];
+        proptest::collection::vec(clear, 1..120)
+    }
+
+    /// The map and the one of the standard library, with the same operations.
+    fn compare<const LEAF: usize, const INNER: usize>(ops: &[Op]) {
+        let mut map = Tree::<u16, u8, LEAF, INNER>::default();
+        let mut expected = BTreeMap::new();
+        for op in ops {
+            match *op {
+                Op::Insert(key, value) => assert_eq!(map.insert(key, value), expected.insert(key, value)),
+                Op::InsertUp(key, n) => {
+                    (key..key + n).for_each(|key| assert_eq!(map.insert(key, 1), expected.insert(key, 1)));
+                }
+                Op::InsertDown(key, n) => {
+                    (key..key + n)
+                        .rev()
+                        .for_each(|key| assert_eq!(map.insert(key, 2), expected.insert(key, 2)));
+                }
+                Op::Remove(key) => assert_eq!(map.remove(key), expected.remove(&key)),
+                Op::RemoveUp(key, n) => {
+                    (key..key + n).for_each(|key| assert_eq!(map.remove(key), expected.remove(&key)));
+                }
+                Op::RemoveFirst(n) => {
+                    for _ in 0..n {
+                        let first = map.first();
+                        assert_eq!(first.and_then(|(key, _)| map.remove(key)), first.map(|(_, value)| value));
+                        assert_eq!(first, expected.pop_first());
+                    }
+                }
+                Op::Rebuild => map = Tree::from_sorted(expected.iter().map(|(key, value)| (*key, *value))),
+                Op::Clear => {
+                    map.clear();
+                    expected.clear();
+                }
+            }
+            map.check();
+            assert_eq!(map.len(), expected.len());
+            assert_eq!(map.is_empty(), expected.is_empty());
+            assert_eq!(map.first(), expected.first_key_value().map(|(key, value)| (*key, *value)));
+        }
+        for key in 0..=KEYS + 80 {
+            assert_eq!(map.get(key), expected.get(&key).copied());
+            for bound in [Bound::Included(key), Bound::Excluded(key)] {
+                let entries = expected.range((bound, Bound::Unbounded)).map(|(key, value)| (*key, *value));
+                // Some leaves further is far enough, but for a few.
+                let most = if key % 64 == 0 { usize::MAX } else { 3 * LEAF };
+                assert!(map.iter_from(bound).take(most).eq(entries.take(most)), "{bound:?}");
+            }
+        }
+        assert!(map.iter_from(Bound::Unbounded).eq(expected));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_map_does_what_that_of_the_standard_library_does(ops in ops()) {
+            compare::<2, 2>(&ops);
+            compare::<5, 3>(&ops);
+            compare::<8, 4>(&ops);
+            compare::<48, 8>(&ops);
+            compare::<128, 256>(&ops);
+        }
+
+        #[test]
+        fn counting_finds_where_a_key_belongs(
+            keys in proptest::collection::btree_set(0..3000_u32, 0..900),
+            key in 0..3000_u32,
+        ) {
+            let keys: Vec<u32> = keys.into_iter().collect();
+            prop_assert_eq!(count_less(&keys, key), keys.partition_point(|other| *other < key));
+            prop_assert_eq!(count_not_greater(&keys, key), keys.partition_point(|other| *other <= key));
+        }
     }
 }

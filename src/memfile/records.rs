@@ -1,24 +1,38 @@
 //! The leases themselves, by address.
 
+use std::hash::BuildHasher;
+use std::marker::PhantomData;
+
+use foldhash::fast::RandomState;
+
 use super::arena::{Arena, BlockId};
+use super::hash_index::{HashIndex, Hashed};
 use super::ordered::OrderedMap;
 use super::record::{Packed, StoredLease};
 
-/// The leases, by address.
+/// The leases, by address: in a hash table, for one at a time, and in order.
 pub(super) struct Records<L: StoredLease> {
     pub(super) arena: Arena,
-    pub(super) addresses: OrderedMap<L::Key, BlockId>,
+    table: HashIndex,
+    hasher: RandomState,
+    in_order: OrderedMap<L::Key, BlockId>,
 }
 
 impl<L: StoredLease> Records<L> {
     pub(super) fn new() -> Self {
-        Self { arena: Arena::default(), addresses: OrderedMap::default() }
+        let (arena, table) = (Arena::default(), HashIndex::new());
+        Self { arena, table, hasher: RandomState::default(), in_order: OrderedMap::default() }
+    }
+
+    /// How many leases there are.
+    pub(super) fn len(&self) -> usize {
+        self.in_order.len()
     }
 
     /// The block of the lease of an address.
     #[inline]
     pub(super) fn block_of(&self, key: L::Key) -> Option<BlockId> {
-        self.addresses.get(key)
+        self.table.find(self.hasher.hash_one(key), |number| self.packed(BlockId(number)).key() == key).map(BlockId)
     }
 
     /// The lease of an address.
@@ -31,5 +45,58 @@ impl<L: StoredLease> Records<L> {
     #[inline]
     pub(super) fn packed(&self, id: BlockId) -> Packed<'_, L> {
         Packed::new(self.arena.get(id))
+    }
+
+    /// The addresses and blocks in order, from an address on.
+    pub(super) fn iter_from(&self, from: std::ops::Bound<L::Key>) -> impl Iterator<Item = (L::Key, BlockId)> {
+        self.in_order.iter_from(from)
+    }
+
+    /// Gives a block to an address that has none.
+    pub(super) fn insert(&mut self, key: L::Key, id: BlockId) {
+        let Self { arena, table, hasher, in_order } = self;
+        table.insert(hasher.hash_one(key), id.0, &Addresses::<L>::new(arena, hasher));
+        in_order.insert(key, id);
+    }
+
+    /// Gives another block to an address. Both hold a lease of it.
+    pub(super) fn relocate(&mut self, key: L::Key, old: BlockId, new: BlockId) {
+        self.table.replace(self.hasher.hash_one(key), old.0, new.0);
+        self.in_order.insert(key, new);
+    }
+
+    /// Takes the block, which still holds the lease, from an address.
+    pub(super) fn remove(&mut self, key: L::Key, id: BlockId) {
+        let Self { arena, table, hasher, in_order } = self;
+        table.remove(hasher.hash_one(key), id.0, &Addresses::<L>::new(arena, hasher));
+        in_order.remove(key);
+    }
+
+    /// How many bytes are allocated: for the leases, and for finding them.
+    pub(super) fn memory(&self) -> (usize, usize) {
+        (self.arena.memory(), self.table.memory() + self.in_order.memory())
+    }
+}
+
+/// The hashes of the addresses of leases.
+struct Addresses<'a, L> {
+    arena: &'a Arena,
+    hasher: &'a RandomState,
+    lease: PhantomData<L>,
+}
+
+impl<'a, L> Addresses<'a, L> {
+    fn new(arena: &'a Arena, hasher: &'a RandomState) -> Self {
+        Self { arena, hasher, lease: PhantomData }
+    }
+}
+
+impl<L: StoredLease> Hashed for Addresses<'_, L> {
+    fn hash(&self, number: u32) -> u64 {
+        self.hasher.hash_one(Packed::<L>::new(self.arena.get(BlockId(number))).key())
+    }
+
+    fn touch(&self, number: u32) -> u8 {
+        self.arena.first_byte(BlockId(number))
     }
 }

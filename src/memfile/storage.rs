@@ -4,6 +4,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::hint::black_box;
 use std::ops::Bound;
 
 use foldhash::fast::RandomState;
@@ -59,6 +60,13 @@ impl Queue {
     }
 }
 
+/// The hashes of what a lease is found by.
+pub(super) struct Hashes {
+    hwaddr: u64,
+    client: u64,
+    hostname: u64,
+}
+
 /// Leases in a queue are not where they belong.
 #[derive(Debug)]
 pub(super) struct Misplaced;
@@ -86,7 +94,7 @@ impl<L: ManagedLease> Storage<L> {
 
     /// How many leases there are.
     pub(super) fn len(&self) -> usize {
-        self.records.addresses.len()
+        self.records.len()
     }
 
     /// Whether another lease certainly finds room.
@@ -100,14 +108,32 @@ impl<L: ManagedLease> Storage<L> {
         self.records.get(key)
     }
 
+    /// Has the processor fetch what a change with this lease needs. Whoever is about to change the storage does it
+    /// before, while others still may.
+    pub(super) fn fetch(&self, packed: &Packed<'_, L>) -> Hashes {
+        // Each of the tables costs a cache miss, so they are asked for all at once.
+        let (hwaddr, a) = self.hwaddrs.fetch(packed);
+        let (client, b) = self.clients.fetch(packed);
+        let (hostname, c) = self.hostnames.fetch(packed);
+        black_box((a, b, c));
+        Hashes { hwaddr, client, hostname }
+    }
+
     /// Takes in a lease whose address has none.
     pub(super) fn insert(&mut self, record: &[u8]) -> Result<(), NoRoom> {
-        let id = self.records.arena.insert(record).ok_or(NoRoom)?;
+        let hashes = self.fetch(&Packed::new(record));
+        self.insert_fetched(record, &hashes)
+    }
+
+    /// Takes in a lease whose address has none, and for which was fetched what it needs.
+    pub(super) fn insert_fetched(&mut self, record: &[u8], hashes: &Hashes) -> Result<(), NoRoom> {
         let packed = Packed::<L>::new(record);
-        self.records.addresses.insert(packed.key(), id);
-        self.hwaddrs.insert(&self.records, id);
-        self.clients.insert(&self.records, id);
-        self.hostnames.insert(&self.records, id);
+        let &Hashes { hwaddr, client, hostname } = hashes;
+        let id = self.records.arena.insert(record).ok_or(NoRoom)?;
+        self.records.insert(packed.key(), id);
+        self.hwaddrs.insert_hashed(&self.records, id, hwaddr);
+        self.clients.insert_hashed(&self.records, id, client);
+        self.hostnames.insert_hashed(&self.records, id, hostname);
         self.subnet_set(&packed).insert(packed.key(), ());
         self.count(&packed, true);
         if let Some(context) = packed.user_context() {
@@ -157,7 +183,7 @@ impl<L: ManagedLease> Storage<L> {
                 id
             }
             Some(new_id) => {
-                self.records.addresses.insert(key, new_id);
+                self.records.relocate(key, id, new_id);
                 for (changed, index) in [
                     (hwaddr, &mut self.hwaddrs),
                     (client, &mut self.clients),
@@ -205,7 +231,7 @@ impl<L: ManagedLease> Storage<L> {
         self.clients.remove(&self.records, id);
         self.hostnames.remove(&self.records, id);
         self.forget(id, true, true, true, true);
-        self.records.addresses.remove(key);
+        self.records.remove(key, id);
         self.records.arena.remove(id);
         true
     }
@@ -303,7 +329,7 @@ impl<L: ManagedLease> Storage<L> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut search = Search { query, records: &self.records, limit, budget, found };
         match (query.key, query.subnet) {
-            (Key::All, None) => search.blocks(self.records.addresses.iter_from(from)),
+            (Key::All, None) => search.blocks(self.records.iter_from(from)),
             (Key::All, Some(subnet)) => {
                 let states = self.subnets.get(&subnet).map_or(&[][..], Vec::as_slice);
                 search.merged(states.iter().map(|(_, addresses)| addresses), from)
@@ -401,7 +427,7 @@ impl<L: ManagedLease> Storage<L> {
     pub(super) fn recount(&mut self) {
         self.counts.clear();
         self.classes.clear();
-        for (_, id) in self.records.addresses.iter_from(Bound::Unbounded) {
+        for (_, id) in self.records.iter_from(Bound::Unbounded) {
             let packed = self.records.packed(id);
             change_count::<L>(&mut self.counts, count_key(&packed), true);
             if let Some(context) = packed.user_context() {
@@ -418,23 +444,26 @@ impl<L: ManagedLease> Storage<L> {
 
     /// Takes in a row of a lease file, before [`Storage::build_indexes`].
     pub(super) fn load(&mut self, record: &[u8]) -> Result<(), NoRoom> {
-        let arena = &mut self.records.arena;
         let key = Packed::<L>::new(record).key();
-        if let Some(id) = self.records.addresses.get(key) {
-            if arena.fits(id, record.len()) {
-                arena.put(id, record);
-                return Ok(());
-            }
-            arena.remove(id);
+        let Some(old) = self.records.block_of(key) else {
+            let id = self.records.arena.insert(record).ok_or(NoRoom)?;
+            self.records.insert(key, id);
+            return Ok(());
+        };
+        if self.records.arena.fits(old, record.len()) {
+            self.records.arena.put(old, record);
+        } else {
+            let id = self.records.arena.insert(record).ok_or(NoRoom)?;
+            self.records.relocate(key, old, id);
+            self.records.arena.remove(old);
         }
-        let id = arena.insert(record).ok_or(NoRoom)?;
-        self.records.addresses.insert(key, id);
         Ok(())
     }
 
     /// Takes in a row of a lease file that deletes a lease.
     pub(super) fn load_deletion(&mut self, key: L::Key) {
-        if let Some(id) = self.records.addresses.remove(key) {
+        if let Some(id) = self.records.block_of(key) {
+            self.records.remove(key, id);
             self.records.arena.remove(id);
         }
     }
@@ -443,10 +472,10 @@ impl<L: ManagedLease> Storage<L> {
     pub(super) fn build_indexes(&mut self) {
         let Self { records, hwaddrs, clients, hostnames, subnets, queues, relays, counts, classes } = self;
         let records = &*records;
-        let blocks = || records.addresses.iter_from(Bound::Unbounded).map(|(_, id)| id);
+        let blocks = || records.iter_from(Bound::Unbounded).map(|(_, id)| id);
         let fill = |index: &mut ClientIndex<L>| {
             let named = blocks().filter(|&id| index.is_in(records, id)).count();
-            index.reserve(records, named);
+            index.reserve(named);
             blocks().for_each(|id| index.insert(records, id));
         };
         let build_others = || {
@@ -488,9 +517,10 @@ impl<L: ManagedLease> Storage<L> {
     /// How many bytes are allocated, by what for.
     pub(super) fn memory(&self) -> [(&'static str, usize); 7] {
         let subnets = self.subnets.values().flatten();
+        let (leases, addresses) = self.records.memory();
         [
-            ("leases", self.records.arena.memory()),
-            ("by address", self.records.addresses.memory()),
+            ("leases", leases),
+            ("by address", addresses),
             ("by subnet and state", subnets.map(|(_, addresses)| addresses.memory()).sum()),
             ("by expiry", self.queues.iter().map(ExpireQueue::memory).sum()),
             ("by hardware address", self.hwaddrs.memory()),
@@ -503,7 +533,7 @@ impl<L: ManagedLease> Storage<L> {
     #[cfg(test)]
     pub(super) fn check(&self) -> Result<(), String> {
         let mut built = Self::new(self.relays.is_enabled());
-        for (_, id) in self.records.addresses.iter_from(Bound::Unbounded) {
+        for (_, id) in self.records.iter_from(Bound::Unbounded) {
             let packed = self.records.packed(id);
             let mut record = Vec::new();
             super::record::pack(&packed.lease(), &mut record);

@@ -15,7 +15,7 @@ use crate::memfile::options::Durability;
 impl Journal {
     /// Opens a file to append to.
     ///
-    /// * One that is absent or empty gets the header.
+    /// * One that is absent or empty, or has but a part of the header, gets the header.
     /// * A last row that an interrupted writer left without its newline gets that, so that it does not swallow the next row.
     /// * Empty lines at the end, which a crash may leave ([`Tail`]), are cut off.
     ///
@@ -76,19 +76,28 @@ fn open_file(fs: &dyn FileSystem, path: &Path, header: &[u8]) -> Result<(Box<dyn
         file => file.map_err(|error| ("open", error))?,
     };
     let content = retry(|| fs.open(path)).map_err(|error| ("open", error))?;
-    let (len, end) = find_end(content.as_ref()).map_err(|error| ("read", error))?;
+    let (len, mut end) = find_end(content.as_ref()).map_err(|error| ("read", error))?;
     if len > end + 1 {
         retry(|| file.set_len(end + 1)).map_err(|error| ("cut off the empty lines at the end of", error))?;
     }
     let write = |bytes: &[u8], at| write_full(file.as_ref(), bytes, at).map_err(|error| ("write", error));
-    if end == 0 {
+    if is_beginning(content.as_ref(), end, header).map_err(|error| ("read", error))? {
         write(header, 0)?;
-        return Ok((file, header.len() as u64));
-    }
-    if len == end {
+        end = header.len() as u64 - 1;
+    } else if len == end {
         write(b"\n", end)?;
     }
     Ok((file, end + 1))
+}
+
+/// Whether the first `end` bytes of a file, without a newline behind them, are nothing but the beginning of the header.
+fn is_beginning(file: &dyn ReadFile, end: u64, header: &[u8]) -> io::Result<bool> {
+    let Some(len) = usize::try_from(end).ok().filter(|&len| len < header.len()) else {
+        return Ok(false);
+    };
+    let mut content = vec![0; len];
+    read_full(file, &mut content, 0)?;
+    Ok(header.starts_with(&content))
 }
 
 /// How long a file is, and the place behind its last byte that is no newline.

@@ -115,7 +115,11 @@ impl Shared {
             create()
         };
         let file = create().or_else(create_anew).map_err(|error| ("create it", error))?;
-        write_full(file.as_ref(), self.header.as_bytes(), 0).map_err(|error| ("write the header", error))?;
+        write_full(file.as_ref(), self.header.as_bytes(), 0).map_err(|error| {
+            // Without any byte of it the file counts as an empty one.
+            let _ = file.set_len(0);
+            ("write the header", error)
+        })?;
         retry(|| file.sync()).map_err(|error| ("sync the header", error))?;
         sync_folder()?;
         Ok(Tail::new(

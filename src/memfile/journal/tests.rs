@@ -1,1 +1,806 @@
+//! The rules of the journal, on a disk that fails and forgets, and with many threads.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::atomic::AtomicUsize;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rstest::rstest;
+
+use super::*;
+use crate::fs::OsFileSystem;
+use crate::lease_file::LeaseFileError;
+
+#[path = "../../../tests/support/mod.rs"]
+mod support;
+
+use support::simulated_disk::{Action, EINTR, EIO, ENOSPC, Effect, Fault, SimulatedDisk, State};
+use support::{Contents, Random};
+
+const F: &str = "/leases/f";
+const HEADER: &str = "address,text,number";
+const HOUR: Durability = Durability::SyncedEvery(Duration::from_secs(3600));
+
+fn row(number: usize) -> String {
+    let [.., a, b] = number.to_be_bytes();
+    // Some longer than a sector of the disk, most of them shorter.
+    let len = if number % 11 == 7 { 1300 } else { 20 + number * 7 % 60 };
+    format!("110.10.{a}.{b},{},{number}\n", "x".repeat(len))
+}
+
+fn input(rotation: usize) -> PathBuf {
+    format!("{F}.1-{rotation}").into()
+}
+
+fn disk(contents: &Contents) -> SimulatedDisk {
+    SimulatedDisk::new(State::holding(contents))
+}
+
+fn empty_disk() -> SimulatedDisk {
+    disk(&Contents::new())
+}
+
+fn open(disk: &SimulatedDisk, durability: Durability) -> Result<Journal, LeaseFileError> {
+    Journal::open(Arc::new(disk.clone()), F.into(), HEADER, durability)
+}
+
+fn text(disk: &SimulatedDisk, path: impl AsRef<Path>) -> Option<String> {
+    disk.state().contents().get(path.as_ref()).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// The lines of a file that are neither the header nor empty. A file that has just been begun has none.
+fn lines(content: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(content);
+    if HEADER.starts_with(&*text) {
+        return Vec::new();
+    }
+    let rest =
+        text.strip_prefix(HEADER).unwrap_or_else(|| panic!("no header: {:?}", &text[..text.len().min(99)]));
+    rest.lines().filter(|line| !line.is_empty()).map(|line| format!("{line}\n")).collect()
+}
+
+/// Whether a reader would take a line for a row.
+fn is_row(line: &str) -> bool {
+    let fields: Vec<_> = line.trim_end().split(',').collect();
+    matches!(&fields[..], [address, _, number] if address.parse::<Ipv4Addr>().is_ok() && number.parse::<u64>().is_ok())
+}
+
+fn count(disk: &SimulatedDisk, action: Action) -> usize {
+    disk.operations().iter().filter(|operation| operation.action == action).count()
+}
+
+/// Lets the next operation fail.
+fn fail_next(disk: &SimulatedDisk, error: i32, effect: Effect) {
+    let _ = disk.clone().with_fault(Fault { at: disk.operations().len(), error, effect, lasting: false });
+}
+
+#[track_caller]
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
+        thread::yield_now();
+    }
+}
+
+#[track_caller]
+fn assert_write_error(result: Result<(), LeaseMgrError>, expected: &'static str, number: i32) {
+    match result {
+        Err(LeaseMgrError::Write { path, action, source }) => {
+            assert_eq!((path.as_path(), action), (Path::new(F), expected));
+            assert_eq!(source.raw_os_error(), Some(number));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn assert_refused(result: Result<(), LeaseMgrError>, expected: &'static str, number: i32) {
+    match result {
+        Err(LeaseMgrError::Refused { path, action, source }) => {
+            assert_eq!((path.as_path(), action), (Path::new(F), expected));
+            assert_eq!(source.raw_os_error(), Some(number));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[rstest]
+#[case::absent(None, "")]
+#[case::empty(Some(""), "")]
+#[case::nothing_but_newlines(Some("\n\n\n"), "")]
+#[case::header(Some("address,text,number\n"), "")]
+#[case::header_without_a_newline(Some("address,text,number"), "")]
+#[case::part_of_the_header(Some("address,te"), "")]
+#[case::part_of_the_header_and_padding(Some("address,te\n\n\n"), "")]
+#[case::rows(Some("address,text,number\na\nb\n"), "a\nb\n")]
+#[case::torn_row(Some("address,text,number\na\nb"), "a\nb\n")]
+#[case::empty_lines_between(Some("address,text,number\na\n\n\nb\n"), "a\n\n\nb\n")]
+#[case::empty_line_at_the_end(Some("address,text,number\na\n\n"), "a\n")]
+#[case::zeros(Some("address,text,number\na\n\0\0\0"), "a\n\0\0\0\n")]
+fn rows_are_appended_behind_the_last_one(
+    #[case] before: Option<&str>,
+    #[case] kept: &str,
+    #[values(Durability::Written, Durability::Synced, HOUR)] durability: Durability,
+    #[values(1, 3, usize::MAX)] write_at_most: usize,
+) {
+    let contents = before.map(|before| (PathBuf::from(F), before.as_bytes().to_vec()));
+    let disk = disk(&contents.into_iter().collect()).writing_at_most(write_at_most);
+    let journal = open(&disk, durability).unwrap();
+    journal.append(b"one\ntwo\n").unwrap();
+    journal.append(b"three\n").unwrap();
+    drop(journal);
+    assert_eq!(text(&disk, F).unwrap(), format!("{HEADER}\n{kept}one\ntwo\nthree\n"));
+}
+
+#[rstest]
+#[case::within_a_step(&format!("{HEADER}\na"), 65_000)]
+#[case::of_a_step(&format!("{HEADER}\na"), 65_536)]
+#[case::a_byte_longer(&format!("{HEADER}\na"), 65_537)]
+#[case::of_several_steps(&format!("{HEADER}\na"), 200_000)]
+#[case::behind_the_header(HEADER, 131_072)]
+fn padding_that_a_crash_has_left_is_cut_off(#[case] before: &str, #[case] padding: usize) {
+    let disk = disk(&Contents::from([(F.into(), format!("{before}{}", "\n".repeat(padding)).into())]));
+    let journal = open(&disk, Durability::Written).unwrap();
+    journal.append(b"one\n").unwrap();
+    drop(journal);
+    assert_eq!(text(&disk, F).unwrap(), format!("{before}\none\n"));
+}
+
+#[rstest]
+#[case::written(Durability::Written, 0)]
+#[case::every_hour(HOUR, 0)]
+#[case::synced(Durability::Synced, 3)]
+fn rows_are_synced_before_append_returns_if_so_promised(
+    #[case] durability: Durability,
+    #[case] syncs: usize,
+) {
+    let disk = empty_disk();
+    let journal = open(&disk, durability).unwrap();
+    let before = count(&disk, Action::Sync);
+    for number in 0..3 {
+        journal.append(row(number).as_bytes()).unwrap();
+    }
+    assert_eq!(count(&disk, Action::Sync) - before, syncs);
+}
+
+#[rstest]
+fn a_sync_and_the_end_make_durable_what_was_appended(
+    #[values(Durability::Written, Durability::Synced, HOUR)] durability: Durability,
+) {
+    let disk = disk(&Contents::from([(F.into(), format!("{HEADER}\n").into())]));
+    let journal = open(&disk, durability).unwrap();
+    let survives = |number| {
+        let survivors = disk.state().survivors(&mut Random(0));
+        survivors.disks.iter().all(|disk| lines(&disk[Path::new(F)]).contains(&row(number)))
+    };
+    journal.append(row(1).as_bytes()).unwrap();
+    assert_eq!(survives(1), durability == Durability::Synced);
+    journal.sync().unwrap();
+    assert!(survives(1));
+    let syncs = count(&disk, Action::Sync);
+    journal.sync().unwrap();
+    assert_eq!(count(&disk, Action::Sync), syncs, "there is nothing more to sync");
+    journal.append(row(2).as_bytes()).unwrap();
+    drop(journal);
+    assert!(survives(1) && survives(2));
+}
+
+#[test]
+fn a_synced_file_is_longer_than_its_rows_until_it_is_closed_or_renamed() {
+    let disk = empty_disk();
+    let journal = open(&disk, Durability::Synced).unwrap();
+    let mut all = format!("{HEADER}\n");
+    let mut lengths = BTreeSet::new();
+    for number in 0..200 {
+        // Without the longest, so that no empty lines are needed between rows, or all the same length.
+        journal.append(row(number).as_bytes()).unwrap();
+        all += &row(number);
+        let content = disk.state().contents()[Path::new(F)].clone();
+        lengths.insert(content.len());
+        assert_eq!(lines(&content).concat(), all[HEADER.len() + 1..]);
+    }
+    assert!((3..10).contains(&lengths.len()), "lengths: {lengths:?}");
+    journal.rotate(&input(1)).unwrap();
+    let renamed = text(&disk, input(1)).unwrap();
+    assert!(renamed.ends_with(&row(199)));
+    assert_eq!(lines(renamed.as_bytes()).concat(), all[HEADER.len() + 1..]);
+    journal.append(row(1).as_bytes()).unwrap();
+    assert!(text(&disk, F).unwrap().ends_with("\n\n"));
+    drop(journal);
+    assert_eq!(text(&disk, F).unwrap(), format!("{HEADER}\n{}", row(1)));
+}
+
+#[rstest]
+fn where_the_file_cannot_be_made_longer_rows_are_appended(
+    #[values(Effect::Nothing, Effect::Half)] effect: Effect,
+) {
+    let disk = empty_disk();
+    let journal = open(&disk, Durability::Synced).unwrap();
+    let padding = disk.operations().len() + 1;
+    let disk = disk.with_fault(Fault { at: padding, error: ENOSPC, effect, lasting: false });
+    for number in 0..3 {
+        journal.append(row(number).as_bytes()).unwrap();
+        assert!(text(&disk, F).unwrap().ends_with(&row(number)));
+    }
+    assert_eq!(disk.operations()[padding].action, Action::WriteAt);
+}
+
+#[rstest]
+fn a_rotation_gives_away_the_old_file_and_begins_a_new_one(
+    #[values(Durability::Written, Durability::Synced, HOUR)] durability: Durability,
+) {
+    let disk = empty_disk();
+    let journal = open(&disk, durability).unwrap();
+    for rotation in 0..3 {
+        journal.append(row(rotation).as_bytes()).unwrap();
+        journal.rotate(&input(rotation)).unwrap();
+        assert!(!journal.is_input());
+        assert_eq!(text(&disk, F).unwrap(), format!("{HEADER}\n"));
+        assert_eq!(text(&disk, input(rotation)).unwrap(), format!("{HEADER}\n{}", row(rotation)));
+        let survivors = disk.state().survivors(&mut Random(0)).disks;
+        assert_eq!(survivors, BTreeSet::from([disk.state().contents()]), "all of it is durable");
+    }
+}
+
+/// What is done with a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Append(usize),
+    Rotate,
+    Sync,
+}
+
+use Step::{Append, Rotate, Sync};
+
+const STEPS: [Step; 12] = [
+    Append(1),
+    Append(3),
+    Sync,
+    Rotate,
+    Append(2),
+    Rotate,
+    Append(1),
+    Append(8),
+    Rotate,
+    Sync,
+    Append(1),
+    Append(1),
+];
+
+/// What came of the steps.
+#[derive(Debug, Default)]
+struct History {
+    acknowledged: Vec<String>,
+    failed: Vec<String>,
+    errors: usize,
+    rotate_errors: Vec<RotateError>,
+}
+
+impl History {
+    fn play(journal: &Journal, disk: &SimulatedDisk) -> (Self, Vec<(String, usize)>) {
+        let mut history = Self::default();
+        // The moment at which a row was acknowledged.
+        let mut moments = Vec::new();
+        let mut next = 0;
+        for (n, step) in STEPS.into_iter().enumerate() {
+            let refused = journal.refused();
+            match step {
+                Append(count) => {
+                    let rows: Vec<_> = (next..next + count).map(row).collect();
+                    next += count;
+                    match journal.append(rows.concat().as_bytes()) {
+                        Ok(()) => {
+                            assert_eq!(refused, None);
+                            moments.extend(rows.iter().map(|row| (row.clone(), disk.moment_count())));
+                            history.acknowledged.extend(rows);
+                        }
+                        Err(error) => {
+                            assert_eq!(
+                                matches!(error, LeaseMgrError::Refused { .. }),
+                                refused.is_some(),
+                                "{error}"
+                            );
+                            assert_ne!(
+                                journal.refused(),
+                                None,
+                                "after a failure nothing is written any more"
+                            );
+                            history.failed.extend(rows);
+                            history.errors += 1;
+                        }
+                    }
+                }
+                Rotate => {
+                    let was_input = journal.is_input();
+                    if let Err(error) = journal.rotate(&input(n)) {
+                        let is_half_way = match error {
+                            RotateError::HalfWay { .. } => true,
+                            RotateError::Journal(_) => was_input,
+                            _ => false,
+                        };
+                        assert_eq!(journal.is_input(), is_half_way, "{error}");
+                        history.rotate_errors.push(error);
+                    } else {
+                        assert!(!journal.is_input());
+                    }
+                }
+                Sync => history.errors += usize::from(journal.sync().is_err()),
+            }
+            if refused.is_some() {
+                assert_eq!(journal.refused(), refused, "the first failure keeps its reason");
+            }
+        }
+        (history, moments)
+    }
+}
+
+fn all_lines(contents: &Contents) -> Vec<String> {
+    contents.values().flat_map(|content| lines(content)).collect()
+}
+
+/// How often each line stands in the files.
+fn counts(lines: &[String]) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for line in lines {
+        *counts.entry(line.as_str()).or_default() += 1;
+    }
+    counts
+}
+
+fn effects(action: Action) -> &'static [Effect] {
+    match action {
+        Action::Append | Action::WriteAt => {
+            &[Effect::Nothing, Effect::Half, Effect::AllButOne, Effect::Everything]
+        }
+        Action::Create
+        | Action::Rename
+        | Action::Remove
+        | Action::SetLen
+        | Action::Sync
+        | Action::SyncFolder => &[Effect::Nothing, Effect::Everything],
+        _ => &[Effect::Nothing],
+    }
+}
+
+#[rstest]
+fn whatever_fails_the_file_has_what_was_acknowledged_and_no_more(
+    #[values(Durability::Written, Durability::Synced, HOUR)] durability: Durability,
+    #[values(false, true)] lasting: bool,
+) {
+    let start = Contents::from([(F.into(), format!("{HEADER}\n{}", row(900)).into_bytes())]);
+    let undisturbed = disk(&start);
+    let journal = open(&undisturbed, durability).unwrap();
+    History::play(&journal, &undisturbed);
+    drop(journal);
+    let operations = undisturbed.operations();
+    let mut failures = 0;
+    let mut half_way = 0;
+    for (at, operation) in operations.iter().enumerate() {
+        for &effect in effects(operation.action) {
+            for error in [EIO, ENOSPC, EINTR] {
+                if error == EINTR && lasting {
+                    // For ever interrupted, it tries for ever.
+                    continue;
+                }
+                let context =
+                    format!("{operation}, number {at}: error {error}, {effect:?}, lasting {lasting}");
+                let disk = disk(&start).with_fault(Fault { at, error, effect, lasting });
+                let Ok(journal) = open(&disk, durability) else {
+                    assert_ne!(error, EINTR, "{context}");
+                    continue;
+                };
+                let (history, _) = History::play(&journal, &disk);
+                let refused = journal.refused();
+                drop(journal);
+                failures += usize::from(refused.is_some());
+                half_way +=
+                    history.rotate_errors.iter().filter(|e| matches!(e, RotateError::HalfWay { .. })).count();
+                if error == EINTR {
+                    assert_eq!((refused.as_ref(), history.errors), (None, 0), "{context}");
+                    assert!(history.rotate_errors.is_empty(), "{context}: {:?}", history.rotate_errors);
+                }
+                if !lasting {
+                    // A failed rotation is made up for by the next.
+                    assert!(history.rotate_errors.len() <= 1 || refused.is_some(), "{context}");
+                }
+
+                let contents = disk.state().contents();
+                check(&history, &contents, lasting && refused.is_some(), &context);
+
+                // Opened anew, without trouble, it goes on.
+                let disk = self::disk(&contents);
+                let journal = open(&disk, durability).unwrap();
+                journal.append(row(901).as_bytes()).unwrap();
+                journal.rotate(&input(901)).unwrap();
+                journal.append(row(902).as_bytes()).unwrap();
+                drop(journal);
+                let mut history = history;
+                history.acknowledged.extend([row(900), row(901), row(902)]);
+                check(&history, &disk.state().contents(), lasting && refused.is_some(), &context);
+            }
+        }
+    }
+    assert!(failures > 20, "only {failures} failures");
+    assert_eq!(half_way > 0, lasting, "{half_way} rotations went half the way");
+}
+
+fn check(history: &History, contents: &Contents, may_be_left: bool, context: &str) {
+    let lines = all_lines(contents);
+    let counts = counts(&lines);
+    for row in &history.acknowledged {
+        assert_eq!(counts.get(row.as_str()), Some(&1), "{context}: {row} in {lines:?}");
+    }
+    for line in counts.keys() {
+        let is_known = history.acknowledged.iter().any(|row| row == line) || *line == row(900);
+        assert!(is_known || may_be_left, "{context}: {line} in {lines:?}");
+    }
+}
+
+#[rstest]
+#[case::create("create it", Action::Create)]
+#[case::header("write the header", Action::WriteAt)]
+#[case::sync("sync the header", Action::Sync)]
+#[case::folder("sync the folder", Action::SyncFolder)]
+fn a_rotation_left_half_way_is_ended_by_the_next(#[case] what: &str, #[case] failing: Action) {
+    let undisturbed = empty_disk();
+    let journal = open(&undisturbed, Durability::Synced).unwrap();
+    journal.append(row(1).as_bytes()).unwrap();
+    let start = undisturbed.operations().len();
+    journal.rotate(&input(1)).unwrap();
+    let operations = undisturbed.operations();
+    let at = (start..operations.len()).find(|&n| operations[n].action == failing).unwrap();
+
+    let disk = empty_disk();
+    let journal = open(&disk, Durability::Synced).unwrap();
+    journal.append(row(1).as_bytes()).unwrap();
+    let trouble = disk.clone().with_fault(Fault { at, error: EIO, effect: Effect::Nothing, lasting: true });
+    let error = journal.rotate(&input(1)).unwrap_err();
+    assert!(matches!(&error, RotateError::HalfWay { action, .. } if *action == what), "{error}");
+    assert!(journal.is_input());
+    let _ = trouble.with_fault(Fault { at: usize::MAX, error: EIO, effect: Effect::Nothing, lasting: false });
+
+    journal.append(row(2).as_bytes()).unwrap();
+    assert!(journal.is_input() && journal.refused().is_none());
+    journal.rotate(&input(2)).unwrap();
+    assert!(!journal.is_input());
+    journal.append(row(3).as_bytes()).unwrap();
+    drop(journal);
+    assert_eq!(lines(text(&disk, input(1)).unwrap().as_bytes()), [row(1), row(2)]);
+    assert_eq!(lines(text(&disk, F).unwrap().as_bytes()), [row(3)]);
+    assert_eq!(text(&disk, input(2)), None);
+}
+
+#[test]
+fn a_file_of_somebody_else_is_not_replaced_by_a_rotation() {
+    let disk = empty_disk();
+    let journal = open(&disk, Durability::Written).unwrap();
+    journal.append(row(1).as_bytes()).unwrap();
+    fs_rename(&disk, F, input(1));
+    let other = format!("{HEADER}\n{}", row(7));
+    let file = FileSystem::create(&disk, Path::new(F)).unwrap();
+    // As if somebody had created it right after the rename.
+    *journal.shared.rotation.lock() = Some(input(1));
+    file.append(other.as_bytes()).unwrap();
+    let error = journal.rotate(&input(1)).unwrap_err();
+    assert!(matches!(error, RotateError::HalfWay { .. }), "{error}");
+    assert_eq!(text(&disk, F).unwrap(), other);
+    journal.append(row(2).as_bytes()).unwrap();
+    assert_eq!(lines(text(&disk, input(1)).unwrap().as_bytes()), [row(1), row(2)]);
+}
+
+fn fs_rename(disk: &SimulatedDisk, from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    FileSystem::rename(disk, from.as_ref(), to.as_ref()).unwrap();
+}
+
+/// Has rows appended by as many threads, which all wait until the last has come, and gives what became of them.
+fn append_together(journal: &Journal, rows: &[String]) -> Vec<thread::Result<Result<(), LeaseMgrError>>> {
+    thread::scope(|scope| {
+        let tail = journal.shared.tail.lock();
+        let append = |row| scope.spawn(move || journal.append(String::as_bytes(row)));
+        let threads: Vec<_> = rows.iter().map(append).collect();
+        wait_until("all rows wait", || journal.shared.queue.len() == rows.len() as u64);
+        drop(tail);
+        threads.into_iter().map(thread::ScopedJoinHandle::join).collect()
+    })
+}
+
+#[rstest]
+#[case::written(Durability::Written, 1, 0)]
+// The other write makes the file longer.
+#[case::synced(Durability::Synced, 2, 1)]
+fn rows_that_come_at_the_same_time_share_a_write(
+    #[case] durability: Durability,
+    #[case] writes: usize,
+    #[case] syncs: usize,
+) {
+    let disk = empty_disk();
+    let journal = open(&disk, durability).unwrap();
+    let rows: Vec<_> = (0..16).map(row).collect();
+    let before = (count(&disk, Action::WriteAt), count(&disk, Action::Sync));
+    for result in append_together(&journal, &rows) {
+        result.unwrap().unwrap();
+    }
+    let after = (count(&disk, Action::WriteAt), count(&disk, Action::Sync));
+    assert_eq!((after.0 - before.0, after.1 - before.1), (writes, syncs));
+    let mut found = lines(text(&disk, F).unwrap().as_bytes());
+    found.sort_unstable();
+    let mut rows = rows;
+    rows.sort_unstable();
+    assert_eq!(found, rows);
+}
+
+#[rstest]
+fn a_write_that_fails_fails_for_all_that_shared_it(
+    #[values(Durability::Written, Durability::Synced)] durability: Durability,
+    #[values(Effect::Nothing, Effect::Half, Effect::Everything)] effect: Effect,
+) {
+    let disk = empty_disk();
+    let journal = open(&disk, durability).unwrap();
+    journal.append(row(99).as_bytes()).unwrap();
+    let rows: Vec<_> = (0..5).map(row).collect();
+    fail_next(&disk, ENOSPC, effect);
+    for result in append_together(&journal, &rows) {
+        assert_write_error(result.unwrap(), "write", ENOSPC);
+    }
+    assert_refused(journal.append(row(6).as_bytes()), "write", ENOSPC);
+    assert_eq!(
+        journal.refused().unwrap(),
+        format!("{F}: cannot write: No space left on device (os error 28)")
+    );
+    assert!(matches!(journal.rotate(&input(1)), Err(RotateError::Journal(LeaseMgrError::Refused { .. }))));
+    drop(journal);
+    assert_eq!(text(&disk, F).unwrap(), format!("{HEADER}\n{}", row(99)));
+}
+
+#[test]
+fn a_sync_that_fails_fails_for_all_that_shared_it() {
+    let disk = empty_disk();
+    let journal = open(&disk, Durability::Synced).unwrap();
+    journal.append(row(99).as_bytes()).unwrap();
+    let disk = disk.clone().with_failing_sync(count(&disk, Action::Sync) + 1);
+    let rows: Vec<_> = (0..5).map(row).collect();
+    for result in append_together(&journal, &rows) {
+        assert_write_error(result.unwrap(), "sync", EIO);
+    }
+    assert_refused(journal.append(row(6).as_bytes()), "sync", EIO);
+    assert_refused(journal.sync(), "sync", EIO);
+    drop(journal);
+    assert_eq!(text(&disk, F).unwrap(), format!("{HEADER}\n{}", row(99)));
+}
+
+#[rstest]
+fn a_panic_of_one_thread_is_a_failure_for_the_others(
+    #[values(Durability::Written, Durability::Synced)] durability: Durability,
+) {
+    let disk = empty_disk();
+    let journal = open(&disk, durability).unwrap();
+    let _ = disk.clone().with_panic(disk.operations().len());
+    let rows: Vec<_> = (0..5).map(row).collect();
+    let results = append_together(&journal, &rows);
+    assert_eq!(results.iter().filter(|result| result.is_err()).count(), 1);
+    for result in results.into_iter().flatten() {
+        assert!(matches!(result, Err(LeaseMgrError::Write { .. })), "{result:?}");
+    }
+    assert!(matches!(journal.append(b"x\n"), Err(LeaseMgrError::Refused { .. })));
+}
+
+#[test]
+fn what_was_written_is_synced_after_a_while() {
+    let disk = empty_disk();
+    let journal = open(&disk, Durability::SyncedEvery(Duration::from_millis(1))).unwrap();
+    for n in 1..=3 {
+        let before = count(&disk, Action::Sync);
+        journal.append(row(n).as_bytes()).unwrap();
+        wait_until("the row is synced", || count(&disk, Action::Sync) > before);
+    }
+}
+
+#[test]
+fn after_a_sync_in_the_background_has_failed_nothing_is_written() {
+    let disk = empty_disk().with_failing_sync(2);
+    let journal = open(&disk, Durability::SyncedEvery(Duration::from_millis(1))).unwrap();
+    journal.append(row(1).as_bytes()).unwrap();
+    wait_until("the sync has failed", || journal.refused().is_some());
+    assert_refused(journal.append(row(2).as_bytes()), "sync", EIO);
+    assert_refused(journal.sync(), "sync", EIO);
+    drop(journal);
+    assert_eq!(lines(text(&disk, F).unwrap().as_bytes()), [row(1)], "what was acknowledged stays");
+}
+
+#[rstest]
+fn after_a_write_has_failed_what_was_acknowledged_before_is_synced_still(
+    #[values(HOUR, Durability::Written)] durability: Durability,
+) {
+    let disk = empty_disk();
+    let journal = open(&disk, durability).unwrap();
+    journal.append(row(1).as_bytes()).unwrap();
+    fail_next(&disk, ENOSPC, Effect::Half);
+    assert_write_error(journal.append(row(2).as_bytes()), "write", ENOSPC);
+    let before = count(&disk, Action::Sync);
+    journal.sync().unwrap();
+    assert_eq!(count(&disk, Action::Sync), before + 1);
+}
+
+#[test]
+fn the_end_does_not_wait_for_the_time_of_the_next_sync() {
+    let disk = empty_disk();
+    let journal = open(&disk, HOUR).unwrap();
+    journal.append(row(1).as_bytes()).unwrap();
+    let before = count(&disk, Action::Sync);
+    drop(journal);
+    assert_eq!(count(&disk, Action::Sync), before + 1);
+}
+
+#[rstest]
+#[case::written(Durability::Written, 500)]
+#[case::synced(Durability::Synced, 20)]
+#[case::every_millisecond(Durability::SyncedEvery(Duration::from_millis(1)), 500)]
+fn with_many_threads_and_rotations_each_row_is_there_once_and_in_order(
+    #[case] durability: Durability,
+    #[case] rows: usize,
+) {
+    const THREADS: usize = 6;
+    const ROTATIONS: usize = 5;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f");
+    let journal = Journal::open(Arc::new(OsFileSystem), path.clone(), HEADER, durability).unwrap();
+    let (appended, begun, ended) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    let mut files = Vec::new();
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (journal, appended, begun, ended) = (&journal, &appended, &begun, &ended);
+            scope.spawn(move || {
+                for part in 0..=ROTATIONS {
+                    // During every rotation rows are appended, and after the last one too.
+                    let rotations = if part == ROTATIONS { ended } else { begun };
+                    wait_until("the next rotation", || rotations.load(Ordering::SeqCst) >= part);
+                    for number in part * rows..(part + 1) * rows {
+                        journal.append(row(thread * 10_000 + number).as_bytes()).unwrap();
+                        appended.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+        for rotation in 1..=ROTATIONS {
+            let enough = rotation * THREADS * rows;
+            wait_until("there are rows", || appended.load(Ordering::SeqCst) >= enough - THREADS * rows / 2);
+            begun.store(rotation, Ordering::SeqCst);
+            let input = folder.path().join(format!("f.1-{rotation}"));
+            journal.rotate(&input).unwrap();
+            ended.store(rotation, Ordering::SeqCst);
+            let content = std::fs::read(&input).unwrap();
+            files.push((input, content));
+        }
+    });
+    drop(journal);
+    let mut found = Vec::new();
+    for (input, content) in &files {
+        assert_eq!(
+            &std::fs::read(input).unwrap(),
+            content,
+            "nothing is written to it when rotate has returned"
+        );
+        found.extend(lines(content));
+    }
+    found.extend(lines(&std::fs::read(&path).unwrap()));
+    let mut next = [0; THREADS];
+    for line in &found {
+        let number: usize = line.trim_end().rsplit(',').next().unwrap().parse().unwrap();
+        assert_eq!(*line, row(number));
+        let next = &mut next[number / 10_000];
+        assert_eq!(number % 10_000, *next, "the rows of a thread are in the order in which it appended them");
+        *next += 1;
+    }
+    assert_eq!(next, [(ROTATIONS + 1) * rows; THREADS]);
+}
+
+/// Checks every moment of a disk: whatever a power cut leaves, the acknowledged rows are there, and nothing that a
+/// reader would take for another row.
+fn check_power_cuts(disk: &SimulatedDisk, acknowledged: &[(String, usize)], attempted: &BTreeSet<String>) {
+    let mut random = Random(7);
+    let mut checked = BTreeSet::new();
+    for (n, moment) in disk.moments().into_iter().enumerate() {
+        // The state number n is there from the time when there are n + 1 of them.
+        let rows: Vec<&str> =
+            acknowledged.iter().filter(|(_, count)| *count <= n + 1).map(|(row, _)| row.as_str()).collect();
+        for contents in moment.survivors(&mut random).disks {
+            if !checked.insert((rows.len(), contents.clone())) {
+                continue;
+            }
+            let mut found = Vec::new();
+            for (path, content) in &contents {
+                // A new file may have the length of its header only.
+                if content.iter().all(|&byte| byte == 0) {
+                    assert!(
+                        path == Path::new(F) && content.len() <= HEADER.len() + 1,
+                        "moment {n}: {path:?}"
+                    );
+                    continue;
+                }
+                found.extend(lines(content));
+            }
+            let counts = counts(&found);
+            for row in &rows {
+                assert_eq!(counts.get(row), Some(&1), "moment {n}: {row}");
+            }
+            for (line, count) in counts {
+                assert!(!is_row(line) || (attempted.contains(line) && count == 1), "moment {n}: {line}");
+            }
+        }
+    }
+    assert!(checked.len() > 100, "only {} disks were checked", checked.len());
+}
+
+#[test]
+fn a_power_cut_takes_no_row_that_was_acknowledged_as_synced() {
+    let disk = empty_disk().with_moments();
+    let journal = open(&disk, Durability::Synced).unwrap();
+    let (history, acknowledged) = History::play(&journal, &disk);
+    assert_eq!(history.errors, 0);
+    drop(journal);
+    check_power_cuts(&disk, &acknowledged, &history.acknowledged.into_iter().collect());
+}
+
+#[test]
+fn a_power_cut_takes_no_row_of_any_thread_that_was_acknowledged_as_synced() {
+    const ROWS: usize = 10;
+    let disk = empty_disk().with_moments();
+    let journal = open(&disk, Durability::Synced).unwrap();
+    let acknowledged = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            let (journal, disk, acknowledged) = (&journal, &disk, &acknowledged);
+            scope.spawn(move || {
+                for number in thread * ROWS..(thread + 1) * ROWS {
+                    journal.append(row(number).as_bytes()).unwrap();
+                    let count = disk.moment_count();
+                    acknowledged.lock().push((row(number), count));
+                }
+            });
+        }
+        for rotation in 0..3 {
+            wait_until("there are more rows", || acknowledged.lock().len() > rotation * ROWS);
+            journal.rotate(&input(rotation)).unwrap();
+        }
+    });
+    drop(journal);
+    check_power_cuts(&disk, &acknowledged.into_inner(), &(0..4 * ROWS).map(row).collect());
+}
+
+#[test]
+fn after_a_power_cut_the_journal_goes_on_behind_the_last_row() {
+    let disk = empty_disk().with_moments();
+    let journal = open(&disk, Durability::Synced).unwrap();
+    let (_, acknowledged) = History::play(&journal, &disk);
+    drop(journal);
+    let mut reopened = 0;
+    for (n, moment) in disk.moments().into_iter().enumerate().step_by(3) {
+        for contents in moment.survivors(&mut Random(7)).disks {
+            let disk = self::disk(&contents);
+            let journal = open(&disk, Durability::Synced).unwrap();
+            journal.append(row(900).as_bytes()).unwrap();
+            drop(journal);
+            let content = text(&disk, F).unwrap();
+            assert!(content.ends_with(&format!("\n{}", row(900))), "moment {n}: {content:?}");
+            let rows = acknowledged.iter().filter(|(_, count)| *count <= n + 1);
+            let found = disk.state().contents();
+            let found: BTreeSet<_> = found
+                .values()
+                .flat_map(|content| {
+                    String::from_utf8_lossy(content)
+                        .into_owned()
+                        .split_inclusive('\n')
+                        .map(str::to_owned)
+                        .collect::<Vec<_>>()
+                })
+                .collect();
+            for (row, _) in rows {
+                assert!(found.contains(row), "moment {n}: {row}");
+            }
+            reopened += 1;
+        }
+    }
+    assert!(reopened > 50, "only {reopened}");
+}

@@ -1,0 +1,354 @@
+//! A manager under test, and how it is found to be wrong.
+
+use std::any::Any;
+use std::fmt::{self, Debug, Display};
+use std::net::IpAddr;
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+use super::sample::Sample;
+use super::{Subject, TestedLease, model, panic_message};
+use crate::lease::{LeaseError, UserContextError};
+use crate::{Added, Deleted, Key, LeaseMgr, LeaseMgrError, Query};
+
+/// That something is not as the rule says.
+#[derive(Debug)]
+pub struct Fault {
+    pub(super) action: String,
+    pub(super) expected: String,
+    pub(super) found: String,
+}
+
+/// What a rule comes to.
+pub(super) type Verdict<T = ()> = Result<T, Fault>;
+
+impl Fault {
+    pub(super) fn new(action: impl Display, expected: impl Display, found: impl Display) -> Self {
+        Self { action: action.to_string(), expected: expected.to_string(), found: found.to_string() }
+    }
+
+    pub(super) fn panic(panic: &(dyn Any + Send)) -> Self {
+        Self::new("calls of the rule", "no panic", panic_message(panic))
+    }
+
+    /// A mistake in the suite itself.
+    fn of_sample(error: impl Display) -> Self {
+        Self::new("making a lease to try the manager with", "a possible lease", error)
+    }
+}
+
+impl From<LeaseError> for Fault {
+    fn from(error: LeaseError) -> Self {
+        Self::of_sample(error)
+    }
+}
+
+impl From<UserContextError> for Fault {
+    fn from(error: UserContextError) -> Self {
+        Self::of_sample(error)
+    }
+}
+
+/// Opens the managers of a subject.
+pub(super) struct Opener<'a, L: TestedLease> {
+    subject: &'a dyn Subject<L>,
+    extended_info: bool,
+}
+
+impl<'a, L: TestedLease> Opener<'a, L> {
+    pub(super) fn new(subject: &'a dyn Subject<L>, extended_info: bool) -> Self {
+        Self { subject, extended_info }
+    }
+
+    /// Opens the manager. The one of before must be dropped.
+    pub(super) fn open(&self) -> Case<L> {
+        Case { mgr: self.subject.open(), extended_info: self.extended_info }
+    }
+
+    /// Opens the manager, lets it do something, and drops it.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&Case<L>) -> Verdict<T>) -> Verdict<T> {
+        work(&self.open())
+    }
+}
+
+/// A manager under test.
+pub(super) struct Case<L: Sample> {
+    mgr: Arc<dyn LeaseMgr<L>>,
+    /// Whether it finds leases by relay id and remote id.
+    pub(super) extended_info: bool,
+}
+
+impl<L: Sample> Case<L> {
+    pub(super) fn mgr(&self) -> &dyn LeaseMgr<L> {
+        &*self.mgr
+    }
+
+    /// Adds a lease where there is none.
+    pub(super) fn add(&self, lease: &L) -> Verdict {
+        let action = Doing("add", lease);
+        same(&action, &ask(&action, self.mgr.add(lease))?, &Added::Added)
+    }
+
+    /// Adds leases where there are none.
+    pub(super) fn add_all<'a>(&self, leases: impl IntoIterator<Item = &'a L>) -> Verdict {
+        leases.into_iter().try_for_each(|lease| self.add(lease))
+    }
+
+    /// Puts a lease in the place of the one that its address has.
+    pub(super) fn update(&self, lease: &L) -> Verdict {
+        ask(Doing("update", lease), self.mgr.replace(lease, None))
+    }
+
+    /// Deletes the lease of an address that has one.
+    pub(super) fn delete(&self, address: L::Address) -> Verdict {
+        let action = format_args!("delete the lease of {address}");
+        same(action, &ask(action, self.mgr.remove(address, None))?, &Deleted::Deleted)
+    }
+
+    /// Deletes all leases.
+    pub(super) fn clear(&self) -> Verdict {
+        self.all()?.iter().try_for_each(|lease| self.delete(lease.address()))
+    }
+
+    pub(super) fn get(&self, address: L::Address) -> Verdict<Option<L>> {
+        ask(format_args!("get {address}"), self.mgr.get(address))
+    }
+
+    pub(super) fn find(&self, query: &Query<'_, L>) -> Verdict<Vec<L>> {
+        ask(Asking(query), self.mgr.find(query))
+    }
+
+    pub(super) fn all(&self) -> Verdict<Vec<L>> {
+        self.find(&Query::all())
+    }
+
+    /// The address has this lease, or none.
+    pub(super) fn has(&self, address: L::Address, expected: Option<&L>) -> Verdict {
+        let found = self.get(address)?;
+        same_leases(format_args!("get {address}"), found.iter(), expected)
+    }
+
+    /// A query gives these leases, in this order.
+    pub(super) fn finds<'a>(
+        &self,
+        query: &Query<'_, L>,
+        expected: impl IntoIterator<Item = &'a L>,
+    ) -> Verdict {
+        same_leases(Asking(query), &self.find(query)?, expected)
+    }
+
+    /// These leases have expired, in this order.
+    pub(super) fn expired<'a>(
+        &self,
+        now: u64,
+        limit: usize,
+        expected: impl IntoIterator<Item = &'a L>,
+    ) -> Verdict {
+        let action = format_args!("leases that have expired at {now}, limit {limit}");
+        same_leases(action, &ask(action, self.mgr.expired(now, limit))?, expected)
+    }
+
+    /// The manager has these leases, and gives the right answer to every question about them and about leases
+    /// that were there before or never.
+    pub(super) fn holds<'a>(
+        &self,
+        leases: impl IntoIterator<Item = &'a L>,
+        others: impl IntoIterator<Item = &'a L>,
+    ) -> Verdict {
+        let leases: Vec<_> = leases.into_iter().cloned().collect();
+        let others: Vec<_> = others.into_iter().cloned().collect();
+        model::audit(self, leases, &others)
+    }
+}
+
+/// The leases of a query, page by page. Fails where the pages do not go forward.
+pub(super) fn pages<L: Sample>(case: &Case<L>, query: &Query<'_, L>, size: usize) -> Verdict<Vec<L>> {
+    let mut found: Vec<L> = Vec::new();
+    let mut page = query.limit(size);
+    loop {
+        let leases = case.find(&page)?;
+        let Some(last) = leases.last() else {
+            return Ok(found);
+        };
+        holds(Asking(&page), leases.len() <= size, format_args!("at most {size} leases"), leases.len())?;
+        let forward = page.after.is_none_or(|after| last.address() > after);
+        holds(Asking(&page), forward, "addresses behind it", last.address())?;
+        page = page.after(last.address());
+        found.extend(leases);
+    }
+}
+
+/// What is done with which lease.
+pub(super) struct Doing<'a, L>(pub(super) &'static str, pub(super) &'a L);
+
+impl<L: Sample> Display for Doing<'_, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.0, row(self.1))
+    }
+}
+
+/// A query in words.
+pub(super) struct Asking<'a, 'b, L: Sample>(pub(super) &'a Query<'b, L>);
+
+impl<L: Sample> Display for Asking<'_, '_, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let query = self.0;
+        match query.key {
+            Key::All => f.write_str("find all leases")?,
+            key => write!(f, "find leases by {key:?}")?,
+        }
+        if let Some(subnet) = query.subnet {
+            write!(f, " in subnet {subnet}")?;
+        }
+        if let Some(since) = query.heard_since {
+            write!(f, " heard since {since}")?;
+        }
+        if let Some(until) = query.heard_until {
+            write!(f, " heard until {until}")?;
+        }
+        if let Some(after) = query.after {
+            write!(f, " after {after}")?;
+        }
+        if let Some(limit) = query.limit {
+            write!(f, " limit {limit}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The row of a lease, as in a lease file.
+pub(super) fn row<L: Sample>(lease: &L) -> String {
+    let mut row = Vec::new();
+    lease.write_row(&mut row);
+    String::from_utf8_lossy(&row).trim_end().to_owned()
+}
+
+/// What the manager answers, which is to be no error.
+pub(super) fn ask<T>(action: impl Display, result: Result<T, LeaseMgrError>) -> Verdict<T> {
+    result.map_err(|error| Fault::new(action, "no error", format_args!("the error \"{error}\"")))
+}
+
+/// Two values are equal.
+pub(super) fn same<T: PartialEq + Debug + ?Sized>(action: impl Display, found: &T, expected: &T) -> Verdict {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Fault::new(action, format_args!("{expected:?}"), format_args!("{found:?}")))
+}
+
+/// Something holds.
+pub(super) fn holds(
+    action: impl Display,
+    condition: bool,
+    expected: impl Display,
+    found: impl Debug,
+) -> Verdict {
+    if condition {
+        return Ok(());
+    }
+    Err(Fault::new(action, expected, format_args!("{found:?}")))
+}
+
+/// Two lists have equal leases in the same order.
+pub(super) fn same_leases<'a, 'b, L: Sample>(
+    action: impl Display,
+    found: impl IntoIterator<Item = &'a L>,
+    expected: impl IntoIterator<Item = &'b L>,
+) -> Verdict {
+    let found: Vec<_> = found.into_iter().collect();
+    let expected: Vec<_> = expected.into_iter().collect();
+    if found == expected {
+        return Ok(());
+    }
+    let mut pairs = found.iter().zip(&expected);
+    let first = pairs.position(|(a, b)| a != b).unwrap_or(found.len().min(expected.len()));
+    // A DHCPv4 row does not have the type of a hardware address.
+    let in_full = match (found.get(first), expected.get(first)) {
+        (Some(a), Some(b)) => row(*a) == row(*b),
+        _ => false,
+    };
+    Err(Fault::new(action, list(&expected, first, in_full), list(&found, first, in_full)))
+}
+
+/// Leases from the first one on that is of interest.
+fn list<L: Sample>(leases: &[&L], first: usize, in_full: bool) -> String {
+    const SHOWN: usize = 5;
+    let mut text = match leases.len() {
+        0 => return "no lease".to_owned(),
+        1 => "1 lease".to_owned(),
+        n => format!("{n} leases"),
+    };
+    let from = first.saturating_sub(1);
+    if from > 0 {
+        text += &format!(", from number {} on", from + 1);
+    }
+    for lease in leases.iter().skip(from).take(SHOWN) {
+        let lease = if in_full { format!("{lease:?}") } else { row(*lease) };
+        text += &format!("\n              {lease}");
+    }
+    if leases.len() > from + SHOWN {
+        text += "\n              ...";
+    }
+    text
+}
+
+/// What the result of a call is, in words.
+fn outcome<T: Debug>(result: &Result<T, LeaseMgrError>) -> String {
+    match result {
+        Ok(value) => format!("success: {value:?}"),
+        Err(error) => format!("the error \"{error}\""),
+    }
+}
+
+/// A conditional change is refused, because another lease than the expected one is there.
+pub(super) fn changed_meanwhile<T: Debug>(
+    action: impl Display,
+    result: &Result<T, LeaseMgrError>,
+    address: impl Into<IpAddr>,
+) -> Verdict {
+    let expected = address.into();
+    match result {
+        Err(LeaseMgrError::ChangedMeanwhile { address }) if *address == expected => Ok(()),
+        other => Err(Fault::new(
+            action,
+            format_args!("the error that the lease of {expected} was changed meanwhile"),
+            outcome(other),
+        )),
+    }
+}
+
+/// A change is refused, because there is no lease.
+pub(super) fn no_such_lease<T: Debug>(
+    action: impl Display,
+    result: &Result<T, LeaseMgrError>,
+    address: impl Into<IpAddr>,
+) -> Verdict {
+    let expected = address.into();
+    match result {
+        Err(LeaseMgrError::NoSuchLease { address }) if *address == expected => Ok(()),
+        other => {
+            Err(Fault::new(action, format_args!("the error that {expected} has no lease"), outcome(other)))
+        }
+    }
+}
+
+/// Lets `count` threads work at the same time. Gives what they came to, in the order of their numbers.
+pub(super) fn in_threads<T: Send>(
+    count: usize,
+    work: impl Fn(usize) -> Verdict<T> + Sync,
+) -> Verdict<Vec<T>> {
+    let start = Barrier::new(count);
+    let (start, work) = (&start, &work);
+    thread::scope(|scope| {
+        let run = |n| {
+            scope.spawn(move || {
+                start.wait();
+                work(n)
+            })
+        };
+        let threads: Vec<_> = (0..count).map(run).collect();
+        // All are waited for, also where one has failed.
+        let results: Vec<_> = threads.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        results.into_iter().map(|result| result.unwrap_or_else(|panic| Err(Fault::panic(&*panic)))).collect()
+    })
+}

@@ -1,0 +1,254 @@
+//! Leases that have ended.
+
+use super::case::{Case, Verdict};
+use super::model::expired;
+use super::sample::{END, HEARD, VALID, ending, in_state, sample, samples, shuffled, with};
+use super::{Rule, TestedLease, rules};
+use crate::lease::{LeaseState, Lifetime};
+
+pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
+    rules![
+        a_lease_has_expired_when_its_time_has_come,
+        what_ended_first_comes_first,
+        leases_that_end_together_come_in_the_order_of_their_addresses,
+        a_limit_gives_the_longest_expired,
+        a_limit_of_zero_gives_all_expired,
+        an_infinite_lease_never_expires,
+        a_reclaimed_lease_has_not_expired,
+        a_lease_expires_in_every_other_state,
+        a_renewed_lease_has_not_expired,
+        a_lease_whose_end_moves_back_expires,
+        a_reclaimed_lease_that_is_renewed_expires_again,
+        a_deleted_lease_does_not_expire,
+        a_lease_may_end_beyond_32_bits,
+        asking_for_expired_leases_changes_nothing,
+    ]
+}
+
+fn a_lease_has_expired_when_its_time_has_come<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let lease = sample::<L>(1, 1)?;
+    case.add(&lease)?;
+    for now in [0, 1, HEARD.cast_unsigned(), END - 1] {
+        case.expired(now, 0, [])?;
+    }
+    for now in [END, END + 1, u64::from(u32::MAX), 1 << 32, i64::MAX.cast_unsigned(), u64::MAX] {
+        case.expired(now, 0, [&lease])?;
+        case.expired(now, 5, [&lease])?;
+    }
+    // Cltt and lifetime count together.
+    let shorter = with(&lease, |data| data.valid_lifetime = Lifetime(VALID - 10));
+    case.update(&shorter)?;
+    case.expired(END - 11, 0, [])?;
+    case.expired(END - 10, 0, [&shorter])
+}
+
+/// Leases that end in another order than that of their addresses, some of them together.
+fn scene<L: TestedLease>() -> Verdict<Vec<L>> {
+    let ends = (0..40).map(|n: u32| END + u64::from(n * 7 % 20));
+    ends.zip(0..).map(|(end, n)| Ok(ending(&sample::<L>(n, n)?, end))).collect()
+}
+
+fn what_ended_first_comes_first<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = [5, 1, 4, 2, 3].map(|n| Ok(ending(&sample::<L>(10 - n, n)?, END + u64::from(n))));
+    let mut leases = leases.into_iter().collect::<Verdict<Vec<_>>>()?;
+    case.add_all(&leases)?;
+    leases.sort_by_key(L::expire);
+    for n in 0..5 {
+        case.expired(END + n, 0, &leases[..n as usize])?;
+    }
+    case.expired(END + 100, 0, &leases)?;
+    // Whatever lifetime makes the end.
+    case.clear()?;
+    let long = with(&leases[0], |data| (data.cltt, data.valid_lifetime) = (10, Lifetime(1000)));
+    let short = with(&leases[1], |data| (data.cltt, data.valid_lifetime) = (900, Lifetime(100)));
+    case.add_all([&long, &short])?;
+    case.expired(2000, 0, [&short, &long])
+}
+
+fn leases_that_end_together_come_in_the_order_of_their_addresses<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = scene::<L>()?;
+    case.add_all(&shuffled(&leases))?;
+    for now in END - 1..END + 21 {
+        case.expired(now, 0, expired(&leases, now, 0))?;
+    }
+    // Also where one has come to that end by an update.
+    let mut leases = leases;
+    for n in [30, 3, 12] {
+        leases[n] = ending(&leases[n], END + 7);
+        case.update(&leases[n])?;
+        case.expired(END + 8, 0, expired(&leases, END + 8, 0))?;
+    }
+    Ok(())
+}
+
+fn a_limit_gives_the_longest_expired<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = scene::<L>()?;
+    case.add_all(&shuffled(&leases))?;
+    for limit in [1, 2, 3, 7, 19, 39, 40, 41, usize::MAX] {
+        for now in [END - 1, END, END + 3, END + 19] {
+            case.expired(now, limit, expired(&leases, now, limit))?;
+        }
+    }
+    Ok(())
+}
+
+fn a_limit_of_zero_gives_all_expired<L: TestedLease>(case: &Case<L>) -> Verdict {
+    const LEASES: u32 = 1100;
+    let mut leases = Vec::new();
+    for n in 0..LEASES {
+        leases.push(ending(&sample::<L>(LEASES - n, n % 5)?, END + u64::from(n)));
+    }
+    case.add_all(&leases)?;
+    case.expired(END + u64::from(LEASES), 0, &leases)?;
+    case.expired(END + 999, 0, &leases[..1000])
+}
+
+fn an_infinite_lease_never_expires<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let finite = sample::<L>(1, 1)?;
+    let infinite = with(&sample::<L>(2, 2)?, |data| data.valid_lifetime = Lifetime::INFINITE);
+    let declined = in_state(&infinite, LeaseState::DECLINED)?;
+    let nearly = with(&sample::<L>(3, 3)?, |data| data.valid_lifetime = Lifetime(u32::MAX - 1));
+    case.add_all([&finite, &infinite, &nearly])?;
+    let beyond = HEARD.cast_unsigned() + u64::from(u32::MAX);
+    for lease in [&infinite, &declined] {
+        case.update(lease)?;
+        case.expired(END, 0, [&finite])?;
+        for now in [beyond, beyond + 1, u64::MAX] {
+            case.expired(now, 0, [&finite, &nearly])?;
+            case.expired(now, 10, [&finite, &nearly])?;
+        }
+    }
+    // A lease becomes infinite, and finite again.
+    case.update(&with(&finite, |data| data.valid_lifetime = Lifetime::INFINITE))?;
+    case.expired(u64::MAX, 0, [&nearly])?;
+    case.update(&finite)?;
+    case.update(&sample(2, 2)?)?;
+    case.expired(END, 0, [&finite, &sample(2, 2)?])
+}
+
+fn a_reclaimed_lease_has_not_expired<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let mut leases = samples::<L>(0..6)?;
+    case.add_all(&leases)?;
+    for n in [2, 5, 0] {
+        leases[n].set_state(LeaseState::EXPIRED_RECLAIMED)?;
+        case.update(&leases[n])?;
+        for now in [END, END + 1000, u64::MAX] {
+            case.expired(now, 0, expired(&leases, now, 0))?;
+            case.expired(now, 2, expired(&leases, now, 2))?;
+        }
+    }
+    // Nor one that was added so.
+    case.add(&in_state(&sample(10, 10)?, LeaseState::EXPIRED_RECLAIMED)?)?;
+    case.expired(END, 0, expired(&leases, END, 0))
+}
+
+fn a_lease_expires_in_every_other_state<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let mut leases = Vec::new();
+    for (state, n) in [0, 1, 3, 4, 5, 77, 258, u32::MAX].into_iter().zip(1..) {
+        leases.push(in_state(&sample::<L>(n, n)?, LeaseState(state))?);
+    }
+    let nobodys = in_state(&sample::<L>(100, 100)?, LeaseState::DECLINED)?.with_client(None, &[])?;
+    leases.push(nobodys);
+    case.add_all(&leases)?;
+    case.expired(END - 1, 0, [])?;
+    case.expired(END, 0, &leases)?;
+    case.expired(END, 3, &leases[..3])
+}
+
+fn a_renewed_lease_has_not_expired<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = samples::<L>(0..5)?;
+    case.add_all(&leases)?;
+    case.expired(END, 0, &leases)?;
+    let later = with(&leases[1], |data| data.cltt += 500);
+    case.update(&later)?;
+    let longer = with(&leases[3], |data| data.valid_lifetime.0 += 500);
+    case.update(&longer)?;
+    case.expired(END, 0, [&leases[0], &leases[2], &leases[4]])?;
+    case.expired(END + 499, 0, [&leases[0], &leases[2], &leases[4]])?;
+    case.expired(END + 500, 0, [&leases[0], &leases[2], &leases[4], &later, &longer])?;
+    // Once more, and often.
+    let mut often = leases[0].clone();
+    for _ in 0..50 {
+        often.data_mut().cltt += 100;
+        case.update(&often)?;
+    }
+    case.expired(END + 4999, 0, [&leases[2], &leases[4], &later, &longer])?;
+    case.expired(END + 5000, 0, [&leases[2], &leases[4], &later, &longer, &often])
+}
+
+fn a_lease_whose_end_moves_back_expires<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = samples::<L>(0..3)?;
+    case.add_all(&leases)?;
+    let shorter = with(&leases[1], |data| data.valid_lifetime.0 -= 100);
+    case.update(&shorter)?;
+    case.expired(END - 101, 0, [])?;
+    case.expired(END - 100, 0, [&shorter])?;
+    let earlier = with(&leases[2], |data| data.cltt -= 200);
+    case.update(&earlier)?;
+    case.expired(END - 150, 0, [&earlier])?;
+    case.expired(END, 0, [&earlier, &shorter, &leases[0]])?;
+    // Forth and back again.
+    let later = with(&leases[2], |data| data.cltt += 5000);
+    case.update(&later)?;
+    case.expired(END, 0, [&shorter, &leases[0]])?;
+    case.update(&earlier)?;
+    case.expired(END, 0, [&earlier, &shorter, &leases[0]])
+}
+
+fn a_reclaimed_lease_that_is_renewed_expires_again<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let lease = sample::<L>(1, 1)?;
+    case.add(&lease)?;
+    let reclaimed = in_state(&lease, LeaseState::EXPIRED_RECLAIMED)?;
+    for round in 1..4 {
+        case.update(&reclaimed)?;
+        case.expired(u64::MAX, 0, [])?;
+        let renewed = with(&lease, |data| data.cltt += 1000 * round);
+        case.update(&renewed)?;
+        let end = END + 1000 * round.cast_unsigned();
+        case.expired(end - 1, 0, [])?;
+        case.expired(end, 0, [&renewed])?;
+    }
+    // Also where its times have stayed the same.
+    case.update(&reclaimed)?;
+    case.update(&lease)?;
+    case.expired(END, 0, [&lease])
+}
+
+fn a_deleted_lease_does_not_expire<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = samples::<L>(0..3)?;
+    case.add_all(&leases)?;
+    case.delete(leases[1].address())?;
+    case.expired(END, 0, [&leases[0], &leases[2]])?;
+    // Its address has a lease with another end now.
+    let later = with(&leases[1], |data| data.cltt += 10);
+    case.add(&later)?;
+    case.expired(END, 0, [&leases[0], &leases[2]])?;
+    case.expired(END + 10, 0, [&leases[0], &leases[2], &later])?;
+    case.clear()?;
+    case.expired(u64::MAX, 0, [])
+}
+
+fn a_lease_may_end_beyond_32_bits<L: TestedLease>(case: &Case<L>) -> Verdict {
+    const WRAP: u64 = 1 << 32;
+    let ends = [WRAP - 1, WRAP, WRAP + 1, WRAP + 5000, 1 << 40];
+    let leases = ends.into_iter().zip(1..).map(|(end, n)| Ok(ending(&sample::<L>(10 - n, n)?, end)));
+    let leases = leases.collect::<Verdict<Vec<_>>>()?;
+    case.add_all(&leases)?;
+    for (i, end) in ends.into_iter().enumerate() {
+        case.expired(end - 1, 0, &leases[..i])?;
+        case.expired(end, 0, &leases[..=i])?;
+        case.has(leases[i].address(), Some(&leases[i]))?;
+    }
+    // A DHCPv6 file has 32 bits for the time when the client was heard.
+    case.clear()
+}
+
+fn asking_for_expired_leases_changes_nothing<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = scene::<L>()?;
+    case.add_all(&leases)?;
+    for _ in 0..3 {
+        case.expired(END + 10, 0, expired(&leases, END + 10, 0))?;
+        case.expired(u64::MAX, 2, expired(&leases, u64::MAX, 2))?;
+    }
+    case.holds(&leases, [])
+}

@@ -1,0 +1,545 @@
+//! Looking for leases.
+
+use super::case::{Asking, Case, Verdict, ask, changed_meanwhile, pages, same, same_leases};
+use super::model::{answer, for_each_key};
+use super::sample::{
+    HEARD, PREFIX, Relay, Sample, at, hostname, hwaddr, id, in_state, in_subnet, rebuilt, sample, shuffled,
+    with, with_context,
+};
+use super::{Rule, TestedLease, rules};
+use crate::lease::{
+    Duid, Hostname, HwAddr, HwSource, HwType, Iaid, Lease, Lease6, LeaseState, LeaseType, SubnetId,
+};
+use crate::{Added, Client6, Key, LeaseMgrExt, LeaseMgrExt6, Query};
+
+pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
+    rules![
+        leases_come_in_the_order_of_their_addresses,
+        a_key_finds_its_leases_and_no_others,
+        a_key_that_nobody_has_finds_nothing,
+        a_subnet_narrows_every_key,
+        a_page_begins_behind_its_address,
+        a_limit_gives_the_first_leases,
+        a_limit_of_zero_gives_no_lease,
+        a_limit_counts_only_leases_that_match,
+        a_window_includes_both_of_its_ends,
+        a_window_narrows_every_key,
+        a_client_may_have_leases_in_several_subnets,
+        of_a_clients_leases_in_a_subnet_the_lowest_address_comes_first,
+        a_hardware_address_is_found_whatever_its_type_and_source,
+        the_shortest_and_the_longest_identifiers_are_found,
+        identifiers_that_differ_in_one_byte_are_different,
+        a_name_of_any_bytes_is_found,
+        an_empty_name_finds_nothing,
+        a_lease_without_an_identifier_is_found_by_the_others,
+        a_state_of_any_number_is_found,
+        a_declined_lease_is_nobodys,
+        thousands_of_leases_are_paged_through_once,
+    ]
+}
+
+pub(super) fn rules6() -> Vec<Rule<Lease6>> {
+    rules![
+        an_identity_is_narrowed_by_type_and_iaid,
+        a_lease_is_found_by_its_address_and_type,
+        a_prefix_and_an_address_exclude_each_other,
+        a_hostname_keeps_its_case,
+    ]
+}
+
+const SUBNETS: [u32; 3] = [1, 2, u32::MAX];
+
+/// Leases that share subnets, clients, names, states and relay agents, each client heard at another second.
+pub(super) fn scene<L: TestedLease>() -> Verdict<Vec<L>> {
+    const LEASES: u32 = 36;
+    let mut leases = Vec::new();
+    for n in 0..LEASES {
+        let mut lease = in_subnet(&sample::<L>(3 * n + 2, n % 3)?, SUBNETS[n as usize / 3 % 3]);
+        lease.data_mut().cltt = HEARD + i64::from(n * 7 % LEASES) * 10;
+        lease.data_mut().pool_id.0 = n % 2;
+        let relay: Relay<'_> = (&[0, 3, 0, 1, (n % 2) as u8], &[0, 0, 0, 9, (n % 4) as u8]);
+        let lease = with_context(&lease, &[["gold", "silver"][n as usize % 2]], &[relay])?;
+        leases.push(in_state(&lease, LeaseState([0, 0, 1, 3, 77][n as usize % 5]))?);
+    }
+    Ok(leases)
+}
+
+/// Adds them, not in the order of their addresses.
+fn with_scene<L: TestedLease>(case: &Case<L>) -> Verdict<Vec<L>> {
+    let leases = scene()?;
+    case.add_all(&shuffled(&leases))?;
+    Ok(leases)
+}
+
+fn leases_come_in_the_order_of_their_addresses<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let addresses = L::scattered();
+    let leases = addresses.iter().map(|&address| at::<L>(address, 1)).collect::<Verdict<Vec<_>>>()?;
+    case.add_all(&shuffled(&leases))?;
+    for_each_key(case, &leases, |query| {
+        case.finds(&query, &leases)?;
+        case.finds(&query.in_subnet(SubnetId(1)), &leases)?;
+        for (i, lease) in leases.iter().enumerate() {
+            case.finds(&query.after(lease.address()), &leases[i + 1..])?;
+        }
+        Ok(())
+    })
+}
+
+fn a_key_finds_its_leases_and_no_others<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_scene(case)?;
+    for_each_key(case, &leases, |query| case.finds(&query, answer(&query, &leases)))
+}
+
+fn a_key_that_nobody_has_finds_nothing<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_scene(case)?;
+    let stranger = in_state(&sample::<L>(1000, 99)?, LeaseState(5))?;
+    let stranger = with_context(&stranger, &[], &[(&[0, 3, 0, 1, 99], &[0, 0, 0, 9, 99])])?;
+    for_each_key(case, std::slice::from_ref(&stranger), |query| match query.key {
+        Key::All => Ok(()),
+        _ => case.finds(&query, []),
+    })?;
+    // Nor where there is such a key among others of the same lease.
+    for_each_key(case, &leases, |query| case.finds(&query.in_subnet(SubnetId(99)), []))?;
+    case.has(stranger.address(), None)
+}
+
+fn a_subnet_narrows_every_key<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_scene(case)?;
+    for_each_key(case, &leases, |query| {
+        // Number 0 is a subnet as any other, and does not stand for all.
+        SUBNETS.into_iter().chain([0, 3]).try_for_each(|subnet| {
+            let query = query.in_subnet(SubnetId(subnet));
+            case.finds(&query, answer(&query, &leases))
+        })
+    })?;
+    let in_zero = in_subnet(&sample::<L>(1000, 0)?, 0);
+    case.add(&in_zero)?;
+    case.finds(&Query::all().in_subnet(SubnetId(0)), [&in_zero])
+}
+
+fn a_page_begins_behind_its_address<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_scene(case)?;
+    // On addresses with a lease (2, 5, ... 107), between them, and beyond.
+    let numbers = [0, 1, 2, 3, 4, 5, 52, 53, 54, 104, 106, 107, 108];
+    let bounds: Vec<_> = numbers.map(L::address_number).into_iter().chain(L::scattered()).collect();
+    for_each_key(case, &leases, |query| {
+        for &after in &bounds {
+            let query = query.after(after);
+            case.finds(&query, answer(&query, &leases))?;
+            let query = query.in_subnet(SubnetId(2));
+            case.finds(&query, answer(&query, &leases))?;
+        }
+        Ok(())
+    })
+}
+
+fn a_limit_gives_the_first_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_scene(case)?;
+    for_each_key(case, &leases, |query| {
+        for limit in [1, 2, 3, 5, 11, 12, 13, 36, 37, usize::MAX] {
+            let query = query.limit(limit);
+            case.finds(&query, answer(&query, &leases))?;
+            let query = query.after(L::address_number(20));
+            case.finds(&query, answer(&query, &leases))?;
+        }
+        Ok(())
+    })
+}
+
+fn a_limit_of_zero_gives_no_lease<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_scene(case)?;
+    for_each_key(case, &leases, |query| {
+        case.finds(&query.limit(0), [])?;
+        case.finds(&query.limit(0).in_subnet(SubnetId(1)), [])
+    })
+}
+
+fn a_limit_counts_only_leases_that_match<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_scene(case)?;
+    for_each_key(case, &leases, |query| {
+        for limit in 1..4 {
+            for query in [
+                query.in_subnet(SubnetId(u32::MAX)),
+                query.heard_since(HEARD + 200),
+                query.heard_until(HEARD + 100).in_subnet(SubnetId(2)),
+                query.heard_since(HEARD + 50).heard_until(HEARD + 300).after(L::address_number(30)),
+            ] {
+                let query = query.limit(limit);
+                case.finds(&query, answer(&query, &leases))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn a_window_includes_both_of_its_ends<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let heard = |cltt| sample::<L>(cltt, 1).map(|lease| with(&lease, |data| data.cltt = cltt.into()));
+    let leases = [heard(10)?, heard(20)?, heard(30)?];
+    case.add_all(&leases)?;
+    let all = Query::all;
+    case.finds(&all().heard_since(20), &leases[1..])?;
+    case.finds(&all().heard_since(21), &leases[2..])?;
+    case.finds(&all().heard_since(30), &leases[2..])?;
+    case.finds(&all().heard_since(31), [])?;
+    case.finds(&all().heard_since(i64::MIN), &leases)?;
+    case.finds(&all().heard_until(20), &leases[..2])?;
+    case.finds(&all().heard_until(19), &leases[..1])?;
+    case.finds(&all().heard_until(10), &leases[..1])?;
+    case.finds(&all().heard_until(9), [])?;
+    case.finds(&all().heard_until(i64::MAX), &leases)?;
+    case.finds(&all().heard_since(10).heard_until(30), &leases)?;
+    case.finds(&all().heard_since(20).heard_until(20), &leases[1..2])?;
+    case.finds(&all().heard_since(11).heard_until(29), &leases[1..2])?;
+    // A window that ends before it begins is empty.
+    case.finds(&all().heard_since(21).heard_until(20), [])?;
+    case.finds(&all().heard_since(i64::MAX).heard_until(i64::MIN), [])?;
+    // It is about when the client was heard, not about when the lease ends.
+    let longer = with(&leases[0], |data| data.valid_lifetime.0 += 15);
+    case.update(&longer)?;
+    case.finds(&all().heard_since(20), &leases[1..])?;
+    // A renewal moves the lease.
+    let renewed = with(&leases[0], |data| data.cltt = 25);
+    case.update(&renewed)?;
+    case.finds(&all().heard_since(20).heard_until(25), [&renewed, &leases[1]])?;
+    case.finds(&all().heard_until(19), [])
+}
+
+fn a_window_narrows_every_key<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_scene(case)?;
+    for_each_key(case, &leases, |query| {
+        for (since, until) in [(0, 350), (50, 200), (110, 110), (100, 99), (340, 1000)] {
+            let query = query.heard_since(HEARD + since).heard_until(HEARD + until);
+            case.finds(&query, answer(&query, &leases))?;
+            let query = query.in_subnet(SubnetId(1));
+            case.finds(&query, answer(&query, &leases))?;
+        }
+        let query = query.heard_since(HEARD + 205);
+        case.finds(&query, answer(&query, &leases))
+    })
+}
+
+fn a_client_may_have_leases_in_several_subnets<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let lease = |address, subnet| sample::<L>(address, 1).map(|lease| in_subnet(&lease, subnet));
+    let leases = [lease(1, 3)?, lease(2, 1)?, lease(3, 2)?, lease(4, 1)?];
+    case.add_all(&shuffled(&leases))?;
+    let hwaddr = hwaddr(1)?;
+    case.finds(&Query::hwaddr(&hwaddr), &leases)?;
+    case.finds(&Query::hwaddr(&hwaddr).in_subnet(SubnetId(1)), [&leases[1], &leases[3]])?;
+    for (subnet, expected) in [(3, Some(&leases[0])), (2, Some(&leases[2])), (4, None)] {
+        let found = ask("find", case.mgr().by_hwaddr_in_subnet(&hwaddr, SubnetId(subnet)))?;
+        same_leases(format_args!("the lease of {hwaddr} in subnet {subnet}"), found.iter(), expected)?;
+    }
+    for client in leases[0].client_keys() {
+        let query = Query::new(Key::Client(client));
+        case.finds(&query, &leases)?;
+        case.finds(&query.in_subnet(SubnetId(1)), [&leases[1], &leases[3]])?;
+        case.finds(&query.in_subnet(SubnetId(2)), [&leases[2]])?;
+        case.finds(&query.in_subnet(SubnetId(4)), [])?;
+    }
+    case.delete(leases[1].address())?;
+    case.holds([&leases[0], &leases[2], &leases[3]], &leases)
+}
+
+fn of_a_clients_leases_in_a_subnet_the_lowest_address_comes_first<L: TestedLease>(case: &Case<L>) -> Verdict {
+    // Added from both ends towards the middle.
+    let mut there = Vec::new();
+    let (hwaddr, subnet) = (hwaddr(1)?, SubnetId(1));
+    let first = |there: &[L]| there.iter().min_by_key(|lease| lease.address()).cloned();
+    for n in [50, 90, 10, 70, 30] {
+        let lease = sample::<L>(n, 1)?;
+        case.add(&lease)?;
+        there.push(lease);
+        let found = ask("find", case.mgr().by_hwaddr_in_subnet(&hwaddr, subnet))?;
+        same_leases("the first lease of a hardware address in its subnet", &found, &first(&there))?;
+        for client in there[0].client_keys() {
+            let query = Query::new(Key::Client(client)).in_subnet(subnet).limit(1);
+            case.finds(&query, &first(&there))?;
+        }
+    }
+    while let Some(lowest) = first(&there) {
+        case.delete(lowest.address())?;
+        there.retain(|lease| lease.address() != lowest.address());
+        let found = ask("find", case.mgr().by_hwaddr_in_subnet(&hwaddr, subnet))?;
+        same_leases("the first lease of a hardware address in its subnet", &found, &first(&there))?;
+    }
+    Ok(())
+}
+
+fn a_hardware_address_is_found_whatever_its_type_and_source<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let plain = hwaddr(1)?;
+    let mut others = [plain.clone(), plain.clone(), plain.clone()];
+    others[0].htype = HwType(6);
+    others[1].source = HwSource(1);
+    (others[2].htype, others[2].source) = (HwType(32), HwSource(u32::MAX));
+    let mut leases = vec![sample::<L>(1, 1)?];
+    for (other, n) in others.iter().zip(2..) {
+        leases.push(sample::<L>(n, n)?.with_client(Some(other.clone()), &id(n))?);
+    }
+    case.add_all(&leases)?;
+    for hwaddr in others.iter().chain([&plain]) {
+        case.finds(&Query::hwaddr(hwaddr), &leases)?;
+        case.finds(&Query::hwaddr(hwaddr).in_subnet(SubnetId(1)), &leases)?;
+    }
+    // They are kept nonetheless.
+    for lease in &leases {
+        case.has(lease.address(), Some(lease))?;
+    }
+    // A DHCPv4 file has neither.
+    case.clear()
+}
+
+fn the_shortest_and_the_longest_identifiers_are_found<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let (shortest, longest) = L::ID_LENGTHS;
+    let mut leases = Vec::new();
+    for (len, n) in [shortest, shortest + 1, 13, 14, 15, 16, longest - 1, longest].into_iter().zip(1..) {
+        let id: Vec<u8> = (1..=len).map(|i| i as u8).collect();
+        let hwaddr = HwAddr::new(&id[..len.min(HwAddr::MAX_LEN)])?;
+        leases.push(sample::<L>(n, n)?.with_client(Some(hwaddr), &id)?);
+    }
+    for (len, n) in [1, 2, 3, 8, 19].into_iter().zip(100..) {
+        let hwaddr = HwAddr::new(&[7; HwAddr::MAX_LEN][..len])?;
+        leases.push(sample::<L>(n, n)?.with_client(Some(hwaddr), &id(n))?);
+    }
+    case.add_all(&shuffled(&leases))?;
+    case.holds(&leases, [])
+}
+
+fn identifiers_that_differ_in_one_byte_are_different<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let (shortest, longest) = L::ID_LENGTHS;
+    let mut leases = Vec::new();
+    for len in [shortest, 7, 14, 15, longest] {
+        for changed in [0, len / 2, len - 1] {
+            for byte in [1, 128] {
+                let n = leases.len() as u32;
+                let mut id = vec![0x75; len];
+                id[changed] = byte;
+                let hwaddr = HwAddr::new(&id[id.len().saturating_sub(HwAddr::MAX_LEN)..])?;
+                let lease = sample::<L>(n, n)?.with_client(Some(hwaddr), &id)?;
+                leases.push(with(&lease, |data| data.hostname = Hostname::new(&id)));
+            }
+        }
+    }
+    case.add_all(&shuffled(&leases))?;
+    case.holds(&leases, [])?;
+    // One that begins as others do, or that others begin as, is another one, too.
+    for len in [6, 8, 13, 16] {
+        let id = vec![0x75; len];
+        let other = sample::<L>(0, 0)?.with_client(Some(HwAddr::new(&id)?), &id)?;
+        let other = with(&other, |data| data.hostname = Hostname::new(&id));
+        for_each_key(case, std::slice::from_ref(&other), |query| match query.key {
+            Key::All | Key::State(_) => Ok(()),
+            _ => case.finds(&query, []),
+        })?;
+    }
+    Ok(())
+}
+
+fn a_name_of_any_bytes_is_found<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let names: [&[u8]; 12] = [
+        b"a",
+        b"ab",
+        b"host.example.org",
+        b"host.example.org.",
+        b"with,comma",
+        b"with&#x2c;escape",
+        b"new\nline",
+        b"nul\0inside",
+        b"nul\0",
+        &[0xc3, 0xa9],
+        &[0xff; 255],
+        &[b'x'; 1000],
+    ];
+    let mut leases = Vec::new();
+    for (name, n) in names.into_iter().zip(1..) {
+        leases.push(with(&sample::<L>(n, n)?, |data| data.hostname = Hostname::new(name)));
+    }
+    case.add_all(&shuffled(&leases))?;
+    for (name, lease) in names.into_iter().zip(&leases) {
+        let name = Hostname::new(name);
+        case.finds(&Query::hostname(&name), [lease])?;
+        case.finds(&Query::hostname(&name).in_subnet(SubnetId(1)), [lease])?;
+        case.finds(&Query::hostname(&name).in_subnet(SubnetId(2)), [])?;
+    }
+    for absent in [&b"nul"[..], b"with%", b"host", b"a ", b" a", b"_", &[b'x'; 999], &[0xff; 256]] {
+        case.finds(&Query::hostname(&Hostname::new(absent)), [])?;
+    }
+    Ok(())
+}
+
+fn an_empty_name_finds_nothing<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let nameless = with(&sample::<L>(1, 1)?, |data| data.hostname = Hostname::default());
+    let leases = [nameless, sample(2, 2)?];
+    case.add_all(&leases)?;
+    case.finds(&Query::hostname(&Hostname::default()), [])?;
+    case.finds(&Query::hostname(&Hostname::default()).in_subnet(SubnetId(1)), [])?;
+    case.holds(&leases, [])
+}
+
+fn a_lease_without_an_identifier_is_found_by_the_others<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let mut leases = Vec::new();
+    for n in 0..12 {
+        let lease = sample::<L>(n, n % 2)?;
+        let lease = match n % 3 {
+            0 => lease.with_client(None, &id(n % 2))?,
+            1 => with(&lease, |data| data.hostname = Hostname::default()),
+            _ => lease,
+        };
+        leases.push(in_subnet(&lease, n / 6));
+    }
+    // A DHCPv4 client may have a hardware address only.
+    for (field, variant) in leases[2].family_variants()? {
+        if field == "no client id" {
+            leases[2] = variant;
+        }
+    }
+    case.add_all(&shuffled(&leases))?;
+    case.holds(&leases, [])
+}
+
+fn a_state_of_any_number_is_found<L: TestedLease>(case: &Case<L>) -> Verdict {
+    const STATES: [u32; 11] = [0, 1, 2, 3, 4, 5, 77, 255, 256, 65536, u32::MAX];
+    let mut leases = Vec::new();
+    for n in 0..44 {
+        let lease = in_state(&sample::<L>(n, n)?, LeaseState(STATES[n as usize % 11]))?;
+        leases.push(in_subnet(&lease, 1 + n / 11 % 2));
+    }
+    case.add_all(&shuffled(&leases))?;
+    for state in STATES.into_iter().chain([6, 76, 78, 257, u32::MAX - 1]) {
+        let query = Query::state(LeaseState(state));
+        case.finds(&query, answer(&query, &leases))?;
+        for subnet in 1..4 {
+            let query = query.in_subnet(SubnetId(subnet));
+            let found = case.mgr().by_state(LeaseState(state), Some(SubnetId(subnet)));
+            same_leases(Asking(&query), &ask(Asking(&query), found)?, answer(&query, &leases))?;
+            let query = query.after(L::address_number(15)).limit(1);
+            case.finds(&query, answer(&query, &leases))?;
+        }
+    }
+    Ok(())
+}
+
+fn a_declined_lease_is_nobodys<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let before = (1..6).map(|n| sample::<L>(n, 1)).collect::<Verdict<Vec<_>>>()?;
+    case.add_all(&before)?;
+    let mut leases = before.clone();
+    for n in [3, 0, 4, 1] {
+        leases[n].decline(HEARD + 10, crate::lease::Lifetime(86400));
+        case.update(&leases[n])?;
+        case.has(leases[n].address(), Some(&leases[n]))?;
+        case.holds(&leases, &before)?;
+    }
+    let declined = [&leases[0], &leases[1], &leases[3], &leases[4]];
+    case.finds(&Query::state(LeaseState::DECLINED), declined)?;
+    case.finds(&Query::hwaddr(&hwaddr(1)?), [&leases[2]])?;
+    case.finds(&Query::hostname(&hostname(1)), [&leases[2]])?;
+    // It gets a client again.
+    case.update(&before[0])?;
+    case.delete(leases[1].address())?;
+    case.holds([&before[0], &leases[2], &leases[3], &leases[4]], &before)
+}
+
+fn thousands_of_leases_are_paged_through_once<L: TestedLease>(case: &Case<L>) -> Verdict {
+    const LEASES: u32 = 5000;
+    let mut leases = Vec::new();
+    for n in 0..LEASES {
+        leases.push(in_subnet(&sample::<L>(2 * n, n % 10)?, n % 4));
+    }
+    // Every seventh address, round and round: each one, as 7 does not divide their number.
+    case.add_all((0..LEASES).map(|n| &leases[(n * 7 % LEASES) as usize]))?;
+    case.finds(&Query::all(), &leases)?;
+    let hwaddr = hwaddr(3)?;
+    for (query, size) in [
+        (Query::all(), 1000),
+        (Query::all(), 37),
+        (Query::all().in_subnet(SubnetId(2)), 100),
+        (Query::hwaddr(&hwaddr), 64),
+        (Query::state(LeaseState::DEFAULT), 256),
+    ] {
+        let found = pages(case, &query, size)?;
+        same_leases(format_args!("{}, page by page", Asking(&query)), &found, answer(&query, &leases))?;
+    }
+    Ok(())
+}
+
+fn an_identity_is_narrowed_by_type_and_iaid(case: &Case<Lease6>) -> Verdict {
+    let mut leases = Vec::new();
+    for n in 0..24 {
+        let kind = Lease6::KINDS[n as usize % 3];
+        let mut lease = sample::<Lease6>(n, n / 12)?.with_kind(kind)?;
+        lease.iaid = Iaid(n / 3 % 2);
+        lease.data_mut().subnet_id = SubnetId(1 + n / 6 % 2);
+        leases.push(lease);
+    }
+    case.add_all(&shuffled(&leases))?;
+    case.holds(&leases, [])?;
+    let (duid, absent) = (Duid::new(&id(0))?, Duid::new(&id(9))?);
+    let of = |duid, lease_type, iaid| Query::<Lease6>::new(Key::Client(Client6 { duid, iaid, lease_type }));
+    for lease_type in
+        [None, Some(LeaseType::NA), Some(LeaseType::TA), Some(LeaseType::PD), Some(LeaseType(3))]
+    {
+        for iaid in [None, Some(Iaid(0)), Some(Iaid(1)), Some(Iaid(2))] {
+            let query = of(&duid, lease_type, iaid);
+            case.finds(&query, answer(&query, &leases))?;
+            case.finds(&of(&absent, lease_type, iaid), [])?;
+            for subnet in 1..4 {
+                let query = query.in_subnet(SubnetId(subnet));
+                case.finds(&query, answer(&query, &leases))?;
+                let query = query.limit(1);
+                case.finds(&query, answer(&query, &leases))?;
+                let query = query.after(Lease6::address_number(1));
+                case.finds(&query, answer(&query, &leases))?;
+            }
+        }
+    }
+    let found = ask("find", case.mgr().by_identity_in_subnet(LeaseType::PD, &duid, Iaid(1), SubnetId(1)))?;
+    same_leases("by type, DUID, IAID and subnet", &found, [&leases[5]])
+}
+
+fn a_lease_is_found_by_its_address_and_type(case: &Case<Lease6>) -> Verdict {
+    let leases = (0..3)
+        .map(|n| sample::<Lease6>(u32::from(n), 1)?.with_kind(Some(LeaseType(n))))
+        .collect::<Verdict<Vec<_>>>()?;
+    case.add_all(&leases)?;
+    for lease in &leases {
+        for lease_type in [0, 1, 2, 3].map(LeaseType) {
+            let action = format!("get {} of type {lease_type}", lease.address());
+            let found = ask(&action, case.mgr().get_of_type(lease_type, lease.address()))?;
+            let expected = Some(lease).filter(|lease| lease.lease_type() == lease_type);
+            same_leases(&action, &found, expected)?;
+        }
+    }
+    Ok(())
+}
+
+fn a_prefix_and_an_address_exclude_each_other(case: &Case<Lease6>) -> Verdict {
+    let address: Lease6 = at(PREFIX, 1)?;
+    let prefix = rebuilt(&address, PREFIX, LeaseType::PD, 56, address.duid().clone())?;
+    let longer = rebuilt(&address, PREFIX, LeaseType::PD, 64, address.duid().clone())?;
+    for (first, second) in [(&prefix, &address), (&address, &prefix), (&prefix, &longer)] {
+        case.add(first)?;
+        let action = "add another lease that begins with the same address";
+        same(action, &ask(action, case.mgr().add(second))?, &Added::AddressTaken)?;
+        case.holds([first], [second])?;
+        case.update(second)?;
+        case.holds([second], [first])?;
+        case.delete(PREFIX)?;
+        case.holds([], [first, second])?;
+    }
+    // What is within a prefix is not looked at.
+    let inside: Lease6 = at((PREFIX.to_bits() + 1).into(), 1)?;
+    case.add_all([&prefix, &inside])?;
+    case.holds([&prefix, &inside], [])
+}
+
+fn a_hostname_keeps_its_case(case: &Case<Lease6>) -> Verdict {
+    let lower = with(&sample::<Lease6>(1, 1)?, |data| data.hostname = "host.example".into());
+    let mixed = with(&sample::<Lease6>(1, 1)?, |data| data.hostname = "Host.Example".into());
+    let upper = with(&sample::<Lease6>(2, 2)?, |data| data.hostname = "HOST.EXAMPLE".into());
+    case.add_all([&lower, &upper])?;
+    case.finds(&Query::all(), [&lower, &upper])?;
+    let result = case.mgr().replace(&lower, Some(&mixed));
+    changed_meanwhile("update a lease whose hostname has another case", &result, lower.address())?;
+    case.update(&mixed)?;
+    case.has(mixed.address(), Some(&mixed))?;
+    case.finds(&Query::all(), [&mixed, &upper])
+}

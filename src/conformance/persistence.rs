@@ -1,0 +1,263 @@
+//! Leases that outlive their manager.
+
+use super::case::{Case, Doing, Opener, Verdict, ask, in_threads, same, same_leases};
+use super::changes::extremes;
+use super::sample::{END, in_state, in_subnet, sample, samples, variants, with};
+use super::{Rule, TestedLease};
+use crate::lease::{LeaseState, SubnetId};
+use crate::{Added, LeaseMgrError, LeaseMgrExt, Query};
+
+pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
+    macro_rules! rules {
+        ($($name:ident),+ $(,)?) => { vec![$(Rule::reopening(stringify!($name), $name)),+] };
+    }
+    rules![
+        leases_outlive_their_manager,
+        an_empty_manager_is_empty_when_it_is_opened_again,
+        the_last_of_many_changes_is_found_again,
+        a_deleted_lease_stays_deleted,
+        removed_reclaimed_leases_stay_removed,
+        a_wiped_subnet_stays_empty,
+        a_refused_change_leaves_no_trace,
+        a_reopened_manager_goes_on_where_it_was,
+        opening_again_and_again_changes_nothing,
+        thousands_of_leases_are_found_again,
+        what_many_threads_changed_last_is_found_again,
+        changes_around_a_cleanup_are_found_again,
+    ]
+}
+
+/// Checks a rule, and that all leases that it left are found again.
+pub(super) fn check_and_reopen<L: TestedLease>(
+    opener: &Opener<'_, L>,
+    check: fn(&Case<L>) -> Verdict,
+) -> Verdict {
+    let left = opener.with(|case| {
+        check(case)?;
+        case.all()
+    })?;
+    opener.with(|case| found_again(case, &left, &[]))
+}
+
+/// The manager, which was opened again, has these leases.
+fn found_again<L: TestedLease>(case: &Case<L>, leases: &[L], others: &[L]) -> Verdict {
+    // Questions about very many leases take long, and tell no more.
+    const ASKED: usize = 300;
+    let mut leases = leases.to_vec();
+    leases.sort_by_key(L::address);
+    same_leases("open the manager again, and find all leases", &case.all()?, &leases)?;
+    if leases.len() <= ASKED {
+        case.holds(&leases, others)?;
+    }
+    Ok(())
+}
+
+fn leases_outlive_their_manager<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+    let leases = extremes::<L>()?;
+    opener.with(|case| case.add_all(&leases))?;
+    opener.with(|case| found_again(case, &leases, &[]))
+}
+
+fn an_empty_manager_is_empty_when_it_is_opened_again<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+    let lease = sample::<L>(1, 1)?;
+    for _ in 0..3 {
+        opener.with(|case| found_again(case, &[], std::slice::from_ref(&lease)))?;
+    }
+    Ok(())
+}
+
+fn the_last_of_many_changes_is_found_again<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+    let lease = sample::<L>(1, 1)?;
+    let forms: Vec<_> = variants(&lease)?.into_iter().map(|(_, form)| form).collect();
+    opener.with(|case| case.add(&lease))?;
+    for form in &forms {
+        // A DHCPv4 file does not keep a type.
+        let keeps = form.hwaddr().is_none_or(|hwaddr| hwaddr.htype.0 == 1 && hwaddr.source.0 == 0);
+        let last = if keeps { form } else { &lease };
+        opener.with(|case| {
+            for form in &forms {
+                case.update(form)?;
+            }
+            case.update(last)
+        })?;
+        opener.with(|case| found_again(case, std::slice::from_ref(last), &forms))?;
+    }
+    Ok(())
+}
+
+fn a_deleted_lease_stays_deleted<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+    let leases = samples::<L>(0..6)?;
+    opener.with(|case| {
+        case.add_all(&leases)?;
+        case.delete(leases[1].address())
+    })?;
+    let kept = |n: &[usize]| n.iter().map(|&n| leases[n].clone()).collect::<Vec<_>>();
+    opener.with(|case| {
+        found_again(case, &kept(&[0, 2, 3, 4, 5]), &leases)?;
+        case.delete(leases[3].address())?;
+        // Deleted, added, deleted.
+        case.delete(leases[4].address())?;
+        case.add(&leases[4])?;
+        case.delete(leases[4].address())
+    })?;
+    opener.with(|case| {
+        found_again(case, &kept(&[0, 2, 5]), &leases)?;
+        case.add(&leases[4])?;
+        ask("delete, if unchanged", case.mgr().delete_if_unchanged(&leases[5]).map(drop))
+    })?;
+    opener.with(|case| found_again(case, &kept(&[0, 2, 4]), &leases))
+}
+
+fn removed_reclaimed_leases_stay_removed<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+    let mut leases = samples::<L>(0..6)?;
+    for lease in &mut leases[2..5] {
+        lease.set_state(LeaseState::EXPIRED_RECLAIMED)?;
+    }
+    leases[3].data_mut().cltt += 10;
+    let kept = [&leases[..2], &leases[3..4], &leases[5..]].concat();
+    opener.with(|case| {
+        case.add_all(&leases)?;
+        let action = "remove reclaimed leases";
+        same(action, &ask(action, case.mgr().remove_reclaimed(END))?, &2)
+    })?;
+    opener.with(|case| found_again(case, &kept, &leases))
+}
+
+fn a_wiped_subnet_stays_empty<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+    let mut leases = samples::<L>(0..6)?;
+    for lease in &mut leases[3..] {
+        lease.data_mut().subnet_id = SubnetId(2);
+    }
+    opener.with(|case| {
+        case.add_all(&leases)?;
+        same("wipe subnet 1", &ask("wipe subnet 1", case.mgr().wipe_subnet(SubnetId(1)))?, &3)
+    })?;
+    opener.with(|case| found_again(case, &leases[3..], &leases))
+}
+
+fn a_refused_change_leaves_no_trace<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+    let leases = samples::<L>(0..2)?;
+    let other = in_subnet(&sample::<L>(0, 7)?, 7);
+    let absent = sample::<L>(9, 9)?;
+    opener.with(|case| {
+        case.add_all(&leases)?;
+        let mgr = case.mgr();
+        // That these fail is another rule's.
+        let _ = mgr.add(&other);
+        let _ = mgr.replace(&absent, None);
+        let _ = mgr.replace(&other, Some(&other));
+        let _ = mgr.remove(other.address(), Some(&other));
+        let _ = mgr.remove(absent.address(), None);
+        let _ = mgr.remove(absent.address(), Some(&absent));
+        found_again(case, &leases, &[])
+    })?;
+    opener.with(|case| found_again(case, &leases, &[other.clone(), absent.clone()]))
+}
+
+fn a_reopened_manager_goes_on_where_it_was<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+    let mut leases = samples::<L>(0..4)?;
+    opener.with(|case| case.add_all(&leases))?;
+    for round in 0..4_u32 {
+        opener.with(|case| {
+            found_again(case, &leases, &[])?;
+            let action = Doing("add, where there was a lease before the manager was opened,", &leases[0]);
+            same(&action, &ask(&action, case.mgr().add(&leases[0]))?, &Added::AddressTaken)?;
+            // What was read before counts as read.
+            let renewed = with(&leases[1], |data| data.cltt += 10);
+            let action = Doing("update, if it is as it was before the manager was opened,", &renewed);
+            ask(&action, case.mgr().update_if_unchanged(&leases[1], &renewed))?;
+            leases[1] = renewed;
+            let removed = leases.remove(2);
+            let action = Doing("delete, if it is as it was before the manager was opened,", &removed);
+            ask(&action, case.mgr().delete_if_unchanged(&removed).map(drop))?;
+            leases.push(sample(10 + round, round)?);
+            case.add(&leases[3])?;
+            let reclaimed = in_state(&leases[0], LeaseState(round % 4))?;
+            case.update(&reclaimed)?;
+            leases[0] = reclaimed;
+            case.holds(&leases, [&removed])
+        })?;
+    }
+    opener.with(|case| found_again(case, &leases, &[]))
+}
+
+fn opening_again_and_again_changes_nothing<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+    let leases = samples::<L>(0..5)?;
+    opener.with(|case| case.add_all(&leases))?;
+    for _ in 0..6 {
+        opener.with(|case| found_again(case, &leases, &[]))?;
+    }
+    // Also where it is not used at all.
+    for _ in 0..3 {
+        drop(opener.open());
+    }
+    opener.with(|case| found_again(case, &leases, &[]))
+}
+
+fn thousands_of_leases_are_found_again<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+    let mut leases = (0..3000).map(|n| sample::<L>(n, n % 100)).collect::<Verdict<Vec<_>>>()?;
+    opener.with(|case| case.add_all(&leases))?;
+    opener.with(|case| {
+        found_again(case, &leases, &[])?;
+        for lease in leases.iter_mut().step_by(3) {
+            lease.data_mut().subnet_id = SubnetId(2);
+            case.update(lease)?;
+        }
+        Ok(())
+    })?;
+    opener.with(|case| {
+        found_again(case, &leases, &[])?;
+        let query = Query::all().in_subnet(SubnetId(2));
+        case.finds(&query, leases.iter().step_by(3))
+    })
+}
+
+fn what_many_threads_changed_last_is_found_again<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+    for _ in 0..3 {
+        let left = opener.with(|case| {
+            in_threads(4, |thread| {
+                for round in 0..200 {
+                    let lease = sample::<L>(round % 5, 1)?;
+                    let lease = with(&lease, |data| data.cltt += i64::from(round) * 4 + thread as i64);
+                    let result = match (round as usize / 5 + thread) % 4 {
+                        0 => case.mgr().add(&lease).map(drop),
+                        1 => case.mgr().remove(lease.address(), None).map(drop),
+                        _ => case.mgr().replace(&lease, None),
+                    };
+                    match result {
+                        Err(LeaseMgrError::NoSuchLease { .. }) => {}
+                        other => ask("a change", other)?,
+                    }
+                }
+                Ok(())
+            })?;
+            case.all()
+        })?;
+        opener.with(|case| found_again(case, &left, &[]))?;
+    }
+    Ok(())
+}
+
+fn changes_around_a_cleanup_are_found_again<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+    let mut leases = samples::<L>(0..50)?;
+    let gone = sample::<L>(100, 100)?;
+    opener.with(|case| case.add_all(&leases))?;
+    for round in 0..3 {
+        opener.with(|case| {
+            case.add(&gone)?;
+            ask("clean up", case.mgr().clean_up())?;
+            // It may be under way now, or not.
+            for lease in leases.iter_mut().step_by(2) {
+                lease.data_mut().cltt += 1;
+                case.update(lease)?;
+            }
+            case.delete(gone.address())?;
+            leases.remove(round);
+            case.delete(L::address_number(round as u32 * 2))?;
+            ask("clean up again", case.mgr().clean_up())?;
+            found_again(case, &leases, &[])
+        })?;
+        opener.with(|case| found_again(case, &leases, std::slice::from_ref(&gone)))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! Deleting many leases: reclaimed ones, and those of a subnet.
+
+use super::case::{Case, Verdict, ask, same};
+use super::find::scene;
+use super::sample::{END, ending, in_state, in_subnet, sample, samples, with};
+use super::{Rule, TestedLease, rules};
+use crate::LeaseMgrExt;
+use crate::lease::{LeaseState, Lifetime, SubnetId};
+
+pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
+    rules![
+        only_reclaimed_leases_are_removed,
+        a_reclaimed_lease_is_removed_from_its_end_on,
+        removing_reclaimed_leases_says_how_many_there_were,
+        an_infinite_reclaimed_lease_is_not_removed,
+        a_lease_that_is_no_longer_reclaimed_is_not_removed,
+        reclaimed_leases_are_deleted_some_time_behind_their_end,
+        thousands_of_reclaimed_leases_are_removed,
+        a_subnet_is_wiped_and_no_other,
+        thousands_of_leases_of_a_subnet_are_wiped,
+    ]
+}
+
+fn reclaimed<L: TestedLease>(lease: &L) -> Verdict<L> {
+    in_state(lease, LeaseState::EXPIRED_RECLAIMED)
+}
+
+/// Removes reclaimed leases, which are so many.
+fn removes<L: TestedLease>(case: &Case<L>, until: u64, expected: u64) -> Verdict {
+    let action = format_args!("remove leases that were reclaimed and ended until {until}");
+    same(action, &ask(action, case.mgr().remove_reclaimed(until))?, &expected)
+}
+
+fn only_reclaimed_leases_are_removed<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let mut leases = Vec::new();
+    for (state, n) in [0, 2, 1, 3, 2, 4, 5, 77, 2, 258, u32::MAX].into_iter().zip(1..) {
+        leases.push(in_state(&sample::<L>(n, n)?, LeaseState(state))?);
+    }
+    case.add_all(&leases)?;
+    removes(case, u64::from(u32::MAX), 3)?;
+    case.holds(leases.iter().filter(|lease| lease.state().0 != 2), &leases)
+}
+
+fn a_reclaimed_lease_is_removed_from_its_end_on<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = [5, 1, 3].map(|n| reclaimed(&ending(&sample::<L>(n, n)?, END + u64::from(n))));
+    let leases = leases.into_iter().collect::<Verdict<Vec<_>>>()?;
+    case.add_all(&leases)?;
+    removes(case, 0, 0)?;
+    removes(case, END, 0)?;
+    case.holds(&leases, [])?;
+    removes(case, END + 1, 1)?;
+    case.holds([&leases[0], &leases[2]], &leases)?;
+    removes(case, END + 2, 0)?;
+    removes(case, END + 4, 1)?;
+    case.holds([&leases[0]], &leases)?;
+    removes(case, u64::MAX, 1)?;
+    case.holds([], &leases)
+}
+
+fn removing_reclaimed_leases_says_how_many_there_were<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let mut leases = samples::<L>(0..10)?;
+    case.add_all(&leases)?;
+    removes(case, END, 0)?;
+    for lease in &mut leases[2..7] {
+        lease.set_state(LeaseState::EXPIRED_RECLAIMED)?;
+        case.update(lease)?;
+    }
+    case.delete(leases[4].address())?;
+    removes(case, END, 4)?;
+    removes(case, END, 0)?;
+    case.holds(leases[..2].iter().chain(&leases[7..]), &leases)
+}
+
+fn an_infinite_reclaimed_lease_is_not_removed<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let infinite = with(&sample::<L>(1, 1)?, |data| data.valid_lifetime = Lifetime::INFINITE);
+    let leases = [reclaimed(&infinite)?, reclaimed(&sample(2, 2)?)?];
+    case.add_all(&leases)?;
+    removes(case, END + 1000, 1)?;
+    case.holds([&leases[0]], &leases)
+}
+
+fn a_lease_that_is_no_longer_reclaimed_is_not_removed<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = samples::<L>(0..4)?;
+    case.add_all(&leases)?;
+    let mut now = Vec::new();
+    for lease in &leases {
+        let lease = reclaimed(lease)?;
+        case.update(&lease)?;
+        now.push(lease);
+    }
+    now[1] = leases[1].clone();
+    case.update(&now[1])?;
+    now[2].data_mut().cltt += 1000;
+    case.update(&now[2])?;
+    removes(case, END, 2)?;
+    case.holds(&now[1..3], now.iter().chain(&leases))?;
+    removes(case, END + 1000, 1)?;
+    case.holds(&now[1..2], now.iter().chain(&leases))
+}
+
+fn reclaimed_leases_are_deleted_some_time_behind_their_end<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = [0, 10].map(|n| reclaimed(&ending(&sample::<L>(n, n)?, END + u64::from(n))));
+    let leases = leases.into_iter().collect::<Verdict<Vec<_>>>()?;
+    case.add_all(&leases)?;
+    let deletes = |now, seconds, expected| {
+        let action = format_args!("delete leases that were reclaimed and ended {seconds} s before {now}");
+        same(action, &ask(action, case.mgr().delete_reclaimed(now, seconds))?, &expected)
+    };
+    deletes(END + 99, 100, 0)?;
+    // The time before which they must have ended is before all time.
+    deletes(100, 101, 0)?;
+    deletes(0, u32::MAX, 0)?;
+    case.holds(&leases, [])?;
+    deletes(END + 100, 100, 1)?;
+    case.holds(&leases[1..], &leases)?;
+    deletes(END + 10, 0, 1)?;
+    case.holds([], &leases)
+}
+
+fn thousands_of_reclaimed_leases_are_removed<L: TestedLease>(case: &Case<L>) -> Verdict {
+    const LEASES: u32 = 2500;
+    let mut kept = Vec::new();
+    for n in 0..LEASES {
+        let lease = ending(&sample::<L>(n, n % 7)?, END + u64::from(n % 100));
+        if n % 10 == 0 {
+            case.add(&lease)?;
+            kept.push(lease);
+        } else {
+            case.add(&reclaimed(&lease)?)?;
+        }
+    }
+    removes(case, END + 49, u64::from(LEASES) / 2 * 9 / 10)?;
+    same("the number of leases left", &case.all()?.len(), &1375)?;
+    removes(case, END + 99, u64::from(LEASES) / 2 * 9 / 10)?;
+    case.finds(&crate::Query::all(), &kept)?;
+    case.holds(&kept, [])
+}
+
+fn a_subnet_is_wiped_and_no_other<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = scene::<L>()?;
+    case.add_all(&leases)?;
+    let wipes = |subnet, expected| {
+        let action = format_args!("wipe subnet {subnet}");
+        same(action, &ask(action, case.mgr().wipe_subnet(SubnetId(subnet)))?, &expected)
+    };
+    // Number 0 does not stand for all.
+    wipes(0, 0)?;
+    wipes(3, 0)?;
+    case.holds(&leases, [])?;
+    wipes(2, 12)?;
+    case.holds(leases.iter().filter(|lease| lease.data().subnet_id != SubnetId(2)), &leases)?;
+    wipes(2, 0)?;
+    wipes(u32::MAX, 12)?;
+    case.holds(leases.iter().filter(|lease| lease.data().subnet_id == SubnetId(1)), &leases)
+}
+
+fn thousands_of_leases_of_a_subnet_are_wiped<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let mut kept = Vec::new();
+    for n in 0..3000 {
+        let lease = in_subnet(&sample::<L>(n, n % 7)?, 1 + n % 5 / 4);
+        case.add(&lease)?;
+        if n % 5 == 4 {
+            kept.push(lease);
+        }
+    }
+    same("wipe subnet 1", &ask("wipe subnet 1", case.mgr().wipe_subnet(SubnetId(1)))?, &2400)?;
+    case.finds(&crate::Query::all(), &kept)?;
+    case.holds(&kept, [])
+}

@@ -1,0 +1,347 @@
+//! Many threads at the same time.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::case::{Asking, Case, Doing, Fault, Verdict, ask, holds, in_threads, same, same_leases};
+use super::model::{answer, matches};
+use super::sample::{hostname, hwaddr, id, in_state, in_subnet, sample, samples, with, with_context};
+use super::{Rule, TestedLease, rules};
+use crate::lease::{LeaseState, SubnetId};
+use crate::{Added, Deleted, Key, LeaseMgrError, LeaseMgrExt, Query};
+
+pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
+    rules![
+        of_many_that_add_an_address_one_has_it,
+        of_many_that_delete_a_lease_one_has_deleted_it,
+        no_conditional_update_is_lost,
+        of_an_update_and_a_deletion_one_wins,
+        a_thread_reads_what_it_has_written,
+        a_reader_sees_only_leases_that_were_written,
+        leases_that_share_their_keys_change_at_the_same_time,
+        a_lease_renewed_in_time_is_not_removed,
+    ]
+}
+
+/// How many threads try.
+const THREADS: usize = 4;
+
+/// How often a change is tried again that others have forestalled.
+const TRIES: usize = 100_000;
+
+/// The lease of an address as a thread of this number would have it.
+fn own<L: TestedLease>(address: u32, thread: usize) -> Verdict<L> {
+    sample(address, 1000 + thread as u32)
+}
+
+fn of_many_that_add_an_address_one_has_it<L: TestedLease>(case: &Case<L>) -> Verdict {
+    const ADDRESSES: u32 = 500;
+    let added = in_threads(THREADS, |thread| {
+        let mut added = Vec::new();
+        for n in 0..ADDRESSES {
+            // Some go up, some down.
+            let n = if thread % 2 == 0 { n } else { ADDRESSES - 1 - n };
+            let lease = own::<L>(n, thread)?;
+            if ask(Doing("add", &lease), case.mgr().add(&lease))? == Added::Added {
+                added.push(lease);
+            }
+        }
+        Ok(added)
+    })?;
+    let mut added: Vec<_> = added.into_iter().flatten().collect();
+    added.sort_by_key(L::address);
+    same("how often 500 addresses were added", &added.len(), &(ADDRESSES as usize))?;
+    same_leases("find all leases, of those who were told that theirs were added", &case.all()?, &added)?;
+    case.holds(&added, [])
+}
+
+fn of_many_that_delete_a_lease_one_has_deleted_it<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = samples::<L>(0..300)?;
+    case.add_all(&leases)?;
+    let deleted = in_threads(THREADS, |thread| {
+        let mut deleted = 0;
+        for n in 0..leases.len() {
+            let lease = &leases[if thread % 2 == 0 { n } else { leases.len() - 1 - n }];
+            let expected = (thread < THREADS / 2).then_some(lease);
+            let result = case.mgr().remove(lease.address(), expected);
+            deleted += usize::from(ask(Doing("delete", lease), result)? == Deleted::Deleted);
+        }
+        Ok(deleted)
+    })?;
+    same("how often 300 leases were deleted", &deleted.iter().sum::<usize>(), &leases.len())?;
+    case.holds([], &leases[..20])
+}
+
+fn no_conditional_update_is_lost<L: TestedLease>(case: &Case<L>) -> Verdict {
+    const ROUNDS: i64 = 100;
+    let leases = samples::<L>(0..3)?;
+    case.add_all(&leases)?;
+    in_threads(THREADS, |thread| {
+        for round in 0..ROUNDS {
+            let address = leases[(thread + round as usize) % leases.len()].address();
+            increment(case, address)?;
+        }
+        Ok(())
+    })?;
+    let heard: i64 = case.all()?.iter().map(|lease| lease.data().cltt).sum();
+    let before: i64 = leases.iter().map(|lease| lease.data().cltt).sum();
+    same("how often the cltt went up by one", &(heard - before), &(THREADS as i64 * ROUNDS))?;
+    case.holds(&case.all()?, [])
+}
+
+/// Lets the client be heard a second later.
+fn increment<L: TestedLease>(case: &Case<L>, address: L::Address) -> Verdict {
+    for _ in 0..TRIES {
+        let Some(read) = case.get(address)? else {
+            return Err(Fault::new(format_args!("get {address}"), "the lease", "none"));
+        };
+        let renewed = with(&read, |data| data.cltt += 1);
+        match case.mgr().update_if_unchanged(&read, &renewed) {
+            Err(LeaseMgrError::ChangedMeanwhile { .. }) => {}
+            other => return ask(Doing("update, if unchanged,", &renewed), other),
+        }
+    }
+    let found = "others were always first";
+    Err(Fault::new(format_args!("update {address} with what was just read"), "success at last", found))
+}
+
+fn of_an_update_and_a_deletion_one_wins<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = samples::<L>(0..60)?;
+    case.add_all(&leases)?;
+    let successes = in_threads(THREADS, |thread| {
+        let mut successes = Vec::new();
+        for lease in &leases {
+            let own = with(lease, |data| data.cltt += 1 + thread as i64);
+            let result = if thread == 0 {
+                case.mgr().delete_if_unchanged(lease).map(|deleted| deleted == Deleted::Deleted)
+            } else {
+                case.mgr().update_if_unchanged(lease, &own).map(|()| true)
+            };
+            successes.push(match result {
+                Err(LeaseMgrError::ChangedMeanwhile { .. } | LeaseMgrError::NoSuchLease { .. }) => false,
+                other => ask(Doing("change, if unchanged,", lease), other)?,
+            });
+        }
+        Ok(successes)
+    })?;
+    for (n, lease) in leases.iter().enumerate() {
+        let winners: Vec<_> = (0..THREADS).filter(|&thread| successes[thread][n]).collect();
+        let action = format_args!("the threads that changed {} if unchanged", lease.address());
+        holds(action, winners.len() == 1, "one", &winners)?;
+        let left = (winners[0] > 0).then(|| with(lease, |data| data.cltt += 1 + winners[0] as i64));
+        case.has(lease.address(), left.as_ref())?;
+    }
+    case.holds(&case.all()?, &leases)
+}
+
+fn a_thread_reads_what_it_has_written<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let kept = in_threads(THREADS, |thread| {
+        // Own addresses, own client, own name, but a subnet and a state that all share.
+        let number = 1000 + thread as u32;
+        let addresses = (0..8).map(|n| 10 * n + thread as u32);
+        let mut leases = addresses.map(|n| own::<L>(n, thread)).collect::<Verdict<Vec<_>>>()?;
+        let (hwaddr, hostname) = (hwaddr(number)?, hostname(number));
+        for round in 0..20 {
+            for (n, lease) in leases.iter_mut().enumerate() {
+                *lease = with(lease, |data| data.cltt += 1);
+                *lease = in_subnet(lease, 1 + (n as u32 + round) % 2);
+                match round {
+                    0 => case.add(lease)?,
+                    _ => case.update(lease)?,
+                }
+                case.has(lease.address(), Some(lease))?;
+            }
+            for query in [Query::hwaddr(&hwaddr), Query::hostname(&hostname)] {
+                case.finds(&query, &leases)?;
+                let query = query.in_subnet(SubnetId(2));
+                case.finds(&query, answer(&query, &leases))?;
+            }
+            // Those of others come and go.
+            for query in
+                [Query::all(), Query::all().in_subnet(SubnetId(1)), Query::state(LeaseState::DEFAULT)]
+            {
+                let found = case.find(&query)?;
+                let found = found.iter().filter(|lease| lease.hwaddr() == Some(&hwaddr));
+                let action =
+                    format_args!("{}, and the thread's own leases among those of others", Asking(&query));
+                same_leases(action, found, answer(&query, &leases))?;
+            }
+            case.delete(leases[3].address())?;
+            case.has(leases[3].address(), None)?;
+            case.finds(&Query::hwaddr(&hwaddr), leases[..3].iter().chain(&leases[4..]))?;
+            case.add(&leases[3])?;
+        }
+        Ok(leases)
+    })?;
+    case.holds(kept.iter().flatten(), [])
+}
+
+/// Counts a thread as done, however it ends.
+struct Done<'a>(&'a AtomicUsize);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Release);
+    }
+}
+
+fn a_reader_sees_only_leases_that_were_written<L: TestedLease>(case: &Case<L>) -> Verdict {
+    const WRITERS: usize = 2;
+    const ADDRESSES: u32 = 24;
+    const ROUNDS: usize = 60;
+    // Every other lease stays as it is, and must always be seen. The others change between two forms that have
+    // nothing in common, and nothing.
+    let mut forms = Vec::new();
+    for n in 0..ADDRESSES {
+        let stable = n % 2 == 0;
+        let one = with_context(&sample::<L>(n, 1)?, &["gold"], &[])?;
+        let two = in_state(&in_subnet(&sample::<L>(n, 2)?, 2), LeaseState::DECLINED)?;
+        let two = with(&two, |data| data.cltt += 1000);
+        forms.push(if stable { vec![if n % 4 == 0 { one } else { two }] } else { vec![one, two] });
+    }
+    let (stable, changing): (Vec<_>, Vec<_>) = forms.iter().partition(|forms| forms.len() == 1);
+    let stable: Vec<L> = stable.into_iter().flatten().cloned().collect();
+    case.add_all(&stable)?;
+
+    let done = AtomicUsize::new(0);
+    let written = |lease: &L| forms.iter().flatten().any(|form| form == lease);
+    let check = |query: &Query<'_, L>| -> Verdict<Option<L::Address>> {
+        let found = case.find(query)?;
+        for lease in &found {
+            let expected = "leases that were written, and that the query is about";
+            let action = format_args!("{} while leases change", Asking(query));
+            holds(action, written(lease) && matches(query, lease), expected, lease)?;
+        }
+        let ordered = found.is_sorted_by(|a, b| a.address() < b.address());
+        holds(
+            format_args!("{} while leases change", Asking(query)),
+            ordered,
+            "each address once, in order",
+            &found,
+        )?;
+        if query.limit.is_none() {
+            let found = found.iter().filter(|&lease| stable.contains(lease));
+            let action =
+                format_args!("{}, and leases that stay as they are while others change", Asking(query));
+            same_leases(action, found, answer(query, &stable))?;
+        }
+        Ok(found.last().map(L::address))
+    };
+    let read = || -> Verdict {
+        let (hwaddr, hostname) = (hwaddr(1)?, hostname(2));
+        for subnet in [None, Some(SubnetId(1)), Some(SubnetId(2))] {
+            let mut keys = vec![
+                Key::All,
+                Key::HwAddr(&hwaddr),
+                Key::Hostname(&hostname),
+                Key::State(LeaseState::DEFAULT),
+                Key::State(LeaseState::DECLINED),
+            ];
+            keys.extend(stable[0].client_keys().into_iter().map(Key::Client));
+            for key in keys {
+                check(&Query { subnet, ..Query::new(key) })?;
+            }
+        }
+        let mut page = Query::all().limit(5);
+        while let Some(last) = check(&page)? {
+            holds(Asking(&page), page.after.is_none_or(|after| last > after), "addresses behind it", last)?;
+            page = page.after(last);
+        }
+        for forms in &forms {
+            if let Some(lease) = case.get(forms[0].address())? {
+                holds("get while leases change", forms.contains(&lease), "a lease that was written", &lease)?;
+            }
+        }
+        Ok(())
+    };
+    let write = |writer: usize| {
+        let _done = Done(&done);
+        for _ in 0..ROUNDS {
+            for forms in changing.iter().skip(writer).step_by(WRITERS) {
+                let (one, two) = (&forms[0], &forms[1]);
+                case.add(one)?;
+                case.update(two)?;
+                case.update(one)?;
+                case.delete(one.address())?;
+                case.add(two)?;
+                case.delete(two.address())?;
+            }
+        }
+        Ok(())
+    };
+    in_threads(THREADS, |thread| {
+        if thread < WRITERS {
+            return write(thread);
+        }
+        read()?;
+        while done.load(Ordering::Acquire) < WRITERS {
+            read()?;
+        }
+        read()
+    })?;
+    case.holds(&stable, forms.iter().flatten())
+}
+
+fn leases_that_share_their_keys_change_at_the_same_time<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let left = in_threads(THREADS, |thread| {
+        // Of all threads, every lease has one of two clients, names, subnets, ...
+        let mut leases: Vec<L> = Vec::new();
+        for round in 0..150_u32 {
+            let address = THREADS as u32 * (round % 25) + thread as u32;
+            let n = (round / 7 + thread as u32) % 2;
+            let lease = in_subnet(&sample::<L>(address, n)?, 1 + n);
+            let lease = with_context(&lease, &[["gold", "silver"][n as usize]], &[(&id(n), &id(n))])?;
+            let lease = in_state(&lease, LeaseState((round % 3 + n) % 3))?;
+            let lease = with(&lease, |data| data.cltt += i64::from(round % 4));
+            match leases.iter().position(|other| other.address() == lease.address()) {
+                None => {
+                    case.add(&lease)?;
+                    leases.push(lease);
+                }
+                Some(i) if round % 5 == 0 => {
+                    case.delete(leases.remove(i).address())?;
+                }
+                Some(i) => {
+                    case.update(&lease)?;
+                    leases[i] = lease;
+                }
+            }
+        }
+        Ok(leases)
+    })?;
+    let left: Vec<_> = left.into_iter().flatten().collect();
+    case.holds(&left, [])?;
+    ask("recount", case.mgr().recount())?;
+    case.holds(&left, [])
+}
+
+fn a_lease_renewed_in_time_is_not_removed<L: TestedLease>(case: &Case<L>) -> Verdict {
+    const ROUNDS: usize = 200;
+    let done = AtomicUsize::new(0);
+    let left = in_threads(THREADS, |thread| {
+        if thread == 0 {
+            while done.load(Ordering::Acquire) < THREADS - 1 {
+                ask("remove reclaimed leases", case.mgr().remove_reclaimed(u64::from(u32::MAX)))?;
+            }
+            return Ok(None);
+        }
+        let _done = Done(&done);
+        let lease = own::<L>(thread as u32, thread)?;
+        let reclaimed = in_state(&lease, LeaseState::EXPIRED_RECLAIMED)?;
+        for _ in 0..ROUNDS {
+            case.add(&reclaimed)?;
+            match case.mgr().update_if_unchanged(&reclaimed, &lease) {
+                Ok(()) => {
+                    case.has(lease.address(), Some(&lease))?;
+                    case.delete(lease.address())?;
+                }
+                Err(LeaseMgrError::NoSuchLease { .. }) => case.has(lease.address(), None)?,
+                Err(error) => {
+                    return Err(Fault::new("renew a reclaimed lease", "success, or no lease", error));
+                }
+            }
+        }
+        case.add(&lease)?;
+        Ok(Some(lease))
+    })?;
+    case.holds(left.iter().flatten(), [])
+}

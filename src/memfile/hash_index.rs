@@ -1,0 +1,351 @@
+//! A hash table of block numbers, which keeps no keys: it is asked with the hash, and with what tells whether a block is the one.
+//!
+//! A look-up costs one cache miss: twelve numbers and a byte of the hash of each make up a cache line. The table is many
+//! small ones, so that growing never takes long.
+
+use std::hint::black_box;
+
+use crate::lease_file::simd::Block;
+
+/// How many numbers a bucket holds.
+const WIDTH: usize = 12;
+const ALL: u32 = (1 << WIDTH) - 1;
+/// So many of 16 places are in use before a table grows.
+const FULL: usize = 13;
+/// How many tables there are.
+const TABLES: usize = 64;
+/// The bits of a hash that choose the table; the lowest ones choose the bucket, the highest ones are kept in it.
+const CHOICE_BITS: u32 = 12;
+const CHOICE_SHIFT: u32 = 32;
+
+/// A cache line.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Bucket {
+    /// A byte of the hash of each number, 0 where there is none; and behind these, in the last four bytes, how many numbers belong
+    /// here or before, but found their place behind.
+    tags: [u8; 16],
+    numbers: [u32; WIDTH],
+}
+
+impl Bucket {
+    const EMPTY: Self = Self { tags: [0; 16], numbers: [0; WIDTH] };
+
+    /// A bit for each place with this tag.
+    #[inline(always)]
+    fn places(&self, tag: u8) -> u32 {
+        Block::load(&self.tags).is(tag) & ALL
+    }
+
+    #[inline(always)]
+    fn passed(&self) -> u32 {
+        let [.., a, b, c, d] = self.tags;
+        u32::from_le_bytes([a, b, c, d])
+    }
+
+    /// Its numbers.
+    fn in_use(&self) -> impl Iterator<Item = u32> {
+        let mut places = !self.places(0) & ALL;
+        std::iter::from_fn(move || {
+            let place = (places != 0).then_some(places.trailing_zeros() as usize)?;
+            places &= places - 1;
+            Some(self.numbers[place])
+        })
+    }
+
+    fn set_passed(&mut self, passed: u32) {
+        self.tags[WIDTH..].copy_from_slice(&passed.to_le_bytes());
+    }
+}
+
+/// The tag of a hash: never 0.
+#[inline(always)]
+fn tag_of(hash: u64) -> u8 {
+    let [.., top] = hash.to_le_bytes();
+    top.max(1)
+}
+
+/// What numbers stand for.
+pub(super) trait Hashed {
+    /// The hash of what a number stands for.
+    fn hash(&self, number: u32) -> u64;
+
+    /// Any byte of what that depends on.
+    fn touch(&self, number: u32) -> u8;
+}
+
+/// Buckets, as many as a power of two; or none.
+#[derive(Default)]
+struct Table {
+    buckets: Vec<Bucket>,
+    len: usize,
+}
+
+impl Table {
+    #[inline(always)]
+    fn start(&self, hash: u64) -> usize {
+        // The number of buckets is far below 2^32.
+        hash as u32 as usize & (self.buckets.len() - 1)
+    }
+
+    #[inline]
+    fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<(usize, usize)> {
+        if self.buckets.is_empty() {
+            return None;
+        }
+        let tag = tag_of(hash);
+        let mut at = self.start(hash);
+        for _ in 0..self.buckets.len() {
+            let bucket = &self.buckets[at];
+            let mut places = bucket.places(tag);
+            while places != 0 {
+                let place = places.trailing_zeros() as usize;
+                if is_it(bucket.numbers[place]) {
+                    return Some((at, place));
+                }
+                places &= places - 1;
+            }
+            if bucket.passed() == 0 {
+                return None;
+            }
+            at = (at + 1) & (self.buckets.len() - 1);
+        }
+        None
+    }
+
+    /// Puts a number in, for which there is a place.
+    fn put(&mut self, hash: u64, number: u32) {
+        let mut at = self.start(hash);
+        loop {
+            let last = self.buckets.len() - 1;
+            let bucket = &mut self.buckets[at];
+            let free = bucket.places(0);
+            if free != 0 {
+                let place = free.trailing_zeros() as usize;
+                bucket.tags[place] = tag_of(hash);
+                bucket.numbers[place] = number;
+                self.len += 1;
+                return;
+            }
+            bucket.set_passed(bucket.passed().saturating_add(1));
+            at = (at + 1) & last;
+        }
+    }
+
+    fn remove(&mut self, hash: u64, number: u32) -> bool {
+        let Some((found, place)) = self.find(hash, |other| other == number) else {
+            return false;
+        };
+        let last = self.buckets.len() - 1;
+        let mut at = self.start(hash);
+        while at != found {
+            let bucket = &mut self.buckets[at];
+            bucket.set_passed(bucket.passed() - 1);
+            at = (at + 1) & last;
+        }
+        self.buckets[found].tags[place] = 0;
+        self.len -= 1;
+        true
+    }
+
+    /// How many buckets so many numbers take.
+    fn buckets_for(len: usize) -> usize {
+        (len * 16).div_ceil(WIDTH * FULL).next_power_of_two()
+    }
+
+    fn resize(&mut self, buckets: usize, hashed: &impl Hashed) {
+        let old = std::mem::replace(&mut self.buckets, vec![Bucket::EMPTY; buckets]);
+        self.len = 0;
+        // Of so many buckets at a time. What their numbers stand for is anywhere in memory, so it is
+        // fetched together before the hashes are asked for one by one.
+        const STEP: usize = 4;
+        for buckets in old.chunks(STEP) {
+            let fetched = buckets.iter().flat_map(Bucket::in_use).fold(0, |all, n| all ^ hashed.touch(n));
+            black_box(fetched);
+            for number in buckets.iter().flat_map(Bucket::in_use) {
+                self.put(hashed.hash(number), number);
+            }
+        }
+    }
+}
+
+/// A hash table of numbers.
+pub(super) struct HashIndex {
+    /// Which table a hash belongs to. The tables have different shares, so that they do not grow all at the same time.
+    choice: Box<[u8]>,
+    tables: Box<[Table]>,
+}
+
+impl HashIndex {
+    pub(super) fn new() -> Self {
+        let tables = std::iter::repeat_with(Table::default).take(TABLES).collect();
+        Self { choice: shares(), tables }
+    }
+
+    #[inline(always)]
+    fn table(&self, hash: u64) -> usize {
+        let choice = (hash >> CHOICE_SHIFT) as u32 & ((1 << CHOICE_BITS) - 1);
+        self.choice[choice as usize].into()
+    }
+
+    /// Has the processor fetch what is needed for a hash, while other things are done: the result is of no use but must be
+    /// used.
+    #[inline(always)]
+    pub(super) fn fetch(&self, hash: u64) -> u8 {
+        let table = &self.tables[self.table(hash)];
+        if table.buckets.is_empty() { 0 } else { table.buckets[table.start(hash)].tags[0] }
+    }
+
+    /// The number with this hash that is the one.
+    #[inline]
+    pub(super) fn find(&self, hash: u64, is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        let table = &self.tables[self.table(hash)];
+        table.find(hash, is_it).map(|(bucket, place)| table.buckets[bucket].numbers[place])
+    }
+
+    /// Adds a number. `hashed` tells the hashes of those that are there.
+    pub(super) fn insert(&mut self, hash: u64, number: u32, hashed: &impl Hashed) {
+        let table = self.table(hash);
+        let table = &mut self.tables[table];
+        if (table.len + 1) * 16 > table.buckets.len() * WIDTH * FULL {
+            table.resize((table.buckets.len() * 2).max(1), hashed);
+        }
+        table.put(hash, number);
+    }
+
+    /// Takes a number out.
+    pub(super) fn remove(&mut self, hash: u64, number: u32, hashed: &impl Hashed) {
+        let table = self.table(hash);
+        let table = &mut self.tables[table];
+        // Memory that many numbers took is given back.
+        if table.remove(hash, number) && table.len * 64 < table.buckets.len() * WIDTH * FULL {
+            table.resize(Table::buckets_for(table.len * 2).min(table.buckets.len()), hashed);
+        }
+    }
+
+    /// Puts a number in the place of another with the same hash.
+    pub(super) fn replace(&mut self, hash: u64, old: u32, new: u32) {
+        let table = self.table(hash);
+        let table = &mut self.tables[table];
+        if let Some((bucket, place)) = table.find(hash, |number| number == old) {
+            table.buckets[bucket].numbers[place] = new;
+        }
+    }
+
+    /// Makes room for so many numbers, in an empty one.
+    pub(super) fn reserve(&mut self, len: usize) {
+        for (n, table) in self.tables.iter_mut().enumerate() {
+            let share = self.choice.iter().filter(|&&table| usize::from(table) == n).count();
+            if len > 0 && table.len == 0 {
+                table.buckets = vec![Bucket::EMPTY; Table::buckets_for(len * share / self.choice.len())];
+            }
+        }
+    }
+
+    /// All numbers.
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
+        self.tables.iter().flat_map(|table| &table.buckets).flat_map(Bucket::in_use)
+    }
+
+    /// How many bytes are allocated.
+    pub(super) fn memory(&self) -> usize {
+        self.tables.iter().map(|table| table.buckets.capacity() * size_of::<Bucket>()).sum()
+    }
+}
+
+/// Which table each choice goes to: the last table has twice the share of the first. Tables grow by doubling; so there is always
+/// one that has just grown, and one that is about to.
+fn shares() -> Box<[u8]> {
+    let choices = 1_usize << CHOICE_BITS;
+    let weight = |n: usize| 2_f64.powf(n as f64 / TABLES as f64);
+    let total: f64 = (0..TABLES).map(weight).sum();
+    let mut choice = Vec::with_capacity(choices);
+    let mut sum = 0.0;
+    for n in 0..TABLES {
+        sum += weight(n);
+        let table = n.to_le_bytes()[0];
+        while choice.len() < choices && ((choice.len() + 1) as f64) <= sum / total * choices as f64 + 0.5 {
+            choice.push(table);
+        }
+    }
+    choice.resize(choices, (TABLES - 1).to_le_bytes()[0]);
+    choice.into_boxed_slice()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    impl<F: Fn(u32) -> u64> Hashed for F {
+        fn hash(&self, number: u32) -> u64 {
+            self(number)
+        }
+
+        fn touch(&self, _: u32) -> u8 {
+            0
+        }
+    }
+
+    #[test]
+    fn a_bucket_is_a_cache_line() {
+        assert_eq!((size_of::<Bucket>(), align_of::<Bucket>()), (64, 64));
+    }
+
+    #[test]
+    fn the_last_table_has_twice_the_share_of_the_first() {
+        let shares = shares();
+        let count = |n: u8| shares.iter().filter(|&&table| table == n).count();
+        let counts: Vec<_> = (0..64).map(count).collect();
+        assert!(counts.windows(2).all(|pair| pair[1] + 1 >= pair[0]), "{counts:?}");
+        assert!(counts[63] > counts[0] * 17 / 10 && counts[0] > 30, "{counts:?}");
+    }
+
+    #[test]
+    fn memory_is_given_back() {
+        let hash = |n: u32| u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut index = HashIndex::new();
+        for n in 0..100_000 {
+            index.insert(hash(n), n, &hash);
+        }
+        let full = index.memory();
+        assert!(full < 100_000 * 11, "{full}");
+        for n in 0..100_000 {
+            index.remove(hash(n), n, &hash);
+        }
+        assert_eq!(index.iter().count(), 0);
+        assert!(index.memory() < full / 10, "{} {full}", index.memory());
+    }
+
+    proptest! {
+        /// With hashes of few values, so that buckets overflow into each other, also around the end.
+        #[test]
+        fn what_was_put_in_is_found(
+            steps in proptest::collection::vec((any::<bool>(), 0..4_u64, 0..3_u64, any::<prop::sample::Index>()), 1..400),
+        ) {
+            let mut index = HashIndex::new();
+            let mut model: BTreeMap<u32, u64> = BTreeMap::new();
+            for (n, (add, low, high, which)) in (0_u32..).zip(steps) {
+                if add || model.is_empty() {
+                    let hash = high << 56 | low.wrapping_sub(2) & 0xffff_ffff;
+                    model.insert(n, hash);
+                    index.insert(hash, n, &|n| model[&n]);
+                } else {
+                    let n = *model.keys().nth(which.index(model.len())).unwrap();
+                    index.remove(model[&n], n, &|n| model[&n]);
+                    model.remove(&n);
+                }
+                let mut all: Vec<_> = index.iter().collect();
+                all.sort_unstable();
+                prop_assert_eq!(all, model.keys().copied().collect::<Vec<_>>());
+                for (&n, &hash) in &model {
+                    prop_assert_eq!(index.find(hash, |other| other == n), Some(n));
+                }
+            }
+        }
+    }
+}
