@@ -16,6 +16,8 @@
 //! of its last change. Of a deletion nothing may be left in the files, so `releasing` is told before it. How the
 //! server does is told on standard error; what the library logs would go to a subscriber of the crate `tracing`.
 
+#![allow(clippy::print_stderr, reason = "a program's own reports")]
+
 use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};

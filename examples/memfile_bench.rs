@@ -9,6 +9,7 @@
 
 use std::error::Error;
 use std::fs;
+use std::io::{Write, stdout};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
@@ -43,7 +44,7 @@ fn main() -> Outcome {
     let before = resident()?;
     let run = |name, work: &(dyn Fn(&Leases, u32) -> Outcome + Sync)| timed(name, &leases, n, threads, work);
     run("add", &|leases, i| expect(leases.add(&lease(i)?)? == Added::Added))?;
-    println!("{:<22} {:.0} bytes per lease", "memory", (resident()? - before) / f64::from(n));
+    writeln!(stdout(), "{:<22} {:.0} bytes per lease", "memory", (resident()? - before) / f64::from(n))?;
     run("renew", &|leases, i| {
         let mut lease = known(leases.get(address(scattered(i, n)))?)?;
         lease.data_mut().cltt += 1;
@@ -65,13 +66,14 @@ fn main() -> Outcome {
     let start = Instant::now();
     let leases = open()?;
     let seconds = start.elapsed().as_secs_f64();
-    println!(
+    writeln!(
+        stdout(),
         "{:<22} rows={}  {seconds:.3} s  {:.0} rows/s (rss {:+.0} KiB)",
         "load",
         2 * n,
         f64::from(2 * n) / seconds,
         (resident()? - before) / 1024.0
-    );
+    )?;
     let delete = |leases: &Leases, i| {
         known(leases.get(address(i))?)?;
         expect(leases.delete(address(i))? == Deleted::Deleted)
@@ -129,9 +131,10 @@ fn resident() -> Outcome<f64> {
     Ok(kib * 1024.0)
 }
 
-fn report(name: &str, threads: u32, n: u32, start: Instant) {
+fn report(name: &str, threads: u32, n: u32, start: Instant) -> Outcome {
     let seconds = start.elapsed().as_secs_f64();
-    println!("{name:<22} threads={threads} n={n}  {seconds:.3} s  {:.0} ops/s", f64::from(n) / seconds);
+    let rate = f64::from(n) / seconds;
+    Ok(writeln!(stdout(), "{name:<22} threads={threads} n={n}  {seconds:.3} s  {rate:.0} ops/s")?)
 }
 
 /// Does an operation for each lease, each thread for its share of them.
@@ -154,8 +157,7 @@ fn timed(
         let threads: Vec<_> = (0..threads).map(|t| scope.spawn(share(t))).collect();
         threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a thread panicked")?)
     })?;
-    report(name, threads, n, start);
-    Ok(())
+    report(name, threads, n, start)
 }
 
 fn pages(leases: &Arc<Leases>, n: u32) -> Outcome {
@@ -165,6 +167,5 @@ fn pages(leases: &Arc<Leases>, n: u32) -> Outcome {
         let page = leases.page(after, 1000)?;
         after = Some(page.last().ok_or("an empty page")?.address());
     }
-    report("page 1000", 1, n, start);
-    Ok(())
+    report("page 1000", 1, n, start)
 }

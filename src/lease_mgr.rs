@@ -105,17 +105,19 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     /// The leases that a query asks for, in the order of their addresses.
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where the backend cannot be asked, or does not know this query.
+    /// [`LeaseMgrError::Unsupported`] where the backend does not know this query, such as DHCPv6 leases by relay id where
+    /// tables of these are not kept, and others where it cannot be asked.
     fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError>;
 
     /// Leases that have ended at `now` (seconds since the epoch) and are not reclaimed yet, those that ended first
-    /// first: at most `limit`, or all with a limit of 0. A lease with an infinite lifetime is never among them.
+    /// first, and of the same second in the order of their addresses: at most `limit`, or all with a limit of 0. A lease with an infinite lifetime is never among them.
     ///
     /// # Errors
     /// [`LeaseMgrError`] where the backend cannot be asked.
     fn expired(&self, now: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError>;
 
-    /// Puts a lease in the place of the one that its address has; with `expected`, only if that is still the same.
+    /// Puts a lease in the place of the one that its address has; with `expected`, only if that is still the same, address
+    /// and all.
     ///
     /// # Errors
     /// [`LeaseMgrError::NoSuchLease`] where the address has none, [`LeaseMgrError::ChangedMeanwhile`] where it is
@@ -131,7 +133,7 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     fn remove(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError>;
 
     /// Deletes the reclaimed leases that ended at `until` (seconds since the epoch) or before, and tells how many
-    /// these were.
+    /// these were. One with an infinite lifetime never ends.
     ///
     /// # Errors
     /// As [`LeaseMgr::remove`]; some of the leases may be deleted then.

@@ -64,20 +64,20 @@ pub(crate) fn separated_octets(text: &[u8], separator: u8) -> Option<Octets> {
     loop {
         rest = match rest {
             // The usual octet first.
-            &[high, low, found, ref rest @ ..] if found == separator => {
-                octets.push(hex_byte(high, low)?);
+            [high, low, found, rest @ ..] if *found == separator => {
+                octets.push(hex_byte(*high, *low)?);
                 rest
             }
-            &[high, low] => {
-                octets.push(hex_byte(high, low)?);
+            [high, low] => {
+                octets.push(hex_byte(*high, *low)?);
                 return Some(octets);
             }
-            &[low, found, ref rest @ ..] if found == separator => {
-                octets.push(hex_byte(b'0', low)?);
+            [low, found, rest @ ..] if *found == separator => {
+                octets.push(hex_byte(b'0', *low)?);
                 rest
             }
-            &[low] => {
-                octets.push(hex_byte(b'0', low)?);
+            [low] => {
+                octets.push(hex_byte(b'0', *low)?);
                 return Some(octets);
             }
             _ => return None,

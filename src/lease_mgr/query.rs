@@ -98,7 +98,7 @@ pub enum Key<'a, L: ManagedLease> {
     HwAddr(&'a HwAddr),
     /// The client.
     Client(L::Client<'a>),
-    /// The name of the client, in lower case.
+    /// The name of the client, in whatever case.
     Hostname(&'a Hostname),
     /// The relay agent that the client was heard through, by its relay id.
     RelayId(&'a RelayId),

@@ -198,7 +198,8 @@ impl<L: ManagedLease> Tracking<L> {
     /// Locks an address, unless it is locked already: an allocator that holds the lock knows that no
     /// other one that asks for it is at work with the same address. Reading and changing leases needs no lock.
     pub fn try_lock(&self, address: L::Address) -> Option<LeaseLock<'_, L>> {
-        self.locked.insert(address).then_some(LeaseLock { tracking: self, address })
+        // Made only where the address was free: dropping it frees the address.
+        self.locked.insert(address).then(|| LeaseLock { tracking: self, address })
     }
 
     /// Whether an address is locked.

@@ -80,7 +80,8 @@ impl<L: StoredLease> ClientIndex<L> {
         if key.is_empty() {
             return Found::None;
         }
-        let found = self.table.find(self.strings.hash(key), |number| self.strings.is_of(records, number, key));
+        let found =
+            self.table.find(self.strings.hash(key), |number| self.strings.is_of(records, number, key));
         match found.map(Holder::of) {
             None => Found::None,
             Some(Holder::Block(id)) => Found::One(id),

@@ -49,7 +49,7 @@ use storage::{NoRoom, Queue, Storage};
 use crate::lease::{ClientClass, LeaseKind, SubnetId};
 use crate::lease_file::{LeaseFileError, LeaseFileSet, RowError};
 use crate::lease_mgr::{
-    Added, Change, CleanupStart, Deleted, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery,
+    Added, Change, CleanupStart, Deleted, Key, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery,
     StatisticsRow, Status, Tracking,
 };
 
@@ -386,6 +386,12 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
     }
 
     fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError> {
+        if matches!(query.key, Key::RelayId(_) | Key::RemoteId(_)) && !self.read().has_relay_tables() {
+            return Err(LeaseMgrError::Unsupported {
+                backend: "memfile without extended-info-tables".to_owned(),
+                operation: "find leases by what relay agents said".to_owned(),
+            });
+        }
         let limit = query.limit.unwrap_or(usize::MAX);
         let mut found = Vec::new();
         let mut after = query.after.map(L::key_of);

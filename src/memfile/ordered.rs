@@ -430,6 +430,7 @@ impl<K: Copy + Ord, V: Copy, const LEAF: usize, const INNER: usize> Tree<K, V, L
     }
 
     /// The value of a key.
+    #[cfg(test)]
     pub(crate) fn get(&self, key: K) -> Option<V> {
         let leaf = match &self.root {
             Root::Small(leaf) => leaf,

@@ -115,9 +115,10 @@ pub(super) fn pack<L: StoredLease>(lease: &L, out: &mut Vec<u8>) {
     let hostname = data.hostname.as_bytes();
     let client = lease.client();
     let state = lease.state().0;
-    let mut flags = u8::from(data.fqdn_fwd) * FWD | u8::from(data.fqdn_rev) * REV;
     let narrow_cltt = u32::try_from(data.cltt);
     let plain_hardware = hwaddr.is_none_or(|h| h.htype == HwType::ETHERNET && h.source == HwSource(0));
+    let mut flags = u8::from(data.fqdn_fwd) * FWD;
+    flags |= u8::from(data.fqdn_rev) * REV;
     flags |= u8::from(data.pool_id.0 != 0) * POOL;
     flags |= u8::from(state > 255) * WIDE_STATE;
     flags |= u8::from(narrow_cltt.is_err()) * WIDE_CLTT;
@@ -312,8 +313,7 @@ impl<'a, L: StoredLease> Packed<'a, L> {
 
     /// Whether it is the same lease as another.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        let range = |packed: &Self| packed.len();
-        range(self) == range(other)
+        self.len() == other.len()
             && self.bytes[1..LAG.start] == other.bytes[1..LAG.start]
             && self.bytes[LAG.end..self.len()] == other.bytes[LAG.end..other.len()]
     }

@@ -32,7 +32,9 @@ impl<L: StoredLease> Records<L> {
     /// The block of the lease of an address.
     #[inline]
     pub(super) fn block_of(&self, key: L::Key) -> Option<BlockId> {
-        self.table.find(self.hasher.hash_one(key), |number| self.packed(BlockId(number)).key() == key).map(BlockId)
+        self.table
+            .find(self.hasher.hash_one(key), |number| self.packed(BlockId(number)).key() == key)
+            .map(BlockId)
     }
 
     /// The lease of an address.

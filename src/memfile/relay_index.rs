@@ -57,7 +57,6 @@ impl<L: ManagedLease> RelayIndex<L> {
         self.remotes.get(id)
     }
 
-    #[cfg(test)]
     pub(super) fn is_enabled(&self) -> bool {
         self.enabled
     }

@@ -20,10 +20,14 @@ use super::threads::in_parallel;
 use crate::lease::{
     ClientClass, LeaseKind, LeaseState, LeaseType, PoolId, SubnetId, UserContext, client_classes,
 };
+use crate::lease_file::row::private::RowFormat;
 use crate::lease_mgr::{Key, ManagedLease, Query, StatisticsQuery, StatisticsRow};
 
 /// A set of addresses.
 type Addresses<K> = OrderedMap<K, ()>;
+
+/// The addresses of a subnet, by the state of their leases.
+type States<K> = Vec<(LeaseState, Addresses<K>)>;
 
 /// What leases are counted by.
 type CountKey = (SubnetId, PoolId, Option<LeaseType>, LeaseState);
@@ -32,7 +36,7 @@ type CountKey = (SubnetId, PoolId, Option<LeaseType>, LeaseState);
 pub(super) struct Storage<L: ManagedLease> {
     records: Records<L>,
     /// The addresses of each subnet, by the state of their leases. There are few states.
-    subnets: BTreeMap<SubnetId, Vec<(LeaseState, Addresses<L::Key>)>>,
+    subnets: BTreeMap<SubnetId, States<L::Key>>,
     queues: [ExpireQueue<L::Key>; 2],
     hwaddrs: ClientIndex<L>,
     clients: ClientIndex<L>,
@@ -67,6 +71,9 @@ pub(super) struct Hashes {
     hostname: u64,
 }
 
+/// Leases that have ended, and their places in the queue.
+pub(super) type Ended<L> = Vec<(Place<<L as RowFormat>::Key>, L)>;
+
 /// Leases in a queue are not where they belong.
 #[derive(Debug)]
 pub(super) struct Misplaced;
@@ -90,6 +97,11 @@ impl<L: ManagedLease> Storage<L> {
             counts: BTreeMap::new(),
             classes: HashMap::default(),
         }
+    }
+
+    /// Whether leases are found by relay and remote ids.
+    pub(super) fn has_relay_tables(&self) -> bool {
+        self.relays.is_enabled()
     }
 
     /// How many leases there are.
@@ -367,7 +379,7 @@ impl<L: ManagedLease> Storage<L> {
         time: u64,
         after: Option<Place<L::Key>>,
         count: usize,
-    ) -> Result<Vec<(Place<L::Key>, L)>, Misplaced> {
+    ) -> Result<Ended<L>, Misplaced> {
         let places = self.queues[queue as usize].until(time, after, count);
         let leases = places.into_iter().filter_map(|place| Some((place, self.records.get(place.key)?)));
         leases
@@ -626,7 +638,10 @@ fn change_classes(
     if state != LeaseState::DEFAULT {
         return;
     }
-    for class in client_classes(context) {
+    let mut named: Vec<_> = client_classes(context).collect();
+    named.sort_unstable();
+    named.dedup();
+    for class in named {
         if add {
             classes.entry(ClientClass::new(&class)).or_default()[kind as usize] += 1;
         } else if let Some(counts) = classes.get_mut(&*class) {

@@ -335,6 +335,8 @@ struct Inner {
     moments: Option<Vec<State>>,
     fault: Option<Fault>,
     failing_sync: Option<usize>,
+    panic: Option<usize>,
+    gate: Option<Arc<Mutex<()>>>,
     cancel: Option<(usize, Arc<Monitor>)>,
     read_at_most: usize,
     write_at_most: usize,
@@ -350,6 +352,8 @@ impl SimulatedDisk {
             moments: None,
             fault: None,
             failing_sync: None,
+            panic: None,
+            gate: None,
             cancel: None,
             read_at_most: usize::MAX,
             write_at_most: usize::MAX,
@@ -366,6 +370,18 @@ impl SimulatedDisk {
     /// Lets the `nth` sync of a file fail, counted from 1.
     pub(crate) fn with_failing_sync(self, nth: usize) -> Self {
         self.inner().failing_sync = Some(nth);
+        self
+    }
+
+    /// Lets a sync of a file wait while somebody else has the lock.
+    pub(crate) fn with_gate(self, gate: Arc<Mutex<()>>) -> Self {
+        self.inner().gate = Some(gate);
+        self
+    }
+
+    /// Panics when operation number `at` is asked for.
+    pub(crate) fn with_panic(self, at: usize) -> Self {
+        self.inner().panic = Some(at);
         self
     }
 
@@ -427,6 +443,13 @@ impl SimulatedDisk {
         path: &Path,
         work: impl FnOnce(&mut State, Effect) -> io::Result<T>,
     ) -> io::Result<T> {
+        let gate = self.inner().gate.clone().filter(|_| action == Action::Sync);
+        let _open = gate.as_ref().map(|gate| gate.lock().unwrap());
+        let panics = {
+            let inner = self.inner();
+            inner.panic == Some(inner.operations.len())
+        };
+        assert!(!panics, "as wanted");
         let inner = &mut *self.inner();
         let number = inner.operations.len();
         inner.operations.push(Operation { action, path: path.to_owned() });

@@ -496,11 +496,21 @@ fn fs_rename(disk: &SimulatedDisk, from: impl AsRef<Path>, to: impl AsRef<Path>)
 
 /// Has rows appended by as many threads, which all wait until the last has come, and gives what became of them.
 fn append_together(journal: &Journal, rows: &[String]) -> Vec<thread::Result<Result<(), LeaseMgrError>>> {
+    append_together_after(journal, rows, |_| {})
+}
+
+/// As [`append_together`], but does something before they go on.
+fn append_together_after(
+    journal: &Journal,
+    rows: &[String],
+    before: impl FnOnce(&mut Tail),
+) -> Vec<thread::Result<Result<(), LeaseMgrError>>> {
     thread::scope(|scope| {
-        let tail = journal.shared.tail.lock();
+        let mut tail = journal.shared.tail.lock();
         let append = |row| scope.spawn(move || journal.append(String::as_bytes(row)));
         let threads: Vec<_> = rows.iter().map(append).collect();
         wait_until("all rows wait", || journal.shared.queue.len() == rows.len() as u64);
+        before(&mut tail);
         drop(tail);
         threads.into_iter().map(thread::ScopedJoinHandle::join).collect()
     })
@@ -550,8 +560,93 @@ fn a_write_that_fails_fails_for_all_that_shared_it(
         format!("{F}: cannot write: No space left on device (os error 28)")
     );
     assert!(matches!(journal.rotate(&input(1)), Err(RotateError::Journal(LeaseMgrError::Refused { .. }))));
+    if durability == Durability::Synced {
+        // Nor do they come back.
+        for contents in disk.state().survivors(&mut Random(0)).disks {
+            assert_eq!(lines(&contents[Path::new(F)]), [row(99)]);
+        }
+    }
     drop(journal);
     assert_eq!(text(&disk, F).unwrap(), format!("{HEADER}\n{}", row(99)));
+}
+
+#[rstest]
+fn rows_that_wait_when_a_sync_fails_are_not_written(
+    #[values(Durability::Written, Durability::Synced)] durability: Durability,
+) {
+    let disk = empty_disk();
+    let journal = open(&disk, durability).unwrap();
+    let rows: Vec<_> = (0..3).map(row).collect();
+    let fail = |tail: &mut Tail| {
+        let _ = journal.shared.fail(tail, failure::Action::Sync, std::io::Error::from_raw_os_error(EIO), 0);
+    };
+    for result in append_together_after(&journal, &rows, fail) {
+        assert_refused(result.unwrap(), "sync", EIO);
+    }
+    drop(journal);
+    assert_eq!(text(&disk, F).unwrap(), format!("{HEADER}\n"));
+}
+
+/// Has a row appended, and two others while it is being synced.
+fn append_during_a_sync(disk: &SimulatedDisk, journal: &Journal) -> [Result<(), LeaseMgrError>; 3] {
+    let gate = Arc::default();
+    let _ = disk.clone().with_gate(Arc::clone(&gate));
+    thread::scope(|scope| {
+        let closed = gate.lock().unwrap();
+        let append = |number| scope.spawn(move || journal.append(row(number).as_bytes()));
+        let first = append(1);
+        wait_until("the first row is being synced", || journal.shared.queue.lock().group == 1);
+        let others = [append(2), append(3)];
+        wait_until("two others wait", || journal.shared.queue.len() == 3);
+        drop(closed);
+        let [second, third] = others;
+        [first, second, third].map(|thread| thread.join().unwrap())
+    })
+}
+
+#[test]
+fn rows_that_come_during_a_sync_share_the_next_one() {
+    let disk = empty_disk();
+    let journal = open(&disk, Durability::Synced).unwrap();
+    let before = count(&disk, Action::Sync);
+    for result in append_during_a_sync(&disk, &journal) {
+        result.unwrap();
+    }
+    assert_eq!(count(&disk, Action::Sync) - before, 2);
+}
+
+#[test]
+fn rows_that_come_during_a_sync_that_fails_are_refused() {
+    let disk = empty_disk();
+    let journal = open(&disk, Durability::Synced).unwrap();
+    let disk = disk.clone().with_failing_sync(count(&disk, Action::Sync) + 1);
+    let [first, second, third] = append_during_a_sync(&disk, &journal);
+    assert_write_error(first, "sync", EIO);
+    assert_refused(second, "sync", EIO);
+    assert_refused(third, "sync", EIO);
+}
+
+#[test]
+fn a_sync_does_not_return_before_another_that_began_earlier() {
+    let disk = disk(&Contents::from([(F.into(), format!("{HEADER}\n").into())]));
+    let journal = open(&disk, Durability::Written).unwrap();
+    journal.append(row(1).as_bytes()).unwrap();
+    let gate = Arc::default();
+    let _ = disk.clone().with_gate(Arc::clone(&gate));
+    thread::scope(|scope| {
+        let closed = gate.lock().unwrap();
+        scope.spawn(|| journal.sync().unwrap());
+        wait_until("the first sync goes on", || !journal.shared.tail.lock().unsynced);
+        let second = scope.spawn(|| {
+            journal.sync().unwrap();
+            disk.state().survivors(&mut Random(0)).disks
+        });
+        // Time enough for it to return too early.
+        (0..1000).for_each(|_| thread::yield_now());
+        drop(closed);
+        let survivors = second.join().unwrap();
+        assert_eq!(survivors, BTreeSet::from([disk.state().contents()]));
+    });
 }
 
 #[test]

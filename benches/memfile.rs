@@ -1,0 +1,143 @@
+//! Each operation of a memfile with 100 000 leases, in memory and on disk.
+
+mod support;
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::measurement::WallTime;
+use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput};
+use leasemgr::lease::{Hostname, Lease4, Lease6, LeaseState, SubnetId};
+use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};
+use leasemgr::{LeaseMgr, LeaseMgrExt, ManagedLease, Query, StatisticsQuery};
+use support::{Contexts, Outcome, Sample, criterion, leases};
+
+const LEASES: u32 = 100_000;
+
+fn main() -> Outcome {
+    let mut criterion = criterion();
+    for on_disk in [false, true] {
+        family::<Lease4>(&mut criterion, "v4", on_disk)?;
+        family::<Lease6>(&mut criterion, "v6", on_disk)?;
+    }
+    criterion.final_summary();
+    Ok(())
+}
+
+/// The leases in another order than that of their addresses.
+struct Scattered<'a, L> {
+    leases: &'a [L],
+    n: usize,
+}
+
+impl<L> Scattered<'_, L> {
+    fn next(&mut self) -> &L {
+        self.n += 7919;
+        &self.leases[self.n % self.leases.len()]
+    }
+}
+
+fn family<L: Sample + ManagedLease>(criterion: &mut Criterion, family: &str, on_disk: bool) -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let options = MemfileOptions {
+        file: on_disk.then(|| folder.path().join("leases.csv")),
+        lfc_interval: None,
+        lfc_program: LfcProgram::Internal,
+        ..MemfileOptions::default()
+    };
+    let samples = leases::<L>(0..LEASES, Contexts::None)?;
+    let manager: Arc<dyn LeaseMgr<L>> = Arc::new(Memfile::open(options.clone())?);
+    for lease in &samples {
+        assert_eq!(manager.add(lease)?, leasemgr::Added::Added);
+    }
+    let place = if on_disk { "on disk" } else { "in memory" };
+    let mut group = criterion.benchmark_group(format!("memfile {family} {place}"));
+    changes(&mut group, manager.as_ref(), &samples);
+    if !on_disk {
+        queries(&mut group, manager.as_ref(), &samples);
+    }
+    drop(manager);
+    if on_disk {
+        group.throughput(Throughput::Elements(u64::from(LEASES)));
+        group.sample_size(10);
+        group.bench_function("load", |bencher| {
+            bencher.iter_with_large_drop(|| Memfile::<L>::open(options.clone()).map_err(|e| e.to_string()));
+        });
+    }
+    group.finish();
+    Ok(())
+}
+
+fn changes<L: Sample + ManagedLease>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    manager: &dyn LeaseMgr<L>,
+    samples: &[L],
+) {
+    group.throughput(Throughput::Elements(1));
+    let mut scattered = Scattered { leases: samples, n: 0 };
+    group.bench_function("renew", |bencher| {
+        bencher.iter(|| {
+            let lease = manager.get(scattered.next().address()).ok().flatten();
+            lease.map(|mut lease| {
+                lease.data_mut().cltt += 1;
+                manager.update(&lease)
+            })
+        });
+    });
+    group.bench_function("renew if unchanged", |bencher| {
+        bencher.iter(|| {
+            let read = manager.get(scattered.next().address()).ok().flatten();
+            read.map(|read| {
+                let mut lease = read.clone();
+                lease.data_mut().cltt += 1;
+                manager.update_if_unchanged(&read, &lease)
+            })
+        });
+    });
+    group.bench_function("delete and add", |bencher| {
+        bencher.iter_batched(
+            || scattered.next().clone(),
+            |lease| (manager.delete(lease.address()).is_ok(), manager.add(&lease).is_ok()),
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+fn queries<L: Sample + ManagedLease>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    manager: &dyn LeaseMgr<L>,
+    samples: &[L],
+) {
+    let mut scattered = Scattered { leases: samples, n: 0 };
+    group.bench_function("get by address", |bencher| {
+        bencher.iter(|| manager.get(scattered.next().address()).is_ok());
+    });
+    group.bench_function("get by hardware address and subnet", |bencher| {
+        bencher.iter(|| {
+            let lease = scattered.next();
+            lease.hwaddr().map(|hwaddr| manager.by_hwaddr_in_subnet(hwaddr, lease.data().subnet_id).is_ok())
+        });
+    });
+    group.bench_function("get by hostname", |bencher| {
+        bencher.iter(|| {
+            let name: Hostname = scattered.next().data().hostname.clone();
+            manager.by_hostname(&name).is_ok()
+        });
+    });
+    group.bench_function("expired, none", |bencher| bencher.iter(|| manager.expired(0, 100).is_ok()));
+    group.bench_function("statistics", |bencher| {
+        bencher.iter(|| black_box(manager.statistics(&StatisticsQuery::default())).is_ok());
+    });
+    let pages = [
+        ("page of 1000", Query::all()),
+        ("page of 1000 in a subnet", Query::all().in_subnet(SubnetId(1))),
+        ("page of 1000 in a state", Query::state(LeaseState::DEFAULT)),
+    ];
+    group.throughput(Throughput::Elements(1000));
+    for (name, query) in pages {
+        let middle = samples[samples.len() / 4].address();
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| manager.find(&query.after(middle).limit(1000)).map(|page| page.len()).ok());
+        });
+    }
+}

@@ -1,0 +1,382 @@
+//! Cleanups in the life of a memfile: by this project's program, by Kea's and by a thread, while leases change,
+//! and when the server or the program is killed.
+
+#![cfg(feature = "kea-lfc")]
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use leasemgr::lease::{Duid, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseState, LeaseType, Lifetime, SubnetId};
+use leasemgr::lease_file::LeaseFileSet;
+use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions, OpenError};
+use leasemgr::{
+    Added, CleanupReport, CleanupStart, CleanupStatus, CleanupWork, Deleted, LeaseMgr, LeaseMgrExt,
+    ManagedLease,
+};
+use rstest::rstest;
+
+const OURS: &str = env!("CARGO_BIN_EXE_kea-lfc");
+const KEAS: &str = "/usr/sbin/kea-lfc";
+
+/// A lease of either family.
+trait Sample: ManagedLease {
+    /// The `n`th lease after its `change`th change.
+    fn sample(n: u32, change: u32) -> Self;
+
+    fn finish(mut self, change: u32) -> Self {
+        let data = self.data_mut();
+        data.subnet_id = SubnetId(1);
+        data.valid_lifetime = Lifetime(3600);
+        data.cltt = 1_790_000_000 + i64::from(change);
+        self
+    }
+}
+
+impl Sample for Lease4 {
+    fn sample(n: u32, change: u32) -> Self {
+        let hwaddr = HwAddr::new(&[2, 0, 0, 0, 0, 1]).unwrap();
+        let address = Ipv4Addr::from(0x0a00_0000 + n);
+        Self::new(address, Some(hwaddr), None, LeaseState::DEFAULT).unwrap().finish(change)
+    }
+}
+
+impl Sample for Lease6 {
+    fn sample(n: u32, change: u32) -> Self {
+        let duid = Duid::new(&[0, 1, 2, 3]).unwrap();
+        let address = Ipv6Addr::from((0x2001_0db8 << 96) + u128::from(n));
+        Self::new(LeaseType::NA, address, duid, Iaid(7), LeaseState::DEFAULT).unwrap().finish(change)
+    }
+}
+
+/// A folder for the lease file `f`.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.path(name).exists()
+    }
+
+    /// A program that does this in the folder, with the arguments of the cleanup.
+    ///
+    /// Another process writes it: a child of another test that has not come to its program yet would still
+    /// have it open for writing, which lets nobody run it.
+    fn program(&self, script: &str) -> LfcProgram {
+        let path = self.path("program");
+        let text = format!("#!/bin/sh\ncd '{}' || exit 9\n{script}\n", self.0.path().display());
+        let write = "printf %s \"$2\" > \"$1\" && chmod 755 \"$1\"";
+        let status = Command::new("sh").args(["-c", write, "sh"]).arg(&path).arg(text).status().unwrap();
+        assert!(status.success());
+        LfcProgram::Program(path)
+    }
+
+    fn options(&self, lfc_program: LfcProgram) -> MemfileOptions {
+        let file = Some(self.path("f"));
+        MemfileOptions { file, lfc_interval: None, lfc_program, ..MemfileOptions::default() }
+    }
+
+    fn open<L: ManagedLease>(&self, lfc_program: LfcProgram) -> Memfile<L> {
+        Memfile::open(self.options(lfc_program)).unwrap()
+    }
+
+    /// The leases in all files.
+    fn leases<L: ManagedLease>(&self) -> Vec<L> {
+        LeaseFileSet::new(self.path("f")).read().unwrap().leases.into_values().collect()
+    }
+
+    /// What of a cleanup is left but its result.
+    fn leftovers(&self) -> Vec<&str> {
+        let names = ["f.1", "f.output", "f.completed", "f.completed.bad", "f.pid", "f.pid.lock"];
+        names.into_iter().filter(|name| self.has(name)).collect()
+    }
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn cleanup<L: ManagedLease>(leases: &Memfile<L>) -> CleanupStatus {
+    leases.status().cleanup.unwrap()
+}
+
+fn wait_for<L: ManagedLease>(leases: &Memfile<L>, count: u64) -> CleanupReport {
+    let ended = || cleanup(leases).succeeded + cleanup(leases).failed;
+    wait_until("the cleanups have ended", || ended() >= count);
+    cleanup(leases).last.unwrap()
+}
+
+/// Has a cleanup done, and waits for its end.
+fn clean<L: ManagedLease>(leases: &Memfile<L>) -> CleanupReport {
+    let before = cleanup(leases);
+    assert_eq!(leases.clean_up().unwrap(), CleanupStart::Requested);
+    wait_for(leases, before.succeeded + before.failed + 1)
+}
+
+fn add<L: Sample>(leases: &Memfile<L>, numbers: impl IntoIterator<Item = u32>) {
+    for n in numbers {
+        assert_eq!(leases.add(&L::sample(n, 0)).unwrap(), Added::Added);
+    }
+}
+
+fn rows(folder: &Folder, name: &str) -> usize {
+    folder.read(name).lines().skip(1).count()
+}
+
+/// Whether there is such a process, be it that it has ended and is not reaped.
+fn exists(pid: &str) -> bool {
+    Path::new("/proc").join(pid.trim()).exists()
+}
+
+#[rstest]
+#[case::own(Some(OURS))]
+#[case::keas(Some(KEAS))]
+#[case::thread(None)]
+fn the_files_hold_a_row_a_lease_after_a_cleanup(#[case] program: Option<&str>) {
+    if program.is_some_and(|program| !Path::new(program).exists()) {
+        eprintln!("skipped: no {KEAS} here");
+        return;
+    }
+    check_rounds::<Lease4>(program);
+    check_rounds::<Lease6>(program);
+}
+
+/// Leases are added, changed and deleted, with a cleanup in between each time.
+fn check_rounds<L: Sample + Debug>(program: Option<&str>) {
+    let folder = Folder::new();
+    let lfc = program.map_or(LfcProgram::Internal, |program| LfcProgram::Program(program.into()));
+    let leases = folder.open::<L>(lfc.clone());
+    add(&leases, 0..100);
+    assert_good(&clean(&leases), program);
+    assert_eq!((rows(&folder, "f.2"), rows(&folder, "f")), (100, 0));
+
+    for n in 0..50 {
+        leases.update(&L::sample(n, 1)).unwrap();
+        leases.update(&L::sample(n, 2)).unwrap();
+    }
+    for n in 90..100 {
+        leases.delete(L::sample(n, 0).address()).unwrap();
+    }
+    assert_good(&clean(&leases), program);
+    add(&leases, 200..210);
+    assert_eq!((rows(&folder, "f.2"), rows(&folder, "f")), (90, 10));
+    assert_eq!(folder.leftovers(), [""; 0]);
+
+    let expected: Vec<_> =
+        (0..50).map(|n| L::sample(n, 2)).chain((50..90).chain(200..210).map(|n| L::sample(n, 0))).collect();
+    assert_eq!(folder.leases::<L>(), expected);
+    drop(leases);
+    assert_eq!(folder.open::<L>(lfc).all().unwrap(), expected);
+}
+
+#[track_caller]
+fn assert_good(report: &CleanupReport, program: Option<&str>) {
+    assert_eq!(report.failure, None);
+    let work = program.map_or(CleanupWork::Thread, |program| CleanupWork::Program(program.into()));
+    assert_eq!((&report.work, report.figures.is_some()), (&work, program.is_none()));
+    assert!(report.bytes_before > 0 && report.bytes_after > 0);
+}
+
+#[rstest]
+#[case::program(LfcProgram::Program(OURS.into()))]
+#[case::thread(LfcProgram::Internal)]
+fn no_change_is_lost_while_one_cleanup_follows_the_other(#[case] program: LfcProgram) {
+    const THREADS: u32 = 3;
+    let folder = Folder::new();
+    let interval = Duration::from_millis(1);
+    let options = MemfileOptions { lfc_interval: Some(interval), ..folder.options(program.clone()) };
+    let leases = Memfile::<Lease4>::open(options).unwrap();
+    let enough = AtomicBool::new(false);
+    let expected: Vec<Lease4> = thread::scope(|scope| {
+        let (leases, enough) = (&leases, &enough);
+        let change = |first| move || change_until(enough, leases, first..first + 100);
+        let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(change(thread << 8))).collect();
+        wait_for(leases, 20);
+        enough.store(true, Ordering::Relaxed);
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let status = cleanup(&leases);
+    assert_eq!(status.failed, 0, "{:?}", status.last);
+    assert_eq!(leases.all().unwrap(), expected);
+    drop(leases);
+    assert_eq!(folder.leases::<Lease4>(), expected);
+    assert_eq!(folder.open::<Lease4>(program).all().unwrap(), expected);
+}
+
+/// Adds, updates and deletes leases in turn, and gives those that are there in the end.
+fn change_until(enough: &AtomicBool, leases: &Memfile<Lease4>, numbers: Range<u32>) -> Vec<Lease4> {
+    let mut newest = BTreeMap::new();
+    for (change, n) in (0..).flat_map(|change| numbers.clone().map(move |n| (change, n))) {
+        if enough.load(Ordering::Relaxed) {
+            break;
+        }
+        let lease = Lease4::sample(n, change);
+        match change % 3 {
+            0 => assert_eq!(leases.add(&lease).unwrap(), Added::Added),
+            1 => leases.update(&lease).unwrap(),
+            _ => assert_eq!(leases.delete(lease.address()).unwrap(), Deleted::Deleted),
+        }
+        if change % 3 == 2 {
+            newest.remove(&n)
+        } else {
+            newest.insert(n, lease)
+        };
+        // A journal that grows faster than it is cleaned up takes ever longer.
+        thread::sleep(Duration::from_millis(1));
+    }
+    newest.into_values().collect()
+}
+
+#[test]
+fn a_cleanup_whose_program_is_killed_is_done_by_the_next() {
+    let folder = Folder::new();
+    let program = folder.program(&format!("[ -e go ] || kill -9 $$; exec '{OURS}' \"$@\""));
+    let leases = folder.open::<Lease4>(program);
+    add(&leases, 0..10);
+    let failure = clean(&leases).failure.unwrap();
+    assert!(failure.contains("signal: 9"), "{failure}");
+    add(&leases, 10..20);
+    fs::write(folder.path("go"), "").unwrap();
+    assert_eq!(clean(&leases).failure, None);
+    assert_eq!((rows(&folder, "f.2"), rows(&folder, "f")), (10, 10));
+    assert_eq!(folder.leases::<Lease4>(), leases.all().unwrap());
+    assert_eq!(folder.leftovers(), [""; 0]);
+    let status = cleanup(&leases);
+    assert_eq!((status.succeeded, status.failed), (1, 1));
+}
+
+#[test]
+fn a_manager_that_ends_takes_a_program_that_hangs_with_it() {
+    let folder = Folder::new();
+    let program = folder.program("trap '' TERM; echo $$ > own; while :; do sleep 0.1; done");
+    let leases = folder.open::<Lease4>(program);
+    add(&leases, 0..10);
+    leases.clean_up().unwrap();
+    wait_until("the program runs", || folder.read("own").ends_with('\n'));
+    add(&leases, 10..20);
+    drop(leases);
+    assert!(!exists(&folder.read("own")));
+    assert_eq!(folder.leftovers(), ["f.1"]);
+    let leases = folder.open::<Lease4>(LfcProgram::Program(OURS.into()));
+    assert_eq!(leases.all().unwrap().len(), 20);
+    assert_eq!(clean(&leases).failure, None);
+    assert_eq!((rows(&folder, "f.2"), rows(&folder, "f")), (10, 10));
+}
+
+/// What a process of its own does, where the environment says so.
+const ROLE: &str = "CLEANUP_LIFE_ROLE";
+const FOLDER: &str = "CLEANUP_LIFE_FOLDER";
+
+/// Starts this test program anew, in a role.
+fn start(role: &str, folder: &Folder, variables: &[(&str, &Path)]) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_server_in_a_process_of_its_own", "--ignored"])
+        .env_remove("KEA_LFC_EXECUTABLE")
+        .env(ROLE, role)
+        .env(FOLDER, folder.0.path())
+        .envs(variables.iter().copied())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+#[ignore = "a part of other tests"]
+fn a_server_in_a_process_of_its_own() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let file = PathBuf::from(std::env::var_os(FOLDER).unwrap());
+    let program = match role.as_str() {
+        "installed" => LfcProgram::Installed,
+        _ => LfcProgram::Program(file.join("program")),
+    };
+    let options =
+        MemfileOptions { file: Some(file.join("f")), lfc_program: program, ..MemfileOptions::default() };
+    let leases = Memfile::<Lease4>::open(options).unwrap();
+    add(&leases, 0..10);
+    if role == "installed" {
+        let report = clean(&leases);
+        assert_eq!(report.failure, None);
+        fs::write(file.join("work"), format!("{:?}", report.work)).unwrap();
+        return;
+    }
+    leases.clean_up().unwrap();
+    let own = file.join("own");
+    wait_until("the program runs", || fs::read(&own).is_ok_and(|text| text.ends_with(b"\n")));
+    add(&leases, 10..20);
+    fs::write(file.join("ready"), "").unwrap();
+    loop {
+        thread::park();
+    }
+}
+
+#[rstest]
+#[case::of_a_program("program", true)]
+#[case::of_none("absent", false)]
+fn the_environment_names_the_program(#[case] name: &str, #[case] started: bool) {
+    let folder = Folder::new();
+    let LfcProgram::Program(path) = folder.program(&format!("touch started; exec '{OURS}' \"$@\"")) else {
+        unreachable!()
+    };
+    let named = folder.path(name);
+    let mut server = start("installed", &folder, &[("KEA_LFC_EXECUTABLE", &named)]);
+    assert!(server.wait().unwrap().success());
+    let work = if started { CleanupWork::Program(path) } else { CleanupWork::Thread };
+    assert_eq!(folder.read("work"), format!("{work:?}"));
+    assert_eq!(folder.has("started"), started);
+}
+
+#[test]
+fn after_the_death_of_a_server_the_next_one_waits_for_its_cleanup() {
+    let folder = Folder::new();
+    let waiting = format!("echo $$ > own; until [ -e go ]; do sleep 0.01; done; exec '{OURS}' \"$@\"");
+    folder.program(&waiting);
+    let mut server = start("killed", &folder, &[]);
+    wait_until("the server is ready", || {
+        assert!(server.try_wait().unwrap().is_none(), "it has ended");
+        folder.has("ready")
+    });
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let program: i32 = folder.read("own").trim().parse().unwrap();
+    let open = || Memfile::<Lease4>::open(folder.options(LfcProgram::Internal));
+    match open() {
+        Err(OpenError::CleanupRunning { pid, .. }) => assert_eq!(pid, program),
+        other => panic!("{other:?}"),
+    }
+    fs::write(folder.path("go"), "").unwrap();
+    let mut opened = open();
+    wait_until("the cleanup has ended", || {
+        opened = open();
+        opened.is_ok()
+    });
+    let expected: Vec<_> = (0..20).map(|n| Lease4::sample(n, 0)).collect();
+    assert_eq!(opened.unwrap().all().unwrap(), expected);
+    assert_eq!(folder.leftovers(), [""; 0]);
+    assert_eq!((rows(&folder, "f.2"), rows(&folder, "f")), (10, 10));
+}

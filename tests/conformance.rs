@@ -1,0 +1,308 @@
+//! The suite accepts what is right, finds what is wrong, and proves the backends of this crate.
+
+#![cfg(feature = "conformance")]
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod reference;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use leasemgr::LeaseMgr;
+use leasemgr::conformance::{
+    InMemory, Rule, Subject, Suite, TestedLease, assert_conforms4, assert_conforms6, assert_none,
+    assert_persists4, assert_persists6,
+};
+use leasemgr::lease::{Lease4, Lease6};
+use leasemgr::lease_mgr::ManagedLease;
+use leasemgr::memfile::{Durability, LfcProgram, Memfile, MemfileOptions};
+use reference::broken::{Broken, BrokenStore, Defect, Index, Missed, Spoiled};
+use reference::{Reference, Scanned};
+
+fn reference<L: Scanned>() -> Arc<dyn LeaseMgr<L>> {
+    Arc::new(Reference::<L>::new())
+}
+
+#[test]
+fn the_reference_keeps_all_rules() {
+    assert_conforms4(reference);
+    assert_conforms6(reference);
+}
+
+#[test]
+fn without_a_defect_nothing_is_found() {
+    assert_persists4(|| BrokenStore::new(Defect::None));
+    assert_persists6(|| BrokenStore::new(Defect::None));
+}
+
+/// Each defect, and rules that it breaks. Where it is about what DHCPv4 has not, in DHCPv6 only.
+#[rustfmt::skip]
+const DEFECTS: &[(Defect, Only, &[&str])] = {
+    use Defect::*;
+    use Only::{Both, V6};
+    &[
+        (AddForgets, Both, &["an_added_lease_is_there", "leases_outlive_their_manager"]),
+        (AddOverwrites, Both, &["an_address_has_one_lease", "a_prefix_and_an_address_exclude_each_other"]),
+        (AddRaces, Both, &["of_many_that_add_an_address_one_has_it"]),
+        (AddressesAreUsedOnce, Both, &["a_freed_address_can_be_leased_again"]),
+        (ZeroLifetimeIsTaken, Both, &["a_lease_that_is_valid_for_no_time_is_refused"]),
+        (NamesAreCutAt255, Both, &["a_lease_is_kept_as_it_was_given", "a_name_of_any_bytes_is_found"]),
+        (NamesAreLowerCased, V6, &["a_hostname_keeps_its_case"]),
+        (TypesAreApart, V6, &["a_prefix_and_an_address_exclude_each_other"]),
+        (TheLastAddressIsUnknown, Both, &["the_first_and_the_last_address_can_be_leased", "leases_come_in_the_order_of_their_addresses"]),
+        (TemporaryLeasesAreHidden, V6, &["a_lease_is_found_by_its_address_and_type"]),
+        (UpdateInserts, Both, &["an_update_needs_a_lease"]),
+        (UpdateKeepsThePool, Both, &["an_update_takes_the_place_of_the_lease"]),
+        (UpdateIsTorn, Both, &["a_reader_sees_only_leases_that_were_written"]),
+        (UpdateRaces, Both, &["no_conditional_update_is_lost", "of_an_update_and_a_deletion_one_wins"]),
+        (ConditionalChangesFail, Both, &["an_unchanged_lease_can_be_updated", "an_unchanged_lease_can_be_deleted", "a_reopened_manager_goes_on_where_it_was"]),
+        (ContextsAreNotCompared, Both, &["a_lease_that_changed_in_any_field_is_not_updated", "a_lease_that_changed_in_any_field_is_not_deleted"]),
+        (SourcesAreNotCompared, Both, &["a_lease_that_changed_in_any_field_is_not_updated", "a_lease_that_changed_in_any_field_is_not_deleted"]),
+        (OnlyEndsAreCompared, Both, &["a_lease_that_changed_in_any_field_is_not_updated"]),
+        (RefusedUpdateIsWritten, Both, &["a_refused_change_changes_nothing"]),
+        (DeleteForgets, Both, &["a_deleted_lease_is_gone", "a_file_is_written_in_place_of_the_one_before"]),
+        (DeleteAlwaysSucceeds, Both, &["an_empty_manager_has_no_leases", "deleting_a_lease_that_is_not_there_says_so"]),
+        (DeleteIgnoresTheExpected, Both, &["a_lease_that_changed_in_any_field_is_not_deleted"]),
+        (DeleteRaces, Both, &["of_many_that_delete_a_lease_one_has_deleted_it"]),
+        (StatusCountsOneMore, Both, &["the_status_names_the_backend_and_counts_its_leases"]),
+        (FlushForgetsALease, Both, &["flushing_changes_no_lease"]),
+        (CleanupForgetsALease, Both, &["a_cleanup_changes_no_lease"]),
+
+        (OrderIsThatOfText, Both, &["leases_come_in_the_order_of_their_addresses", "leases_written_to_a_file_are_read_back_in_order"]),
+        (HostnamesAreIgnored, Both, &["a_key_finds_its_leases_and_no_others"]),
+        (UnknownKeysFindAll, Both, &["a_key_that_nobody_has_finds_nothing"]),
+        (SubnetIsIgnoredWithStates, Both, &["a_subnet_narrows_every_key", "a_state_of_any_number_is_found"]),
+        (SubnetZeroIsAll, Both, &["a_subnet_narrows_every_key"]),
+        (AfterIsIncluded, Both, &["a_page_begins_behind_its_address", "thousands_of_leases_are_paged_through_once"]),
+        (AfterSkipsOneMore, Both, &["a_page_begins_behind_its_address", "thousands_of_leases_are_written_to_a_file", "relay_agents_are_paged_through_in_a_window"]),
+        (LimitIsIgnored, Both, &["a_limit_gives_the_first_leases"]),
+        (LimitGivesTheLast, Both, &["a_limit_gives_the_first_leases"]),
+        (LimitZeroIsAll, Both, &["a_limit_of_zero_gives_no_lease"]),
+        (LimitCountsOtherSubnets, Both, &["a_limit_counts_only_leases_that_match", "a_long_history_of_few_leases_is_answered_rightly"]),
+        (WindowIsOpenAtItsEnd, Both, &["a_window_includes_both_of_its_ends", "a_long_history_of_many_leases_is_answered_rightly"]),
+        (WindowIsForAllLeasesOnly, Both, &["a_window_narrows_every_key"]),
+        (ClientHasOneLease, Both, &["a_client_may_have_leases_in_several_subnets"]),
+        (ClientsLastLeaseComesFirst, Both, &["of_a_clients_leases_in_a_subnet_the_lowest_address_comes_first"]),
+        (HardwareTypesAreCompared, Both, &["a_hardware_address_is_found_whatever_its_type_and_source"]),
+        (IdentifiersAreCutAt14, Both, &["the_shortest_and_the_longest_identifiers_are_found"]),
+        (IdentifiersAreCutAt100, Both, &["identifiers_that_differ_in_one_byte_are_different"]),
+        (NamesEndAtNul, Both, &["a_name_of_any_bytes_is_found"]),
+        (EmptyNamesAreFound, Both, &["an_empty_name_finds_nothing"]),
+        (NamelessLeasesAreHidden, Both, &["a_lease_without_an_identifier_is_found_by_the_others"]),
+        (StatesBeyondFourAreUnknown, Both, &["a_state_of_any_number_is_found"]),
+        (AtMost1000AreFound, Both, &["thousands_of_leases_are_paged_through_once", "thousands_of_leases_are_found_again"]),
+        (IaidIsIgnored, V6, &["an_identity_is_narrowed_by_type_and_iaid"]),
+        (Stale(Index::Subnet), Both, &["a_lease_moves_to_another_subnet"]),
+        (Stale(Index::HwAddr), Both, &["a_lease_moves_to_another_hardware_address", "a_declined_lease_is_nobodys", "a_lease_loses_identifiers_and_gets_them_back"]),
+        (Stale(Index::Client), Both, &["a_lease_moves_to_another_client_id_or_duid", "a_lease_moves_to_another_identity_association", "a_lease_moves_to_another_type"]),
+        (Stale(Index::Hostname), Both, &["a_lease_moves_to_another_hostname", "everything_of_a_lease_changes_at_once"]),
+        (Stale(Index::State), Both, &["a_lease_moves_to_another_state"]),
+        (Stale(Index::Relay), Both, &["a_lease_moves_to_another_relay_agent", "each_of_several_relay_agents_is_found"]),
+        (PoolsAreStale, Both, &["a_lease_moves_to_another_pool"]),
+        (RenewalLosesTheHostname, Both, &["a_renewal_leaves_a_lease_where_it_is_found"]),
+        (DeletedAreFoundByHostname, Both, &["a_deleted_lease_is_found_under_no_key"]),
+        (NeighboursLoseTheHardwareAddress, Both, &["leases_that_share_a_key_do_not_follow_each_other"]),
+        (FindIsLate, Both, &["a_thread_reads_what_it_has_written"]),
+        (RelaysAreNotFound, Both, &["a_lease_is_found_by_the_relay_id_in_its_user_context", "a_lease_is_found_by_the_remote_id_in_its_user_context"]),
+        (RelaysAndRemotesAreMixed, Both, &["a_relay_id_is_no_remote_id"]),
+        (OptionsOfRelaysAreIgnored, Both, &["ids_among_the_options_of_a_relay_agent_are_found"]),
+        (OnlyOneRelayIsFound, V6, &["each_of_several_relay_agents_is_found"]),
+
+        (ExpiredOneSecondLater, Both, &["a_lease_has_expired_when_its_time_has_come"]),
+        (ExpiredByAddress, Both, &["what_ended_first_comes_first"]),
+        (ExpiredTogetherBackwards, Both, &["leases_that_end_together_come_in_the_order_of_their_addresses"]),
+        (ExpiredLimitBeforeOrder, Both, &["a_limit_gives_the_longest_expired"]),
+        (ExpiredZeroIsNone, Both, &["a_limit_of_zero_gives_all_expired"]),
+        (InfiniteExpires, Both, &["an_infinite_lease_never_expires"]),
+        (ReclaimedExpires, Both, &["a_reclaimed_lease_has_not_expired"]),
+        (OnlyLeasesInUseExpire, Both, &["a_lease_expires_in_every_other_state"]),
+        (ExpiresAsFirstAdded, Both, &["a_renewed_lease_has_not_expired", "a_lease_whose_end_moves_back_expires"]),
+        (ReclaimedForEver, Both, &["a_reclaimed_lease_that_is_renewed_expires_again"]),
+        (DeletedExpires, Both, &["a_deleted_lease_does_not_expire"]),
+        (ExpiresIn32Bits, Both, &["a_lease_may_end_beyond_32_bits"]),
+        (ExpiredAreTaken, Both, &["asking_for_expired_leases_changes_nothing"]),
+
+        (RemovesAllExpired, Both, &["only_reclaimed_leases_are_removed"]),
+        (RemovesOneSecondLater, Both, &["a_reclaimed_lease_is_removed_from_its_end_on", "reclaimed_leases_are_deleted_some_time_behind_their_end"]),
+        (RemovesInfinite, Both, &["an_infinite_reclaimed_lease_is_not_removed"]),
+        (RemovesOnceReclaimed, Both, &["a_lease_that_is_no_longer_reclaimed_is_not_removed"]),
+        (RemovesAtMost1000, Both, &["thousands_of_reclaimed_leases_are_removed"]),
+        (RemovesWithoutLooking, Both, &["a_lease_renewed_in_time_is_not_removed"]),
+        (RemovalSaysZero, Both, &["removing_reclaimed_leases_says_how_many_there_were"]),
+        (WipesAllSubnets, Both, &["a_subnet_is_wiped_and_no_other"]),
+        (WipesAtMost1000, Both, &["thousands_of_leases_of_a_subnet_are_wiped"]),
+
+        (ReclaimedAreCounted, Both, &["counted_states_have_rows_and_no_others"]),
+        (RangesEndEarly, Both, &["statistics_are_of_the_subnets_that_are_asked_for"]),
+        (PoolsAreNotCounted, Both, &["statistics_by_pool_have_rows_for_each_pool"]),
+        (RowsAreNotInOrder, Both, &["statistics_come_in_the_order_of_their_fields"]),
+        (FiguresMiss(Missed::Additions), Both, &["statistics_follow_an_addition", "a_class_has_the_leases_in_use_that_name_it"]),
+        (FiguresMiss(Missed::Updates), Both, &["statistics_follow_an_update", "class_counts_follow_every_change", "leases_that_share_their_keys_change_at_the_same_time"]),
+        (FiguresMiss(Missed::Deletions), Both, &["statistics_follow_a_deletion", "class_counts_follow_every_change"]),
+        (FiguresMiss(Missed::RemovalOfMany), Both, &["statistics_follow_the_removal_of_many", "class_counts_follow_every_change"]),
+        (RenewalsAreCounted, Both, &["a_renewal_leaves_statistics_as_they_are"]),
+        (RefusedAreCounted, Both, &["a_refused_change_is_not_counted"]),
+        (RecountDoubles, Both, &["a_recount_gives_the_same_statistics", "a_recount_gives_the_same_class_counts"]),
+        (TemporaryAreCounted, V6, &["addresses_and_prefixes_are_counted_apart"]),
+        (ClassesCountAllStates, Both, &["a_class_has_the_leases_in_use_that_name_it"]),
+        (ClassesCountAllKinds, Both, &["a_class_has_addresses_and_prefixes_apart"]),
+        (ClassesCountNames, Both, &["a_class_that_a_lease_names_twice_counts_once"]),
+        (ClassesAreLookedForInText, Both, &["only_names_in_their_place_count_as_classes"]),
+
+        (TellsNothing, Both, &["an_addition_is_told", "an_update_is_told_with_the_lease_before_and_after", "a_deletion_is_told_with_the_lease_that_was_there"]),
+        (TellsTheNewAsTheOld, Both, &["an_update_is_told_with_the_lease_before_and_after", "a_move_is_told_to_both_subnets"]),
+        (TellsOfSubnetOne, Both, &["a_change_is_told_for_its_subnet_only"]),
+        (TellsOfRefused, Both, &["a_refused_change_is_not_told"]),
+        (TellsNotOfMany, Both, &["each_of_many_removed_leases_is_told"]),
+        (TellsLate, Both, &["changes_of_an_address_are_told_in_their_order"]),
+        (TracksTwice, Both, &["nothing_is_told_behind_the_end_of_the_registration", "a_lock_is_the_same_for_all"]),
+
+        (ForgetsAll, Both, &["leases_outlive_their_manager", "a_lease_is_kept_as_it_was_given"]),
+        (ForgetsAtTheThirdTime, Both, &["opening_again_and_again_changes_nothing"]),
+        (FindsMore, Both, &["an_empty_manager_is_empty_when_it_is_opened_again"]),
+        (SavesOneChangeLate, Both, &["the_last_of_many_changes_is_found_again"]),
+        (SavesNoDeletions, Both, &["a_deleted_lease_stays_deleted"]),
+        (SavesNoRemovalOfMany, Both, &["removed_reclaimed_leases_stay_removed", "a_wiped_subnet_stays_empty"]),
+        (SavesRefused, Both, &["a_refused_change_leaves_no_trace"]),
+        (SavesOnlyAtFirst, Both, &["a_reopened_manager_goes_on_where_it_was"]),
+        (Saves1000, Both, &["thousands_of_leases_are_found_again"]),
+        (SavesOutOfOrder, Both, &["what_many_threads_changed_last_is_found_again"]),
+        (SavesNothingBehindACleanup, Both, &["changes_around_a_cleanup_are_found_again"]),
+    ]
+};
+
+/// In which families a defect shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Only {
+    Both,
+    V6,
+}
+
+/// Rules that a defect was to break, and did not.
+fn undiscovered<L: TestedLease + Spoiled>(
+    defects: impl Iterator<Item = (Defect, &'static [&'static str])>,
+) -> Vec<String> {
+    let rules: Vec<Rule<L>> = Suite::new().rules();
+    let mut undiscovered = Vec::new();
+    for (defect, names) in defects {
+        for rule in rules.iter().filter(|rule| names.contains(&rule.name())) {
+            // A race may go well now and then.
+            let mut results = (0..50).map(|_| rule.check(&BrokenStore::<L>::new(defect)));
+            match results.find(Result::is_err).unwrap_or(Ok(())) {
+                Err(violation) if violation.found.contains("a panic") => {
+                    undiscovered.push(violation.to_string())
+                }
+                Err(violation) => assert_eq!(violation.rule, rule.name()),
+                Ok(()) => undiscovered.push(format!("{defect:?} keeps {}", rule.name())),
+            }
+        }
+    }
+    undiscovered
+}
+
+#[test]
+fn every_defect_is_found_in_dhcpv4() {
+    let defects = DEFECTS.iter().filter(|(_, only, _)| *only == Only::Both);
+    let none: [String; 0] = [];
+    assert_eq!(undiscovered::<Lease4>(defects.map(|(defect, _, rules)| (*defect, *rules))), none);
+}
+
+#[test]
+fn every_defect_is_found_in_dhcpv6() {
+    let none: [String; 0] = [];
+    assert_eq!(undiscovered::<Lease6>(DEFECTS.iter().map(|(defect, _, rules)| (*defect, *rules))), none);
+}
+
+#[test]
+fn every_rule_is_broken_by_some_defect() {
+    let broken: BTreeSet<_> = DEFECTS.iter().flat_map(|(_, _, rules)| *rules).copied().collect();
+    let rules4 = Suite::<Lease4>::new().rules();
+    let rules6 = Suite::<Lease6>::new().rules();
+    let names = rules4.iter().map(Rule::name).chain(rules6.iter().map(Rule::name));
+    assert_eq!(broken, names.collect::<BTreeSet<_>>());
+}
+
+#[test]
+fn a_rule_has_a_name_of_its_own() {
+    let rules = Suite::<Lease6>::new().rules();
+    let names: BTreeSet<_> = rules.iter().map(Rule::name).collect();
+    assert_eq!(names.len(), rules.len());
+}
+
+#[test]
+fn a_panic_of_the_backend_is_a_violation() {
+    let rules = Suite::<Lease4>::new().rules();
+    let violation = rules[0].check(&InMemory(|| panic!("out of order"))).unwrap_err();
+    assert_eq!((violation.rule, violation.found.as_str()), (rules[0].name(), "a panic: out of order"));
+}
+
+#[test]
+#[should_panic(expected = "an_added_lease_is_there\n    action:   get 10.0.0.1\n    expected: 1 lease")]
+fn an_assertion_lists_what_is_broken() {
+    assert_none(&Suite::<Lease4>::new().run(|| Arc::new(Broken::new(Defect::AddForgets))));
+}
+
+#[test]
+fn without_extended_info_relay_agents_find_nothing() {
+    let suite = Suite::<Lease6>::new().without_extended_info();
+    let violations = suite.run(reference);
+    let rules: Vec<_> = violations.iter().map(|violation| violation.rule).collect();
+    assert_eq!(rules, ["without_extended_info_nothing_is_found_by_relay_agents"]);
+    let violations = suite.run(|| Arc::new(Broken::new(Defect::RelaysAreNotFound)));
+    assert_none(&violations);
+}
+
+fn in_memory<L: ManagedLease>(extended_info_tables: bool) -> Arc<dyn LeaseMgr<L>> {
+    let options = MemfileOptions { extended_info_tables, ..MemfileOptions::default() };
+    Arc::new(Memfile::<L>::open(options).unwrap())
+}
+
+#[test]
+fn a_memfile_in_memory_keeps_all_rules() {
+    assert_conforms4(|| in_memory(false));
+    assert_conforms6(|| in_memory(true));
+    assert_none(&Suite::<Lease6>::new().without_extended_info().run(|| in_memory(false)));
+}
+
+/// A memfile in a folder of its own.
+struct InFile {
+    folder: tempfile::TempDir,
+    durability: Durability,
+    extended_info_tables: bool,
+}
+
+impl InFile {
+    fn new(durability: Durability) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), durability, extended_info_tables: true }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("leases.csv")
+    }
+}
+
+impl<L: TestedLease> Subject<L> for InFile {
+    fn open(&self) -> Arc<dyn LeaseMgr<L>> {
+        let options = MemfileOptions {
+            file: Some(self.path()),
+            durability: self.durability,
+            extended_info_tables: self.extended_info_tables,
+            lfc_program: LfcProgram::Internal,
+            ..MemfileOptions::default()
+        };
+        Arc::new(Memfile::<L>::open(options).unwrap())
+    }
+}
+
+#[test]
+fn a_memfile_on_disk_keeps_all_rules() {
+    assert_persists4(|| InFile::new(Durability::Written));
+    assert_persists6(|| InFile::new(Durability::Written));
+}
+
+#[test]
+fn a_memfile_without_extended_info_keeps_the_other_rules() {
+    let make = || InFile { extended_info_tables: false, ..InFile::new(Durability::Written) };
+    assert_none(&Suite::<Lease6>::new().without_extended_info().run_persistent(make));
+}

@@ -1,0 +1,644 @@
+//! Lease files between real Kea servers and a memfile, in both directions.
+//!
+//! Debian's Kea 2.2 is older than the format that is written here: its files have no pool ids and are upgraded when they
+//! are loaded, and it downgrades those of a memfile. Its lease commands show neither pool ids nor the type and the
+//! source of a hardware address.
+
+#![cfg(all(feature = "serde", feature = "kea-lfc"))]
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used, reason = "a test")]
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use leasemgr::lease::{Family, HwSource, HwType, Lease4, Lease6, PoolId};
+use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};
+use leasemgr::{
+    Added, CleanupReport, CleanupStart, CleanupWork, Deleted, LeaseMgr, LeaseMgrExt, ManagedLease,
+};
+use rstest::rstest;
+use rustix::process::{Pid, Signal, kill_process};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+/// Kea's program for the cleanup.
+const KEA_LFC: &str = "/usr/sbin/kea-lfc";
+/// This crate's.
+const OUR_LFC: &str = env!("CARGO_BIN_EXE_kea-lfc");
+/// Who waits longer than this waits in vain.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Whether there is a Kea. That there is none must be asked for: else nobody would notice that nothing is tested.
+fn kea_is_here() -> bool {
+    if std::env::var_os("LEASEMGR_WITHOUT_KEA").is_some_and(|value| value == "1") {
+        println!("without Kea, as LEASEMGR_WITHOUT_KEA says");
+        return false;
+    }
+    for program in [KEA_LFC, "/usr/sbin/kea-dhcp4", "/usr/sbin/kea-dhcp6"] {
+        let version = Command::new(program).arg("-v").output().ok();
+        let version = version.map(|version| String::from_utf8_lossy(&version.stdout).trim().to_owned());
+        assert!(
+            version.as_ref().is_some_and(|version| version.starts_with("2.2.")),
+            "{program} of Kea 2.2 is wanted, found {version:?}: install Debian's packages kea-common, kea-dhcp4-server and \
+             kea-dhcp6-server, or set LEASEMGR_WITHOUT_KEA=1 to do without what needs them"
+        );
+    }
+    true
+}
+
+/// The library of Kea's lease commands.
+fn lease_commands() -> PathBuf {
+    let hooks = fs::read_dir("/usr/lib").unwrap().map(|folder| {
+        let folder = folder.unwrap().path();
+        folder.join("kea/hooks/libdhcp_lease_cmds.so")
+    });
+    hooks.into_iter().find(|path| path.exists()).expect("libdhcp_lease_cmds.so in /usr/lib/*/kea/hooks")
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "not yet after {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A folder with lease files, which one server after the other has.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn open<L: ManagedLease>(&self, lfc_program: LfcProgram) -> Memfile<L> {
+        let file = Some(self.path("leases.csv"));
+        Memfile::open(MemfileOptions {
+            file,
+            lfc_interval: None,
+            max_row_errors: Some(1),
+            lfc_program,
+            ..MemfileOptions::default()
+        })
+        .unwrap()
+    }
+
+    /// Kea's own program. It would lock its logs in a folder that only its own account can write to.
+    fn kea_lfc(&self) -> LfcProgram {
+        let path = self.path("kea-lfc");
+        fs::write(&path, format!("#!/bin/sh\nKEA_LOCKFILE_DIR=none exec {KEA_LFC} \"$@\"\n")).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        LfcProgram::Program(path)
+    }
+
+    /// Whether a lease file is of the newest version, and not of Kea 2.2's.
+    fn has_pools(&self, name: &str) -> bool {
+        let text = fs::read(self.path(name)).unwrap();
+        text.split(|&byte| byte == b'\n').next().unwrap().ends_with(b",pool_id")
+    }
+
+    /// Whether a cleanup of these files is running, also one that is about to begin.
+    fn is_cleaned_up(&self) -> bool {
+        let name = self.path("leases.csv.output").display().to_string();
+        let mut processes = fs::read_dir("/proc").unwrap();
+        processes.any(|process| {
+            // One that has just ended has no arguments.
+            let arguments = fs::read(process.unwrap().path().join("cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&arguments).contains(&name)
+        })
+    }
+}
+
+/// A lease in the form of Kea's lease commands.
+trait OfKea: ManagedLease + DeserializeOwned {
+    /// What the names of Kea's commands have in them.
+    const NUMBER: u8;
+
+    /// What Kea's configuration has of its own.
+    fn configuration() -> Value;
+
+    /// Commands that bring about leases of all kinds: a list of names and arguments.
+    fn commands() -> Value;
+
+    /// More of them, for leases that [`OfKea::samples`] has given.
+    fn more_commands() -> Value;
+
+    /// Leases of all kinds that Kea 2.2 knows.
+    fn samples() -> Vec<Self>;
+
+    /// As a memfile has it when Kea 2.2 has written it.
+    fn without_pool(mut self) -> Self {
+        self.data_mut().pool_id = PoolId(0);
+        self
+    }
+
+    /// As Kea's commands show it.
+    fn into_shown(self) -> Self;
+}
+
+/// A Kea server without a network.
+struct Kea<'a> {
+    child: Child,
+    folder: &'a Folder,
+}
+
+impl<'a> Kea<'a> {
+    /// Starts it, and waits until it has loaded the leases. With an interval of 0 seconds, it cleans up only files of
+    /// another version.
+    fn start<L: OfKea>(folder: &'a Folder, lfc_interval: u32) -> Self {
+        let number = L::NUMBER;
+        let socket = folder.path("socket");
+        let _ = fs::remove_file(&socket);
+        let configuration = json!({
+            "interfaces-config": { "interfaces": [] },
+            "lease-database": {
+                "type": "memfile", "name": folder.path("leases.csv"), "lfc-interval": lfc_interval,
+            },
+            "control-socket": { "socket-type": "unix", "socket-name": socket },
+            "hooks-libraries": [{ "library": lease_commands() }],
+            // Nothing happens to leases by itself.
+            "expired-leases-processing": { "reclaim-timer-wait-time": 0, "flush-reclaimed-timer-wait-time": 0 },
+            "loggers": [{
+                "name": format!("kea-dhcp{number}"), "severity": "INFO",
+                "output_options": [{ "output": folder.path("server.log") }],
+            }],
+        });
+        let configuration = with(&configuration, &L::configuration());
+        let file = folder.path("server.json");
+        fs::write(&file, json!({ format!("Dhcp{number}"): configuration }).to_string()).unwrap();
+        let output = File::create(folder.path("server.out")).unwrap();
+        let child = Command::new(format!("/usr/sbin/kea-dhcp{number}"))
+            .arg("-c")
+            .arg(file)
+            .env_remove("KEA_LFC_EXECUTABLE")
+            .env("KEA_LOCKFILE_DIR", "none")
+            .env("KEA_PIDFILE_DIR", folder.0.path())
+            .env("KEA_DHCP_DATA_DIR", folder.0.path())
+            .env("KEA_LOGGER_DESTINATION", folder.path("server.log"))
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        let mut kea = Self { child, folder };
+        wait_until("Kea answers", || {
+            if let Some(status) = kea.child.try_wait().unwrap() {
+                let log = |name| fs::read_to_string(folder.path(name)).unwrap_or_default();
+                panic!("{status}: {}{}", log("server.out"), log("server.log"));
+            }
+            kea.ask("status-get", None).is_ok()
+        });
+        // Files of another version are cleaned up at once.
+        wait_until("Kea has cleaned up", || !folder.path("leases.csv.1").exists() && !folder.is_cleaned_up());
+        kea
+    }
+
+    fn ask(&self, command: &str, arguments: Option<&Value>) -> std::io::Result<Value> {
+        let mut socket = UnixStream::connect(self.folder.path("socket"))?;
+        let mut question = json!({ "command": command });
+        if let Some(arguments) = arguments {
+            question["arguments"] = arguments.clone();
+        }
+        socket.write_all(question.to_string().as_bytes())?;
+        socket.shutdown(Shutdown::Write)?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        Ok(serde_json::from_str(&answer)?)
+    }
+
+    fn command(&self, commands: &[Value]) {
+        for command in commands {
+            let answer = self.ask(command[0].as_str().unwrap(), Some(&command[1])).unwrap();
+            assert_eq!(answer["result"], 0, "{command}: {answer}");
+        }
+    }
+
+    /// All its leases, as it shows them.
+    fn leases<L: OfKea>(&self) -> BTreeMap<L::Address, L> {
+        let answer = self.ask(&format!("lease{}-get-all", L::NUMBER), None).unwrap();
+        assert!(answer["result"] == 0 || answer["result"] == 3, "{answer}");
+        let leases = answer["arguments"]["leases"].as_array().unwrap().iter();
+        let leases = leases.map(|lease| serde_json::from_value(lease.clone()).unwrap());
+        leases.map(|lease: L| (lease.address(), lease)).collect()
+    }
+
+    /// Ends it, and waits for a cleanup that it has started.
+    fn end(mut self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        let mut status = None;
+        wait_until("Kea ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        assert!(signal == Signal::KILL || status.unwrap().success(), "{status:?}");
+        wait_until("Kea's cleanup ends", || !self.folder.is_cleaned_up());
+    }
+}
+
+impl Drop for Kea<'_> {
+    fn drop(&mut self) {
+        // It fails if the server has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// All leases of a memfile.
+fn all<L: OfKea>(leases: &Memfile<L>) -> BTreeMap<L::Address, L> {
+    leases.all().unwrap().into_iter().map(|lease| (lease.address(), lease)).collect()
+}
+
+fn shown<L: OfKea>(leases: &BTreeMap<L::Address, L>) -> BTreeMap<L::Address, L> {
+    leases.values().map(|lease| (lease.address(), lease.clone().into_shown())).collect()
+}
+
+/// Cleans up, and waits for the end of it.
+fn clean<L: OfKea>(leases: &Memfile<L>) -> CleanupReport {
+    let cleanup = || leases.status().cleanup.unwrap();
+    let ended = || cleanup().succeeded + cleanup().failed;
+    // One is running already if the files were of another version.
+    wait_until("no cleanup is running", || {
+        let cleanup = cleanup();
+        !cleanup.running && cleanup.next.is_none()
+    });
+    let before = ended();
+    assert_eq!(leases.clean_up().unwrap(), CleanupStart::Requested);
+    wait_until("the cleanup has ended", || ended() > before);
+    let report = cleanup().last.unwrap();
+    assert_eq!(report.failure, None);
+    report
+}
+
+#[rstest]
+fn leases_of_a_real_server_are_loaded(
+    #[values(Family::V4, Family::V6)] family: Family,
+    #[values(Signal::TERM, Signal::KILL)] signal: Signal,
+    #[values(false, true)] with_cleanups: bool,
+) {
+    if kea_is_here() {
+        match family {
+            Family::V4 => load_from_kea::<Lease4>(signal, with_cleanups),
+            Family::V6 => load_from_kea::<Lease6>(signal, with_cleanups),
+        }
+    }
+}
+
+fn load_from_kea<L: OfKea>(signal: Signal, with_cleanups: bool) {
+    let folder = Folder::new();
+    let kea = Kea::start::<L>(&folder, u32::from(with_cleanups));
+    let commands = L::commands();
+    let (first, second) = commands.as_array().unwrap().split_at(10);
+    kea.command(first);
+    if with_cleanups {
+        let previous = folder.path("leases.csv.2");
+        wait_until("Kea has cleaned up", || fs::read(&previous).is_ok_and(|text| text.len() > 1000));
+    }
+    kea.command(second);
+    let keas = kea.leases::<L>();
+    assert!(keas.len() >= 8, "{keas:#?}");
+    kea.end(signal);
+    assert!(!folder.has_pools("leases.csv"));
+
+    let leases = folder.open::<L>(LfcProgram::Internal);
+    assert_eq!(shown(&all(&leases)), keas);
+    // Its files are older: they are converted at once. Nothing is lost by that.
+    let before = all(&leases);
+    clean(&leases);
+    assert!(folder.has_pools("leases.csv") && folder.has_pools("leases.csv.2"));
+    assert_eq!(all(&leases), before);
+    drop(leases);
+    assert_eq!(all(&folder.open::<L>(LfcProgram::Internal)), before);
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Cleaner {
+    Thread,
+    Ours,
+    Kea,
+}
+
+#[rstest]
+fn leases_go_to_a_real_server_and_back(
+    #[values(Family::V4, Family::V6)] family: Family,
+    #[values(Cleaner::Thread, Cleaner::Ours, Cleaner::Kea)] cleaner: Cleaner,
+) {
+    if kea_is_here() {
+        match family {
+            Family::V4 => to_and_fro::<Lease4>(cleaner),
+            Family::V6 => to_and_fro::<Lease6>(cleaner),
+        }
+    }
+}
+
+fn to_and_fro<L: OfKea>(cleaner: Cleaner) {
+    let folder = Folder::new();
+    let program = match cleaner {
+        Cleaner::Thread => LfcProgram::Internal,
+        Cleaner::Ours => LfcProgram::Program(OUR_LFC.into()),
+        Cleaner::Kea => folder.kea_lfc(),
+    };
+    let work = match &program {
+        LfcProgram::Program(path) => CleanupWork::Program(path.clone()),
+        _ => CleanupWork::Thread,
+    };
+    let samples = L::samples();
+
+    // Changes of all kinds on both sides of a cleanup.
+    let leases = folder.open::<L>(program.clone());
+    for lease in &samples {
+        assert_eq!(leases.add(lease).unwrap(), Added::Added);
+    }
+    change(&leases, &samples[..samples.len() / 2]);
+    assert_eq!(clean(&leases).work, work);
+    assert_eq!(folder.has_pools("leases.csv.2"), !matches!(cleaner, Cleaner::Kea));
+    change(&leases, &samples[samples.len() / 4..]);
+    let ours = all(&leases);
+    drop(leases);
+
+    assert!(folder.has_pools("leases.csv"));
+    let kea = Kea::start::<L>(&folder, 0);
+    assert!(!folder.has_pools("leases.csv") && !folder.has_pools("leases.csv.2"));
+    assert_eq!(kea.leases(), shown(&ours));
+    kea.command(L::more_commands().as_array().unwrap());
+    let keas = kea.leases::<L>();
+    assert_ne!(keas, shown(&ours));
+    kea.end(Signal::TERM);
+
+    let leases = folder.open::<L>(program.clone());
+    let back = all(&leases);
+    assert_eq!(shown(&back), keas);
+    // What Kea has not touched is as it was, also where Kea does not show it.
+    let untouched = ours
+        .into_values()
+        .filter(|lease| keas.get(&lease.address()).is_some_and(|keas| *keas == lease.clone().into_shown()));
+    for lease in untouched {
+        assert_eq!(back[&lease.address()], lease.without_pool());
+    }
+
+    // Once more, with a cleanup that begins with Kea's files.
+    change(&leases, &samples);
+    assert_eq!(clean(&leases).work, work);
+    let ours = all(&leases);
+    drop(leases);
+    let kea = Kea::start::<L>(&folder, 0);
+    assert_eq!(kea.leases(), shown(&ours));
+    kea.end(Signal::KILL);
+    let ours: BTreeMap<_, _> =
+        ours.into_iter().map(|(address, lease)| (address, lease.without_pool())).collect();
+    assert_eq!(all(&folder.open::<L>(program)), ours);
+}
+
+/// Of these leases, some are renewed, some deleted, and what was deleted is added again.
+fn change<L: OfKea>(leases: &Memfile<L>, samples: &[L]) {
+    for (n, sample) in samples.iter().enumerate() {
+        match leases.get(sample.address()).unwrap() {
+            None => assert_eq!(leases.add(sample).unwrap(), Added::Added),
+            Some(lease) if n % 3 == 0 => {
+                assert_eq!(leases.delete_if_unchanged(&lease).unwrap(), Deleted::Deleted);
+            }
+            Some(lease) => {
+                let mut renewed = lease.clone();
+                renewed.data_mut().cltt += 100;
+                renewed.data_mut().hostname = format!("renewed-{n}.example").as_str().into();
+                leases.update_if_unchanged(&lease, &renewed).unwrap();
+            }
+        }
+    }
+}
+
+/// So many different bytes, as text.
+fn octets(count: u8) -> String {
+    (1..=count).map(|n| format!("{n:02x}")).collect::<Vec<_>>().join(":")
+}
+
+/// A user context with something of everything.
+fn context() -> Value {
+    json!({
+        "ISC": { "relay-agent-info": { "sub-options": "0x0104AABBCCDD", "remote-id": "0A0B" } },
+        "list": [1, -2.5, null, true, {}, [], "a,b&c\u{e9}\n\""],
+    })
+}
+
+/// A map with the members of both, where both have one that of `more`.
+fn with(base: &Value, more: &Value) -> Value {
+    let mut map = base.clone();
+    map.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    map
+}
+
+impl OfKea for Lease4 {
+    const NUMBER: u8 = 4;
+
+    fn configuration() -> Value {
+        json!({
+            "valid-lifetime": 4000,
+            "subnet4": [{ "id": 1, "subnet": "192.0.2.0/24" }, { "id": 2, "subnet": "198.51.100.0/24" }],
+        })
+    }
+
+    fn commands() -> Value {
+        json!([
+            ["lease4-add", { "ip-address": "192.0.2.1", "hw-address": "02:00:00:00:00:01" }],
+            ["lease4-add", {
+                "ip-address": "192.0.2.2", "hw-address": "02:00:00:00:00:02", "client-id": "01:02:00:00:00:00:02",
+                "hostname": "odd,na&me.example", "fqdn-fwd": true, "fqdn-rev": true, "valid-lft": 1000,
+                "expire": 1_990_001_000, "subnet-id": 1, "user-context": context(),
+            }],
+            ["lease4-add", {
+                "ip-address": "192.0.2.3", "hw-address": "02:00:00:00:00:03", "valid-lft": 4_294_967_295_u32,
+                "expire": 6_095_000_000_u64,
+            }],
+            ["lease4-add", { "ip-address": "192.0.2.4", "hw-address": "02:00:00:00:00:04", "state": 1 }],
+            ["lease4-add", { "ip-address": "192.0.2.5", "hw-address": "", "state": 1 }],
+            ["lease4-add", { "ip-address": "192.0.2.6", "hw-address": "02:00:00:00:00:06", "state": 2 }],
+            ["lease4-add", { "ip-address": "192.0.2.7", "hw-address": "", "client-id": "ff:01" }],
+            ["lease4-add", { "ip-address": "192.0.2.8", "hw-address": octets(20), "client-id": octets(128) }],
+            ["lease4-add", {
+                "ip-address": "192.0.2.9", "hw-address": "02:00:00:00:00:09", "hostname": "caf\u{e9}", "user-context": {},
+            }],
+            // Ended, to be reclaimed below.
+            ["lease4-add", {
+                "ip-address": "192.0.2.10", "hw-address": "02:00:00:00:00:0a", "valid-lft": 100, "expire": 1_600_000_000,
+            }],
+            ["lease4-add", { "ip-address": "192.0.2.11", "hw-address": "02:00:00:00:00:0b" }],
+            ["lease4-add", { "ip-address": "198.51.100.1", "hw-address": "02:00:00:00:00:01" }],
+            ["lease4-add", { "ip-address": "198.51.100.2", "hw-address": "02:00:00:00:00:02", "client-id": "01:02:03" }],
+            ["lease4-update", { "ip-address": "192.0.2.1", "hw-address": "02:00:00:00:00:11", "hostname": "new.example" }],
+            ["lease4-update", { "ip-address": "192.0.2.12", "hw-address": "02:00:00:00:00:0c", "force-create": true }],
+            ["lease4-del", { "ip-address": "192.0.2.11" }],
+            ["lease4-wipe", { "subnet-id": 2 }],
+            ["leases-reclaim", { "remove": false }],
+            ["lease4-add", { "ip-address": "198.51.100.2", "hw-address": "02:00:00:00:00:03" }],
+        ])
+    }
+
+    fn more_commands() -> Value {
+        json!([
+            ["lease4-add", { "ip-address": "198.51.100.9", "hw-address": "02:00:00:00:00:09" }],
+            ["lease4-update", { "ip-address": "192.0.2.2", "hw-address": "02:00:00:00:00:22" }],
+            ["lease4-del", { "ip-address": "192.0.2.6" }],
+        ])
+    }
+
+    fn samples() -> Vec<Self> {
+        let leases = json!([
+            {},
+            {
+                "client-id": "01:02:00:00:00:00:02", "hostname": "odd,na&me.example", "fqdn-fwd": true, "fqdn-rev": true,
+                "user-context": context(),
+            },
+            { "hw-address": "", "client-id": octets(128) },
+            { "hw-address": octets(20), "subnet-id": 4_294_967_295_u32 },
+            { "hw-address": "07", "valid-lft": 4_294_967_295_u32 },
+            { "hw-address": "", "state": 1, "valid-lft": 86400 },
+            { "client-id": "ff:01", "state": 1 },
+            { "state": 2, "cltt": 1_600_000_000 },
+            { "state": 3 },
+            { "hostname": "caf\u{e9}&#x2c", "user-context": {} },
+            { "pool-id": 7 },
+            { "cltt": 5_000_000_000_u64 },
+            { "cltt": 1_600_000_000 },
+            { "valid-lft": 1 },
+        ]);
+        let lease = |(n, lease): (usize, &Value)| {
+            let base = json!({
+                "ip-address": format!("192.0.2.{}", n + 1), "hw-address": format!("02:00:00:00:00:{n:02x}"),
+                "subnet-id": 1, "valid-lft": 3600, "cltt": 1_990_000_000,
+            });
+            serde_json::from_value(with(&base, lease)).unwrap()
+        };
+        leases.as_array().unwrap().iter().enumerate().map(lease).collect()
+    }
+
+    fn into_shown(self) -> Self {
+        self.without_pool()
+    }
+}
+
+impl OfKea for Lease6 {
+    const NUMBER: u8 = 6;
+
+    fn configuration() -> Value {
+        json!({
+            "valid-lifetime": 4000,
+            "preferred-lifetime": 3000,
+            "server-id": { "type": "EN", "enterprise-id": 2495, "identifier": "0102030405", "persist": false },
+            "subnet6": [{ "id": 1, "subnet": "2001:db8:1::/48" }, { "id": 2, "subnet": "2001:db8:2::/48" }],
+        })
+    }
+
+    fn commands() -> Value {
+        let client = json!({ "duid": "00:03:00:01:02:00:00:00:00:01", "iaid": 7, "subnet-id": 1 });
+        let lease = |lease: Value| with(&client, &lease);
+        json!([
+            ["lease6-add", lease(json!({ "ip-address": "2001:db8:1::1" }))],
+            ["lease6-add", lease(json!({
+                "ip-address": "2001:db8:1::2", "iaid": 4_294_967_295_u32, "hw-address": "02:00:00:00:00:02",
+                "hostname": "odd,na&me.example", "fqdn-fwd": true, "fqdn-rev": true, "preferred-lft": 500,
+                "valid-lft": 1000, "expire": 1_990_001_000, "user-context": context(),
+            }))],
+            ["lease6-add", lease(json!({ "ip-address": "2001:db8:1::3", "type": "IA_TA", "hw-address": octets(20) }))],
+            ["lease6-add", lease(json!({ "ip-address": "2001:db8:1:100::", "type": "IA_PD", "prefix-len": 56 }))],
+            ["lease6-add", lease(json!({
+                "ip-address": "2001:db8:1:200::", "type": "IA_PD", "prefix-len": 64, "duid": octets(128),
+                "user-context": {},
+            }))],
+            ["lease6-add", lease(json!({
+                "ip-address": "2001:db8:1::4", "duid": "00:00:00", "state": 1, "preferred-lft": 0,
+            }))],
+            ["lease6-add", lease(json!({ "ip-address": "2001:db8:1::5", "duid": "01:02:03", "state": 2 }))],
+            ["lease6-add", lease(json!({
+                "ip-address": "2001:db8:1::6", "valid-lft": 4_294_967_295_u32, "preferred-lft": 4_294_967_295_u32,
+            }))],
+            ["lease6-add", lease(json!({ "ip-address": "2001:db8:1::7", "hostname": "caf\u{e9}" }))],
+            // Ended, to be reclaimed below.
+            ["lease6-add", lease(json!({ "ip-address": "2001:db8:1::8", "valid-lft": 100, "expire": 1_600_000_000 }))],
+            ["lease6-add", lease(json!({ "ip-address": "2001:db8:1::9" }))],
+            ["lease6-add", lease(json!({ "ip-address": "2001:db8:2::1", "subnet-id": 2 }))],
+            ["lease6-update", lease(json!({
+                "ip-address": "2001:db8:1::1", "hw-address": "02:00:00:00:00:11", "hostname": "new.example",
+            }))],
+            ["lease6-update", lease(json!({ "ip-address": "2001:db8:1::a", "force-create": true }))],
+            ["lease6-del", { "ip-address": "2001:db8:1::9" }],
+            ["lease6-wipe", { "subnet-id": 2 }],
+            ["leases-reclaim", { "remove": false }],
+            ["lease6-bulk-apply", {
+                "deleted-leases": [{ "ip-address": "2001:db8:1::7" }],
+                "leases": [
+                    lease(json!({ "ip-address": "2001:db8:2::2", "subnet-id": 2, "hw-address": "01:02" })),
+                    lease(json!({ "ip-address": "2001:db8:1::3", "type": "IA_TA", "iaid": 8 })),
+                ],
+            }],
+        ])
+    }
+
+    fn more_commands() -> Value {
+        json!([
+            ["lease6-add", { "ip-address": "2001:db8:1:ff::1", "duid": "01:02:03", "iaid": 1, "subnet-id": 1 }],
+            ["lease6-update", { "ip-address": "2001:db8:1::2", "duid": "01:02:03", "iaid": 1, "subnet-id": 1 }],
+            ["lease6-del", { "ip-address": "2001:db8:1::6" }],
+        ])
+    }
+
+    fn samples() -> Vec<Self> {
+        let leases = json!([
+            {},
+            {
+                "hostname": "odd,na&me.example", "fqdn-fwd": true, "fqdn-rev": true, "user-context": context(),
+                "hw-address": "02:00:00:00:00:02",
+            },
+            { "hw-address": octets(20) },
+            { "hw-address": "07" },
+            { "duid": octets(128), "iaid": 4_294_967_295_u32, "subnet-id": 4_294_967_295_u32 },
+            { "duid": "01:02:03", "valid-lft": 4_294_967_295_u32, "preferred-lft": 4_294_967_295_u32 },
+            { "type": "IA_TA", "preferred-lft": 0 },
+            { "duid": "00:00:00", "state": 1, "preferred-lft": 0, "valid-lft": 86400 },
+            { "state": 2, "cltt": 1_600_000_000 },
+            { "state": 3 },
+            { "state": 4 },
+            { "hostname": "caf\u{e9}&#x2c", "user-context": {} },
+            { "pool-id": 7 },
+            { "cltt": 1_600_000_000 },
+            { "ip-address": "2001:db8:1:100::", "type": "IA_PD", "prefix-len": 56 },
+            { "ip-address": "2001:db8:8000::", "type": "IA_PD", "prefix-len": 33, "state": 2 },
+            { "ip-address": "2001:db8:1:200::1", "type": "IA_PD", "prefix-len": 128 },
+            { "ip-address": "::192.0.2.1" },
+        ]);
+        let lease = |(n, lease): (usize, &Value)| {
+            let base = json!({
+                "ip-address": format!("2001:db8:1::{:x}", n + 1), "duid": format!("00:03:00:01:02:00:00:00:00:{n:02x}"),
+                "iaid": n, "subnet-id": 1, "preferred-lft": 1800, "valid-lft": 3600, "cltt": 1_990_000_000,
+            });
+            let mut lease: Self = serde_json::from_value(with(&base, lease)).unwrap();
+            match lease.hwaddr.as_mut() {
+                Some(hwaddr) if hwaddr.as_bytes().len() == 20 => {
+                    (hwaddr.htype, hwaddr.source) = (HwType(6), HwSource(2));
+                }
+                Some(hwaddr) if hwaddr.as_bytes().len() == 1 => {
+                    (hwaddr.htype, hwaddr.source) = (HwType(u16::MAX), HwSource(u32::MAX));
+                }
+                _ => {}
+            }
+            lease
+        };
+        leases.as_array().unwrap().iter().enumerate().map(lease).collect()
+    }
+
+    fn into_shown(mut self) -> Self {
+        if let Some(hwaddr) = &mut self.hwaddr {
+            (hwaddr.htype, hwaddr.source) = (HwType::ETHERNET, HwSource(0));
+        }
+        self.without_pool()
+    }
+}

@@ -1,0 +1,964 @@
+//! The reference with one defect, such as a backend might have.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
+
+use leasemgr::conformance::{Subject, TestedLease};
+use leasemgr::lease::{
+    ClientClass, Duid, Hostname, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseKind, LeaseState, LeaseType,
+    Lifetime, PoolId, SubnetId, client_classes,
+};
+use leasemgr::{
+    Added, Change, CleanupStart, Client6, Deleted, Key, LeaseMgr, LeaseMgrError, Query, StatisticsQuery,
+    StatisticsRow, Status, Subnets, Tracking,
+};
+
+use super::{Leases, Reference, Scanned, class_kind, count, has_key, is_removable, is_within, names_class};
+
+/// Which index keeps a lease under what it had when it was added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Index {
+    Subnet,
+    HwAddr,
+    Client,
+    Hostname,
+    State,
+    Relay,
+}
+
+/// Which changes figures do not follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missed {
+    Additions,
+    Updates,
+    Deletions,
+    RemovalOfMany,
+}
+
+/// What is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Defect {
+    /// Nothing.
+    None,
+
+    AddForgets,
+    AddOverwrites,
+    AddRaces,
+    AddressesAreUsedOnce,
+    ZeroLifetimeIsTaken,
+    NamesAreCutAt255,
+    NamesAreLowerCased,
+    TypesAreApart,
+    TheLastAddressIsUnknown,
+    TemporaryLeasesAreHidden,
+    UpdateInserts,
+    UpdateKeepsThePool,
+    UpdateIsTorn,
+    UpdateRaces,
+    ConditionalChangesFail,
+    ContextsAreNotCompared,
+    SourcesAreNotCompared,
+    OnlyEndsAreCompared,
+    RefusedUpdateIsWritten,
+    DeleteForgets,
+    DeleteAlwaysSucceeds,
+    DeleteIgnoresTheExpected,
+    DeleteRaces,
+    StatusCountsOneMore,
+    FlushForgetsALease,
+    CleanupForgetsALease,
+
+    OrderIsThatOfText,
+    HostnamesAreIgnored,
+    UnknownKeysFindAll,
+    SubnetIsIgnoredWithStates,
+    SubnetZeroIsAll,
+    AfterIsIncluded,
+    AfterSkipsOneMore,
+    LimitIsIgnored,
+    LimitGivesTheLast,
+    LimitZeroIsAll,
+    LimitCountsOtherSubnets,
+    WindowIsOpenAtItsEnd,
+    WindowIsForAllLeasesOnly,
+    ClientHasOneLease,
+    ClientsLastLeaseComesFirst,
+    HardwareTypesAreCompared,
+    IdentifiersAreCutAt14,
+    IdentifiersAreCutAt100,
+    NamesEndAtNul,
+    EmptyNamesAreFound,
+    NamelessLeasesAreHidden,
+    StatesBeyondFourAreUnknown,
+    AtMost1000AreFound,
+    IaidIsIgnored,
+    Stale(Index),
+    PoolsAreStale,
+    RenewalLosesTheHostname,
+    DeletedAreFoundByHostname,
+    NeighboursLoseTheHardwareAddress,
+    FindIsLate,
+    RelaysAreNotFound,
+    RelaysAndRemotesAreMixed,
+    OptionsOfRelaysAreIgnored,
+    OnlyOneRelayIsFound,
+
+    ExpiredOneSecondLater,
+    ExpiredByAddress,
+    ExpiredTogetherBackwards,
+    ExpiredLimitBeforeOrder,
+    ExpiredZeroIsNone,
+    InfiniteExpires,
+    ReclaimedExpires,
+    OnlyLeasesInUseExpire,
+    ExpiresAsFirstAdded,
+    ReclaimedForEver,
+    DeletedExpires,
+    ExpiresIn32Bits,
+    ExpiredAreTaken,
+
+    RemovesAllExpired,
+    RemovesOneSecondLater,
+    RemovesInfinite,
+    RemovesOnceReclaimed,
+    RemovesAtMost1000,
+    RemovesWithoutLooking,
+    RemovalSaysZero,
+    WipesAllSubnets,
+    WipesAtMost1000,
+
+    ReclaimedAreCounted,
+    RangesEndEarly,
+    PoolsAreNotCounted,
+    RowsAreNotInOrder,
+    FiguresMiss(Missed),
+    RenewalsAreCounted,
+    RefusedAreCounted,
+    RecountDoubles,
+    TemporaryAreCounted,
+    ClassesCountAllStates,
+    ClassesCountAllKinds,
+    ClassesCountNames,
+    ClassesAreLookedForInText,
+
+    TellsNothing,
+    TellsTheNewAsTheOld,
+    TellsOfSubnetOne,
+    TellsOfRefused,
+    TellsNotOfMany,
+    TellsLate,
+    TracksTwice,
+
+    ForgetsAll,
+    ForgetsAtTheThirdTime,
+    FindsMore,
+    SavesOneChangeLate,
+    SavesNoDeletions,
+    SavesNoRemovalOfMany,
+    SavesRefused,
+    SavesOnlyAtFirst,
+    Saves1000,
+    SavesOutOfOrder,
+    SavesNothingBehindACleanup,
+}
+
+/// What the families do in their own ways, wrongly.
+pub(crate) trait Spoiled: Scanned {
+    /// The bytes of the client's identifier.
+    fn client_bytes(&self) -> &[u8];
+
+    fn bytes_of<'a>(client: &Self::Client<'a>) -> &'a [u8];
+
+    /// The client without its identity association.
+    fn without_iaid<'a>(client: &Self::Client<'a>) -> Self::Client<'a>;
+
+    /// How many relay agents there are.
+    fn relay_count(&self) -> usize;
+
+    /// A lease that nobody has added.
+    fn ghost() -> Self;
+}
+
+impl Spoiled for Lease4 {
+    fn client_bytes(&self) -> &[u8] {
+        self.client_id().map_or(&[], |id| id.as_bytes())
+    }
+
+    fn bytes_of<'a>(client: &Self::Client<'a>) -> &'a [u8] {
+        client.as_bytes()
+    }
+
+    fn without_iaid<'a>(client: &Self::Client<'a>) -> Self::Client<'a> {
+        client
+    }
+
+    fn relay_count(&self) -> usize {
+        usize::from(self.relay_id().is_some())
+    }
+
+    fn ghost() -> Self {
+        let hwaddr = HwAddr::new(&[9; 6]).unwrap();
+        let mut lease = Self::new([10, 9, 9, 9].into(), Some(hwaddr), None, LeaseState::DEFAULT).unwrap();
+        lease.data_mut().valid_lifetime = Lifetime(1);
+        lease
+    }
+}
+
+impl Spoiled for Lease6 {
+    fn client_bytes(&self) -> &[u8] {
+        self.duid().as_bytes()
+    }
+
+    fn bytes_of<'a>(client: &Self::Client<'a>) -> &'a [u8] {
+        client.duid.as_bytes()
+    }
+
+    fn without_iaid<'a>(client: &Self::Client<'a>) -> Self::Client<'a> {
+        Client6 { iaid: None, ..*client }
+    }
+
+    fn relay_count(&self) -> usize {
+        self.relay_infos().count()
+    }
+
+    fn ghost() -> Self {
+        let (address, duid) = ("2001:db8:9::9".parse().unwrap(), Duid::new(&[9; 9]).unwrap());
+        let mut lease = Self::new(LeaseType::NA, address, duid, Iaid(9), LeaseState::DEFAULT).unwrap();
+        lease.data_mut().valid_lifetime = Lifetime(1);
+        lease
+    }
+}
+
+/// Gives other threads time to come between, now more and now less.
+fn pause() {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let calls = CALLS.fetch_add(1, Ordering::Relaxed);
+    thread::sleep(Duration::from_micros(calls % 4 * 50));
+}
+
+fn cut(bytes: &[u8], len: usize) -> &[u8] {
+    &bytes[..bytes.len().min(len)]
+}
+
+/// A manager with a defect.
+#[derive(Debug)]
+pub(crate) struct Broken<L: Spoiled> {
+    defect: Defect,
+    inner: Reference<L>,
+    /// One change at a time, unless that is the defect.
+    turn: Mutex<()>,
+    /// Leases as they were when they were added.
+    first: Mutex<Leases<L>>,
+    /// Leases that were deleted.
+    deleted: Mutex<Leases<L>>,
+    /// Addresses of leases that were reclaimed once.
+    reclaimed: Mutex<BTreeSet<L::Address>>,
+    /// Addresses of leases whose hardware address was lost.
+    lost: Mutex<BTreeSet<L::Address>>,
+    /// What figures are counted from.
+    counted: Mutex<Leases<L>>,
+    /// Answers from before.
+    late: Mutex<Leases<L>>,
+    disk: Arc<Mutex<Leases<L>>>,
+    /// A change that is to be saved with the next one.
+    unsaved: Mutex<Option<L::Address>>,
+    saves: Mutex<bool>,
+    calls: AtomicU64,
+    renewals: AtomicU64,
+    refused: AtomicU64,
+    recounts: AtomicU64,
+    tracking: [Tracking<L>; 2],
+}
+
+impl<L: Spoiled> Broken<L> {
+    pub(crate) fn new(defect: Defect) -> Self {
+        Self::open(defect, Arc::default())
+    }
+
+    fn open(defect: Defect, disk: Arc<Mutex<Leases<L>>>) -> Self {
+        let leases = disk.lock().unwrap().clone();
+        let broken = Self {
+            defect,
+            inner: Reference::new(),
+            turn: Mutex::default(),
+            first: Mutex::new(leases.clone()),
+            deleted: Mutex::default(),
+            reclaimed: Mutex::default(),
+            lost: Mutex::default(),
+            counted: Mutex::new(leases.clone()),
+            late: Mutex::default(),
+            unsaved: Mutex::default(),
+            saves: Mutex::new(defect != Defect::SavesOnlyAtFirst || leases.is_empty()),
+            disk,
+            calls: AtomicU64::new(0),
+            renewals: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            recounts: AtomicU64::new(0),
+            tracking: Default::default(),
+        };
+        *broken.inner.lock() = leases;
+        broken
+    }
+
+    fn is(&self, defect: Defect) -> bool {
+        self.defect == defect
+    }
+
+    fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        let races = matches!(
+            self.defect,
+            Defect::AddRaces
+                | Defect::UpdateRaces
+                | Defect::DeleteRaces
+                | Defect::UpdateIsTorn
+                | Defect::RemovesWithoutLooking
+                | Defect::TellsLate
+                | Defect::SavesOutOfOrder
+        );
+        (!races).then(|| self.turn.lock().unwrap())
+    }
+
+    fn changed(address: L::Address) -> LeaseMgrError {
+        LeaseMgrError::ChangedMeanwhile { address: address.into() }
+    }
+
+    /// What is to be done behind a change.
+    fn follow(&self, old: Option<&L>, new: Option<&L>, many: bool) {
+        let Some(lease) = new.or(old) else {
+            return;
+        };
+        let address = lease.address();
+        if old.is_none() {
+            self.first.lock().unwrap().insert(address, lease.clone());
+        }
+        if let (Some(old), None) = (old, new) {
+            self.deleted.lock().unwrap().insert(address, old.clone());
+        }
+        if lease.is_reclaimed() {
+            self.reclaimed.lock().unwrap().insert(address);
+        }
+        if let (Some(old), Some(new)) = (old, new)
+            && old.hwaddr() != new.hwaddr()
+        {
+            let leases = self.inner.lock();
+            let neighbours = leases.values().filter(|lease| lease.hwaddr() == old.hwaddr());
+            self.lost.lock().unwrap().extend(neighbours.map(L::address));
+        }
+        self.recount_one(old, new, many);
+        self.save(address, new, many);
+        self.tell(old, new, many);
+    }
+
+    fn recount_one(&self, old: Option<&L>, new: Option<&L>, many: bool) {
+        let missed = match (old, new) {
+            (None, _) => Missed::Additions,
+            (_, Some(_)) => Missed::Updates,
+            _ if many => Missed::RemovalOfMany,
+            _ => Missed::Deletions,
+        };
+        let mut counted = self.counted.lock().unwrap();
+        match (old.or(new), new) {
+            _ if self.is(Defect::FiguresMiss(missed)) => {}
+            (_, Some(new)) => {
+                counted.insert(new.address(), new.clone());
+            }
+            (Some(old), None) => {
+                counted.remove(&old.address());
+            }
+            (None, None) => {}
+        }
+        if missed == Missed::Updates {
+            self.renewals.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn save(&self, address: L::Address, new: Option<&L>, many: bool) {
+        let is_missed = match self.defect {
+            Defect::SavesNoDeletions => new.is_none(),
+            Defect::SavesNoRemovalOfMany => new.is_none() && many,
+            _ => !*self.saves.lock().unwrap(),
+        };
+        if is_missed {
+            return;
+        }
+        if self.is(Defect::SavesOutOfOrder) {
+            pause();
+        }
+        let unsaved = self.unsaved.lock().unwrap().replace(address);
+        let mut disk = self.disk.lock().unwrap();
+        if self.is(Defect::SavesOneChangeLate) {
+            if let Some(address) = unsaved.filter(|unsaved| *unsaved != address) {
+                match self.inner.lock().get(&address) {
+                    Some(lease) => disk.insert(address, lease.clone()),
+                    None => disk.remove(&address),
+                };
+            }
+            return;
+        }
+        match new {
+            Some(_) if self.is(Defect::Saves1000) && disk.len() >= 1000 => None,
+            Some(new) => disk.insert(address, new.clone()),
+            None => disk.remove(&address),
+        };
+    }
+
+    fn tell(&self, old: Option<&L>, new: Option<&L>, many: bool) {
+        if self.is(Defect::TellsNothing) || (many && self.is(Defect::TellsNotOfMany)) {
+            return;
+        }
+        if self.is(Defect::TellsLate) {
+            pause();
+        }
+        let spoil = |lease: &L| {
+            let mut lease = lease.clone();
+            if self.is(Defect::TellsOfSubnetOne) {
+                lease.data_mut().subnet_id = SubnetId(1);
+            }
+            lease
+        };
+        let (old, new) = (old.map(spoil), new.map(spoil));
+        let change = match (&old, &new) {
+            (None, Some(new)) => Change::Added(new),
+            (Some(_), Some(new)) if self.is(Defect::TellsTheNewAsTheOld) => Change::Updated { old: new, new },
+            (Some(old), Some(new)) => Change::Updated { old, new },
+            (Some(old), None) => Change::Deleted(old),
+            (None, None) => return,
+        };
+        self.tracking[0].notify(&change);
+    }
+
+    fn refuse(&self, lease: &L) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        if self.is(Defect::TellsOfRefused) {
+            self.tracking[0].notify(&Change::Updated { old: lease, new: lease });
+        }
+        if self.is(Defect::SavesRefused) {
+            self.disk.lock().unwrap().insert(lease.address(), lease.clone());
+        }
+    }
+
+    /// A lease as it is kept.
+    fn kept(&self, lease: &L) -> L {
+        let mut lease = lease.clone();
+        let name = lease.data().hostname.as_bytes().to_vec();
+        match self.defect {
+            Defect::NamesAreCutAt255 => lease.data_mut().hostname = Hostname::new(cut(&name, 255)),
+            Defect::NamesAreLowerCased => {
+                lease.data_mut().hostname = Hostname::new(&name.to_ascii_lowercase())
+            }
+            _ => {}
+        }
+        lease
+    }
+
+    /// Whether `there` counts as the expected lease.
+    fn is_expected(&self, there: &L, expected: Option<&L>) -> bool {
+        let Some(expected) = expected else {
+            return true;
+        };
+        let mut expected = expected.clone();
+        match self.defect {
+            Defect::ConditionalChangesFail => return false,
+            Defect::ContextsAreNotCompared => {
+                expected.data_mut().user_context.clone_from(&there.data().user_context);
+            }
+            Defect::SourcesAreNotCompared => {
+                let source = |lease: &L| lease.hwaddr().map(|hwaddr| (hwaddr.htype, hwaddr.source));
+                let bytes = |lease: &L| lease.hwaddr().map(|hwaddr| hwaddr.as_bytes().to_vec());
+                if source(&expected) != source(there) && bytes(&expected) == bytes(there) {
+                    return expected.data() == there.data();
+                }
+            }
+            Defect::OnlyEndsAreCompared => return expected.expire() == there.expire(),
+            _ => {}
+        }
+        *there == expected
+    }
+
+    fn has_key(&self, lease: &L, key: &Key<'_, L>) -> bool {
+        let right = has_key(lease, key);
+        match (self.defect, key) {
+            (Defect::Stale(Index::HwAddr), Key::HwAddr(_))
+            | (Defect::Stale(Index::Client), Key::Client(_))
+            | (Defect::Stale(Index::Hostname), Key::Hostname(_))
+            | (Defect::Stale(Index::State), Key::State(_))
+            | (Defect::Stale(Index::Relay), Key::RelayId(_) | Key::RemoteId(_)) => {
+                has_key(&self.first(lease), key)
+            }
+            (Defect::HostnamesAreIgnored, Key::Hostname(_)) => !lease.data().hostname.is_empty(),
+            (Defect::HardwareTypesAreCompared, Key::HwAddr(hwaddr)) => lease.hwaddr() == Some(hwaddr),
+            (Defect::IdentifiersAreCutAt14, Key::Client(client)) => {
+                cut(lease.client_bytes(), 14) == cut(L::bytes_of(client), 14)
+            }
+            (Defect::IdentifiersAreCutAt100, Key::Client(client)) => {
+                cut(lease.client_bytes(), 100) == cut(L::bytes_of(client), 100)
+            }
+            (Defect::IaidIsIgnored, Key::Client(client)) => lease.belongs_to(&L::without_iaid(client)),
+            (Defect::NamesEndAtNul, Key::Hostname(name)) => {
+                let end =
+                    |name: &Hostname| name.as_bytes().split(|&byte| byte == 0).next().map(<[u8]>::to_vec);
+                !name.is_empty() && end(&lease.data().hostname) == end(name)
+            }
+            (Defect::EmptyNamesAreFound, Key::Hostname(name)) => lease.data().hostname == **name,
+            (Defect::NamelessLeasesAreHidden, Key::Client(_)) => right && !lease.data().hostname.is_empty(),
+            (Defect::StatesBeyondFourAreUnknown, Key::State(state)) => right && state.0 <= 4,
+            (Defect::RenewalLosesTheHostname, Key::Hostname(_)) => {
+                right && lease.data().cltt == self.first(lease).data().cltt
+            }
+            (Defect::NeighboursLoseTheHardwareAddress, Key::HwAddr(_)) => {
+                right && !self.lost.lock().unwrap().contains(&lease.address())
+            }
+            (Defect::RelaysAreNotFound, Key::RelayId(_) | Key::RemoteId(_)) => false,
+            (Defect::RelaysAndRemotesAreMixed, Key::RelayId(relay)) => {
+                right || leasemgr::lease::RemoteId::new(relay.as_bytes()).is_ok_and(|id| lease.came_from(&id))
+            }
+            (Defect::OptionsOfRelaysAreIgnored, Key::RelayId(_)) => {
+                let context = lease.data().user_context.as_ref();
+                right && context.is_some_and(|context| context.as_str().contains("relay-id"))
+            }
+            (Defect::OnlyOneRelayIsFound, Key::RelayId(_)) => right && lease.relay_count() < 2,
+            _ => right,
+        }
+    }
+
+    fn is_within(&self, lease: &L, query: &Query<'_, L>) -> bool {
+        let without_subnet = Query { subnet: None, ..*query };
+        let without_window = Query { heard_since: None, heard_until: None, ..*query };
+        match self.defect {
+            Defect::Stale(Index::Subnet) => {
+                let subnet = self.first(lease).data().subnet_id;
+                query.subnet.is_none_or(|wanted| wanted == subnet) && is_within(lease, &without_subnet)
+            }
+            Defect::SubnetIsIgnoredWithStates if matches!(query.key, Key::State(_)) => {
+                is_within(lease, &without_subnet)
+            }
+            Defect::SubnetZeroIsAll if query.subnet == Some(SubnetId(0)) => is_within(lease, &without_subnet),
+            Defect::WindowIsOpenAtItsEnd => {
+                is_within(lease, query) && query.heard_until.is_none_or(|until| lease.data().cltt < until)
+            }
+            Defect::WindowIsForAllLeasesOnly if query.key != Key::All => is_within(lease, &without_window),
+            _ => is_within(lease, query),
+        }
+    }
+
+    fn is_known(&self, address: L::Address) -> bool {
+        let last = match address.into() {
+            IpAddr::V4(address) => address.to_bits() == u32::MAX,
+            IpAddr::V6(address) => address.to_bits() == u128::MAX,
+        };
+        !(last && self.is(Defect::TheLastAddressIsUnknown))
+    }
+
+    /// The leases that a query is about, if these are not those that are there.
+    fn other_leases(&self, query: &Query<'_, L>) -> Option<Leases<L>> {
+        match (self.defect, query.key) {
+            (Defect::FindIsLate, _) => {
+                let mut late = self.late.lock().unwrap();
+                if self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(4) {
+                    late.clone_from(&self.inner.lock());
+                }
+                Some(late.clone())
+            }
+            (Defect::DeletedAreFoundByHostname, Key::Hostname(_)) => {
+                let mut leases = self.deleted.lock().unwrap().clone();
+                leases.extend(self.inner.lock().clone());
+                Some(leases)
+            }
+            _ => None,
+        }
+    }
+
+    /// A lease as it was when it was added.
+    fn first(&self, lease: &L) -> L {
+        self.first.lock().unwrap().get(&lease.address()).unwrap_or(lease).clone()
+    }
+
+    fn ends(&self, lease: &L, now: u64) -> bool {
+        let infinite = lease.data().valid_lifetime.is_infinite();
+        match self.defect {
+            Defect::ExpiredOneSecondLater => !infinite && lease.expire() < now,
+            Defect::InfiniteExpires => lease.expire() <= now,
+            Defect::ExpiresAsFirstAdded => self.first(lease).is_expired(now),
+            Defect::ExpiresIn32Bits => !infinite && lease.expire() & u64::from(u32::MAX) <= now,
+            _ => lease.is_expired(now),
+        }
+    }
+
+    fn counts(&self, lease: &L) -> bool {
+        let was_reclaimed = self.reclaimed.lock().unwrap().contains(&lease.address());
+        match self.defect {
+            Defect::ReclaimedExpires => true,
+            Defect::OnlyLeasesInUseExpire => lease.state() == LeaseState::DEFAULT,
+            Defect::ReclaimedForEver => !was_reclaimed,
+            _ => !lease.is_reclaimed(),
+        }
+    }
+
+    fn is_removed(&self, lease: &L, until: u64) -> bool {
+        match self.defect {
+            Defect::RemovesAllExpired => lease.is_expired(until),
+            Defect::RemovesOneSecondLater => is_removable(lease, until) && lease.expire() < until,
+            Defect::RemovesInfinite => {
+                is_removable(lease, until)
+                    || (lease.is_reclaimed() && lease.data().valid_lifetime == Lifetime::INFINITE)
+            }
+            Defect::RemovesOnceReclaimed => {
+                lease.is_expired(until) && self.reclaimed.lock().unwrap().contains(&lease.address())
+            }
+            _ => is_removable(lease, until),
+        }
+    }
+
+    /// Deletes many leases.
+    fn remove_many(&self, is_meant: impl Fn(&L) -> bool) -> u64 {
+        let at_most = match self.defect {
+            Defect::RemovesAtMost1000 | Defect::WipesAtMost1000 => 1000,
+            _ => usize::MAX,
+        };
+        let meant: Vec<_> =
+            self.inner.lock().values().filter(|lease| is_meant(lease)).take(at_most).cloned().collect();
+        if self.is(Defect::RemovesWithoutLooking) {
+            pause();
+        }
+        let mut removed = 0;
+        for lease in &meant {
+            let there = self.inner.lock().remove(&lease.address());
+            if there.is_some() {
+                self.follow(there.as_ref(), None, true);
+                removed += 1;
+            }
+        }
+        removed
+    }
+}
+
+impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
+    fn status(&self) -> Status {
+        let mut status = self.inner.status();
+        if self.is(Defect::StatusCountsOneMore) {
+            status.leases = status.leases.map(|leases| leases + 1);
+        }
+        status
+    }
+
+    fn add(&self, lease: &L) -> Result<Added, LeaseMgrError> {
+        let _turn = self.turn();
+        let address = lease.address();
+        let there = self.inner.lock().get(&address).cloned();
+        let kept = self.kept(lease);
+        let overwrites = match (self.defect, &there) {
+            (Defect::AddForgets, None) => return Ok(Added::Added),
+            (Defect::AddressesAreUsedOnce, None) if self.deleted.lock().unwrap().contains_key(&address) => {
+                return Ok(Added::AddressTaken);
+            }
+            (Defect::AddOverwrites, _) | (Defect::AddRaces, None) => true,
+            (Defect::ZeroLifetimeIsTaken, None) => true,
+            (Defect::TypesAreApart, Some(there)) => there.kind() != lease.kind(),
+            _ => false,
+        };
+        if overwrites {
+            pause();
+            self.inner.lock().insert(address, kept.clone());
+            self.follow(there.as_ref(), Some(&kept), false);
+            return Ok(Added::Added);
+        }
+        let added = self.inner.add(&kept)?;
+        match added {
+            Added::Added => self.follow(None, Some(&kept), false),
+            Added::AddressTaken => self.refuse(lease),
+        }
+        Ok(added)
+    }
+
+    fn get(&self, address: L::Address) -> Result<Option<L>, LeaseMgrError> {
+        let lease = self.inner.get(address)?.filter(|_| self.is_known(address));
+        let hidden = self.is(Defect::TemporaryLeasesAreHidden);
+        Ok(lease.filter(|lease| !(hidden && lease.kind() == Some(LeaseType::TA))))
+    }
+
+    fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError> {
+        let others = self.other_leases(query);
+        let there = self.inner.lock();
+        let leases = others.as_ref().unwrap_or(&there);
+        let unknown =
+            self.is(Defect::UnknownKeysFindAll) && !leases.values().any(|lease| has_key(lease, &query.key));
+        let mut found: Vec<_> = leases
+            .values()
+            .filter(|lease| self.is_known(lease.address()))
+            .filter(|lease| unknown || self.has_key(lease, &query.key))
+            .filter(|lease| self.is(Defect::LimitCountsOtherSubnets) || self.is_within(lease, query))
+            .filter(|lease| match query.after {
+                Some(after) if self.is(Defect::AfterIsIncluded) => lease.address() >= after,
+                Some(after) => lease.address() > after,
+                None => true,
+            })
+            .collect();
+        let limit = query.limit.unwrap_or(match self.defect {
+            Defect::AtMost1000AreFound => 1000,
+            _ => usize::MAX,
+        });
+        match self.defect {
+            Defect::AfterSkipsOneMore if query.after.is_some() && !found.is_empty() => {
+                found.remove(0);
+            }
+            Defect::OrderIsThatOfText => found.sort_by_key(|lease| lease.address().to_string()),
+            Defect::LimitIsIgnored => return Ok(found.into_iter().cloned().collect()),
+            Defect::LimitGivesTheLast => {
+                found.drain(..found.len().saturating_sub(limit));
+            }
+            Defect::LimitZeroIsAll if limit == 0 => return Ok(found.into_iter().cloned().collect()),
+            Defect::LimitCountsOtherSubnets => {
+                found.truncate(limit);
+                found.retain(|lease| is_within(*lease, query));
+            }
+            Defect::ClientHasOneLease if matches!(query.key, Key::HwAddr(_) | Key::Client(_)) => {
+                found.truncate(1);
+            }
+            Defect::ClientsLastLeaseComesFirst if matches!(query.key, Key::HwAddr(_)) => found.reverse(),
+            _ => {}
+        }
+        Ok(found.into_iter().take(limit).cloned().collect())
+    }
+
+    fn expired(&self, now: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
+        let mut leases = self.inner.lock().clone();
+        if self.is(Defect::DeletedExpires) {
+            leases.extend(self.deleted.lock().unwrap().clone());
+        }
+        let mut expired: Vec<_> =
+            leases.into_values().filter(|lease| self.counts(lease) && self.ends(lease, now)).collect();
+        let limit = match limit {
+            0 if self.is(Defect::ExpiredZeroIsNone) => 0,
+            0 => usize::MAX,
+            limit => limit,
+        };
+        match self.defect {
+            Defect::ExpiredByAddress => {}
+            Defect::ExpiredLimitBeforeOrder => {
+                expired.truncate(limit);
+                expired.sort_by_key(L::expire);
+            }
+            Defect::ExpiredTogetherBackwards => {
+                expired.reverse();
+                expired.sort_by_key(L::expire);
+            }
+            Defect::ExpiresIn32Bits => expired.sort_by_key(|lease| lease.expire() & u64::from(u32::MAX)),
+            _ => expired.sort_by_key(L::expire),
+        }
+        expired.truncate(limit);
+        if self.is(Defect::ExpiredAreTaken) {
+            self.inner.lock().retain(|_, lease| !expired.contains(lease));
+        }
+        Ok(expired)
+    }
+
+    fn replace(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
+        let _turn = self.turn();
+        let address = lease.address();
+        let Some(old) = self.inner.lock().get(&address).cloned() else {
+            if self.is(Defect::UpdateInserts) {
+                self.inner.lock().insert(address, lease.clone());
+                return Ok(());
+            }
+            self.refuse(lease);
+            return Err(LeaseMgrError::NoSuchLease { address: address.into() });
+        };
+        super::check_lifetime(lease)?;
+        if !self.is_expected(&old, expected) {
+            self.refuse(lease);
+            if self.is(Defect::RefusedUpdateIsWritten) {
+                self.inner.lock().insert(address, lease.clone());
+            }
+            return Err(Self::changed(address));
+        }
+        let mut new = self.kept(lease);
+        match self.defect {
+            Defect::UpdateKeepsThePool => new.data_mut().pool_id = old.data().pool_id,
+            Defect::UpdateRaces => {
+                pause();
+                self.inner.lock().insert(address, new);
+                return Ok(());
+            }
+            Defect::UpdateIsTorn => {
+                let mut torn = old.clone();
+                torn.data_mut().subnet_id = new.data().subnet_id;
+                self.inner.replace(&torn, None)?;
+                pause();
+                return self.inner.replace(&new, None);
+            }
+            Defect::SavesOutOfOrder | Defect::TellsLate => {
+                self.inner.replace(&new, None)?;
+                self.follow(Some(&old), Some(&new), false);
+                return Ok(());
+            }
+            _ => {}
+        }
+        let is_there = self.inner.lock().contains_key(&address);
+        if !is_there {
+            return Err(LeaseMgrError::NoSuchLease { address: address.into() });
+        }
+        self.inner.lock().insert(address, new.clone());
+        self.follow(Some(&old), Some(&new), false);
+        Ok(())
+    }
+
+    fn remove(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError> {
+        let _turn = self.turn();
+        let there = self.inner.lock().get(&address).cloned();
+        let Some(old) = there else {
+            if self.is(Defect::DeleteAlwaysSucceeds) {
+                return Ok(Deleted::Deleted);
+            }
+            if let Some(lease) = expected {
+                self.refuse(lease);
+            }
+            return Ok(Deleted::NoSuchLease);
+        };
+        if !self.is(Defect::DeleteIgnoresTheExpected) && !self.is_expected(&old, expected) {
+            self.refuse(&old);
+            return Err(Self::changed(address));
+        }
+        match self.defect {
+            Defect::DeleteForgets => return Ok(Deleted::Deleted),
+            Defect::DeleteRaces | Defect::UpdateRaces => pause(),
+            _ => {}
+        }
+        let removed = self.inner.lock().remove(&address);
+        if removed.is_some() {
+            self.follow(removed.as_ref(), None, false);
+        }
+        Ok(Deleted::Deleted)
+    }
+
+    fn remove_reclaimed(&self, until: u64) -> Result<u64, LeaseMgrError> {
+        let _turn = self.turn();
+        let removed = self.remove_many(|lease| self.is_removed(lease, until));
+        Ok(if self.is(Defect::RemovalSaysZero) { 0 } else { removed })
+    }
+
+    fn wipe_subnet(&self, subnet: SubnetId) -> Result<u64, LeaseMgrError> {
+        let _turn = self.turn();
+        let all = self.is(Defect::WipesAllSubnets);
+        Ok(self.remove_many(|lease| all || lease.data().subnet_id == subnet))
+    }
+
+    fn statistics(&self, query: &StatisticsQuery) -> Result<Vec<StatisticsRow>, LeaseMgrError> {
+        let mut leases = self.counted.lock().unwrap().clone();
+        let mut query = *query;
+        for lease in leases.values_mut() {
+            match self.defect {
+                Defect::ReclaimedAreCounted if lease.is_reclaimed() => {
+                    lease.set_state(LeaseState::DEFAULT).unwrap();
+                }
+                Defect::PoolsAreNotCounted => lease.data_mut().pool_id = PoolId(0),
+                Defect::PoolsAreStale => {
+                    let first = self.first.lock().unwrap();
+                    let pool = first.get(&lease.address()).map(|first| first.data().pool_id);
+                    lease.data_mut().pool_id = pool.unwrap_or(lease.data().pool_id);
+                }
+                _ => {}
+            }
+        }
+        if let (Defect::RangesEndEarly, Subnets::Range(first, last)) = (self.defect, query.subnets) {
+            query.subnets = Subnets::Range(first, SubnetId(last.0.saturating_sub(1)));
+        }
+        let mut rows = count(leases.values(), &query);
+        let temporary = leases.values().filter(|lease| lease.kind() == Some(LeaseType::TA)).count() as u64;
+        for row in &mut rows {
+            row.count += match self.defect {
+                Defect::RenewalsAreCounted => self.renewals.load(Ordering::Relaxed),
+                Defect::RefusedAreCounted => self.refused.load(Ordering::Relaxed),
+                Defect::RecountDoubles => row.count * self.recounts.load(Ordering::Relaxed),
+                Defect::TemporaryAreCounted => temporary,
+                _ => 0,
+            };
+        }
+        if self.is(Defect::RowsAreNotInOrder) {
+            rows.sort_by_key(|row| row.subnet_id.to_string());
+        }
+        Ok(rows)
+    }
+
+    fn recount(&self) -> Result<(), LeaseMgrError> {
+        self.recounts.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn class_leases(&self, class: &ClientClass, kind: LeaseKind) -> Result<u64, LeaseMgrError> {
+        let name = String::from_utf8_lossy(class.as_bytes()).into_owned();
+        let count_of = |lease: &L| {
+            let context = lease.data().user_context.as_ref();
+            let names = context.into_iter().flat_map(client_classes);
+            match self.defect {
+                Defect::ClassesCountAllStates => u64::from(names_class(lease, class)),
+                Defect::ClassesCountAllKinds => {
+                    u64::from(class_kind(lease).is_some() && names_class(lease, class))
+                }
+                _ if class_kind(lease) != Some(kind) => 0,
+                Defect::ClassesCountNames => names.filter(|name| **name == *class.as_bytes()).count() as u64,
+                Defect::ClassesAreLookedForInText => {
+                    context.is_some_and(|context| context.as_str().contains(&name)).into()
+                }
+                _ => names_class(lease, class).into(),
+            }
+        };
+        let count: u64 = self.counted.lock().unwrap().values().map(count_of).sum();
+        let times =
+            if self.is(Defect::RecountDoubles) { self.recounts.load(Ordering::Relaxed) + 1 } else { 1 };
+        Ok(count * times)
+    }
+
+    fn tracking(&self) -> &Tracking<L> {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        &self.tracking[usize::from(self.is(Defect::TracksTwice) && call % 2 == 1)]
+    }
+
+    fn flush(&self) -> Result<(), LeaseMgrError> {
+        if self.is(Defect::FlushForgetsALease) {
+            self.inner.lock().pop_first();
+        }
+        Ok(())
+    }
+
+    fn clean_up(&self) -> Result<CleanupStart, LeaseMgrError> {
+        match self.defect {
+            Defect::CleanupForgetsALease => drop(self.inner.lock().pop_first()),
+            Defect::SavesNothingBehindACleanup => *self.saves.lock().unwrap() = false,
+            _ => {}
+        }
+        Ok(CleanupStart::Requested)
+    }
+}
+
+/// A place where a manager with a defect keeps leases.
+#[derive(Debug)]
+pub(crate) struct BrokenStore<L: Spoiled> {
+    defect: Defect,
+    disk: Arc<Mutex<Leases<L>>>,
+    opened: AtomicU64,
+}
+
+impl<L: Spoiled> BrokenStore<L> {
+    pub(crate) fn new(defect: Defect) -> Self {
+        Self { defect, disk: Arc::default(), opened: AtomicU64::new(0) }
+    }
+}
+
+impl<L: Spoiled + TestedLease> Subject<L> for BrokenStore<L> {
+    fn open(&self) -> Arc<dyn LeaseMgr<L>> {
+        let opened = self.opened.fetch_add(1, Ordering::Relaxed);
+        let mut disk = self.disk.lock().unwrap();
+        match self.defect {
+            Defect::ForgetsAll => disk.clear(),
+            Defect::ForgetsAtTheThirdTime if opened == 2 => disk.clear(),
+            Defect::FindsMore if opened > 0 => drop(disk.insert(L::ghost().address(), L::ghost())),
+            _ => {}
+        }
+        drop(disk);
+        Arc::new(Broken::open(self.defect, Arc::clone(&self.disk)))
+    }
+}

@@ -1,0 +1,266 @@
+//! A lease manager that is plainly right: a map under a lock, and every answer by looking at all leases.
+
+pub(crate) mod broken;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use leasemgr::lease::{
+    ClientClass, Hostname, HwAddr, Lease4, Lease6, LeaseKind, LeaseState, Lifetime, RelayId, RemoteId,
+    client_classes,
+};
+use leasemgr::{
+    Added, Change, Client6, Deleted, Key, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery,
+    StatisticsRow, Status, Tracking,
+};
+
+/// What a query asks of a lease, where the families differ.
+pub(crate) trait Scanned: ManagedLease {
+    /// Whether the lease is of the client.
+    fn belongs_to(&self, client: &Self::Client<'_>) -> bool;
+
+    /// Whether the client was heard through the relay agent.
+    fn came_through(&self, relay: &RelayId) -> bool;
+
+    /// Whether a relay agent heard the client there.
+    fn came_from(&self, remote: &RemoteId) -> bool;
+}
+
+impl Scanned for Lease4 {
+    fn belongs_to(&self, client: &Self::Client<'_>) -> bool {
+        self.client_id() == Some(*client)
+    }
+
+    fn came_through(&self, relay: &RelayId) -> bool {
+        self.relay_id().as_ref() == Some(relay)
+    }
+
+    fn came_from(&self, remote: &RemoteId) -> bool {
+        self.remote_id().as_ref() == Some(remote)
+    }
+}
+
+impl Scanned for Lease6 {
+    fn belongs_to(&self, client: &Client6<'_>) -> bool {
+        self.duid() == client.duid
+            && client.iaid.is_none_or(|iaid| iaid == self.iaid)
+            && client.lease_type.is_none_or(|lease_type| lease_type == self.lease_type())
+    }
+
+    fn came_through(&self, relay: &RelayId) -> bool {
+        self.relay_ids().any(|id| id == *relay)
+    }
+
+    fn came_from(&self, remote: &RemoteId) -> bool {
+        self.remote_ids().any(|id| id == *remote)
+    }
+}
+
+/// Whether a lease has the key of a query.
+pub(crate) fn has_key<L: Scanned>(lease: &L, key: &Key<'_, L>) -> bool {
+    match key {
+        Key::All => true,
+        Key::State(state) => lease.state() == *state,
+        Key::HwAddr(hwaddr) => lease.hwaddr().map(HwAddr::as_bytes) == Some(hwaddr.as_bytes()),
+        Key::Client(client) => lease.belongs_to(client),
+        Key::Hostname(name) => !Hostname::is_empty(name) && lease.data().hostname == **name,
+        Key::RelayId(relay) => lease.came_through(relay),
+        Key::RemoteId(remote) => lease.came_from(remote),
+    }
+}
+
+/// Whether a lease is in the subnet and in the window of a query.
+pub(crate) fn is_within<L: Scanned>(lease: &L, query: &Query<'_, L>) -> bool {
+    let data = lease.data();
+    query.subnet.is_none_or(|subnet| data.subnet_id == subnet)
+        && query.heard_since.is_none_or(|since| data.cltt >= since)
+        && query.heard_until.is_none_or(|until| data.cltt <= until)
+}
+
+/// Rows for leases, with counts.
+pub(crate) fn count<'a, L: Scanned>(
+    leases: impl IntoIterator<Item = &'a L>,
+    query: &StatisticsQuery,
+) -> Vec<StatisticsRow> {
+    let (first, last) = query.subnets.bounds();
+    let mut counts = BTreeMap::new();
+    for lease in leases {
+        let data = lease.data();
+        if (first..=last).contains(&data.subnet_id) && L::is_counted(lease.kind(), lease.state()) {
+            let pool = query.by_pool.then_some(data.pool_id);
+            *counts.entry((data.subnet_id, pool, lease.kind(), lease.state())).or_insert(0) += 1;
+        }
+    }
+    let row = |((subnet_id, pool_id, lease_type, state), count)| StatisticsRow {
+        subnet_id,
+        pool_id,
+        lease_type,
+        state,
+        count,
+    };
+    counts.into_iter().map(row).collect()
+}
+
+/// What a lease counts as in a class, if it is in use.
+pub(crate) fn class_kind<L: Scanned>(lease: &L) -> Option<LeaseKind> {
+    match lease.kind() {
+        _ if lease.state() != LeaseState::DEFAULT => None,
+        None => Some(LeaseKind::Address),
+        Some(lease_type) => LeaseKind::of(lease_type),
+    }
+}
+
+/// Whether a lease names a class.
+pub(crate) fn names_class<L: Scanned>(lease: &L, class: &ClientClass) -> bool {
+    let context = lease.data().user_context.as_ref();
+    context.into_iter().flat_map(client_classes).any(|name| *name == *class.as_bytes())
+}
+
+/// Leases by their addresses.
+pub(crate) type Leases<L> = BTreeMap<<L as leasemgr::lease::Lease>::Address, L>;
+
+/// Leases in a map, which may be shared with managers of later.
+#[derive(Debug)]
+pub(crate) struct Reference<L: ManagedLease> {
+    leases: Arc<Mutex<Leases<L>>>,
+    tracking: Tracking<L>,
+}
+
+impl<L: Scanned> Reference<L> {
+    pub(crate) fn new() -> Self {
+        Self::with_leases(Arc::default())
+    }
+
+    /// A manager of these leases.
+    pub(crate) fn with_leases(leases: Arc<Mutex<Leases<L>>>) -> Self {
+        Self { leases, tracking: Tracking::default() }
+    }
+
+    /// The leases. Nobody else changes them meanwhile.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Leases<L>> {
+        self.leases.lock().unwrap()
+    }
+
+    /// Deletes the leases that are meant, and tells how many these were.
+    pub(crate) fn remove_where(&self, is_meant: impl Fn(&L) -> bool) -> u64 {
+        let mut leases = self.lock();
+        let mut deleted = 0;
+        leases.retain(|_, lease| {
+            let is_meant = is_meant(lease);
+            if is_meant {
+                self.tracking.notify(&Change::Deleted(lease));
+                deleted += 1;
+            }
+            !is_meant
+        });
+        deleted
+    }
+}
+
+/// Whether a lease is reclaimed and ended at `until`.
+pub(crate) fn is_removable<L: Scanned>(lease: &L, until: u64) -> bool {
+    lease.is_reclaimed() && lease.is_expired(until)
+}
+
+/// A lease that is valid for no time cannot be kept.
+pub(crate) fn check_lifetime<L: Scanned>(lease: &L) -> Result<(), LeaseMgrError> {
+    if lease.data().valid_lifetime == Lifetime(0) {
+        return Err(LeaseMgrError::ZeroLifetime { address: lease.address().into() });
+    }
+    Ok(())
+}
+
+/// What stands in the way of a conditional change, if anything does.
+pub(crate) fn check_expected<L: Scanned>(there: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
+    if expected.is_some_and(|expected| there != expected) {
+        return Err(LeaseMgrError::ChangedMeanwhile { address: there.address().into() });
+    }
+    Ok(())
+}
+
+impl<L: Scanned> LeaseMgr<L> for Reference<L> {
+    fn status(&self) -> Status {
+        let mut status = Status::default();
+        status.backend = "reference".to_owned();
+        status.leases = Some(self.lock().len() as u64);
+        status
+    }
+
+    fn add(&self, lease: &L) -> Result<Added, LeaseMgrError> {
+        check_lifetime(lease)?;
+        let mut leases = self.lock();
+        if leases.contains_key(&lease.address()) {
+            return Ok(Added::AddressTaken);
+        }
+        leases.insert(lease.address(), lease.clone());
+        self.tracking.notify(&Change::Added(lease));
+        Ok(Added::Added)
+    }
+
+    fn get(&self, address: L::Address) -> Result<Option<L>, LeaseMgrError> {
+        Ok(self.lock().get(&address).cloned())
+    }
+
+    fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError> {
+        let leases = self.lock();
+        let found = leases.values().filter(|lease| has_key(*lease, &query.key) && is_within(*lease, query));
+        let found = found.filter(|lease| query.after.is_none_or(|after| lease.address() > after));
+        Ok(found.take(query.limit.unwrap_or(usize::MAX)).cloned().collect())
+    }
+
+    fn expired(&self, now: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
+        let leases = self.lock();
+        let mut expired: Vec<_> =
+            leases.values().filter(|lease| !lease.is_reclaimed() && lease.is_expired(now)).collect();
+        expired.sort_by_key(|lease| (lease.expire(), lease.address()));
+        expired.truncate(if limit == 0 { usize::MAX } else { limit });
+        Ok(expired.into_iter().cloned().collect())
+    }
+
+    fn replace(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
+        check_lifetime(lease)?;
+        let address = lease.address();
+        let mut leases = self.lock();
+        let Some(there) = leases.get_mut(&address) else {
+            return Err(LeaseMgrError::NoSuchLease { address: address.into() });
+        };
+        check_expected(there, expected)?;
+        let old = std::mem::replace(there, lease.clone());
+        self.tracking.notify(&Change::Updated { old: &old, new: lease });
+        Ok(())
+    }
+
+    fn remove(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError> {
+        let mut leases = self.lock();
+        let Some(there) = leases.get(&address) else {
+            return Ok(Deleted::NoSuchLease);
+        };
+        check_expected(there, expected)?;
+        if let Some(deleted) = leases.remove(&address) {
+            self.tracking.notify(&Change::Deleted(&deleted));
+        }
+        Ok(Deleted::Deleted)
+    }
+
+    fn remove_reclaimed(&self, until: u64) -> Result<u64, LeaseMgrError> {
+        Ok(self.remove_where(|lease| is_removable(lease, until)))
+    }
+
+    fn statistics(&self, query: &StatisticsQuery) -> Result<Vec<StatisticsRow>, LeaseMgrError> {
+        Ok(count(self.lock().values(), query))
+    }
+
+    fn recount(&self) -> Result<(), LeaseMgrError> {
+        Ok(())
+    }
+
+    fn class_leases(&self, class: &ClientClass, kind: LeaseKind) -> Result<u64, LeaseMgrError> {
+        let leases = self.lock();
+        let of_class = leases.values().filter(|lease| class_kind(*lease) == Some(kind));
+        Ok(of_class.filter(|lease| names_class(*lease, class)).count() as u64)
+    }
+
+    fn tracking(&self) -> &Tracking<L> {
+        &self.tracking
+    }
+}
