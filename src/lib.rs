@@ -35,6 +35,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+// The simulated disk of the tests names the crate as other programs do.
+#[cfg(test)]
+extern crate self as leasemgr;
+
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod factory;
