@@ -1,7 +1,10 @@
 //! Loading the leases from the files of a server.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 
+use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use super::OpenError;
@@ -9,7 +12,7 @@ use super::cleanup::running_cleanup;
 use super::record::pack;
 use super::storage::{NoRoom, Storage};
 use crate::fs::{FileSystem, folder_of};
-use crate::lease_file::{Conversion, LeaseFileError, LeaseFileSet, ReadError};
+use crate::lease_file::{Conversion, LeaseFileError, LeaseFileSet, ReadError, Reader, RowError};
 use crate::lease_mgr::ManagedLease;
 use crate::lfc::{Cleanup, LfcError};
 
@@ -41,7 +44,7 @@ pub(super) fn load<L: ManagedLease>(
     if let Some(pid) = running_cleanup(fs, &pid_file).map_err(io(&pid_file, "read"))? {
         return Err(OpenError::CleanupRunning { path: files.current().to_owned(), pid });
     }
-    let mut bad_rows = 0;
+    let mut bad_rows = BadRows { count: 0, limit: max_row_errors };
     let mut needs_conversion = false;
     let mut convert_current = false;
     for (file, path) in files.open_for_loading::<L>(fs)? {
@@ -56,36 +59,7 @@ pub(super) fn load<L: ManagedLease>(
             needs_conversion = true;
             convert_current |= path == files.current();
         }
-        let mut record = Vec::new();
-        while let Some(row) = reader.next() {
-            match row {
-                Ok(parsed) => {
-                    if let Some(dropped) = &parsed.dropped {
-                        warn!(
-                            id = "DHCPSRV_MEMFILE_HWADDR_DROPPED",
-                            "{}: line {}: the lease is kept without its hardware address: {dropped}",
-                            path.display(),
-                            reader.line()
-                        );
-                    }
-                    if parsed.deletes() {
-                        storage.load_deletion(parsed.lease.key());
-                    } else {
-                        pack(&parsed.lease, &mut record);
-                        let no_room = |NoRoom| OpenError::NoRoom { path: path.clone() };
-                        storage.load(&record).map_err(no_room)?;
-                    }
-                }
-                Err(ReadError::Row(error)) => {
-                    warn!(id = "DHCPSRV_MEMFILE_BAD_ROW", "{}: {error}, the row is skipped", path.display());
-                    bad_rows += 1;
-                    if let Some(limit) = max_row_errors.filter(|&limit| bad_rows > limit) {
-                        return Err(OpenError::TooManyBadRows { path, limit, last: error });
-                    }
-                }
-                Err(ReadError::File(error)) => return Err(error.into()),
-            }
-        }
+        load_rows(&mut reader, &path, &mut storage, &mut bad_rows)?;
         let stats = reader.stats();
         info!(
             id = "DHCPSRV_MEMFILE_LOADED",
@@ -100,6 +74,137 @@ pub(super) fn load<L: ManagedLease>(
         put_aside::<L>(files, fs)?;
     }
     Ok(Loaded { storage, needs_conversion, owner })
+}
+
+/// How many rows were no leases, in all files.
+struct BadRows {
+    count: u64,
+    limit: Option<u64>,
+}
+
+impl BadRows {
+    fn add(&mut self, path: &Path, error: RowError) -> Result<(), OpenError> {
+        warn!(id = "DHCPSRV_MEMFILE_BAD_ROW", "{}: {error}, the row is skipped", path.display());
+        self.count += 1;
+        match self.limit {
+            Some(limit) if self.count > limit => {
+                Err(OpenError::TooManyBadRows { path: path.to_owned(), limit, last: error })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a row says, for the storage.
+enum Row<K> {
+    /// A lease, packed into so many bytes.
+    Lease(usize),
+    Deletion(K),
+    Bad(RowError),
+    /// The lease of the next row is without its hardware address, for this reason.
+    Dropped(RowError),
+}
+
+/// Rows that are handed over together.
+struct Batch<K> {
+    rows: Vec<Row<K>>,
+    records: Vec<u8>,
+}
+
+impl<K> Batch<K> {
+    const ROWS: usize = 1024;
+
+    fn new() -> Self {
+        Self { rows: Vec::with_capacity(Self::ROWS), records: Vec::new() }
+    }
+}
+
+/// Loads the rows of a file. One thread reads them while another puts them into the storage, if there are two to be had.
+fn load_rows<L: ManagedLease, R: Read + Send>(
+    reader: &mut Reader<L, R>,
+    path: &Path,
+    storage: &mut Storage<L>,
+    bad_rows: &mut BadRows,
+) -> Result<(), OpenError> {
+    /// So many batches may wait.
+    const WAITING: usize = 8;
+    let (sender, receiver) = mpsc::sync_channel::<Batch<L::Key>>(WAITING);
+    let reader = Mutex::new(reader);
+    std::thread::scope(|scope| {
+        let read = || {
+            let sender = sender;
+            read_rows(&mut reader.lock(), |batch| sender.send(batch).is_ok())
+        };
+        let Ok(thread) = std::thread::Builder::new().spawn_scoped(scope, read) else {
+            let mut result = Ok(());
+            read_rows(&mut reader.lock(), |batch| {
+                result = apply(&batch, path, storage, bad_rows);
+                result.is_ok()
+            })?;
+            return result;
+        };
+        receiver.into_iter().try_for_each(|batch| apply(&batch, path, storage, bad_rows))?;
+        Ok(thread.join().map_err(|_| OpenError::Panicked)??)
+    })
+}
+
+/// Reads all rows, and gives them away in batches until that is refused.
+fn read_rows<L: ManagedLease, R: Read>(
+    reader: &mut Reader<L, R>,
+    mut give: impl FnMut(Batch<L::Key>) -> bool,
+) -> Result<(), LeaseFileError> {
+    let mut batch = Batch::new();
+    let mut record = Vec::new();
+    while let Some(row) = reader.next() {
+        match row {
+            Ok(parsed) => {
+                if let Some(problem) = parsed.dropped.clone() {
+                    batch.rows.push(Row::Dropped(RowError { line: reader.line(), problem }));
+                }
+                if parsed.deletes() {
+                    batch.rows.push(Row::Deletion(parsed.lease.key()));
+                } else {
+                    pack(&parsed.lease, &mut record);
+                    batch.records.extend_from_slice(&record);
+                    batch.rows.push(Row::Lease(record.len()));
+                }
+            }
+            Err(ReadError::Row(error)) => batch.rows.push(Row::Bad(error)),
+            Err(ReadError::File(error)) => return Err(error),
+        }
+        if batch.rows.len() >= Batch::<L::Key>::ROWS && !give(std::mem::replace(&mut batch, Batch::new())) {
+            return Ok(());
+        }
+    }
+    give(batch);
+    Ok(())
+}
+
+/// Puts rows into the storage.
+fn apply<L: ManagedLease>(
+    batch: &Batch<L::Key>,
+    path: &Path,
+    storage: &mut Storage<L>,
+    bad_rows: &mut BadRows,
+) -> Result<(), OpenError> {
+    let mut records = &batch.records[..];
+    for row in &batch.rows {
+        match row {
+            Row::Lease(len) => {
+                let (record, rest) = records.split_at(*len);
+                records = rest;
+                storage.load(record).map_err(|NoRoom| OpenError::NoRoom { path: path.to_owned() })?;
+            }
+            Row::Deletion(key) => storage.load_deletion(*key),
+            Row::Bad(error) => bad_rows.add(path, error.clone())?,
+            Row::Dropped(error) => warn!(
+                id = "DHCPSRV_MEMFILE_HWADDR_DROPPED",
+                "{}: {error}, the lease is kept without its hardware address",
+                path.display()
+            ),
+        }
+    }
+    Ok(())
 }
 
 /// Makes a journal of another schema the input of a cleanup: rows of this schema cannot be appended to it.

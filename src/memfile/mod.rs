@@ -103,6 +103,9 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// A thread that read the files panicked.
+    #[error("a thread that read the lease files panicked")]
+    Panicked,
     /// No thread can be started for the cleanup.
     #[error("cannot start the thread for the cleanup: {source}")]
     Thread {

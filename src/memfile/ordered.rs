@@ -246,6 +246,24 @@ impl<K, V> Leaf<K, V> {
     }
 }
 
+impl<K: Copy + Ord, V: Copy> Inner<K, V> {
+    /// Fills the leaf before `middle` up with entries of that, no more than `most`, if that is worth the while.
+    fn fill_left<const LEAF: usize>(&mut self, middle: usize, most: usize) -> Option<usize> {
+        let [.., left, leaf] = self.children.get_mut(..=middle)? else { return None };
+        let room = LEAF - left.len();
+        if room < LEAF / 4 || room > most {
+            return None;
+        }
+        reserve(&mut left.keys, room, LEAF);
+        reserve(&mut left.values, room, LEAF);
+        left.keys.extend(leaf.keys.drain(..room));
+        left.values.extend(leaf.values.drain(..room));
+        leaf.keys.shrink_to(roomy(leaf.keys.len() + 1));
+        leaf.values.shrink_to(roomy(leaf.keys.len() + 1));
+        Some(room)
+    }
+}
+
 impl<K: Copy + Ord, V: Copy> Top<K, V> {
     fn with(leaf: Leaf<K, V>) -> Box<Self> {
         Box::new(Self { len: leaf.len(), node: Node::with(Node::with(leaf)) })
@@ -275,6 +293,13 @@ impl<K: Copy + Ord, V: Copy> Top<K, V> {
             return None;
         }
 
+        if let Some(moved) = inner.fill_left::<LEAF>(middle, at) {
+            let leaf = &mut inner.children[middle];
+            leaf.insert(at - moved, key, value, LEAF);
+            inner.bounds[middle - 1] = leaf.keys[0];
+            return None;
+        }
+        let leaf = &mut inner.children[middle];
         let (bound, behind) = if at == LEAF {
             // Keys that mostly ascend, as in each of several ranges of addresses, leave full leaves behind them.
             if let Some(next) = inner.children.get_mut(middle + 1)

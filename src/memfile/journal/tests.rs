@@ -828,6 +828,31 @@ fn check_power_cuts(disk: &SimulatedDisk, acknowledged: &[(String, usize)], atte
     assert!(checked.len() > 100, "only {} disks were checked", checked.len());
 }
 
+#[rstest]
+#[case::short("x")]
+#[case::longer_than_a_sector(&"x".repeat(1300))]
+fn what_a_power_cut_leaves_of_a_row_is_never_another_row(#[case] filler: &str) {
+    let row = format!("110.110.110.110,{filler},1234567890\n");
+    for used in 0..512 {
+        let before = format!("{HEADER}\n10.0.0.1,{},1\n", "x".repeat(used));
+        // The file is longer than its rows already, as after some more appends.
+        let disk = disk(&Contents::from([(F.into(), before.clone().into())]));
+        let journal = open(&disk, Durability::Synced).unwrap();
+        journal.append(b"10.0.0.2,x,2\n").unwrap();
+        let disk = disk.clone().with_moments();
+        journal.append(row.as_bytes()).unwrap();
+        let mut kept = 0;
+        for contents in disk.moments().iter().flat_map(|moment| moment.survivors(&mut Random(0)).disks) {
+            let rows: Vec<_> =
+                lines(&contents[Path::new(F)]).into_iter().filter(|line| is_row(line)).collect();
+            assert_eq!(rows[1], "10.0.0.2,x,2\n");
+            assert!(rows.len() == 2 || rows[2..] == [row.clone()], "{used} bytes before: {:?}", &rows[2..]);
+            kept += usize::from(rows.len() == 3);
+        }
+        assert!(kept > 0);
+    }
+}
+
 #[test]
 fn a_power_cut_takes_no_row_that_was_acknowledged_as_synced() {
     let disk = empty_disk().with_moments();
