@@ -191,7 +191,7 @@ fn undiscovered<L: TestedLease + Spoiled>(
             let mut results = (0..50).map(|_| rule.check(&BrokenStore::<L>::new(defect)));
             match results.find(Result::is_err).unwrap_or(Ok(())) {
                 Err(violation) if violation.found.contains("a panic") => {
-                    undiscovered.push(violation.to_string())
+                    undiscovered.push(violation.to_string());
                 }
                 Err(violation) => assert_eq!(violation.rule, rule.name()),
                 Ok(()) => undiscovered.push(format!("{defect:?} keeps {}", rule.name())),

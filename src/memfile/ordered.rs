@@ -739,7 +739,7 @@ mod tests {
         let mut map: OrderedMap<u32, ()> = OrderedMap::from_sorted((0..200_000).map(|n| (n, ())));
         let full = map.memory();
         // Every 50th stays; they go in another order than that of the keys.
-        let gone = |n: &u32| n % 50 != 0;
+        let gone = |n: &u32| !n.is_multiple_of(50);
         (0..200_000)
             .map(|n| n * 7919 % 200_000)
             .filter(gone)

@@ -448,7 +448,7 @@ impl<L: Spoiled> Broken<L> {
         match self.defect {
             Defect::NamesAreCutAt255 => lease.data_mut().hostname = Hostname::new(cut(&name, 255)),
             Defect::NamesAreLowerCased => {
-                lease.data_mut().hostname = Hostname::new(&name.to_ascii_lowercase())
+                lease.data_mut().hostname = Hostname::new(&name.to_ascii_lowercase());
             }
             _ => {}
         }
