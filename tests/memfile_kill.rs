@@ -37,6 +37,8 @@ const POOL: u32 = CLIENTS + CLIENTS / 4 + 1;
 const BATCH: usize = 256;
 /// So much is acknowledged at least before the server is killed.
 const LINES: usize = 100;
+/// A journal that is longer than this, in bytes, is cleaned up between two servers.
+const JOURNAL_LIMIT: u64 = 2 << 20;
 /// Who waits longer than this waits in vain.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -118,6 +120,11 @@ impl Setting {
         if String::from_utf8_lossy(&arguments).contains(&self.path(".pid").display().to_string()) {
             let _ = kill_process(pid, Signal::KILL);
         }
+    }
+
+    /// How many bytes wait for a cleanup.
+    fn journal_size(&self) -> u64 {
+        ["", ".1"].iter().map(|suffix| fs::metadata(self.path(suffix)).map_or(0, |file| file.len())).sum()
     }
 
     /// The files that a cleanup is about.
@@ -423,7 +430,13 @@ fn kill_again_and_again<L: OfClient>(setting: &Setting, mut random: Random) {
         lines += told.len();
         println!("kill {n}, {moment:?}: {} lines", told.len());
         history.read(&told);
-        unacknowledged += history.compare(&last_changes(&setting.open::<L>()));
+        let leases = setting.open::<L>();
+        unacknowledged += history.compare(&last_changes(&leases));
+        // A server that is killed soon may never come to the end of a cleanup of its own.
+        if setting.journal_size() > JOURNAL_LIMIT {
+            clean(&leases);
+            assert_eq!(history.compare(&last_changes(&leases)), 0);
+        }
     }
     println!(
         "{} {}: {lines} lines, {unacknowledged} changes made and not acknowledged; files of a cleanup at the kills: {situations:?}",
@@ -438,18 +451,21 @@ fn kill_again_and_again<L: OfClient>(setting: &Setting, mut random: Random) {
     let leases = setting.open::<L>();
     assert_eq!(history.compare(&last_changes(&leases)), 0);
     let before = leases.all().unwrap();
-    assert_eq!(leases.clean_up().unwrap(), CleanupStart::Requested);
-    let start = Instant::now();
-    let cleaned = loop {
-        let status = leases.status().cleanup.unwrap();
-        if let Some(report) = status.last {
-            break report;
-        }
-        assert!(start.elapsed() < PATIENCE, "no cleanup");
-        thread::sleep(Duration::from_millis(1));
-    };
-    assert_eq!(cleaned.failure, None);
+    clean(&leases);
     drop(leases);
     assert!(setting.open::<L>().all().unwrap() == before);
     assert_eq!(setting.situation(), "none");
+}
+
+fn clean<L: OfClient>(leases: &Memfile<L>) {
+    assert_eq!(leases.clean_up().unwrap(), CleanupStart::Requested);
+    let start = Instant::now();
+    loop {
+        if let Some(report) = leases.status().cleanup.unwrap().last {
+            assert_eq!(report.failure, None);
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "no cleanup");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
