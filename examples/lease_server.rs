@@ -15,6 +15,8 @@
 //! the lease too, so that whoever reads the lease files can tell which change they have; of a deleted lease it is the number
 //! of its last change. Of a deletion nothing may be left in the files, so `releasing` is told before it. How the
 //! server does is told on standard error; what the library logs would go to a subscriber of the crate `tracing`.
+//!
+//! It ends after so many seconds, or with SIGINT or SIGTERM.
 
 #![allow(clippy::print_stderr, reason = "a program's own reports")]
 
@@ -38,6 +40,7 @@ use leasemgr::{
     Added, ChangeKind, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6, LeaseMgrFactory,
     ManagedLease,
 };
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -80,13 +83,17 @@ fn run<L: Served>(options: Options) -> Outcome {
     leases.tracking().register("lease_server", ChangeKind::Delete, None, move |change| {
         deletions.tell("deleted", change.lease());
     })?;
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
     let server = Server {
         leases,
         options,
         output,
         // Greater than any number of a server before this one, unless that made a million changes a second.
         changes: AtomicU64::new(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())?),
-        stop: Arc::new(AtomicBool::new(false)),
+        stop,
     };
     server.run()?;
 

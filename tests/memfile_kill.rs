@@ -62,7 +62,7 @@ impl Setting {
         format!("type=memfile universe={universe} name={name} durability={durability} lfc-interval=1")
     }
 
-    fn start(&self, options: &[&str]) -> Server {
+    fn start(&self) -> Server {
         let own = std::env::current_exe().unwrap();
         let program = own.parent().and_then(Path::parent).unwrap().join("examples/lease_server");
         assert!(program.exists(), "{}: build it with cargo build --example lease_server", program.display());
@@ -71,7 +71,6 @@ impl Setting {
             .arg(self.connection())
             .args(["--threads", &THREADS.to_string(), "--clients", &CLIENTS.to_string(), "--lifetime", "2"])
             .args(["--clean-up-after", "200"])
-            .args(options)
             .env("KEA_LFC_EXECUTABLE", self.program.unwrap_or("/nowhere/kea-lfc"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -177,8 +176,9 @@ impl Server {
         self.reader.join().unwrap()
     }
 
-    /// Waits for its end, and gives all that it has told, and what it has said of itself.
+    /// Asks it to end and waits for that; gives all that it has told, and what it has said of itself.
     fn end(mut self) -> (Vec<String>, String) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         let status = self.child.wait().unwrap();
         let errors = fs::read_to_string(&self.errors).unwrap();
         assert!(status.success(), "{status}: {errors}");
@@ -418,7 +418,7 @@ fn kill_again_and_again<L: OfClient>(setting: &Setting, mut random: Random) {
     let mut situations = BTreeMap::<_, usize>::new();
     for n in 0..kills() {
         let moment = Moment::any(&mut random);
-        let mut server = setting.start(&[]);
+        let mut server = setting.start();
         server.wait_until("it has begun to acknowledge", |lines| lines >= LINES);
         moment.wait(&mut server, setting);
         let told = server.kill();
@@ -443,9 +443,11 @@ fn kill_again_and_again<L: OfClient>(setting: &Setting, mut random: Random) {
         setting.family, setting.durability
     );
 
-    // A server that is not killed loses nothing at all, and can clean up what the others have left.
+    // A server that is asked to end loses nothing at all, and can clean up what the others have left.
     let count = setting.open::<L>().all().unwrap().len();
-    let (told, errors) = setting.start(&["--seconds", "1"]).end();
+    let mut server = setting.start();
+    server.wait_until("it has acknowledged something", |lines| lines >= LINES);
+    let (told, errors) = server.end();
     assert!(errors.contains(&format!("found {count} leases")), "{errors}");
     history.read(&told);
     let leases = setting.open::<L>();

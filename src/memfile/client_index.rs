@@ -135,30 +135,36 @@ impl<L: StoredLease> ClientIndex<L> {
 
     /// Lets go of a lease, while its block still holds it and the records still find it.
     pub(super) fn remove(&mut self, records: &Records<L>, id: BlockId) {
+        let hash = self.strings.hash((self.strings.key_of)(&records.packed(id)));
+        self.remove_hashed(records, id, hash);
+    }
+
+    /// Lets go of a lease, while its block still holds it and the records still find it, and whose string has this hash.
+    pub(super) fn remove_hashed(&mut self, records: &Records<L>, id: BlockId, hash: u64) {
         let Self { strings, table } = self;
         let packed = records.packed(id);
         let key = (strings.key_of)(&packed);
         if key.is_empty() {
             return;
         }
-        let hash = strings.hash(key);
-        // Of most strings there is but one lease, which need not be compared.
-        let found = table.find(hash, |number| number == id.0 || strings.is_of(records, number, key));
-        match found.map(Holder::of) {
-            Some(Holder::Block(_)) => table.remove(hash, id.0, &StringsOf { strings, records }),
-            Some(Holder::Set(n)) => {
-                let member = strings.member(&packed);
-                strings.sets[n].remove(member);
-                if strings.sets[n].len() == 1
-                    && let Some(((_, last), ())) = strings.sets[n].first()
-                    && let Some(last) = records.block_of(last)
-                {
-                    strings.sets[n].clear();
-                    strings.free_sets.push(n);
-                    table.replace(hash, set_number(n), last.0);
-                }
+        let found = table.find_and_remove(
+            hash,
+            // Of most strings there is but one lease, which need not be compared.
+            |number| number == id.0 || strings.is_of(records, number, key),
+            |number| number == id.0,
+            &StringsOf { strings, records },
+        );
+        if let Some(Holder::Set(n)) = found.map(Holder::of) {
+            let member = strings.member(&packed);
+            strings.sets[n].remove(member);
+            if strings.sets[n].len() == 1
+                && let Some(((_, last), ())) = strings.sets[n].first()
+                && let Some(last) = records.block_of(last)
+            {
+                strings.sets[n].clear();
+                strings.free_sets.push(n);
+                table.replace(hash, set_number(n), last.0);
             }
-            None => {}
         }
     }
 

@@ -132,10 +132,8 @@ impl Table {
         }
     }
 
-    fn remove(&mut self, hash: u64, number: u32) -> bool {
-        let Some((found, place)) = self.find(hash, |other| other == number) else {
-            return false;
-        };
+    /// Takes out the number at a place, which has this hash.
+    fn remove(&mut self, hash: u64, (found, place): (usize, usize)) {
         let last = self.buckets.len() - 1;
         let mut at = self.start(hash);
         while at != found {
@@ -145,7 +143,6 @@ impl Table {
         }
         self.buckets[found].tags[place] = 0;
         self.len -= 1;
-        true
     }
 
     /// How many buckets so many numbers take.
@@ -213,14 +210,26 @@ impl HashIndex {
         table.put(hash, number);
     }
 
-    /// Takes a number out.
-    pub(super) fn remove(&mut self, hash: u64, number: u32, hashed: &impl Hashed) {
+    /// Finds the number with this hash that is the one, and takes it out if it `goes`.
+    pub(super) fn find_and_remove(
+        &mut self,
+        hash: u64,
+        is_it: impl FnMut(u32) -> bool,
+        goes: impl FnOnce(u32) -> bool,
+        hashed: &impl Hashed,
+    ) -> Option<u32> {
         let table = self.table(hash);
         let table = &mut self.tables[table];
-        // Memory that many numbers took is given back.
-        if table.remove(hash, number) && table.len * 64 < table.buckets.len() * WIDTH * FULL {
-            table.resize(Table::buckets_for(table.len * 2).min(table.buckets.len()), hashed);
+        let place = table.find(hash, is_it)?;
+        let number = table.buckets[place.0].numbers[place.1];
+        if goes(number) {
+            table.remove(hash, place);
+            // Memory that many numbers took is given back.
+            if table.len * 64 < table.buckets.len() * WIDTH * FULL {
+                table.resize(Table::buckets_for(table.len * 2).min(table.buckets.len()), hashed);
+            }
         }
+        Some(number)
     }
 
     /// Puts a number in the place of another with the same hash.
@@ -315,7 +324,7 @@ mod tests {
         let full = index.memory();
         assert!(full < 100_000 * 11, "{full}");
         for n in 0..100_000 {
-            index.remove(hash(n), n, &hash);
+            index.find_and_remove(hash(n), |other| other == n, |_| true, &hash);
         }
         assert_eq!(index.iter().count(), 0);
         assert!(index.memory() < full / 10, "{} {full}", index.memory());
@@ -336,7 +345,7 @@ mod tests {
                     index.insert(hash, n, &|n| model[&n]);
                 } else {
                     let n = *model.keys().nth(which.index(model.len())).unwrap();
-                    index.remove(model[&n], n, &|n| model[&n]);
+                    index.find_and_remove(model[&n], |other| other == n, |_| true, &|n| model[&n]);
                     model.remove(&n);
                 }
                 let mut all: Vec<_> = index.iter().collect();

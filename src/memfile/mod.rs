@@ -460,23 +460,23 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
                     return Err(LeaseMgrError::ChangedMeanwhile { address: address.into() });
                 }
             }
-            let old = packed.lease();
-            storage.fetch(&packed);
+            let mut ended = packed.lease();
+            let hashes = storage.fetch(&packed);
             drop(storage);
-            if self.journal.is_some() {
-                write_deletion(&old, &mut scratch.row);
-            }
+            let old = self.tracking.is_watched().then(|| ended.clone());
+            ended.end();
+            ended.write_row(&mut scratch.row);
             self.journal(&scratch.row)?;
-            self.write()?.remove(key);
+            self.write()?.remove_fetched(key, &hashes);
             Ok(Some(old))
         })?;
-        match old {
-            Some(old) => {
-                self.tracking.notify(&Change::Deleted(&old));
-                Ok(Deleted::Deleted)
-            }
-            None => Ok(Deleted::NoSuchLease),
+        let Some(old) = old else {
+            return Ok(Deleted::NoSuchLease);
+        };
+        if let Some(old) = &old {
+            self.tracking.notify(&Change::Deleted(old));
         }
+        Ok(Deleted::Deleted)
     }
 
     fn remove_reclaimed(&self, until: u64) -> Result<u64, LeaseMgrError> {

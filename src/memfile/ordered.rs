@@ -713,10 +713,21 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_descend_behind_a_full_leaf_share_leaves() {
-        let mut map: OrderedMap<u32, ()> = OrderedMap::from_sorted((0..1280).map(|n| (n << 16, ())));
-        (1..0x8000).rev().for_each(|n| assert_eq!(map.insert(127 << 16 | n, ()), None));
-        assert!(bytes_each(&map) <= 6.0, "{}", bytes_each(&map));
+    fn a_map_of_few_leaves_takes_no_memory_for_those_to_come() {
+        let mut map = OrderedMap::new();
+        (0..140).for_each(|n| assert_eq!(map.insert(n, ()), None));
+        assert!(map.memory() <= 1000, "{}", map.memory());
+    }
+
+    #[rstest]
+    #[case::of_some(127)]
+    #[case::that_is_the_last_of_a_node(128 * 256 - 1)]
+    #[case::that_is_the_last_of_all(2 * 128 * 256 - 1)]
+    fn keys_that_descend_behind_a_full_leaf_share_leaves(#[case] last: u32) {
+        let full = (0..2 * 128 * 256).map(|n| (n << 15, ()));
+        let mut map: OrderedMap<u32, ()> = OrderedMap::from_sorted(full);
+        (1..0x4000).rev().for_each(|n| assert_eq!(map.insert(last << 15 | n, ()), None));
+        assert!(bytes_each(&map) <= 5.0, "{}", bytes_each(&map));
     }
 
     #[test]
@@ -733,6 +744,7 @@ mod tests {
         let entries = || (0..100_000).map(|n| (n, n + 1));
         let map: OrderedMap<u32, u32> = OrderedMap::from_sorted(entries());
         assert!(bytes_each(&map) <= 8.5, "{}", bytes_each(&map));
+        assert_eq!(map.memory(), map.clone().memory(), "a clone has no spare capacity");
         assert!(map.iter_from(Bound::Unbounded).eq(entries()));
     }
 
@@ -749,6 +761,7 @@ mod tests {
         map.check();
         assert_eq!(map.len(), 4000);
         assert!(map.memory() * 25 <= full, "{} of {full}", map.memory());
+        assert!(matches!(&map.root, Root::Large(top) if top.node.children.len() <= 2), "too many nodes");
     }
 
     #[derive(Clone, Debug)]

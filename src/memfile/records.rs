@@ -70,7 +70,9 @@ impl<L: StoredLease> Records<L> {
     /// Takes the block, which still holds the lease, from an address.
     pub(super) fn remove(&mut self, key: L::Key, id: BlockId) {
         let Self { arena, table, hasher, in_order } = self;
-        table.remove(hasher.hash_one(key), id.0, &Addresses::<L>::new(arena, hasher));
+        let is_it = |number| number == id.0;
+        let addresses = Addresses::<L>::new(arena, hasher);
+        table.find_and_remove(hasher.hash_one(key), is_it, |_| true, &addresses);
         in_order.remove(key);
     }
 

@@ -236,12 +236,21 @@ impl<L: ManagedLease> Storage<L> {
 
     /// Lets go of the lease of an address, and tells whether there was one.
     pub(super) fn remove(&mut self, key: L::Key) -> bool {
+        let Some(packed) = self.records.get(key) else {
+            return false;
+        };
+        let hashes = self.fetch(&packed);
+        self.remove_fetched(key, &hashes)
+    }
+
+    /// Lets go of the lease of an address, for which was fetched what it needs, and tells whether there was one.
+    pub(super) fn remove_fetched(&mut self, key: L::Key, hashes: &Hashes) -> bool {
         let Some(id) = self.records.block_of(key) else {
             return false;
         };
-        self.hwaddrs.remove(&self.records, id);
-        self.clients.remove(&self.records, id);
-        self.hostnames.remove(&self.records, id);
+        self.hwaddrs.remove_hashed(&self.records, id, hashes.hwaddr);
+        self.clients.remove_hashed(&self.records, id, hashes.client);
+        self.hostnames.remove_hashed(&self.records, id, hashes.hostname);
         self.forget(id, true, true, true, true);
         self.records.remove(key, id);
         self.records.arena.remove(id);

@@ -445,14 +445,14 @@ impl SimulatedDisk {
     ) -> io::Result<T> {
         let gate = self.inner().gate.clone().filter(|_| action == Action::Sync);
         let _open = gate.as_ref().map(|gate| gate.lock().unwrap());
-        let panics = {
-            let inner = self.inner();
-            inner.panic == Some(inner.operations.len())
+        let (number, panics) = {
+            let mut inner = self.inner();
+            let number = inner.operations.len();
+            inner.operations.push(Operation { action, path: path.to_owned() });
+            (number, inner.panic == Some(number))
         };
         assert!(!panics, "as wanted");
         let inner = &mut *self.inner();
-        let number = inner.operations.len();
-        inner.operations.push(Operation { action, path: path.to_owned() });
         if let Some((at, monitor)) = &inner.cancel
             && *at == number
         {
