@@ -55,7 +55,7 @@ pub trait StoredLease: FileLease {
     const FAMILY_LEN: usize;
 
     /// The client id or DUID; empty where there is none.
-    fn client_bytes(&self) -> &[u8];
+    fn stored_client(&self) -> &[u8];
 
     /// Writes the fixed fields of the family, and gives the prefix length.
     fn pack_family(&self, out: &mut [u8]) -> u8;
@@ -113,7 +113,7 @@ pub(super) fn pack<L: StoredLease>(lease: &L, out: &mut Vec<u8>) {
     let data = lease.data();
     let hwaddr = lease.hwaddr();
     let hostname = data.hostname.as_bytes();
-    let client = lease.client_bytes();
+    let client = lease.stored_client();
     let state = lease.state().0;
     let narrow_cltt = u32::try_from(data.cltt);
     let plain_hardware = hwaddr.is_none_or(|h| h.htype == HwType::ETHERNET && h.source == HwSource(0));
@@ -361,7 +361,7 @@ pub(super) fn set_lag(record: &mut [u8], lag: u32) {
 impl StoredLease for Lease4 {
     const FAMILY_LEN: usize = 4;
 
-    fn client_bytes(&self) -> &[u8] {
+    fn stored_client(&self) -> &[u8] {
         self.client_id().map_or(&[], ClientId::as_bytes)
     }
 
@@ -409,7 +409,7 @@ impl StoredLease for Lease4 {
 impl StoredLease for Lease6 {
     const FAMILY_LEN: usize = 26;
 
-    fn client_bytes(&self) -> &[u8] {
+    fn stored_client(&self) -> &[u8] {
         self.duid().as_bytes()
     }
 
