@@ -11,7 +11,7 @@ use super::OpenError;
 use super::cleanup::running_cleanup;
 use super::record::pack;
 use super::storage::{NoRoom, Storage};
-use crate::fs::{FileSystem, folder_of};
+use crate::fs::{FileSystem, ReadFile, folder_of, read_full};
 use crate::lease_file::{Conversion, LeaseFileError, LeaseFileSet, ReadError, Reader, RowError};
 use crate::lease_mgr::ManagedLease;
 use crate::lfc::{Cleanup, LfcError};
@@ -48,6 +48,15 @@ pub(super) fn load<L: ManagedLease>(
     let mut needs_conversion = false;
     let mut convert_current = false;
     for (file, path) in files.open_for_loading::<L>(fs)? {
+        if path == files.current() && is_begun::<L>(file.as_ref()).map_err(io(&path, "read"))? {
+            warn!(
+                id = "DHCPSRV_MEMFILE_TORN_HEADER",
+                "{}: its header is cut off, and there is nothing behind it; it is begun anew",
+                path.display()
+            );
+            fs.open_write(&path).and_then(|file| file.set_len(0)).map_err(io(&path, "empty"))?;
+            continue;
+        }
         let mut reader = crate::lease_file::read_file::<L>(file.as_ref(), &path)?;
         if reader.header().conversion != Conversion::None {
             let (version, current) = (reader.header().version, L::SCHEMA.version());
@@ -74,6 +83,15 @@ pub(super) fn load<L: ManagedLease>(
         put_aside::<L>(files, fs)?;
     }
     Ok(Loaded { storage, needs_conversion, owner })
+}
+
+/// Whether a file is nothing but the beginning of a header: whoever created it was interrupted. One that is cut off behind a
+/// column would else be taken for that of an older file.
+fn is_begun<L: ManagedLease>(file: &dyn ReadFile) -> std::io::Result<bool> {
+    let header = L::SCHEMA.header.as_bytes();
+    let mut head = vec![0; header.len() + 1];
+    let len = read_full(file, &mut head, 0)?;
+    Ok(len > 0 && header.starts_with(&head[..len]))
 }
 
 /// How many rows were no leases, in all files.

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, reason = "each of the tests uses a part of it")]
 
+pub(crate) mod leases;
 pub(crate) mod simulated_disk;
 
 use std::collections::BTreeMap;

@@ -34,11 +34,9 @@ impl Journal {
         let pads = durability == Durability::Synced;
         let tail = (|| {
             let (file, end) = open_file(fs.as_ref(), &path, header.as_bytes())?;
-            if durability != Durability::Written {
-                retry(|| file.sync()).map_err(|error| ("sync", error))?;
-                retry(|| fs.sync_folder(folder_of(&path)))
-                    .map_err(|error| ("sync the folder of it", error))?;
-            }
+            // Also where rows are not synced each: whoever asks for a sync later means the name of the file too.
+            retry(|| file.sync()).map_err(|error| ("sync", error))?;
+            retry(|| fs.sync_folder(folder_of(&path))).map_err(|error| ("sync the folder of it", error))?;
             Ok(Tail::new(Arc::clone(&path), file, end, pads))
         })();
         let io = |(action, source)| LeaseFileError::Io { path: path.to_path_buf(), action, source };

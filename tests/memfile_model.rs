@@ -1,0 +1,871 @@
+//! A memfile against a plain map: random changes and questions, and in between the manager is closed and opened
+//! again, cleans up, dies, loses the end of its last row, or the power fails. Whatever comes, all leases and all
+//! answers are those of the map.
+//!
+//! With `LEASEMGR_MODEL_CASES=n`, there are `n` times as many cases.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use leasemgr::lease::{Family, Lease4, Lease6, LeaseState, Lifetime, SubnetId};
+use leasemgr::lease_file::LeaseFileSet;
+use leasemgr::memfile::{Durability, LfcProgram, Memfile, MemfileOptions};
+use leasemgr::{
+    Added, Change, ChangeKind, CleanupStart, CleanupStatus, Deleted, LeaseMgr, LeaseMgrError, LeaseMgrExt,
+    Query, StatisticsQuery, Subnets,
+};
+use proptest::prelude::*;
+use proptest::test_runner::{TestError, TestRunner};
+use rstest::rstest;
+
+use support::leases::{
+    Clues, HEARD, RelayTables, TestLease, assert_same, check_all, check_expired, check_query,
+    check_statistics, ended,
+};
+use support::simulated_disk::{SimulatedDisk, State};
+use support::{Contents, Names, Random, header};
+
+/// Where the leases are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Memory,
+    Folder,
+    Disk,
+}
+
+/// How the manager is opened.
+#[derive(Clone, Copy, Debug)]
+struct Opening {
+    place: Place,
+    durability: Durability,
+    tables: RelayTables,
+}
+
+/// What the caller of a conditional change believes that the lease is.
+#[derive(Clone, Debug)]
+enum Belief<L> {
+    /// What it is.
+    Right,
+    /// What it is, but for one field.
+    Near(u8),
+    /// Any other.
+    Other(L),
+}
+
+/// A query by a key of a lease.
+#[derive(Clone, Debug)]
+struct Question<L> {
+    like: L,
+    key: usize,
+    subnet: Option<u32>,
+    after: Option<u32>,
+    limit: Option<usize>,
+    since: Option<i64>,
+    until: Option<i64>,
+}
+
+/// What is done next. Addresses of leases that are to be there are counted from the first one that is.
+#[derive(Clone, Debug)]
+enum Step<L> {
+    Add(L),
+    Update(L),
+    UpdateIf(L, Belief<L>),
+    Renew(u32, i64),
+    Delete(u32),
+    DeleteIf(u32, Belief<L>),
+    /// What a server does with leases that have expired.
+    Reclaim(u64, usize),
+    RemoveReclaimed(u64),
+    Wipe(u32),
+    NotForZeroSeconds(L),
+    Recount,
+    Ask(Question<L>),
+    Expired(u64, usize),
+    Statistics(u32, Option<u32>, bool),
+    Flush,
+    /// So many cleanups, each of which is waited for; none stands for one that is not.
+    CleanUp(u8),
+    Reopen,
+    /// The process dies.
+    Die,
+    /// The process dies, and part of the last row is not in the file.
+    Tear(usize),
+    /// The power fails.
+    PowerCut(u64),
+}
+
+fn any_belief<L: TestLease>(addresses: u32) -> impl Strategy<Value = Belief<L>> {
+    prop_oneof![
+        4 => Just(Belief::Right),
+        2 => (0..9_u8).prop_map(Belief::Near),
+        1 => L::any(addresses).prop_map(Belief::Other),
+    ]
+}
+
+fn any_question<L: TestLease>(addresses: u32) -> impl Strategy<Value = Question<L>> {
+    let time = || prop::option::weighted(0.2, HEARD - 1..HEARD + 60);
+    let subnet = prop::option::weighted(0.4, 0..3_u32);
+    let after = prop::option::weighted(0.4, 0..addresses);
+    let limit = prop::option::weighted(0.4, prop_oneof![8 => 0..6_usize, 1 => 0..400_usize]);
+    (L::any(addresses), 0..12_usize, subnet, after, limit, time(), time()).prop_map(
+        |(like, key, subnet, after, limit, since, until)| Question {
+            like,
+            key,
+            subnet,
+            after,
+            limit,
+            since,
+            until,
+        },
+    )
+}
+
+fn any_step<L: TestLease>(addresses: u32) -> impl Strategy<Value = Step<L>> {
+    let lease = || L::any(addresses);
+    let time = || prop_oneof![20 => HEARD.cast_unsigned()..HEARD.cast_unsigned() + 130, 1 => Just(0), 1 => Just(u64::MAX)];
+    let limit = || prop_oneof![1 => Just(0_usize), 2 => 1..5_usize];
+    prop_oneof![
+        12 => lease().prop_map(Step::Add),
+        8 => lease().prop_map(Step::Update),
+        6 => (lease(), any_belief(addresses)).prop_map(|(lease, belief)| Step::UpdateIf(lease, belief)),
+        8 => (0..addresses, prop_oneof![8 => 0..40_i64, 1 => -40..0_i64]).prop_map(|(n, by)| Step::Renew(n, by)),
+        3 => (0..addresses).prop_map(Step::Delete),
+        4 => (0..addresses, any_belief(addresses)).prop_map(|(n, belief)| Step::DeleteIf(n, belief)),
+        3 => (time(), limit()).prop_map(|(now, limit)| Step::Reclaim(now, limit)),
+        1 => time().prop_map(Step::RemoveReclaimed),
+        1 => (0..4_u32).prop_map(Step::Wipe),
+        1 => lease().prop_map(Step::NotForZeroSeconds),
+        1 => Just(Step::Recount),
+        20 => any_question(addresses).prop_map(Step::Ask),
+        4 => (time(), limit()).prop_map(|(now, limit)| Step::Expired(now, limit)),
+        3 => (0..4_u32, prop::option::of(0..4_u32), any::<bool>())
+            .prop_map(|(first, last, by_pool)| Step::Statistics(first, last, by_pool)),
+        2 => Just(Step::Flush),
+        2 => (0..3_u8).prop_map(Step::CleanUp),
+        1 => Just(Step::Reopen),
+        2 => Just(Step::Die),
+        2 => any::<prop::sample::Index>().prop_map(|at| Step::Tear(at.index(1 << 20))),
+        2 => any::<u64>().prop_map(Step::PowerCut),
+    ]
+}
+
+fn any_durability() -> impl Strategy<Value = Durability> {
+    prop::sample::select(vec![
+        Durability::Written,
+        Durability::Synced,
+        Durability::SyncedEvery(Duration::from_millis(1)),
+    ])
+}
+
+/// What callbacks were told, with the lease as it was and as it is.
+#[derive(Clone, Debug, PartialEq)]
+struct Told<L> {
+    old: Option<L>,
+    new: Option<L>,
+}
+
+impl<L: TestLease> Told<L> {
+    fn of(change: &Change<'_, L>) -> Self {
+        let kept = |lease: &L| Some(lease.clone().kept());
+        match change {
+            Change::Added(new) => Self { old: None, new: kept(new) },
+            Change::Updated { old, new } => Self { old: kept(old), new: kept(new) },
+            Change::Deleted(old) => Self { old: kept(old), new: None },
+        }
+    }
+
+    fn address(&self) -> Option<L::Address> {
+        self.old.as_ref().or(self.new.as_ref()).map(L::address)
+    }
+}
+
+/// The plain map, and what may have become of its leases where the power fails.
+struct Model<L: TestLease> {
+    leases: BTreeMap<L::Address, L>,
+    /// What leases were before their last change.
+    before: BTreeMap<L::Address, Option<L>>,
+    /// All that leases were since all of them were durable, where they have changed.
+    since_durable: BTreeMap<L::Address, Vec<Option<L>>>,
+    /// Whether the last row of the journal is that of the last change, where it has rows.
+    last_row_is_whole: bool,
+    expected_calls: Vec<Told<L>>,
+}
+
+impl<L: TestLease> Model<L> {
+    fn new() -> Self {
+        Self {
+            leases: BTreeMap::new(),
+            before: BTreeMap::new(),
+            since_durable: BTreeMap::new(),
+            last_row_is_whole: false,
+            expected_calls: Vec::new(),
+        }
+    }
+
+    fn set(&mut self, address: L::Address, new: Option<L>) {
+        let old = match new.clone() {
+            Some(lease) => self.leases.insert(address, lease),
+            None => self.leases.remove(&address),
+        };
+        self.since_durable.entry(address).or_insert_with(|| vec![old.clone()]).push(new.clone());
+        self.before.insert(address, old.clone());
+        self.last_row_is_whole = true;
+        self.expected_calls.push(Told { old, new });
+    }
+
+    fn put(&mut self, lease: L) {
+        self.set(lease.address(), Some(lease));
+    }
+
+    /// The address of the `n`th lease, counted round and round.
+    fn nth(&self, n: u32) -> Option<L::Address> {
+        let count = self.leases.len();
+        if count == 0 { None } else { self.leases.keys().nth(n as usize % count).copied() }
+    }
+
+    fn list(&self) -> Vec<L> {
+        self.leases.values().cloned().collect()
+    }
+
+    /// What a caller believes that the lease of an address is.
+    fn believed(&self, address: L::Address, belief: &Belief<L>, like: &L) -> L {
+        let now = self.leases.get(&address).unwrap_or(like);
+        match belief {
+            Belief::Right => now.clone(),
+            Belief::Near(n) => near(now, *n),
+            Belief::Other(other) => other.at(address),
+        }
+    }
+}
+
+/// The lease with one field changed.
+fn near<L: TestLease>(lease: &L, field: u8) -> L {
+    let mut near = lease.clone();
+    let state = LeaseState(if lease.state().0 == 1 { 1 } else { 3 - lease.state().0.min(3) });
+    let data = near.data_mut();
+    match field {
+        0 => data.cltt ^= 1,
+        1 => data.valid_lifetime = Lifetime(data.valid_lifetime.0 ^ 2),
+        2 => data.subnet_id.0 ^= 1,
+        3 => data.pool_id.0 ^= 1,
+        4 => data.fqdn_fwd = !data.fqdn_fwd,
+        5 => data.fqdn_rev = !data.fqdn_rev,
+        6 => data.hostname = "another".into(),
+        7 => data.user_context = data.user_context.take().map_or_else(|| Some(Default::default()), |_| None),
+        _ => near.set_state(state).unwrap(),
+    }
+    near
+}
+
+/// A manager, where it keeps its leases, and what they must be.
+struct Case<L: TestLease> {
+    opening: Opening,
+    folder: tempfile::TempDir,
+    disk: SimulatedDisk,
+    mgr: Option<Arc<dyn LeaseMgr<L>>>,
+    /// How many cleanups have to have ended.
+    cleanups: u64,
+    /// Whether a torn row may stand in the files.
+    torn: bool,
+    calls: Arc<Mutex<Vec<Told<L>>>>,
+    model: Model<L>,
+}
+
+impl<L: TestLease> Case<L> {
+    fn new(opening: Opening) -> Self {
+        let mut case = Self {
+            opening,
+            folder: tempfile::tempdir().unwrap(),
+            disk: SimulatedDisk::new(State::holding(&Contents::new())),
+            mgr: None,
+            cleanups: 0,
+            torn: false,
+            calls: Arc::default(),
+            model: Model::new(),
+        };
+        case.open();
+        case
+    }
+
+    fn mgr(&self) -> &dyn LeaseMgr<L> {
+        self.mgr.as_deref().unwrap()
+    }
+
+    fn names(&self) -> Names {
+        match self.opening.place {
+            Place::Disk => Names::in_folder(Path::new("/leases")),
+            _ => Names::in_folder(self.folder.path()),
+        }
+    }
+
+    fn options(&self, disk: &SimulatedDisk) -> MemfileOptions {
+        let Opening { place, durability, tables } = self.opening;
+        let options = MemfileOptions {
+            lfc_interval: None,
+            extended_info_tables: tables.0,
+            durability,
+            lfc_program: LfcProgram::Internal,
+            ..MemfileOptions::default()
+        };
+        let file = Some(self.names().current);
+        match place {
+            Place::Memory => options,
+            Place::Folder => MemfileOptions { file, ..options },
+            Place::Disk => MemfileOptions { file, file_system: Arc::new(disk.clone()), ..options },
+        }
+    }
+
+    fn open(&mut self) {
+        let mgr: Arc<dyn LeaseMgr<L>> = Arc::new(Memfile::<L>::open(self.options(&self.disk)).unwrap());
+        for kind in [ChangeKind::Add, ChangeKind::Update, ChangeKind::Delete] {
+            let calls = Arc::clone(&self.calls);
+            let call = move |change: &Change<'_, L>| {
+                assert_eq!(change.kind(), kind);
+                calls.lock().unwrap().push(Told::of(change));
+            };
+            mgr.tracking().register("model", kind, None, call).unwrap();
+        }
+        self.mgr = Some(mgr);
+        self.cleanups = 0;
+    }
+
+    fn files(&self) -> Contents {
+        match self.opening.place {
+            Place::Disk => self.disk.state().contents(),
+            _ => fs::read_dir(self.folder.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .map(|path| (path.clone(), fs::read(path).unwrap()))
+                .collect(),
+        }
+    }
+
+    /// Has the process die, and starts another one with these files.
+    fn start_with(&mut self, files: &Contents) {
+        if self.opening.place == Place::Disk {
+            self.disk = SimulatedDisk::new(State::holding(files));
+            self.mgr = None;
+            self.model.since_durable.clear();
+        } else {
+            let folder = tempfile::tempdir().unwrap();
+            for (path, content) in files {
+                fs::write(folder.path().join(path.file_name().unwrap()), content).unwrap();
+            }
+            self.mgr = None;
+            self.folder = folder;
+        }
+        self.open();
+    }
+
+    fn cleanup(&self) -> CleanupStatus {
+        self.mgr().status().cleanup.unwrap()
+    }
+
+    /// Waits until no cleanup is at work any more.
+    fn wait_for_cleanups(&self) {
+        let start = Instant::now();
+        let ended =
+            |status: &CleanupStatus| !status.running && status.succeeded + status.failed >= self.cleanups;
+        loop {
+            let status = self.cleanup();
+            if ended(&status) {
+                assert_eq!(status.failed, 0, "{:?}", status.last);
+                return;
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "the cleanup does not end: {status:?}");
+            thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    fn clean_up(&mut self, times: u8) {
+        if self.opening.place == Place::Memory {
+            assert_eq!(self.mgr().clean_up().unwrap(), CleanupStart::NotNeeded);
+            return;
+        }
+        for _ in 0..times.max(1) {
+            self.wait_for_cleanups();
+            let status = self.cleanup();
+            assert_eq!(self.mgr().clean_up().unwrap(), CleanupStart::Requested);
+            self.cleanups = status.succeeded + 1;
+        }
+        if times > 0 {
+            self.wait_for_cleanups();
+            let files = self.files();
+            let LeftOver { previous, current, others } = LeftOver::of(&self.names(), &files);
+            assert_eq!(others, [""; 0], "files that a cleanup has left");
+            if times > 1 {
+                // Even if the first one had to finish what another had begun, the last one had all rows.
+                assert_eq!((previous, current), (self.model.leases.len(), 0), "rows in F.2 and F");
+                self.torn = false;
+                self.model.last_row_is_whole = false;
+            }
+        }
+    }
+
+    /// The files that the leases are loaded from hold them, whoever reads these.
+    fn check_files(&self) {
+        if self.opening.place == Place::Memory {
+            return;
+        }
+        let leases = self.model.list();
+        if self.opening.place == Place::Folder {
+            self.wait_for_cleanups();
+            let read = LeaseFileSet::new(self.names().current).read::<L>().unwrap();
+            assert_same("the lease files", &read.leases.into_values().collect::<Vec<_>>(), &leases);
+            assert_eq!((read.bad_rows.is_empty() || self.torn, read.needs_conversion), (true, false));
+        }
+        if !self.torn {
+            let mut files = self.files();
+            files.values_mut().for_each(remove_empty_lines);
+            let rows = self.names().load(L::FAMILY, &files).unwrap();
+            let numbers = |lease: &L| {
+                let data = lease.data();
+                let numbers = [data.valid_lifetime.0.into(), lease.expire(), data.subnet_id.0.into()];
+                [numbers[0], numbers[1], numbers[2], lease.state().0.into(), data.pool_id.0.into()]
+            };
+            let expected: BTreeMap<IpAddr, _> =
+                leases.iter().map(|lease| (lease.address().into(), numbers(lease))).collect();
+            let columns = ["valid_lifetime", "expire", "subnet_id", "state", "pool_id"]
+                .map(|name| header(L::FAMILY).split(',').position(|column| column == name).unwrap());
+            let found: BTreeMap<IpAddr, _> = rows
+                .into_iter()
+                .map(|(address, row)| {
+                    let values: Vec<_> = row.split(',').collect();
+                    (address, columns.map(|column| values[column].parse().unwrap()))
+                })
+                .collect();
+            assert_eq!(found, expected, "rows in the lease files");
+        }
+    }
+
+    fn check_all(&self) {
+        let leases = self.model.list();
+        // What was there before is what an index may have forgotten to forget.
+        let before: Vec<_> = self.model.before.values().flatten().cloned().collect();
+        check_all(self.mgr(), self.opening.tables, &leases, &before);
+    }
+
+    fn check_calls(&mut self) {
+        let mut calls = std::mem::take(&mut *self.calls.lock().unwrap());
+        let mut expected = std::mem::take(&mut self.model.expected_calls);
+        // Of one address, their order is kept.
+        calls.sort_by_key(Told::address);
+        expected.sort_by_key(Told::address);
+        assert_eq!(calls, expected, "calls for changes");
+    }
+
+    fn run(&mut self, step: &Step<L>) {
+        match step {
+            Step::Reopen => {
+                self.mgr = None;
+                if self.opening.place == Place::Memory {
+                    self.model = Model::new();
+                }
+                self.open();
+            }
+            Step::Die => self.die(),
+            Step::Tear(at) => self.tear(*at),
+            Step::PowerCut(seed) => self.cut_power(&mut Random(*seed)),
+            Step::CleanUp(times) => self.clean_up(*times),
+            Step::Flush => {
+                self.mgr().flush().unwrap();
+                self.model.since_durable.clear();
+                return;
+            }
+            _ => {
+                self.change_or_ask(step);
+                self.check_calls();
+                if self.opening.durability == Durability::Synced {
+                    self.model.since_durable.clear();
+                }
+                return;
+            }
+        }
+        self.check_all();
+        self.check_files();
+    }
+
+    fn die(&mut self) {
+        match self.opening.place {
+            Place::Memory => {}
+            Place::Folder => {
+                // Several files cannot be copied at one moment.
+                self.wait_for_cleanups();
+                let files = self.files();
+                self.start_with(&files);
+            }
+            Place::Disk => {
+                // What is not durable yet is not so afterwards.
+                self.disk = SimulatedDisk::new(self.disk.state());
+                self.mgr = None;
+                self.open();
+            }
+        }
+    }
+
+    /// Loses the end of the last row of the journal, if it has one.
+    fn tear(&mut self, at: usize) {
+        if self.opening.place == Place::Memory {
+            return;
+        }
+        if self.opening.place == Place::Folder {
+            self.wait_for_cleanups();
+        }
+        let mut files = self.files();
+        // In the middle of a rotation, there is no journal, or an empty one.
+        let journal = files.entry(self.names().current).or_default();
+        let end = journal.iter().rposition(|&byte| byte != b'\n').map_or(0, |at| at + 1);
+        let start = journal[..end].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        if start == 0 || !self.model.last_row_is_whole {
+            return self.start_with(&files);
+        }
+        assert_eq!(journal.get(end), Some(&b'\n'), "the last row has no newline");
+        let row = String::from_utf8(journal[start..end].to_vec()).unwrap();
+        let kept = 1 + at % row.len();
+        journal.truncate(start + kept);
+        self.torn = true;
+        self.model.last_row_is_whole = false;
+        self.start_with(&files);
+
+        let address: IpAddr = row.split(',').next().unwrap().parse().unwrap();
+        let (address, before) = self.model.before.iter().find(|(of, _)| (**of).into() == address).unwrap();
+        let (address, before) = (*address, before.clone());
+        let found = self.mgr().get(address).unwrap();
+        // A row of which the newline alone is lost may count.
+        if kept < row.len() || found != self.model.leases.get(&address).cloned() {
+            self.model.set(address, before);
+            self.model.expected_calls.clear();
+            self.model.last_row_is_whole = false;
+        }
+        self.model.since_durable.clear();
+    }
+
+    /// Loses what was not synced, or a part of it.
+    fn cut_power(&mut self, random: &mut Random) {
+        const TRIED: usize = 4;
+        if self.opening.place != Place::Disk {
+            return;
+        }
+        let disks: Vec<_> = self.disk.state().survivors(random).disks.into_iter().collect();
+        let mut chosen = BTreeMap::new();
+        for _ in 0..TRIED {
+            let n = random.below(disks.len().try_into().unwrap()) as usize;
+            chosen.insert(n, &disks[n]);
+        }
+        for disk in chosen.values() {
+            let disk = SimulatedDisk::new(State::holding(disk));
+            let left = Memfile::<L>::open(self.options(&disk)).unwrap().all().unwrap();
+            self.check_survivors(left);
+        }
+        let files = disks[random.below(disks.len().try_into().unwrap()) as usize].clone();
+        self.mgr = None;
+        self.disk = SimulatedDisk::new(State::holding(&files));
+        self.open();
+        let left = self.mgr().all().unwrap();
+        self.model.leases = self.check_survivors(left);
+        self.model.since_durable.clear();
+        self.model.before.clear();
+        self.model.last_row_is_whole = false;
+        self.torn = true;
+    }
+
+    /// Leases that were left by a power cut are as they were when they were durable, or later.
+    fn check_survivors(&self, left: Vec<L>) -> BTreeMap<L::Address, L> {
+        let left: BTreeMap<_, _> = left.into_iter().map(|lease| (lease.address(), lease)).collect();
+        let Model { leases, since_durable, .. } = &self.model;
+        for address in left.keys().chain(leases.keys()).chain(since_durable.keys()) {
+            let found = left.get(address);
+            match since_durable.get(address) {
+                None => assert_eq!(found, leases.get(address), "{address} behind a power cut"),
+                Some(values) => assert!(
+                    values.iter().any(|value| value.as_ref() == found),
+                    "{address} behind a power cut: found {found:?}, expected one of {values:?}"
+                ),
+            }
+        }
+        left
+    }
+
+    fn change_or_ask(&mut self, step: &Step<L>) {
+        let tables = self.opening.tables;
+        let mgr = Arc::clone(self.mgr.as_ref().unwrap());
+        let mgr = mgr.as_ref();
+        let model = &mut self.model;
+        match step {
+            Step::Add(lease) => {
+                let added = mgr.add(lease).unwrap();
+                let is_free = !model.leases.contains_key(&lease.address());
+                assert_eq!(added, if is_free { Added::Added } else { Added::AddressTaken });
+                if is_free {
+                    model.put(lease.clone().kept());
+                }
+                check_get(mgr, model, lease.address());
+            }
+            Step::Update(lease) => {
+                let there = model.leases.contains_key(&lease.address());
+                check_update(&mgr.update(lease), lease, there, true);
+                if there {
+                    model.put(lease.clone().kept());
+                }
+                check_get(mgr, model, lease.address());
+            }
+            Step::UpdateIf(lease, belief) => {
+                let believed = model.believed(lease.address(), belief, lease);
+                let now = model.leases.get(&lease.address());
+                let (there, right) = (now.is_some(), now == Some(&believed.clone().kept()));
+                check_update(&mgr.update_if_unchanged(&believed, lease), lease, there, right);
+                if right {
+                    model.put(lease.clone().kept());
+                }
+                check_get(mgr, model, lease.address());
+            }
+            Step::Renew(n, by) => {
+                let Some(address) = model.nth(*n) else { return };
+                let old = model.leases[&address].clone();
+                let mut renewed = old.clone();
+                renewed.data_mut().cltt = old.data().cltt.saturating_add(*by).max(0);
+                if L::FAMILY == Family::V6 {
+                    renewed.data_mut().cltt &= i64::from(u32::MAX);
+                }
+                mgr.update_if_unchanged(&old, &renewed).unwrap();
+                model.put(renewed);
+                check_get(mgr, model, address);
+            }
+            Step::Delete(n) => {
+                let address = L::numbered(*n);
+                check_delete(&mgr.delete(address), address, model.leases.contains_key(&address), true);
+                if model.leases.contains_key(&address) {
+                    model.set(address, None);
+                }
+                check_get(mgr, model, address);
+            }
+            Step::DeleteIf(n, belief) => {
+                let Some(address) = model.nth(*n) else { return };
+                let now = model.leases[&address].clone();
+                let believed = model.believed(address, belief, &now);
+                let right = believed.clone().kept() == now;
+                check_delete(&mgr.delete_if_unchanged(&believed), address, true, right);
+                if right {
+                    model.set(address, None);
+                }
+                check_get(mgr, model, address);
+                check_delete(&mgr.delete_if_unchanged(&now.at(L::numbered(9999))), address, false, false);
+            }
+            Step::Reclaim(now, limit) => {
+                check_expired(mgr, &model.list(), *now, *limit);
+                for lease in mgr.expired(*now, *limit).unwrap() {
+                    let mut reclaimed = lease.clone();
+                    if reclaimed.set_state(LeaseState::EXPIRED_RECLAIMED).is_ok() {
+                        mgr.update_if_unchanged(&lease, &reclaimed).unwrap();
+                        model.put(reclaimed);
+                    } else {
+                        assert_eq!(mgr.delete_if_unchanged(&lease).unwrap(), Deleted::Deleted);
+                        model.set(lease.address(), None);
+                    }
+                }
+            }
+            Step::RemoveReclaimed(until) => {
+                let list = model.list();
+                let gone: Vec<_> = ended(&list, *until, true).into_iter().map(L::address).collect();
+                assert_eq!(mgr.remove_reclaimed(*until).unwrap(), gone.len() as u64);
+                gone.into_iter().for_each(|address| model.set(address, None));
+                assert_eq!(mgr.remove_reclaimed(*until).unwrap(), 0);
+            }
+            Step::Wipe(subnet) => {
+                let subnet = SubnetId(*subnet);
+                let in_subnet = |lease: &&L| lease.data().subnet_id == subnet;
+                let gone: Vec<_> = model.leases.values().filter(in_subnet).map(L::address).collect();
+                assert_eq!(mgr.wipe_subnet(subnet).unwrap(), gone.len() as u64);
+                gone.into_iter().for_each(|address| model.set(address, None));
+                check_query(mgr, tables, &model.list(), &Query::all());
+            }
+            Step::NotForZeroSeconds(lease) => {
+                let mut ended = lease.clone();
+                ended.data_mut().valid_lifetime = Lifetime(0);
+                for result in [mgr.add(&ended).map(|_| ()), mgr.update(&ended)] {
+                    assert!(matches!(result, Err(LeaseMgrError::ZeroLifetime { .. })), "{result:?}");
+                }
+                check_get(mgr, model, lease.address());
+            }
+            Step::Recount => mgr.recount().unwrap(),
+            Step::Ask(question) => {
+                let clues = Clues::of(&question.like);
+                let keys = clues.keys();
+                let query = Query {
+                    subnet: question.subnet.map(SubnetId),
+                    after: question.after.map(L::numbered),
+                    limit: question.limit,
+                    heard_since: question.since,
+                    heard_until: question.until,
+                    ..Query::new(keys[question.key % keys.len()])
+                };
+                check_query(mgr, tables, &model.list(), &query);
+            }
+            Step::Expired(now, limit) => check_expired(mgr, &model.list(), *now, *limit),
+            Step::Statistics(first, last, by_pool) => {
+                let one = Subnets::One(SubnetId(*first));
+                let subnets = last.map_or(one, |last| Subnets::Range(SubnetId(*first), SubnetId(last)));
+                check_statistics(mgr, &model.list(), &StatisticsQuery { subnets, by_pool: *by_pool });
+            }
+            Step::Flush | Step::CleanUp(_) | Step::Reopen | Step::Die | Step::Tear(_) | Step::PowerCut(_) => {
+                unreachable!("not a change, not a question")
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn check_get<L: TestLease>(mgr: &dyn LeaseMgr<L>, model: &Model<L>, address: L::Address) {
+    assert_eq!(mgr.get(address).unwrap().as_ref(), model.leases.get(&address));
+}
+
+/// The result of an update is right, where the address has a lease or none, and that is as the caller believes or not.
+#[track_caller]
+fn check_update<L: TestLease>(result: &Result<(), LeaseMgrError>, lease: &L, there: bool, right: bool) {
+    let expected: IpAddr = lease.address().into();
+    let is_right = match result {
+        Ok(()) => there && right,
+        Err(LeaseMgrError::NoSuchLease { address }) => !there && *address == expected,
+        Err(LeaseMgrError::ChangedMeanwhile { address }) => there && !right && *address == expected,
+        Err(_) => false,
+    };
+    assert!(is_right, "{result:?} where there is a lease: {there}, the expected one: {right}");
+}
+
+/// As [`check_update`], of a deletion.
+#[track_caller]
+fn check_delete<A: Into<IpAddr>>(
+    result: &Result<Deleted, LeaseMgrError>,
+    address: A,
+    there: bool,
+    right: bool,
+) {
+    let expected = address.into();
+    let is_right = match result {
+        Ok(Deleted::Deleted) => there && right,
+        Ok(Deleted::NoSuchLease) => !there,
+        Err(LeaseMgrError::ChangedMeanwhile { address }) => there && !right && *address == expected,
+        Err(_) => false,
+    };
+    assert!(is_right, "{result:?} where there is a lease: {there}, the expected one: {right}");
+}
+
+/// They stand between rows where a journal was written in advance, and count for nothing.
+fn remove_empty_lines(file: &mut Vec<u8>) {
+    let mut before = b'\n';
+    file.retain(|&byte| {
+        let is_needed = (before, byte) != (b'\n', b'\n');
+        before = byte;
+        is_needed
+    });
+}
+
+/// What is left in the files: how many rows in the previous file and in the journal, and other files of a cleanup.
+struct LeftOver {
+    previous: usize,
+    current: usize,
+    others: Vec<String>,
+}
+
+impl LeftOver {
+    fn of(names: &Names, files: &Contents) -> Self {
+        let rows = |path: &PathBuf| {
+            let lines = files.get(path).map_or(&[][..], Vec::as_slice).split(|&byte| byte == b'\n');
+            lines.filter(|line| !line.is_empty()).count().saturating_sub(1)
+        };
+        let lfc = &names.lfc;
+        let others = [&lfc.input, &lfc.output, &lfc.finish, &lfc.pid].into_iter();
+        let others = others.filter(|path| files.contains_key(*path)).map(|path| path.display().to_string());
+        Self { previous: rows(&lfc.previous), current: rows(&names.current), others: others.collect() }
+    }
+}
+
+fn cases(usual: u32) -> ProptestConfig {
+    let times = std::env::var("LEASEMGR_MODEL_CASES").map_or(1, |times| times.parse().unwrap());
+    ProptestConfig {
+        cases: usual * times,
+        failure_persistence: None,
+        max_shrink_time: 120_000,
+        ..ProptestConfig::default()
+    }
+}
+
+/// A failure with a step a line.
+fn shown<O: Debug, L: TestLease>(error: TestError<(O, Vec<Step<L>>)>) -> String {
+    match error {
+        TestError::Abort(reason) => reason.to_string(),
+        TestError::Fail(reason, (opening, steps)) => {
+            let steps: String = steps.iter().map(|step| format!("    {step:?}\n")).collect();
+            format!("{reason}\n{opening:?}\n{steps}")
+        }
+    }
+}
+
+/// Runs random steps with few addresses.
+fn check_few<L: TestLease>(place: Place, usual_cases: u32) {
+    const ADDRESSES: u32 = 12;
+    let steps = prop::collection::vec(any_step::<L>(ADDRESSES), 1..80);
+    TestRunner::new(cases(usual_cases))
+        .run(&((any_durability(), any::<bool>()), steps), |((durability, tables), steps)| {
+            let mut case = Case::<L>::new(Opening { place, durability, tables: RelayTables(tables) });
+            for step in &steps {
+                case.run(step);
+            }
+            case.check_all();
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{}", shown(error)));
+}
+
+/// Runs random steps with more leases than a manager looks at in one go.
+fn check_many<L: TestLease>(usual_cases: u32) {
+    const ADDRESSES: u32 = 700;
+    let leases = prop::collection::vec(L::any(ADDRESSES), 900);
+    let steps = prop::collection::vec(any_step::<L>(ADDRESSES), 30);
+    TestRunner::new(cases(usual_cases))
+        .run(&(leases, steps), |(leases, steps)| {
+            let tables = RelayTables(true);
+            let mut case =
+                Case::<L>::new(Opening { place: Place::Folder, durability: Durability::Written, tables });
+            for lease in leases {
+                case.run(&Step::Add(lease));
+            }
+            for step in &steps {
+                case.run(step);
+            }
+            case.check_all();
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{}", shown(error)));
+}
+
+#[rstest]
+#[case::in_memory(Place::Memory, 24)]
+#[case::in_files(Place::Folder, 12)]
+#[case::on_a_disk_that_forgets(Place::Disk, 24)]
+fn a_memfile_is_as_good_as_a_map(
+    #[case] place: Place,
+    #[case] usual_cases: u32,
+    #[values(Family::V4, Family::V6)] family: Family,
+) {
+    match family {
+        Family::V4 => check_few::<Lease4>(place, usual_cases),
+        Family::V6 => check_few::<Lease6>(place, usual_cases),
+    }
+}
+
+#[test]
+fn a_memfile_with_many_leases_is_as_good_as_a_map() {
+    check_many::<Lease4>(2);
+    check_many::<Lease6>(2);
+}
