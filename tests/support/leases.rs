@@ -465,15 +465,15 @@ pub(crate) fn assert_same<'a, L: TestLease>(
 ) {
     let expected: Vec<_> = expected.into_iter().collect();
     let is_same = found.len() == expected.len() && found.iter().zip(&expected).all(|(a, b)| a == *b);
-    if !is_same {
-        let addresses = |leases: &[&L]| leases.iter().map(|lease| lease.address()).collect::<Vec<_>>();
-        let both = found.iter().zip(&expected).find(|(a, b)| a != *b);
-        panic!(
-            "{what}: found {:?}, expected {:?}; the first that is another: {both:?}",
-            addresses(&found.iter().collect::<Vec<_>>()),
-            addresses(&expected)
-        );
-    }
+    let addresses = |leases: &[&L]| leases.iter().map(|lease| lease.address()).collect::<Vec<_>>();
+    let both = || found.iter().zip(&expected).find(|(a, b)| a != *b);
+    assert!(
+        is_same,
+        "{what}: found {:?}, expected {:?}; the first that is another: {:?}",
+        addresses(&found.iter().collect::<Vec<_>>()),
+        addresses(&expected),
+        both()
+    );
 }
 
 /// The answer to a query is right. Without the tables for it, there is none.

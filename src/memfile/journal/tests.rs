@@ -821,7 +821,11 @@ fn check_power_cuts(disk: &SimulatedDisk, acknowledged: &[(String, usize)], atte
                 assert_eq!(counts.get(row), Some(&1), "moment {n}: {row}");
             }
             for (line, count) in counts {
-                assert!(!is_row(line) || (attempted.contains(line) && count == 1), "moment {n}: {line}");
+                // Where the file was made longer by the same write, a row longer than a sector may have zeros in it. No
+                // writer writes such, and it was not acknowledged.
+                let is_holed = line.contains('\0');
+                let was_tried = attempted.contains(line) && count == 1;
+                assert!(!is_row(line) || was_tried || is_holed, "moment {n}: {line}");
             }
         }
     }
