@@ -141,6 +141,7 @@ fn any_data(family: Family) -> impl Strategy<Value = LeaseData> {
         1 => Just(vec![b'x'; 300]),
     ];
     let subnet = prop_oneof![8 => 0..3_u32, 1 => Just(u32::MAX)];
+    // Of one digit: a row that is torn within its last number is read as if it were whole.
     let pool = prop::sample::select(vec![0, 0, 7, 9]);
     (lifetime, heard, subnet, pool, any::<(bool, bool)>(), hostname, context).prop_map(
         |(lifetime, cltt, subnet, pool, (fqdn_fwd, fqdn_rev), hostname, user_context)| LeaseData {
