@@ -4,8 +4,8 @@
 //! belongs to the next group.
 //!
 //! When a sync ends, the threads of its group often come with their next rows at once. A leader that set out with the first of them
-//! would have the others wait for two syncs. So it waits until there are as many as the last time, but no longer than a fraction
-//! of what a sync takes.
+//! would have the others wait for two syncs. So it waits until there are as many as the last time, as long as they keep coming, and
+//! no longer than a sync takes.
 
 use std::mem;
 use std::thread;
@@ -15,7 +15,7 @@ use super::Shared;
 use super::failure::Undecided;
 use crate::lease_mgr::LeaseMgrError;
 
-/// A leader waits this fraction of the time of a sync at most.
+/// A leader does not wait any more when nobody has come for this fraction of the time of a sync.
 const PATIENCE: u32 = 4;
 
 impl Shared {
@@ -48,10 +48,18 @@ struct Leader<'a> {
 }
 
 impl Leader<'_> {
-    /// Waits until so many rows are there.
+    /// Waits until so many have come.
     fn gather(&self, expected: u64) {
         let start = Instant::now();
-        while self.shared.queue.len() < expected && start.elapsed() < self.sync_time / PATIENCE {
+        let mut last = (0, start);
+        loop {
+            let (count, now) = (self.shared.queue.len(), Instant::now());
+            if count > last.0 {
+                last = (count, now);
+            }
+            if count >= expected || now - last.1 > self.sync_time / PATIENCE || now - start > self.sync_time {
+                return;
+            }
             thread::yield_now();
         }
     }
