@@ -2,6 +2,7 @@
 //!
 //! * [`LeaseMgr`]: what a server keeps its leases in, whatever that is, with the questions of a server ([`LeaseMgrExt`]).
 //! * [`LeaseMgrFactory`]: opens the backend that a connection string names; others can be registered.
+//! * [`allocator`]: finds free addresses in a pool, also in a full one, for the server to offer.
 //! * [`memfile`]: leases in memory, and every change in a journal in Kea's format.
 //! * [`lease`]: the leases of DHCPv4 and DHCPv6, as types that hold no impossible ones.
 //! * [`lease_file`]: reading and writing lease files, and [`lease_file::LeaseFileSet`], which reads all leases of a
@@ -39,6 +40,7 @@
 #[cfg(test)]
 extern crate self as leasemgr;
 
+pub mod allocator;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod factory;

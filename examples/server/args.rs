@@ -1,0 +1,152 @@
+//! The command line.
+
+use std::error::Error;
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use leasemgr::allocator::{Pool, PoolAddress, Strategy};
+use leasemgr::lease::Lifetime;
+use lexopt::{Arg, Parser, ValueExt};
+
+use super::Outcome;
+
+/// What the servers of both families are told.
+pub(crate) struct Options<A> {
+    pub(crate) connection: String,
+    pub(crate) bind: SocketAddr,
+    pub(crate) interface: Option<String>,
+    pub(crate) subnet: Subnet<A>,
+    pub(crate) pool: Pool<A>,
+    pub(crate) valid_lifetime: Lifetime,
+    pub(crate) threads: usize,
+    pub(crate) strategy: Strategy,
+}
+
+impl<A: PoolAddress + FromStr<Err: Error + Send + Sync>> Options<A> {
+    /// Reads the command line. Options that are not those of both families are shown to `own`, without their dashes; it
+    /// takes the value of those that it knows from the parser, as with [`value`], and tells whether it does.
+    pub(crate) fn parse(
+        usage: &str,
+        bind: SocketAddr,
+        own: impl FnMut(&str, &mut Parser) -> Outcome<bool>,
+    ) -> Outcome<Self> {
+        Self::parse_with(Parser::from_env(), bind, own).map_err(|error| format!("{error}\n{usage}").into())
+    }
+
+    fn parse_with(
+        mut parser: Parser,
+        mut bind: SocketAddr,
+        mut own: impl FnMut(&str, &mut Parser) -> Outcome<bool>,
+    ) -> Outcome<Self> {
+        let (mut connection, mut interface, mut subnet, mut pool) = (None, None, None, None);
+        let mut valid_lifetime = Lifetime(3600);
+        let mut threads = 2;
+        let mut strategy = Strategy::FreeList;
+        while let Some(arg) = parser.next()? {
+            match arg {
+                Arg::Value(given) if connection.is_none() => connection = Some(given.string()?),
+                Arg::Long("bind") => bind = value(&mut parser)?,
+                Arg::Long("interface") => interface = Some(parser.value()?.string()?),
+                Arg::Long("subnet") => subnet = Some(value(&mut parser)?),
+                Arg::Long("pool") => pool = Some(value::<Range<A>>(&mut parser)?.0),
+                Arg::Long("valid-lifetime") => valid_lifetime = Lifetime(value(&mut parser)?),
+                Arg::Long("threads") => threads = value(&mut parser)?,
+                Arg::Long("allocator") => strategy = value(&mut parser)?,
+                Arg::Long(name) => {
+                    let name = name.to_owned();
+                    if !own(&name, &mut parser)? {
+                        return Err(Arg::Long(&name).unexpected().into());
+                    }
+                }
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        let subnet: Subnet<A> = subnet.ok_or("--subnet is missing")?;
+        let pool = pool.map_or_else(|| subnet.hosts(), Ok)?;
+        if !subnet.contains(pool.first()) || !subnet.contains(pool.last()) {
+            return Err(format!("the pool {pool} is not in the subnet {subnet}").into());
+        }
+        if valid_lifetime.0 == 0 || threads == 0 {
+            return Err("--valid-lifetime and --threads must be at least 1".into());
+        }
+        let connection = connection.ok_or("the connection string is missing")?;
+        Ok(Self { connection, bind, interface, subnet, pool, valid_lifetime, threads, strategy })
+    }
+}
+
+/// The value of the option that the parser has just read.
+pub(crate) fn value<T: FromStr<Err: Into<Box<dyn Error + Send + Sync>>>>(parser: &mut Parser) -> Outcome<T> {
+    Ok(parser.value()?.parse()?)
+}
+
+/// A subnet: a prefix and its length in bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Subnet<A> {
+    prefix: A,
+    len: u32,
+}
+
+impl<A: PoolAddress> Subnet<A> {
+    pub(crate) fn contains(&self, address: A) -> bool {
+        (address.to_bits() ^ self.prefix.to_bits()) & self.mask_bits() == 0
+    }
+
+    /// Ones where the prefix has its bits.
+    pub(crate) fn mask_bits(&self) -> u128 {
+        Self::all_bits() ^ self.host_bits()
+    }
+
+    /// Ones where hosts differ.
+    fn host_bits(&self) -> u128 {
+        Self::all_bits().checked_shr(self.len).filter(|_| self.len < A::BITS).unwrap_or(0)
+    }
+
+    fn all_bits() -> u128 {
+        u128::MAX >> (128 - A::BITS)
+    }
+
+    /// All addresses but the first and the last, which in IPv4 are no host's, and in IPv6 has the routers' anycast address
+    /// among them (RFC 4291 section 2.6.1).
+    fn hosts(&self) -> Outcome<Pool<A>> {
+        let (first, last) = (self.prefix.to_bits(), self.prefix.to_bits() | self.host_bits());
+        if last - first < 3 {
+            return Err(format!("the subnet {self} is too small to do without --pool").into());
+        }
+        Ok(Pool::new(A::from_bits(first + 1), A::from_bits(last - 1))?)
+    }
+}
+
+impl<A: PoolAddress + FromStr<Err: Error + Send + Sync>> FromStr for Subnet<A> {
+    type Err = Box<dyn Error + Send + Sync>;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (prefix, len) = text.split_once('/').ok_or("expected PREFIX/LENGTH")?;
+        let subnet = Self { prefix: prefix.trim().parse()?, len: len.trim().parse()? };
+        if subnet.len > A::BITS {
+            return Err(format!("a prefix has at most {} bits", A::BITS).into());
+        }
+        if subnet.prefix.to_bits() & subnet.host_bits() != 0 {
+            return Err(format!("{} has more bits than {}", subnet.prefix, subnet.len).into());
+        }
+        Ok(subnet)
+    }
+}
+
+impl<A: PoolAddress> fmt::Display for Subnet<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.prefix, self.len)
+    }
+}
+
+/// A pool, given as its first and last address.
+struct Range<A>(Pool<A>);
+
+impl<A: PoolAddress + FromStr<Err: Error + Send + Sync>> FromStr for Range<A> {
+    type Err = Box<dyn Error + Send + Sync>;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (first, last) = text.split_once('-').ok_or("expected FIRST-LAST")?;
+        Ok(Self(Pool::new(first.trim().parse()?, last.trim().parse()?)?))
+    }
+}
