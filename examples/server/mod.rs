@@ -13,12 +13,13 @@
 //!         allocator.follow(&leases)?;
 //!         let socket = server::socket(options.bind, options.interface.as_deref())?;
 //!         let server = ...;
-//!         server::serve(&leases, &socket, options.threads, |message, from| server.handle(message, from))
+//!         let handle = |message: &[u8], from| server.handle(message, from);
+//!         server::serve(&leases, &[Listener { socket: &socket, handle: &handle }], options.threads)
 //!     })
 //! }
 //! ```
 //!
-//! All threads read one socket. With a socket for each (`SO_REUSEPORT`) the kernel would choose by the sender's address and
+//! So many threads read each socket: most servers have one, or one that is busy. With a socket for each (`SO_REUSEPORT`) the kernel would choose by the sender's address and
 //! port, and a relay, which has one of each, would keep one thread busy and the others idle.
 
 mod args;
@@ -38,7 +39,7 @@ use leasemgr::factory::FactoryError;
 use leasemgr::memfile::OpenError;
 use leasemgr::{LeaseMgr, LeaseMgrFactory, ManagedLease};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 pub(crate) use args::{Options, Subnet, value};
 pub(crate) use reclaim::reclaim;
@@ -95,7 +96,7 @@ pub(crate) fn open<L: ManagedLease>(connection: &str) -> Outcome<Arc<dyn LeaseMg
     }
 }
 
-/// The socket that all threads read. With an interface, it is bound to that, and so hears and sends broadcasts and
+/// A socket that all threads read. With an interface, it is bound to that, and so hears and sends broadcasts and
 /// multicasts of this link alone; Linux allows that to those with the capability `CAP_NET_RAW`.
 pub(crate) fn socket(bind: SocketAddr, interface: Option<&str>) -> Outcome<UdpSocket> {
     let open = || -> io::Result<UdpSocket> {
@@ -104,6 +105,10 @@ pub(crate) fn socket(bind: SocketAddr, interface: Option<&str>) -> Outcome<UdpSo
             socket.set_broadcast(true)?;
         } else {
             socket.set_only_v6(true)?;
+            // It hears the groups that it joins, not those that others on this host have joined.
+            socket.set_multicast_all_v6(false)?;
+            // A group has a socket of its own on the same port. See `serve`.
+            socket.set_reuse_address(true)?;
         }
         if let Some(interface) = interface {
             socket.bind_device(Some(interface.as_bytes()))?;
@@ -117,25 +122,40 @@ pub(crate) fn socket(bind: SocketAddr, interface: Option<&str>) -> Outcome<UdpSo
     open().map_err(|error| format!("cannot listen on {bind}{place}: {error}").into())
 }
 
-/// Serves clients from so many threads until SIGTERM or SIGINT, reclaims leases meanwhile, and makes durable what was
+/// A socket, and how a message that comes from it is answered.
+#[derive(Clone, Copy)]
+pub(crate) struct Listener<'a> {
+    pub(crate) socket: &'a UdpSocket,
+    pub(crate) handle: &'a (dyn Fn(&[u8], SocketAddr) -> Answer + Sync),
+}
+
+/// Serves clients from so many threads for each socket until SIGTERM or SIGINT, reclaims leases meanwhile, and makes durable what was
 /// acknowledged.
 pub(crate) fn serve<L: ManagedLease>(
     leases: &Arc<dyn LeaseMgr<L>>,
-    socket: &UdpSocket,
+    listeners: &[Listener<'_>],
     threads: usize,
-    handle: impl Fn(&[u8], SocketAddr) -> Answer + Sync,
 ) -> Outcome {
+    let mut places = Vec::with_capacity(listeners.len());
+    for Listener { socket, .. } in listeners {
+        // All are bound: the next one to come is another server, and must not get their messages.
+        SockRef::from(*socket).set_reuse_address(false)?;
+        places.push(socket.local_addr()?.to_string());
+    }
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     let status = leases.status();
     let found = status.leases.unwrap_or_default();
-    eprintln!("listening on {}, {found} leases in {}", socket.local_addr()?, status.location);
+    eprintln!("listening on {}, {found} leases in {}", places.join(" and "), status.location);
 
-    let traffic = Traffic { socket, handle, stop: &stop, sent: AtomicU64::new(0), unsent: AtomicU64::new(0) };
+    let traffic = Traffic { stop: &stop, sent: AtomicU64::new(0), unsent: AtomicU64::new(0) };
     let ended = thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| traffic.answer_messages())).collect();
+        let readers = listeners.iter().flat_map(|listener| std::iter::repeat_n(*listener, threads));
+        let traffic = &traffic;
+        let threads: Vec<_> =
+            readers.map(|listener| scope.spawn(move || traffic.answer_messages(listener))).collect();
         let mut house = House::new(leases.as_ref());
         let mut kept_house = Ok(());
         while kept_house.is_ok()
@@ -162,20 +182,18 @@ pub(crate) fn serve<L: ManagedLease>(
 }
 
 /// Messages and their answers, as all threads see them.
-struct Traffic<'a, H> {
-    socket: &'a UdpSocket,
-    handle: H,
+struct Traffic<'a> {
     stop: &'a AtomicBool,
     sent: AtomicU64,
     unsent: AtomicU64,
 }
 
-impl<H: Fn(&[u8], SocketAddr) -> Answer> Traffic<'_, H> {
+impl Traffic<'_> {
     /// What each thread does until the server ends.
-    fn answer_messages(&self) -> Outcome {
+    fn answer_messages(&self, Listener { socket, handle }: Listener<'_>) -> Outcome {
         let mut buffer = vec![0; MAX_MESSAGE];
         while !self.stop.load(Ordering::Relaxed) {
-            let (len, from) = match self.socket.recv_from(&mut buffer) {
+            let (len, from) = match socket.recv_from(&mut buffer) {
                 Ok(received) => received,
                 Err(error) if is_nothing_yet(&error) => continue,
                 // The interface is down, for example. It may come up again.
@@ -186,10 +204,10 @@ impl<H: Fn(&[u8], SocketAddr) -> Answer> Traffic<'_, H> {
                 }
             };
             let message = buffer.get(..len).unwrap_or_default();
-            let Some((answer, to)) = (self.handle)(message, from)? else {
+            let Some((answer, to)) = handle(message, from)? else {
                 continue;
             };
-            match self.socket.send_to(&answer, to) {
+            match socket.send_to(&answer, to) {
                 Ok(_) => _ = self.sent.fetch_add(1, Ordering::Relaxed),
                 Err(error) => {
                     // Once is enough: their number is told at the end.

@@ -1,0 +1,341 @@
+//! What clients have: addresses and prefixes, as leases.
+
+use std::fmt;
+use std::fmt::Write as _;
+use std::hash::{BuildHasher, RandomState};
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use leasemgr::allocator::{Allocator, Pool, Strategy};
+use leasemgr::lease::{
+    Duid, Family, HwAddr, Iaid, Json, Lease, Lease6, LeaseState, LeaseType, Lifetime, SubnetId, UserContext,
+    keep_relay_ids,
+};
+use leasemgr::{Added, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt6};
+use parking_lot::{Mutex, MutexGuard};
+
+use super::wire::{Ia, Prefix, Relay, put_option};
+use crate::server::{Outcome, Subnet};
+
+/// All leases are in one subnet.
+const SUBNET: SubnetId = SubnetId(1);
+/// How often a change is tried that others got in the way of.
+const TRIES: usize = 16;
+/// For how long an address is not used that a client has declined, as in Kea.
+const PROBATION: Lifetime = Lifetime(86_400);
+/// For how long what was advertised to a client is kept for it. It asks for it after a second or two, and tries again for up to
+/// half a minute (RFC 8415 sections 18.2.1 and 18.2.2).
+const OFFER_TIME: Duration = Duration::from_secs(60);
+/// So many clients are served at the same time, at most.
+const STRIPES: usize = 256;
+
+/// How long a client may use what it has, and when it is to ask for more time, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lifetimes {
+    pub(crate) valid: Lifetime,
+    pub(crate) preferred: Lifetime,
+    /// When the client asks the server for more time.
+    pub(crate) t1: u32,
+    /// When it asks any server.
+    pub(crate) t2: u32,
+}
+
+impl Lifetimes {
+    /// Those that go with a valid lifetime: the preferred one is 5/8 of it, and T1 and T2 are 0.5 and 0.8 of that
+    /// (RFC 8415 section 21.4). If one is infinite, all are.
+    pub(crate) fn of(valid: Lifetime) -> Self {
+        if valid.is_infinite() {
+            return Self { valid, preferred: valid, t1: valid.0, t2: valid.0 };
+        }
+        let part = |of: u32, numerator: u64, denominator: u64| {
+            u32::try_from(u64::from(of) * numerator / denominator).unwrap_or(u32::MAX)
+        };
+        let preferred = part(valid.0, 5, 8);
+        let (t1, t2) = (part(preferred, 1, 2), part(preferred, 4, 5));
+        Self { valid, preferred: Lifetime(preferred), t1, t2 }
+    }
+}
+
+/// A client that has sent a message, and when.
+#[derive(Debug)]
+pub(crate) struct Client<'a, 'p> {
+    pub(crate) duid: Duid,
+    pub(crate) hwaddr: Option<HwAddr>,
+    /// What the message came through.
+    pub(crate) relays: &'a [Relay<'p>],
+    /// In seconds since the epoch.
+    pub(crate) now: i64,
+}
+
+/// Finds what is free. What a client has is told apart by the identity association that it is for.
+type Free = Allocator<Ipv6Addr, (Duid, Iaid)>;
+
+/// The leases of a server that has one link, and where it takes them from.
+pub(crate) struct Bindings {
+    leases: Arc<dyn LeaseMgr<Lease6>>,
+    /// The subnet that all addresses are of.
+    subnet: Subnet<Ipv6Addr>,
+    addresses: Arc<Free>,
+    /// `None` for a server that delegates no prefixes.
+    prefixes: Option<Arc<Free>>,
+    pub(crate) lifetimes: Lifetimes,
+    /// Messages of one client are answered one after the other: of two that came at the same time, each would find that
+    /// the client has nothing yet.
+    clients: Locks,
+}
+
+impl fmt::Debug for Bindings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bindings").field("leases", &self.leases).finish_non_exhaustive()
+    }
+}
+
+impl Bindings {
+    /// # Errors
+    /// Where the leases cannot be read.
+    pub(crate) fn new(
+        leases: Arc<dyn LeaseMgr<Lease6>>,
+        subnet: Subnet<Ipv6Addr>,
+        addresses: Pool<Ipv6Addr>,
+        prefixes: Option<Pool<Ipv6Addr>>,
+        strategy: Strategy,
+        valid_lifetime: Lifetime,
+    ) -> Outcome<Self> {
+        let free = |pool| -> Outcome<Arc<Free>> {
+            let free = Arc::new(Allocator::new(pool, strategy, OFFER_TIME));
+            free.follow(leases.as_ref())?;
+            Ok(free)
+        };
+        let (addresses, prefixes) = (free(addresses)?, prefixes.map(free).transpose()?);
+        let lifetimes = Lifetimes::of(valid_lifetime);
+        Ok(Self { leases, subnet, addresses, prefixes, lifetimes, clients: Locks::default() })
+    }
+
+    /// Whether an address is of the link.
+    pub(crate) fn is_on_link(&self, address: Ipv6Addr) -> bool {
+        self.subnet.contains(address)
+    }
+
+    /// What a client would get now: what it has or had, or something that is kept back for it for a while.
+    pub(crate) fn offer(&self, client: &Client<'_, '_>, ia: &Ia) -> Outcome<Vec<Prefix>> {
+        let own = self.own(client, ia)?;
+        if !own.is_empty() {
+            return Ok(own.iter().map(prefix).collect());
+        }
+        Ok(self.free(client, ia)?.into_iter().collect())
+    }
+
+    /// Gives a client what it has or had for longer, or something that is free: it has that then. Empty if nothing is.
+    pub(crate) fn commit(&self, client: &Client<'_, '_>, ia: &Ia) -> Outcome<Vec<Prefix>> {
+        let _guard = self.clients.lock(&client.duid);
+        for _ in 0..TRIES {
+            let own = self.own(client, ia)?;
+            if own.is_empty() {
+                break;
+            }
+            let mut extended = Vec::with_capacity(own.len());
+            for lease in &own {
+                let mut longer = lease.clone();
+                self.grant(&mut longer, client)?;
+                if self.replace(lease, &longer)? {
+                    extended.push(prefix(lease));
+                }
+            }
+            // Else all had expired, and were reclaimed or given to others just now.
+            if !extended.is_empty() {
+                return Ok(extended);
+            }
+        }
+        for _ in 0..TRIES {
+            let Some(free) = self.free(client, ia)? else {
+                break;
+            };
+            let (duid, state) = (client.duid.clone(), LeaseState::DEFAULT);
+            let mut lease = match ia.lease_type {
+                LeaseType::PD => Lease6::new_prefix(free.address, free.len.into(), duid, ia.iaid, state)?,
+                other => Lease6::new(other, free.address, duid, ia.iaid, state)?,
+            };
+            self.grant(&mut lease, client)?;
+            if self.take(&lease, client)? {
+                return Ok(vec![free]);
+            }
+            // Another client was faster.
+        }
+        Ok(Vec::new())
+    }
+
+    /// Something that is free, and is kept for this client now: what it names, was offered before, or anything.
+    fn free(&self, client: &Client<'_, '_>, ia: &Ia) -> Outcome<Option<Prefix>> {
+        let Some(free) = self.free_of(ia.lease_type) else {
+            return Ok(None);
+        };
+        let wanted = ia.named.iter().find(|named| holds(free, **named)).map(|named| named.address);
+        let is_free = |address| Ok::<_, LeaseMgrError>(self.leases.get(address)?.is_none_or(|old| client.may_have(&old)));
+        let found = free.offer(&(client.duid.clone(), ia.iaid), wanted, Instant::now(), is_free)?;
+        Ok(found.map(|address| Prefix { address, len: free.pool().prefix_len() }))
+    }
+
+    fn free_of(&self, lease_type: LeaseType) -> Option<&Arc<Free>> {
+        match lease_type {
+            LeaseType::NA => Some(&self.addresses),
+            LeaseType::PD => self.prefixes.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Takes back what a client names and has. Tells whether it has anything in this identity association.
+    pub(crate) fn release(&self, client: &Client<'_, '_>, ia: &Ia) -> Outcome<bool> {
+        self.end(client, ia, |lease| match self.leases.delete_if_unchanged(lease) {
+            Ok(_) => Ok(true),
+            Err(LeaseMgrError::ChangedMeanwhile { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        })
+    }
+
+    /// Takes addresses out of use that a client names and has, because somebody else uses them. Tells whether it has
+    /// anything in this identity association. Prefixes cannot be declined, and are left alone (RFC 8415 section 18.2.8).
+    pub(crate) fn decline(&self, client: &Client<'_, '_>, ia: &Ia) -> Outcome<bool> {
+        if ia.lease_type == LeaseType::PD {
+            return Ok(true);
+        }
+        self.end(client, ia, |lease| {
+            let mut declined = lease.clone();
+            declined.decline(client.now, PROBATION);
+            self.replace(lease, &declined)
+        })
+    }
+
+    /// Ends those of a client's leases that it names. `end` tells whether nobody else has changed the lease meanwhile.
+    fn end(
+        &self,
+        client: &Client<'_, '_>,
+        ia: &Ia,
+        end: impl Fn(&Lease6) -> Outcome<bool>,
+    ) -> Outcome<bool> {
+        let _guard = self.clients.lock(&client.duid);
+        let in_use = |own: &mut Vec<Lease6>| own.retain(|lease| lease.state() == LeaseState::DEFAULT);
+        let mut own = self.own(client, ia)?;
+        in_use(&mut own);
+        let has_binding = !own.is_empty();
+        for _ in 0..TRIES {
+            own.retain(|lease| ia.named.contains(&prefix(lease)));
+            let mut is_done = true;
+            for lease in &own {
+                is_done &= end(lease)?;
+            }
+            if is_done {
+                break;
+            }
+            own = self.own(client, ia)?;
+            in_use(&mut own);
+        }
+        Ok(has_binding)
+    }
+
+    /// What a client has or had in an identity association, as far as it is of what this server gives out.
+    fn own(&self, client: &Client<'_, '_>, ia: &Ia) -> Outcome<Vec<Lease6>> {
+        let mut own = self.leases.by_identity_in_subnet(ia.lease_type, &client.duid, ia.iaid, SUBNET)?;
+        own.retain(|lease| match lease.lease_type() {
+            LeaseType::NA => self.is_on_link(lease.address()),
+            LeaseType::PD => self.prefixes.as_ref().is_some_and(|free| holds(free, prefix(lease))),
+            _ => false,
+        });
+        Ok(own)
+    }
+
+    /// Fills in what a client is granted.
+    fn grant(&self, lease: &mut Lease6, client: &Client<'_, '_>) -> Outcome {
+        lease.set_state(LeaseState::DEFAULT)?;
+        lease.preferred_lifetime = self.lifetimes.preferred;
+        lease.hwaddr.clone_from(&client.hwaddr);
+        let data = lease.data_mut();
+        data.valid_lifetime = self.lifetimes.valid;
+        data.cltt = client.now;
+        data.subnet_id = SUBNET;
+        if !client.relays.is_empty() {
+            data.user_context = Some(with_relays(data.user_context.as_ref(), client.relays)?);
+        }
+        Ok(())
+    }
+
+    /// Makes a lease a client's, and tells whether its address was free.
+    fn take(&self, lease: &Lease6, client: &Client<'_, '_>) -> Outcome<bool> {
+        if self.leases.add(lease)? == Added::Added {
+            return Ok(true);
+        }
+        match self.leases.get(lease.address())? {
+            Some(old) if client.may_have(&old) => self.replace(&old, lease),
+            _ => Ok(false),
+        }
+    }
+
+    /// Puts `new` in the place of `old`, and tells whether that was possible: not if others have changed or deleted it.
+    fn replace(&self, old: &Lease6, new: &Lease6) -> Outcome<bool> {
+        match self.leases.update_if_unchanged(old, new) {
+            Ok(()) => Ok(true),
+            Err(LeaseMgrError::ChangedMeanwhile { .. } | LeaseMgrError::NoSuchLease { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Client<'_, '_> {
+    /// Whether the address of a lease can be this client's: its client did not come back, or a declined address was
+    /// out of use for long enough.
+    fn may_have(&self, lease: &Lease6) -> bool {
+        lease.is_reclaimed() || u64::try_from(self.now).is_ok_and(|now| lease.is_expired(now))
+    }
+}
+
+/// Whether this is of what a pool has.
+fn holds(free: &Free, prefix: Prefix) -> bool {
+    free.pool().contains(prefix.address) && free.pool().prefix_len() == prefix.len
+}
+
+fn prefix(lease: &Lease6) -> Prefix {
+    Prefix { address: lease.address(), len: lease.prefix_len() }
+}
+
+/// A user context with what relay agents said, in Kea's form: the agent next to the server comes first.
+fn with_relays(context: Option<&UserContext>, relays: &[Relay<'_>]) -> Outcome<UserContext> {
+    let mut list = String::from("[");
+    for (i, relay) in relays.iter().enumerate() {
+        let comma = if i == 0 { "" } else { "," };
+        let Relay { hop_count, link, peer, ref options } = *relay;
+        write!(list, r#"{comma}{{"hop":{hop_count},"link":"{link}","peer":"{peer}""#)?;
+        if !options.is_empty() {
+            let mut bytes = Vec::new();
+            for &(code, value) in options {
+                put_option(&mut bytes, code.into(), value);
+            }
+            list.push_str(r#","options":"0x"#);
+            bytes.iter().try_for_each(|byte| write!(list, "{byte:02X}"))?;
+            list.push('"');
+        }
+        list.push('}');
+    }
+    list.push(']');
+    let old = context.cloned().unwrap_or_default();
+    let context = old.with(&["ISC", "relay-info"], Json::parse(list.as_bytes())?)?;
+    Ok(keep_relay_ids(Family::V6, &context).unwrap_or(context))
+}
+
+/// A lock for each client, or rather for each share of them.
+struct Locks {
+    stripes: Box<[Mutex<()>]>,
+    hasher: RandomState,
+}
+
+impl Default for Locks {
+    fn default() -> Self {
+        Self { stripes: (0..STRIPES).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
+    }
+}
+
+impl Locks {
+    fn lock(&self, client: &Duid) -> Option<MutexGuard<'_, ()>> {
+        let stripe = usize::try_from(self.hasher.hash_one(client) % self.stripes.len() as u64).ok()?;
+        self.stripes.get(stripe).map(|stripe| stripe.lock())
+    }
+}

@@ -1,0 +1,143 @@
+//! A small DHCPv6 server (RFC 8415) whose leases are kept by a lease manager.
+//!
+//! ```text
+//! dhcp6_server CONNECTION-STRING --subnet CIDR [--pool FIRST-LAST] [--pd-pool PREFIX/LEN/DELEGATED]
+//!     [--bind ADDR:PORT] [--interface NAME] [--valid-lifetime SECONDS] [--threads N]
+//!     [--allocator random|iterative|free-list] [--server-id HEX]
+//! ```
+//!
+//! For example: `dhcp6_server 'type=memfile universe=6 name=/var/lib/dhcp/leases6.csv' --interface eth1
+//! --subnet 2001:db8::/64 --pd-pool 2001:db8:8000::/33/64`
+//!
+//! It serves one link, and is to be the only server on it. It answers Solicit (at once, if the client wishes Rapid Commit),
+//! Request, Renew, Rebind, Release, Decline, Confirm and Information-request, with an address for each IA_NA and a
+//! prefix for each IA_PD, also through relay agents, whose information is kept in the leases as Kea's servers do.
+//!
+//! * `--interface` is the link whose clients are heard directly, at the multicast address ff02::1:2 and port 547. Without it,
+//!   the server has no clients but those of relay agents that send to its unicast address.
+//! * `--bind` is where relay agents send to, by default every address of the host, and port 547. With an interface, they may
+//!   send to ff05::1:3 on that link too.
+//! * `--subnet` are the addresses of the link. What a client has that is not of them is taken from it. Relay agents say which
+//!   link a client is on, and clients of others get no answer.
+//! * `--pool` are the addresses that are given out, by default all of the subnet.
+//! * `--pd-pool`: from `PREFIX/LEN`, prefixes of `DELEGATED` bits are delegated; by default there are none.
+//! * `--valid-lifetime` is 3600 by default, 4294967295 is for ever. Addresses are preferred for 5/8 of it.
+//! * `--server-id` is the server's DUID. By default one is made at random when the server is run for the first time, and kept
+//!   beside the lease file.
+//!
+//! Declined addresses are not used for a day. Expired leases are reclaimed, and kept for an hour so that their clients find
+//! them again. It ends with SIGTERM or SIGINT, when all that was acknowledged is on the disk.
+//!
+//! What it leaves out: options that configure clients (DNS servers and others), names of clients and DNS updates, temporary
+//! addresses (it says that there are none), more than one link or server, Reconfigure, authentication, leasequery,
+//! the server's permission to use unicast.
+
+#![allow(clippy::print_stderr, reason = "a program's own reports")]
+
+mod dhcp6;
+mod server;
+
+use std::error::Error;
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use dhcp6::{Arrival, Bindings, Server6, server_id};
+use dhcproto::v6::SERVER_PORT;
+use leasemgr::allocator::Pool;
+use leasemgr::lease::Lease6;
+use server::{Answer, Listener, Options, Outcome, now, value};
+
+const USAGE: &str = "\
+usage: dhcp6_server CONNECTION-STRING --subnet CIDR [--pool FIRST-LAST] [--pd-pool PREFIX/LEN/DELEGATED]
+           [--bind ADDR:PORT] [--interface NAME] [--valid-lifetime SECONDS] [--threads N]
+           [--allocator random|iterative|free-list] [--server-id HEX]";
+
+/// All_DHCP_Relay_Agents_and_Servers, where clients send to (RFC 8415 section 7.1).
+const RELAYS_AND_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+/// All_DHCP_Servers, where relay agents may send to.
+const SERVERS: Ipv6Addr = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 1, 3);
+
+fn main() -> ExitCode {
+    server::exit("dhcp6_server", run)
+}
+
+fn run() -> Outcome {
+    let (mut prefixes, mut server_id) = (None, None);
+    let bind = SocketAddr::from((Ipv6Addr::UNSPECIFIED, SERVER_PORT));
+    let options = Options::<Ipv6Addr>::parse(USAGE, bind, |option, parser| {
+        match option {
+            "pd-pool" => prefixes = Some(value::<Delegation>(parser)?.0),
+            "server-id" => server_id = Some(server_id::parse(&value::<String>(parser)?)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    let leases = server::open::<Lease6>(&options.connection)?;
+    let server_id = match server_id {
+        Some(given) => given,
+        None => server_id::kept_beside(leases.status().lease_file.as_deref())?,
+    };
+    let bindings = Bindings::new(
+        leases.clone(),
+        options.subnet,
+        options.pool,
+        prefixes,
+        options.strategy,
+        options.valid_lifetime,
+    )?;
+    let server = Server6 { server_id, bindings };
+
+    let unicast = server::socket(options.bind, options.interface.as_deref())?;
+    let multicast = match &options.interface {
+        Some(interface) => Some(join(&unicast, options.bind, interface)?),
+        None => None,
+    };
+    let answer = |message: &[u8], from: SocketAddr, is_multicast| -> Answer {
+        let SocketAddr::V6(peer) = from else {
+            return Ok(None);
+        };
+        let answer = server.handle(message, Arrival { peer, is_multicast }, now()?)?;
+        Ok(answer.map(|(bytes, to)| (bytes, to.into())))
+    };
+    let from_unicast = |message: &[u8], from| answer(message, from, false);
+    let from_multicast = |message: &[u8], from| answer(message, from, true);
+    let mut listeners = vec![Listener { socket: &unicast, handle: &from_unicast }];
+    if let Some(socket) = &multicast {
+        listeners.push(Listener { socket, handle: &from_multicast });
+    }
+    server::serve(&leases, &listeners, options.threads)
+}
+
+/// A second socket, for what clients of a link send to all servers: a client must not send some messages to the server's own
+/// address, and a socket that hears both cannot tell them apart. The first one hears relay agents that send to all servers.
+fn join(unicast: &UdpSocket, bind: SocketAddr, interface: &str) -> Outcome<UdpSocket> {
+    let joined = || -> Outcome<UdpSocket> {
+        // Resolving an address with a zone is the portable way to the number of an interface.
+        let zone = (format!("{RELAYS_AND_SERVERS}%{interface}"), bind.port()).to_socket_addrs()?;
+        let group = zone.filter_map(|address| if let SocketAddr::V6(v6) = address { Some(v6) } else { None }).next();
+        let group = group.filter(|group| group.scope_id() != 0).ok_or("there is no such interface")?;
+        let multicast = server::socket(group.into(), Some(interface))?;
+        multicast.join_multicast_v6(&RELAYS_AND_SERVERS, group.scope_id())?;
+        unicast.join_multicast_v6(&SERVERS, group.scope_id())?;
+        Ok(multicast)
+    };
+    joined().map_err(|error| format!("{interface}: {error}").into())
+}
+
+/// A pool of prefixes, given as `PREFIX/LEN/DELEGATED`.
+struct Delegation(Pool<Ipv6Addr>);
+
+impl FromStr for Delegation {
+    type Err = Box<dyn Error + Send + Sync>;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.split('/').map(str::trim);
+        let (Some(prefix), Some(len), Some(delegated_len), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err("expected PREFIX/LEN/DELEGATED".into());
+        };
+        Ok(Self(Pool::prefixes(prefix.parse()?, len.parse()?, delegated_len.parse()?)?))
+    }
+}
