@@ -1,0 +1,268 @@
+"""DHCP servers in the network namespaces of dhcp_lab.sh, and the load on them."""
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import time
+
+from real_servers import Failure
+
+INTERFACE = "srv0"
+SERVER_ADDRESS = "10.0.0.1"
+CLIENT_INTERFACE = "cli0"
+THREADS = 2
+SUBNETS = {4: "10.0.0.0/8", 6: "2001:db8::/32"}
+# 2^18 of each kind.
+POOLS = {4: "10.64.0.0-10.67.255.255", 6: "2001:db8:0:1::-2001:db8:0:1::3:ffff"}
+PD_POOL = "2001:db8:8000::/46/64"
+PORTS = {4: 67, 6: 547}
+START_LIMIT = 60
+STOP_LIMIT = 30
+
+
+def arguments():
+    """A parser of what dhcp_lab.sh tells its programs."""
+    parser = argparse.ArgumentParser()
+    for name in ("--state", "--examples", "--server-ns", "--client-ns"):
+        parser.add_argument(name, required=True)
+    parser.add_argument("families", nargs="+", type=int, choices=(4, 6))
+    return parser
+
+
+@dataclasses.dataclass
+class Setup:
+    """What both servers are told in their own ways."""
+
+    pool: str = ""
+    pd_pool: str = PD_POOL
+    valid_lifetime: int = 3600
+    # Seconds; 0 is never.
+    lfc_interval: int = 0
+    # kea-dhcp4 only: sockets that also see broadcasts of clients without an address.
+    raw: bool = False
+
+
+def lease_file(folder, family):
+    return pathlib.Path(folder) / f"leases{family}.csv"
+
+
+def ours_command(family, folder, setup, examples):
+    connection = f"type=memfile name={lease_file(folder, family)} lfc-interval={setup.lfc_interval}"
+    command = [str(pathlib.Path(examples) / f"dhcp{family}_server"), connection]
+    command += ["--bind", f"{'0.0.0.0' if family == 4 else '[::]'}:{PORTS[family]}"]
+    command += ["--interface", INTERFACE, "--subnet", SUBNETS[family], "--pool", setup.pool or POOLS[family]]
+    command += ["--valid-lifetime", str(setup.valid_lifetime), "--threads", str(THREADS)]
+    if family == 6:
+        command += ["--pd-pool", setup.pd_pool]
+    return command
+
+
+def kea_command(family, folder, setup):
+    """Writes a configuration of Debian's server that does the same work."""
+    folder = pathlib.Path(folder)
+    subnet = {
+        "id": 1,
+        "subnet": SUBNETS[family],
+        "pools": [{"pool": (setup.pool or POOLS[family]).replace("-", " - ")}],
+    }
+    config = {
+        "lease-database": {
+            "type": "memfile",
+            "persist": True,
+            "name": str(lease_file(folder, family)),
+            "lfc-interval": setup.lfc_interval,
+        },
+        "multi-threading": {"enable-multi-threading": True, "thread-pool-size": THREADS},
+        "interfaces-config": {"interfaces": [INTERFACE]},
+        "valid-lifetime": setup.valid_lifetime,
+        "loggers": [
+            {
+                "name": f"kea-dhcp{family}",
+                "severity": "WARN",
+                "output_options": [{"output": str(folder / "kea.log"), "maxsize": 0}],
+            }
+        ],
+    }
+    if family == 4:
+        config["interfaces-config"]["dhcp-socket-type"] = "raw" if setup.raw else "udp"
+    else:
+        prefix, length, delegated = setup.pd_pool.split("/")
+        subnet["interface"] = INTERFACE
+        subnet["pd-pools"] = [
+            {"prefix": prefix, "prefix-len": int(length), "delegated-len": int(delegated)}
+        ]
+        config["preferred-lifetime"] = setup.valid_lifetime * 5 // 8
+        # The same one after a restart, without a file of its own.
+        config["server-id"] = {
+            "type": "EN",
+            "enterprise-id": 2495,
+            "identifier": "0102030405",
+            "persist": False,
+        }
+    config[f"subnet{family}"] = [subnet]
+    path = folder / "kea.json"
+    path.write_text(json.dumps({f"Dhcp{family}": config}, indent=1))
+    return [f"/usr/sbin/kea-dhcp{family}", "-c", str(path)]
+
+
+def environment(folder):
+    return dict(
+        os.environ,
+        KEA_PIDFILE_DIR=str(folder),
+        KEA_LOCKFILE_DIR="none",
+        KEA_LOGGER_DESTINATION=str(pathlib.Path(folder) / "kea-early.log"),
+        KEA_DHCP_DATA_DIR=str(folder),
+    )
+
+
+def server_command(kind, family, folder, setup, examples):
+    if kind == "kea":
+        return kea_command(family, folder, setup)
+    return ours_command(family, folder, setup, examples)
+
+
+@dataclasses.dataclass
+class Row:
+    """A lease as list_leases shows it."""
+
+    state: str
+    client: str
+    expire: int
+
+
+class Server:
+    """A server in a network namespace, its files and its log in a folder of its own."""
+
+    def __init__(self, kind, family, name, setup, options):
+        self.kind = kind
+        self.family = family
+        self.folder = pathlib.Path(options.state) / name
+        self.folder.mkdir()
+        self.file = lease_file(self.folder, family)
+        self.log = self.folder / "server.log"
+        self.namespace = options.server_ns
+        self.examples = pathlib.Path(options.examples)
+        self.command = server_command(kind, family, self.folder, setup, self.examples)
+        self.process = None
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
+    def start(self):
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                ["ip", "netns", "exec", self.namespace, *self.command],
+                env=environment(self.folder),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        end = time.monotonic() + START_LIMIT
+        while time.monotonic() < end and self.process.poll() is None:
+            if self.is_listening():
+                return
+            time.sleep(0.02)
+        raise Failure(f"{self.command[0]} did not start: {self.last_lines()}")
+
+    def is_listening(self):
+        """Whether its port is taken in its namespace."""
+        port = f":{PORTS[self.family]:04X}"
+        table = "udp6" if self.family == 6 else "udp"
+        try:
+            rows = pathlib.Path(f"/proc/{self.process.pid}/net/{table}").read_text().splitlines()[1:]
+        except OSError:
+            return False
+        return any(row.split()[1].endswith(port) for row in rows)
+
+    def last_lines(self):
+        lines = []
+        for name in ("server.log", "kea-early.log", "kea.log"):
+            path = self.folder / name
+            if path.exists():
+                lines += path.read_text(errors="replace").splitlines()[-5:]
+        return "\n".join(lines) or "it said nothing"
+
+    def stop(self):
+        """Asks it to end; its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            raise Failure(f"{self.command[0]} does not end with SIGTERM") from None
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def leases(self):
+        """What list_leases reads in its files: of each address, or prefix with its length, state, client and expiry in
+        seconds since the epoch."""
+        command = [str(self.examples / "list_leases"), str(self.family), str(self.file)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode or done.stderr:
+            raise Failure(f"list_leases: {done.stderr.strip()}")
+        found = {}
+        for line in done.stdout.splitlines():
+            address, state, client, end = line.split("\t")
+            when = datetime.datetime.fromisoformat(end.split()[1].replace("Z", "+00:00"))
+            found[address] = Row(state, client, int(when.timestamp()))
+        return found
+
+    def cpu_seconds(self):
+        """Of all its threads, in user and in system mode."""
+        # After the name, which may have blanks in it.
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(") ", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def resident_bytes(self):
+        text = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"^VmRSS:\s+(\d+) kB", text, re.M)[1]) * 1024
+
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+
+def perfdhcp_command(namespace, family, rate, clients, first_client=0, kinds=(), options=()):
+    """perfdhcp as a relay with so many clients, which it takes in turn, the first with a given number."""
+    number = f"{0x000C00000000 + first_client:012x}"
+    command = ["ip", "netns", "exec", namespace, "perfdhcp", f"-{family}", "-r", str(rate), "-R", str(clients)]
+    command += ["-b", "mac=" + ":".join(re.findall("..", number))]
+    if family == 6:
+        # Without it the DUID has a time in it.
+        command += ["-A1", "-b", f"duid=00030001{number}"]
+        if kinds:
+            command += ["-e", kinds]
+    command += ["-l", CLIENT_INTERFACE, *options]
+    return [*command, SERVER_ADDRESS if family == 4 else "all"]
+
+
+@dataclasses.dataclass
+class Exchange:
+    """What perfdhcp tells of one kind of exchange."""
+
+    sent: int
+    received: int
+
+
+def perfdhcp_report(text):
+    """The exchanges of each kind, such as DISCOVER-OFFER."""
+    exchanges = {}
+    for kind, part in re.findall(r"\*\*\*Statistics for: ([^*]+?)\*\*\*\s+(.*?)(?=\*\*\*Stat|\Z)", text, re.S):
+        found = [re.search(rf"^{word} packets: (\d+)", part, re.M) for word in ("sent", "received")]
+        if all(found):
+            exchanges[kind] = Exchange(*(int(f[1]) for f in found))
+    return exchanges
+
+
+FIRST = {4: "DISCOVER-OFFER", 6: "SOLICIT-ADVERTISE"}
+LAST = {4: "REQUEST-ACK", 6: "REQUEST-REPLY"}

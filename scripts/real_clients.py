@@ -1,0 +1,532 @@
+#!/usr/bin/env python3
+"""The part of real-clients that runs servers and clients and judges what it sees.
+
+Not meant to be started by hand: real-clients makes the namespaces and the folder that it works in, and removes them.
+"""
+
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+from dhcp_servers import (
+    CLIENT_INTERFACE,
+    FIRST,
+    INTERFACE,
+    LAST,
+    Server,
+    Setup,
+    arguments,
+    perfdhcp_command,
+    perfdhcp_report,
+)
+from real_servers import Checks, Failure
+
+# How long a client may take for one thing.
+PATIENCE = 15
+RATE = 300
+LOAD_SECONDS = 3
+RENEWAL = {4: "REQUEST-ACK (renewal)", 6: "RENEW-REPLY"}
+RELEASE = {4: "RELEASE", 6: "RELEASE-REPLY"}
+# Of a load as light as this, nothing is lost but what a busy machine delays.
+ANSWERED = 0.99
+CLIENT_POOLS = {4: "10.9.0.0-10.9.0.63", 6: "2001:db8:9::10-2001:db8:9::1f"}
+LIFETIME = 600
+# T1 is half of it.
+SHORT_LIFETIME = 12
+
+# Told the address, udhcpc and dhclient leave it to this script to configure it; dhcpcd does that itself. While the file
+# `refuse` is there, dhclient is told that the address is in use, as its own script tells it after duplicate address detection.
+HOOK = """#!/bin/sh
+reason=${1:-$reason}
+address=$ip$new_ip_address$new_ip6_address
+echo "$reason $address$new_dhcp6_ia_na1_ia_addr1 $new_ip6_prefix$new_dhcp6_ia_pd1_prefix1" >>{folder}/events
+case $reason in
+bound | renew | BOUND | RENEW | REBIND | REBOOT)
+    [ ! -e {folder}/refuse ] || exit 1
+    ip addr replace "$address/8" dev "$interface"
+    ;;
+BOUND6 | RENEW6 | REBIND6)
+    [ ! -e {folder}/refuse ] || exit 3
+    [ -z "$address" ] || ip addr replace "$address/128" dev "$interface" nodad
+    ;;
+deconfig | RELEASE | EXPIRE | STOP) ip addr flush dev "$interface" to 10.9.0.0/16 ;;
+RELEASE6 | EXPIRE6 | STOP6 | DEPREF6) [ -z "$old_ip6_address" ] || ip addr del "$old_ip6_address/128" dev "$interface" ;;
+esac
+exit 0
+"""
+
+# Nothing is done without router advertisements, unless it is told to.
+DHCPCD_CONFIG = """duid
+nodev
+noipv6rs
+ipv6only
+nohook resolv.conf, hostname
+interface cli0
+ia_na 1
+ia_pd 2 cli0/0
+"""
+
+
+class Client:
+    """A DHCP client in the client's namespace; what it prints is in its log."""
+
+    def __init__(self, lab, name, *command):
+        self.lab = lab
+        self.command = ["ip", "netns", "exec", lab.options.client_ns, *command]
+        self.log = lab.folder / f"{name}.log"
+        self.log.unlink(missing_ok=True)
+        self.process = None
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+
+    def start(self):
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def end(self):
+        """Ends it without a word to the server."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def text(self):
+        return self.log.read_text(errors="replace")
+
+    def told(self, pattern, times=1):
+        """Waits until it has printed so many matches; the last one, or nothing."""
+        return waited(lambda: nth(re.findall(pattern, self.text(), re.M), times))
+
+
+def nth(found, times):
+    return found[-1] if len(found) >= times else None
+
+
+def waited(what):
+    """Calls a function until it gives something, for as long as patience lasts."""
+    end = time.monotonic() + PATIENCE
+    while not (found := what()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
+
+
+class Lab:
+    def __init__(self, family, options, checks):
+        self.family = family
+        self.options = options
+        self.checks = checks
+        self.folder = pathlib.Path(options.state) / f"clients{family}"
+        self.folder.mkdir()
+        self.hook = self.folder / "hook"
+        self.hook.write_text(HOOK.replace("{folder}", str(self.folder)))
+        self.hook.chmod(0o755)
+        self.events = self.folder / "events"
+        self.refuse = self.folder / "refuse"
+        (self.folder / "dhcpcd.conf").write_text(DHCPCD_CONFIG)
+        self.server = None
+
+    def check(self, good, text, *logs):
+        """A line of the report; if it is bad, with what clients and server said last."""
+        details = []
+        if not good:
+            for log in [*(client.log for client in logs), self.server.log]:
+                details += [f"{log.name}:", *log.read_text(errors="replace").splitlines()[-15:]]
+            details += [f"{address} {row}" for address, row in list(self.rows().items())[-10:]]
+        self.checks.check(good, text, details)
+        return good
+
+    def ip(self, namespace, *words):
+        subprocess.run(["ip", "-n", namespace, *words], check=True, stdout=subprocess.DEVNULL)
+
+    # What the files say
+
+    def rows(self):
+        return self.server.leases()
+
+    def row(self, address):
+        return self.rows().get(address)
+
+    def is_assigned(self, address):
+        row = self.row(address)
+        return row is not None and row.state == "assigned" and row.client and row.expire > time.time()
+
+    def is_given_up(self, address):
+        """Whether nobody has it: deleted, released or reclaimed."""
+        row = self.row(address)
+        return row is None or row.state != "assigned" or row.expire <= time.time()
+
+    def is_declined(self, address):
+        """Whether it has nobody's name, for some time."""
+        row = self.row(address)
+        empty = row is not None and not row.client
+        return empty and row.state == "declined" and row.expire > time.time()
+
+    def is_prolonged(self, address, before):
+        row = self.row(address)
+        return row is not None and row.state == "assigned" and row.expire > before
+
+    def event(self, pattern, times=1):
+        """Waits for the hook to have been told something so many times; what matched last, or nothing."""
+
+        def found():
+            text = self.events.read_text() if self.events.exists() else ""
+            return nth(re.findall(pattern, text, re.M), times)
+
+        return waited(found)
+
+    def forget_events(self):
+        self.events.unlink(missing_ok=True)
+
+    # perfdhcp
+
+    def load(self, text, kinds="", options=(), first_client=0):
+        """A load that must be answered; its exchanges, by kind."""
+        command = perfdhcp_command(
+            self.options.client_ns,
+            self.family,
+            RATE,
+            RATE * LOAD_SECONDS * 2,
+            first_client,
+            kinds,
+            ("-p", str(LOAD_SECONDS), "-W", "500000", *options),
+        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        report = perfdhcp_report(done.stdout)
+        told = ", ".join(f"{kind} {e.received} of {e.sent}" for kind, e in report.items())
+        # A DHCPRELEASE has no answer.
+        good = [e.received >= e.sent * ANSWERED > 0 for kind, e in report.items() if kind != RELEASE[4]]
+        least = RATE * LOAD_SECONDS // 2
+        enough = report and next(iter(report.values())).sent >= least
+        self.checks.check(
+            bool(good) and all(good) and enough,
+            f"{text}: {told}",
+            (done.stdout + done.stderr).splitlines()[-40:] + [self.server.last_lines()],
+        )
+        return report
+
+    def assigned_count(self):
+        return sum(row.state == "assigned" and row.expire > time.time() for row in self.rows().values())
+
+    def check_count(self, low, high, text):
+        count = waited(lambda: (n := self.assigned_count()) and low <= n <= high and n) or self.assigned_count()
+        self.check(low <= count <= high, f"{text}: {count} (from {low} to {high})")
+
+    def perfdhcp(self):
+        first, last = FIRST[self.family], LAST[self.family]
+        with self.serve("load", Setup()):
+            four = self.load("4-way exchanges")
+            acked = four[last].received if last in four else 0
+            self.check_count(acked, four[first].sent if first in four else 0, "leases in the file after them")
+            before = self.assigned_count()
+            six = self.load("with renewals and releases", "", ("-f", "80", "-F", "40"), 1 << 20)
+            kinds = (RENEWAL[self.family], RELEASE[self.family])
+            if self.checks.check(all(k in six for k in kinds), f"perfdhcp has sent {' and '.join(kinds)}"):
+                released = six[RELEASE[self.family]].sent
+                low, high = before + six[last].received - released, before + six[first].sent - int(released * ANSWERED)
+                self.check_count(low, high, f"leases in the file after {released} releases")
+            if self.family == 6:
+                self.prefixes_and_rapid_commit()
+
+    def prefixes_and_rapid_commit(self):
+        before = self.assigned_count()
+        report = self.load("prefixes alone", "prefix-only", (), 2 << 20)
+        got = report[LAST[6]].received if LAST[6] in report else 0
+        self.check_count(before + got, before + RATE * LOAD_SECONDS, "leases in the file, with prefixes")
+        self.load("addresses and prefixes", "address-and-prefix", ("-f", "80", "-F", "40"), 3 << 20)
+        before = self.assigned_count()
+        report = self.load("rapid commit", "", ("-c", "-i"), 4 << 20)
+        if self.server.kind == "ours":
+            got = report[FIRST[6]].received if FIRST[6] in report else 0
+            self.check_count(before + got, before + RATE * LOAD_SECONDS, "leases in the file, with those of rapid commit")
+
+    # The server
+
+    def serve(self, name, setup):
+        self.server = Server(self.options.server, self.family, f"server-{name}{self.family}", setup, self.options)
+        return self.server
+
+    def restart(self, with_kill):
+        if with_kill:
+            self.server.kill()
+            self.server.start()
+        else:
+            status = self.server.stop()
+            self.check(status == 0, f"the server ends with SIGTERM, exit status {status}")
+            self.server.start()
+
+    # Clients, DHCPv4
+
+    def udhcpc(self, *options):
+        command = ["udhcpc", "-f", "-i", CLIENT_INTERFACE, "-s", str(self.hook), "-t", "10", "-T", "1", *options]
+        return Client(self, "udhcpc", *command)
+
+    def run_udhcpc(self):
+        obtained = r"lease of (\S+) obtained"
+        with self.udhcpc() as client:
+            address = client.told(obtained)
+            good = address and waited(lambda: self.is_assigned(address))
+            if not self.check(good, f"udhcpc gets {address}", client):
+                return
+            before = self.row(address).expire
+            time.sleep(1.1)
+            client.process.send_signal(signal.SIGUSR1)
+            again = client.told(obtained, 2)
+            good = again == address and waited(lambda: self.is_prolonged(address, before))
+            self.check(good, f"udhcpc renews {again}", client)
+            client.process.send_signal(signal.SIGUSR2)
+            good = waited(lambda: self.is_given_up(address))
+            self.check(good, f"udhcpc releases {address}", client)
+
+        # The server's host answers ARP requests for all addresses of the pool.
+        taken = ["local", "10.9.0.0/24", "dev", INTERFACE]
+        self.ip(self.options.server_ns, "route", "add", *taken)
+        with self.udhcpc("-a300", "-A", "1") as client:
+            first = client.told(obtained)
+            good = client.told("declin") and first and waited(lambda: self.is_declined(first))
+            self.check(good, f"udhcpc declines {first}", client)
+            self.ip(self.options.server_ns, "route", "del", *taken)
+            self.event(r"^bound (\S+)", 2)
+            bound = (re.findall(r"^bound (\S+)", self.events.read_text(), re.M) or [None])[-1]
+            good = bound not in (None, first, address) or bound == address
+            good = good and bound != first and self.is_assigned(bound)
+            self.check(good, f"udhcpc then gets {bound}", client)
+        for with_kill in (False, True):
+            self.restart(with_kill)
+            # It remembers nothing itself.
+            with self.udhcpc() as client:
+                again = client.told(obtained)
+                what = "was killed and" if with_kill else "has ended and been"
+                good = again == bound and self.is_assigned(again)
+                self.check(good, f"udhcpc gets {again} again after the server {what} started anew", client)
+        with self.udhcpc("-r", "10.9.0.40", "-C", "-x", "0x3d:ff01020304") as client:
+            other = client.told(obtained)
+            good = other == "10.9.0.40" and self.is_assigned(other)
+            self.check(good, f"udhcpc with another client id asks for 10.9.0.40 and gets {other}", client)
+            row = self.row(other) if other else None
+            good = row is not None and "client-id ff:01:02:03:04" in row.client
+            self.check(good, "its client id is in the lease file", client)
+
+    def dhclient(self, name, *options):
+        leases = self.folder / "dhclient.leases"
+        leases.touch()
+        command = ["dhclient", f"-{self.family}", "-sf", str(self.hook), "-cf", "/dev/null"]
+        command += ["-lf", str(leases), "-pf", str(self.folder / "dhclient.pid"), *options, CLIENT_INTERFACE]
+        return Client(self, name, *command)
+
+    def run_dhclient4(self):
+        self.forget_events()
+        with self.dhclient("dhclient", "-d") as client:
+            address = self.event(r"^BOUND (\S+)")
+            good = address and waited(lambda: self.is_assigned(address))
+            if not self.check(good, f"dhclient gets {address}", client):
+                return
+            before = self.row(address).expire
+            again = self.event(r"^RENEW (\S+)")
+            good = again == address and waited(lambda: self.is_prolonged(address, before))
+            self.check(good, f"dhclient renews {again} when half its time is over", client)
+        self.restart(True)
+        self.forget_events()
+        with self.dhclient("dhclient", "-d") as client:
+            before = self.row(address).expire
+            again = self.event(r"^REBOOT (\S+)")
+            good = again == address and waited(lambda: self.is_prolonged(address, before - 1))
+            self.check(good, f"dhclient, started anew, keeps {again} (INIT-REBOOT)", client)
+            release = self.dhclient("dhclient-r", "-r")
+            release.start()
+            release.process.wait(PATIENCE)
+            good = waited(lambda: self.is_given_up(address))
+            self.check(good, f"dhclient releases {address}", client, release)
+        (self.folder / "dhclient.leases").unlink()
+        self.refuse.touch()
+        self.forget_events()
+        with self.dhclient("dhclient", "-d") as client:
+            first = self.event(r"^BOUND (\S+)")
+            good = client.told("DHCPDECLINE") and first and waited(lambda: self.is_declined(first))
+            self.check(good, f"dhclient declines {first}", client)
+            self.refuse.unlink()
+            bound = waited(lambda: self.last_other(r"^BOUND (\S+)", first))
+            good = bound and waited(lambda: self.is_assigned(bound))
+            self.check(good, f"dhclient then gets {bound}", client)
+
+    def last_other(self, pattern, address):
+        """The last one that the hook was told, if it is assigned and not this one."""
+        found = re.findall(pattern, self.events.read_text(), re.M)
+        last = found[-1] if found else address
+        return last if last != address and self.is_assigned(last) else None
+
+    def run_dhcpcd_inform(self):
+        command = ["dhcpcd", "-4", "-B", "-d", "--noarp", "--nodev", "--inform", "10.0.0.2/8", "-f", "/dev/null"]
+        with self.dhcpcd(command) as client:
+            good = client.told(r"acknowledged|received approval|ACK") and "INFORM" in client.text()
+            self.check(good, "dhcpcd informs itself (DHCPINFORM)", client)
+
+    # Clients, DHCPv6
+
+    def run_dhclient6(self):
+        options = ["-N", "-P", "-D", "LL"]
+        self.forget_events()
+        with self.dhclient("dhclient", "-d", *options) as client:
+            address = self.event(r"^BOUND6 (\S+) ")
+            prefix = self.event(r"^BOUND6  (\S+)")
+            good = address and prefix and waited(lambda: self.is_assigned(address) and self.is_assigned(prefix))
+            if not self.check(good, f"dhclient gets {address} and {prefix}", client):
+                return
+            before = self.row(address).expire
+            again = self.event(r"^RENEW6 (\S+) ")
+            good = again == address and waited(
+                lambda: self.is_prolonged(address, before) and self.is_prolonged(prefix, before)
+            )
+            self.check(good, f"dhclient renews {again} and {prefix} at T1", client)
+        self.restart(True)
+        # Before the leases end.
+        self.forget_events()
+        with self.dhclient("dhclient", "-d", *options) as client:
+            good = client.told(r"XMT: Forming Rebind") and client.told(r"RCV: Reply")
+            good = good and waited(lambda: self.is_prolonged(address, before) and self.is_prolonged(prefix, before))
+            self.check(good, f"dhclient, started anew, rebinds {address} and {prefix}", client)
+            release = self.dhclient("dhclient-r", "-r", *options)
+            release.start()
+            release.process.wait(PATIENCE)
+            good = waited(lambda: self.is_given_up(address) and self.is_given_up(prefix))
+            self.check(good, f"dhclient releases {address} and {prefix}", client, release)
+        (self.folder / "dhclient.leases").unlink()
+        self.forget_events()
+        with self.dhclient("dhclient", "-d", "-N", "-D", "LL") as client:
+            address = self.event(r"^BOUND6 (\S+)")
+            self.check(address and self.is_assigned(address), f"dhclient gets {address}", client)
+        self.forget_events()
+        with self.dhclient("dhclient", "-d", "-N", "-D", "LL") as client:
+            good = client.told(r"XMT: Forming Confirm") and client.told(r"RCV: Reply")
+            good = good and self.event(r"^(?:REBIND6|REBOOT6|BOUND6) (\S+)") == address
+            self.check(good, f"dhclient, started anew, has {address} confirmed", client)
+            release = self.dhclient("dhclient-r", "-r", "-N", "-D", "LL")
+            release.start()
+            release.process.wait(PATIENCE)
+        (self.folder / "dhclient.leases").unlink()
+        self.refuse.touch()
+        self.forget_events()
+        with self.dhclient("dhclient", "-d", "-N", "-D", "LL") as client:
+            first = self.event(r"^BOUND6 (\S+)")
+            good = client.told("Forming Decline") and first and waited(lambda: self.is_declined(first))
+            self.check(good, f"dhclient declines {first}", client)
+            self.refuse.unlink()
+            bound = waited(lambda: self.last_other(r"^BOUND6 (\S+)", first))
+            self.check(bound, f"dhclient then gets {bound}", client)
+
+    def dhcpcd(self, command):
+        """dhcpcd, with folders of its own in place of the machine's."""
+        mounts = "mount -t tmpfs none /run && mount -t tmpfs none /var/lib/dhcpcd"
+        return Client(
+            self, "dhcpcd", "sh", "-c", f'{mounts} && exec "$@"', "sh", *command, "-c", str(self.hook), CLIENT_INTERFACE
+        )
+
+    def dhcpcd6(self):
+        return self.dhcpcd(["dhcpcd", "-6", "-B", "-d", "-f", str(self.folder / "dhcpcd.conf")])
+
+    def run_dhcpcd6(self):
+        self.forget_events()
+        bound = r"^BOUND6 (\S+) (\S+)$"
+        with self.dhcpcd6() as client:
+            address, prefix = self.event(bound) or (None, None)
+            prefix = self.with_length(prefix)
+            good = prefix and waited(lambda: self.is_assigned(address) and self.is_assigned(prefix))
+            if not self.check(good, f"dhcpcd gets {address} and {prefix}", client):
+                return
+            before = self.row(address).expire
+            time.sleep(1.1)
+            client.process.send_signal(signal.SIGUSR1)
+            good = client.told("RENEW6") and waited(
+                lambda: self.is_prolonged(address, before) and self.is_prolonged(prefix, before)
+            )
+            self.check(good, f"dhcpcd renews {address} and {prefix}", client)
+        for with_kill in (False, True):
+            self.restart(with_kill)
+            self.forget_events()
+            # What it remembers is gone with its folders.
+            with self.dhcpcd6() as client:
+                again = self.event(bound) or (None, None)
+                good = (again[0], self.with_length(again[1])) == (address, prefix)
+                what = "was killed and" if with_kill else "has ended and been"
+                self.check(good, f"dhcpcd gets {again[0]} and {again[1]} again after the server {what} started anew", client)
+                if with_kill:
+                    client.process.send_signal(signal.SIGALRM)
+                    good = waited(lambda: self.is_given_up(address) and self.is_given_up(prefix))
+                    self.check(good, f"dhcpcd releases {address} and {prefix}", client)
+
+        # The server's host has all addresses of the pool, and says so in duplicate address detection.
+        taken = [f"2001:db8:9::{n:x}/128" for n in range(0x10, 0x20)]
+        for each in taken:
+            self.ip(self.options.server_ns, "addr", "add", each, "dev", INTERFACE, "nodad")
+        self.set_dad("1")
+        self.forget_events()
+        with self.dhcpcd6() as client:
+            first = client.told(r"adding address (\S+)/128")
+            good = client.told("DECLINE6") and first and waited(lambda: self.is_declined(first))
+            self.check(good, f"dhcpcd declines {first}", client)
+            for each in taken:
+                self.ip(self.options.server_ns, "addr", "del", each, "dev", INTERFACE)
+            got = waited(lambda: self.last_other(r"^BOUND6 (\S+) ", first))
+            self.check(got, f"dhcpcd then gets {got}", client)
+        self.set_dad("0")
+
+    def set_dad(self, value):
+        path = f"/proc/sys/net/ipv6/conf/{CLIENT_INTERFACE}/accept_dad"
+        command = ["ip", "netns", "exec", self.options.client_ns, "sh", "-c", f"echo {value} >{path}"]
+        subprocess.run(command, check=True)
+
+    @staticmethod
+    def with_length(prefix):
+        return prefix and f"{prefix}/56"
+
+    # All of it
+
+    def clients(self):
+        setup = Setup(CLIENT_POOLS[self.family], "2001:db8:8000::/48/56", LIFETIME, raw=True)
+        with self.serve("clients", setup):
+            if self.family == 4:
+                self.run_udhcpc()
+                self.run_dhcpcd_inform()
+            else:
+                self.run_dhcpcd6()
+        setup.valid_lifetime = SHORT_LIFETIME
+        with self.serve("short", setup):
+            if self.family == 4:
+                self.run_dhclient4()
+            else:
+                self.run_dhclient6()
+
+    def run(self):
+        for part in (self.perfdhcp, self.clients):
+            try:
+                print(f"DHCPv{self.family}, {part.__name__}", flush=True)
+                part()
+            except (Failure, OSError, subprocess.SubprocessError) as error:
+                self.checks.check(False, f"{part.__name__} ran to its end", str(error).splitlines())
+
+
+def main():
+    parser = arguments()
+    parser.add_argument("--server", choices=("ours", "kea"), required=True)
+    options = parser.parse_args()
+    checks = Checks()
+    began = time.monotonic()
+    for family in sorted(set(options.families)):
+        Lab(family, options, checks).run()
+    print(f"{checks.passed} passed, {checks.failed} failed, in {time.monotonic() - began:.0f} seconds")
+    sys.exit(1 if checks.failed else 0)
+
+
+if __name__ == "__main__":
+    main()
