@@ -306,7 +306,8 @@ impl WriteFile for File {
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
-        FileExt::write_at(self, bytes, at)
+        // The system is called at once: by way of the C library it takes longer, as that lets a thread be cancelled in the call.
+        Ok(rustix::io::pwrite(self, bytes, at)?)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -1,60 +1,80 @@
 //! A hash table of block numbers, which keeps no keys: it is asked with the hash, and with what tells whether a block is the one.
 //!
-//! A look-up costs one cache miss: twelve numbers and a byte of the hash of each make up a cache line. The table is many
-//! small ones, so that growing never takes long.
+//! A look-up costs one cache miss: ten numbers and two bytes of the hash of each make up a cache line. The table is many
+//! small ones, so that growing never takes long. A table mostly grows without a look at what its numbers stand for, which is anywhere
+//! in memory: one of the two bytes holds the bits of the hash that the next seven doublings need.
 
 use std::hint::black_box;
 
 use crate::lease_file::simd::Block;
 
 /// How many numbers a bucket holds.
-const WIDTH: usize = 12;
+const WIDTH: usize = 10;
 const ALL: u32 = (1 << WIDTH) - 1;
 /// So many of 16 places are in use before a table grows.
 const FULL: usize = 13;
 /// How many tables there are.
 const TABLES: usize = 64;
-/// The bits of a hash that choose the table; the lowest ones choose the bucket, the highest ones are kept in it.
+/// The bits of a hash that choose the table; the lowest ones choose the bucket, the highest ones are its tag.
 const CHOICE_BITS: u32 = 12;
 const CHOICE_SHIFT: u32 = 32;
 
+/// How many bits of the hash are kept for when the table grows.
+const SPARE_BITS: u32 = 7;
+const SPARE: u8 = (1 << SPARE_BITS) - 1;
+/// The number found its place in a bucket behind its own.
+const AWAY: u8 = 1 << SPARE_BITS;
+
 /// A cache line.
 #[derive(Clone, Copy)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 struct Bucket {
-    /// A byte of the hash of each number, 0 where there is none; and behind these, in the last four bytes, how many numbers belong
-    /// here or before, but found their place behind.
-    tags: [u8; 16],
+    /// A byte of the hash of each number, 0 where there is none; and then spare bits of the hash of each, and whether it is `AWAY`.
+    tags: [u8; 2 * WIDTH],
+    /// How many numbers belong here or before, but found their place behind.
+    passed: u32,
     numbers: [u32; WIDTH],
 }
 
 impl Bucket {
-    const EMPTY: Self = Self { tags: [0; 16], numbers: [0; WIDTH] };
+    const EMPTY: Self = Self { tags: [0; 2 * WIDTH], passed: 0, numbers: [0; WIDTH] };
 
     /// A bit for each place with this tag.
     #[inline(always)]
     fn places(&self, tag: u8) -> u32 {
-        Block::load(&self.tags).is(tag) & ALL
+        self.tags.first_chunk().map_or(0, |tags| Block::load(tags).is(tag) & ALL)
     }
 
     #[inline(always)]
-    fn passed(&self) -> u32 {
-        let [.., a, b, c, d] = self.tags;
-        u32::from_le_bytes([a, b, c, d])
+    fn spare(&self, place: usize) -> u8 {
+        self.tags[WIDTH + place]
     }
 
-    /// Its numbers.
-    fn in_use(&self) -> impl Iterator<Item = u32> {
+    /// The places in use.
+    fn in_use(&self) -> impl Iterator<Item = usize> + use<> {
         let mut places = !self.places(0) & ALL;
         std::iter::from_fn(move || {
             let place = (places != 0).then_some(places.trailing_zeros() as usize)?;
             places &= places - 1;
-            Some(self.numbers[place])
+            Some(place)
         })
     }
 
-    fn set_passed(&mut self, passed: u32) {
-        self.tags[WIDTH..].copy_from_slice(&passed.to_le_bytes());
+    /// Its numbers.
+    fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.in_use().map(|place| self.numbers[place])
+    }
+
+    /// Puts a number in, if there is a place.
+    #[inline]
+    fn put(&mut self, tag: u8, spare: u8, number: u32) -> bool {
+        let free = self.places(0);
+        if free == 0 {
+            return false;
+        }
+        let place = free.trailing_zeros() as usize;
+        (self.tags[place], self.tags[WIDTH + place], self.numbers[place]) = (tag, spare, number);
+        true
     }
 }
 
@@ -76,16 +96,33 @@ pub(super) trait Hashed {
 
 /// Buckets, as many as a power of two; or none.
 #[derive(Default)]
+#[repr(align(32))]
 struct Table {
-    buckets: Vec<Bucket>,
-    len: usize,
+    buckets: Box<[Bucket]>,
+    len: u32,
+    /// The spare bits of the hashes begin with this one. No fewer bits choose the bucket.
+    spare_from: u32,
 }
 
 impl Table {
+    /// An empty one.
+    fn new(buckets: usize) -> Self {
+        Self { buckets: vec![Bucket::EMPTY; buckets].into(), len: 0, spare_from: buckets.trailing_zeros() }
+    }
+
+    fn len(&self) -> usize {
+        self.len as usize
+    }
+
     #[inline(always)]
     fn start(&self, hash: u64) -> usize {
         // The number of buckets is far below 2^32.
         hash as u32 as usize & (self.buckets.len() - 1)
+    }
+
+    #[inline(always)]
+    fn spare(&self, hash: u64) -> u8 {
+        (hash >> self.spare_from).to_le_bytes()[0] & SPARE
     }
 
     #[inline]
@@ -93,19 +130,19 @@ impl Table {
         if self.buckets.is_empty() {
             return None;
         }
-        let tag = tag_of(hash);
+        let (tag, spare) = (tag_of(hash), self.spare(hash));
         let mut at = self.start(hash);
         for _ in 0..self.buckets.len() {
             let bucket = &self.buckets[at];
             let mut places = bucket.places(tag);
             while places != 0 {
                 let place = places.trailing_zeros() as usize;
-                if is_it(bucket.numbers[place]) {
+                if bucket.spare(place) & SPARE == spare && is_it(bucket.numbers[place]) {
                     return Some((at, place));
                 }
                 places &= places - 1;
             }
-            if bucket.passed() == 0 {
+            if bucket.passed == 0 {
                 return None;
             }
             at = (at + 1) & (self.buckets.len() - 1);
@@ -114,22 +151,17 @@ impl Table {
     }
 
     /// Puts a number in, for which there is a place.
+    #[inline]
     fn put(&mut self, hash: u64, number: u32) {
+        let (tag, mut spare) = (tag_of(hash), self.spare(hash));
         let mut at = self.start(hash);
-        loop {
-            let last = self.buckets.len() - 1;
-            let bucket = &mut self.buckets[at];
-            let free = bucket.places(0);
-            if free != 0 {
-                let place = free.trailing_zeros() as usize;
-                bucket.tags[place] = tag_of(hash);
-                bucket.numbers[place] = number;
-                self.len += 1;
-                return;
-            }
-            bucket.set_passed(bucket.passed().saturating_add(1));
+        let last = self.buckets.len() - 1;
+        while !self.buckets[at].put(tag, spare, number) {
+            spare |= AWAY;
+            self.buckets[at].passed += 1;
             at = (at + 1) & last;
         }
+        self.len += 1;
     }
 
     /// Takes out the number at a place, which has this hash.
@@ -137,8 +169,7 @@ impl Table {
         let last = self.buckets.len() - 1;
         let mut at = self.start(hash);
         while at != found {
-            let bucket = &mut self.buckets[at];
-            bucket.set_passed(bucket.passed() - 1);
+            self.buckets[at].passed -= 1;
             at = (at + 1) & last;
         }
         self.buckets[found].tags[place] = 0;
@@ -150,16 +181,41 @@ impl Table {
         (len * 16).div_ceil(WIDTH * FULL).next_power_of_two()
     }
 
+    fn grow(&mut self, hashed: &impl Hashed) {
+        let half = self.buckets.len();
+        let bit = half.trailing_zeros().wrapping_sub(self.spare_from);
+        if half == 0 || bit >= SPARE_BITS {
+            return self.resize((half * 2).max(1), hashed);
+        }
+        let old = std::mem::replace(&mut self.buckets, vec![Bucket::EMPTY; half * 2].into());
+        // Those in their own bucket go to the one of the same number, or as far behind as there were buckets.
+        for (at, bucket) in old.iter().enumerate() {
+            for place in bucket.in_use().filter(|&place| bucket.spare(place) & AWAY == 0) {
+                let spare = bucket.spare(place);
+                let at = at + half * usize::from(spare >> bit & 1);
+                let has_place = self.buckets[at].put(bucket.tags[place], spare, bucket.numbers[place]);
+                debug_assert!(has_place, "they come from one bucket only");
+            }
+        }
+        // What is put in now may be away again. It is counted already.
+        let len = self.len;
+        for bucket in &old {
+            for place in bucket.in_use().filter(|&place| bucket.spare(place) & AWAY != 0) {
+                let number = bucket.numbers[place];
+                self.put(hashed.hash(number), number);
+            }
+        }
+        self.len = len;
+    }
+
     fn resize(&mut self, buckets: usize, hashed: &impl Hashed) {
-        let old = std::mem::replace(&mut self.buckets, vec![Bucket::EMPTY; buckets]);
-        self.len = 0;
-        // Of so many buckets at a time. What their numbers stand for is anywhere in memory, so it is
-        // fetched together before the hashes are asked for one by one.
+        let old = std::mem::replace(self, Self::new(buckets)).buckets;
+        // Of so many buckets at a time. What their numbers stand for is fetched together before the hashes are asked for one by one.
         const STEP: usize = 4;
         for buckets in old.chunks(STEP) {
-            let fetched = buckets.iter().flat_map(Bucket::in_use).fold(0, |all, n| all ^ hashed.touch(n));
+            let fetched = buckets.iter().flat_map(Bucket::numbers).fold(0, |all, n| all ^ hashed.touch(n));
             black_box(fetched);
-            for number in buckets.iter().flat_map(Bucket::in_use) {
+            for number in buckets.iter().flat_map(Bucket::numbers) {
                 self.put(hashed.hash(number), number);
             }
         }
@@ -204,8 +260,8 @@ impl HashIndex {
     pub(super) fn insert(&mut self, hash: u64, number: u32, hashed: &impl Hashed) {
         let table = self.table(hash);
         let table = &mut self.tables[table];
-        if (table.len + 1) * 16 > table.buckets.len() * WIDTH * FULL {
-            table.resize((table.buckets.len() * 2).max(1), hashed);
+        if (table.len() + 1) * 16 > table.buckets.len() * WIDTH * FULL {
+            table.grow(hashed);
         }
         table.put(hash, number);
     }
@@ -225,8 +281,8 @@ impl HashIndex {
         if goes(number) {
             table.remove(hash, place);
             // Memory that many numbers took is given back.
-            if table.len * 64 < table.buckets.len() * WIDTH * FULL {
-                table.resize(Table::buckets_for(table.len * 2).min(table.buckets.len()), hashed);
+            if table.len() * 64 < table.buckets.len() * WIDTH * FULL {
+                table.resize(Table::buckets_for(table.len() * 2).min(table.buckets.len()), hashed);
             }
         }
         Some(number)
@@ -246,7 +302,7 @@ impl HashIndex {
         for (n, table) in self.tables.iter_mut().enumerate() {
             let share = self.choice.iter().filter(|&&table| usize::from(table) == n).count();
             if len > 0 && table.len == 0 {
-                table.buckets = vec![Bucket::EMPTY; Table::buckets_for(len * share / self.choice.len())];
+                *table = Table::new(Table::buckets_for(len * share / self.choice.len()));
             }
         }
     }
@@ -254,12 +310,12 @@ impl HashIndex {
     /// All numbers.
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
-        self.tables.iter().flat_map(|table| &table.buckets).flat_map(Bucket::in_use)
+        self.tables.iter().flat_map(|table| table.buckets.iter()).flat_map(Bucket::numbers)
     }
 
     /// How many bytes are allocated.
     pub(super) fn memory(&self) -> usize {
-        self.tables.iter().map(|table| table.buckets.capacity() * size_of::<Bucket>()).sum()
+        self.tables.iter().map(|table| table.buckets.len() * size_of::<Bucket>()).sum()
     }
 }
 
@@ -322,7 +378,7 @@ mod tests {
             index.insert(hash(n), n, &hash);
         }
         let full = index.memory();
-        assert!(full < 100_000 * 11, "{full}");
+        assert!(full < 100_000 * 13, "{full}");
         for n in 0..100_000 {
             index.find_and_remove(hash(n), |other| other == n, |_| true, &hash);
         }

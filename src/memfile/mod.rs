@@ -16,12 +16,12 @@ mod backend;
 mod cleanup;
 mod client_index;
 mod expire_queue;
+mod gates;
 mod hash_index;
 mod journal;
 mod load;
 mod options;
 mod ordered;
-mod patience;
 pub(crate) mod record;
 mod records;
 mod relay_index;
@@ -34,12 +34,11 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-
-use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
-use parking_lot::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use backend::MemfileBackend;
 use cleanup::{Cleaner, CleanerConfig};
+use gates::Gates;
 use journal::Journal;
 pub use options::{Durability, LfcProgram, MemfileOptions};
 use record::pack;
@@ -132,9 +131,9 @@ pub enum OpenError {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Memfile<L: ManagedLease> {
-    storage: ShardedLock<Storage<L>>,
-    /// Who changes the storage waits here, so that the lock itself is left to readers and one other.
-    turn: Mutex<()>,
+    storage: Gates<Storage<L>>,
+    /// A change of the storage ended in a panic, and is perhaps half made.
+    is_broken: AtomicBool,
     rows: RowLocks,
     tracking: Tracking<L>,
     /// Ended first of the following: it uses the journal.
@@ -215,9 +214,9 @@ impl<L: ManagedLease> Memfile<L> {
         files: Option<LeaseFileSet>,
         owner: Option<Box<dyn Send + Sync>>,
     ) -> Self {
-        let (storage, tracking) = (ShardedLock::new(storage), Tracking::default());
-        let (turn, rows) = (Mutex::new(()), RowLocks::new());
-        Self { storage, turn, rows, tracking, cleaner, journal, files, _owner: owner }
+        let (storage, tracking) = (Gates::new(storage), Tracking::default());
+        let (is_broken, rows) = (AtomicBool::new(false), RowLocks::new());
+        Self { storage, is_broken, rows, tracking, cleaner, journal, files, _owner: owner }
     }
 
     /// How many bytes of memory the leases and each index take.
@@ -226,21 +225,24 @@ impl<L: ManagedLease> Memfile<L> {
         self.read().memory().to_vec()
     }
 
-    fn read(&self) -> ShardedLockReadGuard<'_, Storage<L>> {
-        patience::read(&self.storage)
+    fn read(&self) -> gates::Reading<'_, Storage<L>> {
+        self.storage.read()
     }
 
     fn write(&self) -> Result<Writing<'_, L>, LeaseMgrError> {
-        let turn = patience::lock(&self.turn);
-        let storage = self.storage.write().map_err(|_| LeaseMgrError::Panicked)?;
-        Ok(Writing { storage, _turn: turn })
+        let storage = self.storage.write();
+        self.check()?;
+        Ok(Writing { storage, is_broken: &self.is_broken })
+    }
+
+    /// Whether all changes of the storage came to their end.
+    fn check(&self) -> Result<(), LeaseMgrError> {
+        if self.is_broken.load(Ordering::Acquire) { Err(LeaseMgrError::Panicked) } else { Ok(()) }
     }
 
     /// Writes rows to the journal, where there is one.
     fn journal(&self, rows: &[u8]) -> Result<(), LeaseMgrError> {
-        if self.storage.is_poisoned() {
-            return Err(LeaseMgrError::Panicked);
-        }
+        self.check()?;
         self.journal.as_ref().map_or(Ok(()), |journal| journal.append(rows))
     }
 
@@ -305,8 +307,16 @@ fn write_deletion<L: ManagedLease>(lease: &L, out: &mut Vec<u8>) {
 
 /// The storage, to be changed.
 struct Writing<'a, L: ManagedLease> {
-    storage: ShardedLockWriteGuard<'a, Storage<L>>,
-    _turn: MutexGuard<'a, ()>,
+    storage: gates::Writing<'a, Storage<L>>,
+    is_broken: &'a AtomicBool,
+}
+
+impl<L: ManagedLease> Drop for Writing<'_, L> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.is_broken.store(true, Ordering::Release);
+        }
+    }
 }
 
 impl<L: ManagedLease> std::ops::Deref for Writing<'_, L> {
@@ -347,7 +357,7 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
             lease_file,
             leases: Some(self.read().len() as u64),
             refused: match self.journal.as_ref().and_then(|journal| journal.refused()) {
-                None if self.storage.is_poisoned() => Some(LeaseMgrError::Panicked.to_string()),
+                None => self.check().err().map(|error| error.to_string()),
                 refused => refused,
             },
             cleanup: self.cleaner.as_ref().map(Cleaner::status),

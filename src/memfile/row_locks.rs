@@ -2,29 +2,31 @@
 
 use std::hash::BuildHasher;
 
+use crossbeam_utils::CachePadded;
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 
-/// So many that the addresses of a few threads hardly ever share one.
-const LOCKS: usize = 1024;
+/// So many that the addresses of a few threads hardly ever share one; a power of two.
+const LOCKS: usize = 512;
 
 /// A lock for every address; some share one.
 ///
 /// It is held from the look at the old lease until the new one is in the journal and in memory. So the rows of an address
-/// stand in the journal in the order of its changes, while changes of other addresses go on.
+/// stand in the journal in the order of its changes, while changes of other addresses go on. Each has a cache line of its own: if
+/// they shared one, it would wander between processors that change different addresses.
 pub(super) struct RowLocks {
     hasher: RandomState,
-    locks: Box<[Mutex<()>]>,
+    locks: Box<[CachePadded<Mutex<()>>]>,
 }
 
 impl RowLocks {
     pub(super) fn new() -> Self {
-        let locks = std::iter::repeat_with(Mutex::default).take(LOCKS).collect();
+        let locks = std::iter::repeat_with(CachePadded::default).take(LOCKS).collect();
         Self { hasher: RandomState::default(), locks }
     }
 
     fn number(&self, key: impl std::hash::Hash) -> usize {
-        usize::try_from(self.hasher.hash_one(key) % self.locks.len() as u64).unwrap_or(0)
+        self.hasher.hash_one(key) as usize % LOCKS
     }
 
     /// Waits for the lock of an address.
