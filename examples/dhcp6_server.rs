@@ -115,7 +115,8 @@ fn join(unicast: &UdpSocket, bind: SocketAddr, interface: &str) -> Outcome<UdpSo
     let joined = || -> Outcome<UdpSocket> {
         // Resolving an address with a zone is the portable way to the number of an interface.
         let zone = (format!("{RELAYS_AND_SERVERS}%{interface}"), bind.port()).to_socket_addrs()?;
-        let group = zone.filter_map(|address| if let SocketAddr::V6(v6) = address { Some(v6) } else { None }).next();
+        let group =
+            zone.filter_map(|address| if let SocketAddr::V6(v6) = address { Some(v6) } else { None }).next();
         let group = group.filter(|group| group.scope_id() != 0).ok_or("there is no such interface")?;
         let multicast = server::socket(group.into(), Some(interface))?;
         multicast.join_multicast_v6(&RELAYS_AND_SERVERS, group.scope_id())?;

@@ -171,7 +171,9 @@ impl Bindings {
             return Ok(None);
         };
         let wanted = ia.named.iter().find(|named| holds(free, **named)).map(|named| named.address);
-        let is_free = |address| Ok::<_, LeaseMgrError>(self.leases.get(address)?.is_none_or(|old| client.may_have(&old)));
+        let is_free = |address| {
+            Ok::<_, LeaseMgrError>(self.leases.get(address)?.is_none_or(|old| client.may_have(&old)))
+        };
         let found = free.offer(&(client.duid.clone(), ia.iaid), wanted, Instant::now(), is_free)?;
         Ok(found.map(|address| Prefix { address, len: free.pool().prefix_len() }))
     }
@@ -207,12 +209,7 @@ impl Bindings {
     }
 
     /// Ends those of a client's leases that it names. `end` tells whether nobody else has changed the lease meanwhile.
-    fn end(
-        &self,
-        client: &Client<'_, '_>,
-        ia: &Ia,
-        end: impl Fn(&Lease6) -> Outcome<bool>,
-    ) -> Outcome<bool> {
+    fn end(&self, client: &Client<'_, '_>, ia: &Ia, end: impl Fn(&Lease6) -> Outcome<bool>) -> Outcome<bool> {
         let _guard = self.clients.lock(&client.duid);
         let in_use = |own: &mut Vec<Lease6>| own.retain(|lease| lease.state() == LeaseState::DEFAULT);
         let mut own = self.own(client, ia)?;

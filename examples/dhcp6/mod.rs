@@ -196,9 +196,7 @@ impl Server6 {
     /// Gives a client what it asks for, new or again.
     fn commit(&self, client: &Client<'_, '_>, kind: MessageType, ia: &Ia) -> Outcome<Option<DhcpOption>> {
         let is_elsewhere = |named: &Prefix| !self.bindings.is_on_link(named.address);
-        if kind == MessageType::Request
-            && ia.lease_type == LeaseType::NA
-            && ia.named.iter().any(is_elsewhere)
+        if kind == MessageType::Request && ia.lease_type == LeaseType::NA && ia.named.iter().any(is_elsewhere)
         {
             let status = status(Status::NotOnLink, "an address that is not of this link");
             return Ok(Some(ia.option((0, 0), [status].into_iter().collect())));
@@ -266,10 +264,8 @@ fn hwaddr(duid: &Duid, relays: &[Relay<'_>]) -> Option<HwAddr> {
         }
         _ => None,
     };
-    of_duid.or_else(|| {
-        match relays.last()?.option(OptionCode::from(CLIENT_LINK_LAYER_ADDRESS))? {
-            [h, t, bytes @ ..] => new([*h, *t], bytes, FROM_RELAY),
-            _ => None,
-        }
+    of_duid.or_else(|| match relays.last()?.option(OptionCode::from(CLIENT_LINK_LAYER_ADDRESS))? {
+        [h, t, bytes @ ..] => new([*h, *t], bytes, FROM_RELAY),
+        _ => None,
     })
 }

@@ -1,0 +1,764 @@
+//! Messages of clients and relay agents as bytes in, replies as bytes out.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv6Addr, SocketAddrV6};
+use std::sync::Arc;
+use std::thread;
+
+use dhcproto::v6::{
+    DhcpOption, DhcpOptions, IAAddr, IANA, IAPD, IAPrefix, IATA, Message, MessageType as Kind, OptionCode,
+    Status,
+};
+use dhcproto::{Decodable, Encodable};
+use leasemgr::allocator::{Pool, Strategy};
+use leasemgr::lease::{Duid, HwSource, Lease, Lease6, LeaseState, LeaseType, Lifetime, RelayId, RemoteId};
+use leasemgr::{LeaseMgr, LeaseMgrExt, LeaseMgrFactory};
+use rstest::rstest;
+
+use super::{Arrival, Bindings, Server6};
+use crate::server::reclaim;
+
+const SERVER: &[u8] = &[0, 3, 0, 1, 2, 0, 0, 0, 0, 0xaa];
+const XID: [u8; 3] = [0xa1, 0xb2, 0xc3];
+const NOW: i64 = 1_790_000_000;
+const CLIENT: &str = "fe80::c";
+const RELAY: &str = "2001:db8::3";
+
+struct Lab {
+    leases: Arc<dyn LeaseMgr<Lease6>>,
+    server: Server6,
+}
+
+/// A server for 2001:db8::/64, with the pool 2001:db8::10 to ::1f and the prefixes 2001:db8:8000:0::/64 to :f::/64.
+fn lab() -> Lab {
+    lab_of("2001:db8::1f")
+}
+
+fn lab_of(last: &str) -> Lab {
+    let leases = LeaseMgrFactory::<Lease6>::new()
+        .open("type=memfile universe=6 persist=false extended-info-tables=true")
+        .unwrap();
+    let pool = Pool::new(ip("2001:db8::10"), ip(last)).unwrap();
+    let prefixes = Pool::prefixes(ip("2001:db8:8000::"), 60, 64).unwrap();
+    let subnet = "2001:db8::/64".parse().unwrap();
+    let bindings =
+        Bindings::new(leases.clone(), subnet, pool, Some(prefixes), Strategy::FreeList, Lifetime(4000))
+            .unwrap();
+    Lab { leases, server: Server6 { server_id: Duid::new(SERVER).unwrap(), bindings } }
+}
+
+fn ip(text: &str) -> Ipv6Addr {
+    text.parse().unwrap()
+}
+
+/// A DUID-LL.
+fn duid(client: u8) -> Vec<u8> {
+    vec![0, 3, 0, 1, 2, 0, 0, 0, 0, client]
+}
+
+fn message(kind: Kind, options: impl IntoIterator<Item = DhcpOption>) -> Message {
+    let mut message = Message::new_with_id(kind, XID);
+    message.set_opts(options.into_iter().collect());
+    message
+}
+
+/// A message of a client; those kinds that must name the server do.
+fn from_client(kind: Kind, client: u8, ias: impl IntoIterator<Item = DhcpOption>) -> Message {
+    let mut message = message(kind, ias);
+    message.opts_mut().insert(DhcpOption::ClientId(duid(client)));
+    if matches!(kind, Kind::Request | Kind::Renew | Kind::Release | Kind::Decline) {
+        message.opts_mut().insert(DhcpOption::ServerId(SERVER.to_vec()));
+    }
+    message
+}
+
+fn rapid(mut message: Message) -> Message {
+    message.opts_mut().insert(DhcpOption::RapidCommit);
+    message
+}
+
+fn na(id: u32, addresses: &[&str]) -> DhcpOption {
+    let address = |a: &&str| {
+        DhcpOption::IAAddr(IAAddr { addr: ip(a), preferred_life: 0, valid_life: 0, opts: DhcpOptions::new() })
+    };
+    DhcpOption::IANA(IANA { id, t1: 0, t2: 0, opts: addresses.iter().map(address).collect() })
+}
+
+fn pd(id: u32, prefixes: &[(&str, u8)]) -> DhcpOption {
+    let prefix = |p: &(&str, u8)| {
+        DhcpOption::IAPrefix(IAPrefix {
+            preferred_lifetime: 0,
+            valid_lifetime: 0,
+            prefix_len: p.1,
+            prefix_ip: ip(p.0),
+            opts: DhcpOptions::new(),
+        })
+    };
+    DhcpOption::IAPD(IAPD { id, t1: 0, t2: 0, opts: prefixes.iter().map(prefix).collect() })
+}
+
+/// What a reply says of an identity association: (address, length, preferred and valid lifetime), T1 and T2, status.
+#[derive(Debug, Default, PartialEq)]
+struct Said {
+    leased: Vec<(Ipv6Addr, u8, u32, u32)>,
+    times: (u32, u32),
+    status: Option<Status>,
+}
+
+impl Said {
+    /// The one lease that it says the client has.
+    fn only(&self) -> String {
+        assert_eq!((self.leased.len(), self.status), (1, None), "{self:?}");
+        self.leased[0].0.to_string()
+    }
+}
+
+fn status_of(options: &DhcpOptions) -> Option<Status> {
+    match options.get(OptionCode::StatusCode)? {
+        DhcpOption::StatusCode(status) => Some(status.status),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What a reply says of all identity associations, by type and IAID.
+fn said(reply: &Message) -> BTreeMap<(u16, u32), Said> {
+    let of = |options: &DhcpOptions, times| {
+        let leased = options.iter().filter_map(|option| match option {
+            DhcpOption::IAAddr(a) => Some((a.addr, 128, a.preferred_life, a.valid_life)),
+            DhcpOption::IAPrefix(p) => {
+                Some((p.prefix_ip, p.prefix_len, p.preferred_lifetime, p.valid_lifetime))
+            }
+            _ => None,
+        });
+        Said { leased: leased.collect(), times, status: status_of(options) }
+    };
+    let ias = reply.opts().iter().filter_map(|option| match option {
+        DhcpOption::IANA(ia) => Some(((0, ia.id), of(&ia.opts, (ia.t1, ia.t2)))),
+        DhcpOption::IATA(ia) => Some(((1, ia.id), of(&ia.opts, (0, 0)))),
+        DhcpOption::IAPD(ia) => Some(((2, ia.id), of(&ia.opts, (ia.t1, ia.t2)))),
+        _ => None,
+    });
+    ias.collect()
+}
+
+fn multicast() -> Arrival {
+    Arrival { peer: SocketAddrV6::new(ip(CLIENT), 546, 0, 7), is_multicast: true }
+}
+
+impl Lab {
+    fn send_at(&self, now: i64, message: &Message, arrival: Arrival) -> Option<Message> {
+        let (bytes, to) = self.server.handle(&message.to_vec().unwrap(), arrival, now).unwrap()?;
+        assert_eq!(to, SocketAddrV6::new(*arrival.peer.ip(), 546, 0, arrival.peer.scope_id()));
+        let reply = Message::from_bytes(&bytes).unwrap();
+        assert_eq!(reply.to_vec().unwrap(), bytes);
+        assert_eq!(reply.xid(), XID);
+        assert_eq!(reply.opts().get(OptionCode::ServerId), Some(&DhcpOption::ServerId(SERVER.to_vec())));
+        assert_eq!(reply.opts().get(OptionCode::ClientId), message.opts().get(OptionCode::ClientId));
+        Some(reply)
+    }
+
+    fn send(&self, message: &Message) -> Option<Message> {
+        self.send_at(NOW, message, multicast())
+    }
+
+    /// The answer to a message with one identity association.
+    fn ask_at(&self, now: i64, kind: Kind, client: u8, ia: DhcpOption) -> Said {
+        let reply = self.send_at(now, &from_client(kind, client, [ia]), multicast()).unwrap();
+        let expected = if kind == Kind::Solicit { Kind::Advertise } else { Kind::Reply };
+        assert_eq!(reply.msg_type(), expected);
+        let mut said = said(&reply);
+        assert_eq!(said.len(), 1);
+        said.pop_first().unwrap().1
+    }
+
+    fn ask(&self, kind: Kind, client: u8, ia: DhcpOption) -> Said {
+        self.ask_at(NOW, kind, client, ia)
+    }
+
+    fn lease(&self, address: &str) -> Option<Lease6> {
+        self.leases.get(ip(address)).unwrap()
+    }
+
+    fn count(&self) -> usize {
+        self.leases.all().unwrap().len()
+    }
+}
+
+#[test]
+fn a_client_gets_what_it_was_advertised() {
+    let lab = lab();
+    let advertised = lab.ask(Kind::Solicit, 1, na(5, &[])).only();
+    assert_eq!(lab.count(), 0);
+    // Sent again, it is advertised the same.
+    assert_eq!(lab.ask(Kind::Solicit, 1, na(5, &[])).only(), advertised);
+
+    let got = lab.ask(Kind::Request, 1, na(5, &[&advertised]));
+    assert_eq!(got.leased, [(ip(&advertised), 128, 2500, 4000)]);
+    assert_eq!((got.times, got.status), ((1250, 2000), None));
+    let lease = lab.lease(&advertised).unwrap();
+    assert_eq!((lease.duid().as_bytes(), lease.iaid.0, lease.lease_type()), (&duid(1)[..], 5, LeaseType::NA));
+    assert_eq!(
+        (lease.data().cltt, lease.data().valid_lifetime, lease.preferred_lifetime),
+        (NOW, Lifetime(4000), Lifetime(2500))
+    );
+    let hwaddr = lease.hwaddr.as_ref().unwrap();
+    assert_eq!((hwaddr.as_bytes(), hwaddr.htype.0, hwaddr.source), (&[2, 0, 0, 0, 0, 1][..], 1, HwSource(2)));
+    assert_eq!(lease.data().user_context, None);
+
+    // A request that is sent again gives no second lease.
+    assert_eq!(lab.ask(Kind::Request, 1, na(5, &[&advertised])), got);
+    assert_eq!(lab.count(), 1);
+}
+
+#[test]
+fn what_was_advertised_is_not_advertised_to_another_client() {
+    let lab = lab_of("2001:db8::11");
+    let one = lab.ask(Kind::Solicit, 1, na(1, &[])).only();
+    let two = lab.ask(Kind::Solicit, 2, na(1, &[&one])).only();
+    assert_ne!(one, two);
+    let three = lab.ask(Kind::Solicit, 3, na(1, &[]));
+    assert_eq!(three, Said { status: Some(Status::NoAddrsAvail), ..Said::default() });
+}
+
+#[rstest]
+#[case::free("2001:db8::17", true)]
+#[case::not_of_the_pool("2001:db8::99", false)]
+#[case::of_another_link("2001:db9::17", false)]
+fn a_client_may_wish_for_an_address(#[case] wish: &str, #[case] granted: bool) {
+    let lab = lab();
+    assert_eq!(lab.ask(Kind::Solicit, 1, na(1, &[wish])).only() == wish, granted);
+}
+
+#[test]
+fn several_identity_associations_each_get_their_own() {
+    let lab = lab();
+    let ias = [na(1, &[]), na(2, &[]), pd(1, &[]), pd(9, &[("2001:db8:8000:7::", 64)])];
+    let advertise = lab.send(&from_client(Kind::Solicit, 1, ias.clone())).unwrap();
+    let got = lab.send(&from_client(Kind::Request, 1, ias)).unwrap();
+    let got = said(&got);
+    assert_eq!(got, said(&advertise));
+    assert_eq!(got.keys().copied().collect::<Vec<_>>(), [(0, 1), (0, 2), (2, 1), (2, 9)]);
+    assert_ne!(got[&(0, 1)].only(), got[&(0, 2)].only());
+    assert_eq!(got[&(2, 9)].leased, [(ip("2001:db8:8000:7::"), 64, 2500, 4000)]);
+    assert_eq!(got[&(2, 9)].times, (1250, 2000));
+    assert_eq!(lab.count(), 4);
+    let prefix = lab.lease("2001:db8:8000:7::").unwrap();
+    assert_eq!((prefix.lease_type(), prefix.prefix_len()), (LeaseType::PD, 64));
+}
+
+#[test]
+fn a_reply_has_the_identity_associations_in_the_order_of_the_message() {
+    let lab = lab();
+    let reply = lab.send(&from_client(Kind::Solicit, 1, (1..10).map(|id| na(id, &[])))).unwrap();
+    let ids =
+        reply.opts().iter().filter_map(|o| if let DhcpOption::IANA(ia) = o { Some(ia.id) } else { None });
+    assert!(ids.eq(1..10));
+}
+
+#[test]
+fn with_rapid_commit_a_client_has_its_lease_at_once() {
+    let lab = lab();
+    let reply = lab.send(&rapid(from_client(Kind::Solicit, 1, [na(1, &[])]))).unwrap();
+    assert_eq!(reply.msg_type(), Kind::Reply);
+    assert!(reply.opts().get(OptionCode::RapidCommit).is_some());
+    assert!(lab.lease(&said(&reply)[&(0, 1)].only()).is_some());
+}
+
+#[test]
+fn only_a_solicit_can_be_committed_rapidly() {
+    let lab = lab();
+    let reply = lab.send(&rapid(from_client(Kind::Request, 1, [na(1, &[])]))).unwrap();
+    assert_eq!(reply.opts().get(OptionCode::RapidCommit), None);
+}
+
+#[test]
+fn there_is_nothing_for_everybody() {
+    let lab = lab_of("2001:db8::10");
+    for client in 0..16 {
+        lab.ask(Kind::Request, client, pd(1, &[])).only();
+    }
+    lab.ask(Kind::Request, 0, na(1, &[])).only();
+    for kind in [Kind::Solicit, Kind::Request, Kind::Renew, Kind::Rebind] {
+        assert_eq!(lab.ask(kind, 20, na(1, &[])).status, Some(Status::NoAddrsAvail));
+        assert_eq!(lab.ask(kind, 20, pd(1, &[])).status, Some(Status::NoPrefixAvail));
+    }
+    // What there is, it gets.
+    let reply = lab.send(&from_client(Kind::Request, 0, [na(1, &[]), na(2, &[]), pd(1, &[])])).unwrap();
+    let said = said(&reply);
+    assert_eq!((said[&(0, 1)].only().as_str(), said[&(2, 1)].leased.len()), ("2001:db8::10", 1));
+    assert_eq!(said[&(0, 2)].status, Some(Status::NoAddrsAvail));
+}
+
+#[test]
+fn there_are_no_temporary_addresses() {
+    let lab = lab();
+    let ta = || DhcpOption::IATA(IATA { id: 3, opts: DhcpOptions::new() });
+    assert_eq!(lab.ask(Kind::Solicit, 1, ta()).status, Some(Status::NoAddrsAvail));
+    assert_eq!(lab.ask(Kind::Request, 1, ta()).status, Some(Status::NoAddrsAvail));
+    assert_eq!(lab.ask(Kind::Release, 1, ta()).status, Some(Status::NoBinding));
+    assert_eq!(lab.count(), 0);
+}
+
+#[test]
+fn an_address_of_another_link_cannot_be_requested() {
+    let lab = lab();
+    let said = lab.ask(Kind::Request, 1, na(1, &["2001:db8::10", "2001:db9::10"]));
+    assert_eq!(said, Said { status: Some(Status::NotOnLink), ..Said::default() });
+    assert_eq!(lab.count(), 0);
+    // A prefix is of no link.
+    assert_eq!(lab.ask(Kind::Request, 1, pd(1, &[("2001:db9::", 64)])).leased.len(), 1);
+}
+
+#[test]
+fn another_clients_address_cannot_be_requested() {
+    let lab = lab();
+    let one = lab.ask(Kind::Request, 1, na(1, &[])).only();
+    assert_ne!(lab.ask(Kind::Request, 2, na(1, &[&one])).only(), one);
+    assert_eq!(lab.lease(&one).unwrap().duid().as_bytes(), duid(1));
+}
+
+#[rstest]
+fn renew_and_rebind_extend_a_lease(#[values(Kind::Renew, Kind::Rebind)] kind: Kind) {
+    let lab = lab();
+    let address = lab.ask(Kind::Request, 1, na(1, &[])).only();
+    let said = lab.ask_at(NOW + 1250, kind, 1, na(1, &[&address]));
+    assert_eq!((said.leased, said.times), (vec![(ip(&address), 128, 2500, 4000)], (1250, 2000)));
+    assert_eq!(lab.lease(&address).unwrap().data().cltt, NOW + 1250);
+}
+
+#[rstest]
+fn renew_and_rebind_tell_what_a_client_has_no_longer(#[values(Kind::Renew, Kind::Rebind)] kind: Kind) {
+    let lab = lab();
+    let address = lab.ask(Kind::Request, 1, na(1, &[])).only();
+    let other = lab.ask(Kind::Request, 2, na(1, &[])).only();
+    let said = lab.ask(kind, 1, na(1, &[&other, "2001:db9::1", &address, "::"]));
+    assert_eq!(
+        said.leased.iter().map(|l| (l.0.to_string(), l.3)).collect::<BTreeMap<_, _>>(),
+        BTreeMap::from([(address, 4000), (other.clone(), 0), ("2001:db9::1".to_owned(), 0)])
+    );
+    assert_eq!(lab.lease(&other).unwrap().duid().as_bytes(), duid(2));
+}
+
+#[rstest]
+fn renew_and_rebind_make_bindings(#[values(Kind::Renew, Kind::Rebind)] kind: Kind) {
+    let lab = lab();
+    // The server has lost its leases.
+    assert_eq!(lab.ask(kind, 1, na(1, &["2001:db8::15"])).only(), "2001:db8::15");
+    let said = lab.ask(kind, 1, pd(1, &[("2001:db8:9000::", 64)]));
+    assert_eq!(said.leased.iter().map(|l| l.3 > 0).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(said.leased[1].0, ip("2001:db8:9000::"));
+}
+
+#[test]
+fn a_prefix_of_another_length_is_another_prefix() {
+    let lab = lab();
+    let prefix = lab.ask(Kind::Request, 1, pd(1, &[])).only();
+    let said = lab.ask(Kind::Renew, 1, pd(1, &[(&prefix, 56)]));
+    let lens: Vec<_> = said.leased.iter().map(|l| (l.1, l.3 > 0)).collect();
+    assert!(lens.contains(&(64, true)) && lens.contains(&(56, false)), "{lens:?}");
+    lab.ask_release(1, pd(1, &[(&prefix, 56)]));
+    assert!(lab.lease(&prefix).is_some());
+}
+
+impl Lab {
+    /// Releases, and gives the status of the message and of each identity association that has one.
+    fn ask_release(&self, client: u8, ia: DhcpOption) -> (Option<Status>, Vec<Option<Status>>) {
+        let reply = self.send(&from_client(Kind::Release, client, [ia])).unwrap();
+        (status_of(reply.opts()), said(&reply).values().map(|said| said.status).collect())
+    }
+}
+
+#[test]
+fn what_is_released_is_free() {
+    let lab = lab_of("2001:db8::10");
+    let address = lab.ask(Kind::Request, 1, na(1, &[])).only();
+    assert_eq!(lab.ask(Kind::Solicit, 2, na(1, &[])).status, Some(Status::NoAddrsAvail));
+    assert_eq!(lab.ask_release(1, na(1, &[&address])), (Some(Status::Success), vec![]));
+    assert_eq!(lab.lease(&address), None);
+    assert_eq!(lab.ask(Kind::Solicit, 2, na(1, &[])).only(), address);
+    // Sent again, there is nothing bound.
+    assert_eq!(
+        lab.ask_release(1, na(1, &[&address])),
+        (Some(Status::Success), vec![Some(Status::NoBinding)])
+    );
+}
+
+#[test]
+fn a_client_releases_and_declines_what_it_has_and_names_only() {
+    let lab = lab();
+    let one = lab.ask(Kind::Request, 1, na(1, &[])).only();
+    let two = lab.ask(Kind::Request, 2, na(1, &[])).only();
+    let bindings = lab.leases.all().unwrap();
+    for kind in [Kind::Release, Kind::Decline] {
+        for (client, ia, status) in [
+            (1, na(1, &[&two]), vec![]),
+            (1, na(1, &[]), vec![]),
+            (1, na(2, &[&one]), vec![Some(Status::NoBinding)]),
+            (3, na(1, &[&one]), vec![Some(Status::NoBinding)]),
+        ] {
+            let reply = lab.send(&from_client(kind, client, [ia])).unwrap();
+            assert_eq!(status_of(reply.opts()), Some(Status::Success));
+            assert_eq!(said(&reply).values().map(|said| said.status).collect::<Vec<_>>(), status);
+        }
+    }
+    assert_eq!(lab.leases.all().unwrap(), bindings);
+}
+
+#[test]
+fn a_declined_address_is_out_of_use_until_its_probation_is_over() {
+    let lab = lab_of("2001:db8::10");
+    let address = lab.ask(Kind::Request, 1, na(1, &[])).only();
+    let reply = lab.send(&from_client(Kind::Decline, 1, [na(1, &[&address])])).unwrap();
+    assert_eq!((status_of(reply.opts()), said(&reply).len()), (Some(Status::Success), 0));
+    let declined = lab.lease(&address).unwrap();
+    assert_eq!(
+        (declined.state(), declined.duid().is_empty(), declined.expire()),
+        (LeaseState::DECLINED, true, 1_790_086_400)
+    );
+    for client in [1, 2] {
+        assert_eq!(lab.ask(Kind::Solicit, client, na(1, &[])).status, Some(Status::NoAddrsAvail));
+    }
+    let later = NOW + 86_400;
+    reclaim(lab.leases.as_ref(), later, || false).unwrap();
+    assert_eq!(lab.ask_at(later, Kind::Request, 2, na(1, &[])).only(), address);
+}
+
+#[test]
+fn a_prefix_cannot_be_declined() {
+    let lab = lab();
+    let prefix = lab.ask(Kind::Request, 1, pd(1, &[])).only();
+    let reply = lab.send(&from_client(Kind::Decline, 1, [pd(1, &[(&prefix, 64)])])).unwrap();
+    assert_eq!((status_of(reply.opts()), said(&reply).len()), (Some(Status::Success), 0));
+    assert_eq!(lab.lease(&prefix).unwrap().state(), LeaseState::DEFAULT);
+}
+
+#[test]
+fn a_client_finds_its_expired_lease_again() {
+    let lab = lab();
+    let address = lab.ask(Kind::Request, 1, na(1, &[])).only();
+    let later = NOW + 5000;
+    reclaim(lab.leases.as_ref(), later, || false).unwrap();
+    assert_eq!(lab.lease(&address).unwrap().state(), LeaseState::EXPIRED_RECLAIMED);
+    // It has nothing that could be released.
+    assert_eq!(lab.ask_release(1, na(1, &[&address])).1, [Some(Status::NoBinding)]);
+    assert_eq!(lab.ask_at(later, Kind::Solicit, 1, na(1, &[])).only(), address);
+    assert_eq!(lab.ask_at(later, Kind::Request, 1, na(1, &[])).only(), address);
+    assert_eq!(lab.lease(&address).unwrap().state(), LeaseState::DEFAULT);
+}
+
+#[test]
+fn what_has_expired_is_anothers_where_nothing_else_is_free() {
+    let lab = lab_of("2001:db8::10");
+    let address = lab.ask(Kind::Request, 1, na(1, &[])).only();
+    let later = NOW + 4000;
+    assert_eq!(lab.ask_at(later - 1, Kind::Request, 2, na(1, &[])).status, Some(Status::NoAddrsAvail));
+    reclaim(lab.leases.as_ref(), later, || false).unwrap();
+    assert_eq!(lab.ask_at(later, Kind::Request, 2, na(1, &[])).only(), address);
+    assert_eq!(lab.ask_at(later, Kind::Request, 1, na(1, &[&address])).status, Some(Status::NoAddrsAvail));
+}
+
+#[rstest]
+#[case::on_link(vec![na(1, &["2001:db8::1"]), na(2, &["2001:db8::ff"])], Some(Status::Success))]
+#[case::one_is_not(vec![na(1, &["2001:db8::1", "2001:db9::1"])], Some(Status::NotOnLink))]
+#[case::no_address(vec![na(1, &[])], None)]
+#[case::prefixes_are_of_no_link(vec![pd(1, &[("2001:db8:8000::", 64)])], None)]
+fn confirm_tells_whether_addresses_are_of_the_link(
+    #[case] ias: Vec<DhcpOption>,
+    #[case] status: Option<Status>,
+) {
+    let reply = lab().send(&from_client(Kind::Confirm, 1, ias));
+    assert_eq!(reply.as_ref().and_then(|reply| status_of(reply.opts())), status);
+    assert_eq!(reply.map(|reply| reply.msg_type()), status.map(|_| Kind::Reply));
+}
+
+#[test]
+fn information_is_for_everybody() {
+    let lab = lab();
+    for message in [message(Kind::InformationRequest, []), from_client(Kind::InformationRequest, 1, [])] {
+        assert_eq!(lab.send(&message).unwrap().msg_type(), Kind::Reply);
+    }
+}
+
+/// RFC 8415 section 16.
+#[test]
+fn messages_that_no_client_may_send_are_met_with_silence() {
+    let lab = lab();
+    let no_client = |kind, server: Option<&[u8]>| {
+        message(
+            kind,
+            server.map(|id| DhcpOption::ServerId(id.to_vec())).into_iter().chain([na(1, &["2001:db8::10"])]),
+        )
+    };
+    let client = |kind, server: Option<&[u8]>| {
+        let mut message = no_client(kind, server);
+        message.opts_mut().insert(DhcpOption::ClientId(duid(1)));
+        message
+    };
+    let other: &[u8] = &[0, 3, 0, 1, 9, 9, 9];
+    for kind in [Kind::Solicit, Kind::Rebind, Kind::Confirm] {
+        assert!(lab.send(&client(kind, None)).is_some());
+        for bad in [no_client(kind, None), client(kind, Some(SERVER)), client(kind, Some(other))] {
+            assert_eq!(lab.send(&bad), None, "{bad}");
+        }
+    }
+    for kind in [Kind::Request, Kind::Renew, Kind::Release, Kind::Decline] {
+        assert!(lab.send(&client(kind, Some(SERVER))).is_some());
+        for bad in [no_client(kind, Some(SERVER)), client(kind, None), client(kind, Some(other))] {
+            assert_eq!(lab.send(&bad), None, "{bad}");
+        }
+    }
+    for server in [None, Some(SERVER), Some(other)] {
+        assert_eq!(lab.send(&client(Kind::InformationRequest, server)), None);
+        let server = server.map(|id| DhcpOption::ServerId(id.to_vec()));
+        let is_other = server == Some(DhcpOption::ServerId(other.to_vec()));
+        assert_eq!(lab.send(&message(Kind::InformationRequest, server)).is_none(), is_other);
+    }
+    for kind in [
+        Kind::Advertise,
+        Kind::Reply,
+        Kind::Reconfigure,
+        Kind::RelayRepl,
+        Kind::LeaseQuery,
+        Kind::Unknown(99),
+    ] {
+        assert_eq!(lab.send(&client(kind, None)), None);
+        assert_eq!(lab.send(&client(kind, Some(SERVER))), None);
+    }
+    for bad in [vec![], vec![0; 2], vec![0; 3], vec![1; 131]] {
+        let solicit = message(Kind::Solicit, [DhcpOption::ClientId(bad), na(1, &[])]);
+        assert_eq!(lab.send(&solicit), None);
+    }
+}
+
+/// RFC 8415 sections 16 and 18.3.
+#[test]
+fn clients_have_to_use_multicast() {
+    let lab = lab();
+    let unicast = Arrival { is_multicast: false, ..multicast() };
+    let address = lab.ask(Kind::Request, 1, na(1, &[])).only();
+    let before = lab.leases.all().unwrap();
+    for kind in [Kind::Request, Kind::Renew, Kind::Release, Kind::Decline] {
+        let reply = lab.send_at(NOW + 1, &from_client(kind, 1, [na(1, &[&address])]), unicast).unwrap();
+        assert_eq!((reply.msg_type(), status_of(reply.opts())), (Kind::Reply, Some(Status::UseMulticast)));
+        assert_eq!(reply.opts().iter().count(), 3);
+    }
+    for kind in [Kind::Solicit, Kind::Rebind, Kind::Confirm] {
+        assert_eq!(lab.send_at(NOW + 1, &from_client(kind, 1, [na(1, &[&address])]), unicast), None);
+    }
+    assert_eq!(lab.send_at(NOW, &message(Kind::InformationRequest, []), unicast), None);
+    assert_eq!(lab.leases.all().unwrap(), before);
+}
+
+// Relay agents.
+
+fn option(code: u16, value: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(value.len()).unwrap();
+    [&code.to_be_bytes()[..], &len.to_be_bytes(), value].concat()
+}
+
+/// A relay message of this type around another message.
+fn relayed(kind: u8, hops: u8, link: &str, options: &[u8], message: &[u8]) -> Vec<u8> {
+    let addresses = [ip(link).octets(), ip(CLIENT).octets()].concat();
+    [&[kind, hops][..], &addresses, options, &option(9, message)].concat()
+}
+
+fn from_relay() -> Arrival {
+    // A relay agent may send from any port, and to the server's own address.
+    Arrival { peer: SocketAddrV6::new(ip(RELAY), 4000, 0, 0), is_multicast: false }
+}
+
+impl Lab {
+    fn relay(&self, bytes: &[u8]) -> Option<(Vec<u8>, SocketAddrV6)> {
+        self.server.handle(bytes, from_relay(), NOW).unwrap()
+    }
+}
+
+#[test]
+fn a_reply_goes_back_through_the_relay_agents() {
+    let lab = lab();
+    let solicit = rapid(from_client(Kind::Solicit, 1, [na(1, &["2001:db8::10"])])).to_vec().unwrap();
+    let ids =
+        [option(37, &[0, 0, 0, 9, 0xbe, 0xef]), option(18, b"port 7"), option(53, &[0, 3, 0, 1, 9])].concat();
+    let inner = relayed(12, 0, "2001:db8::2", &ids, &solicit);
+    let outer = relayed(12, 1, "2001:db9::2", &[], &inner);
+    let (bytes, to) = lab.relay(&outer).unwrap();
+    assert_eq!(to, SocketAddrV6::new(ip(RELAY), 547, 0, 0));
+
+    let header = |link| relayed(13, 0, link, &[], &[])[2..34].to_vec();
+    assert_eq!((&bytes[..2], &bytes[2..34]), (&[13, 1][..], &header("2001:db9::2")[..]));
+    let inner = &bytes[38..];
+    assert_eq!(bytes[34..38], [0, 9, 0, u8::try_from(inner.len()).unwrap()]);
+    assert_eq!((&inner[..2], &inner[2..34]), (&[13, 0][..], &header("2001:db8::2")[..]));
+    // The interface id alone comes back.
+    assert_eq!(inner[34..44], option(18, b"port 7"));
+    let reply = Message::from_bytes(&inner[48..]).unwrap();
+    assert_eq!(inner[44..48], option(9, &reply.to_vec().unwrap())[..4]);
+    assert_eq!((reply.msg_type(), said(&reply)[&(0, 1)].only().as_str()), (Kind::Reply, "2001:db8::10"));
+
+    let lease = lab.lease("2001:db8::10").unwrap();
+    assert_eq!(
+        lease.data().user_context.as_ref().unwrap().as_str(),
+        r#"{ "ISC": { "relay-info": [ { "hop": 1, "link": "2001:db9::2", "peer": "fe80::c" }, { "hop": 0, "link": "2001:db8::2", "options": "0x0025000600000009BEEF00120006706F72742037003500050003000109", "peer": "fe80::c", "relay-id": "0003000109", "remote-id": "00000009BEEF" } ] } }"#
+    );
+    assert_eq!(lease.relay_ids().collect::<Vec<_>>(), [RelayId::new(&[0, 3, 0, 1, 9]).unwrap()]);
+    let remote_id = RemoteId::new(&[0, 0, 0, 9, 0xbe, 0xef]).unwrap();
+    assert_eq!(lab.leases.find(&leasemgr::Query::remote_id(&remote_id)).unwrap(), [lease]);
+}
+
+#[test]
+fn what_relay_agents_said_last_is_kept() {
+    let lab = lab();
+    let request = |options: &[u8]| {
+        let request = from_client(Kind::Request, 1, [na(1, &["2001:db8::10"])]).to_vec().unwrap();
+        lab.relay(&relayed(12, 0, "2001:db8::2", options, &request)).unwrap();
+        lab.lease("2001:db8::10").unwrap().remote_ids().collect::<Vec<_>>()
+    };
+    assert_eq!(request(&option(37, &[0, 0, 0, 1, 1])), [RemoteId::new(&[0, 0, 0, 1, 1]).unwrap()]);
+    assert_eq!(request(&option(37, &[0, 0, 0, 1, 2])), [RemoteId::new(&[0, 0, 0, 1, 2]).unwrap()]);
+    // What else is in the context stays, and a client that was heard directly brings nothing new.
+    let mut lease = lab.lease("2001:db8::10").unwrap();
+    lease.data_mut().user_context =
+        Some(lease.data().user_context.as_ref().unwrap().with(&["note"], "mine").unwrap());
+    lab.leases.update(&lease).unwrap();
+    assert_eq!(request(&[]), []);
+    lab.ask(Kind::Renew, 1, na(1, &["2001:db8::10"])).only();
+    let context = lab.lease("2001:db8::10").unwrap().data().user_context.clone().unwrap();
+    assert_eq!(
+        context.as_str(),
+        r#"{ "ISC": { "relay-info": [ { "hop": 0, "link": "2001:db8::2", "peer": "fe80::c" } ] }, "note": "mine" }"#
+    );
+}
+
+#[rstest]
+#[case::of_this_link("2001:db8::2", "2001:db9::2", true)]
+#[case::of_another_link("2001:db9::2", "2001:db8::2", false)]
+#[case::unknown_to_the_inner("::", "2001:db8::2", true)]
+#[case::unknown_to_the_inner_and_elsewhere("fe80::1", "2001:db9::2", false)]
+#[case::unknown_to_both("::", "::", true)]
+fn the_relay_agent_next_to_the_client_knows_the_link(
+    #[case] inner: &str,
+    #[case] outer: &str,
+    #[case] ours: bool,
+) {
+    let solicit = from_client(Kind::Solicit, 1, [na(1, &[])]).to_vec().unwrap();
+    let message = relayed(12, 1, outer, &[], &relayed(12, 0, inner, &[], &solicit));
+    assert_eq!(lab().relay(&message).is_some(), ours);
+}
+
+/// RFC 8357.
+#[test]
+fn a_relay_agent_may_have_its_own_port() {
+    let solicit = from_client(Kind::Solicit, 1, [na(1, &[])]).to_vec().unwrap();
+    let (bytes, to) = lab().relay(&relayed(12, 0, "::", &option(135, &[0, 0]), &solicit)).unwrap();
+    assert_eq!(to, from_relay().peer);
+    assert_eq!(bytes[34..40], option(135, &[0, 0]));
+}
+
+#[test]
+fn a_hardware_address_comes_from_the_relay_agent_where_the_duid_has_none() {
+    let lab = lab();
+    let mut request = from_client(Kind::Request, 1, [na(1, &["2001:db8::10"])]);
+    request.opts_mut().remove(OptionCode::ClientId);
+    request.opts_mut().insert(DhcpOption::ClientId(vec![0, 2, 0, 0, 0, 9, 1]));
+    let address = option(79, &[0, 6, 1, 2, 3]);
+    lab.relay(&relayed(12, 0, "::", &address, &request.to_vec().unwrap())).unwrap();
+    let hwaddr = lab.lease("2001:db8::10").unwrap().hwaddr.unwrap();
+    assert_eq!((hwaddr.as_bytes(), hwaddr.htype.0, hwaddr.source), (&[1, 2, 3][..], 6, HwSource(8)));
+}
+
+#[test]
+fn damaged_packets_are_dropped() {
+    let lab = lab();
+    let request =
+        from_client(Kind::Request, 1, [na(1, &["2001:db8::10"]), pd(1, &[("2001:db8:8000::", 64)])]);
+    let whole = relayed(12, 0, "2001:db8::2", &option(18, b"x"), &request.to_vec().unwrap());
+    for len in 0..whole.len() {
+        assert_eq!(lab.relay(&whole[..len]), None, "{len}");
+    }
+    // Options that end too early inside of others that do not.
+    let in_ia = |ia: &[u8]| [&[3][..], &XID, &option(1, &duid(1)), &option(2, SERVER), ia].concat();
+    for bad in [
+        option(3, &[0; 11]),
+        option(4, &[0; 3]),
+        option(25, &[0; 11]),
+        option(3, &[&[0; 12][..], &option(5, &[0; 23])].concat()),
+        option(25, &[&[0; 12][..], &option(26, &[0; 24])].concat()),
+        option(3, &[&[0; 12][..], &[0, 5, 0, 24]].concat()),
+    ] {
+        assert_eq!(lab.server.handle(&in_ia(&bad), multicast(), NOW).unwrap(), None, "{bad:?}");
+    }
+    assert_eq!(lab.relay(&relayed(12, 0, "::", &[], &[])), None);
+    assert_eq!(lab.relay(&relayed(12, 0, "::", &[], &[])[..34]), None);
+    assert_eq!(lab.count(), 0);
+    assert!(lab.relay(&whole).is_some());
+}
+
+#[test]
+fn nobody_decides_how_deep_messages_are_nested() {
+    let lab = lab();
+    let nested = |depth: u8| {
+        let solicit = from_client(Kind::Solicit, 1, [na(1, &[])]).to_vec().unwrap();
+        (0..depth).fold(solicit, |message, hops| relayed(12, hops, "2001:db8::2", &[], &message))
+    };
+    assert!(lab.relay(&nested(32)).is_some());
+    assert_eq!(lab.relay(&nested(33)), None);
+    assert!(lab.send(&from_client(Kind::Solicit, 1, (0..32).map(|id| na(id, &[])))).is_some());
+    assert_eq!(lab.send(&from_client(Kind::Solicit, 1, (0..33).map(|id| na(id, &[])))), None);
+}
+
+#[test]
+fn unknown_options_do_no_harm() {
+    let lab = lab();
+    // These make dhcproto's decoder end early or panic: status, authentication, vendor class, preference, elapsed time.
+    let odd: Vec<u8> =
+        [13, 11, 16, 7, 8, 14, 6, 65_000].iter().flat_map(|&code| option(code, &[7])).collect();
+    let client = [option(1, &duid(1)), option(3, &[&[0, 0, 0, 1][..], &[0; 8], &odd].concat())].concat();
+    let packet = [&[1][..], &XID, &odd, &client].concat();
+    let (bytes, _) = lab.server.handle(&packet, multicast(), NOW).unwrap().unwrap();
+    said(&Message::from_bytes(&bytes).unwrap())[&(0, 1)].only();
+}
+
+// Many clients.
+
+#[test]
+fn no_address_is_given_to_two_clients_at_the_same_time() {
+    // 16 addresses for 40 clients, of which each asks twice at the same time.
+    let lab = lab();
+    let given: Vec<(u8, String)> = thread::scope(|scope| {
+        let ask = |client: u8| {
+            let lab = &lab;
+            scope.spawn(move || {
+                let said = lab.ask(Kind::Request, client, na(1, &["2001:db8::10"]));
+                (client, said.leased.first().map(|l| l.0.to_string()))
+            })
+        };
+        let threads: Vec<_> = (0..80).map(|n| ask(n % 40)).collect();
+        threads
+            .into_iter()
+            .filter_map(|t| {
+                let (client, address) = t.join().unwrap();
+                Some((client, address?))
+            })
+            .collect()
+    });
+    let mut of_client = BTreeMap::new();
+    let mut of_address = BTreeMap::new();
+    for (client, address) in given {
+        assert_eq!(of_client.entry(client).or_insert_with(|| address.clone()), &address);
+        assert_eq!(of_address.entry(address.clone()).or_insert(client), &client);
+        assert_eq!(lab.lease(&address).unwrap().duid().as_bytes(), duid(client));
+    }
+    assert_eq!((of_address.len(), lab.count()), (16, 16));
+}
+
+#[test]
+fn lifetimes_may_be_infinite_or_short() {
+    let of = |valid| {
+        let all = super::Lifetimes::of(Lifetime(valid));
+        (all.preferred.0, all.t1, all.t2)
+    };
+    assert_eq!(of(3600), (2250, 1125, 1800));
+    assert_eq!(of(u32::MAX), (u32::MAX, u32::MAX, u32::MAX));
+    assert_eq!(of(u32::MAX - 1), (2_684_354_558, 1_342_177_279, 2_147_483_646));
+    assert_eq!(of(8), (5, 2, 4));
+}
