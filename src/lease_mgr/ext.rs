@@ -194,6 +194,51 @@ pub trait LeaseMgrExt4: LeaseMgr<Lease4> {
     ) -> Result<Option<Lease4>, LeaseMgrError> {
         Ok(self.find(&Query::client_id(client_id).in_subnet(subnet).limit(1))?.pop())
     }
+
+    /// All leases that are of a client in a subnet ([`Lease4::belongs_to_client`]): those of its client id or, where there
+    /// are none, those of its hardware address that are not of another client id.
+    ///
+    /// ```
+    /// use leasemgr::lease::{ClientId, HwAddr, Lease, Lease4, LeaseState, Lifetime, SubnetId};
+    /// use leasemgr::{LeaseMgr, LeaseMgrExt4, LeaseMgrFactory};
+    ///
+    /// let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
+    /// let card = HwAddr::new(&[2, 0, 0, 0, 0, 1])?;
+    /// let (one, two) = (ClientId::new(b"one")?, ClientId::new(b"two")?);
+    /// let mut lease = Lease4::new([192, 0, 2, 1].into(), Some(card.clone()), Some(one.clone()), LeaseState::DEFAULT)?;
+    /// lease.data_mut().subnet_id = SubnetId(1);
+    /// lease.data_mut().valid_lifetime = Lifetime(3600);
+    /// leases.add(&lease)?;
+    ///
+    /// // By its client id, whatever card it has now, and by its card, if it sends no client id.
+    /// assert_eq!(leases.by_client_in_subnet(None, Some(&one), SubnetId(1))?, [lease.clone()]);
+    /// assert_eq!(leases.by_client_in_subnet(Some(&card), None, SubnetId(1))?, [lease]);
+    /// // Another client on the same card is another client.
+    /// assert_eq!(leases.by_client_in_subnet(Some(&card), Some(&two), SubnetId(1))?, []);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`LeaseMgrError`] where the backend cannot be asked.
+    fn by_client_in_subnet(
+        &self,
+        hwaddr: Option<&HwAddr>,
+        client_id: Option<&ClientId>,
+        subnet: SubnetId,
+    ) -> Result<Vec<Lease4>, LeaseMgrError> {
+        if let Some(client_id) = client_id {
+            let leases = self.find(&Query::client_id(client_id).in_subnet(subnet))?;
+            if !leases.is_empty() {
+                return Ok(leases);
+            }
+        }
+        let Some(hwaddr) = hwaddr else {
+            return Ok(Vec::new());
+        };
+        let mut leases = self.find(&Query::hwaddr(hwaddr).in_subnet(subnet))?;
+        leases.retain(|lease| lease.belongs_to_client(Some(hwaddr), client_id));
+        Ok(leases)
+    }
 }
 
 impl<M: LeaseMgr<Lease4> + ?Sized> LeaseMgrExt4 for M {}

@@ -1,0 +1,349 @@
+//! What a DHCPv4 server does with a message (RFC 2131 section 4.3): what becomes of the client's lease, and what the client is
+//! answered.
+
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use dhcproto::v4::{CLIENT_PORT, DhcpOption, MessageType, SERVER_PORT};
+use leasemgr::allocator::{Allocator, PoolAddress};
+use leasemgr::lease::{
+    Family, Json, Lease, Lease4, LeaseState, Lifetime, SubnetId, UserContext, keep_relay_ids,
+};
+use leasemgr::{Added, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt4};
+
+use crate::server::{Answer, Outcome, Subnet};
+pub(crate) use wire::Client;
+use wire::{Reply, Request};
+
+/// All addresses are of one subnet.
+const SUBNET: SubnetId = SubnetId(1);
+/// For how long an address is not used that a client has declined.
+const PROBATION: Lifetime = Lifetime(24 * 3600);
+/// How often a change is tried if others change the same lease. Then the client may ask again.
+const TRIES: u32 = 8;
+
+/// The present.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    /// Seconds since the epoch.
+    pub(crate) epoch: i64,
+    pub(crate) instant: Instant,
+}
+
+/// A server of one subnet.
+pub(crate) struct Server4 {
+    pub(crate) leases: Arc<dyn LeaseMgr<Lease4>>,
+    pub(crate) allocator: Arc<Allocator<Ipv4Addr, Client>>,
+    pub(crate) subnet: Subnet<Ipv4Addr>,
+    /// An address of the server, by which clients tell it from others.
+    pub(crate) server_id: Ipv4Addr,
+    pub(crate) valid_lifetime: Lifetime,
+}
+
+/// What became of a request for an address.
+enum Granted {
+    Lease(Lease4),
+    /// The client must not use it.
+    Refused,
+    /// The server knows nothing of it. Another one may.
+    Unknown,
+}
+
+/// How a client asks for an address (RFC 2131 section 4.3.2).
+#[derive(Clone, Copy, PartialEq)]
+enum Asked {
+    /// It was offered it.
+    Selecting,
+    /// It believes to have it: after a start, or because it renews its lease.
+    Having,
+}
+
+impl Server4 {
+    /// The answer to a message, and where it is to be sent.
+    pub(crate) fn answer(&self, message: &[u8], clock: Clock) -> Answer {
+        let Some(request) = Request::decode(message) else {
+            return Ok(None);
+        };
+        // The server has no addresses for other links.
+        if request.link().is_some_and(|link| !self.subnet.contains(link)) {
+            return Ok(None);
+        }
+        let reply = match request.kind {
+            MessageType::Discover => self.discover(&request, clock)?,
+            MessageType::Request => self.request(&request, clock)?,
+            MessageType::Decline => self.decline(&request, clock)?,
+            MessageType::Release => self.release(&request, clock)?,
+            MessageType::Inform => self.inform(&request),
+            _ => None,
+        };
+        let Some(reply) = reply else {
+            return Ok(None);
+        };
+        let to = destination(&request, &reply);
+        Ok(Some((reply.encode(&request, self.server_id)?, to)))
+    }
+
+    /// A client looks for servers (section 4.3.1). It is offered the address that it has or had, else the one that it wishes,
+    /// else any.
+    fn discover(&self, request: &Request<'_>, clock: Clock) -> Outcome<Option<Reply>> {
+        let own = self.own_lease(request)?;
+        if let Some(lease) = own.as_ref().filter(|lease| !lease.is_reclaimed()) {
+            return Ok(Some(self.reply(MessageType::Offer, lease.address())));
+        }
+        let wanted = own.map(|lease| lease.address()).or(request.requested);
+        let Some(client) = request.client() else {
+            return Ok(None);
+        };
+        let is_free = |address| -> Result<bool, LeaseMgrError> {
+            let lease = self.leases.get(address)?;
+            Ok(address != self.server_id && lease.is_none_or(|lease| lease.is_reclaimed()))
+        };
+        let address = self.allocator.offer(&client, wanted, clock.instant, is_free)?;
+        Ok(address.map(|address| self.reply(MessageType::Offer, address)))
+    }
+
+    /// A client asks for an address, or for more time (section 4.3.2).
+    fn request(&self, request: &Request<'_>, clock: Clock) -> Outcome<Option<Reply>> {
+        let Some(client) = request.client() else {
+            return Ok(None);
+        };
+        let (address, asked) = match (request.server_id, request.requested) {
+            (Some(server), _) if server != self.server_id => {
+                self.allocator.withdraw(&client);
+                return Ok(None);
+            }
+            (Some(_), Some(address)) => (address, Asked::Selecting),
+            (None, Some(address)) if request.ciaddr.is_unspecified() => (address, Asked::Having),
+            (None, _) if !request.ciaddr.is_unspecified() => (request.ciaddr, Asked::Having),
+            _ => return Ok(None),
+        };
+        let granted = if self.subnet.contains(address) {
+            self.grant(request, &client, address, asked, clock)?
+        } else {
+            Granted::Refused
+        };
+        Ok(match granted {
+            Granted::Lease(lease) => Some(self.reply(MessageType::Ack, lease.address())),
+            Granted::Refused => {
+                Some(Reply { kind: MessageType::Nak, yiaddr: Ipv4Addr::UNSPECIFIED, options: Vec::new() })
+            }
+            Granted::Unknown => None,
+        })
+    }
+
+    /// Gives a client the lease that it asks for, or more time with it.
+    fn grant(
+        &self,
+        request: &Request<'_>,
+        client: &Client,
+        address: Ipv4Addr,
+        asked: Asked,
+        clock: Clock,
+    ) -> Outcome<Granted> {
+        for _ in 0..TRIES {
+            let old = self.leases.get(address)?;
+            let is_own = old.as_ref().is_some_and(|old| belongs(old, request));
+            let is_free = old.as_ref().is_none_or(Lease::is_reclaimed);
+            // A lease that is neither is another client's, or declined.
+            if !is_own && !is_free {
+                return Ok(Granted::Refused);
+            }
+            if is_free && (address == self.server_id || !self.may_take(client, address, clock, is_own)) {
+                return Ok(Granted::Refused);
+            }
+            if !is_own {
+                // Unless it has just been offered this address, it keeps to the one that it has.
+                let is_offered = self.allocator.offered(client, clock.instant) == Some(address);
+                match asked {
+                    Asked::Selecting if is_offered => {}
+                    _ if self.own_lease(request)?.is_some_and(|own| !own.is_reclaimed()) => {
+                        return Ok(Granted::Refused);
+                    }
+                    Asked::Selecting => {}
+                    Asked::Having => return Ok(Granted::Unknown),
+                }
+            }
+            let lease = self.lease(request, address, old.as_ref().filter(|_| is_own), clock)?;
+            let changed = match &old {
+                None => match self.leases.add(&lease)? {
+                    Added::Added => true,
+                    Added::AddressTaken => false,
+                },
+                Some(old) => was_changed(self.leases.update_if_unchanged(old, &lease))?,
+            };
+            if changed {
+                return Ok(Granted::Lease(lease));
+            }
+            // Another thread was faster.
+        }
+        Ok(Granted::Unknown)
+    }
+
+    /// Whether a free address may be given to a client as far as the pool and offers to others go. One that the client had
+    /// before may have gone from the pool since.
+    fn may_take(&self, client: &Client, address: Ipv4Addr, clock: Clock, is_own: bool) -> bool {
+        (is_own && !self.allocator.pool().contains(address))
+            || self.allocator.may_take(client, address, clock.instant)
+    }
+
+    /// A client has found that somebody else uses its address (section 4.3.3).
+    fn decline(&self, request: &Request<'_>, clock: Clock) -> Outcome<Option<Reply>> {
+        let Some(address) = request.requested.filter(|_| request.server_id == Some(self.server_id)) else {
+            return Ok(None);
+        };
+        let declined = self.change_own(request, address, |lease| {
+            lease.decline(clock.epoch, PROBATION);
+            Ok(())
+        })?;
+        if declined {
+            eprintln!("{address} was declined by {:?}: somebody else uses it", request.client());
+        }
+        Ok(None)
+    }
+
+    /// A client gives its address back (section 4.3.4). What it was is kept for the client to come back, as with an expired
+    /// lease.
+    fn release(&self, request: &Request<'_>, clock: Clock) -> Outcome<Option<Reply>> {
+        if request.server_id == Some(self.server_id) {
+            self.change_own(request, request.ciaddr, |lease| {
+                lease.set_state(LeaseState::EXPIRED_RECLAIMED)?;
+                // It ends now, or in a second, as a lease of no time cannot be.
+                let used = clock.epoch.saturating_sub(lease.data().cltt);
+                lease.data_mut().valid_lifetime = Lifetime(u32::try_from(used).unwrap_or(0).max(1));
+                Ok(())
+            })?;
+        }
+        Ok(None)
+    }
+
+    /// Changes the lease of an address, if that is the client's and in use. Tells whether it was.
+    fn change_own(
+        &self,
+        request: &Request<'_>,
+        address: Ipv4Addr,
+        change: impl Fn(&mut Lease4) -> Outcome,
+    ) -> Outcome<bool> {
+        for _ in 0..TRIES {
+            let Some(old) = self.leases.get(address)? else {
+                return Ok(false);
+            };
+            if old.is_reclaimed() || !belongs(&old, request) {
+                return Ok(false);
+            }
+            let mut new = old.clone();
+            change(&mut new)?;
+            if was_changed(self.leases.update_if_unchanged(&old, &new))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// A client that has an address otherwise asks for the rest (section 4.3.5).
+    fn inform(&self, request: &Request<'_>) -> Option<Reply> {
+        let is_here = !request.ciaddr.is_unspecified() && self.subnet.contains(request.ciaddr);
+        is_here.then(|| Reply {
+            kind: MessageType::Ack,
+            yiaddr: Ipv4Addr::UNSPECIFIED,
+            options: vec![self.subnet_mask()],
+        })
+    }
+
+    /// The lease that a client has or had, of the addresses that are given out; one in use before a reclaimed one.
+    fn own_lease(&self, request: &Request<'_>) -> Result<Option<Lease4>, LeaseMgrError> {
+        let leases =
+            self.leases.by_client_in_subnet(request.hwaddr.as_ref(), request.client_id.as_ref(), SUBNET)?;
+        let of_pool = leases.into_iter().filter(|lease| self.allocator.pool().contains(lease.address()));
+        Ok(of_pool.min_by_key(Lease::is_reclaimed))
+    }
+
+    /// The lease that a client is given, with what is known of it from `old`.
+    fn lease(
+        &self,
+        request: &Request<'_>,
+        address: Ipv4Addr,
+        old: Option<&Lease4>,
+        clock: Clock,
+    ) -> Outcome<Lease4> {
+        let client_id = request.client_id.clone().or_else(|| old?.client_id().cloned());
+        let mut lease = Lease4::new(address, request.hwaddr.clone(), client_id, LeaseState::DEFAULT)?;
+        let known = old.and_then(|old| old.data().user_context.as_ref());
+        let data = lease.data_mut();
+        data.subnet_id = SUBNET;
+        data.valid_lifetime = self.valid_lifetime;
+        data.cltt = clock.epoch;
+        data.hostname = request.hostname.clone();
+        data.user_context = match &request.relay_agent_info {
+            Some(info) => Some(with_relay_agent_info(known, info)?),
+            // A client renews its lease without the relay agent in between, which is where it was none the less.
+            None => known.cloned(),
+        };
+        Ok(lease)
+    }
+
+    /// An offer or an acknowledgement of an address.
+    fn reply(&self, kind: MessageType, address: Ipv4Addr) -> Reply {
+        let mut options = vec![self.subnet_mask(), DhcpOption::AddressLeaseTime(self.valid_lifetime.0)];
+        if !self.valid_lifetime.is_infinite() {
+            // Section 4.4.5.
+            options.push(DhcpOption::Renewal(self.valid_lifetime.0 / 2));
+            options.push(DhcpOption::Rebinding(self.valid_lifetime.0 - self.valid_lifetime.0.div_ceil(8)));
+        }
+        Reply { kind, yiaddr: address, options }
+    }
+
+    fn subnet_mask(&self) -> DhcpOption {
+        DhcpOption::SubnetMask(PoolAddress::from_bits(self.subnet.mask_bits()))
+    }
+}
+
+/// Where an answer is sent (section 4.1). A client without an address would have to be reached by its hardware address, which
+/// takes a raw socket; it is sent a broadcast instead, as that section allows.
+fn destination(request: &Request<'_>, reply: &Reply) -> SocketAddr {
+    let is_inform = request.kind == MessageType::Inform;
+    let (address, port) = if !request.giaddr.is_unspecified() && !is_inform {
+        (request.giaddr, SERVER_PORT)
+    } else if reply.kind == MessageType::Nak || request.ciaddr.is_unspecified() {
+        (Ipv4Addr::BROADCAST, CLIENT_PORT)
+    } else {
+        (request.ciaddr, CLIENT_PORT)
+    };
+    SocketAddr::from((address, port))
+}
+
+fn belongs(lease: &Lease4, request: &Request<'_>) -> bool {
+    lease.belongs_to_client(request.hwaddr.as_ref(), request.client_id.as_ref())
+}
+
+/// Whether a lease was changed: not if another thread has changed or deleted it since it was read.
+fn was_changed(changed: Result<(), LeaseMgrError>) -> Result<bool, LeaseMgrError> {
+    match changed {
+        Ok(()) => Ok(true),
+        Err(LeaseMgrError::ChangedMeanwhile { .. } | LeaseMgrError::NoSuchLease { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A user context with what relay agents said of the client, in the form in which Kea's servers keep it.
+fn with_relay_agent_info(known: Option<&UserContext>, info: &[u8]) -> Outcome<UserContext> {
+    let mut json = String::from(r#"{ "sub-options": "0x"#);
+    for byte in info {
+        let _ = write!(json, "{byte:02X}");
+    }
+    json.push_str("\" }");
+    let place = ["ISC", "relay-agent-info"];
+    let empty = UserContext::parse(b"{}")?;
+    let relay = Json::parse(json.as_bytes())?;
+    let context = match known.map(|known| known.with(&place, relay.clone())) {
+        Some(Ok(context)) => context,
+        // Or what is there is of another form.
+        _ => empty.with(&place, relay)?,
+    };
+    Ok(keep_relay_ids(Family::V4, &context).unwrap_or(context))
+}

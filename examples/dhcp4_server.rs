@@ -1,0 +1,115 @@
+//! A small DHCPv4 server (RFC 2131) whose leases are kept by a lease manager.
+//!
+//! ```text
+//! dhcp4_server CONNECTION-STRING --subnet CIDR [--pool FIRST-LAST] [--bind ADDR:PORT] [--interface NAME]
+//!     [--valid-lifetime SECONDS] [--threads N] [--allocator random|iterative|free-list] [--server-id ADDR]
+//! ```
+//!
+//! For example: `dhcp4_server 'type=memfile name=/var/lib/dhcp/leases4.csv' --interface eth1 --subnet 192.0.2.0/24
+//! --pool 192.0.2.10-192.0.2.99`
+//!
+//! It serves one subnet. It answers Discover, Request, Decline, Release and Inform, of clients on its own link and, through
+//! relay agents, on others; what these say of a client (option 82) is sent back, and kept in the lease as Kea's servers
+//! do. Clients are told apart by client identifier or, without one, by hardware address. They are given an address, the subnet
+//! mask, the lease time, T1 and T2.
+//!
+//! * `--interface` is the link whose clients are heard directly. Without it, answers that are broadcast go where the routing table
+//!   says.
+//! * `--bind` is by default every address of the host, and port 67. Bound to one address, the server hears no broadcasts, and so
+//!   has no clients but those of relay agents.
+//! * `--pool` are the addresses that are given out, by default all of the subnet but the first, the last and the server's own.
+//! * `--valid-lifetime` is 3600 by default, 4294967295 is for ever.
+//! * `--threads` is 2 by default, and `--allocator` is `free-list`, which finds an address in constant time in a full pool.
+//! * `--server-id` is the server identifier, an address of the server; by default the one that it has in the subnet.
+//!
+//! An address that was offered is kept for its client for ten seconds. Declined addresses are not used for a day. Expired
+//! and released leases are kept for an hour so that their clients find them again, unless no other address is free. It
+//! ends with SIGTERM or SIGINT, when all that was acknowledged is on the disk.
+//!
+//! What it leaves out:
+//! * Answers to clients that have no address are broadcast, as RFC 2131 section 4.1 allows where unicasting is not possible: to
+//!   reach a client by its hardware address before it can answer ARP takes raw sockets.
+//! * Addresses are not probed before they are offered (section 2.2); clients are expected to do so.
+//! * Lease times that clients ask for, options that configure clients (routers, DNS servers and others), the client's maximum
+//!   message size, names in the DNS. The host name of option 12 is kept in the lease.
+//! * Of relay agents, server identifier override (RFC 5107) and source port (RFC 8357).
+//! * BOOTP clients, Rapid Commit (RFC 4039), authentication, forced renewal, leasequery.
+
+#![allow(clippy::print_stderr, reason = "a program's own reports")]
+
+mod dhcp4;
+mod server;
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dhcp4::{Clock, Server4};
+use dhcproto::v4::SERVER_PORT;
+use leasemgr::allocator::Allocator;
+use leasemgr::lease::Lease4;
+use server::{Listener, Options, Outcome, now, value};
+
+const USAGE: &str = "\
+usage: dhcp4_server CONNECTION-STRING --subnet CIDR [--pool FIRST-LAST] [--bind ADDR:PORT] [--interface NAME]
+           [--valid-lifetime SECONDS] [--threads N] [--allocator random|iterative|free-list] [--server-id ADDR]";
+
+/// For how long an offered address is kept. A client that has chosen asks within seconds (RFC 2131 section 4.4.1).
+const OFFER_TIME: Duration = Duration::from_secs(10);
+
+fn main() -> ExitCode {
+    server::exit("dhcp4_server", run)
+}
+
+fn run() -> Outcome {
+    let mut server_id = None;
+    let bind = SocketAddr::from((Ipv4Addr::UNSPECIFIED, SERVER_PORT));
+    let options = Options::<Ipv4Addr>::parse(USAGE, bind, |option, parser| match option {
+        "server-id" => {
+            server_id = Some(value(parser)?);
+            Ok(true)
+        }
+        _ => Ok(false),
+    })?;
+    let SocketAddr::V4(bind) = options.bind else {
+        return Err(format!("--bind {}: expected an IPv4 address and a port", options.bind).into());
+    };
+    let socket = server::socket(options.bind, options.interface.as_deref())?;
+    let server_id = match server_id {
+        Some(server_id) => server_id,
+        None if !bind.ip().is_unspecified() => *bind.ip(),
+        None => own_address(options.pool.first(), options.interface.as_deref())?,
+    };
+
+    let leases = server::open::<Lease4>(&options.connection)?;
+    let allocator = Arc::new(Allocator::new(options.pool, options.strategy, OFFER_TIME));
+    allocator.follow(leases.as_ref())?;
+    allocator.taken(server_id);
+    let server = Server4 {
+        leases: Arc::clone(&leases),
+        allocator,
+        subnet: options.subnet,
+        server_id,
+        valid_lifetime: options.valid_lifetime,
+    };
+    let handle = |message: &[u8], _| server.answer(message, Clock { epoch: now()?, instant: Instant::now() });
+    server::serve(&leases, &[Listener { socket: &socket, handle: &handle }], options.threads)
+}
+
+/// The address that the server has where `peer` is.
+fn own_address(peer: Ipv4Addr, interface: Option<&str>) -> Outcome<Ipv4Addr> {
+    // Nothing is sent: connecting only looks for the way.
+    let look = || -> Outcome<SocketAddr> {
+        let socket: UdpSocket = server::socket((Ipv4Addr::UNSPECIFIED, 0).into(), interface)?;
+        socket.connect((peer, SERVER_PORT))?;
+        Ok(socket.local_addr()?)
+    };
+    match look() {
+        Ok(SocketAddr::V4(own)) if !own.ip().is_unspecified() => Ok(*own.ip()),
+        Ok(_) => Err("the server's address in the subnet is not known, give --server-id".into()),
+        Err(error) => {
+            Err(format!("the server's address in the subnet is not known, give --server-id: {error}").into())
+        }
+    }
+}
