@@ -21,6 +21,7 @@
 //!   link a client is on, and clients of others get no answer.
 //! * `--pool` are the addresses that are given out, by default all of the subnet.
 //! * `--pd-pool`: from `PREFIX/LEN`, prefixes of `DELEGATED` bits are delegated; by default there are none.
+//! * `--threads`: so many read the socket of relay agents, and as many that of the link; 2 by default.
 //! * `--valid-lifetime` is 3600 by default, 4294967295 is for ever. Addresses are preferred for 5/8 of it.
 //! * `--server-id` is the server's DUID. By default one is made at random when the server is run for the first time, and kept
 //!   beside the lease file.
@@ -140,5 +141,28 @@ impl FromStr for Delegation {
             return Err("expected PREFIX/LEN/DELEGATED".into());
         };
         Ok(Self(Pool::prefixes(prefix.parse()?, len.parse()?, delegated_len.parse()?)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("2001:db8:8000::/33/64", Some((33, 64)))]
+    #[case("2001:db8:8000::/64/64", Some((64, 64)))]
+    #[case("2001:db8:8000::/64", None)]
+    #[case("2001:db8:8000::/33/64/64", None)]
+    #[case("2001:db8:8000::/33/32", None)]
+    #[case("2001:db8:8000::1/33/64", None)]
+    #[case("10.0.0.0/8/24", None)]
+    #[case("2001:db8:8000::/33/129", None)]
+    fn a_pool_of_prefixes_is_told_in_three_parts(#[case] text: &str, #[case] lens: Option<(u8, u8)>) {
+        let pool = text.parse::<Delegation>().ok().map(|delegation| delegation.0);
+        let prefix = "2001:db8:8000::".parse().unwrap();
+        let expected = lens.map(|(len, delegated)| Pool::prefixes(prefix, len, delegated).unwrap());
+        assert_eq!(pool, expected);
     }
 }

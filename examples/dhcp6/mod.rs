@@ -62,7 +62,7 @@ impl Server6 {
         now: i64,
     ) -> Outcome<Option<(Vec<u8>, SocketAddrV6)>> {
         // Who sends rubbish gets no answer.
-        let Ok(packet) = Packet::decode(bytes) else {
+        let Some(packet) = Packet::decode(bytes) else {
             return Ok(None);
         };
         let Some(reply) = self.answer(&packet, arrival, now)? else {
@@ -171,18 +171,17 @@ impl Server6 {
         reply
     }
 
-    /// Answers each identity association, as far as there is something to say to it, in their order.
+    /// Answers each identity association, as far as there is something to say to it.
     fn put_ias(
         &self,
         reply: &mut Message,
         request: &Request<'_>,
-        mut answer: impl FnMut(&Ia) -> Outcome<Option<DhcpOption>>,
+        answer: impl FnMut(&Ia) -> Outcome<Option<DhcpOption>>,
     ) -> Outcome {
-        // Options of the same code are put before those that are there.
-        for ia in request.ias.iter().rev() {
-            if let Some(option) = answer(ia)? {
-                reply.opts_mut().insert(option);
-            }
+        let answers: Vec<_> = request.ias.iter().map(answer).collect::<Outcome<_>>()?;
+        // An option is put before those of its code that are there: in this way their order is that of the message.
+        for option in answers.into_iter().rev().flatten() {
+            reply.opts_mut().insert(option);
         }
         Ok(())
     }

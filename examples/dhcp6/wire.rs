@@ -4,8 +4,6 @@
 //! without a word at the first option that it cannot read, takes what is in a Relay Message option for another
 //! relay message, and follows options in options to any depth. Whoever sends packets would decide how deep that is.
 
-use std::error::Error;
-use std::fmt;
 use std::net::Ipv6Addr;
 
 use dhcproto::v6::{
@@ -22,18 +20,6 @@ const IAS_MAX: usize = 32;
 const RELAY_HEADER: usize = 34;
 /// The Relay Source Port option (RFC 8357).
 const RELAY_SOURCE_PORT: u16 = 135;
-
-/// A packet that is no DHCPv6 message, or one that no client or relay agent sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Malformed(&'static str);
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "malformed packet: {}", self.0)
-    }
-}
-
-impl Error for Malformed {}
 
 /// What a relay agent has put around a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,17 +75,18 @@ pub(crate) struct Packet<'p> {
 }
 
 impl<'p> Packet<'p> {
-    pub(crate) fn decode(mut bytes: &'p [u8]) -> Result<Self, Malformed> {
+    /// `None` for a packet that is no DHCPv6 message, or one that no client or relay agent sends.
+    pub(crate) fn decode(mut bytes: &'p [u8]) -> Option<Self> {
         let mut relays = Vec::new();
         while bytes.first() == Some(&u8::from(MessageType::RelayForw)) {
             if relays.len() == RELAYS_MAX {
-                return Err(Malformed("too many relay agents"));
+                return None;
             }
             let (relay, message) = decode_relay(bytes)?;
             relays.push(relay);
             bytes = message;
         }
-        Ok(Self { relays, request: Request::decode(bytes)? })
+        Some(Self { relays, request: Request::decode(bytes)? })
     }
 
     /// The bytes of a reply to this packet, through the same relay agents (RFC 8415 section 19.3), or `None` where it is
@@ -129,10 +116,8 @@ impl<'p> Packet<'p> {
 }
 
 impl<'p> Request<'p> {
-    fn decode(bytes: &'p [u8]) -> Result<Self, Malformed> {
-        let Some((&[kind, x, i, d], options)) = bytes.split_first_chunk() else {
-            return Err(Malformed("a message of less than 4 bytes"));
-        };
+    fn decode(bytes: &'p [u8]) -> Option<Self> {
+        let (&[kind, x, i, d], options) = bytes.split_first_chunk()?;
         let mut request = Self {
             kind: kind.into(),
             xid: [x, i, d],
@@ -149,46 +134,45 @@ impl<'p> Request<'p> {
                 OptionCode::RapidCommit => request.rapid_commit = true,
                 code @ (OptionCode::IANA | OptionCode::IATA | OptionCode::IAPD) => {
                     if request.ias.len() == IAS_MAX {
-                        return Err(Malformed("too many identity associations"));
+                        return None;
                     }
                     request.ias.push(Ia::decode(code, value)?);
                 }
                 _ => {}
             }
         }
-        Ok(request)
+        Some(request)
     }
 }
 
 impl Ia {
-    fn decode(code: OptionCode, value: &[u8]) -> Result<Self, Malformed> {
-        const SHORT: Malformed = Malformed("an identity association that is cut off");
+    fn decode(code: OptionCode, value: &[u8]) -> Option<Self> {
         // IAID, T1, T2; a temporary one has no times.
         let header = if code == OptionCode::IATA { 4 } else { 12 };
-        let (header, options) = value.split_at_checked(header).ok_or(SHORT)?;
+        let (header, options) = value.split_at_checked(header)?;
         let (lease_type, iaid) = match code {
-            OptionCode::IANA => (LeaseType::NA, IANA::from_bytes(header).map_err(|_| SHORT)?.id),
-            OptionCode::IATA => (LeaseType::TA, IATA::from_bytes(header).map_err(|_| SHORT)?.id),
-            _ => (LeaseType::PD, IAPD::from_bytes(header).map_err(|_| SHORT)?.id),
+            OptionCode::IANA => (LeaseType::NA, IANA::from_bytes(header).ok()?.id),
+            OptionCode::IATA => (LeaseType::TA, IATA::from_bytes(header).ok()?.id),
+            _ => (LeaseType::PD, IAPD::from_bytes(header).ok()?.id),
         };
         let mut named = Vec::new();
         for option in Options(options) {
             let (code, value) = option?;
             match (lease_type, OptionCode::from(code)) {
                 (LeaseType::PD, OptionCode::IAPrefix) => {
-                    let fixed = value.get(..25).ok_or(Malformed("a prefix that is cut off"))?;
-                    let prefix = IAPrefix::from_bytes(fixed).map_err(|_| SHORT)?;
+                    let fixed = value.get(..25)?;
+                    let prefix = IAPrefix::from_bytes(fixed).ok()?;
                     named.push(Prefix { address: prefix.prefix_ip, len: prefix.prefix_len });
                 }
                 (LeaseType::NA | LeaseType::TA, OptionCode::IAAddr) => {
-                    let fixed = value.get(..24).ok_or(Malformed("an address that is cut off"))?;
-                    let address = IAAddr::from_bytes(fixed).map_err(|_| SHORT)?;
+                    let fixed = value.get(..24)?;
+                    let address = IAAddr::from_bytes(fixed).ok()?;
                     named.push(Prefix { address: address.addr, len: 128 });
                 }
                 _ => {}
             }
         }
-        Ok(Self { lease_type, iaid: Iaid(iaid), named })
+        Some(Self { lease_type, iaid: Iaid(iaid), named })
     }
 
     /// The option that answers this one. A temporary one has no times.
@@ -220,11 +204,10 @@ impl Ia {
 }
 
 /// Takes apart a message of a relay agent: what it has put around another message, and that.
-fn decode_relay(bytes: &[u8]) -> Result<(Relay<'_>, &[u8]), Malformed> {
-    const SHORT: Malformed = Malformed("a relay message that is cut off");
-    let (&[_, hop_count], rest) = bytes.split_first_chunk().ok_or(SHORT)?;
-    let (&link, rest) = rest.split_first_chunk::<16>().ok_or(SHORT)?;
-    let (&peer, rest) = rest.split_first_chunk::<16>().ok_or(SHORT)?;
+fn decode_relay(bytes: &[u8]) -> Option<(Relay<'_>, &[u8])> {
+    let (&[_, hop_count], rest) = bytes.split_first_chunk()?;
+    let (&link, rest) = rest.split_first_chunk::<16>()?;
+    let (&peer, rest) = rest.split_first_chunk::<16>()?;
     let mut message = None;
     let mut options = Vec::new();
     for option in Options(rest) {
@@ -235,8 +218,7 @@ fn decode_relay(bytes: &[u8]) -> Result<(Relay<'_>, &[u8]), Malformed> {
             options.push((code, value));
         }
     }
-    let message = message.ok_or(Malformed("a relay message without a message in it"))?;
-    Ok((Relay { hop_count, link: link.into(), peer: peer.into(), options }, message))
+    Some((Relay { hop_count, link: link.into(), peer: peer.into(), options }, message?))
 }
 
 /// Appends an option, unless its value is too long.
@@ -247,11 +229,11 @@ pub(crate) fn put_option(bytes: &mut Vec<u8>, code: OptionCode, value: &[u8]) ->
     Some(())
 }
 
-/// Options, code and value: those up to the first one that is cut off, and an error in place of that.
+/// Options, code and value: those up to the first one that is cut off, and `None` in place of that.
 struct Options<'p>(&'p [u8]);
 
 impl<'p> Iterator for Options<'p> {
-    type Item = Result<(u16, &'p [u8]), Malformed>;
+    type Item = Option<(u16, &'p [u8])>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.0.is_empty() {
@@ -260,13 +242,10 @@ impl<'p> Iterator for Options<'p> {
         let next = || {
             let (&[code, code_low, len, len_low], rest) = self.0.split_first_chunk()?;
             let (value, rest) = rest.split_at_checked(u16::from_be_bytes([len, len_low]).into())?;
-            Some((u16::from_be_bytes([code, code_low]), value, rest))
+            Some(((u16::from_be_bytes([code, code_low]), value), rest))
         };
-        let Some((code, value, rest)) = next() else {
-            self.0 = &[];
-            return Some(Err(Malformed("an option that is cut off")));
-        };
+        let (option, rest) = next().map_or((None, &[][..]), |(option, rest)| (Some(option), rest));
         self.0 = rest;
-        Some(Ok((code, value)))
+        Some(option)
     }
 }
