@@ -94,6 +94,7 @@ def kea_command(family, folder, setup):
     else:
         prefix, length, delegated = setup.pd_pool.split("/")
         subnet["interface"] = INTERFACE
+        subnet["rapid-commit"] = True
         subnet["pd-pools"] = [
             {"prefix": prefix, "prefix-len": int(length), "delegated-len": int(delegated)}
         ]
@@ -209,7 +210,7 @@ class Server:
         seconds since the epoch."""
         command = [str(self.examples / "list_leases"), str(self.family), str(self.file)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode or done.stderr:
+        if done.returncode or (done.stderr and self.kind == "ours"):
             raise Failure(f"list_leases: {done.stderr.strip()}")
         found = {}
         for line in done.stdout.splitlines():

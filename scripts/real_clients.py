@@ -169,6 +169,9 @@ class Lab:
 
     def is_declined(self, address):
         """Whether it has nobody's name, for some time."""
+        if self.server.kind == "kea" and self.family == 6:
+            # Kea 2.2 writes a DUID of one octet, which later ones do not read.
+            return f"\n{address},00," in self.server.file.read_text()
         row = self.row(address)
         empty = row is not None and not row.client
         return empty and row.state == "declined" and row.expire > time.time()
@@ -237,19 +240,14 @@ class Lab:
                 low, high = before + six[last].received - released, before + six[first].sent - int(released * ANSWERED)
                 self.check_count(low, high, f"leases in the file after {released} releases")
             if self.family == 6:
-                self.prefixes_and_rapid_commit()
+                self.prefixes()
 
-    def prefixes_and_rapid_commit(self):
+    def prefixes(self):
         before = self.assigned_count()
         report = self.load("prefixes alone", "prefix-only", (), 2 << 20)
         got = report[LAST[6]].received if LAST[6] in report else 0
         self.check_count(before + got, before + RATE * LOAD_SECONDS, "leases in the file, with prefixes")
         self.load("addresses and prefixes", "address-and-prefix", ("-f", "80", "-F", "40"), 3 << 20)
-        before = self.assigned_count()
-        report = self.load("rapid commit", "", ("-c", "-i"), 4 << 20)
-        if self.server.kind == "ours":
-            got = report[FIRST[6]].received if FIRST[6] in report else 0
-            self.check_count(before + got, before + RATE * LOAD_SECONDS, "leases in the file, with those of rapid commit")
 
     # The server
 
@@ -426,14 +424,18 @@ class Lab:
             self.check(bound, f"dhclient then gets {bound}", client)
 
     def dhcpcd(self, command):
-        """dhcpcd, with folders of its own in place of the machine's."""
-        mounts = "mount -t tmpfs none /run && mount -t tmpfs none /var/lib/dhcpcd"
+        """dhcpcd, with folders of its own in place of the machine's. It remembers its DUID, but no lease."""
+        own = self.folder / "dhcpcd"
+        own.mkdir(exist_ok=True)
+        for lease in own.glob("*.lease*"):
+            lease.unlink()
+        mounts = f"mount -t tmpfs none /run && mount --bind {own} /var/lib/dhcpcd"
         return Client(
             self, "dhcpcd", "sh", "-c", f'{mounts} && exec "$@"', "sh", *command, "-c", str(self.hook), CLIENT_INTERFACE
         )
 
-    def dhcpcd6(self):
-        return self.dhcpcd(["dhcpcd", "-6", "-B", "-d", "-f", str(self.folder / "dhcpcd.conf")])
+    def dhcpcd6(self, *options):
+        return self.dhcpcd(["dhcpcd", "-6", "-B", "-d", "-f", str(self.folder / "dhcpcd.conf"), *options])
 
     def run_dhcpcd6(self):
         self.forget_events()
@@ -454,37 +456,22 @@ class Lab:
         for with_kill in (False, True):
             self.restart(with_kill)
             self.forget_events()
-            # What it remembers is gone with its folders.
             with self.dhcpcd6() as client:
                 again = self.event(bound) or (None, None)
                 good = (again[0], self.with_length(again[1])) == (address, prefix)
                 what = "was killed and" if with_kill else "has ended and been"
-                self.check(good, f"dhcpcd gets {again[0]} and {again[1]} again after the server {what} started anew", client)
+                self.check(good, f"dhcpcd gets {again[0]} and {self.with_length(again[1])} again after the server {what} started anew", client)
                 if with_kill:
                     client.process.send_signal(signal.SIGALRM)
                     good = waited(lambda: self.is_given_up(address) and self.is_given_up(prefix))
                     self.check(good, f"dhcpcd releases {address} and {prefix}", client)
 
-        # The server's host has all addresses of the pool, and says so in duplicate address detection.
-        taken = [f"2001:db8:9::{n:x}/128" for n in range(0x10, 0x20)]
-        for each in taken:
-            self.ip(self.options.server_ns, "addr", "add", each, "dev", INTERFACE, "nodad")
-        self.set_dad("1")
+        # perfdhcp 2.2 cannot do this.
         self.forget_events()
-        with self.dhcpcd6() as client:
-            first = client.told(r"adding address (\S+)/128")
-            good = client.told("DECLINE6") and first and waited(lambda: self.is_declined(first))
-            self.check(good, f"dhcpcd declines {first}", client)
-            for each in taken:
-                self.ip(self.options.server_ns, "addr", "del", each, "dev", INTERFACE)
-            got = waited(lambda: self.last_other(r"^BOUND6 (\S+) ", first))
-            self.check(got, f"dhcpcd then gets {got}", client)
-        self.set_dad("0")
-
-    def set_dad(self, value):
-        path = f"/proc/sys/net/ipv6/conf/{CLIENT_INTERFACE}/accept_dad"
-        command = ["ip", "netns", "exec", self.options.client_ns, "sh", "-c", f"echo {value} >{path}"]
-        subprocess.run(command, check=True)
+        with self.dhcpcd6("-o", "rapid_commit") as client:
+            got = self.event(bound)
+            good = got and self.is_assigned(got[0]) and "REQUEST6" not in client.text()
+            self.check(good, f"dhcpcd gets {got and got[0]} with rapid commit, in two messages", client)
 
     @staticmethod
     def with_length(prefix):

@@ -1,0 +1,348 @@
+#!/usr/bin/env python3
+"""The part of bench-server that runs and measures the servers.
+
+Not meant to be started by hand: bench-server makes the namespaces and the folder that it works in, and removes them.
+"""
+
+import dataclasses
+import math
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import time
+
+from dhcp_servers import FIRST, LAST, THREADS, Server, Setup, arguments, perfdhcp_command, perfdhcp_report
+from real_servers import Failure
+
+# The share of exchanges that may be dropped at a server's highest rate.
+DROPS = 0.01
+# How much of the asked rate perfdhcp must send for the trial to count as one at that rate.
+SENT = 0.9
+FIRST_RATE = 500
+# From one rate to the next until too much is dropped, and the number of halvings after that.
+STEP = 1.5
+HALVINGS = 3
+LAST_RATE = 100_000
+# perfdhcp waits so long for the last answers, and takes what comes later than this for dropped.
+WAIT = 1.0
+# The share of a server's highest rate at which it is filled.
+FILL = 0.7
+# Seconds of the trial in which processor time and delays are measured, at least.
+COMMON_SECONDS = 10
+NAMES = {"ours": "this", "kea": "Kea"}
+
+
+@dataclasses.dataclass
+class Trial:
+    """A load: exchanges asked for, sent and finished in a second, and what it cost the server."""
+
+    rate: int
+    sent: int
+    finished: int
+    seconds: float
+    cpu: float
+    text: str
+
+    @property
+    def sent_rate(self):
+        return self.sent / self.seconds
+
+    @property
+    def drops(self):
+        """The share of the exchanges begun that did not come to their end."""
+        return 1 - min(1, self.finished / self.sent) if self.sent else 1.0
+
+    @property
+    def is_sent(self):
+        return self.sent_rate >= self.rate * SENT
+
+    @property
+    def is_good(self):
+        return self.is_sent and self.drops < DROPS
+
+
+class Bench:
+    def __init__(self, family, options):
+        self.family = family
+        self.options = options
+        self.count = 0
+        self.trials = {"ours": [], "kea": []}
+
+    def server(self, kind):
+        """Fresh, with no leases."""
+        self.count += 1
+        return Server(kind, self.family, f"{kind}{self.family}-{self.count}", Setup(), self.options)
+
+    def load(self, server, rate, seconds, first_client=0, options=()):
+        """New clients at a rate."""
+        command = perfdhcp_command(
+            self.options.client_ns,
+            self.family,
+            rate,
+            max(1, int(rate * (seconds + 1))),
+            first_client,
+            "",
+            ("-p", str(seconds), "-W", str(int(WAIT * 1e6)), *options),
+        )
+        before = server.cpu_seconds()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        cpu = server.cpu_seconds() - before
+        report = perfdhcp_report(done.stdout)
+        if FIRST[self.family] not in report:
+            raise Failure(f"perfdhcp: {(done.stdout + done.stderr)[-1000:]}")
+        finished = report[LAST[self.family]].received if LAST[self.family] in report else 0
+        if server.process.poll() is not None:
+            raise Failure(f"the server has ended: {server.last_lines()}")
+        return Trial(rate, report[FIRST[self.family]].sent, finished, seconds, cpu, done.stdout)
+
+    def trial(self, kind, rate):
+        """A trial; if it is a bad one, another one, as something else on the machine may have been in the way."""
+        first = self.one_trial(kind, rate)
+        return first if first.is_good else max(first, self.one_trial(kind, rate), key=lambda t: t.finished)
+
+    def one_trial(self, kind, rate):
+        with self.server(kind) as server:
+            trial = self.load(server, rate, self.options.seconds)
+        self.trials[kind].append(trial)
+        limit = "" if trial.is_sent else ", the load generator's limit"
+        say(f"    {rate}/s: {trial.sent_rate:.0f}/s sent, {trial.drops:.2%} dropped{limit}")
+        return trial
+
+    def highest_rate(self, kind):
+        """The highest rate with few drops, and whether it is the load generator's rather than the server's."""
+        low, high, limited = None, FIRST_RATE, False
+        while high <= LAST_RATE:
+            trial = self.trial(kind, high)
+            if not trial.is_good:
+                limited = trial.drops < DROPS
+                break
+            low = trial
+            high = round_rate(high * STEP)
+        if low is None:
+            return 0.0, limited
+        for _ in range(HALVINGS):
+            middle = round_rate(math.sqrt(low.rate * high))
+            if middle in (low.rate, high):
+                break
+            trial = self.trial(kind, middle)
+            if trial.is_good:
+                low = trial
+            else:
+                high = middle
+                limited = trial.drops < DROPS
+        # A trial that sent less than it was asked to, but lost nothing, has shown that much.
+        shown = [t.sent_rate for t in self.trials[kind] if t.drops < DROPS]
+        return max(low.sent_rate, *shown) if limited else low.sent_rate, limited
+
+    def measure(self, kind):
+        say(f"DHCPv{self.family}, {self.name(kind)}")
+        rates, limits = zip(*(self.highest_rate(kind) for _ in range(self.options.runs)))
+        rate = statistics.median(rates)
+        result = {"rate": rate, "limited": any(limits)}
+        if not rate:
+            raise Failure(f"{self.name(kind)} drops too much at {FIRST_RATE} exchanges a second")
+        with self.server(kind) as server:
+            result["empty"] = server.resident_bytes()
+            common = self.options.common_rate
+            seconds = max(COMMON_SECONDS, self.options.seconds)
+            # Each exchange's times are told, which costs the load generator's time, not the server's.
+            trial = self.load(server, common, seconds, 0, ("-x", "t"))
+            result |= {
+                "cpu": trial.cpu / trial.finished * 1000 if trial.finished else math.nan,
+                "delay": statistics.median(delays(trial.text)),
+                "drops": trial.drops,
+            }
+            say(f"    {common}/s: {result['cpu']:.3f} s of processor time for 1000 exchanges, {trial.drops:.2%} dropped")
+            self.fill(server, trial, rate)
+            leases = sum(row.state == "assigned" for row in server.leases().values())
+            result |= {"leases": leases, "memory": server.resident_bytes()}
+            say(f"    {leases} leases: {result['memory'] / 1e6:.1f} MB")
+        return result
+
+    def fill(self, server, trial, rate):
+        """Until it has so many leases. A client whose exchange was dropped is none."""
+        clients, leases = 1 << 20, trial.finished
+        while leases < self.options.leases:
+            speed = min(round_rate(rate * FILL), self.options.leases)
+            missing = self.options.leases - leases
+            seconds = max(1, math.ceil(missing / speed))
+            got = self.load(server, speed, seconds, clients, ("-n", str(missing))).finished
+            if not got:
+                raise Failure("the server does not answer any more")
+            leases += got
+            clients += 1 << 20
+
+    @staticmethod
+    def name(kind):
+        return NAMES[kind]
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def round_rate(rate):
+    """To two and a half digits: rates of two searches are the same ones."""
+    step = max(1, 10 ** (len(str(int(rate))) - 2) // 2)
+    return int(round(rate / step) * step)
+
+
+def delays(text):
+    """Of each message and its answer, in seconds."""
+    pairs = re.findall(r"^sent / received: (\d+\.\d+) / (\d+\.\d+)", text, re.M)
+    return [float(received) - float(sent) for sent, received in pairs] or [math.nan]
+
+
+# The plot
+
+WIDTH, HEIGHT = 720, 300
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 40, 52
+COLOURS = {"ours": "#1f6fb4", "kea": "#c8501e"}
+
+
+def nice_step(span, count):
+    """A step of 1, 2 or 5 times a power of ten, for about so many lines."""
+    raw = span / count
+    power = 10 ** math.floor(math.log10(raw))
+    return next(f * power for f in (1, 2, 5, 10) if f * power >= raw)
+
+
+def plot_panel(family, trials, top):
+    """Drops against the rate, for both servers."""
+    points = {
+        kind: sorted((t.sent_rate, t.drops * 100) for t in found) for kind, found in trials.items() if found
+    }
+    highest = max(rate for found in points.values() for rate, _ in found) * 1.02
+    width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    lines = [f'<text x="{LEFT}" y="{top + 20}" font-weight="bold">DHCPv{family}</text>']
+
+    def x_of(rate):
+        return LEFT + rate / highest * width
+
+    def y_of(drops):
+        return top + TOP + (100 - drops) / 100 * height
+
+    for drops in range(0, 101, 20):
+        y = y_of(drops)
+        lines += [
+            f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#ddd"/>',
+            f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{drops} %</text>',
+        ]
+    step = nice_step(highest, 8)
+    for n in range(int(highest / step) + 1):
+        x = x_of(n * step)
+        lines += [
+            f'<line x1="{x:.1f}" y1="{y_of(0):.1f}" x2="{x:.1f}" y2="{y_of(0) + 5:.1f}" stroke="#444"/>',
+            f'<text x="{x:.1f}" y="{y_of(0) + 19:.1f}" text-anchor="middle">{n * step:,.0f}</text>',
+        ]
+    lines.append(f'<line x1="{LEFT}" y1="{y_of(0):.1f}" x2="{WIDTH - RIGHT}" y2="{y_of(0):.1f}" stroke="#444"/>')
+    lines.append(
+        f'<text x="{LEFT + width / 2}" y="{y_of(0) + 38:.1f}" text-anchor="middle">exchanges begun each second</text>'
+    )
+    y = y_of(50)
+    lines.append(f'<text x="14" y="{y}" text-anchor="middle" transform="rotate(-90 14 {y})">exchanges dropped</text>')
+    for n, (kind, found) in enumerate(points.items()):
+        colour = COLOURS[kind]
+        path = " ".join(f"{x_of(rate):.1f},{y_of(drops):.1f}" for rate, drops in found)
+        lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        lines += [
+            f'<circle cx="{x_of(rate):.1f}" cy="{y_of(drops):.1f}" r="3" fill="{colour}"/>' for rate, drops in found
+        ]
+        x = LEFT + 120 + 220 * n
+        lines += [
+            f'<line x1="{x}" y1="{top + 16}" x2="{x + 24}" y2="{top + 16}" stroke="{colour}" stroke-width="3"/>',
+            f'<text x="{x + 30}" y="{top + 20}">{server_name(kind, family)}</text>',
+        ]
+    return lines
+
+
+def server_name(kind, family):
+    return f"kea-dhcp{family} {kea_version()}" if kind == "kea" else f"dhcp{family}_server, this"
+
+
+def plot(benches):
+    height = HEIGHT * len(benches)
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
+        'font-family="sans-serif" font-size="12" fill="#222">',
+        "<title>DHCP exchanges dropped at each rate</title>",
+        f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
+    ]
+    for n, bench in enumerate(benches):
+        lines += plot_panel(bench.family, bench.trials, n * HEIGHT)
+    return "\n".join([*lines, "</svg>", ""])
+
+
+# The table
+
+
+def kea_version():
+    done = subprocess.run(["/usr/sbin/kea-dhcp4", "-v"], capture_output=True, text=True, check=False)
+    return done.stdout.split()[0] if done.stdout else ""
+
+
+def processor():
+    found = re.search(r"^model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text(), re.M)
+    return found[1] if found else "processor unknown"
+
+
+def rows(bench, results):
+    ours, kea = results["ours"], results["kea"]
+    family = f"DHCPv{bench.family}"
+
+    def row(name, form, key, better):
+        ratio = ours[key] / kea[key] if better == "more" else kea[key] / ours[key]
+        return f"| {family} | {name} | {form(ours[key])} | {form(kea[key])} | {ratio:.1f} |"
+
+    def rate(value):
+        limited = value == ours["rate"] and ours["limited"] or value == kea["rate"] and kea["limited"]
+        return f"{'at least ' if limited else ''}{value:,.0f}"
+
+    at = f"at {bench.options.common_rate:,}/s"
+    leases = min(ours["leases"], kea["leases"])
+    return [
+        row("highest rate, exchanges a second", rate, "rate", "more"),
+        row(f"processor time for 1000 exchanges {at}, ms", lambda s: f"{s * 1000:.0f}", "cpu", "less"),
+        row(f"median delay of a message {at}, ms", lambda s: f"{s * 1000:.2f}", "delay", "less"),
+        row(f"memory after {leases:,} leases, MB", lambda b: f"{b / 1e6:.1f}", "memory", "less"),
+        row("memory before them, MB", lambda b: f"{b / 1e6:.1f}", "empty", "less"),
+        f"| {family} | dropped {at} | {ours['drops']:.2%} | {kea['drops']:.2%} | |",
+    ]
+
+
+def main():
+    parser = arguments()
+    for name in ("--seconds", "--runs", "--leases", "--common-rate"):
+        parser.add_argument(name, type=int, required=True)
+    parser.add_argument("--plot", required=True)
+    options = parser.parse_args()
+    began = time.monotonic()
+    benches, table = [], []
+    try:
+        for family in sorted(set(options.families)):
+            bench = Bench(family, options)
+            table += rows(bench, {kind: bench.measure(kind) for kind in ("kea", "ours")})
+            benches.append(bench)
+    except (Failure, OSError, subprocess.SubprocessError) as error:
+        say(f"bench-server: {error}")
+        sys.exit(1)
+    pathlib.Path(options.plot).write_text(plot(benches))
+    print(
+        f"""
+{os.cpu_count()} processors ({processor()}), Kea {kea_version()}, {THREADS} threads each, memfile written before the answer,
+a pool of 2^18 addresses, {options.runs} x {options.seconds} s at each rate, in {time.monotonic() - began:.0f} s. An exchange is four messages.
+The highest rate is that at which less than {DROPS:.0%} of the exchanges is dropped, in one of two trials. perfdhcp, which makes the load, uses the same
+processors: rates and delays are those of both together, and processor time is the fairest figure.
+
+| | | this | Kea | ratio |
+|---|---|---|---|---|"""
+    )
+    print("\n".join(table))
+    say(f"plot: {options.plot}")
+
+
+if __name__ == "__main__":
+    main()
