@@ -20,7 +20,8 @@
 //! * `--subnet` are the addresses of the link. What a client has that is not of them is taken from it. Relay agents say which
 //!   link a client is on, and clients of others get no answer.
 //! * `--pool` are the addresses that are given out, by default all of the subnet.
-//! * `--pd-pool`: from `PREFIX/LEN`, prefixes of `DELEGATED` bits are delegated; by default there are none.
+//! * `--pd-pool`: from `PREFIX/LEN`, prefixes of `DELEGATED` bits are delegated; by default there are none. That length must not
+//!   be changed while prefixes are leased: two leases with different addresses could be of prefixes that overlap.
 //! * `--threads`: so many read the socket of relay agents, and as many that of the link; 2 by default.
 //! * `--valid-lifetime` is 3600 by default, 4294967295 is for ever. Addresses are preferred for 5/8 of it.
 //! * `--server-id` is the server's DUID. By default one is made at random when the server is run for the first time, and kept

@@ -1,8 +1,8 @@
 //! Messages of clients and relay agents as bytes in, replies as bytes out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv6Addr, SocketAddrV6};
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::thread;
 
 use dhcproto::v6::{
@@ -12,7 +12,7 @@ use dhcproto::v6::{
 use dhcproto::{Decodable, Encodable};
 use leasemgr::allocator::{Pool, Strategy};
 use leasemgr::lease::{Duid, HwSource, Lease, Lease6, LeaseState, LeaseType, Lifetime, RelayId, RemoteId};
-use leasemgr::{LeaseMgr, LeaseMgrExt, LeaseMgrFactory};
+use leasemgr::{Added, LeaseMgr, LeaseMgrExt, LeaseMgrFactory};
 use rstest::rstest;
 
 use super::{Arrival, Bindings, Server6};
@@ -35,16 +35,22 @@ fn lab() -> Lab {
 }
 
 fn lab_of(last: &str) -> Lab {
-    let leases = LeaseMgrFactory::<Lease6>::new()
-        .open("type=memfile universe=6 persist=false extended-info-tables=true")
-        .unwrap();
+    lab_on(&open(), last, Strategy::FreeList)
+}
+
+fn open() -> Arc<dyn LeaseMgr<Lease6>> {
+    let connection = "type=memfile universe=6 persist=false extended-info-tables=true";
+    LeaseMgrFactory::new().open(connection).unwrap()
+}
+
+/// With the pool from 2001:db8::10 to `last`.
+fn lab_on(leases: &Arc<dyn LeaseMgr<Lease6>>, last: &str, strategy: Strategy) -> Lab {
+    let leases = Arc::clone(leases);
     let pool = Pool::new(ip("2001:db8::10"), ip(last)).unwrap();
     let prefixes = Pool::prefixes(ip("2001:db8:8000::"), 60, 64).unwrap();
     let subnet = "2001:db8::/64".parse().unwrap();
-    let bindings =
-        Bindings::new(leases.clone(), subnet, pool, Some(prefixes), Strategy::FreeList, Lifetime(4000))
-            .unwrap();
-    Lab { leases, server: Server6 { server_id: Duid::new(SERVER).unwrap(), bindings } }
+    let bindings = Bindings::new(leases.clone(), subnet, pool, Some(prefixes), strategy, Lifetime(4000));
+    Lab { leases, server: Server6 { server_id: Duid::new(SERVER).unwrap(), bindings: bindings.unwrap() } }
 }
 
 fn ip(text: &str) -> Ipv6Addr {
@@ -366,6 +372,22 @@ impl Lab {
         let reply = self.send(&from_client(Kind::Release, client, [ia])).unwrap();
         (status_of(reply.opts()), said(&reply).values().map(|said| said.status).collect())
     }
+}
+
+#[test]
+fn a_prefix_of_a_length_that_is_not_delegated_any_more_is_replaced() {
+    let lab = lab();
+    let old = ip("2001:db8:8000:4::");
+    let client = Duid::new(&duid(1)).unwrap();
+    let mut lease = Lease6::new_prefix(old, 62, client, 1.into(), LeaseState::DEFAULT).unwrap();
+    lease.data_mut().valid_lifetime = Lifetime(4000);
+    lease.data_mut().cltt = NOW;
+    lease.data_mut().subnet_id = 1.into();
+    assert_eq!(lab.leases.add(&lease).unwrap(), Added::Added);
+    let said = lab.ask(Kind::Renew, 1, pd(1, &[("2001:db8:8000:4::", 62)]));
+    let (new, of_old): (Vec<_>, Vec<_>) = said.leased.into_iter().partition(|leased| leased.1 == 64);
+    assert_eq!((new.len(), new[0].3), (1, 4000));
+    assert_eq!(of_old, [(old, 62, 0, 0)]);
 }
 
 #[test]
@@ -749,6 +771,40 @@ fn no_address_is_given_to_two_clients_at_the_same_time() {
         assert_eq!(lab.lease(&address).unwrap().duid().as_bytes(), duid(client));
     }
     assert_eq!((of_address.len(), lab.count()), (16, 16));
+}
+
+/// Each of the servers has an allocator that knows nothing of what the other's offers: the lease manager decides.
+#[test]
+fn two_servers_with_the_same_leases_give_no_address_to_two_clients() {
+    for _ in 0..50 {
+        let leases = open();
+        // An allocator follows a lease manager once for each pool.
+        let delegating = lab_on(&leases, "2001:db8::1f", Strategy::Iterative);
+        let pool = Pool::new(ip("2001:db8::10"), ip("2001:db8::1e")).unwrap();
+        let bindings = Bindings::new(
+            leases.clone(),
+            "2001:db8::/64".parse().unwrap(),
+            pool,
+            None,
+            Strategy::Iterative,
+            Lifetime(4000),
+        );
+        let server = Server6 { server_id: Duid::new(SERVER).unwrap(), bindings: bindings.unwrap() };
+        let labs = [delegating, Lab { leases, server }];
+        let barrier = Barrier::new(labs.len());
+        let given: Vec<_> = thread::scope(|scope| {
+            let serve = |(i, lab): (u8, &Lab)| {
+                let ask = |n: u8| {
+                    barrier.wait();
+                    lab.ask(Kind::Request, n * 2 + i, na(1, &[])).only()
+                };
+                (0..7).map(ask).collect::<Vec<_>>()
+            };
+            let threads: Vec<_> = (0..).zip(&labs).map(|lab| scope.spawn(move || serve(lab))).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), 14, "{given:?}");
+    }
 }
 
 #[test]
