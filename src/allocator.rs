@@ -47,6 +47,8 @@ mod bit_set;
 mod offers;
 mod permutation;
 mod pool;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -212,9 +214,9 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> Allocator<A, C> {
         self.pool.contains(address) && !self.state.lock().offers.is_anothers(address, client, now)
     }
 
-    /// Forgets what a client was offered: it has chosen another server, or has declined the address. Tells what it was.
-    pub fn withdraw(&self, client: &C) -> Option<A> {
-        self.state.lock().withdraw(&self.pool, client)
+    /// Forgets what a client was offered: it has chosen another server, or has declined the address.
+    pub fn withdraw(&self, client: &C) {
+        self.state.lock().withdraw(&self.pool, client);
     }
 
     /// An address has a lease that is not reclaimed now. If it was offered, it is so no more.
@@ -394,10 +396,10 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> State<A, C> {
         }
     }
 
-    fn withdraw(&mut self, pool: &Pool<A>, client: &C) -> Option<A> {
-        let (address, offer) = self.offers.remove_of(client)?;
-        self.put_back(pool, address, offer.tier);
-        Some(address)
+    fn withdraw(&mut self, pool: &Pool<A>, client: &C) {
+        if let Some((address, offer)) = self.offers.remove_of(client) {
+            self.put_back(pool, address, offer.tier);
+        }
     }
 
     fn put_back(&mut self, pool: &Pool<A>, address: A, tier: Option<Tier>) {

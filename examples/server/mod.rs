@@ -10,7 +10,7 @@
 //!         let options = Options::<Ipv4Addr>::parse(USAGE, DEFAULT_BIND, |option, parser| { ... })?;
 //!         let leases = server::open::<Lease4>(&options.connection)?;
 //!         let allocator = Arc::new(Allocator::new(options.pool, options.strategy, OFFER_TIME));
-//!         allocator.follow(&leases)?;
+//!         allocator.follow(leases.as_ref())?;
 //!         let socket = server::socket(options.bind, options.interface.as_deref())?;
 //!         let server = ...;
 //!         let handle = |message: &[u8], from| server.handle(message, from);
@@ -19,8 +19,9 @@
 //! }
 //! ```
 //!
-//! So many threads read each socket: most servers have one, or one that is busy. With a socket for each (`SO_REUSEPORT`) the kernel would choose by the sender's address and
-//! port, and a relay, which has one of each, would keep one thread busy and the others idle.
+//! All threads read the same socket, and so many read each where there are several. With a socket for each thread
+//! (`SO_REUSEPORT`) the kernel would choose by the sender's address and port, and a relay, which has one of each, would keep one
+//! thread busy and the others idle.
 
 mod args;
 mod reclaim;
@@ -52,6 +53,8 @@ pub(crate) type Answer = Outcome<Option<(Vec<u8>, SocketAddr)>>;
 
 /// No DHCP message is longer.
 const MAX_MESSAGE: usize = 65_535;
+/// So many bytes of messages may wait.
+const RECEIVE_BUFFER: usize = 4 << 20;
 /// So soon all threads see that the server is to end.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// How often expired leases are looked for.
@@ -113,6 +116,8 @@ pub(crate) fn socket(bind: SocketAddr, interface: Option<&str>) -> Outcome<UdpSo
         if let Some(interface) = interface {
             socket.bind_device(Some(interface.as_bytes()))?;
         }
+        // Or as many as the system allows, to hold what comes while the threads are busy.
+        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
         socket.bind(&bind.into())?;
         // A thread that waits for a message looks up so often, whether the server is to end.
         socket.set_read_timeout(Some(PATIENCE))?;

@@ -1,0 +1,415 @@
+//! What allocators promise, whatever way they find addresses.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Barrier;
+use std::thread;
+
+use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
+use rstest::rstest;
+
+use super::*;
+use crate::lease::{Duid, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseState, LeaseType, Lifetime, SubnetId};
+use crate::{Added, LeaseMgrExt, LeaseMgrFactory};
+
+const OFFER_TIME: Duration = Duration::from_secs(10);
+
+type Allocator4 = Allocator<Ipv4Addr, u32>;
+
+fn address(n: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(0x0a00_0000 + n)
+}
+
+/// Of a pool of so many addresses.
+fn allocator(size: u32, strategy: Strategy) -> Allocator4 {
+    Allocator::new(Pool::new(address(0), address(size - 1)).unwrap(), strategy, OFFER_TIME)
+}
+
+fn every_address_is_free<A>(_: A) -> Result<bool, Infallible> {
+    Ok(true)
+}
+
+fn offer(allocator: &Allocator4, client: u32, now: Instant) -> Option<Ipv4Addr> {
+    allocator.offer(&client, None, now, every_address_is_free).unwrap()
+}
+
+fn lease(address: Ipv4Addr) -> Lease4 {
+    let hwaddr = HwAddr::new(&address.octets()).unwrap();
+    let mut lease = Lease4::new(address, Some(hwaddr), None, LeaseState::DEFAULT).unwrap();
+    lease.data_mut().subnet_id = SubnetId(1);
+    lease.data_mut().valid_lifetime = Lifetime(100);
+    lease
+}
+
+fn reclaimed(address: Ipv4Addr) -> Lease4 {
+    let mut lease = lease(address);
+    lease.set_state(LeaseState::EXPIRED_RECLAIMED).unwrap();
+    lease
+}
+
+fn in_memory() -> Arc<dyn LeaseMgr<Lease4>> {
+    LeaseMgrFactory::new().open("type=memfile persist=false").unwrap()
+}
+
+#[rstest]
+fn every_address_of_the_pool_is_offered_once(
+    #[values(Strategy::Random, Strategy::Iterative, Strategy::FreeList)] strategy: Strategy,
+    #[values(1, 2, 63, 64, 65, 1000)] size: u32,
+) {
+    let (allocator, now) = (allocator(size, strategy), Instant::now());
+    let offered: Vec<_> = (0..size).map(|client| offer(&allocator, client, now).unwrap()).collect();
+    assert_eq!(offered.iter().copied().collect::<BTreeSet<_>>(), (0..size).map(address).collect());
+    assert_eq!(offer(&allocator, size, now), None);
+    // The offers end, and the same begins anew.
+    let later = now + OFFER_TIME;
+    let again: BTreeSet<_> =
+        (0..size).map(|client| offer(&allocator, client + size, later).unwrap()).collect();
+    assert_eq!(again.len(), offered.len());
+}
+
+#[test]
+fn the_iterative_way_goes_on_from_where_it_was() {
+    let (allocator, now) = (allocator(4, Strategy::Iterative), Instant::now());
+    assert_eq!([0, 1, 2].map(|client| offer(&allocator, client, now)), [0, 1, 2].map(|n| Some(address(n))));
+    allocator.withdraw(&0);
+    assert_eq!(
+        [3, 4, 5].map(|client| offer(&allocator, client, now)),
+        [Some(address(3)), Some(address(0)), None]
+    );
+}
+
+#[rstest]
+#[case(Strategy::Random)]
+#[case(Strategy::FreeList)]
+fn nobody_can_foretell_the_next_address(#[case] strategy: Strategy) {
+    let order = || {
+        let (allocator, now) = (allocator(10_000, strategy), Instant::now());
+        (0..20).map(|client| offer(&allocator, client, now).unwrap()).collect::<Vec<_>>()
+    };
+    let first = order();
+    assert!(!first.is_sorted());
+    assert_ne!(first, order());
+}
+
+#[test]
+fn a_pool_too_large_for_a_list_is_searched_at_random() {
+    let pool = Pool::new("2001:db8::".parse().unwrap(), "2001:db8::ffff:ffff:ffff:ffff".parse().unwrap());
+    let allocator = Allocator::<Ipv6Addr, u32>::new(pool.unwrap(), Strategy::FreeList, OFFER_TIME);
+    assert_eq!(allocator.strategy(), Strategy::Random);
+    let now = Instant::now();
+    let offered: HashSet<_> = (0..1000)
+        .map(|client| allocator.offer(&client, None, now, every_address_is_free).unwrap().unwrap())
+        .collect();
+    assert_eq!(offered.len(), 1000);
+    assert!(offered.iter().all(|&address| allocator.pool().contains(address)));
+}
+
+#[test]
+fn prefixes_are_offered_by_their_first_address() {
+    let pool = Pool::prefixes("2001:db8::".parse().unwrap(), 48, 50).unwrap();
+    let allocator = Allocator::<Ipv6Addr, u32>::new(pool, Strategy::FreeList, OFFER_TIME);
+    let now = Instant::now();
+    let offered: BTreeSet<Ipv6Addr> = (0..4)
+        .map(|client| allocator.offer(&client, None, now, every_address_is_free).unwrap().unwrap())
+        .collect();
+    let expected = ["2001:db8::", "2001:db8:0:4000::", "2001:db8:0:8000::", "2001:db8:0:c000::"];
+    assert_eq!(offered, expected.map(|prefix| prefix.parse().unwrap()).into());
+}
+
+#[test]
+fn a_full_pool_is_found_full_without_a_question() {
+    const SIZE: u32 = 300_000;
+    let (allocator, now) = (allocator(SIZE, Strategy::FreeList), Instant::now());
+    for n in 0..SIZE {
+        allocator.taken(address(n));
+    }
+    let ask = |client: u32| {
+        let mut questions = 0;
+        let offered = allocator.offer(&client, None, now, |_| {
+            questions += 1;
+            Ok::<_, Infallible>(true)
+        });
+        (offered.unwrap(), questions)
+    };
+    assert_eq!(ask(1), (None, 0));
+    // The only free one is found at once.
+    allocator.released(address(123_456));
+    assert_eq!(ask(1), (Some(address(123_456)), 1));
+}
+
+#[test]
+fn reclaimed_addresses_are_offered_last() {
+    let (allocator, now) = (allocator(100, Strategy::FreeList), Instant::now());
+    for n in 10..100 {
+        allocator.reclaimed(address(n));
+    }
+    let unused: BTreeSet<_> = (0..10).map(|client| offer(&allocator, client, now).unwrap()).collect();
+    assert_eq!(unused, (0..10).map(address).collect());
+    assert!(offer(&allocator, 10, now).unwrap() >= address(10));
+    // Put back where it was taken from.
+    allocator.withdraw(&3);
+    assert!(offer(&allocator, 11, now).unwrap() < address(10));
+}
+
+// Offers.
+
+#[rstest]
+fn an_offer_is_kept_for_its_client(
+    #[values(Strategy::Random, Strategy::Iterative, Strategy::FreeList)] strategy: Strategy,
+) {
+    let (allocator, now) = (allocator(2, strategy), Instant::now());
+    let first = offer(&allocator, 1, now).unwrap();
+    assert_eq!(offer(&allocator, 1, now), Some(first));
+    assert_eq!(allocator.offered(&1, now), Some(first));
+    assert!(allocator.may_take(&1, first, now));
+    assert!(!allocator.may_take(&2, first, now));
+    assert_ne!(offer(&allocator, 2, now), Some(first));
+    // Nobody else gets it for the asking.
+    assert_eq!(allocator.offer(&3, Some(first), now, every_address_is_free), Ok(None));
+    let just_before = now + OFFER_TIME - Duration::from_nanos(1);
+    assert_eq!(offer(&allocator, 3, just_before), None);
+    assert_eq!(allocator.offered(&1, now + OFFER_TIME), None);
+    assert!(allocator.may_take(&2, first, now + OFFER_TIME));
+    assert_eq!(allocator.offer(&3, Some(first), now + OFFER_TIME, every_address_is_free), Ok(Some(first)));
+    assert!(!allocator.may_take(&3, address(2), now), "not of the pool");
+}
+
+#[rstest]
+fn a_client_is_offered_what_it_wants_if_that_is_free(
+    #[values(Strategy::Random, Strategy::Iterative, Strategy::FreeList)] strategy: Strategy,
+) {
+    let (allocator, now) = (allocator(100, strategy), Instant::now());
+    let wants =
+        |client, wanted| allocator.offer(&client, Some(wanted), now, every_address_is_free).unwrap().unwrap();
+    assert_eq!(wants(1, address(77)), address(77));
+    assert_ne!(wants(2, address(77)), address(77));
+    assert!(wants(3, address(100)) < address(100));
+    // It has changed its mind. What it was offered before is free.
+    assert_eq!(wants(1, address(78)), address(78));
+    assert_eq!(wants(4, address(77)), address(77));
+}
+
+#[rstest]
+fn what_is_not_free_is_not_offered(
+    #[values(Strategy::Random, Strategy::Iterative, Strategy::FreeList)] strategy: Strategy,
+) {
+    let (allocator, now) = (allocator(10, strategy), Instant::now());
+    let only = |free: u32| move |asked| Ok::<_, Infallible>(asked == address(free));
+    assert_eq!(allocator.offer(&1, Some(address(3)), now, only(7)), Ok(Some(address(7))));
+    assert_eq!(allocator.offer(&2, None, now, only(7)), Ok(None));
+    if strategy == Strategy::FreeList {
+        // Somebody else has put leases there, and an allocator hears when they go.
+        assert_eq!(offer(&allocator, 2, now), None);
+        allocator.released(address(5));
+        assert_eq!(offer(&allocator, 2, now), Some(address(5)));
+    } else {
+        assert!(offer(&allocator, 2, now).is_some());
+    }
+}
+
+#[test]
+fn an_address_that_becomes_free_while_it_is_asked_for_is_not_lost() {
+    let (allocator, now) = (allocator(1, Strategy::FreeList), Instant::now());
+    let mut asked = 0;
+    let released_meanwhile = |address| {
+        asked += 1;
+        // It had a lease when that was looked for, and has none when the answer comes.
+        if asked == 1 {
+            allocator.released(address);
+        }
+        Ok::<_, Infallible>(asked > 1)
+    };
+    assert_eq!(allocator.offer(&1, None, now, released_meanwhile), Ok(Some(address(0))));
+}
+
+#[test]
+fn an_address_that_cannot_be_asked_for_is_not_lost() {
+    let (allocator, now) = (allocator(1, Strategy::FreeList), Instant::now());
+    assert_eq!(allocator.offer(&1, None, now, |_| Err("no answer")), Err("no answer"));
+    assert_eq!(allocator.offered(&1, now), None);
+    assert_eq!(offer(&allocator, 2, now), Some(address(0)));
+}
+
+// A lease manager that is followed.
+
+#[test]
+fn what_a_followed_manager_has_and_changes_is_known() {
+    let (leases, now) = (in_memory(), Instant::now());
+    for n in 0..8 {
+        assert_eq!(
+            leases.add(&if n < 6 { lease(address(n)) } else { reclaimed(address(n)) }).unwrap(),
+            Added::Added
+        );
+    }
+    // Around the pool, too.
+    for n in [u32::MAX, 10, 2000] {
+        assert_eq!(
+            leases.add(&lease(Ipv4Addr::from_bits(address(0).to_bits().wrapping_add(n)))).unwrap(),
+            Added::Added
+        );
+    }
+    let allocator = Arc::new(allocator(10, Strategy::FreeList));
+    allocator.follow(leases.as_ref()).unwrap();
+    assert!(matches!(allocator.follow(leases.as_ref()), Err(FollowError::Followed(_))));
+    // Of the free ones, in the order in which they are offered.
+    let free = || {
+        let offered: Vec<_> = (0..).map_while(|client| offer(&allocator, client, now)).collect();
+        for client in 0..10 {
+            allocator.withdraw(&client);
+        }
+        let (unused, other): (Vec<_>, Vec<_>) =
+            offered.iter().partition(|&&address| leases.get(address).unwrap().is_none());
+        assert_eq!(offered, [unused.clone(), other.clone()].concat(), "unused ones come first");
+        [unused, other].map(|addresses| addresses.into_iter().collect::<BTreeSet<_>>())
+    };
+    let expect = |unused: &[u32], reclaimed: &[u32]| {
+        let expected =
+            [unused, reclaimed].map(|set| set.iter().copied().map(address).collect::<BTreeSet<_>>());
+        assert_eq!(free(), expected);
+    };
+    expect(&[8, 9], &[6, 7]);
+    assert_eq!(leases.add(&lease(address(9))).unwrap(), Added::Added);
+    expect(&[8], &[6, 7]);
+    leases.delete(address(0)).unwrap();
+    leases.delete(address(6)).unwrap();
+    expect(&[0, 6, 8], &[7]);
+    leases.update(&reclaimed(address(1))).unwrap();
+    leases.update(&lease(address(7))).unwrap();
+    expect(&[0, 6, 8], &[1]);
+    let mut declined = lease(address(2));
+    declined.decline(0, Lifetime(100));
+    leases.update(&declined).unwrap();
+    expect(&[0, 6, 8], &[1]);
+    leases.delete_reclaimed(1000, 0).unwrap();
+    expect(&[0, 1, 6, 8], &[]);
+    leases.wipe_subnet(SubnetId(1)).unwrap();
+    expect(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], &[]);
+}
+
+#[test]
+fn an_offer_ends_when_the_lease_is_there() {
+    let (leases, now) = (in_memory(), Instant::now());
+    let allocator = Arc::new(allocator(2, Strategy::FreeList));
+    allocator.follow(leases.as_ref()).unwrap();
+    let own = offer(&allocator, 1, now).unwrap();
+    assert_eq!(leases.add(&lease(own)).unwrap(), Added::Added);
+    assert_eq!(allocator.offered(&1, now), None);
+    // The end of the offer does not make it free.
+    let later = now + OFFER_TIME;
+    let other = offer(&allocator, 2, later).unwrap();
+    assert_ne!(other, own);
+    assert_eq!(offer(&allocator, 3, later), None);
+    // A lease that comes and goes while the address is offered leaves it free.
+    assert_eq!(leases.add(&lease(other)).unwrap(), Added::Added);
+    leases.delete(other).unwrap();
+    assert_eq!(offer(&allocator, 3, later), Some(other));
+}
+
+#[test]
+fn of_a_followed_manager_pools_see_their_own() {
+    let leases = LeaseMgrFactory::<Lease6>::new().open("type=memfile universe=6 persist=false").unwrap();
+    let addresses = Pool::new(Ipv6Addr::from_bits(0), Ipv6Addr::from_bits(0)).unwrap();
+    let prefixes = Pool::prefixes(Ipv6Addr::from_bits(1 << 64), 64, 64).unwrap();
+    let [addresses, prefixes] = [addresses, prefixes].map(|pool| {
+        let allocator = Arc::new(Allocator::<Ipv6Addr, u32>::new(pool, Strategy::FreeList, OFFER_TIME));
+        allocator.follow(leases.as_ref()).unwrap();
+        allocator
+    });
+    let duid = Duid::new(&[0, 3, 0, 1]).unwrap();
+    let mut prefix =
+        Lease6::new_prefix(prefixes.pool().first(), 64, duid, Iaid(1), LeaseState::DEFAULT).unwrap();
+    assert_eq!(prefix.lease_type(), LeaseType::PD);
+    prefix.data_mut().valid_lifetime = Lifetime(100);
+    assert_eq!(leases.add(&prefix).unwrap(), Added::Added);
+    let offer = |allocator: &Allocator<Ipv6Addr, u32>| {
+        allocator.offer(&1, None, Instant::now(), every_address_is_free).unwrap()
+    };
+    assert_eq!(offer(&prefixes), None);
+    assert_eq!(offer(&addresses), Some(Ipv6Addr::from_bits(0)));
+}
+
+#[rstest]
+fn threads_are_never_offered_the_same_address(
+    #[values(Strategy::Random, Strategy::Iterative, Strategy::FreeList)] strategy: Strategy,
+) {
+    const THREADS: u32 = 4;
+    const OFFERS: u32 = 500;
+    let (allocator, now) = (allocator(THREADS * OFFERS, strategy), Instant::now());
+    let start = Barrier::new(THREADS as usize);
+    let offered: Vec<_> = thread::scope(|scope| {
+        let ask = |thread: u32| {
+            start.wait();
+            (0..OFFERS).map(|n| offer(&allocator, thread * OFFERS + n, now).unwrap()).collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || ask(thread))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(offered.iter().collect::<HashSet<_>>().len(), offered.len());
+}
+
+// In any order of events.
+
+proptest! {
+    /// Addresses come and go, offers are made, taken, withdrawn and forgotten.
+    #[test]
+    fn a_free_list_offers_what_is_free_and_nothing_else(
+        size in 1_u32..12,
+        steps in prop::collection::vec((0_u8..7, 0_u32..6, 0_u32..12), 0..80),
+    ) {
+        let allocator = allocator(size, Strategy::FreeList);
+        let mut now = Instant::now();
+        let mut in_use = HashSet::new();
+        let mut offers: HashMap<u32, (Ipv4Addr, Instant)> = HashMap::new();
+        for (step, client, n) in steps {
+            let at = address(n % size);
+            match step {
+                0..=2 => {
+                    let wanted = (step == 2).then_some(at);
+                    let is_free = |asked| Ok::<_, Infallible>(!in_use.contains(&asked));
+                    let got = allocator.offer(&client, wanted, now, is_free).unwrap();
+                    let (own, others): (Vec<_>, Vec<_>) =
+                        offers.iter().partition(|(of, _)| **of == client);
+                    let own = own.first().map(|(_, (own, _))| *own);
+                    let others: HashSet<_> = others.iter().map(|(_, (other, _))| *other).collect();
+                    let free = |asked: &Ipv4Addr| !in_use.contains(asked) && !others.contains(asked);
+                    match got {
+                        Some(got) => {
+                            prop_assert!(free(&got));
+                            let first = match (wanted.filter(free), own) {
+                                (None, Some(own)) if wanted.is_none() => Some(own),
+                                (wanted, _) => wanted,
+                            };
+                            prop_assert!(first.is_none_or(|first| first == got));
+                            // One that it did not want is given up first, even if it is the only one left.
+                            if own != Some(got) || wanted.is_some_and(|wanted| wanted != got) {
+                                offers.insert(client, (got, now + OFFER_TIME));
+                            }
+                        }
+                        None => prop_assert!(!(0..size).map(address).any(|asked| free(&asked))),
+                    }
+                }
+                3 => {
+                    allocator.taken(at);
+                    in_use.insert(at);
+                    offers.retain(|_, (offered, _)| *offered != at);
+                }
+                4 => {
+                    if n % 2 == 0 { allocator.released(at) } else { allocator.reclaimed(at) }
+                    in_use.remove(&at);
+                }
+                5 => {
+                    allocator.withdraw(&client);
+                    offers.remove(&client);
+                }
+                _ => {
+                    now += OFFER_TIME / 3;
+                    offers.retain(|_, (_, until)| now < *until);
+                }
+            }
+            for of in 0..6 {
+                prop_assert_eq!(allocator.offered(&of, now), offers.get(&of).map(|(own, _)| *own));
+            }
+        }
+    }
+}
