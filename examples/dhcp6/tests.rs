@@ -238,7 +238,8 @@ fn a_client_may_wish_for_an_address(#[case] wish: &str, #[case] granted: bool) {
 #[test]
 fn several_identity_associations_each_get_their_own() {
     let lab = lab();
-    let ias = [na(1, &[]), na(2, &[]), pd(1, &[]), pd(9, &[("2001:db8:8000:7::", 64)])];
+    let prefixes = [pd(1, &[("2001:db8:8000:3::", 64)]), pd(9, &[("2001:db8:8000:7::", 64)])];
+    let ias: Vec<_> = [na(1, &[]), na(2, &[])].into_iter().chain(prefixes).collect();
     let advertise = lab.send(&from_client(Kind::Solicit, 1, ias.clone())).unwrap();
     let got = lab.send(&from_client(Kind::Request, 1, ias)).unwrap();
     let got = said(&got);
@@ -477,6 +478,19 @@ fn what_has_expired_is_anothers_where_nothing_else_is_free() {
     reclaim(lab.leases.as_ref(), later, || false).unwrap();
     assert_eq!(lab.ask_at(later, Kind::Request, 2, na(1, &[])).only(), address);
     assert_eq!(lab.ask_at(later, Kind::Request, 1, na(1, &[&address])).status, Some(Status::NoAddrsAvail));
+}
+
+#[rstest]
+fn an_expired_lease_that_is_not_reclaimed_yet_is_anothers_that_wishes_for_it(
+    #[values(Kind::Request, Kind::Decline)] last: Kind,
+) {
+    let lab = lab();
+    let address = lab.ask(Kind::Request, 1, na(1, &[])).only();
+    lab.send(&from_client(last, 1, [na(1, &[&address])])).unwrap();
+    let end = i64::try_from(lab.lease(&address).unwrap().expire()).unwrap();
+    assert_ne!(lab.ask_at(end - 1, Kind::Request, 2, na(1, &[&address])).only(), address);
+    assert_eq!(lab.ask_at(end, Kind::Request, 3, na(1, &[&address])).only(), address);
+    assert_eq!(lab.lease(&address).unwrap().duid().as_bytes(), duid(3));
 }
 
 #[rstest]
