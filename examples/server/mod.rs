@@ -182,7 +182,9 @@ pub(crate) fn serve<L: ManagedLease>(
     flushed?;
     let (sent, unsent) = (traffic.sent.into_inner(), traffic.unsent.into_inner());
     let unsent = if unsent > 0 { format!(", {unsent} could not be sent") } else { String::new() };
-    eprintln!("ended: {} leases, {sent} answers{unsent}", leases.status().leases.unwrap_or_default());
+    // In place of the status line.
+    let clear = if stderr().is_terminal() { "\r\x1b[K" } else { "" };
+    eprintln!("{clear}ended: {} leases, {sent} answers{unsent}", leases.status().leases.unwrap_or_default());
     Ok(())
 }
 
