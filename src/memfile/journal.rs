@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
+use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
 use failure::Failure;
@@ -60,7 +61,7 @@ struct Shared {
     header: String,
     durability: Durability,
     /// Held while rows are written, and in [`Durability::Synced`] while they are synced.
-    tail: Mutex<Tail>,
+    tail: CachePadded<Mutex<Tail>>,
     /// Rows that wait for whoever has the tail.
     queue: Queue,
     /// Held by whoever makes durable what was acknowledged before, so that nobody takes it for durable too early.

@@ -372,13 +372,14 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
             pack(lease, &mut scratch.record);
             let hashes = {
                 let storage = self.read();
+                let hashes = storage.fetch(&record::Packed::new(&scratch.record));
                 if storage.get(key).is_some() {
                     return Ok(Added::AddressTaken);
                 }
                 if !storage.has_room() {
                     return Err(NoRoom.into());
                 }
-                storage.fetch(&record::Packed::new(&scratch.record))
+                hashes
             };
             if self.journal.is_some() {
                 lease.write_row(&mut scratch.row);

@@ -37,6 +37,12 @@ impl<L: StoredLease> Records<L> {
             .map(BlockId)
     }
 
+    /// Has the processor fetch what is needed to look for an address.
+    #[inline]
+    pub(super) fn fetch(&self, key: L::Key) -> u8 {
+        self.table.fetch(self.hasher.hash_one(key))
+    }
+
     /// The lease of an address.
     #[inline]
     pub(super) fn get(&self, key: L::Key) -> Option<Packed<'_, L>> {

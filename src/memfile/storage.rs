@@ -124,10 +124,11 @@ impl<L: ManagedLease> Storage<L> {
     /// before, while others still may.
     pub(super) fn fetch(&self, packed: &Packed<'_, L>) -> Hashes {
         // Each of the tables costs a cache miss, so they are asked for all at once.
+        let address = self.records.fetch(packed.key());
         let (hwaddr, a) = self.hwaddrs.fetch(packed);
         let (client, b) = self.clients.fetch(packed);
         let (hostname, c) = self.hostnames.fetch(packed);
-        black_box((a, b, c));
+        black_box((address, a, b, c));
         Hashes { hwaddr, client, hostname }
     }
 

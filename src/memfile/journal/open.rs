@@ -46,7 +46,7 @@ impl Journal {
             path: Arc::clone(&path),
             header,
             durability,
-            tail: Mutex::new(tail),
+            tail: Mutex::new(tail).into(),
             queue: Default::default(),
             syncs: Mutex::default(),
             timer: Default::default(),

@@ -1,4 +1,4 @@
-//! Rows that wait to be written by another thread than the one that appends them, with the changes that go with them.
+//! Rows that wait to be written by another thread than the one that appends them.
 
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use super::{Entry, Shared};
+use super::Shared;
 use crate::lease_mgr::LeaseMgrError;
 
 /// Rows that wait to be written. Whoever puts some gets a ticket, a number that is one more each time.
@@ -16,38 +16,15 @@ pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     /// The last ticket that was given.
     given: CachePadded<AtomicU64>,
-    /// The last ticket whose rows are where the durability promises, and whose changes are made.
+    /// The last ticket whose rows are where the durability promises.
     done: CachePadded<AtomicU64>,
     /// What the groups of even and of odd numbers wait for.
     ended: [Condvar; 2],
 }
 
-/// Rows, and the changes that go with them.
-#[derive(Debug, Default)]
-pub(super) struct Entries {
-    pub(super) rows: Vec<u8>,
-    pub(super) changes: Vec<u8>,
-}
-
-impl Entries {
-    pub(super) fn push(&mut self, entry: Entry<'_>) {
-        self.rows.extend_from_slice(entry.rows);
-        self.changes.extend_from_slice(entry.changes);
-    }
-
-    /// Lets go of all, but for some memory.
-    pub(super) fn clear(&mut self) {
-        const KEPT: usize = 1 << 20;
-        for bytes in [&mut self.rows, &mut self.changes] {
-            bytes.clear();
-            bytes.shrink_to(KEPT);
-        }
-    }
-}
-
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    entries: Entries,
+    rows: Vec<u8>,
     /// The number of the group that is being gathered, of those that share a sync.
     pub(super) group: u64,
     /// Whether a thread gathers the group, or syncs the one before.
@@ -64,17 +41,17 @@ impl Queue {
     }
 
     /// Adds rows, and gives their ticket.
-    pub(super) fn put(&self, waiting: &mut Waiting, entry: Entry<'_>) -> u64 {
-        waiting.entries.push(entry);
+    pub(super) fn put(&self, waiting: &mut Waiting, rows: &[u8]) -> u64 {
+        waiting.rows.extend_from_slice(rows);
         // Only changed under the lock.
         let ticket = self.given.load(Ordering::Relaxed) + 1;
         self.given.store(ticket, Ordering::Release);
         ticket
     }
 
-    /// Moves the rows into empty buffers, and gives the last of their tickets.
-    pub(super) fn take(&self, waiting: &mut Waiting, buffers: &mut Entries) -> u64 {
-        mem::swap(&mut waiting.entries, buffers);
+    /// Moves the rows into an empty buffer, and gives the last of their tickets.
+    pub(super) fn take(&self, waiting: &mut Waiting, buffer: &mut Vec<u8>) -> u64 {
+        mem::swap(&mut waiting.rows, buffer);
         self.given.load(Ordering::Relaxed)
     }
 

@@ -8,23 +8,31 @@ use super::failure::{Action, Undecided};
 use super::tail::Tail;
 use crate::lease_mgr::LeaseMgrError;
 
-/// How often a thread looks at what has become of its rows before it sleeps. A write takes half a microsecond, and to be woken
-/// takes several.
-const LOOKS: u32 = 100;
+/// How often a thread tries to write its rows itself: for about as long as two writes take.
+const TRIES: u32 = 100;
+/// How often it looks then at what has become of its rows, before it sleeps: to be woken takes many times as long as a write.
+const LOOKS: u32 = 400;
+/// After so many looks it sees whether it can write them itself after all. Not each time: that keeps who writes from its work.
+const TURN: u32 = 4;
 
 impl Shared {
     /// Appends rows; returns when they are with the operating system.
     pub(super) fn append_written(&self, rows: &[u8]) -> Result<(), LeaseMgrError> {
-        if let Some(mut tail) = self.tail.try_lock() {
-            return self.write_waiting(&mut tail, rows);
+        for _ in 0..TRIES {
+            if let Some(mut tail) = self.tail.try_lock() {
+                return self.write_waiting(&mut tail, rows);
+            }
+            hint::spin_loop();
         }
         let ticket = self.queue.put(&mut self.queue.lock(), rows);
-        for _ in 0..LOOKS {
+        for look in 0..LOOKS {
             hint::spin_loop();
             if let Some(outcome) = self.outcome(ticket) {
                 return outcome;
             }
-            if let Some(mut tail) = self.tail.try_lock() {
+            if look % TURN == 0
+                && let Some(mut tail) = self.tail.try_lock()
+            {
                 return self.finish(&mut tail, ticket);
             }
         }
