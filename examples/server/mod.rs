@@ -59,6 +59,8 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 const PATIENCE: Duration = Duration::from_millis(100);
 /// How often expired leases are looked for.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(1);
+/// Takes the status line off the terminal.
+const CLEARED: &str = "\r\x1b[K";
 /// How often the status line is written.
 const STATUS_INTERVAL: Duration = Duration::from_secs(3);
 
@@ -182,9 +184,8 @@ pub(crate) fn serve<L: ManagedLease>(
     flushed?;
     let (sent, unsent) = (traffic.sent.into_inner(), traffic.unsent.into_inner());
     let unsent = if unsent > 0 { format!(", {unsent} could not be sent") } else { String::new() };
-    // In place of the status line.
-    let clear = if stderr().is_terminal() { "\r\x1b[K" } else { "" };
-    eprintln!("{clear}ended: {} leases, {sent} answers{unsent}", leases.status().leases.unwrap_or_default());
+    let status_line = if stderr().is_terminal() { CLEARED } else { "" };
+    eprintln!("{status_line}ended: {} leases, {sent} answers{unsent}", leases.status().leases.unwrap_or_default());
     Ok(())
 }
 
@@ -259,7 +260,7 @@ impl<'a, L: ManagedLease> House<'a, L> {
             (self.told, self.sent) = (Instant::now(), sent);
             let mut stderr = stderr().lock();
             // In place of the line before it, if nothing else was written.
-            let _ = write!(stderr, "\r{}\x1b[K", self.status(rate)).and_then(|()| stderr.flush());
+            let _ = write!(stderr, "{CLEARED}{}", self.status(rate)).and_then(|()| stderr.flush());
         }
         Ok(())
     }
