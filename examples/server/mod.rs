@@ -185,7 +185,10 @@ pub(crate) fn serve<L: ManagedLease>(
     let (sent, unsent) = (traffic.sent.into_inner(), traffic.unsent.into_inner());
     let unsent = if unsent > 0 { format!(", {unsent} could not be sent") } else { String::new() };
     let status_line = if stderr().is_terminal() { CLEARED } else { "" };
-    eprintln!("{status_line}ended: {} leases, {sent} answers{unsent}", leases.status().leases.unwrap_or_default());
+    eprintln!(
+        "{status_line}ended: {} leases, {sent} answers{unsent}",
+        leases.status().leases.unwrap_or_default()
+    );
     Ok(())
 }
 
