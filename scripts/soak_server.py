@@ -1,0 +1,313 @@
+#!/usr/bin/env python3
+"""The part of soak-server that runs the servers and judges what it sees.
+
+Not meant to be started by hand: soak-server makes the namespaces and the folder that it works in, and removes them.
+"""
+
+import bisect
+import dataclasses
+import os
+import pathlib
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+from dhcp_servers import CLIENT_INTERFACE, Server, Setup, arguments, perfdhcp_command, perfdhcp_report
+from real_servers import ORDER_UNKNOWN, Checks, Failure
+
+# Seconds. A client comes back some time after its lease has expired.
+LIFETIME = 30
+LFC_INTERVAL = 5
+# Fewer addresses than clients, and more than leases at one time: addresses go from one client to another.
+ADDRESSES = 1 << 14
+CLIENTS = 24_000
+SETUPS = {
+    4: Setup("10.64.0.0-10.64.63.255", valid_lifetime=LIFETIME, lfc_interval=LFC_INTERVAL),
+    6: Setup("2001:db8:0:1::-2001:db8:0:1::3fff", "2001:db8:8000::/42/56", LIFETIME, LFC_INTERVAL),
+}
+SAMPLE_INTERVAL = 1
+SNAPSHOT_INTERVAL = 13
+# Leases are granted in whole seconds of the server's clock.
+SECOND = 1
+# Before this, the tables still grow to their size.
+WARM_UP = 120
+# How much the highest memory in the second half after the warm-up may be above that in the first half.
+GROWTH = 1.05
+
+
+@dataclasses.dataclass
+class Grant:
+    """A lease as its client knows it."""
+
+    client: str
+    asked: float
+    acked: float
+
+    @property
+    def sure_end(self):
+        """Until then it is valid, whenever in between the server has looked at its clock."""
+        return self.asked + LIFETIME - SECOND
+
+
+@dataclasses.dataclass
+class Snapshot:
+    """What was in the lease files at some time between begin and end."""
+
+    begin: float
+    end: float
+    rows: dict
+
+
+class Soak:
+    def __init__(self, family, options, checks):
+        self.family = family
+        self.options = options
+        self.checks = checks
+        self.server = Server("ours", family, f"server{family}", SETUPS[family], options)
+        self.events_file = self.server.folder / "events"
+        self.load_file = self.server.folder / "perfdhcp"
+        self.samples = []
+        self.snapshots = []
+        self.cleanups = set()
+        self.load = self.recorder = None
+        self.figures = {"family": f"DHCPv{family}"}
+
+    # The run
+
+    def start(self):
+        self.server.start()
+        here = pathlib.Path(__file__).resolve().parent
+        self.recorder = subprocess.Popen(
+            ["ip", "netns", "exec", self.options.client_ns, sys.executable, str(here / "ack-recorder.py")]
+            + [str(self.family), CLIENT_INTERFACE, str(self.events_file)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+        )
+        if self.recorder.stdout.readline() != b"ready\n":
+            raise Failure("the recorder did not start")
+        rate, seconds = self.options.rate, self.options.seconds
+        options = ["-f", str(rate // 4), "-F", str(rate // 8), "-p", str(seconds), "-W", "500000"]
+        kinds = "address-and-prefix" if self.family == 6 else ""
+        command = perfdhcp_command(self.options.client_ns, self.family, rate, CLIENTS, 0, kinds, options)
+        with open(self.load_file, "wb") as out:
+            self.load = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+
+    def sample(self):
+        if self.server.process.poll() is not None:
+            raise Failure(f"the server of DHCPv{self.family} has ended: {self.server.last_lines()}")
+        now = time.monotonic()
+        self.samples.append((now, self.server.resident_bytes(), self.server.descriptors()))
+        try:
+            # A cleanup makes a new file, whose inode may be that of an old one.
+            status = os.stat(f"{self.server.file}.2")
+            self.cleanups.add((status.st_ino, status.st_mtime_ns))
+        except FileNotFoundError:
+            pass
+
+    def snapshot(self):
+        begin = time.monotonic()
+        rows = {}
+        for address, row in self.server.leases().items():
+            if self.family == 4:
+                key = "V4", address
+                client = re.match(r"hwaddr (\S+)", row.client)
+                rows[key] = client[1] if client else "", row.state, row.expire
+            else:
+                key = ("PD", address.split("/")[0]) if "/" in address else ("NA", address)
+                client = re.match(r"duid (\S+) iaid (\d+)", row.client)
+                rows[key] = f"{client[1]}/{client[2]}" if client else "", row.state, row.expire
+        self.snapshots.append(Snapshot(begin, time.monotonic(), rows))
+
+    def stop(self):
+        """Ends load, recorder and server, and looks at the files once more."""
+        try:
+            self.load.wait(30)
+        except subprocess.TimeoutExpired:
+            self.load.kill()
+            self.load.wait()
+        self.recorder.send_signal(signal.SIGTERM)
+        self.recorder.wait(60)
+        cpu = self.server.cpu_seconds()
+        status = self.server.stop()
+        self.checks.check(status == 0, f"DHCPv{self.family}: the server ends with SIGTERM, exit status {status}")
+        self.snapshot()
+        self.figures["processor time of the server (s)"] = f"{cpu:.1f}"
+
+    def kill(self):
+        for process in (self.load, self.recorder, self.server.process):
+            if process is not None and process.poll() is None:
+                process.kill()
+                process.wait()
+
+    # The judgement
+
+    def judge(self):
+        check = self.checks.check
+        name = f"DHCPv{self.family}"
+        wrong = [l for l in self.server.log.read_text().splitlines() if re.search("error|fail|panic", l, re.I)]
+        check(not wrong, f"{name}: {len(wrong)} errors in the server's log", wrong[:10])
+        report = perfdhcp_report(self.load_file.read_text(errors="replace"))
+        for kind, exchange in report.items():
+            print(f"         {kind}: {exchange.sent} sent, {exchange.received} answered")
+        events, dropped = self.events()
+        check(dropped == 0, f"{name}: the recorder missed {dropped} packets")
+        self.replay(events)
+        self.flat()
+        least = self.options.seconds // LFC_INTERVAL // 2
+        check(len(self.cleanups) >= least, f"{name}: {len(self.cleanups)} cleanups (at least {least})")
+        self.figures |= {
+            "cleanups": len(self.cleanups),
+            "log lines of the server": len(self.server.log.read_text().splitlines()),
+        }
+
+    def events(self):
+        """All events in their order, as (time, event, key, client, time of the request)."""
+        events, dropped = [], None
+        with open(self.events_file, encoding="ascii") as lines:
+            for line in lines:
+                event, *fields = line.split()
+                if event == "end":
+                    dropped = int(fields[1])
+                elif event in ("ack", "release"):
+                    at = float(fields[0])
+                    asked = float(fields[4]) if event == "ack" else at
+                    events.append((at, event, (fields[1], fields[2]), fields[3], asked))
+        return events, dropped
+
+    def replay(self, events):
+        held, released, addresses, clients = {}, {}, set(), {}
+        twice, lost = [], []
+        looked = acks = releases = moved = 0
+        times = [event[0] for event in events]
+        # Where the server reads its clock in one second and the client in the next.
+        offset = time.time() - time.monotonic()
+        waiting = list(self.snapshots)
+
+        def look(snapshot):
+            nonlocal looked
+            # What is released while the files are read may be there or not.
+            until = bisect.bisect_right(times, snapshot.end + ORDER_UNKNOWN)
+            since = bisect.bisect_left(times, snapshot.begin)
+            in_doubt = {e[2] for e in events[since:until] if e[1] == "release"}
+            for key, grant in held.items():
+                if key in in_doubt or grant.sure_end <= snapshot.end + SECOND:
+                    continue
+                looked += 1
+                client, state, expire = snapshot.rows.get(key, ("nobody", "no lease", 0))
+                end = int(grant.asked + offset) + LIFETIME
+                # Two clocks of the kernel may differ by some milliseconds.
+                if client != grant.client or state != "assigned" or expire < end - SECOND:
+                    lost.append(f"{key[1]} of {grant.client} until {end}: {state} of {client} until {expire}")
+
+        for at, event, key, client, asked in events:
+            while waiting and waiting[0].begin < at:
+                look(waiting.pop(0))
+            if event == "release":
+                releases += 1
+                if key in held and held[key].client == client:
+                    del held[key]
+                    released[key] = client, at
+                continue
+            acks += 1
+            addresses.add(key)
+            if clients.get(key, client) != client:
+                moved += 1
+            clients[key] = client
+            before = held.get(key)
+            if before is not None and before.client != client and at < before.sure_end:
+                twice.append(f"{key[1]}: {before.client} until {before.sure_end:.1f}, at {at:.1f} {client}")
+            if released.get(key, ("", 0))[0] == client and asked < released[key][1] + ORDER_UNKNOWN:
+                # The server may have taken the renewal before the release.
+                continue
+            released.pop(key, None)
+            held[key] = Grant(client, asked, at)
+        for snapshot in waiting:
+            look(snapshot)
+
+        name = f"DHCPv{self.family}"
+        self.checks.check(acks > 0 and looked > 0, f"{name}: {acks} acknowledgements, {releases} releases")
+        self.checks.check(moved > 0, f"{name}: {moved} times an address went to another client")
+        self.checks.check(not twice, f"{name}: {len(twice)} addresses given to a second client while valid", twice[:10])
+        text = f"{name}: {len(lost)} of {looked} leases lost, looked for in the files at {len(self.snapshots)} times"
+        self.checks.check(not lost, text, lost[:10])
+        self.figures |= {
+            "acknowledgements": acks,
+            "releases": releases,
+            "addresses used": len(addresses),
+            "addresses that went to another client": moved,
+            "looked for in the files": looked,
+            "lost": len(lost),
+            "given twice": len(twice),
+        }
+
+    def flat(self):
+        """Whether memory and descriptors stay as they are once all addresses have been used."""
+        began = self.samples[0][0]
+        steady = [s for s in self.samples if s[0] - began >= WARM_UP]
+        half = len(steady) // 2
+        memory = [s[1] for s in self.samples]
+        self.figures |= {
+            "memory, first (MB)": f"{memory[0] / 1e6:.1f}",
+            "memory, median (MB)": f"{statistics.median(memory) / 1e6:.1f}",
+            "memory, highest (MB)": f"{max(memory) / 1e6:.1f}",
+            "memory, last (MB)": f"{memory[-1] / 1e6:.1f}",
+            "descriptors, highest": max(s[2] for s in self.samples),
+            "descriptors, last": self.samples[-1][2],
+        }
+        if half < 30:
+            print(f"         too short to tell whether memory grows: {WARM_UP + 60} seconds at least")
+            return
+        name = f"DHCPv{self.family}"
+        # The highest: a cleanup takes some memory for a moment.
+        first, second = (max(s[1] for s in part) for part in (steady[:half], steady[half:]))
+        self.checks.check(
+            second <= first * GROWTH, f"{name}: memory {first / 1e6:.1f} MB at most, later {second / 1e6:.1f} MB"
+        )
+        first, second = (max(s[2] for s in part) for part in (steady[:half], steady[half:]))
+        self.checks.check(second <= first, f"{name}: {first} descriptors at most, later {second}")
+
+
+def main():
+    parser = arguments()
+    for name in ("--seconds", "--rate"):
+        parser.add_argument(name, type=int, required=True)
+    options = parser.parse_args()
+    checks = Checks()
+    soaks = [Soak(family, options, checks) for family in sorted(set(options.families))]
+    try:
+        for soak in soaks:
+            soak.start()
+        began = time.monotonic()
+        next_snapshot = began + SNAPSHOT_INTERVAL
+        while (now := time.monotonic()) < began + options.seconds:
+            for soak in soaks:
+                soak.sample()
+                if now >= next_snapshot:
+                    soak.snapshot()
+            if now >= next_snapshot:
+                next_snapshot += SNAPSHOT_INTERVAL
+            time.sleep(SAMPLE_INTERVAL)
+        for soak in soaks:
+            soak.stop()
+        for soak in soaks:
+            soak.judge()
+    except (Failure, OSError, ValueError, subprocess.SubprocessError) as error:
+        checks.check(False, "the soak ran to its end", str(error).splitlines())
+    finally:
+        for soak in soaks:
+            soak.kill()
+
+    print()
+    print(f"{options.seconds} seconds, {options.rate} new exchanges a second of each family, {CLIENTS} clients, leases of")
+    print(f"{LIFETIME} seconds, {ADDRESSES} addresses (and as many prefixes), a cleanup every {LFC_INTERVAL} seconds")
+    for key in soaks[0].figures:
+        print(f"{key:<38}" + "".join(f"{soak.figures.get(key, ''):>12}" for soak in soaks))
+    print(f"{checks.passed} passed, {checks.failed} failed")
+    sys.exit(1 if checks.failed else 0)
+
+
+if __name__ == "__main__":
+    main()
