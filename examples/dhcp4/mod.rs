@@ -201,8 +201,8 @@ impl Server4 {
             lease.decline(clock.epoch, PROBATION);
             Ok(())
         })?;
-        if declined {
-            eprintln!("{address} was declined by {:?}: somebody else uses it", request.client());
+        if let Some(client) = request.client().filter(|_| declined) {
+            eprintln!("{address} was declined by {client}: somebody else uses it");
         }
         Ok(None)
     }

@@ -1,5 +1,6 @@
 //! What DHCPv4 messages say.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 
 use dhcproto::Encodable;
@@ -21,6 +22,15 @@ const LINK_SELECTION: u8 = 5;
 pub(crate) enum Client {
     Id(ClientId),
     HwAddr(HwAddr),
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => write!(f, "client id {id}"),
+            Self::HwAddr(hwaddr) => write!(f, "hardware address {hwaddr}"),
+        }
+    }
 }
 
 /// A message of a client, as far as this server reads it.

@@ -25,8 +25,8 @@ impl Permutation {
         let mut number = place;
         loop {
             number = self.mix(number);
-            // Less than three times of four, the network leads beyond the last number. From there it leads back, in the end to one that
-            // no other place leads to.
+            // The network permutes up to four times as many numbers. Followed on from one beyond the last, it comes back to
+            // one that it reaches from no other place.
             if number <= self.last {
                 return number;
             }
