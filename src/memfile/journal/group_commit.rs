@@ -8,7 +8,7 @@
 //! no longer than a sync takes.
 
 use std::mem;
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::Shared;
@@ -23,15 +23,14 @@ impl Shared {
     pub(super) fn append_synced(&self, rows: &[u8]) -> Result<(), LeaseMgrError> {
         let mut waiting = self.queue.lock();
         let ticket = self.queue.put(&mut waiting, rows);
-        let group = waiting.group;
-        while waiting.is_led {
-            waiting = self.queue.wait(group, waiting);
-            if let Some(outcome) = self.outcome(ticket) {
+        if waiting.is_led {
+            if let Some(outcome) = self.queue.sleep(waiting, ticket, || self.outcome(ticket)) {
                 return outcome;
             }
+            waiting = self.queue.lock();
         }
         waiting.is_led = true;
-        let mut leader = Leader { shared: self, group, expected: 0, sync_time: waiting.sync_time };
+        let mut leader = Leader { shared: self, expected: 0, sync_time: waiting.sync_time };
         let expected = waiting.expected;
         drop(waiting);
         leader.gather(expected);
@@ -39,10 +38,9 @@ impl Shared {
     }
 }
 
-/// The thread that leads a group. When it is dropped, the others are told.
+/// The thread that leads a group. When it is dropped, the others are woken.
 struct Leader<'a> {
     shared: &'a Shared,
-    group: u64,
     expected: u64,
     sync_time: Duration,
 }
@@ -70,11 +68,7 @@ impl Leader<'_> {
         self.shared.check()?;
         let _undecided = Undecided(self.shared);
         let mut rows = mem::take(&mut tail.rows);
-        let upto = {
-            let waiting = &mut *queue.lock();
-            waiting.group += 1;
-            queue.take(waiting, &mut rows)
-        };
+        let upto = queue.take(&mut queue.lock(), &mut rows);
         let start = Instant::now();
         let result = tail.write_synced(&rows);
         self.sync_time = (7 * self.sync_time + start.elapsed()) / 8;
@@ -91,18 +85,12 @@ impl Drop for Leader<'_> {
     fn drop(&mut self) {
         let queue = &self.shared.queue;
         let mut waiting = queue.lock();
-        waiting.is_led = false;
-        let others = queue.len();
         // Those that came during the sync, and those of this group once more.
-        waiting.expected = self.expected + others;
+        waiting.expected = self.expected + queue.len();
         waiting.sync_time = self.sync_time;
+        let woken = queue.take_sleepers(&mut waiting, self.shared.failure.get().is_some());
         drop(waiting);
-        queue.condition(self.group).notify_all();
-        if self.shared.failure.get().is_some() {
-            queue.condition(self.group + 1).notify_all();
-        } else if others > 0 {
-            // It leads, unless somebody comes first.
-            queue.condition(self.group + 1).notify_one();
-        }
+        // Each by itself: if they all woke to the same lock, they would wait for one another once more.
+        woken.iter().for_each(Thread::unpark);
     }
 }

@@ -1,8 +1,10 @@
 //! Rows that wait to be written by another thread than the one that appends them.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
@@ -18,16 +20,16 @@ pub(super) struct Queue {
     given: CachePadded<AtomicU64>,
     /// The last ticket whose rows are where the durability promises.
     done: CachePadded<AtomicU64>,
-    /// What the groups of even and of odd numbers wait for.
-    ended: [Condvar; 2],
+    /// The ticket whose thread is to lead the next group of those that share a sync.
+    leader: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     rows: Vec<u8>,
-    /// The number of the group that is being gathered, of those that share a sync.
-    pub(super) group: u64,
-    /// Whether a thread gathers the group, or syncs the one before.
+    /// Who sleeps until its rows are synced, or it is to lead the next group; in the order of the tickets.
+    sleepers: VecDeque<(u64, Thread)>,
+    /// Whether a thread gathers a group, or syncs one.
     pub(super) is_led: bool,
     /// How many rows the group will have, judging by the one before.
     pub(super) expected: u64,
@@ -70,14 +72,41 @@ impl Queue {
         self.done.store(upto, Ordering::Release);
     }
 
-    /// Waits until a group ends, or its first thread may lead it.
-    pub(super) fn wait<'a>(&self, group: u64, waiting: MutexGuard<'a, Waiting>) -> MutexGuard<'a, Waiting> {
-        self.condition(group).wait(waiting).unwrap_or_else(PoisonError::into_inner)
+    /// Sleeps until the rows of a ticket are decided, and tells what became of them; or until its thread is to lead the next
+    /// group.
+    pub(super) fn sleep<T>(
+        &self,
+        mut waiting: MutexGuard<'_, Waiting>,
+        ticket: u64,
+        outcome: impl Fn() -> Option<T>,
+    ) -> Option<T> {
+        waiting.sleepers.push_back((ticket, thread::current()));
+        drop(waiting);
+        loop {
+            thread::park();
+            if let Some(outcome) = outcome() {
+                return Some(outcome);
+            }
+            if self.leader.load(Ordering::Acquire) == ticket {
+                return None;
+            }
+        }
     }
 
-    /// What the threads of a group wait for.
-    pub(super) fn condition(&self, group: u64) -> &Condvar {
-        &self.ended[usize::from(group % 2 == 1)]
+    /// Takes out those who have nothing more to sleep for, which are all after a failure. Who sleeps on
+    /// longest, if anybody does, is to lead the next group, and comes first.
+    pub(super) fn take_sleepers(&self, waiting: &mut Waiting, has_failed: bool) -> Vec<Thread> {
+        let upto = if has_failed { u64::MAX } else { self.done() };
+        let count = waiting.sleepers.partition_point(|(ticket, _)| *ticket <= upto);
+        let leads = waiting.sleepers.len() > count;
+        if leads {
+            self.leader.store(waiting.sleepers[count].0, Ordering::Release);
+        }
+        waiting.is_led = leads;
+        let mut woken: Vec<_> =
+            waiting.sleepers.drain(..count + usize::from(leads)).map(|(_, thread)| thread).collect();
+        woken.rotate_right(usize::from(leads));
+        woken
     }
 }
 
