@@ -37,6 +37,14 @@ pub(super) struct Waiting {
     pub(super) sync_time: Duration,
 }
 
+#[cfg(test)]
+impl Waiting {
+    /// Whether somebody has taken all rows.
+    pub(super) fn has_no_rows(&self) -> bool {
+        self.rows.is_empty()
+    }
+}
+
 impl Queue {
     pub(super) fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)

@@ -595,7 +595,9 @@ fn append_during_a_sync(disk: &SimulatedDisk, journal: &Journal) -> [Result<(), 
         let closed = gate.lock().unwrap();
         let append = |number| scope.spawn(move || journal.append(row(number).as_bytes()));
         let first = append(1);
-        wait_until("the first row is being synced", || journal.shared.queue.lock().group == 1);
+        wait_until("the first row is being synced", || {
+            journal.shared.queue.len() == 1 && journal.shared.queue.lock().has_no_rows()
+        });
         let others = [append(2), append(3)];
         wait_until("two others wait", || journal.shared.queue.len() == 3);
         drop(closed);
