@@ -95,7 +95,9 @@ end_namespace() {
 }
 
 end_lab() {
-    trap - EXIT INT TERM HUP
+    # What has begun is done to its end: timeout(1), for one, sends its signal twice.
+    trap - EXIT
+    trap '' INT TERM HUP
     if [ -n "$driver" ]; then
         kill -KILL "$driver" 2>/dev/null
         wait "$driver" 2>/dev/null
