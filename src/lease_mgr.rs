@@ -28,9 +28,7 @@
 //!
 //! // Time goes by.
 //! for expired in leases.expired(1_790_010_000, 100)? {
-//!     let mut reclaimed = expired.clone();
-//!     reclaimed.set_state(LeaseState::EXPIRED_RECLAIMED)?;
-//!     leases.update_if_unchanged(&expired, &reclaimed)?;
+//!     assert!(leases.reclaim(&expired)?);
 //! }
 //! assert_eq!(leases.expired(1_790_010_000, 100)?, []);
 //! # Ok::<(), Box<dyn std::error::Error>>(())

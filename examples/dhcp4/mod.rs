@@ -5,16 +5,13 @@
 mod tests;
 mod wire;
 
-use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use dhcproto::v4::{CLIENT_PORT, DhcpOption, MessageType, SERVER_PORT};
 use leasemgr::allocator::{Allocator, PoolAddress};
-use leasemgr::lease::{
-    Family, Json, Lease, Lease4, LeaseState, Lifetime, SubnetId, UserContext, keep_relay_ids,
-};
+use leasemgr::lease::{Lease, Lease4, LeaseState, Lifetime, SubnetId};
 use leasemgr::{Added, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt4};
 
 use crate::server::{Answer, Outcome, Subnet};
@@ -280,7 +277,7 @@ impl Server4 {
         data.cltt = clock.epoch;
         data.hostname = request.hostname.clone();
         data.user_context = match &request.relay_agent_info {
-            Some(info) => Some(with_relay_agent_info(known, info)?),
+            Some(info) => Some(known.cloned().unwrap_or_default().with_relay_agent_info(info)),
             // A client renews its lease without the relay agent in between, which is where it was none the less.
             None => known.cloned(),
         };
@@ -325,25 +322,7 @@ fn belongs(lease: &Lease4, request: &Request<'_>) -> bool {
 fn was_changed(changed: Result<(), LeaseMgrError>) -> Result<bool, LeaseMgrError> {
     match changed {
         Ok(()) => Ok(true),
-        Err(LeaseMgrError::ChangedMeanwhile { .. } | LeaseMgrError::NoSuchLease { .. }) => Ok(false),
+        Err(error) if error.is_stale() => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-/// A user context with what relay agents said of the client, in the form in which Kea's servers keep it.
-fn with_relay_agent_info(known: Option<&UserContext>, info: &[u8]) -> Outcome<UserContext> {
-    let mut json = String::from(r#"{ "sub-options": "0x"#);
-    for byte in info {
-        let _ = write!(json, "{byte:02X}");
-    }
-    json.push_str("\" }");
-    let place = ["ISC", "relay-agent-info"];
-    let empty = UserContext::parse(b"{}")?;
-    let relay = Json::parse(json.as_bytes())?;
-    let context = match known.map(|known| known.with(&place, relay.clone())) {
-        Some(Ok(context)) => context,
-        // Or what is there is of another form.
-        _ => empty.with(&place, relay)?,
-    };
-    Ok(keep_relay_ids(Family::V4, &context).unwrap_or(context))
 }

@@ -1,21 +1,17 @@
 //! What clients have: addresses and prefixes, as leases.
 
 use std::fmt;
-use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leasemgr::allocator::{Allocator, Pool, Strategy};
-use leasemgr::lease::{
-    Duid, Family, HwAddr, Iaid, Json, Lease, Lease6, LeaseState, LeaseType, Lifetime, SubnetId, UserContext,
-    keep_relay_ids,
-};
+use leasemgr::lease::{Duid, HwAddr, Iaid, Lease, Lease6, LeaseState, LeaseType, Lifetime, SubnetId};
 use leasemgr::{Added, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt6};
 use parking_lot::{Mutex, MutexGuard};
 
-use super::wire::{Ia, Prefix, Relay, put_option};
+use super::wire::{Ia, Prefix, Relay};
 use crate::server::{Outcome, Subnet};
 
 /// All leases are in one subnet.
@@ -190,7 +186,7 @@ impl Bindings {
     pub(crate) fn release(&self, client: &Client<'_, '_>, ia: &Ia) -> Outcome<bool> {
         self.end(client, ia, |lease| match self.leases.delete_if_unchanged(lease) {
             Ok(_) => Ok(true),
-            Err(LeaseMgrError::ChangedMeanwhile { .. }) => Ok(false),
+            Err(error) if error.is_stale() => Ok(false),
             Err(error) => Err(error.into()),
         })
     }
@@ -251,7 +247,8 @@ impl Bindings {
         data.cltt = client.now;
         data.subnet_id = SUBNET;
         if !client.relays.is_empty() {
-            data.user_context = Some(with_relays(data.user_context.as_ref(), client.relays)?);
+            let relays: Vec<_> = client.relays.iter().map(Relay::to_kept).collect();
+            data.user_context = Some(data.user_context.take().unwrap_or_default().with_relays(&relays));
         }
         Ok(())
     }
@@ -271,7 +268,7 @@ impl Bindings {
     fn replace(&self, old: &Lease6, new: &Lease6) -> Outcome<bool> {
         match self.leases.update_if_unchanged(old, new) {
             Ok(()) => Ok(true),
-            Err(LeaseMgrError::ChangedMeanwhile { .. } | LeaseMgrError::NoSuchLease { .. }) => Ok(false),
+            Err(error) if error.is_stale() => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
@@ -292,30 +289,6 @@ fn holds(free: &Free, prefix: Prefix) -> bool {
 
 fn prefix(lease: &Lease6) -> Prefix {
     Prefix { address: lease.address(), len: lease.prefix_len() }
-}
-
-/// A user context with what relay agents said, in Kea's form: the agent next to the server comes first.
-fn with_relays(context: Option<&UserContext>, relays: &[Relay<'_>]) -> Outcome<UserContext> {
-    let mut list = String::from("[");
-    for (i, relay) in relays.iter().enumerate() {
-        let comma = if i == 0 { "" } else { "," };
-        let Relay { hop_count, link, peer, ref options } = *relay;
-        write!(list, r#"{comma}{{"hop":{hop_count},"link":"{link}","peer":"{peer}""#)?;
-        if !options.is_empty() {
-            let mut bytes = Vec::new();
-            for &(code, value) in options {
-                put_option(&mut bytes, code.into(), value);
-            }
-            list.push_str(r#","options":"0x"#);
-            bytes.iter().try_for_each(|byte| write!(list, "{byte:02X}"))?;
-            list.push('"');
-        }
-        list.push('}');
-    }
-    list.push(']');
-    let old = context.cloned().unwrap_or_default();
-    let context = old.with(&["ISC", "relay-info"], Json::parse(list.as_bytes())?)?;
-    Ok(keep_relay_ids(Family::V6, &context).unwrap_or(context))
 }
 
 /// A lock for each client, or rather for each share of them.

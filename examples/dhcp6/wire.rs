@@ -10,7 +10,7 @@ use dhcproto::v6::{
     DhcpOption, DhcpOptions, IAAddr, IANA, IAPD, IAPrefix, IATA, Message, MessageType, OptionCode,
 };
 use dhcproto::{Decodable, Encodable};
-use leasemgr::lease::{Iaid, LeaseType};
+use leasemgr::lease::{Iaid, LeaseType, Relayed};
 
 /// A message may come through so many relay agents (RFC 3315 section 5.5; of RFC 8415 these are 8).
 const RELAYS_MAX: usize = 32;
@@ -36,6 +36,16 @@ impl<'p> Relay<'p> {
     pub(crate) fn option(&self, code: OptionCode) -> Option<&'p [u8]> {
         let code = u16::from(code);
         self.options.iter().find(|option| option.0 == code).map(|option| option.1)
+    }
+
+    /// What is kept of it with a lease.
+    pub(crate) fn to_kept(&self) -> Relayed {
+        let mut options = Vec::new();
+        for &(code, value) in &self.options {
+            // They come from a message, so none is too long.
+            let _ = put_option(&mut options, code.into(), value);
+        }
+        Relayed { hop_count: self.hop_count, link: self.link, peer: self.peer, options }
     }
 }
 
@@ -222,7 +232,7 @@ fn decode_relay(bytes: &[u8]) -> Option<(Relay<'_>, &[u8])> {
 }
 
 /// Appends an option, unless its value is too long.
-pub(crate) fn put_option(bytes: &mut Vec<u8>, code: OptionCode, value: &[u8]) -> Option<()> {
+fn put_option(bytes: &mut Vec<u8>, code: OptionCode, value: &[u8]) -> Option<()> {
     bytes.extend(u16::from(code).to_be_bytes());
     bytes.extend(u16::try_from(value.len()).ok()?.to_be_bytes());
     bytes.extend(value);

@@ -1,7 +1,6 @@
 //! Expired leases.
 
-use leasemgr::lease::LeaseState;
-use leasemgr::{LeaseMgr, LeaseMgrError, LeaseMgrExt, ManagedLease};
+use leasemgr::{LeaseMgr, LeaseMgrExt, ManagedLease};
 
 use super::Outcome;
 
@@ -21,11 +20,8 @@ pub(crate) fn reclaim<L: ManagedLease>(
     while !stop() {
         let expired = leases.expired(now, BATCH)?;
         for lease in &expired {
-            match reclaim_lease(leases, lease) {
-                // Its client was faster.
-                Ok(()) | Err(LeaseMgrError::ChangedMeanwhile { .. } | LeaseMgrError::NoSuchLease { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
+            // A server that puts names into the DNS would take them out here. If it was not done, the client was faster.
+            leases.reclaim(lease)?;
         }
         if expired.len() < BATCH {
             break;
@@ -33,14 +29,4 @@ pub(crate) fn reclaim<L: ManagedLease>(
     }
     leases.delete_reclaimed(now, HOLD_RECLAIMED)?;
     Ok(())
-}
-
-/// A server that puts names into the DNS would take them out here.
-fn reclaim_lease<L: ManagedLease>(leases: &dyn LeaseMgr<L>, lease: &L) -> Result<(), LeaseMgrError> {
-    let mut reclaimed = lease.clone();
-    // A declined lease is nobody's, so there is nothing to hold.
-    if lease.state() == LeaseState::DECLINED || reclaimed.set_state(LeaseState::EXPIRED_RECLAIMED).is_err() {
-        return leases.delete_if_unchanged(lease).map(drop);
-    }
-    leases.update_if_unchanged(lease, &reclaimed)
 }

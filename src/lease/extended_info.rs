@@ -9,12 +9,13 @@
 //! Beside the options, the map may have what is searched for, `relay-id` and `remote-id`, in hex.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
 
 use super::octets::octets;
 use super::short_bytes::ShortBytes;
-use super::{Duid, Family, JsonRef, Lease, Lease4, Lease6, UserContext};
+use super::{Duid, Family, Json, JsonRef, Lease, Lease4, Lease6, UserContext};
 
 /// A relay id or a remote id of an impossible length.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -179,6 +180,77 @@ pub fn keep_relay_ids(family: Family, context: &UserContext) -> Option<UserConte
     match kept {
         Cow::Owned(kept) => Some(kept),
         Cow::Borrowed(_) => None,
+    }
+}
+
+/// A relay that a DHCPv6 message came through, and what it put in (RFC 8415 section 9).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relayed {
+    /// How many relays the message had come through before.
+    pub hop_count: u8,
+    /// Where the client is, as far as the relay knows.
+    pub link: Ipv6Addr,
+    /// Whom the relay had the message from.
+    pub peer: Ipv6Addr,
+    /// Its options but for the relayed message, as in the message: two bytes of code, two of length, and the value of each.
+    pub options: Vec<u8>,
+}
+
+impl UserContext {
+    /// With what a DHCPv4 relay agent said: the sub-options of the Relay Agent Information option (RFC 3046), as in the message.
+    /// What an earlier one said is replaced.
+    ///
+    /// ```
+    /// use leasemgr::lease::UserContext;
+    ///
+    /// let context = UserContext::default().with_relay_agent_info(&[1, 2, 0xaa, 0xbb, 2, 1, 0xcc]);
+    /// assert_eq!(
+    ///     context.as_str(),
+    ///     r#"{ "ISC": { "relay-agent-info": { "remote-id": "CC", "sub-options": "0x0102AABB0201CC" } } }"#
+    /// );
+    /// ```
+    #[must_use]
+    pub fn with_relay_agent_info(&self, sub_options: &[u8]) -> Self {
+        let hex = format!(r#"{{ "{SUB_OPTIONS}": "{}" }}"#, Hex(sub_options));
+        self.with_extended_info(Family::V4, RELAY_AGENT_INFO, &hex)
+    }
+
+    /// With the relays that a DHCPv6 message came through, the one next to the server first. What was known of relays is
+    /// replaced.
+    #[must_use]
+    pub fn with_relays(&self, relays: &[Relayed]) -> Self {
+        let mut list = String::from("[");
+        for (i, Relayed { hop_count, link, peer, options }) in relays.iter().enumerate() {
+            let comma = if i == 0 { "" } else { "," };
+            // Writing to a string cannot fail.
+            let _ = write!(list, r#"{comma}{{"hop":{hop_count},"link":"{link}","peer":"{peer}""#);
+            if !options.is_empty() {
+                let _ = write!(list, r#","{OPTIONS}":"{}""#, Hex(options));
+            }
+            list.push('}');
+        }
+        list.push(']');
+        self.with_extended_info(Family::V6, RELAY_INFO, &list)
+    }
+
+    fn with_extended_info(&self, family: Family, key: &str, json: &str) -> Self {
+        let put = || {
+            let info = Json::parse(json.as_bytes())?;
+            // Where `ISC` is no map, nobody can have had it from a DHCP server.
+            self.with(&[ISC, key], info.clone()).or_else(|_| self.without(&[ISC]).with(&[ISC, key], info))
+        };
+        let context = put().unwrap_or_else(|_| self.clone());
+        keep_relay_ids(family, &context).unwrap_or(context)
+    }
+}
+
+/// Hex digits behind `0x`, two upper-case ones for each byte.
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("0x")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02X}"))
     }
 }
 
@@ -483,6 +555,41 @@ mod tests {
         assert_eq!(after, kept.map(whole));
         let after = after.unwrap_or(before);
         assert_eq!(keep_relay_ids(Family::V6, &after), None);
+    }
+
+    #[rstest]
+    #[case::first(
+        "{}",
+        r#"{ "ISC": { "relay-agent-info": { "relay-id": "AA", "sub-options": "0x0C01AA" } } }"#
+    )]
+    #[case::beside_others(
+        r#"{ "ISC": { "client-classes": [ "a" ], "relay-agent-info": { "remote-id": "01" } }, "x": 1 }"#,
+        r#"{ "ISC": { "client-classes": [ "a" ], "relay-agent-info": { "relay-id": "AA", "sub-options": "0x0C01AA" } }, "x": 1 }"#
+    )]
+    #[case::where_no_map_is(
+        r#"{ "ISC": 3, "x": 1 }"#,
+        r#"{ "ISC": { "relay-agent-info": { "relay-id": "AA", "sub-options": "0x0C01AA" } }, "x": 1 }"#
+    )]
+    fn sub_options_are_put_in(#[case] before: &str, #[case] after: &str) {
+        assert_eq!(context(before).with_relay_agent_info(&[12, 1, 0xaa]), context(after));
+    }
+
+    #[test]
+    fn relays_are_put_in() {
+        let relay = |hop_count, options: &[u8]| Relayed {
+            hop_count,
+            link: Ipv6Addr::LOCALHOST,
+            peer: "fe80::1".parse().unwrap(),
+            options: options.to_vec(),
+        };
+        let context = context(r#"{ "ISC": { "relays": [] } }"#);
+        let with = context.with_relays(&[relay(1, &[]), relay(0, &[0, 37, 0, 5, 1, 2, 3, 4, 5])]);
+        let list = with.get("ISC").unwrap().get("relay-info").unwrap();
+        assert_eq!(
+            list.as_json(),
+            r#"[ { "hop": 1, "link": "::1", "peer": "fe80::1" }, { "hop": 0, "link": "::1", "options": "0x002500050102030405", "peer": "fe80::1", "remote-id": "0102030405" } ]"#
+        );
+        assert_eq!(with.with_relays(&[]).as_str(), r#"{ "ISC": { "relay-info": [  ], "relays": [  ] } }"#);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::hash::Hash;
 use std::net::IpAddr;
 
 pub use error::LeaseError;
-pub use extended_info::{IdLengthError, RelayId, RelayInfo, RemoteId, keep_relay_ids};
+pub use extended_info::{IdLengthError, RelayId, RelayInfo, Relayed, RemoteId, keep_relay_ids};
 pub use ids::{
     ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, LeaseState, LeaseType, Lifetime, PoolId,
     SubnetId,

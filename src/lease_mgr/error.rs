@@ -79,3 +79,12 @@ pub enum LeaseMgrError {
     #[error(transparent)]
     Backend(Box<dyn Error + Send + Sync>),
 }
+
+impl LeaseMgrError {
+    /// Whether somebody else was faster: the lease that was to be changed has changed since it was read, or is gone. Nothing is
+    /// amiss; whoever wants to can read it once more and decide anew.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        matches!(self, Self::NoSuchLease { .. } | Self::ChangedMeanwhile { .. })
+    }
+}

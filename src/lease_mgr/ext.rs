@@ -52,6 +52,50 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
         self.remove(read.address(), Some(read))
     }
 
+    /// Reclaims a lease that has expired and that the caller has read: its address is free then, and what the lease says stays
+    /// for the client to come back. A declined lease is nobody's any more, and is deleted. Tells whether it was
+    /// done: not if somebody has changed the lease since, such as the client that came back just now.
+    ///
+    /// ```
+    /// use leasemgr::lease::{HwAddr, Lease, Lease4, LeaseState, Lifetime};
+    /// use leasemgr::{LeaseMgr, LeaseMgrExt, LeaseMgrFactory};
+    ///
+    /// let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
+    /// let hwaddr = Some(HwAddr::new(&[2, 0, 0, 0, 0, 1])?);
+    /// let mut lease = Lease4::new([192, 0, 2, 1].into(), hwaddr.clone(), None, LeaseState::DEFAULT)?;
+    /// lease.data_mut().valid_lifetime = Lifetime(60);
+    /// let mut declined = Lease4::new([192, 0, 2, 2].into(), hwaddr, None, LeaseState::DEFAULT)?;
+    /// declined.decline(0, Lifetime(60));
+    /// for lease in [&lease, &declined] {
+    ///     let _ = leases.add(lease)?;
+    /// }
+    /// for lease in leases.expired(60, 0)? {
+    ///     assert!(leases.reclaim(&lease)?);
+    ///     // It is not as it was any more.
+    ///     assert!(!leases.reclaim(&lease)?);
+    /// }
+    /// let left = leases.all()?;
+    /// assert!(left.len() == 1 && left[0].address() == lease.address() && left[0].is_reclaimed());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`LeaseMgrError`] where that could not be written.
+    fn reclaim(&self, expired: &L) -> Result<bool, LeaseMgrError> {
+        let mut reclaimed = expired.clone();
+        let is_kept = expired.state() != LeaseState::DECLINED
+            && reclaimed.set_state(LeaseState::EXPIRED_RECLAIMED).is_ok();
+        let done = if is_kept {
+            self.update_if_unchanged(expired, &reclaimed).map(|()| true)
+        } else {
+            self.delete_if_unchanged(expired).map(|deleted| deleted == Deleted::Deleted)
+        };
+        match done {
+            Err(error) if error.is_stale() => Ok(false),
+            done => done,
+        }
+    }
+
     /// All leases, in the order of their addresses.
     ///
     /// # Errors
