@@ -101,6 +101,9 @@ class Client:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        # The children of dhcpcd live a little longer, and keep its port.
+        listing = ["ip", "netns", "pids", self.lab.options.client_ns]
+        waited(lambda: not subprocess.run(listing, capture_output=True, check=True).stdout)
 
     def text(self):
         return self.log.read_text(errors="replace")
@@ -134,7 +137,6 @@ class Lab:
         self.hook.chmod(0o755)
         self.events = self.folder / "events"
         self.refuse = self.folder / "refuse"
-        (self.folder / "dhcpcd.conf").write_text(DHCPCD_CONFIG)
         self.server = None
 
     def check(self, good, text, *logs):
@@ -434,8 +436,10 @@ class Lab:
             self, "dhcpcd", "sh", "-c", f'{mounts} && exec "$@"', "sh", *command, "-c", str(self.hook), CLIENT_INTERFACE
         )
 
-    def dhcpcd6(self, *options):
-        return self.dhcpcd(["dhcpcd", "-6", "-B", "-d", "-f", str(self.folder / "dhcpcd.conf"), *options])
+    def dhcpcd6(self, more=""):
+        path = self.folder / "dhcpcd.conf"
+        path.write_text(more + DHCPCD_CONFIG)
+        return self.dhcpcd(["dhcpcd", "-6", "-B", "-d", "-f", str(path)])
 
     def run_dhcpcd6(self):
         self.forget_events()
@@ -468,7 +472,7 @@ class Lab:
 
         # perfdhcp 2.2 cannot do this.
         self.forget_events()
-        with self.dhcpcd6("-o", "rapid_commit") as client:
+        with self.dhcpcd6("option rapid_commit\n") as client:
             got = self.event(bound)
             good = got and self.is_assigned(got[0]) and "REQUEST6" not in client.text()
             self.check(good, f"dhcpcd gets {got and got[0]} with rapid commit, in two messages", client)
