@@ -275,7 +275,7 @@ impl private::RowFormat for Lease6 {
         let text = std::str::from_utf8(values.values[0]).ok();
         let address: Option<Ipv6Addr> = text.and_then(|text| text.parse().ok());
         let address = address.ok_or_else(|| values.bad(0, "an IPv6 address"))?;
-        let duid = Duid::new(values.octets(1)?.as_slice()).map_err(values.lease_error(1))?;
+        let duid = duid(values)?;
         let valid_lifetime: u32 = values.number(2, None, U32)?;
         let expire: u64 = values.number(3, None, U64)?;
         let subnet_id = SubnetId(values.number(4, None, U32)?);
@@ -340,6 +340,16 @@ impl private::RowFormat for Lease6 {
 /// The cltt of a DHCPv6 row: 32 bits, as Kea keeps it, whatever the expiry time is.
 fn cltt6(expire: u64, valid_lifetime: u32) -> i64 {
     (expire.wrapping_sub(valid_lifetime.into()) & u64::from(u32::MAX)).cast_signed()
+}
+
+/// The DUID of a DHCPv6 row. Kea 2.2 writes that of a declined lease, which is nobody's, as one byte: if such a row were
+/// refused, the address would be given out to the next client.
+fn duid(values: &Values<'_>) -> Result<Duid, RowProblem> {
+    let octets = values.octets(1)?;
+    if octets.as_slice() == [0] && values.values.get(13).is_some_and(|state| number(state) == Some(1_u32)) {
+        return Ok(Duid::empty());
+    }
+    Duid::new(octets.as_slice()).map_err(values.lease_error(1))
 }
 
 /// A lease type of any 31 bits, of which 16 are kept.

@@ -243,6 +243,17 @@ mod tests {
     }
 
     #[rstest]
+    #[case::declined("1", Some("::1,00:00:00,3600,1790003600,1,0,0,0,128,0,0,,,1,,0,0,0\n"))]
+    #[case::in_use("0", None)]
+    #[case::no_state("x", None)]
+    fn a_duid_of_one_byte_is_that_of_a_declined_lease(#[case] state: &str, #[case] written: Option<&str>) {
+        let line = format!("::1,00,3600,1790003600,1,0,0,0,128,0,0,,,{state},,0,0,0");
+        check::<Lease6>(line.as_bytes());
+        let rows = scan::<Lease6>(format!("{line}\n").as_bytes());
+        assert_eq!(String::from_utf8_lossy(&rows[0].written), written.unwrap_or_default());
+    }
+
+    #[rstest]
     #[case::dotted("::192.0.2.1", "::192.0.2.1")]
     #[case::hex_for_dotted("::c000:201", "::192.0.2.1")]
     #[case::mapped("::ffff:c000:201", "::ffff:192.0.2.1")]
