@@ -1,0 +1,52 @@
+//! PID files: a cleanup waits for a process only where the file names one that lives, and else takes the file.
+#![no_main]
+
+use std::path::Path;
+
+use leasemgr::lease::Family;
+use leasemgr::lease_file::LeaseFileSet;
+use leasemgr::lfc::{Cleanup, Outcome};
+use leasemgr_fuzz::{Files, with_memory};
+use libfuzzer_sys::fuzz_target;
+
+/// The number in a PID file, read in another way.
+fn number(text: &[u8]) -> Option<i32> {
+    let text = &text[..text.len().min(64)];
+    let line = &text[..text.iter().position(|&byte| byte == b'\n')?];
+    std::str::from_utf8(text).ok()?;
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let from = line.iter().position(|byte| !is_blank(byte))?;
+    let to = line.iter().rposition(|byte| !is_blank(byte))?;
+    let digits = line[from..=to].strip_prefix(b"+").unwrap_or(&line[from..=to]);
+    if digits.is_empty() {
+        return None;
+    }
+    let mut number = 0_i32;
+    for digit in digits {
+        let digit = digit.is_ascii_digit().then(|| i32::from(digit - b'0'))?;
+        number = number.checked_mul(10)?.checked_add(digit)?;
+    }
+    Some(number)
+}
+
+fn is_other_process(pid: i32) -> bool {
+    pid > 0 && pid.unsigned_abs() != std::process::id() && Path::new("/proc").join(pid.to_string()).exists()
+}
+
+fuzz_target!(|text: &[u8]| {
+    let (fs, names) = (Files::default(), LeaseFileSet::new("f"));
+    fs.put(&names.pid(), text);
+    let cleanup = Cleanup::new(Family::V4, names.lfc_files()).file_system(fs.file_system());
+    let outcome = with_memory(text.len(), 4 * 1024 * 1024, 1, || cleanup.run()).expect("nothing is in its way");
+    match outcome {
+        Outcome::Running(pid) => {
+            assert_eq!(number(text), Some(pid));
+            assert!(is_other_process(pid));
+            assert_eq!(fs.get(&names.pid()).as_deref(), Some(text));
+        }
+        _ => {
+            assert!(!number(text).is_some_and(is_other_process));
+            assert_eq!(fs.get(&names.pid()), None);
+        }
+    }
+});

@@ -1,0 +1,169 @@
+//! What the fuzz targets share: an eye on memory, files in memory, and what is true of every lease file.
+
+#[path = "../../src/fs/memory.rs"]
+mod memory;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use leasemgr::fs::{FileSystem, ReadFile, WriteFile};
+use leasemgr::lease::Lease;
+use leasemgr::lease_file::{Conversion, FileLease, LeaseFileSet, ReadError, Reader, Writer};
+use leasemgr::lfc::{Cleanup, Outcome};
+use peak_alloc::PeakAlloc;
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
+
+/// Files in memory.
+#[derive(Default)]
+pub struct Files(memory::Memory);
+
+impl Files {
+    /// Makes a file of this content.
+    pub fn put(&self, path: &Path, content: &[u8]) {
+        self.0.put(path, content);
+    }
+
+    /// What is in a file, if it is there.
+    pub fn get(&self, path: &Path) -> Option<Vec<u8>> {
+        self.0.get(path)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.count()
+    }
+
+    /// The file operations on them.
+    pub fn file_system(&self) -> &dyn FileSystem {
+        &self.0
+    }
+}
+
+/// The leases of a file, by address, and what came between.
+pub struct Read<L: Lease> {
+    pub leases: BTreeMap<L::Address, L>,
+    pub bad_rows: u64,
+    pub conversion: Conversion,
+}
+
+/// Does some work, for which so much memory may be taken: `fixed` bytes, and `factor` more for each byte of the input.
+///
+/// # Panics
+/// Where more is taken.
+pub fn with_memory<T>(input: usize, fixed: usize, factor: usize, work: impl FnOnce() -> T) -> T {
+    let before = ALLOCATOR.current_usage();
+    ALLOCATOR.reset_peak_usage();
+    let result = work();
+    let taken = ALLOCATOR.peak_usage().saturating_sub(before);
+    let limit = fixed + factor * input;
+    assert!(taken <= limit, "{taken} bytes of memory for {input} bytes of input, at most {limit} are in order");
+    result
+}
+
+/// Reads a lease file, and makes sure that each good row is the same lease when it is written and read again.
+///
+/// `None` for a file that is refused.
+///
+/// # Panics
+/// Where a row changes by being written, or an error does not say where it was found.
+pub fn read<L: FileLease>(text: &[u8]) -> Option<Read<L>> {
+    const FIXED: usize = 128 * 1024;
+    const FACTOR: usize = 64;
+    with_memory(text.len(), FIXED, FACTOR, || {
+        let mut reader = Reader::<L, _>::new(text).ok()?;
+        let mut read = Read { leases: BTreeMap::new(), bad_rows: 0, conversion: reader.header().conversion };
+        let lines = text.split(|&byte| byte == b'\n').count() as u64;
+        while let Some(row) = reader.next() {
+            assert!(reader.line() <= lines);
+            match row {
+                Ok(parsed) => {
+                    let again = write_and_read(&parsed.lease);
+                    assert_eq!(again, parsed.lease);
+                    if parsed.deletes() {
+                        read.leases.remove(&parsed.lease.address());
+                    } else {
+                        read.leases.insert(parsed.lease.address(), parsed.lease);
+                    }
+                }
+                Err(ReadError::Row(error)) => {
+                    read.bad_rows += 1;
+                    assert_eq!(error.line, reader.line());
+                    assert!(is_plain(&error.to_string()), "{error:?}");
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(reader.stats().bad_rows, read.bad_rows);
+        Some(read)
+    })
+}
+
+fn write_and_read<L: FileLease>(lease: &L) -> L {
+    let mut writer = Writer::new(Vec::new()).expect("a Vec takes all");
+    writer.append(lease).expect("a Vec takes all");
+    let text = writer.into_inner();
+    assert_eq!(text.iter().filter(|&&byte| byte == b'\n').count(), 2, "a row is one line");
+    let mut reader = Reader::<L, _>::new(&text[..]).expect("what the writer writes is a lease file");
+    let parsed = reader.next().expect("there is a row").expect("what the writer writes is a lease");
+    assert_eq!(parsed.dropped, None);
+    assert!(reader.next().is_none());
+    parsed.lease
+}
+
+/// Cleans up previous and input, and makes sure that what comes out is what reading both one after the other gives.
+///
+/// # Panics
+/// Where it is not, or the cleanup takes or refuses what the reader does not.
+pub fn clean<L: FileLease>(previous: &[u8], input: &[u8]) {
+    const FIXED: usize = 16 * 1024 * 1024;
+    const FACTOR: usize = 64;
+    let (fs, files) = (Files::default(), LeaseFileSet::new("f").lfc_files());
+    fs.put(&files.previous, previous);
+    fs.put(&files.input, input);
+    let cleanup = Cleanup::new(L::FAMILY, files.clone()).file_system(fs.file_system()).max_bad_rows(u64::MAX);
+    let outcome = with_memory(previous.len() + input.len(), FIXED, FACTOR, || cleanup.run());
+    let result = files.previous;
+    let (Some(first), Some(second)) = (read::<L>(previous), read::<L>(input)) else {
+        assert!(outcome.is_err(), "a file is refused by the reader and not by the cleanup");
+        assert_eq!((fs.get(&result).as_deref(), fs.get(&files.input).as_deref()), (Some(previous), Some(input)));
+        assert_eq!(fs.count(), 2);
+        return;
+    };
+    let bad_rows = first.bad_rows + second.bad_rows;
+    let mut expected = first.leases;
+    for lease in rows::<L>(input) {
+        if lease.data().valid_lifetime.0 == 0 {
+            expected.remove(&lease.address());
+        } else {
+            expected.insert(lease.address(), lease);
+        }
+    }
+    match outcome {
+        Ok(Outcome::Cleaned { read, written }) => {
+            assert_eq!((read.errors, written.leases), (bad_rows, expected.len() as u64));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(fs.count(), 1);
+    let result = fs.get(&result).expect("a cleanup gives a previous file");
+    let found = self::read::<L>(&result).expect("what a cleanup gives is a lease file");
+    assert_eq!((found.bad_rows, found.conversion), (0, Conversion::None));
+    assert_eq!(found.leases, expected);
+    assert!(rows::<L>(&result).map(|lease| lease.address()).is_sorted_by(|a, b| a < b));
+}
+
+fn rows<L: FileLease>(text: &[u8]) -> impl Iterator<Item = L> {
+    Reader::<L, _>::new(text).into_iter().flatten().flatten().map(|parsed| parsed.lease)
+}
+
+/// A row behind the header of the current schema.
+pub fn with_header<L: FileLease>(row: &[u8]) -> Vec<u8> {
+    [L::schema().header.as_bytes(), b"\n", row].concat()
+}
+
+/// Whether a text has nothing in it that a terminal obeys.
+pub fn is_plain(text: &str) -> bool {
+    !text.contains(char::is_control)
+}
