@@ -7,13 +7,13 @@
 pub(crate) mod memory;
 
 use std::fmt;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The mode of files that are created: no access for others (less what the umask takes away).
-pub(crate) const FILE_MODE: u32 = 0o640;
+const FILE_MODE: u32 = 0o640;
 /// The mode of a PID file's lock, as in Kea.
 const LOCK_MODE: u32 = 0o600;
 
@@ -177,21 +177,26 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 }
 
 /// The file system of the operating system.
+///
+/// Files are created with mode 0640 (a PID file's lock with 0600), less what the umask takes away, and never through a symbolic
+/// link. What is opened is a regular file; the name may be a symbolic link to one, if the link is owned by the superuser,
+/// by the user of this process, or by the owner of the folder that the link is in: nobody else's link is followed, which is a
+/// [`PermissionDenied`](io::ErrorKind::PermissionDenied) error. A lock's file may not be a link at all. Links to folders on
+/// the way to a file are followed as the system does it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsFileSystem;
 
 impl FileSystem for OsFileSystem {
     fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
-        Ok(Box::new(File::open(path)?))
+        Ok(Box::new(open_file(path, OpenOptions::new().read(true))?))
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        let file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)?;
-        Ok(Box::new(file))
+        Ok(Box::new(create_file(path, OpenOptions::new().write(true))?))
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        Ok(Box::new(OpenOptions::new().write(true).open(path)?))
+        Ok(Box::new(open_file(path, OpenOptions::new().write(true))?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -203,7 +208,7 @@ impl FileSystem for OsFileSystem {
     }
 
     fn sync_file(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+        open_file(path, OpenOptions::new().read(true))?.sync_all()
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
@@ -235,6 +240,69 @@ impl FileSystem for OsFileSystem {
     }
 }
 
+/// Creates a file that must not exist, also not as a symbolic link.
+pub(crate) fn create_file(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    options.create_new(true).mode(FILE_MODE).open(path)
+}
+
+/// Opens a file that exists, by links that may be followed only.
+pub(crate) fn open_file(path: &Path, options: &OpenOptions) -> io::Result<File> {
+    open_as(path, options, named_file)
+}
+
+/// Opens what a name stands for by `named`, and nothing that has come in its place since `named` looked at it.
+fn open_as(path: &Path, options: &OpenOptions, named: fn(&Path) -> io::Result<Metadata>) -> io::Result<File> {
+    /// A rename or two may come between; hundreds do not.
+    const TRIES: usize = 100;
+    for _ in 0..TRIES {
+        let expected = named(path)?;
+        let file = options.open(path)?;
+        if identity(&file.metadata()?) == identity(&expected) {
+            return Ok(file);
+        }
+    }
+    Err(io::Error::other("the name went on to stand for another file"))
+}
+
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// What a name stands for, if that is a regular file and the symbolic links to it may be followed.
+fn named_file(path: &Path) -> io::Result<Metadata> {
+    /// As many as the system follows.
+    const LINKS: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        let metadata = std::fs::symlink_metadata(&path)?;
+        if !metadata.is_symlink() {
+            return regular(metadata);
+        }
+        let owner = metadata.uid();
+        let folder = folder_of(&path);
+        let trusted = [0, rustix::process::geteuid().as_raw(), std::fs::metadata(folder)?.uid()];
+        if !trusted.contains(&owner) {
+            let text = format!("a symbolic link of user {owner}, which is not followed");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        path = folder.join(std::fs::read_link(&path)?);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "too many symbolic links"))
+}
+
+/// What a name stands for that must not be a symbolic link.
+fn unlinked_file(path: &Path) -> io::Result<Metadata> {
+    std::fs::symlink_metadata(path).and_then(regular)
+}
+
+fn regular(metadata: Metadata) -> io::Result<Metadata> {
+    if metadata.is_file() {
+        Ok(metadata)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+    }
+}
+
 /// Opens a lock's file, and creates it if there is none.
 ///
 /// A symbolic link is refused: the file is to be removed again, and what is locked must be what the name stands for.
@@ -244,12 +312,7 @@ fn open_lock(path: &Path) -> io::Result<File> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             result => return result,
         }
-        let opened = match std::fs::symlink_metadata(path) {
-            Ok(metadata) if metadata.is_file() => OpenOptions::new().write(true).open(path),
-            Ok(_) => return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
-            Err(error) => Err(error),
-        };
-        match opened {
+        match open_as(path, OpenOptions::new().write(true), unlinked_file) {
             // Its holder has removed it meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             result => return result,
@@ -267,7 +330,7 @@ impl LockGuard {
     /// without a name.
     fn new(file: File, path: &Path) -> io::Result<Option<Self>> {
         match std::fs::symlink_metadata(path) {
-            Ok(named) if named.ino() == file.metadata()?.ino() => {
+            Ok(named) if identity(&named) == identity(&file.metadata()?) => {
                 Ok(Some(Self { file, path: path.to_owned() }))
             }
             Ok(_) => Ok(None),
@@ -295,8 +358,7 @@ impl ReadFile for File {
     }
 
     fn identity(&self) -> io::Result<(u64, u64)> {
-        let metadata = self.metadata()?;
-        Ok((metadata.dev(), metadata.ino()))
+        Ok(identity(&self.metadata()?))
     }
 }
 

@@ -35,6 +35,8 @@ pub static KEYWORDS: &[Keyword] = keywords! {
     "name" of TYPES, "a file or database": "the lease file, in the data folder unless there is a / in it, by default \
         kea-leases4.csv or kea-leases6.csv; or the database";
 
+    "data-directory" of MEMFILE, "a folder, with its whole name": "the data folder, which the lease file must be in; not \
+        in Kea's connection strings";
     "persist" of MEMFILE, "true or false": "whether there is a lease file; default true";
     "lfc-interval" of MEMFILE, "seconds": "how often the lease files are cleaned up; default 3600, 0 is never";
     "max-row-errors" of MEMFILE, "a number": "how many bad rows are borne in loading; default 0, which is no limit";

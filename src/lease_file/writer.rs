@@ -3,14 +3,14 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::marker::PhantomData;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::error::LeaseFileError;
 use super::reader::Reader;
 use super::row::FileLease;
 use super::schema::Conversion;
-use crate::fs::FILE_MODE;
+use crate::fs::{create_file, open_file};
 
 /// Writes a lease file, with the header and a row for each lease that is appended.
 ///
@@ -40,7 +40,8 @@ pub struct Writer<L, W> {
 
 impl<L: FileLease> Writer<L, File> {
     /// Opens a lease file to append to. One that is absent or empty gets its header; a last row that an
-    /// interrupted writer left without its newline gets that, so that it does not swallow the next row.
+    /// interrupted writer left without its newline gets that, so that it does not swallow the next row. Symbolic links are
+    /// followed as [`OsFileSystem`](crate::fs::OsFileSystem) does it.
     ///
     /// # Errors
     /// [`LeaseFileError`] where the file cannot be opened, is no lease file of the family, or has another schema.
@@ -48,7 +49,11 @@ impl<L: FileLease> Writer<L, File> {
         let path = path.as_ref();
         let error = |action| move |source| LeaseFileError::Io { path: path.to_owned(), action, source };
         let mut options = OpenOptions::new();
-        let file = options.read(true).append(true).create(true).mode(FILE_MODE).open(path);
+        options.read(true).append(true);
+        let file = match open_file(path, &options) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => create_file(path, &mut options),
+            file => file,
+        };
         let file = file.map_err(error("open"))?;
         let len = file.metadata().map_err(error("read"))?.len();
         if len == 0 {

@@ -115,7 +115,7 @@ impl Tally {
     /// Counts a bad row; `false` where that is one too many.
     pub(super) fn bad(&mut self, error: RowError, limit: u64) -> bool {
         self.bad_rows += 1;
-        if self.bad_rows <= limit + 1 {
+        if self.bad_rows <= limit.saturating_add(1) {
             self.errors.push(error);
         }
         self.bad_rows <= limit
@@ -135,7 +135,7 @@ impl Tally {
             errors.into_iter().map(move |error| RowError { line: error.line + after, ..error })
         };
         let room = |limit: u64, len: usize| usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(len);
-        self.errors.extend(moved(next.errors).take(room(limit + 1, self.errors.len())));
+        self.errors.extend(moved(next.errors).take(room(limit.saturating_add(1), self.errors.len())));
         self.dropped.extend(moved(next.dropped).take(room(limit, self.dropped.len())));
         self.lines += next.lines;
         self.leases += next.leases;

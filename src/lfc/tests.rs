@@ -100,7 +100,7 @@ fn check<L: FileLease>(previous: Option<&[u8]>, input: Option<&[u8]>, threads: u
         }
     }
     let (expected, figures) = model::<L>([previous, input]);
-    let cleanup = Cleanup::new(L::FAMILY, files.clone()).file_system(&fs).max_bad_rows(u64::MAX - 1);
+    let cleanup = Cleanup::new(L::FAMILY, files.clone()).file_system(&fs).max_bad_rows(u64::MAX);
     let outcome = cleanup.threads(threads).run().unwrap();
     let Outcome::Cleaned { read, written } = outcome else {
         panic!("{outcome:?}");

@@ -1,7 +1,7 @@
 //! A memfile as a connection string describes it.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +17,17 @@ const DATA_FOLDER: &str = "/var/lib/kea";
 ///
 /// | keyword | value | default |
 /// |---|---|---|
-/// | `name` | the lease file; without a `/`, in the data folder: `$KEA_DHCP_DATA_DIR`, or `/var/lib/kea` | `kea-leases4.csv`, `kea-leases6.csv` |
+/// | `name` | the lease file; without a `/`, in the data folder | `kea-leases4.csv`, `kea-leases6.csv` |
+/// | `data-directory` | the data folder, an absolute name; in `$KEA_DHCP_DATA_DIR` if that is set | `$KEA_DHCP_DATA_DIR`, or `/var/lib/kea` |
 /// | `persist` | `true`, or `false` for leases in memory only | `true` |
 /// | `lfc-interval` | seconds between two cleanups, up to 4294967295; 0 for none | 3600 |
 /// | `max-row-errors` | bad rows that are borne in loading, up to 4294967295; 0 for any number | 0 |
 /// | `extended-info-tables` | `true` for DHCPv6 leases that are found by relay id and remote id | `false` |
 /// | `durability` | [`written`](Durability::Written), [`synced`](Durability::Synced), or [milliseconds](Durability::SyncedEvery) as `100ms`, from 1 to 3600000 | `written` |
+///
+/// If a data folder is set, by `data-directory` or `$KEA_DHCP_DATA_DIR`, the lease file must be in it or in a folder in it: relative
+/// names begin there, and names with `..` and absolute names that lead elsewhere are refused. What the names of folders
+/// and files are symbolic links to is not looked at here, but see [`OsFileSystem`](crate::fs::OsFileSystem).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MemfileBackend;
 
@@ -37,7 +42,15 @@ impl<L: ManagedLease> Backend<L> for MemfileBackend {
     }
 
     fn keywords(&self) -> &[&str] {
-        &["name", "persist", "lfc-interval", "max-row-errors", "extended-info-tables", "durability"]
+        &[
+            "name",
+            "data-directory",
+            "persist",
+            "lfc-interval",
+            "max-row-errors",
+            "extended-info-tables",
+            "durability",
+        ]
     }
 
     fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<L>>, BackendError> {
@@ -53,11 +66,11 @@ fn options(
     folder: Option<OsString>,
 ) -> Result<MemfileOptions, ConnectionStringError> {
     let defaults = MemfileOptions::default();
-    let file = file(connection, family, folder)?;
+    let persist = connection.flag("persist")?.unwrap_or(true);
     let seconds = connection.number("lfc-interval", 0..=u32::MAX.into())?;
     let errors = connection.number("max-row-errors", 0..=u32::MAX.into())?;
     Ok(MemfileOptions {
-        file: connection.flag("persist")?.unwrap_or(true).then_some(file),
+        file: persist.then(|| file(connection, family, folder)).transpose()?,
         lfc_interval: seconds.map_or(defaults.lfc_interval, |s| (s > 0).then(|| Duration::from_secs(s))),
         max_row_errors: errors.filter(|&errors| errors > 0),
         extended_info_tables: connection.flag("extended-info-tables")?.unwrap_or(false),
@@ -79,11 +92,43 @@ fn file(
     if name.is_empty() || name.ends_with('/') {
         return Err(connection.bad_value("name", "the name of a file"));
     }
-    if name.contains('/') {
-        return Ok(name.into());
+    let Some(folder) = data_folder(connection, folder)? else {
+        return Ok(if name.contains('/') { name.into() } else { Path::new(DATA_FOLDER).join(name) });
+    };
+    let file = folder.join(name);
+    if !is_within(&file, &folder) {
+        return Err(connection.bad_value("name", format!("a file in the data folder {folder:?}")));
     }
-    let folder = folder.filter(|folder| !folder.is_empty()).unwrap_or_else(|| DATA_FOLDER.into());
-    Ok(Path::new(&folder).join(name))
+    Ok(file)
+}
+
+/// The data folder, if one is set. A keyword cannot lead out of the folder of the environment, which may be there to
+/// keep whoever writes connection strings in it.
+fn data_folder(
+    connection: &ConnectionString,
+    environment: Option<OsString>,
+) -> Result<Option<PathBuf>, ConnectionStringError> {
+    let environment = environment.filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let Some(folder) = connection.get("data-directory").map(PathBuf::from) else {
+        return Ok(environment);
+    };
+    if !folder.is_absolute() {
+        return Err(connection.bad_value("data-directory", "an absolute name of a folder"));
+    }
+    match environment {
+        Some(outer) if folder != outer && !is_within(&folder, &outer) => {
+            let expected = format!("a folder in that of KEA_DHCP_DATA_DIR, {outer:?}");
+            Err(connection.bad_value("data-directory", expected))
+        }
+        _ => Ok(Some(folder)),
+    }
+}
+
+/// Whether a name leads to something in a folder, and never out of it.
+fn is_within(path: &Path, folder: &Path) -> bool {
+    let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_));
+    path.strip_prefix(folder)
+        .is_ok_and(|rest| rest.components().all(is_plain) && rest.components().next().is_some())
 }
 
 fn durability(connection: &ConnectionString) -> Result<Durability, ConnectionStringError> {
@@ -129,10 +174,29 @@ mod tests {
     #[case::empty_folder("", Family::V4, Some(""), "/var/lib/kea/kea-leases4.csv")]
     #[case::relative_folder("", Family::V4, Some("data"), "data/kea-leases4.csv")]
     #[case::name("name=a.csv", Family::V4, Some("/data"), "/data/a.csv")]
-    #[case::relative("name=./a.csv", Family::V4, Some("/data"), "./a.csv")]
-    #[case::relative_in_a_folder("name=b/a.csv", Family::V4, Some("/data"), "b/a.csv")]
-    #[case::absolute("name=/b/a.csv", Family::V4, Some("/data"), "/b/a.csv")]
-    fn a_name_without_a_slash_is_in_the_data_folder(
+    #[case::relative("name=./a.csv", Family::V4, None, "./a.csv")]
+    #[case::relative_in_a_folder("name=b/a.csv", Family::V4, Some(""), "b/a.csv")]
+    #[case::absolute("name=/b/a.csv", Family::V4, None, "/b/a.csv")]
+    #[case::upwards("name=../a.csv", Family::V4, None, "../a.csv")]
+    #[case::keyword("data-directory=/b name=a.csv", Family::V4, None, "/b/a.csv")]
+    #[case::keyword_without_a_name("data-directory=/b", Family::V6, Some(""), "/b/kea-leases6.csv")]
+    #[case::keyword_as_the_environment(
+        "data-directory=/data/",
+        Family::V4,
+        Some("/data"),
+        "/data/kea-leases4.csv"
+    )]
+    #[case::keyword_in_the_environment(
+        "data-directory=/data/b name=a",
+        Family::V4,
+        Some("/data"),
+        "/data/b/a"
+    )]
+    #[case::relative_in_a_set_folder("name=./a.csv", Family::V4, Some("/data"), "/data/a.csv")]
+    #[case::deeper_in_a_set_folder("name=b/a.csv", Family::V4, Some("/data"), "/data/b/a.csv")]
+    #[case::absolute_in_a_set_folder("name=/data/b/./a.csv", Family::V4, Some("/data/."), "/data/b/a.csv")]
+    #[case::dots_in_a_name("name=..a...csv", Family::V4, Some("/data"), "/data/..a...csv")]
+    fn a_file_is_in_the_data_folder_if_there_is_one_or_its_name_has_no_slash(
         #[case] text: &str,
         #[case] family: Family,
         #[case] folder: Option<&str>,
@@ -143,9 +207,40 @@ mod tests {
     }
 
     #[rstest]
+    #[case::absolute("name=/b/a.csv", Some("/data"))]
+    #[case::beginning_of_the_name("name=/database/a.csv", Some("/data"))]
+    #[case::the_folder_itself("name=/data", Some("/data"))]
+    #[case::a_dot("name=.", Some("/data"))]
+    #[case::upwards("name=../data/a.csv", Some("/data"))]
+    #[case::upwards_behind_it("name=/data/../a.csv", Some("/data"))]
+    #[case::upwards_and_back("name=b/../a.csv", Some("/data"))]
+    #[case::only_upwards("name=..", Some("/data"))]
+    #[case::keyword("data-directory=/data name=/b/a.csv", None)]
+    #[case::keyword_in_the_environment("data-directory=/data name=/c/a.csv", Some("/"))]
+    fn no_name_leads_out_of_the_data_folder(#[case] text: &str, #[case] folder: Option<&str>) {
+        let connection: ConnectionString = text.parse().unwrap();
+        let error = options(&connection, Family::V4, folder.map(OsString::from)).unwrap_err();
+        let name = connection.get("name").unwrap();
+        assert_eq!(
+            error.to_string(),
+            format!("name is {name:?}, expected a file in the data folder \"/data\"")
+        );
+    }
+
+    #[rstest]
+    #[case::elsewhere("/b")]
+    #[case::around_it("/")]
+    #[case::out_of_it("/data/../b")]
+    fn the_keyword_does_not_lead_out_of_the_folder_of_the_environment(#[case] folder: &str) {
+        let error = read(&format!("data-directory={folder}")).unwrap_err();
+        let expected = "a folder in that of KEA_DHCP_DATA_DIR, \"/data\"";
+        assert_eq!(error.to_string(), format!("data-directory is {folder:?}, expected {expected}"));
+    }
+
+    #[rstest]
     #[case("persist=false", None)]
     #[case("persist=false name=/a.csv", None)]
-    #[case("persist=true name=/a.csv", Some("/a.csv"))]
+    #[case("persist=true name=/data/a.csv", Some("/data/a.csv"))]
     fn without_persist_there_is_no_file(#[case] text: &str, #[case] file: Option<&str>) {
         assert_eq!(read(text).unwrap().file, file.map(PathBuf::from));
     }
@@ -185,6 +280,8 @@ mod tests {
     #[rstest]
     #[case("name", "", "the name of a file")]
     #[case("name", "/data/", "the name of a file")]
+    #[case("data-directory", "data", "an absolute name of a folder")]
+    #[case("data-directory", "", "an absolute name of a folder")]
     #[case("persist", "yes", "true or false")]
     #[case("lfc-interval", "-1", "a number from 0 to 4294967295")]
     #[case("lfc-interval", "4294967296", "a number from 0 to 4294967295")]
