@@ -1,14 +1,14 @@
 //! A DHCP server without its network: how a server keeps its leases in a lease manager.
 //!
 //! ```text
-//! lease_server CONNECTION-STRING [--threads N] [--clients N] [--seconds N] [--lifetime N] [--clean-up-after N]
+//! lease_server CONNECTION-STRING [--threads N] [--clients N] [--rate N] [--seconds N] [--lifetime N] [--clean-up-after N]
 //! ```
 //!
 //! For example: `lease_server 'type=memfile universe=6 name=/tmp/leases6.csv lfc-interval=60' --seconds 10`
 //!
 //! Several threads serve clients, which ask for addresses, renew, decline and release them at random; in DHCPv6, every
-//! fourth client asks for a prefix. Leases that are not renewed expire, and are reclaimed. With `--clean-up-after`,
-//! the lease files are also cleaned up after so many changes.
+//! fourth client asks for a prefix. Leases that are not renewed expire, and are reclaimed. With `--rate`, so many messages come
+//! in a second, else as many as can be served. With `--clean-up-after`, the lease files are also cleaned up after so many changes.
 //!
 //! Every change is told on standard output when it is acknowledged, and before its thread goes on: `added`,
 //! `renewed`, `reassigned`, `declined`, `reclaimed` or `deleted`, the address, and the number of the change. The number is in
@@ -129,6 +129,8 @@ struct Options {
     connection: String,
     threads: u32,
     clients: u32,
+    /// So many messages come in a second.
+    rate: Option<u32>,
     /// After this time the server ends.
     time: Option<Duration>,
     lifetime: Lifetime,
@@ -138,13 +140,14 @@ struct Options {
 
 impl Options {
     fn from_args() -> Outcome<Self> {
-        const USAGE: &str = "usage: lease_server CONNECTION-STRING [--threads N] [--clients N] [--seconds N] \
-                             [--lifetime N] [--clean-up-after N]";
+        const USAGE: &str = "usage: lease_server CONNECTION-STRING [--threads N] [--clients N] [--rate N] \
+                             [--seconds N] [--lifetime N] [--clean-up-after N]";
         let mut args = std::env::args().skip(1);
         let mut options = Self {
             connection: args.next().ok_or(USAGE)?,
             threads: 4,
             clients: 10_000,
+            rate: None,
             time: None,
             lifetime: Lifetime(3600),
             clean_up_after: None,
@@ -154,6 +157,7 @@ impl Options {
             match name.as_str() {
                 "--threads" => options.threads = value.max(1),
                 "--clients" => options.clients = value,
+                "--rate" => options.rate = Some(value.max(1)),
                 "--seconds" => options.time = Some(Duration::from_secs(value.into())),
                 "--lifetime" => options.lifetime = Lifetime(value.max(1)),
                 "--clean-up-after" => options.clean_up_after = Some(value.into()),
@@ -284,10 +288,20 @@ impl<L: Served> Server<L> {
 
     /// Serves a thread's share of the clients: the messages of one client are served one after the other.
     fn serve_clients(&self, thread: u32) -> Outcome {
-        let Options { threads, clients, .. } = self.options;
+        let Options { threads, clients, rate, .. } = self.options;
         let mut random = Random(self.changes.load(Ordering::Relaxed) + u64::from(thread));
         let share = (clients / threads).max(1);
+        let begin = Instant::now();
+        let mut due = Duration::ZERO;
         while !self.stop.load(Ordering::Relaxed) {
+            if let Some(rate) = rate {
+                // The next message of this thread. To sleep for less would cost more than to serve it.
+                due += Duration::from_secs(1) * threads / rate;
+                let early = due.saturating_sub(begin.elapsed());
+                if early > Duration::from_millis(5) {
+                    thread::sleep(early);
+                }
+            }
             let client = random.below(share) * threads + thread;
             match random.below(1000) {
                 0..850 => self.request(client, &mut random)?,

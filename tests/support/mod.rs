@@ -1,10 +1,11 @@
-//! What several tests share: a disk that forgets, and a lease file loader of their own.
+//! What several tests share: a disk that forgets, a server that is killed, and a lease file loader of their own.
 //!
 //! The loader splits at commas and knows nothing of the crate's reader, so that a mistake there cannot hide
 //! itself.
 
 #![allow(dead_code, reason = "each of the tests uses a part of it")]
 
+pub(crate) mod lease_server;
 pub(crate) mod leases;
 pub(crate) mod simulated_disk;
 

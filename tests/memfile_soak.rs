@@ -1,0 +1,325 @@
+//! A long life of the example `lease_server` with a million leases: renewals, releases, expiry, a cleanup every 3 seconds
+//! by `kea-lfc`, and a kill each minute.
+//!
+//! Nothing that was acknowledged may be lost, no deleted lease may come back, no address may have two clients, and neither memory nor
+//! descriptors nor files may grow. `scripts/soak-memfile` runs it.
+//!
+//! The last sixth of the time is one life without a kill, so that what grows slowly has time to be seen.
+
+#![cfg(feature = "kea-lfc")]
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use leasemgr::lease::{Family, Lease4};
+use leasemgr::{LeaseMgr, LeaseMgrExt};
+use rstest::rstest;
+
+use support::Random;
+use support::lease_server::{History, Last, Server, Setting, What, clean, last_changes};
+
+/// Of so many clients, about a million have leases at a time: at this rate each comes once in 150 seconds on average, six of seven times
+/// to ask for a lease, and one of seven does not come while its lease is valid.
+const CLIENTS: u32 = 1_200_000;
+const RATE: u32 = 8000;
+const LIFETIME: u32 = 300;
+const LFC_INTERVAL: u32 = 3;
+/// Between two kills.
+const LIFE: Duration = Duration::from_secs(60);
+/// So much as many leases as a million, at least, are there at all times.
+const LEAST: f64 = 0.9;
+/// By how much the last third may be above the first.
+const GROWTH: f64 = 1.05;
+/// A server that was just started still takes what it needs.
+const YOUTH: Duration = Duration::from_secs(15);
+
+/// How a server does at one time.
+#[derive(Clone, Copy)]
+struct Sample {
+    at: Instant,
+    /// Bytes of memory.
+    memory: u64,
+    descriptors: u64,
+    /// Bytes of the lease files and all that stands beside them.
+    files: u64,
+}
+
+impl Sample {
+    fn of(server: &Server, setting: &Setting) -> Self {
+        let process = Path::new("/proc").join(server.id().to_string());
+        let status = fs::read_to_string(process.join("status")).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let kilobytes: u64 = resident.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+        let descriptors = fs::read_dir(process.join("fd")).unwrap().count() as u64;
+        let files = fs::read_dir(setting.folder.path()).unwrap();
+        // Some of them are gone before they are looked at.
+        let files = files.filter_map(|entry| entry.unwrap().metadata().ok()).map(|file| file.len()).sum();
+        Self { at: Instant::now(), memory: kilobytes * 1024, descriptors, files }
+    }
+}
+
+/// The value in the middle: whether a cleanup is running in a moment does not matter to it.
+fn median(values: impl Iterator<Item = u64>) -> f64 {
+    let mut values: Vec<_> = values.collect();
+    values.sort_unstable();
+    values.get(values.len() / 2).copied().unwrap_or_default() as f64
+}
+
+/// Prints the medians of the first and the last third, and tells what has grown.
+fn compare_thirds(name: &str, samples: &[Sample]) -> Vec<String> {
+    let (Some(first), Some(last)) = (samples.first(), samples.last()) else {
+        return vec![format!("{name}: no samples")];
+    };
+    let third = (last.at - first.at) / 3;
+    let medians = |of: fn(&Sample) -> u64| {
+        let in_first = samples.iter().filter(|sample| sample.at <= first.at + third);
+        let in_last = samples.iter().filter(|sample| sample.at >= last.at - third);
+        (median(in_first.map(of)), median(in_last.map(of)))
+    };
+    let mebibytes = 1024.0 * 1024.0;
+    let figures = [
+        ("memory, MiB", medians(|sample| sample.memory), mebibytes),
+        ("descriptors", medians(|sample| sample.descriptors), 1.0),
+        ("files, MiB", medians(|sample| sample.files), mebibytes),
+    ];
+    let mut grown = Vec::new();
+    for (what, (first, last), unit) in figures {
+        let line =
+            format!("{name}: {what}: {:.1} in the first third, {:.1} in the last", first / unit, last / unit);
+        println!("{line}");
+        if last > first * GROWTH {
+            grown.push(line);
+        }
+    }
+    let most = samples.iter().map(|sample| sample.descriptors).max().unwrap_or_default();
+    println!("{name}: descriptors: {most} at most, {} samples", samples.len());
+    grown
+}
+
+/// The cleanups that a server has told of, done and failed.
+fn cleanups(report: &str) -> (u64, u64) {
+    let counts = |line: &str| {
+        let (done, rest) = line.split_once("cleanups: ")?.1.split_once(" done, ")?;
+        Some((done.parse().ok()?, rest.split_once(" failed")?.0.parse().ok()?))
+    };
+    report.lines().rev().find_map(counts).unwrap_or_default()
+}
+
+/// What adds up in all lives.
+#[derive(Default)]
+struct Totals {
+    lines: usize,
+    kills: usize,
+    programs_killed: usize,
+    unacknowledged: usize,
+    leases_compared: usize,
+    most_leases: usize,
+    least_leases: Option<usize>,
+    cleanups: u64,
+    /// From the start of the process to the end of loading.
+    longest_start: Duration,
+}
+
+impl Totals {
+    fn count_leases(&mut self, count: usize) {
+        self.leases_compared += count;
+        self.most_leases = self.most_leases.max(count);
+        self.least_leases = Some(self.least_leases.map_or(count, |least| least.min(count)));
+    }
+
+    fn count_cleanups(&mut self, report: &str) {
+        let (done, failed) = cleanups(report);
+        assert_eq!(failed, 0, "{report}");
+        self.cleanups += done;
+    }
+
+    fn print(&self) {
+        println!("changes and releases told: {}", self.lines);
+        println!("kills: {}, {} of them with the running kea-lfc", self.kills, self.programs_killed);
+        println!("cleanups: {} done, 0 failed", self.cleanups);
+        println!("longest start, seconds: {:.2}", self.longest_start.as_secs_f64());
+        let least = self.least_leases.unwrap_or_default();
+        println!("leases at a time: {least} to {}", self.most_leases);
+        println!("leases compared after a restart: {}", self.leases_compared);
+        println!("changes made and not acknowledged: {}", self.unacknowledged);
+        println!("lost: 0, come back: 0, given twice: 0");
+    }
+}
+
+/// Starts a server, and waits until it has loaded its leases: as many as there were.
+fn start(setting: &Setting, history: History, count: usize, totals: &mut Totals) -> Server {
+    let begin = Instant::now();
+    let mut server = setting.start(history);
+    while !server.report().contains("found ") {
+        server.check("in the beginning");
+        assert!(begin.elapsed() < Duration::from_secs(60), "it does not start");
+        thread::sleep(Duration::from_millis(10));
+    }
+    totals.longest_start = totals.longest_start.max(begin.elapsed());
+    let report = server.report();
+    assert!(report.contains(&format!("found {count} leases")), "{count}: {report}");
+    server
+}
+
+/// Samples a server that lives for some time.
+fn watch(server: &mut Server, setting: &Setting, time: Duration) -> Vec<Sample> {
+    let begin = Instant::now();
+    let mut samples = Vec::new();
+    let mut told = server.lines();
+    let mut told_at = begin;
+    while begin.elapsed() < time {
+        thread::sleep(Duration::from_millis(500));
+        server.check("in the middle of its life");
+        samples.push(Sample::of(server, setting));
+        if server.lines() > told {
+            (told, told_at) = (server.lines(), Instant::now());
+        }
+        assert!(told_at.elapsed() < Duration::from_secs(20), "it has stopped to serve: {}", server.report());
+    }
+    samples.retain(|sample| sample.at - begin > YOUTH);
+    samples
+}
+
+#[test]
+#[ignore = "takes an hour; scripts/soak-memfile runs it"]
+fn a_million_leases_survive_an_hour_of_kills() {
+    let seconds = std::env::var("LEASEMGR_SOAK_SECONDS").map_or(3600, |seconds| seconds.parse().unwrap());
+    let time = Duration::from_secs(seconds);
+    let mut setting = Setting {
+        folder: tempfile::tempdir().unwrap(),
+        family: Family::V4,
+        durability: "written",
+        program: Some(env!("CARGO_BIN_EXE_kea-lfc")),
+        lfc_interval: LFC_INTERVAL,
+        clients: CLIENTS,
+        lifetime: LIFETIME,
+        options: Vec::new(),
+    };
+    // Where something is found, the files tell more.
+    setting.folder.disable_cleanup(true);
+    println!("{} seconds in {}", time.as_secs(), setting.folder.path().display());
+    let begin = Instant::now();
+    let mut random = Random(1);
+    let mut totals = Totals::default();
+
+    // As fast as it can, until nearly all clients have come once.
+    let mut server = start(&setting, History::default(), 0, &mut totals);
+    while server.lines() < 3 * CLIENTS as usize {
+        server.check("while clients come for the first time");
+        thread::sleep(Duration::from_millis(100));
+    }
+    println!("filled after {:.1} seconds", begin.elapsed().as_secs_f64());
+    setting.options = vec!["--rate".to_owned(), RATE.to_string()];
+
+    let steady = begin + (time / 6).min(2 * Duration::from_secs(LIFETIME.into()));
+    let mut samples = Vec::new();
+    let mut last_life = false;
+    let (mut history, count) = loop {
+        totals.count_cleanups(&server.report());
+        let (mut history, told) = server.kill();
+        totals.kills += 1;
+        totals.lines += told;
+        // A power cut takes the program with the server.
+        if random.below(2) == 0 && setting.path(".pid").exists() {
+            setting.kill_program();
+            totals.programs_killed += 1;
+        }
+        let leases = setting.open::<Lease4>();
+        let found = last_changes(&setting, &leases);
+        drop(leases);
+        totals.unacknowledged += history.compare(&found);
+        totals.count_leases(found.len());
+        assert!(found.len() as f64 > 1e6 * LEAST, "only {} leases", found.len());
+        let now = begin.elapsed();
+        println!(
+            "{:.0} s: kill {}, {told} lines, {} leases, {} changes not acknowledged so far",
+            now.as_secs_f64(),
+            totals.kills,
+            found.len(),
+            totals.unacknowledged
+        );
+        if last_life {
+            break (history, found.len());
+        }
+        server = start(&setting, history, found.len(), &mut totals);
+        last_life = now + 2 * LIFE > time * 5 / 6;
+        samples.extend(watch(&mut server, &setting, LIFE));
+    };
+    samples.retain(|sample| sample.at > steady);
+
+    // Then a life in peace, and a proper end, which loses nothing at all.
+    let mut server = start(&setting, history, count, &mut totals);
+    let last_samples = watch(&mut server, &setting, time.saturating_sub(begin.elapsed()).max(LIFE));
+    totals.count_cleanups(&server.report());
+    totals.lines += server.lines();
+    (history, _) = server.end();
+    let leases = setting.open::<Lease4>();
+    let found = last_changes(&setting, &leases);
+    assert_eq!(history.compare(&found), 0);
+    totals.count_leases(found.len());
+    clean(&leases);
+    assert!(last_changes(&setting, &leases) == found);
+    assert_eq!(leases.status().leases, Some(found.len() as u64));
+    drop(leases);
+    assert!(setting.open::<Lease4>().all().unwrap().len() == found.len());
+    assert_eq!(setting.situation(), "none");
+
+    println!("seconds: {:.0}", begin.elapsed().as_secs_f64());
+    totals.print();
+    let mut grown = compare_thirds("lives of a minute", &samples);
+    grown.extend(compare_thirds("the last life", &last_samples));
+    assert_eq!(grown, [""; 0]);
+    setting.folder.disable_cleanup(false);
+}
+
+const ADDRESS: &str = "10.0.0.1";
+
+/// A history of what was told, compared with what was found of one lease.
+fn judge(told: &[&str], found: Option<(u64, What)>) -> usize {
+    let mut history = History::default();
+    for line in told {
+        let (word, number) = line.split_once(' ').unwrap();
+        history.read(&format!("{word} {ADDRESS} {number}\n"));
+    }
+    let found = found.map(|(number, what)| (ADDRESS.parse().unwrap(), Last { number, what }));
+    history.compare(&BTreeMap::from_iter(found))
+}
+
+#[rstest]
+#[case::as_told(&["added 1", "renewed 2"], Some((2, What::InUse)), 0)]
+#[case::newer(&["added 1"], Some((2, What::InUse)), 1)]
+#[case::released(&["added 1", "releasing 1", "deleted 1"], None, 0)]
+#[case::being_released(&["added 1", "releasing 1"], None, 1)]
+#[case::reclaimed_and_told_late(&["added 1", "reassigned 3", "reclaimed 2"], Some((3, What::InUse)), 0)]
+#[case::reclaimed_and_not_told(&["added 1", "reassigned 3"], Some((3, What::InUse)), 1)]
+#[case::released_and_added(&["added 1", "releasing 1", "added 2", "deleted 1"], Some((2, What::InUse)), 0)]
+fn what_may_be_is_borne(
+    #[case] told: &[&str],
+    #[case] found: Option<(u64, What)>,
+    #[case] unacknowledged: usize,
+) {
+    assert_eq!(judge(told, found), unacknowledged);
+}
+
+#[rstest]
+#[case::lost(&["added 1"], None, "is not in the files")]
+#[case::older(&["added 1", "renewed 2"], Some((1, What::InUse)), "in the files")]
+#[case::back_in_the_files(&["added 1", "releasing 1", "deleted 1"], Some((1, What::InUse)), "in the files")]
+#[case::back_in_memory(&["added 1", "releasing 1", "deleted 1", "renewed 2"], Some((2, What::InUse)), "there was none")]
+#[case::never_added(&["renewed 1"], Some((1, What::InUse)), "there was none")]
+#[case::given_to_three(&["added 1", "added 2", "added 3"], Some((3, What::InUse)), "given to others")]
+fn what_may_not_be_is_seen(
+    #[case] told: &[&str],
+    #[case] found: Option<(u64, What)>,
+    #[case] complaint: &str,
+) {
+    let panic = std::panic::catch_unwind(|| judge(told, found)).unwrap_err();
+    let message = panic.downcast::<String>().unwrap();
+    assert!(message.contains(complaint), "{message}");
+}
