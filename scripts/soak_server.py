@@ -266,8 +266,9 @@ class Soak:
         self.checks.check(
             second <= first * GROWTH, f"{name}: memory {first / 1e6:.1f} MB at most, later {second / 1e6:.1f} MB"
         )
-        first, second = (max(s[2] for s in part) for part in (steady[:half], steady[half:]))
-        self.checks.check(second <= first, f"{name}: {first} descriptors at most, later {second}")
+        # The usual number: a cleanup opens a few for a moment, and not at each of them it is looked at just then.
+        first, second = (statistics.median_high(s[2] for s in part) for part in (steady[:half], steady[half:]))
+        self.checks.check(second <= first, f"{name}: {first} descriptors as a rule, later {second}")
 
 
 def main():
