@@ -30,7 +30,8 @@ pub enum LeaseMgrError {
         /// The address.
         address: IpAddr,
     },
-    /// The change could not be written. It was not made, and the manager refuses further ones.
+    /// The change could not be written, and was not made. If there was no room for it (`ENOSPC`, `EDQUOT`), others are made as
+    /// soon as there is some; after any other failure the manager refuses further ones, which [`Status::refused`](super::Status::refused) tells.
     #[error("{}: cannot {action}: {source}", path.display())]
     Write {
         /// The file.
@@ -40,7 +41,7 @@ pub enum LeaseMgrError {
         /// Why it failed.
         source: Arc<io::Error>,
     },
-    /// An earlier write failed, so that none is tried any more until the manager is opened anew.
+    /// An earlier write or sync failed, other than for want of room, so that none is tried any more until the manager is opened anew.
     #[error("{}: no change is taken until the lease manager is opened anew, because of an earlier failure: cannot {action}: {source}", path.display())]
     Refused {
         /// The file.

@@ -19,6 +19,8 @@ pub struct Status {
     pub leases: Option<u64>,
     /// Why changes are refused, where they are.
     pub refused: Option<String>,
+    /// What is wrong though changes are taken, where something is.
+    pub warning: Option<String>,
     /// The cleanup of the lease files, where there are such.
     pub cleanup: Option<CleanupStatus>,
 }

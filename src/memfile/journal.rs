@@ -4,17 +4,19 @@
 //! * it is opened (`open`): the end of the rows is found, a torn one is closed;
 //! * rows are appended, and threads that come at the same time share a write (`shared_write`) or a sync (`group_commit`);
 //! * it is synced, on demand or every so often (`sync`);
-//! * it is renamed for the cleanup, and a new file is begun (`rotate`).
+//! * it is renamed for the cleanup, and a new file is begun (`rotate`);
+//! * it gets its name back where somebody has removed or replaced it (`name`).
 //!
 //! What a failure leaves (`failure`): rows of which the write or the sync failed are cut off again, so that the file has
-//! exactly the rows that were acknowledged. What the system makes of a file after a failure is not known, so nothing is written any more
-//! after the first one.
+//! exactly the rows that were acknowledged. If all that was wrong is that there was no room, the next rows are written where there is
+//! some. What the system makes of a file after any other failure is not known, so nothing is written any more after the first one.
 //!
 //! The order of rows is that of the calls of [`Journal::append`] where one returned before the other began. Who needs an order
 //! between rows of several threads must see to that.
 
 mod failure;
 mod group_commit;
+mod name;
 mod open;
 mod queue;
 mod rotate;
@@ -34,6 +36,7 @@ use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
 use failure::Failure;
+use name::Warnings;
 use queue::Queue;
 pub(crate) use rotate::RotateError;
 use sync::Timer;
@@ -53,7 +56,7 @@ pub(crate) struct Journal {
 
 /// What the callers and the thread that syncs have in common.
 ///
-/// Locks are taken in the order `rotation`, `syncs`, `tail`, `queue`.
+/// Locks are taken in the order `rotation`, `syncs`, `tail`, `queue`, `warnings`.
 struct Shared {
     fs: Arc<dyn FileSystem>,
     path: Arc<Path>,
@@ -69,10 +72,13 @@ struct Shared {
     timer: Timer,
     /// The renamed file, if a rotation has come no further.
     rotation: Mutex<Option<PathBuf>>,
+    warnings: Mutex<Warnings>,
     /// Whether rows go to the renamed file.
     is_input: AtomicBool,
     /// Set at most once, under the lock of the tail.
     failure: OnceLock<Failure>,
+    /// Whether the last write found no room.
+    is_full: AtomicBool,
 }
 
 impl Journal {
@@ -80,7 +86,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`LeaseMgrError::Write`] if that failed: the rows are not in the file, as far as they could be cut off.
-    /// [`LeaseMgrError::Refused`] if something failed before.
+    /// [`LeaseMgrError::Refused`] if something failed before, other than for want of room.
     pub(crate) fn append(&self, rows: &[u8]) -> Result<(), LeaseMgrError> {
         self.shared.check()?;
         match self.shared.durability {
@@ -95,7 +101,14 @@ impl Journal {
     /// # Errors
     /// [`LeaseMgrError::Write`] if the sync failed, [`LeaseMgrError::Refused`] if an earlier one did.
     pub(crate) fn sync(&self) -> Result<(), LeaseMgrError> {
+        self.keep_name();
         self.shared.sync()
+    }
+
+    /// Sees to it that the lease file is the one that rows go to: where it was removed or replaced, all rows are written
+    /// to a new one. If that fails, it is in the log and in [`Journal::warning`].
+    pub(crate) fn keep_name(&self) {
+        self.shared.keep_name();
     }
 
     /// Renames the file to `input`, in the same folder, and starts a new one. Rows can be appended all the time, and
@@ -115,6 +128,11 @@ impl Journal {
     /// Why nothing is appended any more, if so.
     pub(crate) fn refused(&self) -> Option<String> {
         self.shared.failure.get().map(Failure::to_string)
+    }
+
+    /// What is wrong with the file though rows are taken, if anything is.
+    pub(crate) fn warning(&self) -> Option<String> {
+        self.shared.warnings.lock().text()
     }
 
     /// Whether rows go to the file that was renamed to be the input of a cleanup, so that no cleanup may read it.

@@ -360,6 +360,7 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
                 None => self.check().err().map(|error| error.to_string()),
                 refused => refused,
             },
+            warning: self.journal.as_ref().and_then(|journal| journal.warning()),
             cleanup: self.cleaner.as_ref().map(Cleaner::status),
         }
     }

@@ -23,6 +23,8 @@ pub(crate) const EIO: i32 = 5;
 pub(crate) const EINTR: i32 = 4;
 /// The error number of a full disk.
 pub(crate) const ENOSPC: i32 = 28;
+/// The error number of a user who has no room left on a disk.
+pub(crate) const EDQUOT: i32 = 122;
 
 /// What is done with a file, or a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -335,6 +337,7 @@ struct Inner {
     moments: Option<Vec<State>>,
     fault: Option<Fault>,
     failing_sync: Option<usize>,
+    full_writes: Option<usize>,
     panic: Option<usize>,
     gate: Option<Arc<Mutex<()>>>,
     cancel: Option<(usize, Arc<Monitor>)>,
@@ -352,6 +355,7 @@ impl SimulatedDisk {
             moments: None,
             fault: None,
             failing_sync: None,
+            full_writes: None,
             panic: None,
             gate: None,
             cancel: None,
@@ -370,6 +374,12 @@ impl SimulatedDisk {
     /// Lets the `nth` sync of a file fail, counted from 1.
     pub(crate) fn with_failing_sync(self, nth: usize) -> Self {
         self.inner().failing_sync = Some(nth);
+        self
+    }
+
+    /// Lets every `nth` write at a place find room for half of its bytes only.
+    pub(crate) fn with_full_writes(self, nth: usize) -> Self {
+        self.inner().full_writes = Some(nth);
         self
     }
 
@@ -458,10 +468,13 @@ impl SimulatedDisk {
         {
             monitor.cancel();
         }
-        let syncs = || inner.operations.iter().filter(|operation| operation.action == Action::Sync).count();
+        let count = || inner.operations.iter().filter(|operation| operation.action == action).count();
         let (effect, error) = match inner.fault {
-            None if action == Action::Sync && inner.failing_sync == Some(syncs()) => {
+            None if action == Action::Sync && inner.failing_sync == Some(count()) => {
                 (Effect::Nothing, Some(EIO))
+            }
+            None if action == Action::WriteAt && inner.full_writes.is_some_and(|nth| count() % nth == 0) => {
+                (Effect::Half, Some(ENOSPC))
             }
             Some(fault) if number == fault.at => (fault.effect, Some(fault.error)),
             Some(fault) if number > fault.at && fault.lasting => (Effect::Nothing, Some(fault.error)),

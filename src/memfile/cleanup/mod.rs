@@ -1,6 +1,6 @@
 //! The cleanup of the lease files of a running manager: when it is done, by what, and how it went.
 //!
-//! A [`Cleaner`] has a thread that sleeps until a cleanup is due or asked for. Then the journal is renamed, and a
+//! A [`Cleaner`] has a thread that waits until a cleanup is due or asked for, and sees to it meanwhile that the lease file keeps its name. Then the journal is renamed, and a
 //! program, or the thread itself, makes one file of it and the result of the cleanup before. If a cleanup was
 //! interrupted, its files are there still: it is done again, and the journal keeps its name until the next one.
 //!
@@ -22,7 +22,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tracing::info;
 
 use run::Run;
@@ -35,6 +35,9 @@ use crate::lease_file::LeaseFileSet;
 use crate::lease_mgr::{CleanupReport, CleanupStart, CleanupStatus};
 use crate::lfc::pid_file::PidLock;
 use crate::lfc::{LfcError, Monitor};
+
+/// How often it is seen to that nobody has taken the lease file away.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// What is cleaned up, when, and by what.
 #[derive(Debug)]
@@ -169,11 +172,10 @@ impl Shared {
     fn wait_for_work(&self) -> bool {
         let mut state = self.state.lock();
         while !(state.ending || state.wanted || state.due.is_some_and(|due| due <= Instant::now())) {
-            match state.due {
-                Some(due) => {
-                    self.changed.wait_until(&mut state, due);
-                }
-                None => self.changed.wait(&mut state),
+            let left =
+                state.due.map_or(WATCH, |due| due.saturating_duration_since(Instant::now()).min(WATCH));
+            if self.changed.wait_for(&mut state, left).timed_out() {
+                MutexGuard::unlocked(&mut state, || self.journal.keep_name());
             }
         }
         state.wanted = false;

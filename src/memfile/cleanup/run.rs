@@ -11,9 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{debug, error, info, warn};
 
-use super::Shared;
 use super::process::{End, GRACE, Process};
 use super::program;
+use super::{Shared, WATCH};
 use crate::fs::FileSystem;
 use crate::lease::{Family, Lease4, Lease6};
 use crate::lease_mgr::{CleanupReport, CleanupWork};
@@ -235,6 +235,7 @@ impl<'a> Run<'a> {
     fn wait(&self, process: &mut Process) -> Option<End> {
         let start = Instant::now();
         let mut patience = self.shared.interval();
+        let mut looked = start;
         let (mut pause, longest) = PAUSES;
         loop {
             if let Some(end) = process.end() {
@@ -244,10 +245,15 @@ impl<'a> Run<'a> {
                 return None;
             }
             pause = (pause * 2).min(longest);
+            if looked.elapsed() >= WATCH {
+                self.shared.journal.keep_name();
+                looked = Instant::now();
+            }
             if patience.take_if(|patience| start.elapsed() > *patience).is_some() {
                 warn!(
                     id = "DHCPSRV_MEMFILE_LFC_SLOW",
-                    "the cleanup by process {} takes longer than the time between two",
+                    "the cleanup by process {} takes longer than the time between two; if it makes no progress, end that \
+                     process: the next cleanup does its work",
                     process.pid()
                 );
             }

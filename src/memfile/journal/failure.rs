@@ -1,9 +1,13 @@
 //! What follows from a failed write or sync.
+//!
+//! A write that found no room, and of which nothing is left in the file, is a failure of the rows in it alone: the next one may find room.
+//! After any other failure nothing more is written.
 
 use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Shared;
 use super::tail::Tail;
@@ -66,6 +70,45 @@ impl Shared {
         self.failure.get().map_or(Ok(()), |failure| Err(failure.refusal()))
     }
 
+    /// Notes the failure of rows of which the write or the sync did not succeed: those of the tickets behind the last that is
+    /// decided, up to `upto`. The ticket `own` is that of the caller, who gets the error here; 0 is none.
+    pub(super) fn fail_rows(
+        &self,
+        tail: &mut Tail,
+        (action, source): (Action, io::Error),
+        upto: u64,
+        own: u64,
+    ) -> LeaseMgrError {
+        if !(action == Action::Write && is_full(&source) && tail.is_sound()) {
+            return self.fail(tail, action, source, upto);
+        }
+        let failure = Failure { path: Arc::clone(&self.path), action, source: Arc::new(source), upto };
+        if !self.is_full.swap(true, Ordering::Relaxed) {
+            let warning = format!("{failure}: changes fail until there is room again");
+            tracing::error!(id = "DHCPSRV_MEMFILE_DISK_FULL", "{warning}");
+            self.warnings.lock().room = Some(warning);
+        }
+        self.queue.reject(upto, own, &failure.source);
+        failure.struck()
+    }
+
+    /// To be called when rows were written.
+    pub(super) fn has_room(&self) {
+        if self.is_full.load(Ordering::Relaxed) && self.is_full.swap(false, Ordering::Relaxed) {
+            self.warnings.lock().room = None;
+            tracing::warn!(
+                id = "DHCPSRV_MEMFILE_DISK_HAS_ROOM",
+                "{}: there is room again, and changes are made",
+                self.path.display()
+            );
+        }
+    }
+
+    /// For those whose rows a write without room has struck.
+    pub(super) fn rejection(&self, source: Arc<io::Error>) -> LeaseMgrError {
+        LeaseMgrError::Write { path: self.path.to_path_buf(), action: Action::Write.name(), source }
+    }
+
     /// Notes a failure, which struck the tickets up to `upto`. From now on nothing is written.
     ///
     /// The tail is asked for because the failure is set under its lock.
@@ -83,6 +126,11 @@ impl Shared {
         let _ = self.failure.set(failure);
         error
     }
+}
+
+/// Whether a write failed for want of room, be it on the disk or in what a user may take of it.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Held by whoever has taken rows of others to write them. If that panics, nobody may take the rows for written.

@@ -34,7 +34,7 @@ impl Shared {
         let expected = waiting.expected;
         drop(waiting);
         leader.gather(expected);
-        leader.write()
+        leader.write(ticket)
     }
 }
 
@@ -62,7 +62,8 @@ impl Leader<'_> {
         }
     }
 
-    fn write(&mut self) -> Result<(), LeaseMgrError> {
+    /// Writes and syncs the rows of the group, those of the leader's ticket among them.
+    fn write(&mut self, ticket: u64) -> Result<(), LeaseMgrError> {
         let queue = &self.shared.queue;
         let tail = &mut *self.shared.tail.lock();
         self.shared.check()?;
@@ -74,7 +75,8 @@ impl Leader<'_> {
         self.sync_time = (7 * self.sync_time + start.elapsed()) / 8;
         rows.clear();
         tail.rows = rows;
-        result.map_err(|(action, error)| self.shared.fail(tail, action, error, upto))?;
+        result.map_err(|failed| self.shared.fail_rows(tail, failed, upto, ticket))?;
+        self.shared.has_room();
         self.expected = upto - queue.done();
         queue.set_done(upto);
         Ok(())

@@ -33,11 +33,11 @@ impl Journal {
         let header = format!("{header}\n");
         let pads = durability == Durability::Synced;
         let tail = (|| {
-            let (file, end) = open_file(fs.as_ref(), &path, header.as_bytes())?;
+            let (file, reader, end) = open_file(fs.as_ref(), &path, header.as_bytes())?;
             // Also where rows are not synced each: whoever asks for a sync later means the name of the file too.
             retry(|| file.sync()).map_err(|error| ("sync", error))?;
             retry(|| fs.sync_folder(folder_of(&path))).map_err(|error| ("sync the folder of it", error))?;
-            Ok(Tail::new(Arc::clone(&path), file, end, pads))
+            Ok(Tail::new(Arc::clone(&path), file, reader, end, pads))
         })();
         let io = |(action, source)| LeaseFileError::Io { path: path.to_path_buf(), action, source };
         let tail = tail.map_err(io)?;
@@ -51,8 +51,10 @@ impl Journal {
             syncs: Mutex::default(),
             timer: Default::default(),
             rotation: Mutex::default(),
+            warnings: Mutex::default(),
             is_input: false.into(),
             failure: OnceLock::new(),
+            is_full: false.into(),
         };
         let mut journal = Self { shared: Arc::new(shared), timer: None };
         if let Durability::SyncedEvery(time) = durability {
@@ -65,8 +67,11 @@ impl Journal {
 /// What could not be done, and why.
 type Failed = (&'static str, io::Error);
 
-/// Opens the file, and gives the place behind its last row.
-fn open_file(fs: &dyn FileSystem, path: &Path, header: &[u8]) -> Result<(Box<dyn WriteFile>, u64), Failed> {
+/// The file to write to, the same file to be read, and the place behind its last row.
+type Opened = (Box<dyn WriteFile>, Box<dyn ReadFile>, u64);
+
+/// Opens the file, and finds the place behind its last row.
+fn open_file(fs: &dyn FileSystem, path: &Path, header: &[u8]) -> Result<Opened, Failed> {
     let file = match retry(|| fs.open_write(path)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             retry(|| fs.create(path)).map_err(|error| ("create", error))?
@@ -85,7 +90,7 @@ fn open_file(fs: &dyn FileSystem, path: &Path, header: &[u8]) -> Result<(Box<dyn
     } else if len == end {
         write(b"\n", end)?;
     }
-    Ok((file, end + 1))
+    Ok((file, content, end + 1))
 }
 
 /// Whether the first `end` bytes of a file, without a newline behind them, are nothing but the beginning of the header.

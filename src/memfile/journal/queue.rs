@@ -1,9 +1,10 @@
 //! Rows that wait to be written by another thread than the one that appends them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -18,10 +19,12 @@ pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     /// The last ticket that was given.
     given: CachePadded<AtomicU64>,
-    /// The last ticket whose rows are where the durability promises.
+    /// The last ticket that is decided: its rows are where the durability promises, or found no room.
     done: CachePadded<AtomicU64>,
     /// The ticket whose thread is to lead the next group of those that share a sync.
     leader: AtomicU64,
+    /// The last ticket whose rows found no room.
+    last_rejected: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -29,6 +32,8 @@ pub(super) struct Waiting {
     rows: Vec<u8>,
     /// Who sleeps until its rows are synced, or it is to lead the next group; in the order of the tickets.
     sleepers: VecDeque<(u64, Thread)>,
+    /// Tickets whose rows found no room, and whose threads have not seen it yet.
+    rejected: BTreeMap<u64, Arc<io::Error>>,
     /// Whether a thread gathers a group, or syncs one.
     pub(super) is_led: bool,
     /// How many rows the group will have, judging by the one before.
@@ -42,6 +47,11 @@ impl Waiting {
     /// Whether somebody has taken all rows.
     pub(super) fn has_no_rows(&self) -> bool {
         self.rows.is_empty()
+    }
+
+    /// Whether everybody whose rows found no room has seen it.
+    pub(super) fn has_no_rejections(&self) -> bool {
+        self.rejected.is_empty()
     }
 }
 
@@ -78,6 +88,24 @@ impl Queue {
 
     pub(super) fn set_done(&self, upto: u64) {
         self.done.store(upto, Ordering::Release);
+    }
+
+    /// Decides the tickets up to `upto`: their rows found no room. The thread of the ticket `own` knows.
+    pub(super) fn reject(&self, upto: u64, own: u64, source: &Arc<io::Error>) {
+        let undecided = self.done() + 1..=upto;
+        let others = undecided.filter(|&ticket| ticket != own);
+        self.lock().rejected.extend(others.map(|ticket| (ticket, Arc::clone(source))));
+        self.last_rejected.store(upto, Ordering::Relaxed);
+        self.set_done(upto);
+    }
+
+    /// Why there was no room for the rows of a ticket that is decided, if that was so. It is told once.
+    fn take_rejection(&self, ticket: u64) -> Option<Arc<io::Error>> {
+        // Not older than what was read of `done`.
+        if ticket > self.last_rejected.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.lock().rejected.remove(&ticket)
     }
 
     /// Sleeps until the rows of a ticket are decided, and tells what became of them; or until its thread is to lead the next
@@ -124,7 +152,8 @@ impl Shared {
         // In this order: after a failure nothing more is done.
         let failure = self.failure.get();
         if self.queue.done() >= ticket {
-            return Some(Ok(()));
+            let rejected = self.queue.take_rejection(ticket);
+            return Some(rejected.map_or(Ok(()), |source| Err(self.rejection(source))));
         }
         failure.map(|failure| Err(failure.of_ticket(ticket)))
     }

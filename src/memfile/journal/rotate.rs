@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use super::Shared;
 use super::failure::Action;
 use super::tail::{Tail, retry};
-use crate::fs::{folder_of, read_full, write_full};
+use crate::fs::{ReadFile, WriteFile, folder_of, read_full, write_full};
 use crate::lease_mgr::LeaseMgrError;
 use crate::memfile::options::Durability;
 
@@ -76,14 +76,19 @@ impl Shared {
             Some(input) => input.clone(),
             None => {
                 let (from, to) = (self.path.to_path_buf(), input.to_owned());
+                let failed = |source| RotateError::Rename { from: from.clone(), to: to.clone(), source };
+                // Otherwise a file of somebody else would be renamed, and the rows stay where nobody finds them.
+                self.keep_name_of(None).map_err(failed)?;
                 self.is_input.store(true, Ordering::SeqCst);
                 if let Err(source) = self.rename(&from, &to) {
                     self.is_input.store(false, Ordering::SeqCst);
-                    return Err(RotateError::Rename { from, to, source });
+                    return Err(failed(source));
                 }
                 rotation.insert(to).clone()
             }
         };
+        // From here on rows that are still written to it must be found under this name.
+        let _ = self.keep_name_of(Some(&input));
         let begun = self.begin_file();
         let ended = match begun {
             Ok(tail) => self.swap(tail).map_err(RotateError::from),
@@ -121,13 +126,14 @@ impl Shared {
             ("write the header", error)
         })?;
         retry(|| file.sync()).map_err(|error| ("sync the header", error))?;
+        let reader = retry(|| self.fs.open(&self.path)).map_err(|error| ("open it", error))?;
         sync_folder()?;
-        Ok(Tail::new(
-            Arc::clone(&self.path),
-            file,
-            self.header.len() as u64,
-            self.durability == Durability::Synced,
-        ))
+        Ok(self.tail_of(file, reader, self.header.len() as u64))
+    }
+
+    /// What goes on with a file that has rows up to its end.
+    pub(super) fn tail_of(&self, file: Box<dyn WriteFile>, reader: Box<dyn ReadFile>, end: u64) -> Tail {
+        Tail::new(Arc::clone(&self.path), file, reader, end, self.durability == Durability::Synced)
     }
 
     /// Lets rows go to the new file, and makes the old one durable.
@@ -166,7 +172,7 @@ impl Shared {
     }
 
     /// Renames a file. An error says that it was not done: it may have been done all the same, and then it is none.
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+    pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         retry(|| self.fs.rename(from, to)).or_else(|error| {
             let is_there = |path| match retry(|| self.fs.open(path)) {
                 Ok(_) => Some(true),

@@ -20,7 +20,7 @@ impl Shared {
     pub(super) fn append_written(&self, rows: &[u8]) -> Result<(), LeaseMgrError> {
         for _ in 0..TRIES {
             if let Some(mut tail) = self.tail.try_lock() {
-                return self.write_waiting(&mut tail, rows);
+                return self.write_waiting(&mut tail, rows, 0);
             }
             hint::spin_loop();
         }
@@ -41,11 +41,11 @@ impl Shared {
 
     /// Sees to it that the rows of a ticket are written.
     fn finish(&self, tail: &mut Tail, ticket: u64) -> Result<(), LeaseMgrError> {
-        self.outcome(ticket).unwrap_or_else(|| self.write_waiting(tail, &[]))
+        self.outcome(ticket).unwrap_or_else(|| self.write_waiting(tail, &[], ticket))
     }
 
-    /// Writes all rows that wait, and the caller's own, in one go.
-    fn write_waiting(&self, tail: &mut Tail, own: &[u8]) -> Result<(), LeaseMgrError> {
+    /// Writes all rows that wait, those of the caller's ticket among them if it has one, and those that it brings, in one go.
+    fn write_waiting(&self, tail: &mut Tail, own: &[u8], ticket: u64) -> Result<(), LeaseMgrError> {
         self.check()?;
         let _undecided = Undecided(self);
         let done = self.queue.done();
@@ -60,7 +60,8 @@ impl Shared {
             tail.rows = rows;
             (upto, result)
         };
-        result.map_err(|error| self.fail(tail, Action::Write, error, upto))?;
+        result.map_err(|error| self.fail_rows(tail, (Action::Write, error), upto, ticket))?;
+        self.has_room();
         if upto != done {
             self.queue.set_done(upto);
         }

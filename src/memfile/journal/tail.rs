@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::failure::Action;
-use crate::fs::{WriteFile, write_full};
+use crate::fs::{ReadFile, WriteFile, write_full};
 
 /// A disk writes so many bytes as a whole, or not at all.
 const SECTOR: usize = 512;
@@ -33,6 +33,8 @@ pub(super) struct Tail {
     /// The lease file's name, whatever it is called now.
     path: Arc<Path>,
     file: Arc<dyn WriteFile>,
+    /// The same file, to be read: so it stays known when its name stands for another.
+    reader: Arc<dyn ReadFile>,
     /// Where the rows end, those which were acknowledged.
     end: u64,
     /// How long the file is at most.
@@ -50,14 +52,30 @@ pub(super) struct Tail {
 
 impl Tail {
     /// Goes on with a file that has rows up to its end.
-    pub(super) fn new(path: Arc<Path>, file: Box<dyn WriteFile>, end: u64, pads: bool) -> Self {
+    pub(super) fn new(
+        path: Arc<Path>,
+        file: Box<dyn WriteFile>,
+        reader: Box<dyn ReadFile>,
+        end: u64,
+        pads: bool,
+    ) -> Self {
+        let (file, reader) = (file.into(), reader.into());
         let (unsynced, doubtful) = (false, false);
         let (rows, buffer) = (Vec::new(), Vec::new());
-        Self { path, file: file.into(), end, size: end, pads, unsynced, doubtful, rows, buffer }
+        Self { path, file, reader, end, size: end, pads, unsynced, doubtful, rows, buffer }
     }
 
     pub(super) fn file(&self) -> Arc<dyn WriteFile> {
         Arc::clone(&self.file)
+    }
+
+    pub(super) fn reader(&self) -> Arc<dyn ReadFile> {
+        Arc::clone(&self.reader)
+    }
+
+    /// Where the rows end, those which were acknowledged.
+    pub(super) fn end(&self) -> u64 {
+        self.end
     }
 
     /// Writes rows behind the last one. After an error none of them is there, if they can be cut off.
@@ -111,6 +129,11 @@ impl Tail {
             self.pads = false;
             self.cut();
         }
+    }
+
+    /// Whether the file is known to have the rows that were acknowledged and nothing behind them, after an error.
+    pub(super) fn is_sound(&self) -> bool {
+        !self.doubtful && self.size == self.end
     }
 
     /// Cuts off what is behind the rows.

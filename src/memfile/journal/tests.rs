@@ -15,7 +15,7 @@ use crate::lease_file::LeaseFileError;
 #[path = "../../../tests/support/mod.rs"]
 mod support;
 
-use support::simulated_disk::{Action, EINTR, EIO, ENOSPC, Effect, Fault, SimulatedDisk, State};
+use support::simulated_disk::{Action, EDQUOT, EINTR, EIO, ENOSPC, Effect, Fault, SimulatedDisk, State};
 use support::{Contents, Random};
 
 const F: &str = "/leases/f";
@@ -302,10 +302,9 @@ impl History {
                                 refused.is_some(),
                                 "{error}"
                             );
-                            assert_ne!(
-                                journal.refused(),
-                                None,
-                                "after a failure nothing is written any more"
+                            assert!(
+                                journal.refused().is_some() || is_for_want_of_room(&error),
+                                "after a failure nothing is written any more: {error}"
                             );
                             history.failed.extend(rows);
                             history.errors += 1;
@@ -334,6 +333,10 @@ impl History {
         }
         (history, moments)
     }
+}
+
+fn is_for_want_of_room(error: &LeaseMgrError) -> bool {
+    matches!(error, LeaseMgrError::Write { action: "write", source, .. } if source.raw_os_error() == Some(ENOSPC))
 }
 
 fn all_lines(contents: &Contents) -> Vec<String> {
@@ -377,6 +380,7 @@ fn whatever_fails_the_file_has_what_was_acknowledged_and_no_more(
     let operations = undisturbed.operations();
     let mut failures = 0;
     let mut half_way = 0;
+    let mut without_room = 0;
     for (at, operation) in operations.iter().enumerate() {
         for &effect in effects(operation.action) {
             for error in [EIO, ENOSPC, EINTR] {
@@ -401,6 +405,10 @@ fn whatever_fails_the_file_has_what_was_acknowledged_and_no_more(
                     assert_eq!((refused.as_ref(), history.errors), (None, 0), "{context}");
                     assert!(history.rotate_errors.is_empty(), "{context}: {:?}", history.rotate_errors);
                 }
+                if error == ENOSPC && operation.action == Action::WriteAt && !lasting {
+                    assert_eq!(refused, None, "{context}");
+                    without_room += history.errors;
+                }
                 if !lasting {
                     // A failed rotation is made up for by the next.
                     assert!(history.rotate_errors.len() <= 1 || refused.is_some(), "{context}");
@@ -423,6 +431,7 @@ fn whatever_fails_the_file_has_what_was_acknowledged_and_no_more(
         }
     }
     assert!(failures > 20, "only {failures} failures");
+    assert_eq!(without_room > 20, !lasting, "{without_room} writes found no room");
     assert_eq!(half_way > 0, lasting, "{half_way} rotations went half the way");
 }
 
@@ -550,15 +559,12 @@ fn a_write_that_fails_fails_for_all_that_shared_it(
     let journal = open(&disk, durability).unwrap();
     journal.append(row(99).as_bytes()).unwrap();
     let rows: Vec<_> = (0..5).map(row).collect();
-    fail_next(&disk, ENOSPC, effect);
+    fail_next(&disk, EIO, effect);
     for result in append_together(&journal, &rows) {
-        assert_write_error(result.unwrap(), "write", ENOSPC);
+        assert_write_error(result.unwrap(), "write", EIO);
     }
-    assert_refused(journal.append(row(6).as_bytes()), "write", ENOSPC);
-    assert_eq!(
-        journal.refused().unwrap(),
-        format!("{F}: cannot write: No space left on device (os error 28)")
-    );
+    assert_refused(journal.append(row(6).as_bytes()), "write", EIO);
+    assert_eq!(journal.refused().unwrap(), format!("{F}: cannot write: Input/output error (os error 5)"));
     assert!(matches!(journal.rotate(&input(1)), Err(RotateError::Journal(LeaseMgrError::Refused { .. }))));
     if durability == Durability::Synced {
         // Nor do they come back.
@@ -568,6 +574,201 @@ fn a_write_that_fails_fails_for_all_that_shared_it(
     }
     drop(journal);
     assert_eq!(text(&disk, F).unwrap(), format!("{HEADER}\n{}", row(99)));
+}
+
+#[rstest]
+fn without_room_the_rows_of_a_write_fail_and_later_ones_are_written(
+    #[values(Durability::Written, Durability::Synced, HOUR)] durability: Durability,
+    #[values(Effect::Nothing, Effect::Half, Effect::Everything)] effect: Effect,
+    #[values(ENOSPC, EDQUOT)] error: i32,
+) {
+    let disk = empty_disk();
+    let journal = open(&disk, durability).unwrap();
+    journal.append(row(99).as_bytes()).unwrap();
+    for _ in 0..2 {
+        fail_next(&disk, error, effect);
+        let rows: Vec<_> = (0..5).map(row).collect();
+        for result in append_together(&journal, &rows) {
+            assert_write_error(result.unwrap(), "write", error);
+        }
+        assert_eq!(journal.refused(), None);
+        assert!(journal.warning().unwrap().starts_with(&format!("{F}: cannot write: ")));
+        assert_eq!(lines(text(&disk, F).unwrap().as_bytes()), [row(99)]);
+    }
+    if durability == Durability::Synced {
+        for contents in disk.state().survivors(&mut Random(0)).disks {
+            assert_eq!(lines(&contents[Path::new(F)]), [row(99)]);
+        }
+    }
+    let mut expected: Vec<_> = (10..15).map(row).collect();
+    for result in append_together(&journal, &expected) {
+        result.unwrap().unwrap();
+    }
+    assert_eq!(journal.warning(), None);
+    journal.rotate(&input(1)).unwrap();
+    expected.push(row(99));
+    let mut found = lines(text(&disk, input(1)).unwrap().as_bytes());
+    for lines in [&mut found, &mut expected] {
+        lines.sort_unstable();
+    }
+    assert_eq!(found, expected);
+}
+
+#[rstest]
+fn with_many_threads_and_too_little_room_the_file_has_what_was_acknowledged(
+    #[values(Durability::Written, Durability::Synced)] durability: Durability,
+) {
+    const ROWS: usize = 100;
+    let disk = empty_disk();
+    let journal = open(&disk, durability).unwrap();
+    let disk = disk.with_full_writes(7);
+    let acknowledged = Mutex::new(BTreeSet::new());
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            let (journal, acknowledged) = (&journal, &acknowledged);
+            scope.spawn(move || {
+                for number in thread * ROWS..(thread + 1) * ROWS {
+                    match journal.append(row(number).as_bytes()) {
+                        Ok(()) => assert!(acknowledged.lock().insert(row(number))),
+                        Err(error) => assert!(is_for_want_of_room(&error), "{error}"),
+                    }
+                }
+            });
+        }
+    });
+    assert!(journal.shared.queue.lock().has_no_rejections(), "somebody was not told");
+    drop(journal);
+    let acknowledged = acknowledged.into_inner();
+    let found = lines(text(&disk, F).unwrap().as_bytes());
+    assert_eq!(found.len(), acknowledged.len());
+    assert_eq!(BTreeSet::from_iter(found), acknowledged);
+    assert!((100..400).contains(&acknowledged.len()), "{} of 400", acknowledged.len());
+}
+
+/// How somebody takes its name from the lease file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    Removed,
+    Replaced,
+}
+
+impl Taken {
+    const OTHER: &str = "something else\n";
+
+    fn from(self, disk: &SimulatedDisk, path: &Path) {
+        FileSystem::remove(disk, path).unwrap();
+        if self == Self::Replaced {
+            FileSystem::create(disk, path).unwrap().append(Self::OTHER.as_bytes()).unwrap();
+        }
+    }
+
+    /// What is kept of what somebody has put there.
+    fn kept(self) -> Option<String> {
+        (self == Self::Replaced).then(|| Self::OTHER.to_owned())
+    }
+}
+
+#[rstest]
+fn a_file_that_somebody_takes_away_is_written_anew(
+    #[values(Durability::Written, Durability::Synced, HOUR)] durability: Durability,
+    #[values(Taken::Removed, Taken::Replaced)] taken: Taken,
+    #[values("a look", "a sync", "a rotation", "the end")] seen_by: &str,
+) {
+    let disk = empty_disk();
+    let journal = open(&disk, durability).unwrap();
+    journal.append(row(1).as_bytes()).unwrap();
+    taken.from(&disk, Path::new(F));
+    journal.append(row(2).as_bytes()).unwrap();
+    let mut path = PathBuf::from(F);
+    match seen_by {
+        "a look" => journal.keep_name(),
+        "a sync" => journal.sync().unwrap(),
+        "a rotation" => {
+            journal.rotate(&input(1)).unwrap();
+            path = input(1);
+        }
+        _ => {}
+    }
+    if seen_by == "the end" {
+        drop(journal);
+    } else {
+        if durability == Durability::Synced {
+            for disk in disk.state().survivors(&mut Random(0)).disks {
+                assert_eq!(lines(&disk[&path])[..2], [row(1), row(2)]);
+            }
+        }
+        journal.append(row(3).as_bytes()).unwrap();
+        assert_eq!((journal.refused(), journal.warning()), (None, None));
+        drop(journal);
+    }
+    assert_eq!(lines(text(&disk, &path).unwrap().as_bytes())[..2], [row(1), row(2)]);
+    let last = lines(text(&disk, F).unwrap().as_bytes()).pop();
+    assert_eq!(last, Some(row(if seen_by == "the end" { 2 } else { 3 })));
+    assert_eq!(text(&disk, format!("{F}.replaced")), taken.kept());
+    assert_eq!(text(&disk, format!("{F}.restored")), None);
+}
+
+#[rstest]
+fn whatever_fails_while_a_file_is_written_anew_it_is_by_the_next_look(
+    #[values(Taken::Removed, Taken::Replaced)] taken: Taken,
+    #[values(EIO, ENOSPC, EINTR)] error: i32,
+) {
+    let start = |fault: Option<Fault>| {
+        let disk = empty_disk();
+        let journal = open(&disk, Durability::Synced).unwrap();
+        journal.append(row(1).as_bytes()).unwrap();
+        taken.from(&disk, Path::new(F));
+        let begin = disk.operations().len();
+        if let Some(fault) = fault {
+            let _ = disk.clone().with_fault(Fault { at: begin + fault.at, ..fault });
+        }
+        journal.keep_name();
+        (disk, journal, begin)
+    };
+    let (undisturbed, _journal, begin) = start(None);
+    let operations = undisturbed.operations().split_off(begin);
+    let mut warnings = 0;
+    for (at, operation) in operations.into_iter().enumerate() {
+        for &effect in effects(operation.action) {
+            let context = format!("{operation}, number {at}: error {error}, {effect:?}");
+            let (disk, journal, _) = start(Some(Fault { at, error, effect, lasting: false }));
+            warnings += usize::from(journal.warning().is_some());
+            let is_as_good_as_none = error == EINTR && effect == Effect::Nothing;
+            assert!(!is_as_good_as_none || journal.warning().is_none(), "{context}");
+            journal.append(row(2).as_bytes()).unwrap();
+            journal.keep_name();
+            assert_eq!((journal.refused(), journal.warning()), (None, None), "{context}");
+            drop(journal);
+            assert_eq!(lines(text(&disk, F).unwrap().as_bytes()), [row(1), row(2)], "{context}");
+            assert_eq!(text(&disk, format!("{F}.replaced")), taken.kept(), "{context}");
+            assert_eq!(text(&disk, format!("{F}.restored")), None, "{context}");
+        }
+    }
+    assert_eq!(warnings > 8, error != EINTR, "{warnings}");
+}
+
+#[test]
+fn a_file_that_somebody_takes_away_in_the_middle_of_a_rotation_is_written_anew() {
+    let disk = empty_disk();
+    let journal = open(&disk, Durability::Written).unwrap();
+    journal.append(row(1).as_bytes()).unwrap();
+    let trouble = |at, lasting| {
+        let _ = disk.clone().with_fault(Fault { at, error: EIO, effect: Effect::Nothing, lasting });
+    };
+    // From some operation on, nothing works.
+    let is_half_way = |later| {
+        trouble(disk.operations().len() + later, true);
+        journal.rotate(&input(1)).is_err() && journal.is_input()
+    };
+    assert!((0..20).any(is_half_way));
+    trouble(usize::MAX, false);
+    Taken::Removed.from(&disk, &input(1));
+    journal.append(row(2).as_bytes()).unwrap();
+    journal.rotate(&input(1)).unwrap();
+    journal.append(row(3).as_bytes()).unwrap();
+    drop(journal);
+    assert_eq!(lines(text(&disk, input(1)).unwrap().as_bytes()), [row(1), row(2)]);
+    assert_eq!(lines(text(&disk, F).unwrap().as_bytes()), [row(3)]);
 }
 
 #[rstest]
@@ -713,8 +914,8 @@ fn after_a_write_has_failed_what_was_acknowledged_before_is_synced_still(
     let disk = empty_disk();
     let journal = open(&disk, durability).unwrap();
     journal.append(row(1).as_bytes()).unwrap();
-    fail_next(&disk, ENOSPC, Effect::Half);
-    assert_write_error(journal.append(row(2).as_bytes()), "write", ENOSPC);
+    fail_next(&disk, EIO, Effect::Half);
+    assert_write_error(journal.append(row(2).as_bytes()), "write", EIO);
     let before = count(&disk, Action::Sync);
     journal.sync().unwrap();
     assert_eq!(count(&disk, Action::Sync), before + 1);
