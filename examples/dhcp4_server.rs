@@ -67,7 +67,7 @@ fn run() -> Outcome {
     let bind = SocketAddr::from((Ipv4Addr::UNSPECIFIED, SERVER_PORT));
     let options = Options::<Ipv4Addr>::parse(USAGE, bind, |option, parser| match option {
         "server-id" => {
-            server_id = Some(value(parser)?);
+            server_id = Some(value(option, parser)?);
             Ok(true)
         }
         _ => Ok(false),

@@ -69,8 +69,8 @@ fn run() -> Outcome {
     let bind = SocketAddr::from((Ipv6Addr::UNSPECIFIED, SERVER_PORT));
     let options = Options::<Ipv6Addr>::parse(USAGE, bind, |option, parser| {
         match option {
-            "pd-pool" => prefixes = Some(value::<Delegation>(parser)?.0),
-            "server-id" => server_id = Some(server_id::parse(&value::<String>(parser)?)?),
+            "pd-pool" => prefixes = Some(value::<Delegation>(option, parser)?.0),
+            "server-id" => server_id = Some(server_id::parse(&value::<String>(option, parser)?)?),
             _ => return Ok(false),
         }
         Ok(true)

@@ -2,7 +2,9 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io::{Write as _, stdout};
 use std::net::SocketAddr;
+use std::process::exit;
 use std::str::FromStr;
 
 use leasemgr::allocator::{Pool, PoolAddress, Strategy};
@@ -31,6 +33,10 @@ impl<A: PoolAddress + FromStr<Err: Error + Send + Sync>> Options<A> {
         bind: SocketAddr,
         own: impl FnMut(&str, &mut Parser) -> Outcome<bool>,
     ) -> Outcome<Self> {
+        if std::env::args().skip(1).any(|arg| arg == "--help" || arg == "-h") {
+            writeln!(stdout(), "{usage}")?;
+            exit(0);
+        }
         Self::parse_with(Parser::from_env(), bind, own).map_err(|error| format!("{error}\n{usage}").into())
     }
 
@@ -46,13 +52,15 @@ impl<A: PoolAddress + FromStr<Err: Error + Send + Sync>> Options<A> {
         while let Some(arg) = parser.next()? {
             match arg {
                 Arg::Value(given) if connection.is_none() => connection = Some(given.string()?),
-                Arg::Long("bind") => bind = value(&mut parser)?,
+                Arg::Long("bind") => bind = value("bind", &mut parser)?,
                 Arg::Long("interface") => interface = Some(parser.value()?.string()?),
-                Arg::Long("subnet") => subnet = Some(value(&mut parser)?),
-                Arg::Long("pool") => pool = Some(value::<Range<A>>(&mut parser)?.0),
-                Arg::Long("valid-lifetime") => valid_lifetime = Lifetime(value(&mut parser)?),
-                Arg::Long("threads") => threads = value(&mut parser)?,
-                Arg::Long("allocator") => strategy = value(&mut parser)?,
+                Arg::Long("subnet") => subnet = Some(value("subnet", &mut parser)?),
+                Arg::Long("pool") => pool = Some(value::<Range<A>>("pool", &mut parser)?.0),
+                Arg::Long("valid-lifetime") => {
+                    valid_lifetime = Lifetime(value("valid-lifetime", &mut parser)?)
+                }
+                Arg::Long("threads") => threads = value("threads", &mut parser)?,
+                Arg::Long("allocator") => strategy = value("allocator", &mut parser)?,
                 Arg::Long(name) => {
                     let name = name.to_owned();
                     if !own(&name, &mut parser)? {
@@ -75,9 +83,12 @@ impl<A: PoolAddress + FromStr<Err: Error + Send + Sync>> Options<A> {
     }
 }
 
-/// The value of the option that the parser has just read.
-pub(crate) fn value<T: FromStr<Err: Into<Box<dyn Error + Send + Sync>>>>(parser: &mut Parser) -> Outcome<T> {
-    Ok(parser.value()?.parse()?)
+/// The value of the option of this name, which the parser has just read.
+pub(crate) fn value<T>(name: &str, parser: &mut Parser) -> Outcome<T>
+where
+    T: FromStr<Err: Into<Box<dyn Error + Send + Sync>>>,
+{
+    Ok(parser.value()?.parse().map_err(|error| format!("--{name}: {error}"))?)
 }
 
 /// A subnet: a prefix and its length in bits.
