@@ -125,7 +125,7 @@ run_lab() {
     state=$(mktemp -d "${TMPDIR:-/tmp}/${0##*/}.XXXXXX") || fail "no folder for the files"
     make_network || fail "the namespaces could not be set up"
     # In the background, so that a signal to this script is acted on at once.
-    PYTHONDONTWRITEBYTECODE=1 python3 "$here/$program" --state "$state" --examples "$examples" \
+    PYTHONDONTWRITEBYTECODE=1 python3 "$here/$program" --state "$state" \
         --server-ns "$server_ns" --client-ns "$client_ns" "$@" &
     driver=$!
     wait "$driver"
