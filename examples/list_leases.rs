@@ -78,6 +78,10 @@ fn list<L: Shown>(path: &str) -> Result<(), Box<dyn Error>> {
     for row in &set.bad_rows {
         writeln!(io::stderr(), "list_leases: {}: {}", row.path.display(), row.error)?;
     }
+    let more = set.stats.bad_rows.saturating_sub(set.bad_rows.len() as u64);
+    if more > 0 {
+        writeln!(io::stderr(), "list_leases: {more} more rows are no lease")?;
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     match show(set.leases.values(), now) {
         // Whoever reads the list has seen enough of it.

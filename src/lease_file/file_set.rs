@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::MAX_BAD_ROWS;
 use super::error::{LeaseFileError, RowError};
 use super::reader::{ReadError, ReadStats, Reader};
 use super::row::FileLease;
@@ -28,9 +29,9 @@ pub struct LeaseSet<L: FileLease> {
     pub leases: BTreeMap<L::Address, L>,
     /// The files that were read, in their order.
     pub files: Vec<PathBuf>,
-    /// Rows that are no lease.
+    /// Rows that are no lease, the first [`MAX_BAD_ROWS`] of them.
     pub bad_rows: Vec<FileRow>,
-    /// How many rows were read.
+    /// How many rows were read, also those that are not listed.
     pub stats: ReadStats,
     /// Whether any of the files has an older or newer schema.
     pub needs_conversion: bool,
@@ -220,7 +221,9 @@ impl<L: FileLease> LeaseSet<L> {
                 }
                 Err(ReadError::Row(error)) => {
                     self.stats.bad_rows += 1;
-                    self.bad_rows.push(FileRow { path: path.clone(), error });
+                    if self.bad_rows.len() < MAX_BAD_ROWS {
+                        self.bad_rows.push(FileRow { path: path.clone(), error });
+                    }
                 }
                 Err(ReadError::File(error)) => return Err(error),
             }

@@ -28,3 +28,6 @@ pub use writer::Writer;
 
 /// The longest line that is read as a row, in bytes. No server writes one near that.
 pub const MAX_LINE: usize = 16 * 1024 * 1024;
+
+/// How many bad rows a [`LeaseSet`] lists at most, so that a file of nothing else does not take a multiple of its size in memory.
+pub const MAX_BAD_ROWS: usize = 1000;
