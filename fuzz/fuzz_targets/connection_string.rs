@@ -20,7 +20,8 @@ fuzz_target!(|text: &str| {
             Ok(connection) => {
                 // Two keywords that are hidden look the same, and then it is not one any more.
                 if let Ok(shown) = connection.to_string().parse::<ConnectionString>() {
-                    for name in KEYWORDS.iter().map(|keyword| keyword.name).filter(|&name| name != "password") {
+                    for name in KEYWORDS.iter().map(|keyword| keyword.name).filter(|&name| name != "password")
+                    {
                         assert_eq!(shown.get(name), connection.get(name), "{name}");
                     }
                 }

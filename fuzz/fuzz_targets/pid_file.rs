@@ -37,7 +37,8 @@ fuzz_target!(|text: &[u8]| {
     let (fs, names) = (Files::default(), LeaseFileSet::new("f"));
     fs.put(&names.pid(), text);
     let cleanup = Cleanup::new(Family::V4, names.lfc_files()).file_system(fs.file_system());
-    let outcome = with_memory(text.len(), 4 * 1024 * 1024, 1, || cleanup.run()).expect("nothing is in its way");
+    let outcome =
+        with_memory(text.len(), 4 * 1024 * 1024, 1, || cleanup.run()).expect("nothing is in its way");
     match outcome {
         Outcome::Running(pid) => {
             assert_eq!(number(text), Some(pid));

@@ -58,7 +58,10 @@ pub fn with_memory<T>(input: usize, fixed: usize, factor: usize, work: impl FnOn
     let result = work();
     let taken = ALLOCATOR.peak_usage().saturating_sub(before);
     let limit = fixed + factor * input;
-    assert!(taken <= limit, "{taken} bytes of memory for {input} bytes of input, at most {limit} are in order");
+    assert!(
+        taken <= limit,
+        "{taken} bytes of memory for {input} bytes of input, at most {limit} are in order"
+    );
     result
 }
 
@@ -127,7 +130,10 @@ pub fn clean<L: FileLease>(previous: &[u8], input: &[u8]) {
     let result = files.previous;
     let (Some(first), Some(second)) = (read::<L>(previous), read::<L>(input)) else {
         assert!(outcome.is_err(), "a file is refused by the reader and not by the cleanup");
-        assert_eq!((fs.get(&result).as_deref(), fs.get(&files.input).as_deref()), (Some(previous), Some(input)));
+        assert_eq!(
+            (fs.get(&result).as_deref(), fs.get(&files.input).as_deref()),
+            (Some(previous), Some(input))
+        );
         assert_eq!(fs.count(), 2);
         return;
     };
