@@ -20,6 +20,9 @@
 
 #![allow(clippy::print_stderr, reason = "a program's own reports")]
 
+#[path = "server/open.rs"]
+mod open;
+
 use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
@@ -30,17 +33,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use leasemgr::factory::{ConnectionString, FactoryError};
+use leasemgr::factory::ConnectionString;
 use leasemgr::lease::{
     ClientId, Duid, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseState, LeaseType, Lifetime, SubnetId,
     UserContext,
 };
-use leasemgr::memfile::OpenError;
 use leasemgr::{
-    Added, ChangeKind, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6, LeaseMgrFactory,
-    ManagedLease,
+    Added, ChangeKind, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6, ManagedLease,
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
+
+use open::open;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -101,27 +104,6 @@ fn run<L: Served>(options: Options) -> Outcome {
     server.leases.flush()?;
     server.report(format_args!("ended"));
     Ok(())
-}
-
-/// Opens the lease manager. If a server before this one was killed, its cleanup of the lease files may still be
-/// running, and is waited for.
-fn open<L: ManagedLease>(connection: &str) -> Outcome<Arc<dyn LeaseMgr<L>>> {
-    let factory = LeaseMgrFactory::<L>::new();
-    let mut is_waiting = false;
-    loop {
-        match factory.open(connection) {
-            Err(FactoryError::Open { source, .. })
-                if matches!(source.downcast_ref(), Some(OpenError::CleanupRunning { .. })) =>
-            {
-                if !is_waiting {
-                    eprintln!("{source}");
-                }
-                is_waiting = true;
-                thread::sleep(Duration::from_millis(100));
-            }
-            opened => return Ok(opened?),
-        }
-    }
 }
 
 /// What the command line asks for.
@@ -406,7 +388,7 @@ impl<L: Served> Server<L> {
                 self.output.tell(word, &new);
                 Ok(true)
             }
-            Err(LeaseMgrError::ChangedMeanwhile { .. } | LeaseMgrError::NoSuchLease { .. }) => Ok(false),
+            Err(error) if error.is_stale() => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

@@ -57,7 +57,7 @@ impl<A: PoolAddress + FromStr<Err: Error + Send + Sync>> Options<A> {
                 Arg::Long("subnet") => subnet = Some(value("subnet", &mut parser)?),
                 Arg::Long("pool") => pool = Some(value::<Range<A>>("pool", &mut parser)?.0),
                 Arg::Long("valid-lifetime") => {
-                    valid_lifetime = Lifetime(value("valid-lifetime", &mut parser)?)
+                    valid_lifetime = Lifetime(value("valid-lifetime", &mut parser)?);
                 }
                 Arg::Long("threads") => threads = value("threads", &mut parser)?,
                 Arg::Long("allocator") => strategy = value("allocator", &mut parser)?,

@@ -24,6 +24,7 @@
 //! thread busy and the others idle.
 
 mod args;
+mod open;
 mod reclaim;
 
 use std::error::Error;
@@ -36,13 +37,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use leasemgr::factory::FactoryError;
-use leasemgr::memfile::OpenError;
-use leasemgr::{LeaseMgr, LeaseMgrFactory, ManagedLease};
+use leasemgr::{LeaseMgr, ManagedLease};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 pub(crate) use args::{Options, Subnet, value};
+pub(crate) use open::open;
 pub(crate) use reclaim::reclaim;
 
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -78,27 +78,6 @@ pub(crate) fn exit(name: &str, run: impl FnOnce() -> Outcome) -> ExitCode {
 /// Seconds since the epoch.
 pub(crate) fn now() -> Outcome<i64> {
     Ok(i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?)
-}
-
-/// Opens the lease manager. If a server before this one was killed, its cleanup of the lease files may still be
-/// running, and is waited for.
-pub(crate) fn open<L: ManagedLease>(connection: &str) -> Outcome<Arc<dyn LeaseMgr<L>>> {
-    let factory = LeaseMgrFactory::<L>::new();
-    let mut is_waiting = false;
-    loop {
-        match factory.open(connection) {
-            Err(FactoryError::Open { source, .. })
-                if matches!(source.downcast_ref(), Some(OpenError::CleanupRunning { .. })) =>
-            {
-                if !is_waiting {
-                    eprintln!("{source}");
-                }
-                is_waiting = true;
-                thread::sleep(PATIENCE);
-            }
-            opened => return Ok(opened?),
-        }
-    }
 }
 
 /// A socket that all threads read. With an interface, it is bound to that, and so hears and sends broadcasts and
