@@ -630,7 +630,7 @@ impl<L: TestLease> Case<L> {
         let is_free = !self.model.leases.contains_key(&address);
         let change = || if is_free { self.mgr().add(&lease).map(|_| ()) } else { self.mgr().update(&lease) };
         let result = change();
-        let changed = result.is_ok();
+        let mut changed = result.is_ok();
         if changed {
             self.model.put(lease.clone());
         } else {
@@ -647,6 +647,7 @@ impl<L: TestLease> Case<L> {
                 change().unwrap();
                 assert_eq!(self.mgr().status().warning, None);
                 self.model.put(lease.clone());
+                changed = true;
             }
         }
         self.check_calls();
