@@ -1,5 +1,6 @@
 //! Rows of a window of text, one after the other, each in the cheapest way that is right.
 
+use super::MAX_LINE;
 use super::canonical::{PADDING, separator_mask};
 use super::error::{RowError, RowProblem};
 use super::row::FileLease;
@@ -67,6 +68,7 @@ impl Scanner {
             *lines += 1;
             if let Some(ends) = self.separators[..count].get(at..at + columns)
                 && let Some((key, deletes)) = L::canonical(window, start, ends)
+                && ends[columns - 1] as usize - start <= MAX_LINE
             {
                 let end = ends[columns - 1] as usize;
                 at += columns;
@@ -100,7 +102,12 @@ impl Scanner {
         each: &mut impl FnMut(Row<'_, L::Key>) -> bool,
     ) -> bool {
         let located = |problem: RowProblem| RowError { line, problem };
-        match L::parse_row(text, header) {
+        let parsed = if text.len() > MAX_LINE {
+            Err(RowProblem::TooLong { limit: MAX_LINE })
+        } else {
+            L::parse_row(text, header)
+        };
+        match parsed {
             Ok(parsed) => {
                 self.row.clear();
                 parsed.lease.write_row(&mut self.row);

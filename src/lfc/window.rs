@@ -66,7 +66,8 @@ impl<'a> Windows<'a> {
         self.taken = 0;
         let mut searched = 0;
         loop {
-            if !self.skip && self.at - self.filled as u64 >= self.to {
+            // Also where the end of a line is still looked for: no other one starts in the part then.
+            if self.at - self.filled as u64 >= self.to {
                 return Ok(None);
             }
             let ended = self.fill()?;

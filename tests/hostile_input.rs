@@ -1,0 +1,394 @@
+//! Input that no server wrote: files of other programs, rows without end, text that steers a terminal. What is no lease
+//! is named with its file, line and reason, the other leases are kept, and it takes no more time or memory than it should.
+#![cfg(feature = "kea-lfc")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Seek, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use leasemgr::LeaseMgrExt;
+use leasemgr::fs::{FileSystem, OsFileSystem, ReadFile, WriteFile};
+use leasemgr::lease::{Family, Lease, Lease4, UserContext};
+use leasemgr::lease_file::{LeaseFileSet, LeaseSet, MAX_BAD_ROWS, MAX_LINE, Reader};
+use leasemgr::lfc::{Cleanup, Outcome};
+use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};
+use rstest::rstest;
+use tempfile::TempDir;
+
+const HEADER: &str = "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state,user_context,pool_id\n";
+
+/// More than any program here may take, however much it is given to read.
+const MEMORY: u64 = 200 << 20;
+
+fn row(n: u32) -> String {
+    let address = std::net::Ipv4Addr::from(0x0a00_0000 + n);
+    format!("{address},02:00:00:00:00:01,,3600,1790003600,1,0,0,host-{n},0,,0\n")
+}
+
+struct Folder {
+    folder: TempDir,
+    files: LeaseFileSet,
+}
+
+impl Folder {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let files = LeaseFileSet::new(folder.path().join("leases.csv"));
+        Self { folder, files }
+    }
+
+    /// A folder in which this stands between two leases, in the input of a cleanup.
+    fn with_rows_between_leases(rows: &[u8]) -> Self {
+        let folder = Self::new();
+        let text = [HEADER.as_bytes(), row(1).as_bytes(), rows, b"\n", row(2).as_bytes()].concat();
+        fs::write(folder.files.input(), text).unwrap();
+        folder
+    }
+
+    fn options(&self) -> MemfileOptions {
+        MemfileOptions {
+            file: Some(self.files.current().to_owned()),
+            lfc_program: LfcProgram::Internal,
+            lfc_interval: None,
+            ..MemfileOptions::default()
+        }
+    }
+
+    /// Runs `kea-lfc` with no more memory than [`MEMORY`].
+    fn run_kea_lfc(&self) -> Output {
+        let limit = format!("ulimit -v {}; exec \"$0\" \"$@\"", MEMORY >> 10);
+        let mut command = Command::new("sh");
+        // Each thread of the C library's allocator reserves addresses that it does not use.
+        command.args(["-c", &limit, env!("CARGO_BIN_EXE_kea-lfc"), "-4d"]).env("MALLOC_ARENA_MAX", "1");
+        let files = self.files.lfc_files();
+        let config = self.folder.path().join("config");
+        for (option, path) in [
+            ("-x", &files.previous),
+            ("-i", &files.input),
+            ("-o", &files.output),
+            ("-f", &files.finish),
+            ("-p", &files.pid),
+            ("-c", &config),
+        ] {
+            command.arg(option).arg(path);
+        }
+        command.output().unwrap()
+    }
+
+    /// The last part of the addresses of the leases, and the bad rows.
+    fn read(&self) -> (Vec<u32>, LeaseSet<Lease4>) {
+        let set = self.files.read::<Lease4>().unwrap();
+        (set.leases.keys().map(|address| address.to_bits() - 0x0a00_0000).collect(), set)
+    }
+}
+
+/// All that a program has written.
+fn text_of(output: &Output) -> String {
+    String::from_utf8([&output.stdout[..], &output.stderr].concat()).unwrap()
+}
+
+/// Whether a terminal obeys nothing of it.
+fn is_plain(text: &str) -> bool {
+    !text.contains(|c: char| c.is_control() && c != '\n')
+}
+
+#[rstest]
+#[case::zeros(vec![0; 100_000], "column 1 is \"\\x00\\x00")]
+#[case::carriage_returns(HEADER.replace('\n', "\r\n"), "column 12 is \"pool_id\\r\", expected \"pool_id\"")]
+#[case::byte_order_mark(format!("\u{feff}{HEADER}"), "column 1 is \"\\xef\\xbb\\xbfaddress\", expected \"address\"")]
+#[case::utf_16(HEADER.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>(), "column 1 is \"a\\x00d\\x00d\\x00")]
+#[case::elf(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0>\0\x01\0\0\0", "column 1 is \"\\x7fELF\\x02")]
+#[case::gzip(b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x4b\x4c\x49", "column 1 is \"\\x1f\\x8b\\x08")]
+#[case::sqlite(b"SQLite format 3\0\x10\0\x01\x01\0\x40\x20\x20", "column 1 is \"SQLite format 3\\x00")]
+#[case::json(b"{\n  \"Dhcp4\": {}\n}\n", "column 1 is \"{\", expected \"address\"")]
+#[case::the_other_family(b"address,duid,valid_lifetime\n", "column 2 is \"duid\", expected \"hwaddr\"")]
+#[case::a_terminal(
+    b"\x1b]0;owned\x07\x1b[2J\n",
+    "column 1 is \"\\x1b]0;owned\\x07\\x1b[2J\", expected \"address\""
+)]
+fn a_file_of_another_program_is_refused_and_stays(#[case] content: impl AsRef<[u8]>, #[case] reason: &str) {
+    let (folder, content) = (Folder::new(), content.as_ref());
+    let start = "line 1: no DHCPv4 lease file: ";
+    let check = |path: &Path, error: &str| {
+        let expected = format!("{}: {start}{reason}", path.display());
+        assert!(error.contains(&expected) && is_plain(error), "{error:?}, expected {expected:?}");
+        assert_eq!(fs::read(path).unwrap(), content);
+    };
+    for path in [folder.files.current().to_owned(), folder.files.previous(), folder.files.input()] {
+        fs::write(&path, content).unwrap();
+        check(&path, &Reader::<Lease4, _>::open(&path).unwrap_err().to_string());
+        check(&path, &folder.files.read::<Lease4>().unwrap_err().to_string());
+        check(&path, &Memfile::<Lease4>::open(folder.options()).unwrap_err().to_string());
+        if path != folder.files.current() {
+            let output = folder.run_kea_lfc();
+            assert_eq!(output.status.code(), Some(1));
+            check(&path, &text_of(&output));
+        }
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+fn deep(open: &str, close: &str, depth: usize) -> Vec<u8> {
+    let (open, close) = (open.repeat(depth), close.repeat(depth));
+    format!("10.0.0.9,02:00:00:00:00:01,,3600,1790003600,1,0,0,,0,{{ \"a\": {open}{close} }},0").into_bytes()
+}
+
+#[rstest]
+#[case::zeros(vec![0; 100_000], "line 3: 1 values, expected 12")]
+#[case::a_million_columns(vec![b','; 999_999], "line 3: address is \"\", expected an IPv4 address")]
+#[case::no_columns(b"x".to_vec(), "line 3: 1 values, expected 12")]
+#[case::beyond_a_line(vec![b'x'; MAX_LINE + 1], "line 3: more than 16777216 bytes in one line")]
+#[case::a_carriage_return([row(9).trim_end().as_bytes(), b"\r"].concat(), "line 3: pool_id is \"0\\r\", expected a number from 0 to 4294967295")]
+#[case::deep_lists(
+    deep("[", "]", 1_000_000),
+    "line 3: user_context: a user context: maps and lists nested too deep at byte 1007"
+)]
+#[case::deep_maps(
+    deep("{\"a\":", "}", 1_000_000),
+    "line 3: user_context: a user context: maps and lists nested too deep at byte 5003"
+)]
+#[case::unending_lists(
+    deep("[", "", 1_000_000),
+    "line 3: user_context: a user context: maps and lists nested too deep at byte 1007"
+)]
+#[case::a_terminal(b"\x1b[31m,02:00:00:00:00:01,,3600,1790003600,1,0,0,\x1b]0;x\x07,0,,0".to_vec(), "line 3: address is \"\\x1b[31m\", expected an IPv4 address")]
+fn a_row_that_is_no_lease_is_named_and_the_others_are_kept(#[case] bad: Vec<u8>, #[case] problem: &str) {
+    let folder = Folder::with_rows_between_leases(&bad);
+    let input = folder.files.input();
+    let (found, set) = folder.read();
+    assert_eq!(found, [1, 2]);
+    let bad_rows: Vec<_> = set.bad_rows.iter().map(|row| (row.path.clone(), row.error.to_string())).collect();
+    assert_eq!(bad_rows, [(input.clone(), problem.to_owned())]);
+
+    let leases = Memfile::<Lease4>::open(folder.options()).unwrap();
+    assert_eq!(leases.all().unwrap().len(), 2);
+    drop(leases);
+
+    let output = folder.run_kea_lfc();
+    let text = text_of(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains(&format!("{}: {problem}", input.display())) && is_plain(&text), "{text:?}");
+    assert_eq!(folder.read().0, [1, 2]);
+}
+
+#[test]
+fn more_columns_than_there_are_may_be_a_million() {
+    let mut long = row(9).trim_end().to_owned();
+    long.push_str(&",x".repeat(1_000_000));
+    let folder = Folder::with_rows_between_leases(long.as_bytes());
+    let (found, set) = folder.read();
+    assert_eq!((found, set.bad_rows.len()), (vec![1, 2, 9], 0));
+    assert!(folder.run_kea_lfc().status.success());
+    assert_eq!(folder.read().0, [1, 2, 9]);
+}
+
+#[test]
+fn a_user_context_as_deep_as_one_may_be_is_read_on_a_small_stack() {
+    const LARGEST: usize = 999;
+    let text = format!("{{\"a\":{}{}}}", "[".repeat(LARGEST), "]".repeat(LARGEST));
+    let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(move || {
+        let context = UserContext::parse(text.as_bytes()).unwrap();
+        assert_eq!(UserContext::parse(context.as_str().as_bytes()).as_ref(), Ok(&context));
+        context
+    });
+    assert!(thread.unwrap().join().unwrap().as_str().len() > 2 * LARGEST);
+}
+
+/// A file of a gigabyte that takes no room on the disk: two leases, and a line of zeros between them.
+#[test]
+fn a_line_of_a_gigabyte_takes_no_memory() {
+    const LEN: u64 = 1 << 30;
+    let folder = Folder::new();
+    let mut file = fs::File::create(folder.files.input()).unwrap();
+    file.write_all([HEADER, &row(1)].concat().as_bytes()).unwrap();
+    file.seek(SeekFrom::Current(i64::try_from(LEN).unwrap())).unwrap();
+    file.write_all(format!("\n{}", row(2)).as_bytes()).unwrap();
+    drop(file);
+    let output = folder.run_kea_lfc();
+    let text = text_of(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("line 3: more than 16777216 bytes in one line"), "{text}");
+    assert_eq!(folder.read().0, [1, 2]);
+}
+
+#[test]
+fn a_file_of_bad_rows_lists_the_first_of_them_only() {
+    let folder = Folder::new();
+    let rows = MAX_BAD_ROWS + 10;
+    fs::write(folder.files.current(), format!("{HEADER}{}{}", "x\n".repeat(rows), row(1))).unwrap();
+    let (found, set) = folder.read();
+    assert_eq!((found, set.bad_rows.len(), set.stats.bad_rows), (vec![1], MAX_BAD_ROWS, rows as u64));
+    assert_eq!(set.bad_rows.last().unwrap().error.line, MAX_BAD_ROWS as u64 + 1);
+
+    let own = std::env::current_exe().unwrap();
+    let program = own.parent().and_then(Path::parent).unwrap().join("examples/list_leases");
+    let output = Command::new(program).arg("4").arg(folder.files.current()).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.ends_with("\nlist_leases: 10 more rows are no lease\n"), "{text}");
+}
+
+#[test]
+fn any_number_of_bad_rows_may_be_borne() {
+    let folder = Folder::with_rows_between_leases(b"x\ny");
+    let outcome = Cleanup::new(Family::V4, folder.files.lfc_files()).max_bad_rows(u64::MAX).run().unwrap();
+    assert!(matches!(outcome, Outcome::Cleaned { read, .. } if read.errors == 2));
+    assert_eq!(folder.read().0, [1, 2]);
+}
+
+/// Names and user contexts of clients, as bytes that a terminal would obey, in good rows and in bad ones.
+#[test]
+fn nothing_that_a_client_sends_reaches_a_terminal() {
+    let folder = Folder::new();
+    let mut text = HEADER.as_bytes().to_vec();
+    for (n, control) in [&b"\x1b[2J"[..], b"\x07", b"\x08", b"\r", b"\x7f", b"\xc2\x9b", b"\x9b", b"&#x1b[2J"]
+        .iter()
+        .enumerate()
+    {
+        for column in 0..12 {
+            let row = row(u32::try_from(12 * n + column).unwrap());
+            let mut values: Vec<_> =
+                row.trim_end().split(',').map(|value| value.as_bytes().to_vec()).collect();
+            values[column].extend_from_slice(control);
+            text.extend(values.join(&b','));
+            text.push(b'\n');
+        }
+    }
+    fs::write(folder.files.input(), text).unwrap();
+    let set = folder.read().1;
+    // Those that are leases have it in their name.
+    assert!(set.leases.len() >= 8 && set.bad_rows.len() >= 50, "{} {}", set.leases.len(), set.bad_rows.len());
+    let mut shown = String::new();
+    for row in &set.bad_rows {
+        write!(shown, "{} {:?} {row:?}", row.error, row.error).unwrap();
+    }
+    for lease in set.leases.values() {
+        write!(shown, "{lease:?} {}", lease.data().hostname).unwrap();
+    }
+    assert!(is_plain(&shown), "{shown:?}");
+
+    let own = std::env::current_exe().unwrap();
+    let program = own.parent().and_then(Path::parent).unwrap().join("examples/list_leases");
+    let output = Command::new(program).arg("4").arg(folder.files.current()).output().unwrap();
+    assert!(output.status.success());
+    let text = text_of(&output);
+    // There are tabs between its columns.
+    assert!(text.contains("10.0.0.") && is_plain(&text.replace('\t', " ")), "{text:?}");
+    let text = text_of(&folder.run_kea_lfc());
+    assert!(text.contains("LFC_READ_STATS") && is_plain(&text), "{text:?}");
+}
+
+/// The file system, and how many bytes were read.
+#[derive(Clone, Debug, Default)]
+struct Counting(Arc<AtomicU64>);
+
+struct CountedFile(Box<dyn ReadFile>, Arc<AtomicU64>);
+
+impl ReadFile for CountedFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        let count = self.0.read_at(buffer, at)?;
+        self.1.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        self.0.identity()
+    }
+}
+
+impl FileSystem for Counting {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+        Ok(Box::new(CountedFile(OsFileSystem.open(path)?, Arc::clone(&self.0))))
+    }
+    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        OsFileSystem.create(path)
+    }
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        OsFileSystem.open_write(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsFileSystem.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        OsFileSystem.remove(path)
+    }
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        OsFileSystem.sync_file(path)
+    }
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        OsFileSystem.sync_folder(folder)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
+        OsFileSystem.lock(path)
+    }
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        OsFileSystem.try_lock(path)
+    }
+}
+
+fn good_rows(bytes: usize) -> Vec<u8> {
+    (0..)
+        .map(row)
+        .scan(0, |len, row| (*len < bytes).then(|| *len += row.len()).map(|()| row))
+        .collect::<String>()
+        .into()
+}
+
+fn backward_rows(bytes: usize) -> Vec<u8> {
+    let count = u32::try_from(bytes / row(100_000).len()).unwrap();
+    (0..count).rev().map(row).collect::<String>().into()
+}
+
+/// Lines that are longer than the windows that a cleanup reads.
+fn long_lines(bytes: usize) -> Vec<u8> {
+    let mut line = vec![b','; 1 << 19];
+    line[0] = b'\n';
+    line.repeat(bytes / line.len())
+}
+
+#[rstest]
+#[case::good_rows(good_rows)]
+#[case::out_of_order(backward_rows)]
+#[case::one_address(|bytes| row(1).repeat(bytes / row(1).len()).into())]
+#[case::bad_rows(|bytes| b"x\n".repeat(bytes / 2))]
+#[case::empty_lines(|bytes| vec![b'\n'; bytes])]
+#[case::long_lines(long_lines)]
+#[case::one_line(|bytes| vec![b'x'; bytes])]
+fn what_is_read_grows_as_the_file_does(#[case] content: fn(usize) -> Vec<u8>) {
+    /// How often each byte may be read: a journal about five times, in windows that may overlap by the length of a line.
+    const TIMES: u64 = 8;
+    /// For small windows at the ends, and the header.
+    const MORE: u64 = 1 << 20;
+    let bytes_read = |bytes: usize, role: fn(&LeaseFileSet) -> PathBuf, load: bool| {
+        let folder = Folder::new();
+        let content = [HEADER.as_bytes(), &content(bytes)].concat();
+        fs::write(role(&folder.files), &content).unwrap();
+        let fs = Counting::default();
+        if load {
+            let file_system = Arc::new(fs.clone());
+            drop(Memfile::<Lease4>::open(MemfileOptions { file_system, ..folder.options() }).unwrap());
+        } else {
+            let files = folder.files.lfc_files();
+            Cleanup::new(Family::V4, files).file_system(&fs).max_bad_rows(u64::MAX).threads(2).run().unwrap();
+        }
+        let read = fs.0.load(Ordering::Relaxed);
+        let len = content.len() as u64;
+        assert!(read >= len && read <= TIMES * len + MORE, "{read} bytes read for a file of {len}");
+        read
+    };
+    const SMALL: usize = 2 << 20;
+    for (role, load) in [
+        (LeaseFileSet::input as fn(&_) -> _, false),
+        (LeaseFileSet::previous, false),
+        (LeaseFileSet::input, true),
+    ] {
+        let (small, large) = (bytes_read(SMALL, role, load), bytes_read(2 * SMALL, role, load));
+        assert!(large <= 2 * small + MORE, "{small} bytes read, of a file of twice the length {large}");
+    }
+}
