@@ -1,0 +1,347 @@
+//! Lives of a memfile on a disk that fails and forgets: it is opened with files of an old schema, which it converts; leases are
+//! added, changed and deleted, files cleaned up, synced, closed and opened again.
+//!
+//! Each file operation of a scripted life is made to fail in one of several ways, and the process or the power ends at each moment of it;
+//! then random lives follow. Whatever is left, the next start finds every lease that was promised, and none that was never written.
+//!
+//! With `LEASEMGR_LIVES=n` there are `n` random lives, and each operation of the scripted one fails in all ways;
+//! `LEASEMGR_SEED=n` is the seed of the first random life.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use leasemgr::lease::{Lease4, Lease6};
+use leasemgr::memfile::{Durability, LfcProgram, Memfile, MemfileOptions, OpenError};
+use leasemgr::{LeaseMgr, LeaseMgrError, LeaseMgrExt};
+use rstest::rstest;
+
+use support::leases::TestLease;
+use support::simulated_disk::{Action, EINTR, EIO, ENOSPC, Effect, Fault, SimulatedDisk, State};
+use support::{Contents, Names, Random, oldest_lease_file, row};
+
+/// Long enough for no sync by itself.
+const HOUR: Durability = Durability::SyncedEvery(Duration::from_secs(3600));
+
+/// What is done next, with the lease of the address of a number.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Add(u32),
+    Update(u32),
+    Delete(u32),
+    CleanUp,
+    Flush,
+    Reopen,
+}
+
+use Step::{Add, CleanUp, Delete, Flush, Reopen, Update};
+
+const STEPS: [Step; 16] = [
+    Add(10),
+    Update(1),
+    Delete(2),
+    Flush,
+    Add(11),
+    CleanUp,
+    Update(10),
+    Add(12),
+    Reopen,
+    Delete(11),
+    Add(2),
+    CleanUp,
+    CleanUp,
+    Update(12),
+    Delete(1),
+    Flush,
+];
+
+/// Something that a lease was to become.
+struct Attempt<L> {
+    lease: Option<L>,
+    /// How many moments of the disk there were when it was acknowledged, if it was.
+    acknowledged: Option<usize>,
+    /// How many there were when it had to survive a power cut, if it had.
+    durable: Option<usize>,
+}
+
+/// What each lease was to become, from the beginning on.
+struct History<L: TestLease>(BTreeMap<L::Address, Vec<Attempt<L>>>);
+
+impl<L: TestLease + Debug> History<L> {
+    fn of(leases: Vec<L>) -> Self {
+        let beginning = |lease| vec![Attempt { lease: Some(lease), acknowledged: Some(0), durable: Some(0) }];
+        Self(leases.into_iter().map(|lease| (lease.address(), beginning(lease))).collect())
+    }
+
+    fn attempts(&mut self, address: L::Address) -> &mut Vec<Attempt<L>> {
+        self.0
+            .entry(address)
+            .or_insert_with(|| vec![Attempt { lease: None, acknowledged: Some(0), durable: Some(0) }])
+    }
+
+    fn all_durable(&mut self, moment: usize) {
+        for attempt in self.0.values_mut().flatten() {
+            if attempt.acknowledged.is_some() && attempt.durable.is_none() {
+                attempt.durable = Some(moment);
+            }
+        }
+    }
+
+    /// Checks what is found: each lease is the last that was promised, or what it was to become later, if that may be.
+    #[track_caller]
+    fn check(&self, found: Vec<L>, promised: impl Fn(&Attempt<L>) -> bool, later: bool, context: &str) {
+        let found: BTreeMap<_, _> = found.into_iter().map(|lease| (lease.address(), lease)).collect();
+        for address in found.keys() {
+            assert!(self.0.contains_key(address), "{context}: {address} was never written");
+        }
+        for (address, attempts) in &self.0 {
+            let last = attempts.iter().rposition(&promised).unwrap();
+            let allowed = if later { &attempts[last..] } else { &attempts[last..=last] };
+            let found = found.get(address);
+            assert!(
+                allowed.iter().any(|attempt| attempt.lease.as_ref() == found),
+                "{context}: {address} is {found:?}, promised was {:?}",
+                attempts[last].lease
+            );
+        }
+    }
+}
+
+fn beginning<L: TestLease>() -> Contents {
+    let names = Names::in_folder(Path::new("/leases"));
+    let rows = |numbers: &[u32]| -> Vec<_> { numbers.iter().map(|&n| row(L::FAMILY, n, 0, 3600)).collect() };
+    // From 248 on, the addresses are those of the steps.
+    let previous = oldest_lease_file(L::FAMILY, &rows(&[1, 2, 248, 249]));
+    let current = oldest_lease_file(L::FAMILY, &rows(&[3, 249, 250, 251]));
+    Contents::from([(names.lfc.previous, previous), (names.current, current)])
+}
+
+fn open<L: TestLease>(disk: &SimulatedDisk, durability: Durability) -> Result<Memfile<L>, OpenError> {
+    let mgr = Memfile::open(MemfileOptions {
+        file: Some(Names::in_folder(Path::new("/leases")).current),
+        lfc_interval: None,
+        // A torn last row in the journal, and one in that of the cleanup.
+        max_row_errors: Some(2),
+        extended_info_tables: true,
+        durability,
+        lfc_program: LfcProgram::Internal,
+        file_system: Arc::new(disk.clone()),
+    })?;
+    wait_for_cleanup(&mgr);
+    Ok(mgr)
+}
+
+/// Waits until no cleanup is at work or wanted.
+fn wait_for_cleanup<L: TestLease>(mgr: &Memfile<L>) {
+    let start = Instant::now();
+    loop {
+        let status = mgr.status().cleanup.unwrap();
+        if !status.running && status.next.is_none() {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "no end: {status:?}");
+        thread::sleep(Duration::from_micros(100));
+    }
+}
+
+/// What the next start finds.
+#[track_caller]
+fn found<L: TestLease>(contents: &Contents, context: &str) -> Vec<L> {
+    let disk = SimulatedDisk::new(State::holding(contents));
+    let mgr = open::<L>(&disk, Durability::Written).unwrap_or_else(|error| panic!("{context}: {error}"));
+    mgr.all().unwrap()
+}
+
+/// Lives through the steps, as far as the disk lets it, and tells what was to become of the leases.
+fn live<L: TestLease + Debug>(disk: &SimulatedDisk, durability: Durability, steps: &[Step]) -> History<L> {
+    let mut history = History::of(found(&beginning::<L>(), "the beginning"));
+    let Ok(mut mgr) = open::<L>(disk, durability) else { return history };
+    for (tag, &step) in (0..).zip(steps) {
+        match step {
+            Add(n) | Update(n) | Delete(n) => {
+                let lease = L::tagged(n, tag).kept();
+                let address = lease.address();
+                let is_there = mgr.get(address).unwrap().is_some();
+                let (result, becomes) = match step {
+                    Delete(_) => (mgr.delete(address).map(drop), None),
+                    _ if is_there => (mgr.update(&lease), Some(lease)),
+                    _ => (mgr.add(&lease).map(drop), Some(lease)),
+                };
+                if matches!(result, Err(LeaseMgrError::Refused { .. })) || (!is_there && becomes.is_none()) {
+                    continue;
+                }
+                let acknowledged = result.is_ok().then(|| disk.moment_count());
+                let durable = acknowledged.filter(|_| durability == Durability::Synced);
+                history.attempts(address).push(Attempt { lease: becomes, acknowledged, durable });
+            }
+            CleanUp => {
+                mgr.clean_up().unwrap();
+                wait_for_cleanup(&mgr);
+            }
+            Flush => {
+                if mgr.flush().is_ok() {
+                    history.all_durable(disk.moment_count());
+                }
+            }
+            Reopen => {
+                drop(mgr);
+                match open(disk, durability) {
+                    Ok(opened) => mgr = opened,
+                    Err(_) => return history,
+                }
+            }
+        }
+        history.check(
+            mgr.all().unwrap(),
+            |attempt| attempt.acknowledged.is_some(),
+            // One that failed and could not be cut off is back when the files are read again.
+            steps[..tag as usize].iter().any(|step| matches!(step, Reopen)),
+            &format!("in memory after {step:?}"),
+        );
+    }
+    history
+}
+
+/// Checks what is left after the end of the process, and of the power, at some moments.
+fn check_moments<L: TestLease + Debug>(
+    disk: &SimulatedDisk,
+    history: &History<L>,
+    chosen: impl Fn(usize) -> bool,
+    random: &mut Random,
+    context: &str,
+) -> usize {
+    const SURVIVORS: u32 = 3;
+    let mut checked = BTreeSet::new();
+    for (n, moment) in disk.moments().iter().enumerate().filter(|&(n, _)| chosen(n)) {
+        // The state number n is there from the time when there are n + 1 of them.
+        let until = |time: Option<usize>| time.is_some_and(|time| time <= n + 1);
+        let mut check = |contents: Contents, power: bool| {
+            if !checked.insert((n, power, contents.clone())) {
+                return;
+            }
+            let context = format!("{context}, moment {n}, power cut: {power}");
+            let promised =
+                |attempt: &Attempt<L>| until(if power { attempt.durable } else { attempt.acknowledged });
+            history.check(found(&contents, &context), promised, true, &context);
+        };
+        check(moment.contents(), false);
+        let survivors: Vec<_> = moment.survivors(random).disks.into_iter().collect();
+        for _ in 0..SURVIVORS {
+            check(survivors[random.below(survivors.len().try_into().unwrap()) as usize].clone(), true);
+        }
+    }
+    checked.len()
+}
+
+/// Checks what the next start finds after a life with a failure.
+fn check_failure<L: TestLease + Debug>(durability: Durability, steps: &[Step], fault: Fault) {
+    let context = format!("{fault:?}, {durability:?}, {steps:?}");
+    let disk = SimulatedDisk::new(State::holding(&beginning::<L>())).with_fault(fault);
+    let history = live::<L>(&disk, durability, steps);
+    let left = found(&disk.state().contents(), &context);
+    // What could not be cut off any more may be found.
+    history.check(left, |attempt| attempt.acknowledged.is_some(), fault.lasting, &context);
+}
+
+fn faults(at: usize, action: Action) -> Vec<Fault> {
+    let effects: &[Effect] = match action {
+        Action::Append | Action::WriteAt => &[Effect::Nothing, Effect::Half, Effect::Everything],
+        Action::Create | Action::Rename | Action::Remove | Action::SetLen => {
+            &[Effect::Nothing, Effect::Everything]
+        }
+        _ => &[Effect::Nothing],
+    };
+    let mut faults = vec![Fault { at, error: EINTR, effect: Effect::Nothing, lasting: false }];
+    for &effect in effects {
+        for (error, lasting) in [(EIO, false), (EIO, true), (ENOSPC, false)] {
+            faults.push(Fault { at, error, effect, lasting });
+        }
+    }
+    faults
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|number| number.parse().unwrap())
+}
+
+/// One of the faults of an operation, or all of them.
+fn some_faults(at: usize, action: Action, random: &mut Random) -> Vec<Fault> {
+    let mut faults = faults(at, action);
+    if number("LEASEMGR_LIVES").is_none() {
+        let chosen = random.below(faults.len().try_into().unwrap()) as usize;
+        faults = vec![faults[chosen]];
+    }
+    faults
+}
+
+fn scripted<L: TestLease + Debug>(durability: Durability) {
+    let disk = SimulatedDisk::new(State::holding(&beginning::<L>())).with_moments();
+    let history = live::<L>(&disk, durability, &STEPS);
+    assert!(history.0.values().flatten().all(|attempt| attempt.acknowledged.is_some()));
+    let moments = check_moments(&disk, &history, |_| true, &mut Random(1), "undisturbed");
+    let operations = disk.operations();
+    let mut failures = 0;
+    for (at, operation) in operations.iter().enumerate() {
+        for fault in some_faults(at, operation.action, &mut Random(at as u64)) {
+            check_failure::<L>(durability, &STEPS, fault);
+            failures += 1;
+        }
+    }
+    println!(
+        "{} {durability:?}: {} operations, {failures} failures, {moments} disks after a crash",
+        L::FAMILY,
+        operations.len()
+    );
+    assert!(failures > 200 && moments > 200, "{failures} failures, {moments} disks");
+}
+
+#[rstest]
+fn whatever_fails_in_a_life_no_lease_is_lost(
+    #[values(Durability::Written, Durability::Synced, HOUR)] durability: Durability,
+    #[values(4, 6)] family: u8,
+) {
+    if family == 4 { scripted::<Lease4>(durability) } else { scripted::<Lease6>(durability) }
+}
+
+fn random_life<L: TestLease + Debug>(seed: u64) {
+    let random = &mut Random(seed);
+    let durability = [Durability::Written, Durability::Synced, HOUR][random.below(3) as usize];
+    let mut steps = Vec::new();
+    for _ in 0..5 + random.below(30) {
+        let n = random.below(14);
+        steps.push(match random.below(16) {
+            0..6 => Add(n),
+            6..10 => Update(n),
+            10..12 => Delete(n),
+            12 | 13 => CleanUp,
+            14 => Flush,
+            _ => Reopen,
+        });
+    }
+    let disk = SimulatedDisk::new(State::holding(&beginning::<L>())).with_moments();
+    let history = live::<L>(&disk, durability, &steps);
+    let moments: BTreeSet<_> =
+        (0..2).map(|_| random.below(disk.moment_count().try_into().unwrap()) as usize).collect();
+    let context = format!("seed {seed}, {durability:?}, {steps:?}");
+    check_moments(&disk, &history, |n| moments.contains(&n), random, &context);
+    let operations = disk.operations();
+    let at = random.below(operations.len().try_into().unwrap()) as usize;
+    for fault in some_faults(at, operations[at].action, random) {
+        check_failure::<L>(durability, &steps, fault);
+    }
+}
+
+#[test]
+fn no_random_life_loses_a_lease() {
+    let first = number("LEASEMGR_SEED").unwrap_or(0);
+    for seed in first..first + number("LEASEMGR_LIVES").unwrap_or(40) {
+        if seed % 2 == 0 { random_life::<Lease4>(seed) } else { random_life::<Lease6>(seed) }
+    }
+}
