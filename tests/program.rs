@@ -12,6 +12,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rstest::rstest;
+use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kea-lfc");
@@ -84,27 +85,32 @@ impl Folder {
         (output.status.success(), Log::new(&output.stderr))
     }
 
-    /// Starts a cleanup that has written its PID file and stands still until it is killed, or somebody opens
-    /// the named pipe `previous` for writing.
+    /// Starts a cleanup, and stops it when it has written its PID file and reads the file `previous`, which takes long: it has a
+    /// line of 2 GiB.
     fn start_and_stop_at_previous(&self) -> Child {
-        let _ = fs::remove_file(self.path("previous"));
-        assert!(self.command("mkfifo").arg("previous").status().unwrap().success());
+        self.write("previous", HEADER4);
+        fs::OpenOptions::new().write(true).open(self.path("previous")).unwrap().set_len(2 << 30).unwrap();
         let args = [&["-4d"], &FILES[..]].concat();
         let child =
             self.command(PROGRAM).args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let pid = format!("{}\n", child.id());
-        wait_until("the PID file is there", || {
-            fs::read(self.path("pid")).is_ok_and(|text| text == pid.as_bytes())
-        });
+        let is_there = || fs::read(self.path("pid")).is_ok_and(|text| text == pid.as_bytes());
+        wait_until("the PID file is there", is_there);
+        signal(&child, Signal::STOP);
+        assert!(is_there(), "the cleanup was stopped too late");
         child
     }
+}
+
+fn signal(child: &Child, signal: Signal) {
+    rustix::process::kill_process(Pid::from_child(child), signal).unwrap();
 }
 
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
-        sleep(Duration::from_millis(5));
+        sleep(Duration::from_millis(1));
     }
 }
 
@@ -579,8 +585,7 @@ fn a_pid_file_that_cannot_be_removed_is_a_failure_but_the_end_is_logged() {
     let child = folder.start_and_stop_at_previous();
     fs::remove_file(folder.path("pid")).unwrap();
     fs::create_dir(folder.path("pid")).unwrap();
-    // Lets it go on, and find that a pipe is no lease file.
-    fs::OpenOptions::new().write(true).open(folder.path("previous")).unwrap();
+    signal(&child, Signal::CONT);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let log = Log::new(&output.stderr);
