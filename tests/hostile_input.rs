@@ -356,8 +356,8 @@ fn long_lines(bytes: usize) -> Vec<u8> {
 #[case::good_rows(good_rows)]
 #[case::out_of_order(backward_rows)]
 #[case::one_address(|bytes| row(1).repeat(bytes / row(1).len()).into())]
-#[case::bad_rows(|bytes| b"x\n".repeat(bytes / 2))]
-#[case::empty_lines(|bytes| vec![b'\n'; bytes])]
+#[case::bad_rows(|bytes| b"no lease at all\n".repeat(bytes / 16))]
+#[case::empty_lines(|bytes| vec![b'\n'; bytes / 8])]
 #[case::long_lines(long_lines)]
 #[case::one_line(|bytes| vec![b'x'; bytes])]
 fn what_is_read_grows_as_the_file_does(#[case] content: fn(usize) -> Vec<u8>) {
