@@ -50,6 +50,7 @@ pub mod lease_file;
 pub mod lease_mgr;
 pub mod lfc;
 pub mod memfile;
+mod sync;
 
 pub use factory::LeaseMgrFactory;
 pub use lease_mgr::*;

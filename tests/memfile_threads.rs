@@ -51,12 +51,16 @@ fn ends<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
         let _ = sender.send(());
         result
     });
-    match receiver.recv_timeout(LONG) {
-        Err(mpsc::RecvTimeoutError::Timeout) => {
-            panic!("no end after {LONG:?}: some threads wait for each other")
+    for _ in 0..LONG.as_secs() {
+        if receiver.recv_timeout(Duration::from_secs(1)) != Err(mpsc::RecvTimeoutError::Timeout) {
+            return worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
-        _ => worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        #[cfg(deadlock_detection)]
+        if let Some(threads) = support::deadlocks::find() {
+            panic!("{threads}");
+        }
     }
+    panic!("no end after {LONG:?}: some threads wait for each other")
 }
 
 // What threads did.

@@ -16,6 +16,9 @@
 
 mod failure;
 mod group_commit;
+#[cfg(test)]
+#[cfg(shuttle)]
+mod models;
 mod name;
 mod open;
 mod queue;
@@ -24,16 +27,14 @@ mod shared_write;
 mod sync;
 mod tail;
 #[cfg(test)]
+#[cfg(not(shuttle))]
 mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
 
 use crossbeam_utils::CachePadded;
-use parking_lot::Mutex;
 
 use failure::Failure;
 use name::Warnings;
@@ -45,6 +46,9 @@ use tail::Tail;
 use super::options::Durability;
 use crate::fs::FileSystem;
 use crate::lease_mgr::LeaseMgrError;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread::JoinHandle;
 
 /// The lease file that changes are appended to. All methods may be called from several threads.
 ///

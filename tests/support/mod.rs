@@ -5,6 +5,8 @@
 
 #![allow(dead_code, reason = "each of the tests uses a part of it")]
 
+#[cfg(deadlock_detection)]
+pub(crate) mod deadlocks;
 pub(crate) mod lease_server;
 pub(crate) mod leases;
 pub(crate) mod simulated_disk;

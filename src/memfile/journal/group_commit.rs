@@ -8,12 +8,13 @@
 //! no longer than a sync takes.
 
 use std::mem;
-use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Shared;
 use super::failure::Undecided;
 use crate::lease_mgr::LeaseMgrError;
+use crate::sync::Instant;
+use crate::sync::thread::{self, Thread};
 
 /// A leader does not wait any more when nobody has come for this fraction of the time of a sync.
 const PATIENCE: u32 = 4;

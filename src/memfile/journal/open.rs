@@ -4,13 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
-
 use super::tail::{Tail, retry};
 use super::{Journal, Shared};
 use crate::fs::{FileSystem, ReadFile, WriteFile, folder_of, read_full, write_full};
 use crate::lease_file::LeaseFileError;
 use crate::memfile::options::Durability;
+use crate::sync::Mutex;
 
 impl Journal {
     /// Opens a file to append to.

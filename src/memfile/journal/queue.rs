@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::mem;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, Thread};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
 use super::Shared;
 use crate::lease_mgr::LeaseMgrError;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::fair::{Mutex, MutexGuard, PoisonError};
+use crate::sync::thread::{self, Thread};
 
 /// Rows that wait to be written. Whoever puts some gets a ticket, a number that is one more each time.
 #[derive(Debug, Default)]
@@ -42,7 +43,7 @@ pub(super) struct Waiting {
     pub(super) sync_time: Duration,
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 impl Waiting {
     /// Whether somebody has taken all rows.
     pub(super) fn has_no_rows(&self) -> bool {

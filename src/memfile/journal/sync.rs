@@ -1,14 +1,15 @@
 //! Making durable what was acknowledged before: on demand, every so often, and in the end.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::failure::{Action, Undecided};
 use super::tail::retry;
 use super::{Journal, Shared};
 use crate::lease_mgr::LeaseMgrError;
+use crate::sync::Instant;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread::{self, Thread};
 
 /// How the thread that syncs every so often is reached.
 #[derive(Debug, Default)]

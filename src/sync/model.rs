@@ -1,0 +1,122 @@
+//! The same under the rule of `shuttle`.
+
+#![allow(unsafe_code, reason = "a raw lock, which gates are made of, is opened with `unsafe` calls")]
+
+use std::ops::Sub;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+pub(crate) use shuttle::sync as fair;
+pub(crate) use shuttle::sync::atomic;
+use shuttle::sync::{Condvar, MutexGuard};
+pub(crate) use shuttle::{hint, thread, thread_local};
+
+/// Time, which goes on by a microsecond whenever somebody looks.
+#[derive(Clone, Copy)]
+pub(crate) struct Instant(u64);
+
+impl Instant {
+    pub(crate) fn now() -> Self {
+        static CLOCK: AtomicU64 = AtomicU64::new(0);
+        Self(CLOCK.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn elapsed(self) -> Duration {
+        Self::now() - self
+    }
+}
+
+impl Sub for Instant {
+    type Output = Duration;
+
+    fn sub(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0 - earlier.0)
+    }
+}
+
+/// `parking_lot`'s, which is never poisoned.
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(shuttle::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        self.0.try_lock().ok()
+    }
+}
+
+/// `parking_lot`'s: who waits to change something keeps further readers out.
+pub(crate) struct RawRwLock {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    readers: usize,
+    is_changing: bool,
+    wait_to_change: usize,
+}
+
+impl State {
+    fn read(&mut self) -> bool {
+        let may = !self.is_changing && self.wait_to_change == 0;
+        self.readers += usize::from(may);
+        may
+    }
+
+    fn change(&mut self) -> bool {
+        let may = !self.is_changing && self.readers == 0;
+        self.is_changing |= may;
+        may
+    }
+}
+
+impl RawRwLock {
+    #[allow(clippy::declare_interior_mutable_const, reason = "as parking_lot's")]
+    pub(crate) const INIT: Self = Self {
+        state: Mutex::new(State { readers: 0, is_changing: false, wait_to_change: 0 }),
+        changed: Condvar::new(),
+    };
+
+    pub(crate) fn lock_shared(&self) {
+        let mut state = self.state.lock();
+        while !state.read() {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    pub(crate) fn try_lock_shared(&self) -> bool {
+        self.state.lock().read()
+    }
+
+    pub(crate) unsafe fn unlock_shared(&self) {
+        self.state.lock().readers -= 1;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn lock_exclusive(&self) {
+        let mut state = self.state.lock();
+        state.wait_to_change += 1;
+        while !state.change() {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.wait_to_change -= 1;
+    }
+
+    pub(crate) fn try_lock_exclusive(&self) -> bool {
+        self.state.lock().change()
+    }
+
+    pub(crate) unsafe fn unlock_exclusive(&self) {
+        self.state.lock().is_changing = false;
+        self.changed.notify_all();
+    }
+}
