@@ -1,6 +1,6 @@
 //! What threads meet at: locks, atomic numbers, ways to wait.
 //!
-//! These are `parking_lot`'s and the standard library's. In the models (`scripts/models`) they are `shuttle`'s instead, which lets one
+//! These are `parking_lot`'s and the standard library's. In the models (`scripts/threads`) they are `shuttle`'s instead, which lets one
 //! thread go on at a time and chooses at each of these calls which one: so the code as it stands is run in thousands of orders,
 //! and fails where threads wait for each other for ever.
 

@@ -4,7 +4,9 @@
 //! Nothing that was acknowledged may be lost, no deleted lease may come back, no address may have two clients, and neither memory nor
 //! descriptors nor files may grow. `scripts/soak-memfile` runs it.
 //!
-//! The last sixth of the time is one life without a kill, so that what grows slowly has time to be seen.
+//! The last sixth of the time is one life without a kill, so that what grows slowly has time to be seen. Memory grows in every life until
+//! each lease has been changed some times, as tables are packed full when they are loaded and have room between their entries later. So
+//! the last life is a busy one, and the second half of it counts.
 
 #![cfg(feature = "kea-lfc")]
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a test")]
@@ -28,6 +30,8 @@ use support::lease_server::{History, Last, Server, Setting, What, clean, last_ch
 /// to ask for a lease, and one of seven does not come while its lease is valid.
 const CLIENTS: u32 = 1_200_000;
 const RATE: u32 = 8000;
+/// In the last life.
+const LAST_RATE: u32 = 10 * RATE;
 const LIFETIME: u32 = 300;
 const LFC_INTERVAL: u32 = 3;
 /// Between two kills.
@@ -254,8 +258,10 @@ fn a_million_leases_survive_an_hour_of_kills() {
     samples.retain(|sample| sample.at > steady);
 
     // Then a life in peace, and a proper end, which loses nothing at all.
+    setting.options = vec!["--rate".to_owned(), LAST_RATE.to_string()];
     let mut server = start(&setting, history, count, &mut totals);
-    let last_samples = watch(&mut server, &setting, time.saturating_sub(begin.elapsed()).max(LIFE));
+    let mut last_samples = watch(&mut server, &setting, time.saturating_sub(begin.elapsed()).max(LIFE));
+    last_samples.drain(..last_samples.len() / 2);
     totals.count_cleanups(&server.report());
     totals.lines += server.lines();
     (history, _) = server.end();

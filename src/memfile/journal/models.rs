@@ -1,4 +1,4 @@
-//! What threads do to each other in a journal, in thousands of orders (`scripts/models`).
+//! What threads do to each other in a journal, in thousands of orders (`scripts/threads`).
 //!
 //! The journal is as it is in use; only `crate::sync` and the disk are others. The disk lets other threads go on before and after each
 //! operation, and knows what is synced.
