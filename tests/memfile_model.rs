@@ -8,7 +8,7 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs;
 use std::net::IpAddr;
@@ -583,15 +583,13 @@ impl<L: TestLease> Case<L> {
         const TRIED: u32 = 4;
         // In the middle of a cleanup, too much may be left or not: that is tried elsewhere.
         self.wait_for_cleanups();
-        let disks: Vec<_> = self.disk.state().survivors(random).disks.into_iter().collect();
-        let chosen: BTreeSet<_> =
-            (0..TRIED).map(|_| random.below(disks.len().try_into().unwrap()) as usize).collect();
-        for &n in &chosen {
-            let disk = SimulatedDisk::new(State::holding(&disks[n]));
+        let disks = self.disk.state().some_survivors(random, TRIED);
+        for contents in &disks {
+            let disk = SimulatedDisk::new(State::holding(contents));
             let left = Memfile::<L>::open(self.options(&disk)).unwrap().all().unwrap();
             self.check_survivors(left);
         }
-        chosen.into_iter().map(|n| disks[n].clone()).collect()
+        disks.into_iter().collect()
     }
 
     /// Loses what was not synced, or a part of it.

@@ -10,7 +10,7 @@
 mod support;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
 use std::io;
 use std::net::IpAddr;
@@ -1023,11 +1023,8 @@ fn check_power_cuts<L: TestLease>() {
     let place = |call: &Call| call.event.row().map(|(tag, deletes)| places[&(call.n, tag, deletes)]);
     let mut random = Random(7);
     for Moment { before, state, after } in moments {
-        let disks: Vec<_> = state.survivors(&mut random).disks.into_iter().collect();
-        let chosen: BTreeSet<_> =
-            (0..TRIED).map(|_| random.below(disks.len().try_into().unwrap()) as usize).collect();
-        for at in chosen {
-            let left = Memfile::<L>::open(options(&SimulatedDisk::new(State::holding(&disks[at])))).unwrap();
+        for contents in state.some_survivors(&mut random, TRIED) {
+            let left = Memfile::<L>::open(options(&SimulatedDisk::new(State::holding(&contents)))).unwrap();
             for n in 0..ADDRESSES {
                 let of_address = || calls.iter().filter(|call| call.n == n);
                 let acknowledged = of_address().filter(|call| call.ended < before).filter_map(place).max();

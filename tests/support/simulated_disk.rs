@@ -227,6 +227,24 @@ impl State {
         }
         Survivors { combinations, disks }
     }
+
+    /// Some of the disks that a power cut may leave now, up to `count`. With many changes and files, all of them would be
+    /// too many to look at.
+    pub(crate) fn some_survivors(&self, random: &mut Random, count: u32) -> BTreeSet<Contents> {
+        let mut survivor = || {
+            let mut names = self.durable_names.clone();
+            // Each change with the same probability, and with the probability that all survive, or none.
+            let probability = random.below(5);
+            for change in &self.pending {
+                if random.below(4) < probability {
+                    apply(&mut names, &change.names);
+                }
+            }
+            let mut content = |id| self.files[id].some_after_power_cut(random);
+            names.iter().map(|(path, id)| (path.clone(), content(id))).collect()
+        };
+        (0..count).map(|_| survivor()).collect()
+    }
 }
 
 fn apply(names: &mut BTreeMap<PathBuf, FileId>, changes: &[(PathBuf, Option<FileId>)]) {
@@ -258,10 +276,23 @@ impl FileState {
             if bytes.starts_with(&self.durable) {
                 disks.extend(Tail::ALL.map(|tail| tail.of(bytes, self.durable.len())));
             } else {
-                disks.extend(mixtures(&self.durable, bytes));
+                let (count, mixture) = mixtures(&self.durable, bytes);
+                disks.extend((0..count).map(mixture));
             }
         }
         disks
+    }
+
+    /// One of these.
+    fn some_after_power_cut(&self, random: &mut Random) -> Vec<u8> {
+        let mut one_of = |len: usize| random.below(len.try_into().unwrap()) as usize;
+        let bytes = self.between.get(one_of(self.between.len() + 1)).unwrap_or(&self.bytes);
+        if bytes.starts_with(&self.durable) {
+            Tail::ALL[one_of(Tail::ALL.len())].of(bytes, self.durable.len())
+        } else {
+            let (count, mixture) = mixtures(&self.durable, bytes);
+            mixture(one_of(count))
+        }
     }
 }
 
@@ -284,8 +315,8 @@ impl Tail {
 }
 
 /// Files of the length of one or the other, each sector of which is as in one or the other; where they differ in
-/// many sectors, samples.
-fn mixtures(old: &[u8], new: &[u8]) -> Vec<Vec<u8>> {
+/// many sectors, samples. How many there are, and what makes each of them.
+fn mixtures(old: &[u8], new: &[u8]) -> (usize, impl Fn(usize) -> Vec<u8>) {
     const MAX_SECTORS: usize = 4;
     let sector = |bytes: &[u8], n: usize| {
         let mut sector = [0; SECTOR];
@@ -308,21 +339,18 @@ fn mixtures(old: &[u8], new: &[u8]) -> Vec<Vec<u8>> {
             masks.push((0..count).map(|n| n != at).collect());
         }
     }
-    let mut files = Vec::new();
-    for mask in masks {
-        for len in [old.len(), new.len()] {
-            let mut file = old.to_vec();
-            file.resize(len.next_multiple_of(SECTOR), 0);
-            for (&n, _) in changed.iter().zip(&mask).filter(|&(_, &is_new)| is_new) {
-                if let Some(place) = file.get_mut(n * SECTOR..(n + 1) * SECTOR) {
-                    place.copy_from_slice(&sector(new, n));
-                }
+    (2 * masks.len(), move |which: usize| {
+        let len = if which % 2 == 0 { old.len() } else { new.len() };
+        let mut file = old.to_vec();
+        file.resize(len.next_multiple_of(SECTOR), 0);
+        for (&n, _) in changed.iter().zip(&masks[which / 2]).filter(|&(_, &is_new)| is_new) {
+            if let Some(place) = file.get_mut(n * SECTOR..(n + 1) * SECTOR) {
+                place.copy_from_slice(&sector(new, n));
             }
-            file.truncate(len);
-            files.push(file);
         }
-    }
-    files
+        file.truncate(len);
+        file
+    })
 }
 
 /// A disk in memory. Clones are the same disk.
