@@ -90,20 +90,34 @@ fn run<L: Served>(options: Options) -> Outcome {
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
-    let server = Server {
-        leases,
-        options,
-        output,
-        // Greater than any number of a server before this one, unless that made a million changes a second.
-        changes: AtomicU64::new(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())?),
-        stop,
-    };
+    let changes = AtomicU64::new(first_change(leases.as_ref())?);
+    let server = Server { leases, options, output, changes, stop };
     server.run()?;
 
     // What was acknowledged is in the lease file. Now it is also on the disk, whatever durability was asked for.
     server.leases.flush()?;
     server.report(format_args!("ended"));
     Ok(())
+}
+
+/// The number of the first change: greater than any of a server before this one.
+fn first_change<L: ManagedLease>(leases: &dyn LeaseMgr<L>) -> Outcome<u64> {
+    // So it is with the time alone, unless that server made a million changes a second, or the clock was set back since. Then
+    // the leases tell what it has come to, but for changes of leases that it has deleted: hardly so many, one after the other.
+    const DELETED: u64 = 1_000_000;
+    let mut first = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())?;
+    let mut page = leases.page(None, BATCH)?;
+    while let Some(last) = page.last() {
+        first = page.iter().map(|lease| number_of(lease).saturating_add(DELETED)).fold(first, u64::max);
+        page = leases.page(Some(last.address()), BATCH)?;
+    }
+    Ok(first)
+}
+
+/// The number of the change that a lease comes from.
+fn number_of<L: Lease>(lease: &L) -> u64 {
+    let context = lease.data().user_context.as_ref();
+    context.and_then(|context| context.get("change")?.as_u64()).unwrap_or_default()
 }
 
 /// What the command line asks for.
@@ -497,9 +511,7 @@ impl Output {
     /// Tells of a change, in one line that is written with one call: whoever reads it has all of it or nothing, also if the
     /// server is killed.
     fn tell<L: Lease>(&self, word: &str, lease: &L) {
-        let context = lease.data().user_context.as_ref();
-        let number = context.and_then(|context| context.get("change")?.as_u64()).unwrap_or_default();
-        let line = format!("{word} {} {number}\n", lease.address());
+        let line = format!("{word} {} {}\n", lease.address(), number_of(lease));
         let mut stdout = io::stdout().lock();
         if stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()).is_err() {
             self.closed.store(true, Ordering::Relaxed);
