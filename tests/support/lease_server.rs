@@ -62,11 +62,17 @@ impl Setting {
 
     /// Starts a server, and adds to the history what it tells.
     pub(crate) fn start(&self, history: History) -> Server {
+        self.start_with(history, |_| {})
+    }
+
+    /// The same for a server with something of its own, as in its environment.
+    pub(crate) fn start_with(&self, history: History, prepare: impl FnOnce(&mut Command)) -> Server {
         let own = std::env::current_exe().unwrap();
         let program = own.parent().and_then(Path::parent).unwrap().join("examples/lease_server");
         assert!(program.exists(), "{}: build it with cargo build --example lease_server", program.display());
         let errors = self.folder.path().join("errors");
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .arg(self.connection())
             .args(["--threads", &THREADS.to_string(), "--clients", &self.clients.to_string()])
             .args(["--lifetime", &self.lifetime.to_string()])
@@ -74,9 +80,9 @@ impl Setting {
             .env("KEA_LFC_EXECUTABLE", self.program.unwrap_or("/nowhere/kea-lfc"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(File::create(&errors).unwrap())
-            .spawn()
-            .unwrap();
+            .stderr(File::create(&errors).unwrap());
+        prepare(&mut command);
+        let mut child = command.spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         let lines = Arc::new(AtomicUsize::new(0));
         let reader = {
@@ -107,16 +113,18 @@ impl Setting {
         }
     }
 
-    /// Kills the program that the server has started for a cleanup, if it is running.
-    pub(crate) fn kill_program(&self) {
+    /// The program that the server has started for a cleanup, if it is running.
+    pub(crate) fn running_program(&self) -> Option<Pid> {
         let text = fs::read_to_string(self.path(".pid")).unwrap_or_default();
-        let Some(pid) = text.strip_suffix('\n').and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw)
-        else {
-            return;
-        };
+        let pid = text.strip_suffix('\n').and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw)?;
         // The number may be somebody else's by now.
         let arguments = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
-        if String::from_utf8_lossy(&arguments).contains(&self.path(".pid").display().to_string()) {
+        String::from_utf8_lossy(&arguments).contains(&self.path(".pid").display().to_string()).then_some(pid)
+    }
+
+    /// Kills the program that the server has started for a cleanup, if it is running.
+    pub(crate) fn kill_program(&self) {
+        if let Some(pid) = self.running_program() {
             let _ = kill_process(pid, Signal::KILL);
         }
     }
@@ -389,7 +397,7 @@ fn number_in(bytes: &[u8], prefix: &[u8]) -> u32 {
 }
 
 /// The change that a lease comes from. That it is one that the server makes is looked at too.
-fn last_change<L: OfClient>(setting: &Setting, lease: &L) -> Last {
+pub(crate) fn last_change<L: OfClient>(setting: &Setting, lease: &L) -> Last {
     let what = match lease.state() {
         LeaseState::DEFAULT => What::InUse,
         LeaseState::DECLINED => What::Declined,
