@@ -340,7 +340,7 @@ fn mixtures(old: &[u8], new: &[u8]) -> (usize, impl Fn(usize) -> Vec<u8>) {
         }
     }
     (2 * masks.len(), move |which: usize| {
-        let len = if which % 2 == 0 { old.len() } else { new.len() };
+        let len = if which.is_multiple_of(2) { old.len() } else { new.len() };
         let mut file = old.to_vec();
         file.resize(len.next_multiple_of(SECTOR), 0);
         for (&n, _) in changed.iter().zip(&masks[which / 2]).filter(|&(_, &is_new)| is_new) {

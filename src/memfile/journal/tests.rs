@@ -1028,7 +1028,9 @@ fn check_power_cuts(disk: &SimulatedDisk, acknowledged: &[(String, usize)], atte
                 // writer writes such, and it was not acknowledged.
                 let is_holed = line.contains('\0');
                 let was_tried = attempted.contains(line) && count == 1;
-                assert!(!is_row(line) || was_tried || is_holed, "moment {n}: {line}");
+                // So may a row whose last column ends in another sector than it begins have its first digits only.
+                let is_cut = || attempted.iter().any(|row| row.starts_with(line.trim_end()));
+                assert!(!is_row(line) || was_tried || is_holed || is_cut(), "moment {n}: {line}");
             }
         }
     }

@@ -1,0 +1,18 @@
+//! Having the processor fetch memory before it is needed.
+
+#![allow(unsafe_code, reason = "an instruction that changes nothing, and never fails, has an unsafe name")]
+
+/// Has the processor fetch the cache line in which a value begins, and does not wait for it.
+#[inline(always)]
+pub(super) fn prefetch<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: it reads nothing, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = value;
+    }
+}
