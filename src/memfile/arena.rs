@@ -3,6 +3,8 @@
 //! A lease has no allocation of its own: a million of them would cost a million allocator headers. Blocks are cut from
 //! pages of 64 KiB in steps of 8 bytes, and freed ones are given out again by their size.
 
+use super::prefetch::prefetch;
+
 /// Blocks start and end at multiples of this, in bytes.
 const GRANULE: usize = 8;
 /// The bits of an id that count granules in a page.
@@ -90,7 +92,7 @@ impl Arena {
 
     /// Frees a block.
     pub(super) fn remove(&mut self, id: BlockId) {
-        let granules = usize::from(self.first_byte(id));
+        let granules = usize::from(self.get(id)[0]);
         if granules == 0 {
             self.pages[id.page()] = Page::default();
             self.free_pages.push(id.page());
@@ -113,11 +115,11 @@ impl Arena {
         }
     }
 
-    /// The first byte of the block.
+    /// Has the processor fetch the block.
     #[inline]
-    pub(super) fn first_byte(&self, id: BlockId) -> u8 {
+    pub(super) fn fetch(&self, id: BlockId) {
         let page = &self.pages[id.page()];
-        page.bytes[page.start + id.granule() * GRANULE]
+        prefetch(&page.bytes[page.start + id.granule() * GRANULE]);
     }
 
     #[inline]

@@ -91,9 +91,10 @@ impl<L: StoredLease> ClientIndex<L> {
 
     /// The hash of a lease's string, and has the processor fetch what is needed for it.
     #[inline]
-    pub(super) fn fetch(&self, packed: &Packed<'_, L>) -> (u64, u8) {
+    pub(super) fn fetch(&self, packed: &Packed<'_, L>) -> u64 {
         let hash = self.strings.hash((self.strings.key_of)(packed));
-        (hash, self.table.fetch(hash))
+        self.table.fetch(hash);
+        hash
     }
 
     /// Takes a lease in, whose block holds it already.
@@ -255,10 +256,9 @@ impl<L: StoredLease> Hashed for StringsOf<'_, L> {
         owner.map_or(0, |owner| self.strings.hash((self.strings.key_of)(&owner)))
     }
 
-    fn touch(&self, number: u32) -> u8 {
-        match Holder::of(number) {
-            Holder::Block(id) => self.records.arena.first_byte(id),
-            Holder::Set(_) => 0,
+    fn fetch(&self, number: u32) {
+        if let Holder::Block(id) = Holder::of(number) {
+            self.records.arena.fetch(id);
         }
     }
 }

@@ -4,8 +4,7 @@
 //! small ones, so that growing never takes long. A table mostly grows without a look at what its numbers stand for, which is anywhere
 //! in memory: one of the two bytes holds the bits of the hash that the next seven doublings need.
 
-use std::hint::black_box;
-
+use super::prefetch::prefetch;
 use crate::lease_file::simd::Block;
 
 /// How many numbers a bucket holds.
@@ -90,8 +89,8 @@ pub(super) trait Hashed {
     /// The hash of what a number stands for.
     fn hash(&self, number: u32) -> u64;
 
-    /// Any byte of what that depends on.
-    fn touch(&self, number: u32) -> u8;
+    /// Has the processor fetch what that depends on.
+    fn fetch(&self, number: u32);
 }
 
 /// Buckets, as many as a power of two; or none.
@@ -213,8 +212,7 @@ impl Table {
         // Of so many buckets at a time. What their numbers stand for is fetched together before the hashes are asked for one by one.
         const STEP: usize = 4;
         for buckets in old.chunks(STEP) {
-            let fetched = buckets.iter().flat_map(Bucket::numbers).fold(0, |all, n| all ^ hashed.touch(n));
-            black_box(fetched);
+            buckets.iter().flat_map(Bucket::numbers).for_each(|number| hashed.fetch(number));
             for number in buckets.iter().flat_map(Bucket::numbers) {
                 self.put(hashed.hash(number), number);
             }
@@ -241,12 +239,13 @@ impl HashIndex {
         self.choice[choice as usize].into()
     }
 
-    /// Has the processor fetch what is needed for a hash, while other things are done: the result is of no use but must be
-    /// used.
+    /// Has the processor fetch what is needed for a hash, while other things are done.
     #[inline(always)]
-    pub(super) fn fetch(&self, hash: u64) -> u8 {
+    pub(super) fn fetch(&self, hash: u64) {
         let table = &self.tables[self.table(hash)];
-        if table.buckets.is_empty() { 0 } else { table.buckets[table.start(hash)].tags[0] }
+        if !table.buckets.is_empty() {
+            prefetch(&table.buckets[table.start(hash)]);
+        }
     }
 
     /// The number with this hash that is the one.
@@ -281,7 +280,7 @@ impl HashIndex {
         if goes(number) {
             table.remove(hash, place);
             // Memory that many numbers took is given back.
-            if table.len() * 64 < table.buckets.len() * WIDTH * FULL {
+            if table.len() * 256 < table.buckets.len() * WIDTH * FULL {
                 table.resize(Table::buckets_for(table.len() * 2).min(table.buckets.len()), hashed);
             }
         }
@@ -351,9 +350,7 @@ mod tests {
             self(number)
         }
 
-        fn touch(&self, _: u32) -> u8 {
-            0
-        }
+        fn fetch(&self, _: u32) {}
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod journal;
 mod load;
 mod options;
 mod ordered;
+mod prefetch;
 pub(crate) mod record;
 mod records;
 mod relay_index;

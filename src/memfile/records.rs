@@ -39,8 +39,8 @@ impl<L: StoredLease> Records<L> {
 
     /// Has the processor fetch what is needed to look for an address.
     #[inline]
-    pub(super) fn fetch(&self, key: L::Key) -> u8 {
-        self.table.fetch(self.hasher.hash_one(key))
+    pub(super) fn fetch(&self, key: L::Key) {
+        self.table.fetch(self.hasher.hash_one(key));
     }
 
     /// The lease of an address.
@@ -106,7 +106,7 @@ impl<L: StoredLease> Hashed for Addresses<'_, L> {
         self.hasher.hash_one(Packed::<L>::new(self.arena.get(BlockId(number))).key())
     }
 
-    fn touch(&self, number: u32) -> u8 {
-        self.arena.first_byte(BlockId(number))
+    fn fetch(&self, number: u32) {
+        self.arena.fetch(BlockId(number));
     }
 }

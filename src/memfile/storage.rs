@@ -4,7 +4,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
-use std::hint::black_box;
 use std::ops::Bound;
 
 use foldhash::fast::RandomState;
@@ -124,12 +123,12 @@ impl<L: ManagedLease> Storage<L> {
     /// before, while others still may.
     pub(super) fn fetch(&self, packed: &Packed<'_, L>) -> Hashes {
         // Each of the tables costs a cache miss, so they are asked for all at once.
-        let address = self.records.fetch(packed.key());
-        let (hwaddr, a) = self.hwaddrs.fetch(packed);
-        let (client, b) = self.clients.fetch(packed);
-        let (hostname, c) = self.hostnames.fetch(packed);
-        black_box((address, a, b, c));
-        Hashes { hwaddr, client, hostname }
+        self.records.fetch(packed.key());
+        Hashes {
+            hwaddr: self.hwaddrs.fetch(packed),
+            client: self.clients.fetch(packed),
+            hostname: self.hostnames.fetch(packed),
+        }
     }
 
     /// Takes in a lease whose address has none.
