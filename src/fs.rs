@@ -11,6 +11,9 @@ use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 /// The mode of files that are created: no access for others (less what the umask takes away).
 const FILE_MODE: u32 = 0o640;
@@ -247,57 +250,105 @@ pub(crate) fn create_file(path: &Path, options: &mut OpenOptions) -> io::Result<
 
 /// Opens a file that exists, by links that may be followed only.
 pub(crate) fn open_file(path: &Path, options: &OpenOptions) -> io::Result<File> {
-    open_as(path, options, named_file)
+    open_as(path, options, resolve)
 }
 
-/// Opens what a name stands for by `named`, and nothing that has come in its place since `named` looked at it.
-fn open_as(path: &Path, options: &OpenOptions, named: fn(&Path) -> io::Result<Metadata>) -> io::Result<File> {
-    /// A rename or two may come between; hundreds do not.
-    const TRIES: usize = 100;
-    for _ in 0..TRIES {
-        let expected = named(path)?;
-        let file = options.open(path)?;
-        if identity(&file.metadata()?) == identity(&expected) {
-            return Ok(file);
+/// Opens the file that `resolve` finds behind a name, and nothing else that has come in its place meanwhile.
+fn open_as(
+    path: &Path,
+    options: &OpenOptions,
+    resolve: impl Fn(&Path) -> io::Result<PathBuf>,
+) -> io::Result<File> {
+    /// A rename or two may come between.
+    const TRIES: usize = 10;
+    /// For those who are told to give a file back before somebody else opens it, as the clients of an NFS server are.
+    const PATIENCE: Duration = Duration::from_millis(100);
+    let mut result = open_itself(&resolve(path)?, options);
+    for _ in 1..TRIES {
+        match &result {
+            Ok(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(PATIENCE),
+            // A link or a FIFO that came between is an error that each system calls by another name. Another look says what it is.
+            Err(_) => {}
         }
+        result = open_itself(&resolve(path)?, options);
     }
-    Err(io::Error::other("the name went on to stand for another file"))
+    result
+}
+
+/// Opens a regular file, without waiting for anybody and not by a symbolic link of that name.
+fn open_itself(path: &Path, options: &OpenOptions) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = options.clone().custom_flags(flags.bits().cast_signed()).open(path)?;
+    regular(&file.metadata()?)?;
+    // It is for the opening only: what it does to reads and writes of a file is not said anywhere.
+    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    Ok(file)
 }
 
 fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// What a name stands for, if that is a regular file and the symbolic links to it may be followed.
-fn named_file(path: &Path) -> io::Result<Metadata> {
+/// Finds the regular file that a name stands for, by symbolic links that may be followed only.
+fn resolve(path: &Path) -> io::Result<PathBuf> {
     /// As many as the system follows.
     const LINKS: usize = 40;
     let mut path = path.to_owned();
     for _ in 0..LINKS {
         let metadata = std::fs::symlink_metadata(&path)?;
         if !metadata.is_symlink() {
-            return regular(metadata);
+            return regular(&metadata).map(|()| path);
         }
-        let owner = metadata.uid();
+        let Some((owner, target)) = read_link(&path)? else {
+            continue;
+        };
         let folder = folder_of(&path);
         let trusted = [0, rustix::process::geteuid().as_raw(), std::fs::metadata(folder)?.uid()];
         if !trusted.contains(&owner) {
             let text = format!("a symbolic link of user {owner}, which is not followed");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
-        path = folder.join(std::fs::read_link(&path)?);
+        path = folder.join(target);
     }
     Err(io::Error::new(io::ErrorKind::InvalidInput, "too many symbolic links"))
 }
 
-/// What a name stands for that must not be a symbolic link.
-fn unlinked_file(path: &Path) -> io::Result<Metadata> {
-    std::fs::symlink_metadata(path).and_then(regular)
+/// The owner of a symbolic link and what it leads to, of one and the same link whatever comes in its place. `None` if it is
+/// no link any more.
+#[cfg(target_os = "linux")]
+fn read_link(path: &Path) -> io::Result<Option<(u32, PathBuf)>> {
+    use std::os::unix::ffi::OsStringExt;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let link = File::from(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?);
+    let metadata = link.metadata()?;
+    if !metadata.is_symlink() {
+        return Ok(None);
+    }
+    let target = rustix::fs::readlinkat(&link, "", Vec::new())?;
+    Ok(Some((metadata.uid(), std::ffi::OsString::from_vec(target.into_bytes()).into())))
 }
 
-fn regular(metadata: Metadata) -> io::Result<Metadata> {
+/// The owner of a symbolic link and what it leads to. `None` if it is no link any more.
+///
+/// Other systems than Linux do not open a link itself: one that is put in its place between the two looks is not noticed.
+#[cfg(not(target_os = "linux"))]
+fn read_link(path: &Path) -> io::Result<Option<(u32, PathBuf)>> {
+    let metadata = std::fs::symlink_metadata(path)?;
+    if !metadata.is_symlink() {
+        return Ok(None);
+    }
+    Ok(Some((metadata.uid(), std::fs::read_link(path)?)))
+}
+
+/// As [`resolve`], where the name must not be a symbolic link.
+fn not_a_link(path: &Path) -> io::Result<PathBuf> {
+    regular(&std::fs::symlink_metadata(path)?).map(|()| path.to_owned())
+}
+
+fn regular(metadata: &Metadata) -> io::Result<()> {
     if metadata.is_file() {
-        Ok(metadata)
+        Ok(())
     } else {
         Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
     }
@@ -312,7 +363,7 @@ fn open_lock(path: &Path) -> io::Result<File> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             result => return result,
         }
-        match open_as(path, OpenOptions::new().write(true), unlinked_file) {
+        match open_as(path, OpenOptions::new().write(true), not_a_link) {
             // Its holder has removed it meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             result => return result,
@@ -480,5 +531,89 @@ mod tests {
         assert_eq!(error(OsFileSystem.open_write(&path)), io::ErrorKind::NotFound);
         assert_eq!(error(OsFileSystem.create(&path)), io::ErrorKind::AlreadyExists);
         assert!(!target.exists());
+    }
+
+    fn replace_by_a_fifo(path: &Path) {
+        remove(path);
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    }
+
+    fn remove(path: &Path) {
+        std::fs::remove_file(path).unwrap();
+    }
+
+    fn replace_by_a_link(path: &Path) {
+        let target = path.with_extension("target");
+        std::fs::rename(path, &target).unwrap();
+        std::os::unix::fs::symlink(&target, path).unwrap();
+    }
+
+    fn replace_by_a_link_of_somebody(path: &Path) {
+        replace_by_a_link(path);
+        std::os::unix::fs::lchown(path, Some(65534), None).unwrap();
+    }
+
+    /// Opens a file that is replaced once somebody has looked at it.
+    fn open_replaced(
+        options: &OpenOptions,
+        resolve: fn(&Path) -> io::Result<PathBuf>,
+        replace: fn(&Path),
+    ) -> io::Result<File> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        std::fs::write(&path, "").unwrap();
+        let is_replaced = std::cell::Cell::new(false);
+        let look_and_replace = |path: &Path| {
+            let found = resolve(path)?;
+            if !is_replaced.replace(true) {
+                replace(path);
+            }
+            Ok(found)
+        };
+        open_as(&path, options, look_and_replace)
+    }
+
+    #[rstest]
+    fn what_comes_in_the_place_of_a_file_is_no_way_to_another(#[values(false, true)] writes: bool) {
+        let mut options = OpenOptions::new();
+        options.read(!writes).write(writes);
+        let error = |resolve, replace| open_replaced(&options, resolve, replace).unwrap_err().to_string();
+        for resolve in [resolve, not_a_link] {
+            assert_eq!(error(resolve, replace_by_a_fifo), "not a regular file");
+        }
+        assert_eq!(error(not_a_link, replace_by_a_link), "not a regular file");
+        // One that may be followed might have been there from the start.
+        assert!(open_replaced(&options, resolve, replace_by_a_link).is_ok());
+        if rustix::process::geteuid().is_root() {
+            let expected = "a symbolic link of user 65534, which is not followed";
+            assert_eq!(error(resolve, replace_by_a_link_of_somebody), expected);
+        }
+    }
+
+    #[rstest]
+    fn nothing_but_a_file_is_opened_even_if_nobody_looks_at_it_before(#[values(false, true)] writes: bool) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        let mut options = OpenOptions::new();
+        options.read(!writes).write(writes);
+        std::fs::write(&path, "").unwrap();
+        let file = open_itself(&path, &options).unwrap();
+        assert!(!fcntl_getfl(&file).unwrap().contains(OFlags::NONBLOCK));
+        for replace in [replace_by_a_link, replace_by_a_fifo] {
+            replace(&path);
+            // Another system calls it something else.
+            open_itself(&path, &options).unwrap_err();
+        }
+        open_itself(folder.path(), &options).unwrap_err();
+    }
+
+    #[test]
+    fn links_that_lead_to_each_other_are_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (folder.path().join("f"), folder.path().join("g"));
+        std::os::unix::fs::symlink(&one, &other).unwrap();
+        std::os::unix::fs::symlink(&other, &one).unwrap();
+        let error = OsFileSystem.open(&one).map(drop).unwrap_err();
+        assert_eq!(error.to_string(), "too many symbolic links");
     }
 }
