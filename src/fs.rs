@@ -481,6 +481,40 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&target).ok().as_deref(), content);
     }
 
+    #[rstest]
+    #[case::removed(remove)]
+    #[case::replaced(replace_by_another_file)]
+    #[case::replaced_by_a_link_to_it(replace_by_a_link)]
+    fn the_lock_of_a_file_that_has_lost_its_name_is_none(#[case] replace: fn(&Path)) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.lock");
+        let file = open_lock(&path).unwrap();
+        replace(&path);
+        file.lock().unwrap();
+        assert!(LockGuard::new(file, &path).unwrap().is_none());
+    }
+
+    /// Who waits for a lock file that is then replaced holds the lock of the new one.
+    #[test]
+    fn a_lock_is_that_of_the_file_that_has_the_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.lock");
+        let old = open_lock(&path).unwrap();
+        old.lock().unwrap();
+        let (locked, lock) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| locked.send(OsFileSystem.lock(&path).unwrap()).unwrap());
+            // Who comes later than that finds the new file at once, and nothing is tested.
+            std::thread::sleep(Duration::from_millis(200));
+            replace_by_another_file(&path);
+            old.unlock().unwrap();
+            let guard = lock.recv().unwrap();
+            assert!(OsFileSystem.try_lock(&path).unwrap().is_none());
+            drop(guard);
+            assert!(!path.exists());
+        });
+    }
+
     #[test]
     fn a_lock_is_never_held_by_two_while_its_file_comes_and_goes() {
         let folder = tempfile::tempdir().unwrap();
@@ -540,6 +574,11 @@ mod tests {
 
     fn remove(path: &Path) {
         std::fs::remove_file(path).unwrap();
+    }
+
+    fn replace_by_another_file(path: &Path) {
+        std::fs::rename(path, path.with_extension("old")).unwrap();
+        std::fs::write(path, "").unwrap();
     }
 
     fn replace_by_a_link(path: &Path) {
