@@ -3,6 +3,8 @@
 #![cfg(feature = "kea-lfc")]
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod support;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Seek, SeekFrom, Write as _};
@@ -12,12 +14,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use leasemgr::LeaseMgrExt;
-use leasemgr::fs::{FileSystem, OsFileSystem, ReadFile, WriteFile};
+use leasemgr::fs::ReadFile;
 use leasemgr::lease::{Family, Lease, Lease4, UserContext};
 use leasemgr::lease_file::{LeaseFileSet, LeaseSet, MAX_BAD_ROWS, MAX_LINE, Reader};
 use leasemgr::lfc::{Cleanup, Outcome};
 use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};
 use rstest::rstest;
+use support::around::{Around, Surrounded};
 use tempfile::TempDir;
 
 const HEADER: &str = "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state,user_context,pool_id\n";
@@ -282,7 +285,7 @@ fn nothing_that_a_client_sends_reaches_a_terminal() {
     assert!(text.contains("LFC_READ_STATS") && is_plain(&text), "{text:?}");
 }
 
-/// The file system, and how many bytes were read.
+/// How many bytes were read.
 #[derive(Clone, Debug, Default)]
 struct Counting(Arc<AtomicU64>);
 
@@ -302,33 +305,9 @@ impl ReadFile for CountedFile {
     }
 }
 
-impl FileSystem for Counting {
-    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
-        Ok(Box::new(CountedFile(OsFileSystem.open(path)?, Arc::clone(&self.0))))
-    }
-    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        OsFileSystem.create(path)
-    }
-    fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        OsFileSystem.open_write(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsFileSystem.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        OsFileSystem.remove(path)
-    }
-    fn sync_file(&self, path: &Path) -> io::Result<()> {
-        OsFileSystem.sync_file(path)
-    }
-    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        OsFileSystem.sync_folder(folder)
-    }
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
-        OsFileSystem.lock(path)
-    }
-    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
-        OsFileSystem.try_lock(path)
+impl Around for Counting {
+    fn around_read(&self, file: Box<dyn ReadFile>) -> Box<dyn ReadFile> {
+        Box::new(CountedFile(file, Arc::clone(&self.0)))
     }
 }
 
@@ -369,15 +348,16 @@ fn what_is_read_grows_as_the_file_does(#[case] content: fn(usize) -> Vec<u8>) {
         let folder = Folder::new();
         let content = [HEADER.as_bytes(), &content(bytes)].concat();
         fs::write(role(&folder.files), &content).unwrap();
-        let fs = Counting::default();
+        let counting = Counting::default();
+        let fs = Surrounded(counting.clone());
         if load {
-            let file_system = Arc::new(fs.clone());
+            let file_system = Arc::new(fs);
             drop(Memfile::<Lease4>::open(MemfileOptions { file_system, ..folder.options() }).unwrap());
         } else {
             let files = folder.files.lfc_files();
             Cleanup::new(Family::V4, files).file_system(&fs).max_bad_rows(u64::MAX).threads(2).run().unwrap();
         }
-        let read = fs.0.load(Ordering::Relaxed);
+        let read = counting.0.load(Ordering::Relaxed);
         let len = content.len() as u64;
         assert!(read >= len && read <= TIMES * len + MORE, "{read} bytes read for a file of {len}");
         read

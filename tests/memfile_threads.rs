@@ -30,6 +30,7 @@ use leasemgr::{
 };
 use rstest::rstest;
 
+use support::around::{Around, Surrounded};
 use support::leases::{HEARD, RelayTables, TestLease, assert_same, check_all, tag_of};
 use support::simulated_disk::{SimulatedDisk, State};
 use support::{Contents, Random, header};
@@ -1094,47 +1095,15 @@ impl Gate {
     }
 }
 
-/// The file system, with a gate before the files.
-#[derive(Clone, Debug)]
+/// A gate before the files.
+#[derive(Debug)]
 struct Gated(Arc<Gate>);
 
 struct GatedFile(Arc<Gate>, Box<dyn WriteFile>);
 
-impl FileSystem for Gated {
-    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
-        OsFileSystem.open(path)
-    }
-
-    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        Ok(Box::new(GatedFile(Arc::clone(&self.0), OsFileSystem.create(path)?)))
-    }
-
-    fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        Ok(Box::new(GatedFile(Arc::clone(&self.0), OsFileSystem.open_write(path)?)))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsFileSystem.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        OsFileSystem.remove(path)
-    }
-
-    fn sync_file(&self, path: &Path) -> io::Result<()> {
-        OsFileSystem.sync_file(path)
-    }
-
-    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        OsFileSystem.sync_folder(folder)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
-        OsFileSystem.lock(path)
-    }
-
-    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
-        OsFileSystem.try_lock(path)
+impl Around for Gated {
+    fn around_write(&self, file: Box<dyn WriteFile>) -> Box<dyn WriteFile> {
+        Box::new(GatedFile(Arc::clone(&self.0), file))
     }
 }
 
@@ -1167,7 +1136,7 @@ fn check_readers<L: TestLease>(durability: Durability, stop: Stop) {
         lfc_interval: None,
         durability,
         lfc_program: LfcProgram::Internal,
-        file_system: Arc::new(Gated(Arc::clone(&gate))),
+        file_system: Arc::new(Surrounded(Gated(Arc::clone(&gate)))),
         ..MemfileOptions::default()
     });
     let mgr = Arc::new(mgr.unwrap());

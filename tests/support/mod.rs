@@ -5,6 +5,7 @@
 
 #![allow(dead_code, reason = "each of the tests uses a part of it")]
 
+pub(crate) mod around;
 #[cfg(deadlock_detection)]
 pub(crate) mod deadlocks;
 pub(crate) mod lease_server;
