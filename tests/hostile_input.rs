@@ -64,10 +64,12 @@ impl Folder {
 
     /// Runs `kea-lfc` with no more memory than [`MEMORY`].
     fn run_kea_lfc(&self) -> Output {
-        let limit = format!("ulimit -v {}; exec \"$0\" \"$@\"", MEMORY >> 10);
-        let mut command = Command::new("sh");
-        // Each thread of the C library's allocator reserves addresses that it does not use.
-        command.args(["-c", &limit, env!("CARGO_BIN_EXE_kea-lfc"), "-4d"]).env("MALLOC_ARENA_MAX", "1");
+        self.run_kea_lfc_within(MEMORY)
+    }
+
+    fn run_kea_lfc_within(&self, memory: u64) -> Output {
+        let mut command = within(memory, Path::new(env!("CARGO_BIN_EXE_kea-lfc")));
+        command.arg("-4d");
         let files = self.files.lfc_files();
         let config = self.folder.path().join("config");
         for (option, path) in [
@@ -88,6 +90,20 @@ impl Folder {
         let set = self.files.read::<Lease4>().unwrap();
         (set.leases.keys().map(|address| address.to_bits() - 0x0a00_0000).collect(), set)
     }
+}
+
+/// A program that gets no more memory than this.
+fn within(memory: u64, program: &Path) -> Command {
+    let limit = format!("ulimit -v {}; exec \"$0\" \"$@\"", memory >> 10);
+    let mut command = Command::new("sh");
+    // Each thread of the C library's allocator reserves addresses that it does not use.
+    command.args(["-c", &limit]).arg(program).env("MALLOC_ARENA_MAX", "1");
+    command
+}
+
+fn example(name: &str) -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    own.parent().and_then(Path::parent).unwrap().join("examples").join(name)
 }
 
 /// All that a program has written.
@@ -219,6 +235,30 @@ fn a_line_of_a_gigabyte_takes_no_memory() {
     assert_eq!(folder.read().0, [1, 2]);
 }
 
+/// The longest line that is read, with as many values as it can have.
+#[rstest]
+#[case::no_lease("")]
+#[case::a_lease(&row(9))]
+fn a_line_of_commas_takes_memory_for_its_text_only(#[case] beginning: &str) {
+    let mut line = beginning.trim_end().as_bytes().to_vec();
+    line.resize(MAX_LINE, b',');
+    // A buffer for it that was doubled, what a program takes without it, and the stack of each thread.
+    let threads = std::thread::available_parallelism().unwrap().get() as u64;
+    let memory = 6 * MAX_LINE as u64 + threads * (4 << 20);
+    let check = |output: Output| assert!(output.status.success(), "{}", text_of(&output));
+
+    let folder = Folder::with_rows_between_leases(&line);
+    check(within(memory, &example("list_leases")).arg("4").arg(folder.files.current()).output().unwrap());
+    let server = format!("type=memfile universe=4 lfc-interval=0 name={}", folder.files.current().display());
+    let args = [server.as_str(), "--threads", "1", "--seconds", "0"];
+    check(within(memory, &example("lease_server")).args(args).output().unwrap());
+    check(folder.run_kea_lfc_within(memory));
+
+    let folder = Folder::with_rows_between_leases(&line);
+    fs::rename(folder.files.input(), folder.files.previous()).unwrap();
+    check(folder.run_kea_lfc_within(memory));
+}
+
 #[test]
 fn a_file_of_bad_rows_lists_the_first_of_them_only() {
     let folder = Folder::new();
@@ -228,9 +268,7 @@ fn a_file_of_bad_rows_lists_the_first_of_them_only() {
     assert_eq!((found, set.bad_rows.len(), set.stats.bad_rows), (vec![1], MAX_BAD_ROWS, rows as u64));
     assert_eq!(set.bad_rows.last().unwrap().error.line, MAX_BAD_ROWS as u64 + 1);
 
-    let own = std::env::current_exe().unwrap();
-    let program = own.parent().and_then(Path::parent).unwrap().join("examples/list_leases");
-    let output = Command::new(program).arg("4").arg(folder.files.current()).output().unwrap();
+    let output = Command::new(example("list_leases")).arg("4").arg(folder.files.current()).output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.ends_with("\nlist_leases: 10 more rows are no lease\n"), "{text}");
 }
@@ -274,9 +312,7 @@ fn nothing_that_a_client_sends_reaches_a_terminal() {
     }
     assert!(is_plain(&shown), "{shown:?}");
 
-    let own = std::env::current_exe().unwrap();
-    let program = own.parent().and_then(Path::parent).unwrap().join("examples/list_leases");
-    let output = Command::new(program).arg("4").arg(folder.files.current()).output().unwrap();
+    let output = Command::new(example("list_leases")).arg("4").arg(folder.files.current()).output().unwrap();
     assert!(output.status.success());
     let text = text_of(&output);
     // There are tabs between its columns.

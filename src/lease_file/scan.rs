@@ -1,5 +1,7 @@
 //! Rows of a window of text, one after the other, each in the cheapest way that is right.
 
+use std::ops::Range;
+
 use super::MAX_LINE;
 use super::canonical::{PADDING, separator_mask};
 use super::error::{RowError, RowProblem};
@@ -9,6 +11,10 @@ use super::schema::Header;
 /// What stands behind the text of a window, so that whole blocks can be looked at.
 pub(crate) const WINDOW_PADDING: usize = 64;
 const _: () = assert!(WINDOW_PADDING >= PADDING);
+
+/// How much of a window is scanned in one go. A window is usually less; one with a line of many megabytes is more, and the places
+/// of all its commas would take four times as much memory as the line. Tests have a smaller one, so that they have longer lines.
+const STRETCH: usize = if cfg!(test) { 256 } else { 512 * 1024 };
 
 /// A row of a window.
 pub(crate) enum Row<'a, K> {
@@ -60,34 +66,91 @@ impl Scanner {
         lines: &mut u64,
         mut each: impl FnMut(Row<'_, L::Key>) -> bool,
     ) {
+        let mut from = 0;
+        while from < len {
+            let end = len.min(from + STRETCH);
+            let goes_on = match memchr::memrchr(b'\n', &window[from..end]) {
+                Some(newline) => {
+                    let lines_of_stretch = from..from + newline + 1;
+                    from = lines_of_stretch.end;
+                    self.scan_lines::<L>(window, lines_of_stretch, header, lines, &mut each)
+                }
+                None => {
+                    let Some(newline) = memchr::memchr(b'\n', &window[end..len]) else {
+                        return;
+                    };
+                    let line = from..end + newline;
+                    from = line.end + 1;
+                    *lines += 1;
+                    self.long_row::<L>(window, line, header, *lines, &mut each)
+                }
+            };
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    /// Gives every row of some lines to `each`, and tells whether that wants more.
+    fn scan_lines<L: FileLease>(
+        &mut self,
+        window: &[u8],
+        Range { mut start, end: len }: Range<usize>,
+        header: &Header,
+        lines: &mut u64,
+        each: &mut impl FnMut(Row<'_, L::Key>) -> bool,
+    ) -> bool {
         let columns = L::SCHEMA.columns.len();
-        let count = find_separators(window, len, &mut self.separators);
-        let mut start = 0;
+        let count = find_separators(window, start..len, &mut self.separators);
         let mut at = 0;
         while start < len {
             *lines += 1;
             if let Some(ends) = self.separators[..count].get(at..at + columns)
                 && let Some((key, deletes)) = L::canonical(window, start, ends)
-                && ends[columns - 1] as usize - start <= MAX_LINE
             {
                 let end = ends[columns - 1] as usize;
                 at += columns;
                 if !each(Row::Canonical { key, deletes, start, end }) {
-                    return;
+                    return false;
                 }
                 start = end + 1;
                 continue;
             }
             let rest = &self.separators[at.min(count)..count];
             let Some(newline) = rest.iter().position(|&i| window[i as usize] == b'\n') else {
-                return;
+                return true;
             };
             let end = rest[newline] as usize;
             at += newline + 1;
-            if end > start && !self.slow_row::<L>(&window[start..end], start, header, *lines, &mut each) {
-                return;
+            if end > start && !self.slow_row::<L>(&window[start..end], start, header, *lines, each) {
+                return false;
             }
             start = end + 1;
+        }
+        true
+    }
+
+    /// Gives a row that is longer than [`STRETCH`] to `each`, and tells whether that wants more.
+    #[cold]
+    #[inline(never)]
+    fn long_row<L: FileLease>(
+        &mut self,
+        window: &[u8],
+        Range { start, end }: Range<usize>,
+        header: &Header,
+        line: u64,
+        each: &mut impl FnMut(Row<'_, L::Key>) -> bool,
+    ) -> bool {
+        // There may be millions of separators, of which no more than these are wanted.
+        let ends: Vec<u32> = memchr::memchr2_iter(b',', b'\n', &window[start..=end])
+            .map_while(|at| u32::try_from(start + at).ok())
+            .take(L::SCHEMA.columns.len())
+            .collect();
+        match L::canonical(window, start, &ends) {
+            Some((key, deletes)) if end - start <= MAX_LINE => {
+                each(Row::Canonical { key, deletes, start, end })
+            }
+            _ => self.slow_row::<L>(&window[start..end], start, header, line, each),
         }
     }
 
@@ -121,17 +184,17 @@ impl Scanner {
     }
 }
 
-/// Puts the places of all commas and newlines of `window[..len]` into the front of `found`, and
+/// Puts the places of all commas and newlines of a part of a window into the front of `found`, and
 /// tells how many they are.
-fn find_separators(window: &[u8], len: usize, found: &mut Vec<u32>) -> usize {
+fn find_separators(window: &[u8], Range { start, end }: Range<usize>, found: &mut Vec<u32>) -> usize {
     // So many places are written at once, and the next ones over those that were too many.
     const STEP: usize = 12;
     let mut count = 0;
-    let mut base = 0_u32;
-    let (blocks, _) = window[..len.next_multiple_of(64)].as_chunks::<64>();
+    let mut base = start as u32;
+    let (blocks, _) = window[start..start + (end - start).next_multiple_of(64)].as_chunks::<64>();
     for block in blocks {
         let mut mask = separator_mask(block);
-        let rest = len - base as usize;
+        let rest = end - base as usize;
         if rest < 64 {
             mask &= (1 << rest) - 1;
         }
@@ -290,6 +353,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_row_longer_than_a_stretch_is_seen_as_it_is() {
+        let context = format!("{{ \"a\": \"{}\" }}", "x".repeat(3 * STRETCH));
+        let long = ROW4.replace(",,0", &format!(",{context},0"));
+        assert!(scan::<Lease4>(format!("{ROW4}\n{long}\n").as_bytes()).iter().all(|row| row.copied));
+        let more = ",".repeat(3 * STRETCH);
+        for line in [&long, &format!("{long},x"), &more, &format!("{ROW4}{more}")] {
+            check::<Lease4>(line.as_bytes());
+        }
+        check::<Lease6>(format!("{ROW6}{more}").as_bytes());
+    }
+
+    #[test]
+    fn a_line_of_many_separators_takes_no_memory_for_them() {
+        let text = [&vec![b','; 1000 * STRETCH][..], b"\n", &[b'\n'; WINDOW_PADDING]].concat();
+        let mut scanner = Scanner::default();
+        let (mut lines, mut rows) = (0, 0);
+        let len = text.len() - WINDOW_PADDING;
+        scanner.scan::<Lease4>(&text, len, &Lease4::SCHEMA.current(), &mut lines, |row| {
+            rows += u32::from(matches!(row, Row::Bad(_)));
+            true
+        });
+        assert_eq!((lines, rows), (1, 1));
+        assert!(scanner.separators.capacity() <= 4 * STRETCH);
+    }
+
     /// Pieces that rows are made of, and that they go wrong with.
     fn piece() -> impl Strategy<Value = Vec<u8>> {
         prop_oneof![
@@ -367,11 +456,18 @@ mod tests {
                 .collect();
             let mut window = text.clone();
             window.extend([b','; WINDOW_PADDING]);
-            let mut found = Vec::new();
-            let count = find_separators(&window, len, &mut found);
-            let expected: Vec<u32> =
-                (0..).zip(&text).filter(|&(_, &b)| b == b',' || b == b'\n').map(|(i, _)| i).collect();
-            assert_eq!(found[..count], expected, "{len}");
+            for start in [0, 1, len / 2, len] {
+                let start = start.min(len);
+                let mut found = Vec::new();
+                let count = find_separators(&window, start..len, &mut found);
+                let expected: Vec<u32> = (0..)
+                    .zip(&text)
+                    .skip(start)
+                    .filter(|&(_, &b)| b == b',' || b == b'\n')
+                    .map(|(i, _)| i)
+                    .collect();
+                assert_eq!(found[..count], expected, "{start}..{len}");
+            }
         }
     }
 }
