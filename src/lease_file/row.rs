@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::hash::Hash;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::error::{RowProblem, excerpt};
 use super::schema::{Header, SCHEMA4, SCHEMA6, Schema};
@@ -242,19 +242,8 @@ impl private::RowFormat for Lease4 {
     }
 
     fn write_row(&self, out: &mut Vec<u8>) {
-        let data = self.data();
-        write_ipv4(self.address(), out);
-        out.push(b',');
-        write_octets(self.hwaddr().map_or(&[], HwAddr::as_bytes), out);
-        out.push(b',');
-        write_octets(self.client_id().map_or(&[], ClientId::as_bytes), out);
-        write_numbers([data.valid_lifetime.0.into(), self.expire(), data.subnet_id.0.into()], out);
-        write_names(data, out);
-        write_numbers([self.state().0.into()], out);
-        out.push(b',');
-        write_user_context(data, out);
-        write_numbers([data.pool_id.0.into()], out);
-        out.push(b'\n');
+        let client_id = self.client_id().map_or(&[][..], ClientId::as_bytes);
+        Row4 { address: self.address(), client_id, common: Common::of(self) }.write(out);
     }
 
     fn canonical(text: &[u8], start: usize, ends: &[u32]) -> Option<(u32, bool)> {
@@ -314,22 +303,20 @@ impl private::RowFormat for Lease6 {
     }
 
     fn write_row(&self, out: &mut Vec<u8>) {
-        let data = self.data();
-        let (htype, source) = self.hwaddr.as_ref().map_or_else(Default::default, |a| (a.htype, a.source));
-        write_ipv6(self.address(), out);
-        out.push(b',');
-        write_octets(self.duid().as_bytes(), out);
-        write_numbers([data.valid_lifetime.0.into(), self.expire(), data.subnet_id.0.into()], out);
-        write_numbers([self.preferred_lifetime.0.into(), self.lease_type().0.into()], out);
-        write_numbers([self.iaid.0.into(), self.prefix_len().into()], out);
-        write_names(data, out);
-        out.push(b',');
-        write_octets(self.hwaddr.as_ref().map_or(&[], HwAddr::as_bytes), out);
-        write_numbers([self.state().0.into()], out);
-        out.push(b',');
-        write_user_context(data, out);
-        write_numbers([htype.0.into(), source.0.into(), data.pool_id.0.into()], out);
-        out.push(b'\n');
+        let row = Row6 {
+            address: self.address(),
+            duid: self.duid().as_bytes(),
+            preferred_lifetime: self.preferred_lifetime,
+            lease_type: self.lease_type(),
+            iaid: self.iaid,
+            prefix_len: self.prefix_len(),
+            hardware: self
+                .hwaddr
+                .as_ref()
+                .map_or_else(Default::default, |hwaddr| (hwaddr.htype, hwaddr.source)),
+            common: Common::of(self),
+        };
+        row.write(out);
     }
 
     fn canonical(text: &[u8], start: usize, ends: &[u32]) -> Option<((u64, u64), bool)> {
@@ -388,15 +375,108 @@ fn write_numbers<const N: usize>(numbers: [u64; N], out: &mut Vec<u8>) {
     }
 }
 
-/// The columns `fqdn_fwd`, `fqdn_rev` and `hostname`, each with a comma before it.
-fn write_names(data: &LeaseData, out: &mut Vec<u8>) {
-    write_numbers([data.fqdn_fwd.into(), data.fqdn_rev.into()], out);
-    out.push(b',');
-    escape(data.hostname.as_bytes(), out);
+/// What rows of both families say.
+pub(crate) struct Common<'a> {
+    pub(crate) hwaddr: &'a [u8],
+    pub(crate) valid_lifetime: Lifetime,
+    pub(crate) expire: u64,
+    pub(crate) subnet_id: SubnetId,
+    pub(crate) fqdn_fwd: bool,
+    pub(crate) fqdn_rev: bool,
+    pub(crate) hostname: &'a [u8],
+    pub(crate) state: LeaseState,
+    /// Empty where there is none.
+    pub(crate) user_context: &'a [u8],
+    pub(crate) pool_id: PoolId,
 }
 
-fn write_user_context(data: &LeaseData, out: &mut Vec<u8>) {
-    if let Some(context) = &data.user_context {
-        escape(context.as_str().as_bytes(), out);
+impl<'a> Common<'a> {
+    fn of(lease: &'a impl Lease) -> Self {
+        let data = lease.data();
+        Self {
+            hwaddr: lease.hwaddr().map_or(&[], HwAddr::as_bytes),
+            valid_lifetime: data.valid_lifetime,
+            expire: lease.expire(),
+            subnet_id: data.subnet_id,
+            fqdn_fwd: data.fqdn_fwd,
+            fqdn_rev: data.fqdn_rev,
+            hostname: data.hostname.as_bytes(),
+            state: lease.state(),
+            user_context: data.user_context.as_ref().map_or(&[], |context| context.as_str().as_bytes()),
+            pool_id: data.pool_id,
+        }
+    }
+
+    /// The columns `valid_lifetime`, `expire` and `subnet_id`, each with a comma before it.
+    fn write_times(&self, out: &mut Vec<u8>) {
+        write_numbers([self.valid_lifetime.0.into(), self.expire, self.subnet_id.0.into()], out);
+    }
+
+    /// The columns `fqdn_fwd`, `fqdn_rev` and `hostname`, each with a comma before it.
+    fn write_names(&self, out: &mut Vec<u8>) {
+        write_numbers([self.fqdn_fwd.into(), self.fqdn_rev.into()], out);
+        out.push(b',');
+        escape(self.hostname, out);
+    }
+
+    /// The columns `state` and `user_context`, each with a comma before it.
+    fn write_state(&self, out: &mut Vec<u8>) {
+        write_numbers([self.state.0.into()], out);
+        out.push(b',');
+        escape(self.user_context, out);
+    }
+}
+
+/// What a DHCPv4 row says.
+pub(crate) struct Row4<'a> {
+    pub(crate) address: Ipv4Addr,
+    /// Empty where there is none.
+    pub(crate) client_id: &'a [u8],
+    pub(crate) common: Common<'a>,
+}
+
+impl Row4<'_> {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        write_ipv4(self.address, out);
+        out.push(b',');
+        write_octets(self.common.hwaddr, out);
+        out.push(b',');
+        write_octets(self.client_id, out);
+        self.common.write_times(out);
+        self.common.write_names(out);
+        self.common.write_state(out);
+        write_numbers([self.common.pool_id.0.into()], out);
+        out.push(b'\n');
+    }
+}
+
+/// What a DHCPv6 row says.
+pub(crate) struct Row6<'a> {
+    pub(crate) address: Ipv6Addr,
+    pub(crate) duid: &'a [u8],
+    pub(crate) preferred_lifetime: Lifetime,
+    pub(crate) lease_type: LeaseType,
+    pub(crate) iaid: Iaid,
+    pub(crate) prefix_len: u8,
+    /// The type and the source of the hardware address.
+    pub(crate) hardware: (HwType, HwSource),
+    pub(crate) common: Common<'a>,
+}
+
+impl Row6<'_> {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        let (htype, source) = self.hardware;
+        write_ipv6(self.address, out);
+        out.push(b',');
+        write_octets(self.duid, out);
+        self.common.write_times(out);
+        write_numbers([self.preferred_lifetime.0.into(), self.lease_type.0.into()], out);
+        write_numbers([self.iaid.0.into(), self.prefix_len.into()], out);
+        self.common.write_names(out);
+        out.push(b',');
+        write_octets(self.common.hwaddr, out);
+        self.common.write_state(out);
+        write_numbers([htype.0.into(), source.0.into(), self.common.pool_id.0.into()], out);
+        out.push(b'\n');
     }
 }

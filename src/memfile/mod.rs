@@ -256,8 +256,10 @@ impl<L: ManagedLease> Memfile<L> {
             for lease in leases {
                 pack(lease, &mut scratch.expected);
                 let expected = record::Packed::new(&scratch.expected);
-                if storage.get(lease.key()).is_some_and(|packed| packed.is_same(&expected)) {
-                    write_deletion(lease, &mut scratch.row);
+                if let Some(packed) = storage.get(lease.key())
+                    && packed.is_same(&expected)
+                {
+                    L::write_deletion(&packed, &mut scratch.row);
                     gone.push(lease);
                 }
             }
@@ -297,13 +299,6 @@ impl<L: ManagedLease> Memfile<L> {
         }
         Ok(ended)
     }
-}
-
-/// The row that deletes a lease.
-fn write_deletion<L: ManagedLease>(lease: &L, out: &mut Vec<u8>) {
-    let mut deleted = lease.clone();
-    deleted.end();
-    deleted.write_row(out);
 }
 
 /// The storage, to be changed.
@@ -473,12 +468,12 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
                     return Err(LeaseMgrError::ChangedMeanwhile { address: address.into() });
                 }
             }
-            let mut ended = packed.lease();
             let hashes = storage.fetch(&packed);
+            if self.journal.is_some() {
+                L::write_deletion(&packed, &mut scratch.row);
+            }
+            let old = self.tracking.is_watched().then(|| packed.lease());
             drop(storage);
-            let old = self.tracking.is_watched().then(|| ended.clone());
-            ended.end();
-            ended.write_row(&mut scratch.row);
             self.journal(&scratch.row)?;
             self.write()?.remove_fetched(key, &hashes);
             Ok(Some(old))

@@ -21,11 +21,12 @@ use std::marker::PhantomData;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::lease::{
-    ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, Lease, Lease4, Lease6, LeaseBase, LeaseData,
+    ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, Lease4, Lease6, LeaseBase, LeaseData,
     LeaseState, LeaseType, Lifetime, PoolId, SubnetId, UserContext,
 };
 use crate::lease_file::FileLease;
 use crate::lease_file::row::private::RowFormat;
+use crate::lease_file::row::{Common, Row4, Row6};
 
 const FWD: u8 = 1;
 const REV: u8 = 1 << 1;
@@ -82,8 +83,8 @@ pub trait StoredLease: FileLease {
     /// so they are from the beginning.
     fn keeps_case() -> bool;
 
-    /// Makes it a lease whose row deletes.
-    fn end(&mut self);
+    /// Appends the row that deletes it.
+    fn write_deletion(packed: &Packed<'_, Self>, out: &mut Vec<u8>);
 }
 
 /// A packed lease.
@@ -341,14 +342,37 @@ impl<'a, L: StoredLease> Packed<'a, L> {
         }
     }
 
-    fn whole_hwaddr(&self) -> Option<HwAddr> {
-        let (mut htype, mut source) = (HwType::ETHERNET, HwSource(0));
+    /// The type and the source of the hardware address, where there is one.
+    #[inline]
+    fn hardware(&self) -> (HwType, HwSource) {
         if self.has(HARDWARE) {
             let at = self.optional(HARDWARE);
-            htype = HwType(u16::from_le_bytes([self.bytes[at], self.bytes[at + 1]]));
-            source = HwSource(u32_at(self.bytes, at + 2));
+            let htype = u16::from_le_bytes([self.bytes[at], self.bytes[at + 1]]);
+            return (HwType(htype), HwSource(u32_at(self.bytes, at + 2)));
         }
+        if self.hwaddr_len() > 0 { (HwType::ETHERNET, HwSource(0)) } else { (HwType(0), HwSource(0)) }
+    }
+
+    #[inline]
+    fn whole_hwaddr(&self) -> Option<HwAddr> {
+        let (htype, source) = self.hardware();
         (self.hwaddr_len() > 0).then(|| HwAddr::from_stored(self.hwaddr(), htype, source))
+    }
+
+    /// What the row says that deletes the lease.
+    fn deletion(&self) -> Common<'a> {
+        Common {
+            hwaddr: self.hwaddr(),
+            valid_lifetime: Lifetime(0),
+            expire: self.cltt().cast_unsigned(),
+            subnet_id: self.subnet_id(),
+            fqdn_fwd: self.has(FWD),
+            fqdn_rev: self.has(REV),
+            hostname: self.hostname(),
+            state: self.state(),
+            user_context: self.context_bytes().unwrap_or_default(),
+            pool_id: self.pool_id(),
+        }
     }
 }
 
@@ -401,8 +425,9 @@ impl StoredLease for Lease4 {
         false
     }
 
-    fn end(&mut self) {
-        self.data_mut().valid_lifetime = Lifetime(0);
+    fn write_deletion(packed: &Packed<'_, Self>, out: &mut Vec<u8>) {
+        let address = Self::address_of(packed.key());
+        Row4 { address, client_id: packed.client(), common: packed.deletion() }.write(out);
     }
 }
 
@@ -460,8 +485,17 @@ impl StoredLease for Lease6 {
         true
     }
 
-    fn end(&mut self) {
-        self.data_mut().valid_lifetime = Lifetime(0);
-        self.preferred_lifetime = Lifetime(0);
+    fn write_deletion(packed: &Packed<'_, Self>, out: &mut Vec<u8>) {
+        let row = Row6 {
+            address: Self::address_of(packed.key()),
+            duid: packed.client(),
+            preferred_lifetime: Lifetime(0),
+            lease_type: Self::kind_in(packed).unwrap_or_default(),
+            iaid: Iaid(Self::client_order(packed)),
+            prefix_len: packed.bytes[6],
+            hardware: packed.hardware(),
+            common: packed.deletion(),
+        };
+        row.write(out);
     }
 }
