@@ -64,6 +64,11 @@ impl Bucket {
         self.in_use().map(|place| self.numbers[place])
     }
 
+    /// Those of its numbers that belong to another one.
+    fn away(&self) -> impl Iterator<Item = u32> {
+        self.in_use().filter(|&place| self.spare(place) & AWAY != 0).map(|place| self.numbers[place])
+    }
+
     /// Puts a number in, if there is a place.
     #[inline]
     fn put(&mut self, tag: u8, spare: u8, number: u32) -> bool {
@@ -198,25 +203,30 @@ impl Table {
         }
         // What is put in now may be away again. It is counted already.
         let len = self.len;
-        for bucket in &old {
-            for place in bucket.in_use().filter(|&place| bucket.spare(place) & AWAY != 0) {
-                let number = bucket.numbers[place];
+        self.put_all(&old, Bucket::away, hashed);
+        self.len = len;
+    }
+
+    /// Puts some numbers of other buckets in.
+    fn put_all<'a, N: Iterator<Item = u32>>(
+        &mut self,
+        buckets: &'a [Bucket],
+        numbers: impl Fn(&'a Bucket) -> N,
+        hashed: &impl Hashed,
+    ) {
+        /// Of so many buckets at a time, what their numbers stand for is fetched together before the hashes are asked for one by one.
+        const STEP: usize = 8;
+        for buckets in buckets.chunks(STEP) {
+            buckets.iter().flat_map(&numbers).for_each(|number| hashed.fetch(number));
+            for number in buckets.iter().flat_map(&numbers) {
                 self.put(hashed.hash(number), number);
             }
         }
-        self.len = len;
     }
 
     fn resize(&mut self, buckets: usize, hashed: &impl Hashed) {
         let old = std::mem::replace(self, Self::new(buckets)).buckets;
-        // Of so many buckets at a time. What their numbers stand for is fetched together before the hashes are asked for one by one.
-        const STEP: usize = 4;
-        for buckets in old.chunks(STEP) {
-            buckets.iter().flat_map(Bucket::numbers).for_each(|number| hashed.fetch(number));
-            for number in buckets.iter().flat_map(Bucket::numbers) {
-                self.put(hashed.hash(number), number);
-            }
-        }
+        self.put_all(&old, Bucket::numbers, hashed);
     }
 }
 
@@ -244,7 +254,9 @@ impl HashIndex {
     pub(super) fn fetch(&self, hash: u64) {
         let table = &self.tables[self.table(hash)];
         if !table.buckets.is_empty() {
-            prefetch(&table.buckets[table.start(hash)]);
+            let at = table.start(hash);
+            prefetch(&table.buckets[at]);
+            prefetch(&table.buckets[(at + 1) & (table.buckets.len() - 1)]);
         }
     }
 
