@@ -13,10 +13,11 @@ use std::io::{Write, stdout};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use leasemgr::lease::{ClientId, HwAddr, Lease, Lease4, LeaseState, Lifetime, SubnetId};
 use leasemgr::{Added, Deleted, LeaseMgr, LeaseMgrExt, LeaseMgrExt4, LeaseMgrFactory};
+use rustix::time::{ClockId, clock_gettime};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 type Leases = dyn LeaseMgr<Lease4>;
@@ -109,7 +110,8 @@ fn lease(i: u32) -> Outcome<Lease4> {
     let mut lease = Lease4::new(address(i), Some(hwaddr), Some(client_id(i)?), LeaseState::DEFAULT)?;
     let data = lease.data_mut();
     data.valid_lifetime = Lifetime(3600);
-    data.cltt = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?;
+    // The clock that C's `time` reads.
+    data.cltt = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
     data.subnet_id = subnet(i);
     data.hostname = format!("host-{i}.example.org").as_str().into();
     Ok(lease)

@@ -370,6 +370,10 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
             let hashes = {
                 let storage = self.read();
                 let hashes = storage.fetch(&record::Packed::new(&scratch.record));
+                if self.journal.is_some() {
+                    // Meanwhile the storage is fetched.
+                    lease.write_row(&mut scratch.row);
+                }
                 if storage.get(key).is_some() {
                     return Ok(Added::AddressTaken);
                 }
@@ -378,9 +382,6 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
                 }
                 hashes
             };
-            if self.journal.is_some() {
-                lease.write_row(&mut scratch.row);
-            }
             self.journal(&scratch.row)?;
             self.write()?.insert_fetched(&scratch.record, &hashes)?;
             Ok::<_, LeaseMgrError>(Added::Added)
