@@ -52,7 +52,7 @@
 //! after 2106, no hardware address of another type than Ethernet in DHCPv4. Where a rule needs more, the lease is deleted at its end.
 //!
 //! Not in it: limits, which are computed from what is proved here, and what a backend does when its disk or its
-//! database fails.
+//! database fails. For those with files there is the disk of `fs::simulated` (feature `simulated-disk`).
 
 mod case;
 mod changes;

@@ -1,10 +1,12 @@
 //! The file operations of the journal and of the cleanup.
 //!
 //! All of them go through [`FileSystem`], so that tests can let any one of them fail, and can
-//! forget what was never synced. [`OsFileSystem`] is the real thing.
+//! forget what was never synced: the module `simulated` (feature `simulated-disk`) does so. [`OsFileSystem`] is the real thing.
 
 #[cfg(test)]
 pub(crate) mod memory;
+#[cfg(any(test, feature = "simulated-disk"))]
+pub mod simulated;
 
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions, TryLockError};

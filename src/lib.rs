@@ -36,10 +36,6 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-// The simulated disk of the tests names the crate as other programs do.
-#[cfg(test)]
-extern crate self as leasemgr;
-
 pub mod allocator;
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -3,6 +3,7 @@
 //! Whatever happens, two things must hold: a server that starts on what is left loads exactly the leases that
 //! there are, and the next cleanup gives the file that an undisturbed one would have given.
 
+#![cfg(feature = "simulated-disk")]
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod support;
@@ -11,11 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use leasemgr::fs::simulated::{Action, EINTR, EIO, ENOSPC, Effect, Fault, Operation, SimulatedDisk, State};
 use leasemgr::lease::Family;
 use leasemgr::lfc::{Cleanup, LfcError, LfcFiles, Monitor, Outcome};
 use rstest::rstest;
 
-use support::simulated_disk::{Action, EINTR, EIO, ENOSPC, Effect, Fault, Operation, SimulatedDisk, State};
 use support::{Contents, Leases, Names, Random, header, lease_file, oldest_header, oldest_lease_file, row};
 
 /// What the files are like when the cleanup starts.
@@ -260,7 +261,7 @@ impl Rules {
             return;
         }
         self.check(&state.contents(), history);
-        let survivors = state.survivors(&mut self.random);
+        let survivors = state.survivors(self.random.next());
         self.tried.combinations += survivors.combinations;
         for disk in &survivors.disks {
             self.check(disk, &|| format!("{} and a power cut", history()));
@@ -276,7 +277,7 @@ impl Rules {
         }
         if result.is_ok() {
             // What is said to be done must not be undone by a power cut.
-            for mut survivor in disk.state().survivors(&mut self.random).disks {
+            for mut survivor in disk.state().survivors(self.random.next()).disks {
                 survivor.remove(&self.names.lfc.pid);
                 assert!(
                     self.is_cleaned(&survivor),
@@ -493,7 +494,12 @@ rule! {
         let (mut cancelled, mut too_late) = (0, 0);
         for at in 0..rules.operations().len() {
             let monitor = Arc::new(Monitor::default());
-            let disk = rules.disk().cancelling(at, monitor.clone());
+            let cancels = Arc::clone(&monitor);
+            let disk = rules.disk().before_each(move |number, _| {
+                if number == at {
+                    cancels.cancel();
+                }
+            });
             let result = clean(&disk, &monitor);
             let after = disk.state().contents();
             match result {

@@ -7,6 +7,7 @@
 //! With `LEASEMGR_LIVES=n` there are `n` random lives, and each operation of the scripted one fails in all ways;
 //! `LEASEMGR_SEED=n` is the seed of the first random life. Ten thousand lives take two to three minutes in a release build.
 
+#![cfg(feature = "simulated-disk")]
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod support;
@@ -19,13 +20,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use leasemgr::fs::simulated::{Action, EINTR, EIO, ENOSPC, Effect, Fault, SimulatedDisk, State};
 use leasemgr::lease::{Lease4, Lease6};
 use leasemgr::memfile::{Durability, LfcProgram, Memfile, MemfileOptions, OpenError};
 use leasemgr::{LeaseMgr, LeaseMgrError, LeaseMgrExt};
 use rstest::rstest;
 
 use support::leases::TestLease;
-use support::simulated_disk::{Action, EINTR, EIO, ENOSPC, Effect, Fault, SimulatedDisk, State};
 use support::{Contents, Names, Random, oldest_lease_file, row};
 
 /// Long enough for no sync by itself.
@@ -231,7 +232,7 @@ fn check_moments<L: TestLease + Debug>(
     random: &mut Random,
     context: &str,
 ) -> usize {
-    const SURVIVORS: u32 = 3;
+    const SURVIVORS: usize = 3;
     let mut checked = BTreeSet::new();
     for (n, moment) in disk.moments().iter().enumerate().filter(|&(n, _)| chosen(n)) {
         // The state number n is there from the time when there are n + 1 of them.
@@ -246,7 +247,10 @@ fn check_moments<L: TestLease + Debug>(
             history.check(found(&contents, &context), promised, true, &context);
         };
         check(moment.contents(), false);
-        moment.some_survivors(random, SURVIVORS).into_iter().for_each(|contents| check(contents, true));
+        moment
+            .some_survivors(random.next(), SURVIVORS)
+            .into_iter()
+            .for_each(|contents| check(contents, true));
     }
     checked.len()
 }

@@ -4,6 +4,7 @@
 //!
 //! With `LEASEMGR_MODEL_CASES=n`, there are `n` times as many cases.
 
+#![cfg(feature = "simulated-disk")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod support;
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use leasemgr::fs::simulated::{EINTR, EIO, ENOSPC, Effect, Fault, SimulatedDisk, State};
 use leasemgr::lease::{Family, Lease4, Lease6, LeaseState, Lifetime, SubnetId};
 use leasemgr::lease_file::LeaseFileSet;
 use leasemgr::memfile::{Durability, LfcProgram, Memfile, MemfileOptions};
@@ -32,7 +34,6 @@ use support::leases::{
     Clues, HEARD, RelayTables, TestLease, assert_same, check_all, check_expired, check_query,
     check_statistics, ended,
 };
-use support::simulated_disk::{EINTR, EIO, ENOSPC, Effect, Fault, SimulatedDisk, State};
 use support::{Contents, Names, Random, header};
 
 /// Where the leases are kept.
@@ -580,10 +581,10 @@ impl<L: TestLease> Case<L> {
 
     /// What a power cut may leave now, or a part of it; of each, all leases were found to be right.
     fn try_power_cuts(&self, random: &mut Random) -> Vec<Contents> {
-        const TRIED: u32 = 4;
+        const TRIED: usize = 4;
         // In the middle of a cleanup, too much may be left or not: that is tried elsewhere.
         self.wait_for_cleanups();
-        let disks = self.disk.state().some_survivors(random, TRIED);
+        let disks = self.disk.state().some_survivors(random.next(), TRIED);
         for contents in &disks {
             let disk = SimulatedDisk::new(State::holding(contents));
             let left = Memfile::<L>::open(self.options(&disk)).unwrap().all().unwrap();

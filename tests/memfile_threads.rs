@@ -5,6 +5,7 @@
 //!
 //! With `LEASEMGR_MODEL_CASES=n`, there are `n` times as many rounds.
 
+#![cfg(feature = "simulated-disk")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod support;
@@ -20,6 +21,7 @@ use std::sync::{Arc, Barrier, Condvar, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use leasemgr::fs::simulated::{SimulatedDisk, State};
 use leasemgr::fs::{FileSystem, OsFileSystem, ReadFile, WriteFile};
 use leasemgr::lease::{Family, Hostname, HwAddr, Lease4, Lease6, LeaseState, SubnetId};
 use leasemgr::lease_file::LeaseFileSet;
@@ -32,7 +34,6 @@ use rstest::rstest;
 
 use support::around::{Around, Surrounded};
 use support::leases::{HEARD, RelayTables, TestLease, assert_same, check_all, tag_of};
-use support::simulated_disk::{SimulatedDisk, State};
 use support::{Contents, Random, header};
 
 const THREADS: u64 = 4;
@@ -967,7 +968,7 @@ struct Moment {
 fn check_power_cuts<L: TestLease>() {
     const MOMENTS: u64 = 20;
     const STEPS: usize = 100;
-    const TRIED: u32 = 3;
+    const TRIED: usize = 3;
     let path = PathBuf::from("/leases/leases.csv");
     let options = |disk: &SimulatedDisk| MemfileOptions {
         file: Some(path.clone()),
@@ -1024,7 +1025,7 @@ fn check_power_cuts<L: TestLease>() {
     let place = |call: &Call| call.event.row().map(|(tag, deletes)| places[&(call.n, tag, deletes)]);
     let mut random = Random(7);
     for Moment { before, state, after } in moments {
-        for contents in state.some_survivors(&mut random, TRIED) {
+        for contents in state.some_survivors(random.next(), TRIED) {
             let left = Memfile::<L>::open(options(&SimulatedDisk::new(State::holding(&contents)))).unwrap();
             for n in 0..ADDRESSES {
                 let of_address = || calls.iter().filter(|call| call.n == n);

@@ -1,4 +1,4 @@
-//! What several tests share: a disk that forgets, a server that is killed, and a lease file loader of their own.
+//! What several tests share: a server that is killed, and a lease file loader of their own.
 //!
 //! The loader splits at commas and knows nothing of the crate's reader, so that a mistake there cannot hide
 //! itself.
@@ -10,7 +10,6 @@ pub(crate) mod around;
 pub(crate) mod deadlocks;
 pub(crate) mod lease_server;
 pub(crate) mod leases;
-pub(crate) mod simulated_disk;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -10,13 +10,10 @@ use rstest::rstest;
 
 use super::*;
 use crate::fs::OsFileSystem;
+use crate::fs::simulated::{
+    Action, Contents, EDQUOT, EINTR, EIO, ENOSPC, Effect, Fault, SimulatedDisk, State,
+};
 use crate::lease_file::LeaseFileError;
-
-#[path = "../../../tests/support/mod.rs"]
-mod support;
-
-use support::simulated_disk::{Action, EDQUOT, EINTR, EIO, ENOSPC, Effect, Fault, SimulatedDisk, State};
-use support::{Contents, Random};
 
 const F: &str = "/leases/f";
 const HEADER: &str = "address,text,number";
@@ -172,7 +169,7 @@ fn a_sync_and_the_end_make_durable_what_was_appended(
     let disk = disk(&Contents::from([(F.into(), format!("{HEADER}\n").into())]));
     let journal = open(&disk, durability).unwrap();
     let survives = |number| {
-        let survivors = disk.state().survivors(&mut Random(0));
+        let survivors = disk.state().survivors(0);
         survivors.disks.iter().all(|disk| lines(&disk[Path::new(F)]).contains(&row(number)))
     };
     journal.append(row(1).as_bytes()).unwrap();
@@ -239,7 +236,7 @@ fn a_rotation_gives_away_the_old_file_and_begins_a_new_one(
         assert!(!journal.is_input());
         assert_eq!(text(&disk, F).unwrap(), format!("{HEADER}\n"));
         assert_eq!(text(&disk, input(rotation)).unwrap(), format!("{HEADER}\n{}", row(rotation)));
-        let survivors = disk.state().survivors(&mut Random(0)).disks;
+        let survivors = disk.state().survivors(0).disks;
         assert_eq!(survivors, BTreeSet::from([disk.state().contents()]), "all of it is durable");
     }
 }
@@ -568,7 +565,7 @@ fn a_write_that_fails_fails_for_all_that_shared_it(
     assert!(matches!(journal.rotate(&input(1)), Err(RotateError::Journal(LeaseMgrError::Refused { .. }))));
     if durability == Durability::Synced {
         // Nor do they come back.
-        for contents in disk.state().survivors(&mut Random(0)).disks {
+        for contents in disk.state().survivors(0).disks {
             assert_eq!(lines(&contents[Path::new(F)]), [row(99)]);
         }
     }
@@ -596,7 +593,7 @@ fn without_room_the_rows_of_a_write_fail_and_later_ones_are_written(
         assert_eq!(lines(text(&disk, F).unwrap().as_bytes()), [row(99)]);
     }
     if durability == Durability::Synced {
-        for contents in disk.state().survivors(&mut Random(0)).disks {
+        for contents in disk.state().survivors(0).disks {
             assert_eq!(lines(&contents[Path::new(F)]), [row(99)]);
         }
     }
@@ -693,7 +690,7 @@ fn a_file_that_somebody_takes_away_is_written_anew(
         drop(journal);
     } else {
         if durability == Durability::Synced {
-            for disk in disk.state().survivors(&mut Random(0)).disks {
+            for disk in disk.state().survivors(0).disks {
                 assert_eq!(lines(&disk[&path])[..2], [row(1), row(2)]);
             }
         }
@@ -788,12 +785,23 @@ fn rows_that_wait_when_a_sync_fails_are_not_written(
     assert_eq!(text(&disk, F).unwrap(), format!("{HEADER}\n"));
 }
 
+/// What lets no sync begin while somebody holds it.
+fn gate_of_syncs(disk: &SimulatedDisk) -> Arc<Mutex<()>> {
+    let gate = Arc::new(Mutex::new(()));
+    let passed = Arc::clone(&gate);
+    let _ = disk.clone().before_each(move |_, operation| {
+        if operation.action == Action::Sync {
+            drop(passed.lock());
+        }
+    });
+    gate
+}
+
 /// Has a row appended, and two others while it is being synced.
 fn append_during_a_sync(disk: &SimulatedDisk, journal: &Journal) -> [Result<(), LeaseMgrError>; 3] {
-    let gate = Arc::default();
-    let _ = disk.clone().with_gate(Arc::clone(&gate));
+    let gate = gate_of_syncs(disk);
     thread::scope(|scope| {
-        let closed = gate.lock().unwrap();
+        let closed = gate.lock();
         let append = |number| scope.spawn(move || journal.append(row(number).as_bytes()));
         let first = append(1);
         wait_until("the first row is being synced", || {
@@ -834,15 +842,14 @@ fn a_sync_does_not_return_before_another_that_began_earlier() {
     let disk = disk(&Contents::from([(F.into(), format!("{HEADER}\n").into())]));
     let journal = open(&disk, Durability::Written).unwrap();
     journal.append(row(1).as_bytes()).unwrap();
-    let gate = Arc::default();
-    let _ = disk.clone().with_gate(Arc::clone(&gate));
+    let gate = gate_of_syncs(&disk);
     thread::scope(|scope| {
-        let closed = gate.lock().unwrap();
+        let closed = gate.lock();
         scope.spawn(|| journal.sync().unwrap());
         wait_until("the first sync goes on", || !journal.shared.tail.lock().unsynced);
         let second = scope.spawn(|| {
             journal.sync().unwrap();
-            disk.state().survivors(&mut Random(0)).disks
+            disk.state().survivors(0).disks
         });
         // Time enough for it to return too early.
         (0..1000).for_each(|_| thread::yield_now());
@@ -874,7 +881,8 @@ fn a_panic_of_one_thread_is_a_failure_for_the_others(
 ) {
     let disk = empty_disk();
     let journal = open(&disk, durability).unwrap();
-    let _ = disk.clone().with_panic(disk.operations().len());
+    let panics = disk.operations().len();
+    let _ = disk.clone().before_each(move |number, _| assert_ne!(number, panics, "as wanted"));
     let rows: Vec<_> = (0..5).map(row).collect();
     let results = append_together(&journal, &rows);
     assert_eq!(results.iter().filter(|result| result.is_err()).count(), 1);
@@ -997,13 +1005,12 @@ fn with_many_threads_and_rotations_each_row_is_there_once_and_in_order(
 /// Checks every moment of a disk: whatever a power cut leaves, the acknowledged rows are there, and nothing that a
 /// reader would take for another row.
 fn check_power_cuts(disk: &SimulatedDisk, acknowledged: &[(String, usize)], attempted: &BTreeSet<String>) {
-    let mut random = Random(7);
     let mut checked = BTreeSet::new();
     for (n, moment) in disk.moments().into_iter().enumerate() {
         // The state number n is there from the time when there are n + 1 of them.
         let rows: Vec<&str> =
             acknowledged.iter().filter(|(_, count)| *count <= n + 1).map(|(row, _)| row.as_str()).collect();
-        for contents in moment.survivors(&mut random).disks {
+        for contents in moment.survivors(n as u64).disks {
             if !checked.insert((rows.len(), contents.clone())) {
                 continue;
             }
@@ -1052,7 +1059,7 @@ fn what_a_power_cut_leaves_of_a_row_is_never_another_row(#[case] filler: &str) {
         let disk = disk.clone().with_moments();
         journal.append(row.as_bytes()).unwrap();
         let mut kept = 0;
-        for contents in disk.moments().iter().flat_map(|moment| moment.survivors(&mut Random(0)).disks) {
+        for contents in disk.moments().iter().flat_map(|moment| moment.survivors(0).disks) {
             let rows: Vec<_> =
                 lines(&contents[Path::new(F)]).into_iter().filter(|line| is_row(line)).collect();
             assert_eq!(rows[1], "10.0.0.2,x,2\n");
@@ -1107,7 +1114,7 @@ fn after_a_power_cut_the_journal_goes_on_behind_the_last_row() {
     drop(journal);
     let mut reopened = 0;
     for (n, moment) in disk.moments().into_iter().enumerate().step_by(3) {
-        for contents in moment.survivors(&mut Random(7)).disks {
+        for contents in moment.survivors(7).disks {
             let disk = self::disk(&contents);
             let journal = open(&disk, Durability::Synced).unwrap();
             journal.append(row(900).as_bytes()).unwrap();

@@ -1,55 +1,155 @@
-//! A disk in memory that knows what of it would survive a power cut, and that fails when it is told to.
+//! A disk in memory for tests: it knows what of it would survive a power cut, and fails when it is told to.
 //!
-//! What is promised to survive is only what a file system promises: a file as it was when it was
-//! synced, and the names in a folder as they were when that folder was synced. Of all that came later, any
-//! part may survive: [`State::survivors`] gives the disks that a power cut may leave. They
-//! are more than one real file system makes of it, and hold those of all. What is written over bytes that are there
-//! survives sector by sector.
+//! It is for the authors of whatever keeps its files by way of [`FileSystem`], and proves what `conformance` does not: what
+//! is left when an operation fails, the process dies or the power does. Needs the feature `simulated-disk`.
+//!
+//! * **Failures.** Operations are counted from 0. [`SimulatedDisk::with_fault`] lets one of them fail, or it and all later ones, with any
+//!   error number, after it had any [`Effect`]. [`SimulatedDisk::with_failing_sync`] and [`SimulatedDisk::with_full_writes`] choose by what
+//!   is done instead, for threads whose operations come in any order.
+//! * **Short reads and writes**, which are no failures: [`SimulatedDisk::reading_at_most`], [`SimulatedDisk::writing_at_most`].
+//! * **The death of the process.** What it leaves is what was written until then: [`State::contents`]. With
+//!   [`SimulatedDisk::with_moments`] the disk remembers the state behind each operation that changed something.
+//! * **A power cut.** It leaves one of [`State::survivors`].
+//! * **Threads.** [`SimulatedDisk::before_each`] lets operations wait. Where [`FileSystem::lock`] would wait, for ever if the other
+//!   is in the same thread, it is an error here.
+//!
+//! # What survives a power cut
+//!
+//! What is promised to survive is only what a file system promises: the bytes and the length of a file as they were when it was
+//! synced, and the names in a folder as they were when that folder was synced. Of all that came later, any part may survive:
+//!
+//! * each creation, renaming and removal, whatever became of those before it; a renaming as a whole, as long as neither
+//!   folder was synced;
+//! * of bytes behind the durable ones: all, none, half of them, all but one, or zeros in their place;
+//! * of bytes in place of durable ones: each sector of 512 bytes by itself, with the old length or the new one.
+//!
+//! A file may also be what such a mixture would have made of it at any time since the sync. After a sync that failed nothing of that
+//! file becomes durable any more, also when a later sync succeeds: the system may have forgotten what it has not
+//! written.
+//!
+//! Each real file system leaves fewer disks than these; what holds for all of them holds for it.
+//!
+//! Not modelled: folders, which all exist, permissions, and links.
+//!
+//! # Example
+//!
+//! Does a lease that was acknowledged as synced survive, whatever fails and whenever the power does?
+//!
+//! ```
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! use leasemgr::fs::simulated::{Action, EIO, Effect, Fault, SimulatedDisk, State};
+//! use leasemgr::lease::{Lease4, LeaseState, Lifetime};
+//! use leasemgr::memfile::{Durability, LfcProgram, Memfile, MemfileOptions, OpenError};
+//! use leasemgr::{LeaseMgr, LeaseMgrError};
+//!
+//! fn open(disk: &SimulatedDisk) -> Result<Memfile<Lease4>, OpenError> {
+//!     Memfile::open(MemfileOptions {
+//!         file: Some("/leases/leases4.csv".into()),
+//!         durability: Durability::Synced,
+//!         lfc_program: LfcProgram::Internal,
+//!         file_system: Arc::new(disk.clone()),
+//!         ..MemfileOptions::default()
+//!     })
+//! }
+//!
+//! # fn lease() -> Lease4 {
+//! #     let hwaddr = leasemgr::lease::HwAddr::new(&[2, 0, 0, 0, 0, 1]).unwrap();
+//! #     let mut lease = Lease4::new([192, 0, 2, 1].into(), Some(hwaddr), None, LeaseState::DEFAULT).unwrap();
+//! #     *lease.data_mut() = leasemgr::lease::LeaseData { valid_lifetime: Lifetime(3600), ..lease.data().clone() };
+//! #     lease
+//! # }
+//! // Opens it and adds a lease, and tells whether the lease was acknowledged.
+//! let live = |disk: &SimulatedDisk| open(disk).is_ok_and(|leases| leases.add(&lease()).is_ok());
+//!
+//! // A life without failures, to learn what it does.
+//! let disk = SimulatedDisk::new(State::default());
+//! assert!(live(&disk));
+//! let operations = disk.operations();
+//! assert!(operations.iter().any(|operation| operation.action == Action::Sync));
+//!
+//! // The same life again and again, and each time the next operation fails.
+//! for (at, operation) in operations.iter().enumerate() {
+//!     let fault = Fault { at, error: EIO, effect: Effect::Half, lasting: false };
+//!     let disk = SimulatedDisk::new(State::default()).with_fault(fault);
+//!     let acknowledged = live(&disk);
+//!     // Then the power fails. With few files these are all disks that it may leave, else a choice by the seed.
+//!     for contents in disk.state().survivors(1).disks {
+//!         let left = open(&SimulatedDisk::new(State::holding(&contents)))?;
+//!         let is_there = left.get([192, 0, 2, 1].into())?.is_some();
+//!         assert!(is_there || !acknowledged, "{operation} failed, and the lease is gone");
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
-use leasemgr::fs::{FileSystem, ReadFile, WriteFile};
-use leasemgr::lfc::Monitor;
+// Not by way of `crate::sync`: threads that wait for this disk are nothing that a model is about.
+use parking_lot::{Mutex, MutexGuard};
+use rustix::io::Errno;
 
-use super::{Contents, Random};
+use super::{FileSystem, ReadFile, WriteFile, folder_of};
+
+/// Files and what is in them.
+pub type Contents = BTreeMap<PathBuf, Vec<u8>>;
 
 /// The error number of an I/O error.
-pub(crate) const EIO: i32 = 5;
+pub const EIO: i32 = Errno::IO.raw_os_error();
 /// The error number of a call that a signal interrupted.
-pub(crate) const EINTR: i32 = 4;
+pub const EINTR: i32 = Errno::INTR.raw_os_error();
 /// The error number of a full disk.
-pub(crate) const ENOSPC: i32 = 28;
+pub const ENOSPC: i32 = Errno::NOSPC.raw_os_error();
 /// The error number of a user who has no room left on a disk.
-pub(crate) const EDQUOT: i32 = 122;
+pub const EDQUOT: i32 = Errno::DQUOT.raw_os_error();
 
-/// What is done with a file, or a folder.
+/// What is done with a file, or a folder: a call of a [`FileSystem`] or of an open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Action {
+#[non_exhaustive]
+pub enum Action {
+    /// [`FileSystem::open`]
     Open,
+    /// [`ReadFile::len`]
     Len,
+    /// [`ReadFile::identity`]
     Identity,
+    /// [`ReadFile::read_at`]
     Read,
+    /// [`FileSystem::create`]
     Create,
+    /// [`FileSystem::open_write`]
     OpenWrite,
+    /// [`WriteFile::append`]
     Append,
+    /// [`WriteFile::write_at`]
     WriteAt,
+    /// [`WriteFile::set_len`]
     SetLen,
+    /// [`WriteFile::sync`] or [`FileSystem::sync_file`]
     Sync,
+    /// [`FileSystem::rename`]
     Rename,
+    /// [`FileSystem::remove`]
     Remove,
+    /// [`FileSystem::sync_folder`]
     SyncFolder,
+    /// [`FileSystem::lock`] or [`FileSystem::try_lock`]
     Lock,
 }
 
-/// One file operation that was asked for.
-#[derive(Clone, Debug)]
-pub(crate) struct Operation {
-    pub(crate) action: Action,
-    pub(crate) path: PathBuf,
+/// One file operation that was asked for, whatever came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Operation {
+    /// What is done.
+    pub action: Action,
+    /// The file or folder that it is done with, by the name with which it was opened; of a renaming, the old name.
+    pub path: PathBuf,
 }
 
 impl fmt::Display for Operation {
@@ -59,13 +159,19 @@ impl fmt::Display for Operation {
 }
 
 /// What an operation that fails has done all the same.
+///
+/// Of [`Action::Append`] and [`Action::WriteAt`] it is a matter of bytes. Of all others [`Half`](Self::Half) and
+/// [`AllButOne`](Self::AllButOne) are as [`Everything`](Self::Everything), but for [`Action::Sync`]: there only
+/// [`Everything`](Self::Everything) makes durable what was written, and after any other nothing more of that file ever is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Effect {
+pub enum Effect {
+    /// Nothing was done.
     Nothing,
     /// Half of the bytes were written.
     Half,
     /// All bytes but one were written.
     AllButOne,
+    /// All was done, and yet it was called a failure.
     Everything,
 }
 
@@ -83,14 +189,15 @@ impl Effect {
 
 /// An operation that fails.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Fault {
+pub struct Fault {
     /// How many operations come before it.
-    pub(crate) at: usize,
-    /// The error number that it gives.
-    pub(crate) error: i32,
-    pub(crate) effect: Effect,
-    /// Whether all later operations fail too, without any effect.
-    pub(crate) lasting: bool,
+    pub at: usize,
+    /// The error number that it gives, as [`EIO`].
+    pub error: i32,
+    /// What it does all the same.
+    pub effect: Effect,
+    /// Whether all later operations fail too, with the same error number and without any effect.
+    pub lasting: bool,
 }
 
 /// What the power cut made of the bytes behind those that were synced.
@@ -108,6 +215,7 @@ impl Tail {
     const ALL: [Self; 5] = [Self::Lost, Self::Half, Self::AllButOne, Self::All, Self::Zeros];
 }
 
+/// The place of a file in [`State::files`].
 type FileId = usize;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,10 +237,13 @@ struct Change {
     names: Vec<(PathBuf, Option<FileId>)>,
 }
 
-/// A disk at one moment.
+/// A disk at one moment. The default is an empty one.
+///
+/// What is equal leaves the same after a power cut. The order has no meaning.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct State {
-    files: BTreeMap<FileId, FileState>,
+pub struct State {
+    /// All that there ever were, by their number.
+    files: Vec<FileState>,
     names: BTreeMap<PathBuf, FileId>,
     durable_names: BTreeMap<PathBuf, FileId>,
     /// The changes since, in their order.
@@ -141,30 +252,33 @@ pub(crate) struct State {
 
 /// The disks that a power cut may leave.
 #[derive(Debug)]
-pub(crate) struct Survivors {
-    /// How many combinations of what survives were looked at.
-    pub(crate) combinations: usize,
-    /// What they come to, without those that are the same.
-    pub(crate) disks: BTreeSet<Contents>,
+#[non_exhaustive]
+pub struct Survivors {
+    /// How many combinations of what survives were looked at: a number for reports.
+    pub combinations: usize,
+    /// What they come to, without those that are the same. There is at least one.
+    pub disks: BTreeSet<Contents>,
 }
 
 impl State {
     /// A disk with these files, all of them durable.
-    pub(crate) fn holding(contents: &Contents) -> Self {
+    #[must_use]
+    pub fn holding(contents: &Contents) -> Self {
         let mut state = Self::default();
         for (id, (path, bytes)) in contents.iter().enumerate() {
             let bytes = Arc::new(bytes.clone());
             let file = FileState { durable: Arc::clone(&bytes), bytes, between: Vec::new(), doubtful: false };
-            state.files.insert(id, file);
+            state.files.push(file);
             state.names.insert(path.clone(), id);
         }
         state.durable_names = state.names.clone();
         state
     }
 
-    /// What is in the files now, while the power is on.
-    pub(crate) fn contents(&self) -> Contents {
-        self.names.iter().map(|(path, id)| (path.clone(), self.files[id].bytes.to_vec())).collect()
+    /// What is in the files now, while the power is on: what the death of a process leaves.
+    #[must_use]
+    pub fn contents(&self) -> Contents {
+        self.names.iter().map(|(path, &id)| (path.clone(), self.files[id].bytes.to_vec())).collect()
     }
 
     fn change(&mut self, names: Vec<(PathBuf, Option<FileId>)>) {
@@ -174,9 +288,15 @@ impl State {
 
     /// What a power cut may leave now: all combinations of changes of names that survive and do not, and of what becomes of
     /// the bytes that were not synced; where there are too many of them, samples.
-    pub(crate) fn survivors(&self, random: &mut Random) -> Survivors {
+    ///
+    /// Too many are more than 8 changes of names, or 4 sectors that differ. The samples are the same in each run with the same `seed`.
+    /// Files are combined with each other without such a bound: where many of them are not synced, take
+    /// [`some_survivors`](Self::some_survivors).
+    #[must_use]
+    pub fn survivors(&self, seed: u64) -> Survivors {
         const MAX_CHANGES: usize = 8;
         const SAMPLES: usize = 200;
+        let mut random = Random(seed);
         let mut maps = BTreeSet::new();
         let mut combinations = 0;
         let changes = self.pending.len();
@@ -205,7 +325,7 @@ impl State {
 
         let mut after = BTreeMap::new();
         for &id in maps.iter().flat_map(BTreeMap::values) {
-            after.entry(id).or_insert_with(|| self.files[&id].after_power_cut());
+            after.entry(id).or_insert_with(|| self.files[id].after_power_cut());
         }
         let mut disks = BTreeSet::new();
         for names in maps {
@@ -228,9 +348,13 @@ impl State {
         Survivors { combinations, disks }
     }
 
-    /// Some of the disks that a power cut may leave now, up to `count`. With many changes and files, all of them would be
-    /// too many to look at.
-    pub(crate) fn some_survivors(&self, random: &mut Random, count: u32) -> BTreeSet<Contents> {
+    /// Some of the disks that a power cut may leave now, `count` of them less those that are the same. With many changes and files,
+    /// all of them would be too many to look at.
+    ///
+    /// They are the same in each run with the same `seed`.
+    #[must_use]
+    pub fn some_survivors(&self, seed: u64, count: usize) -> BTreeSet<Contents> {
+        let random = &mut Random(seed);
         let mut survivor = || {
             let mut names = self.durable_names.clone();
             // Each change with the same probability, and with the probability that all survive, or none.
@@ -240,8 +364,8 @@ impl State {
                     apply(&mut names, &change.names);
                 }
             }
-            let mut content = |id| self.files[id].some_after_power_cut(random);
-            names.iter().map(|(path, id)| (path.clone(), content(id))).collect()
+            let mut content = |id: FileId| self.files[id].some_after_power_cut(random);
+            names.iter().map(|(path, &id)| (path.clone(), content(id))).collect()
         };
         (0..count).map(|_| survivor()).collect()
     }
@@ -253,6 +377,23 @@ fn apply(names: &mut BTreeMap<PathBuf, FileId>, changes: &[(PathBuf, Option<File
             Some(id) => names.insert(path.clone(), *id),
             None => names.remove(path),
         };
+    }
+}
+
+/// Random numbers that are the same in every run with the same seed (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
     }
 }
 
@@ -285,7 +426,7 @@ impl FileState {
 
     /// One of these.
     fn some_after_power_cut(&self, random: &mut Random) -> Vec<u8> {
-        let mut one_of = |len: usize| random.below(len.try_into().unwrap()) as usize;
+        let mut one_of = |len: usize| random.below(len);
         let bytes = self.between.get(one_of(self.between.len() + 1)).unwrap_or(&self.bytes);
         if bytes.starts_with(&self.durable) {
             Tail::ALL[one_of(Tail::ALL.len())].of(bytes, self.durable.len())
@@ -353,9 +494,11 @@ fn mixtures(old: &[u8], new: &[u8]) -> (usize, impl Fn(usize) -> Vec<u8>) {
     })
 }
 
-/// A disk in memory. Clones are the same disk.
+/// A disk in memory. Clones are the same disk, also where one of them is told to fail.
+///
+/// See the [module](self) for what it does.
 #[derive(Clone, Debug)]
-pub(crate) struct SimulatedDisk(Arc<Mutex<Inner>>);
+pub struct SimulatedDisk(Arc<Mutex<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
@@ -366,17 +509,28 @@ struct Inner {
     fault: Option<Fault>,
     failing_sync: Option<usize>,
     full_writes: Option<usize>,
-    panic: Option<usize>,
-    gate: Option<Arc<Mutex<()>>>,
-    cancel: Option<(usize, Arc<Monitor>)>,
+    before_each: Option<Hook>,
     read_at_most: usize,
     write_at_most: usize,
     locked: BTreeSet<PathBuf>,
 }
 
+type BeforeEach = dyn Fn(usize, &Operation) + Send + Sync;
+
+/// What is called before each operation.
+#[derive(Clone)]
+struct Hook(Arc<BeforeEach>);
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
 impl SimulatedDisk {
-    /// A disk in this state.
-    pub(crate) fn new(state: State) -> Self {
+    /// A disk in this state, on which nothing fails and no file is locked.
+    #[must_use]
+    pub fn new(state: State) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             state,
             operations: Vec::new(),
@@ -384,47 +538,56 @@ impl SimulatedDisk {
             fault: None,
             failing_sync: None,
             full_writes: None,
-            panic: None,
-            gate: None,
-            cancel: None,
+            before_each: None,
             read_at_most: usize::MAX,
             write_at_most: usize::MAX,
             locked: BTreeSet::new(),
         })))
     }
 
-    /// Lets an operation fail.
-    pub(crate) fn with_fault(self, fault: Fault) -> Self {
+    /// Lets an operation fail, in place of the one that was to fail before.
+    pub fn with_fault(self, fault: Fault) -> Self {
         self.inner().fault = Some(fault);
         self
     }
 
-    /// Lets the `nth` sync of a file fail, counted from 1.
-    pub(crate) fn with_failing_sync(self, nth: usize) -> Self {
+    /// Lets the `nth` sync of a file fail with [`EIO`], counted from 1. On a disk with a [`Fault`] this is without effect.
+    pub fn with_failing_sync(self, nth: usize) -> Self {
         self.inner().failing_sync = Some(nth);
         self
     }
 
-    /// Lets every `nth` write at a place find room for half of its bytes only.
-    pub(crate) fn with_full_writes(self, nth: usize) -> Self {
+    /// Lets every `nth` [`WriteFile::write_at`] find room for half of its bytes only ([`ENOSPC`]). On a disk with a [`Fault`]
+    /// this is without effect.
+    ///
+    /// # Panics
+    /// When something is written, if `nth` is 0.
+    pub fn with_full_writes(self, nth: usize) -> Self {
         self.inner().full_writes = Some(nth);
         self
     }
 
-    /// Lets a sync of a file wait while somebody else has the lock.
-    pub(crate) fn with_gate(self, gate: Arc<Mutex<()>>) -> Self {
-        self.inner().gate = Some(gate);
+    /// Gives no more than so many bytes for one read.
+    pub fn reading_at_most(self, bytes: usize) -> Self {
+        self.inner().read_at_most = bytes;
         self
     }
 
-    /// Panics when operation number `at` is asked for.
-    pub(crate) fn with_panic(self, at: usize) -> Self {
-        self.inner().panic = Some(at);
+    /// Takes no more than so many bytes for one [`WriteFile::write_at`].
+    pub fn writing_at_most(self, bytes: usize) -> Self {
+        self.inner().write_at_most = bytes;
         self
     }
 
-    /// Remembers every moment at which the power may fail.
-    pub(crate) fn with_moments(self) -> Self {
+    /// Calls this before each operation, with the number of the operation, which is among [`operations`](Self::operations) already.
+    /// It may wait, so that something else comes before, or panic in place of the operation.
+    pub fn before_each(self, call: impl Fn(usize, &Operation) + Send + Sync + 'static) -> Self {
+        self.inner().before_each = Some(Hook(Arc::new(call)));
+        self
+    }
+
+    /// Remembers from now on every moment at which the process may die and the power may fail.
+    pub fn with_moments(self) -> Self {
         {
             let mut inner = self.inner();
             inner.moments = Some(vec![inner.state.clone()]);
@@ -432,46 +595,33 @@ impl SimulatedDisk {
         self
     }
 
-    /// Cancels a cleanup when it asks for operation number `at`.
-    pub(crate) fn cancelling(self, at: usize, monitor: Arc<Monitor>) -> Self {
-        self.inner().cancel = Some((at, monitor));
-        self
-    }
-
-    /// Gives no more than so many bytes for one read.
-    pub(crate) fn reading_at_most(self, bytes: usize) -> Self {
-        self.inner().read_at_most = bytes;
-        self
-    }
-
-    /// Takes no more than so many bytes for one write at a place.
-    pub(crate) fn writing_at_most(self, bytes: usize) -> Self {
-        self.inner().write_at_most = bytes;
-        self
-    }
-
     /// The operations that were asked for so far.
-    pub(crate) fn operations(&self) -> Vec<Operation> {
+    #[must_use]
+    pub fn operations(&self) -> Vec<Operation> {
         self.inner().operations.clone()
     }
 
     /// How the disk is now.
-    pub(crate) fn state(&self) -> State {
+    #[must_use]
+    pub fn state(&self) -> State {
         self.inner().state.clone()
     }
 
-    /// The states that the disk was in.
-    pub(crate) fn moments(&self) -> Vec<State> {
+    /// The states that the disk was in since [`with_moments`](Self::with_moments): the one at that time, and one behind each
+    /// operation that changed something.
+    #[must_use]
+    pub fn moments(&self) -> Vec<State> {
         self.inner().moments.clone().unwrap_or_default()
     }
 
     /// How many moments there are so far.
-    pub(crate) fn moment_count(&self) -> usize {
+    #[must_use]
+    pub fn moment_count(&self) -> usize {
         self.inner().moments.as_ref().map_or(0, Vec::len)
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap()
+        self.0.lock()
     }
 
     /// Does an operation, unless it is to fail.
@@ -481,21 +631,17 @@ impl SimulatedDisk {
         path: &Path,
         work: impl FnOnce(&mut State, Effect) -> io::Result<T>,
     ) -> io::Result<T> {
-        let gate = self.inner().gate.clone().filter(|_| action == Action::Sync);
-        let _open = gate.as_ref().map(|gate| gate.lock().unwrap());
-        let (number, panics) = {
+        let operation = Operation { action, path: path.to_owned() };
+        let (number, before_each) = {
             let mut inner = self.inner();
-            let number = inner.operations.len();
-            inner.operations.push(Operation { action, path: path.to_owned() });
-            (number, inner.panic == Some(number))
+            inner.operations.push(operation.clone());
+            (inner.operations.len() - 1, inner.before_each.clone())
         };
-        assert!(!panics, "as wanted");
-        let inner = &mut *self.inner();
-        if let Some((at, monitor)) = &inner.cancel
-            && *at == number
-        {
-            monitor.cancel();
+        // Without the lock of the disk: others go on while it waits.
+        if let Some(Hook(call)) = before_each {
+            call(number, &operation);
         }
+        let inner = &mut *self.inner();
         let count = || inner.operations.iter().filter(|operation| operation.action == action).count();
         let (effect, error) = match inner.fault {
             None if action == Action::Sync && inner.failing_sync == Some(count()) => {
@@ -536,6 +682,11 @@ impl SimulatedDisk {
     }
 }
 
+/// A length or a place in a file, where it is one that memory can have.
+fn in_memory(at: u64) -> io::Result<usize> {
+    usize::try_from(at).map_err(|_| io::ErrorKind::FileTooLarge.into())
+}
+
 fn not_found() -> io::Error {
     io::ErrorKind::NotFound.into()
 }
@@ -552,9 +703,9 @@ impl FileSystem for SimulatedDisk {
             if state.names.contains_key(path) {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
-            let id = state.files.last_key_value().map_or(0, |(&last, _)| last + 1);
+            let id = state.files.len();
             let (bytes, durable) = (Arc::default(), Arc::default());
-            state.files.insert(id, FileState { bytes, durable, between: Vec::new(), doubtful: false });
+            state.files.push(FileState { bytes, durable, between: Vec::new(), doubtful: false });
             state.change(vec![(path.to_owned(), Some(id))]);
             Ok(id)
         })?;
@@ -623,17 +774,13 @@ impl FileSystem for SimulatedDisk {
 
 /// Makes durable what was written. After a failure it is not known what is, and another sync proves nothing.
 fn sync(state: &mut State, id: FileId, effect: Effect) {
-    let file = state.files.get_mut(&id).unwrap();
+    let file = &mut state.files[id];
     if effect != Effect::Everything {
         file.doubtful = true;
     } else if !file.doubtful {
         file.durable = Arc::clone(&file.bytes);
         file.between.clear();
     }
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().unwrap()
 }
 
 struct Lock(SimulatedDisk, PathBuf);
@@ -652,14 +799,14 @@ struct OpenFile {
 
 impl ReadFile for OpenFile {
     fn len(&self) -> io::Result<u64> {
-        self.disk.operate(Action::Len, &self.path, |state, _| Ok(state.files[&self.id].bytes.len() as u64))
+        self.disk.operate(Action::Len, &self.path, |state, _| Ok(state.files[self.id].bytes.len() as u64))
     }
 
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         let most = self.disk.inner().read_at_most;
         self.disk.operate(Action::Read, &self.path, |state, _| {
-            let bytes = &state.files[&self.id].bytes;
-            let rest = &bytes[usize::try_from(at).unwrap().min(bytes.len())..];
+            let bytes = &state.files[self.id].bytes;
+            let rest = &bytes[usize::try_from(at).map_or(bytes.len(), |at| at.min(bytes.len()))..];
             let count = rest.len().min(buffer.len()).min(most);
             buffer[..count].copy_from_slice(&rest[..count]);
             Ok(count)
@@ -675,7 +822,7 @@ impl WriteFile for OpenFile {
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
         self.disk.operate(Action::Append, &self.path, |state, effect| {
             let written = &bytes[..effect.of(bytes.len())];
-            state.files.get_mut(&self.id).unwrap().change(|bytes| bytes.extend_from_slice(written));
+            state.files[self.id].change(|bytes| bytes.extend_from_slice(written));
             Ok(())
         })
     }
@@ -684,8 +831,8 @@ impl WriteFile for OpenFile {
         let most = self.disk.inner().write_at_most;
         self.disk.operate(Action::WriteAt, &self.path, |state, effect| {
             let written = &bytes[..effect.of(bytes.len().min(most))];
-            let at = usize::try_from(at).unwrap();
-            state.files.get_mut(&self.id).unwrap().change(|bytes| {
+            let at = in_memory(at)?;
+            state.files[self.id].change(|bytes| {
                 bytes.resize(bytes.len().max(at + written.len()), 0);
                 bytes[at..at + written.len()].copy_from_slice(written);
             });
@@ -695,8 +842,8 @@ impl WriteFile for OpenFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.disk.operate(Action::SetLen, &self.path, |state, _| {
-            let len = usize::try_from(len).unwrap();
-            state.files.get_mut(&self.id).unwrap().change(|bytes| bytes.resize(len, 0));
+            let len = in_memory(len)?;
+            state.files[self.id].change(|bytes| bytes.resize(len, 0));
             Ok(())
         })
     }
