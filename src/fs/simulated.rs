@@ -33,16 +33,15 @@
 //!
 //! # Example
 //!
-//! Does a lease that was acknowledged as synced survive, whatever fails and whenever the power does?
+//! Does a lease that was acknowledged as synced survive, whatever fails before the power does?
 //!
 //! ```
-//! use std::path::Path;
 //! use std::sync::Arc;
 //!
-//! use leasemgr::fs::simulated::{Action, EIO, Effect, Fault, SimulatedDisk, State};
-//! use leasemgr::lease::{Lease4, LeaseState, Lifetime};
+//! use leasemgr::LeaseMgr;
+//! use leasemgr::fs::simulated::{Action, Contents, EIO, Effect, Fault, SimulatedDisk, State};
+//! use leasemgr::lease::{HwAddr, Lease, Lease4, LeaseState, Lifetime};
 //! use leasemgr::memfile::{Durability, LfcProgram, Memfile, MemfileOptions, OpenError};
-//! use leasemgr::{LeaseMgr, LeaseMgrError};
 //!
 //! fn open(disk: &SimulatedDisk) -> Result<Memfile<Lease4>, OpenError> {
 //!     Memfile::open(MemfileOptions {
@@ -54,34 +53,39 @@
 //!     })
 //! }
 //!
-//! # fn lease() -> Lease4 {
-//! #     let hwaddr = leasemgr::lease::HwAddr::new(&[2, 0, 0, 0, 0, 1]).unwrap();
-//! #     let mut lease = Lease4::new([192, 0, 2, 1].into(), Some(hwaddr), None, LeaseState::DEFAULT).unwrap();
-//! #     *lease.data_mut() = leasemgr::lease::LeaseData { valid_lifetime: Lifetime(3600), ..lease.data().clone() };
-//! #     lease
-//! # }
+//! fn lease() -> Lease4 {
+//!     let client = HwAddr::new(&[2, 0, 0, 0, 0, 1]).unwrap();
+//!     let mut lease = Lease4::new([192, 0, 2, 1].into(), Some(client), None, LeaseState::DEFAULT).unwrap();
+//!     lease.data_mut().valid_lifetime = Lifetime(3600);
+//!     lease
+//! }
+//!
 //! // Opens it and adds a lease, and tells whether the lease was acknowledged.
 //! let live = |disk: &SimulatedDisk| open(disk).is_ok_and(|leases| leases.add(&lease()).is_ok());
 //!
-//! // A life without failures, to learn what it does.
+//! // Opens what is left, and tells whether the lease is there.
+//! let is_there = |contents: &Contents| {
+//!     let leases = open(&SimulatedDisk::new(State::holding(contents))).unwrap();
+//!     leases.get([192, 0, 2, 1].into()).unwrap().is_some()
+//! };
+//!
+//! // A life without failures, to learn what it does. No power cut takes the lease.
 //! let disk = SimulatedDisk::new(State::default());
 //! assert!(live(&disk));
+//! assert!(disk.state().survivors(1).disks.iter().all(is_there));
 //! let operations = disk.operations();
 //! assert!(operations.iter().any(|operation| operation.action == Action::Sync));
 //!
-//! // The same life again and again, and each time the next operation fails.
+//! // The same life again and again, and each time the next operation fails. Then the power does: of the
+//! // disks that it may leave, which are many where much was not synced, some are tried.
 //! for (at, operation) in operations.iter().enumerate() {
 //!     let fault = Fault { at, error: EIO, effect: Effect::Half, lasting: false };
 //!     let disk = SimulatedDisk::new(State::default()).with_fault(fault);
 //!     let acknowledged = live(&disk);
-//!     // Then the power fails. With few files these are all disks that it may leave, else a choice by the seed.
-//!     for contents in disk.state().survivors(1).disks {
-//!         let left = open(&SimulatedDisk::new(State::holding(&contents)))?;
-//!         let is_there = left.get([192, 0, 2, 1].into())?.is_some();
-//!         assert!(is_there || !acknowledged, "{operation} failed, and the lease is gone");
+//!     for contents in disk.state().some_survivors(at as u64, 5) {
+//!         assert!(is_there(&contents) || !acknowledged, "{operation} failed, and the lease is gone");
 //!     }
 //! }
-//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -853,5 +857,125 @@ impl WriteFile for OpenFile {
             sync(state, self.id, effect);
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const F: &str = "/leases/f";
+    const G: &str = "/leases/g";
+
+    fn contents<const N: usize>(files: [(&str, &str); N]) -> Contents {
+        files.map(|(path, text)| (path.into(), text.into())).into()
+    }
+
+    fn holding<const N: usize>(files: [(&str, &str); N]) -> SimulatedDisk {
+        SimulatedDisk::new(State::holding(&contents(files)))
+    }
+
+    fn fail_next(disk: &SimulatedDisk, error: i32, effect: Effect, lasting: bool) {
+        let _ = disk.clone().with_fault(Fault { at: disk.operations().len(), error, effect, lasting });
+    }
+
+    fn survivors(disk: &SimulatedDisk) -> BTreeSet<Contents> {
+        disk.state().survivors(0).disks
+    }
+
+    #[test]
+    fn what_is_synced_survives_and_nothing_else() {
+        let disk = SimulatedDisk::new(State::default());
+        let file = disk.create(Path::new(F)).unwrap();
+        file.append(b"1234").unwrap();
+        let with = |text| contents([(F, text)]);
+        let zeros = "\0\0\0\0";
+        let expected = ["", "12", "123", "1234", zeros].map(with).into_iter().chain([contents([])]).collect();
+        assert_eq!(survivors(&disk), expected);
+        file.sync().unwrap();
+        assert_eq!(survivors(&disk), BTreeSet::from([contents([]), with("1234")]));
+        disk.sync_folder(Path::new("/elsewhere")).unwrap();
+        assert_eq!(survivors(&disk).len(), 2);
+        disk.sync_folder(Path::new("/leases")).unwrap();
+        assert_eq!(survivors(&disk), BTreeSet::from([with("1234")]));
+    }
+
+    #[test]
+    fn names_without_a_folder_are_in_that_of_the_process() {
+        let disk = SimulatedDisk::new(State::default());
+        disk.create(Path::new("f")).unwrap();
+        disk.sync_folder(Path::new(".")).unwrap();
+        assert_eq!(survivors(&disk), BTreeSet::from([contents([("f", "")])]));
+    }
+
+    #[test]
+    fn a_file_has_its_old_name_or_the_new_one_after_a_power_cut() {
+        let disk = holding([(F, "new"), (G, "old")]);
+        disk.rename(Path::new(F), Path::new(G)).unwrap();
+        let expected = [contents([(F, "new"), (G, "old")]), contents([(G, "new")])];
+        assert_eq!(survivors(&disk), expected.into());
+    }
+
+    #[test]
+    fn sectors_that_are_written_over_survive_one_by_one() {
+        let text = |first: &str, second: &str| first.repeat(SECTOR) + second;
+        let disk = holding([(F, &text("a", "b"))]);
+        disk.open_write(Path::new(F)).unwrap().write_at(text("x", "y").as_bytes(), 0).unwrap();
+        let all = [("a", "b"), ("a", "y"), ("x", "b"), ("x", "y")];
+        let expected = all.map(|(first, second)| contents([(F, &text(first, second))]));
+        assert_eq!(survivors(&disk), expected.into());
+        let some = disk.state().some_survivors(1, 20);
+        assert_eq!(some, disk.state().some_survivors(1, 20));
+        assert!(some.len() > 1 && some.is_subset(&survivors(&disk)), "{some:?}");
+    }
+
+    #[test]
+    fn after_a_sync_that_failed_no_other_proves_anything() {
+        let disk = holding([(F, "")]).with_failing_sync(1);
+        let file = disk.open_write(Path::new(F)).unwrap();
+        file.append(b"1").unwrap();
+        assert_eq!(file.sync().unwrap_err().raw_os_error(), Some(EIO));
+        file.sync().unwrap();
+        assert!(survivors(&disk).contains(&contents([(F, "")])));
+    }
+
+    #[test]
+    fn a_fault_has_its_effect_and_may_last() {
+        let disk = holding([(F, "")]);
+        let file = disk.open_write(Path::new(F)).unwrap();
+        for (effect, text) in [
+            (Effect::Nothing, ""),
+            (Effect::Half, "12"),
+            (Effect::AllButOne, "12123"),
+            (Effect::Everything, "121231234"),
+        ] {
+            fail_next(&disk, ENOSPC, effect, false);
+            assert_eq!(file.append(b"1234").unwrap_err().kind(), io::ErrorKind::StorageFull);
+            assert_eq!(disk.state().contents(), contents([(F, text)]));
+        }
+        file.set_len(0).unwrap();
+        fail_next(&disk, EIO, Effect::Half, true);
+        for _ in 0..3 {
+            assert_eq!(file.append(b"1234").unwrap_err().raw_os_error(), Some(EIO));
+        }
+        assert_eq!(disk.state().contents(), contents([(F, "12")]));
+    }
+
+    #[test]
+    fn what_is_called_before_an_operation_finds_the_disk_as_it_was() {
+        let disk = SimulatedDisk::new(State::default()).with_moments();
+        let (before, seen) = (disk.clone(), Arc::new(Mutex::new(Vec::new())));
+        let told = Arc::clone(&seen);
+        let disk = disk.before_each(move |number, operation| {
+            let contents = before.state().contents();
+            told.lock().push((number, operation.to_string(), contents));
+        });
+        disk.create(Path::new(F)).unwrap();
+        disk.remove(Path::new(F)).unwrap();
+        let expected =
+            [(0, format!("Create {F}"), contents([])), (1, format!("Remove {F}"), contents([(F, "")]))];
+        assert_eq!(*seen.lock(), expected);
+        let moments: Vec<_> = disk.moments().iter().map(State::contents).collect();
+        assert_eq!(moments, [contents([]), contents([(F, "")]), contents([])]);
     }
 }
