@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use leasemgr::fs::simulated::{Action, EINTR, EIO, ENOSPC, Effect, Fault, SimulatedDisk, State};
 use leasemgr::lease::{Lease4, Lease6};
 use leasemgr::memfile::{Durability, LfcProgram, Memfile, MemfileOptions, OpenError};
-use leasemgr::{LeaseMgr, LeaseMgrError, LeaseMgrExt};
+use leasemgr::{Added, LeaseMgr, LeaseMgrError, LeaseMgrExt};
 use rstest::rstest;
 
 use support::leases::TestLease;
@@ -166,12 +166,20 @@ fn wait_for_cleanup<L: TestLease>(mgr: &Memfile<L>) {
     }
 }
 
-/// What the next start finds.
+/// What the next start finds, and the one behind it, when life has gone on.
 #[track_caller]
-fn found<L: TestLease>(contents: &Contents, context: &str) -> Vec<L> {
+fn found<L: TestLease + Debug>(contents: &Contents, context: &str) -> Vec<L> {
     let disk = SimulatedDisk::new(State::holding(contents));
-    let mgr = open::<L>(&disk, Durability::Written).unwrap_or_else(|error| panic!("{context}: {error}"));
-    mgr.all().unwrap()
+    let start = || open::<L>(&disk, Durability::Written).unwrap_or_else(|error| panic!("{context}: {error}"));
+    let mgr = start();
+    let found = mgr.all().unwrap();
+    let new = L::tagged(100, 0).kept();
+    assert_eq!(mgr.add(&new).unwrap(), Added::Added, "{context}");
+    drop(mgr);
+    let later = start().all().unwrap();
+    assert!(later.contains(&new), "{context}: a lease that came later");
+    assert!(later.iter().filter(|lease| **lease != new).eq(&found), "{context}: after life has gone on");
+    found
 }
 
 /// Lives through the steps, as far as the disk lets it, and tells what was to become of the leases.
