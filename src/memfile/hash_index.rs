@@ -291,7 +291,8 @@ impl HashIndex {
         let number = table.buckets[place.0].numbers[place.1];
         if goes(number) {
             table.remove(hash, place);
-            // Memory that many numbers took is given back.
+            // Memory that many numbers took is given back, when a sixteenth of it is in use: sooner, deleting many leases
+            // would look at a third of them once more.
             if table.len() * 256 < table.buckets.len() * WIDTH * FULL {
                 table.resize(Table::buckets_for(table.len() * 2).min(table.buckets.len()), hashed);
             }
