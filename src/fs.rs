@@ -42,11 +42,45 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     /// As [`OpenOptions::open`]; above all [`io::ErrorKind::NotFound`].
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
 
+    /// Opens a file that exists, to append to it: [`WriteFile::append`] writes at the end of the file, wherever
+    /// other processes have put that meanwhile. [`WriteFile::write_at`] is an error.
+    ///
+    /// # Errors
+    /// As [`OpenOptions::open`]; above all [`io::ErrorKind::NotFound`].
+    fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
+
     /// Gives a file another name, in place of a file of that name.
     ///
     /// # Errors
     /// As [`std::fs::rename`].
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Gives a file a second name (a hard link), which must not exist. A symbolic link is not followed.
+    ///
+    /// # Errors
+    /// As [`std::fs::hard_link`]. Where there are no such links, [`io::ErrorKind::Unsupported`] or another error.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let _ = (from, to);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Returns the name of the file that a name stands for, by symbolic links that may be followed. The file need
+    /// not exist, be it of the name itself or at the end of the links.
+    ///
+    /// # Errors
+    /// Returns an error if a link may not be followed or cannot be read.
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(path.to_owned())
+    }
+
+    /// Returns whether two names are one: the same name in the same directory, however the directory is called. The
+    /// files need not exist, and links of these names are not followed.
+    ///
+    /// # Errors
+    /// Returns an error if a directory cannot be looked at.
+    fn is_same_name(&self, one: &Path, other: &Path) -> io::Result<bool> {
+        Ok(one == other)
+    }
 
     /// Removes a file.
     ///
@@ -204,8 +238,25 @@ impl FileSystem for OsFileSystem {
         Ok(Box::new(open_file(path, OpenOptions::new().write(true))?))
     }
 
+    fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        Ok(Box::new(AppendFile(open_file(path, OpenOptions::new().append(true))?)))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         std::fs::rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::hard_link(from, to)
+    }
+
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        follow(path).map(|(path, _)| path)
+    }
+
+    fn is_same_name(&self, one: &Path, other: &Path) -> io::Result<bool> {
+        let folder = |path| std::fs::metadata(folder_of(path)).map(|metadata| identity(&metadata));
+        Ok(one == other || (one.file_name() == other.file_name() && folder(one)? == folder(other)?))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -294,13 +345,24 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
 
 /// Finds the regular file that a name stands for, by symbolic links that may be followed only.
 fn resolve(path: &Path) -> io::Result<PathBuf> {
+    match follow(path)? {
+        (path, Some(metadata)) => regular(&metadata).map(|()| path),
+        (_, None) => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+/// Finds the name at the end of the symbolic links that a name is the first of, and what has that name, if anything.
+fn follow(path: &Path) -> io::Result<(PathBuf, Option<Metadata>)> {
     /// As many as the system follows.
     const LINKS: usize = 40;
     let mut path = path.to_owned();
     for _ in 0..LINKS {
-        let metadata = std::fs::symlink_metadata(&path)?;
+        let metadata = match std::fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((path, None)),
+            metadata => metadata?,
+        };
         if !metadata.is_symlink() {
-            return regular(&metadata).map(|()| path);
+            return Ok((path, Some(metadata)));
         }
         let Some((owner, target)) = read_link(&path)? else {
             continue;
@@ -434,6 +496,35 @@ impl WriteFile for File {
     }
 }
 
+/// A file that all writes to are at the end of.
+struct AppendFile(File);
+
+impl WriteFile for AppendFile {
+    fn append(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match rustix::io::write(&self.0, bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => bytes = &bytes[count..],
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<usize> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "the file was opened to append to it"))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -556,6 +647,61 @@ mod tests {
         file.append(b"!").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "0xy34!");
         assert_eq!(mode(&path) & !0o640, 0);
+    }
+
+    #[test]
+    fn appending_leaves_what_others_have_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        std::fs::write(&path, "1").unwrap();
+        let file = OsFileSystem.open_append(&path).unwrap();
+        file.append(b"2").unwrap();
+        std::fs::write(&path, "other").unwrap();
+        file.append(b"3").unwrap();
+        std::fs::write(&path, "").unwrap();
+        file.append(b"4").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "4");
+        assert_eq!(file.write_at(b"5", 0).unwrap_err().kind(), io::ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn a_file_may_have_two_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two] = ["f", "g"].map(|name| folder.path().join(name));
+        std::fs::write(&one, "1").unwrap();
+        OsFileSystem.link(&one, &two).unwrap();
+        assert_eq!(OsFileSystem.link(&one, &two).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        let identity = |path: &Path| OsFileSystem.open(path).unwrap().identity().unwrap();
+        assert_eq!(identity(&one), identity(&two));
+        assert!(!OsFileSystem.is_same_name(&one, &two).unwrap());
+    }
+
+    #[test]
+    fn a_name_is_resolved_whether_or_not_there_is_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let [f, g, h] = ["f", "g", "h"].map(|name| folder.path().join(name));
+        assert_eq!(OsFileSystem.resolve(&f).unwrap(), f);
+        std::os::unix::fs::symlink("g", &f).unwrap();
+        std::os::unix::fs::symlink(&h, &g).unwrap();
+        assert_eq!(OsFileSystem.resolve(&f).unwrap(), h);
+        std::fs::write(&h, "").unwrap();
+        assert_eq!(OsFileSystem.resolve(&f).unwrap(), h);
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::lchown(&g, Some(65534), None).unwrap();
+            assert_eq!(OsFileSystem.resolve(&f).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        }
+    }
+
+    #[test]
+    fn a_name_is_the_same_however_its_directory_is_called() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        std::os::unix::fs::symlink("inner", folder.path().join("link")).unwrap();
+        let same =
+            |other: &str| OsFileSystem.is_same_name(&inner.join("f"), &folder.path().join(other)).unwrap();
+        assert!(same("inner/f") && same("link/f") && same("inner/../link/./f"));
+        assert!(!same("inner/g") && !same("f"));
     }
 
     #[test]

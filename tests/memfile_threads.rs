@@ -261,6 +261,14 @@ impl Watched {
         self.0.files.lock().unwrap()
     }
 
+    /// Watches a file that was opened once more.
+    fn watch_again(&self, path: &Path, file: Box<dyn WriteFile>) -> io::Result<Box<dyn WriteFile>> {
+        match self.files().names.get(path).copied() {
+            Some(number) => Ok(Box::new(Writer { watched: self.clone(), number, inner: file })),
+            None => self.watch(path, file),
+        }
+    }
+
     fn watch(&self, path: &Path, file: Box<dyn WriteFile>) -> io::Result<Box<dyn WriteFile>> {
         let content = self.0.inner.open(path)?;
         let mut files = self.files();
@@ -304,7 +312,11 @@ impl FileSystem for Watched {
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        self.watch(path, self.0.inner.open_write(path)?)
+        self.watch_again(path, self.0.inner.open_write(path)?)
+    }
+
+    fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        self.watch_again(path, self.0.inner.open_append(path)?)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -314,6 +326,16 @@ impl FileSystem for Watched {
         if let Some(number) = files.names.remove(from) {
             files.names.insert(to.to_owned(), number);
             files.list[number].is_journal |= to == self.0.journal;
+        }
+        Ok(())
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        thread::yield_now();
+        self.0.inner.link(from, to)?;
+        let mut files = self.files();
+        if let Some(&number) = files.names.get(from) {
+            files.names.insert(to.to_owned(), number);
         }
         Ok(())
     }

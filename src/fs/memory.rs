@@ -56,6 +56,10 @@ impl FileSystem for Memory {
         content.map(|content| Box::new(content) as _).ok_or(io::ErrorKind::NotFound.into())
     }
 
+    fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        self.open_write(path)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut files = self.0.lock().unwrap();
         let content = files.remove(from).ok_or(io::ErrorKind::NotFound)?;

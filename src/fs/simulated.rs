@@ -29,7 +29,7 @@
 //!
 //! Each real file system leaves fewer disks than these; what holds for all of them holds for it.
 //!
-//! Not modelled: folders, which all exist, permissions, and links.
+//! Not modelled: folders, which all exist, permissions, and symbolic links.
 //!
 //! # Example
 //!
@@ -128,6 +128,8 @@ pub enum Action {
     Create,
     /// [`FileSystem::open_write`]
     OpenWrite,
+    /// [`FileSystem::open_append`]
+    OpenAppend,
     /// [`WriteFile::append`]
     Append,
     /// [`WriteFile::write_at`]
@@ -138,6 +140,8 @@ pub enum Action {
     Sync,
     /// [`FileSystem::rename`]
     Rename,
+    /// [`FileSystem::link`]
+    Link,
     /// [`FileSystem::remove`]
     Remove,
     /// [`FileSystem::sync_folder`]
@@ -152,7 +156,7 @@ pub enum Action {
 pub struct Operation {
     /// What is done.
     pub action: Action,
-    /// The file or folder that it is done with, by the name with which it was opened; of a renaming, the old name.
+    /// The file or folder that it is done with, by the name with which it was opened; of a renaming or a link, the old name.
     pub path: PathBuf,
 }
 
@@ -517,6 +521,7 @@ struct Inner {
     read_at_most: usize,
     write_at_most: usize,
     locked: BTreeSet<PathBuf>,
+    has_links: bool,
 }
 
 type BeforeEach = dyn Fn(usize, &Operation) + Send + Sync;
@@ -546,6 +551,7 @@ impl SimulatedDisk {
             read_at_most: usize::MAX,
             write_at_most: usize::MAX,
             locked: BTreeSet::new(),
+            has_links: true,
         })))
     }
 
@@ -561,7 +567,7 @@ impl SimulatedDisk {
         self
     }
 
-    /// Lets every `nth` [`WriteFile::write_at`] find room for half of its bytes only ([`ENOSPC`]). On a disk with a [`Fault`]
+    /// Lets every `nth` write ([`WriteFile::append`], [`WriteFile::write_at`]) find room for half of its bytes only ([`ENOSPC`]). On a disk with a [`Fault`]
     /// this is without effect.
     ///
     /// # Panics
@@ -580,6 +586,12 @@ impl SimulatedDisk {
     /// Takes no more than so many bytes for one [`WriteFile::write_at`].
     pub fn writing_at_most(self, bytes: usize) -> Self {
         self.inner().write_at_most = bytes;
+        self
+    }
+
+    /// Gives no file a second name ([`FileSystem::link`]), as file systems that know no hard links.
+    pub fn without_links(self) -> Self {
+        self.inner().has_links = false;
         self
     }
 
@@ -646,12 +658,15 @@ impl SimulatedDisk {
             call(number, &operation);
         }
         let inner = &mut *self.inner();
-        let count = || inner.operations.iter().filter(|operation| operation.action == action).count();
+        let is_write = |action| matches!(action, Action::Append | Action::WriteAt);
+        let is_alike =
+            |other: &&Operation| other.action == action || (is_write(action) && is_write(other.action));
+        let count = || inner.operations.iter().filter(is_alike).count();
         let (effect, error) = match inner.fault {
             None if action == Action::Sync && inner.failing_sync == Some(count()) => {
                 (Effect::Nothing, Some(EIO))
             }
-            None if action == Action::WriteAt && inner.full_writes.is_some_and(|nth| count() % nth == 0) => {
+            None if is_write(action) && inner.full_writes.is_some_and(|nth| count() % nth == 0) => {
                 (Effect::Half, Some(ENOSPC))
             }
             Some(fault) if number == fault.at => (fault.effect, Some(fault.error)),
@@ -722,10 +737,30 @@ impl FileSystem for SimulatedDisk {
         Ok(Box::new(self.file(id, path)))
     }
 
+    fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        let find = |state: &mut State, _| state.names.get(path).copied().ok_or_else(not_found);
+        let id = self.operate(Action::OpenAppend, path, find)?;
+        Ok(Box::new(self.file(id, path)))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.operate(Action::Rename, from, |state, _| {
             let id = *state.names.get(from).ok_or_else(not_found)?;
             state.change(vec![(from.to_owned(), None), (to.to_owned(), Some(id))]);
+            Ok(())
+        })
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if !self.inner().has_links {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        self.operate(Action::Link, from, |state, _| {
+            let id = *state.names.get(from).ok_or_else(not_found)?;
+            if state.names.contains_key(to) {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            state.change(vec![(to.to_owned(), Some(id))]);
             Ok(())
         })
     }

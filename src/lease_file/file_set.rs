@@ -333,6 +333,9 @@ mod tests {
         fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
             self.fs.open_write(path)
         }
+        fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+            self.fs.open_append(path)
+        }
         fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
             self.fs.try_lock(path)
         }

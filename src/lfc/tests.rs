@@ -299,6 +299,10 @@ impl FileSystem for Panicking {
         self.files.open_write(path)
     }
 
+    fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        self.files.open_append(path)
+    }
+
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
         self.files.try_lock(path)
     }

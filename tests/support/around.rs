@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use leasemgr::fs::{FileSystem, OsFileSystem, ReadFile, WriteFile};
 
@@ -36,8 +36,24 @@ impl<A: Around> FileSystem for Surrounded<A> {
         Ok(self.0.around_write(OsFileSystem.open_write(path)?))
     }
 
+    fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        Ok(self.0.around_write(OsFileSystem.open_append(path)?))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         OsFileSystem.rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsFileSystem.link(from, to)
+    }
+
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        OsFileSystem.resolve(path)
+    }
+
+    fn is_same_name(&self, one: &Path, other: &Path) -> io::Result<bool> {
+        OsFileSystem.is_same_name(one, other)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -159,6 +159,9 @@ impl FileSystem for Meddler {
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
         OsFileSystem.open_write(path)
     }
+    fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        OsFileSystem.open_append(path)
+    }
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
         OsFileSystem.try_lock(path)
     }

@@ -100,9 +100,21 @@ impl FileSystem for Disk {
         Ok(Box::new(self.open_file(path)?))
     }
 
+    fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        Ok(Box::new(self.open_file(path)?))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.operate(|inner| {
             let number = inner.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+            inner.names.insert(to.to_owned(), number);
+            Ok(())
+        })
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.operate(|inner| {
+            let number = *inner.names.get(from).ok_or(io::ErrorKind::NotFound)?;
             inner.names.insert(to.to_owned(), number);
             Ok(())
         })
