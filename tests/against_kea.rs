@@ -5,9 +5,9 @@
 //!
 //! * it writes no pool id, so that the last column is cut off before its result is compared with ours;
 //! * without a hardware address, it writes nothing for its type and source where 0 belongs;
-//! * it takes DUIDs below 3 bytes, and the empty one for leases that are not declined; client ids and DUIDs beyond 128
-//!   bytes it refuses;
-//! * it looks at the prefix length of what is no prefix, and not at the bits behind that of a prefix;
+//! * it takes the DUID `00:00:00` for leases that are not declined, but not `00`; client ids and DUIDs beyond 128 bytes
+//!   it refuses;
+//! * it looks at the prefix length of what is no prefix, and takes one beyond 128;
 //! * it writes control bytes and bytes outside ASCII of a hostname, and all bytes of a key, as they are, and reads an
 //!   escape that the end of a hostname cuts short as a NUL byte;
 //! * it refuses integers beyond 64 bits in user contexts, and writes six digits of other numbers;
@@ -480,6 +480,11 @@ fn spell_address6(address: u128, style: u8) -> Text {
     .into_bytes()
 }
 
+/// The bits that the address of a delegated prefix may have.
+fn kept_bits(len: u32, host_bits: bool) -> u128 {
+    if host_bits { u128::MAX } else { u128::MAX.checked_shl(128 - len).unwrap_or(0) }
+}
+
 /// Address, lease type and prefix length.
 fn leased6() -> impl Strategy<Value = [Text; 3]> {
     let spelling = 0..12_u8;
@@ -502,9 +507,10 @@ fn leased6() -> impl Strategy<Value = [Text; 3]> {
     let single =
         (seldom_bad(address, bad), kind).prop_map(|(address, kind)| [address, kind, b"128".to_vec()]);
     let bad_len = prop_oneof![20 => Just(None), 1 => select(&["", "x", "64 "][..]).prop_map(Some)];
-    let prefix = (some_address6(), spelling, select(&[128_u32, 80, 64, 56, 48, 1][..]), bad_len);
-    let prefix = prefix.prop_map(|(address, style, len, bad_len)| {
-        let address = spell_address6(address & u128::MAX << (128 - len), style);
+    let prefix =
+        (some_address6(), spelling, select(&[128_u32, 80, 64, 56, 48, 1][..]), bad_len, any::<bool>());
+    let prefix = prefix.prop_map(|(address, style, len, bad_len, host_bits)| {
+        let address = spell_address6(address & kept_bits(len, host_bits), style);
         [address, b"2".to_vec(), bad_len.map_or_else(|| len.to_string(), str::to_owned).into_bytes()]
     });
     prop_oneof![3 => single, 1 => prefix]
@@ -525,9 +531,9 @@ fn row4() -> impl Strategy<Value = Vec<Text>> {
 
 /// All values of a DHCPv6 row.
 fn row6() -> impl Strategy<Value = Vec<Text>> {
-    let declined = prop_oneof![Just(b"00:00:00".to_vec()), Just(b"0:0:0".to_vec())];
+    let declined = one_of(&["00:00:00", "0:0:0", "00", "0"]);
     let client = prop_oneof![
-        20 => (identifier(3), state()),
+        20 => (identifier(Duid::MIN_RECORDED_LEN), state()),
         1 => (declined, Just(b"1".to_vec())),
         1 => (Just(Text::new()), state()),
     ];
@@ -654,7 +660,8 @@ fn file(
                         Length::Short(less) => format.too_few.min(columns - 1) - less,
                     };
                     // The empty DUID is bad where a row ends before it says that the lease is declined.
-                    if length <= format.state && matches!(&row[1][..], b"00:00:00" | b"0:0:0") {
+                    if length <= format.state && matches!(&row[1][..], b"00:00:00" | b"0:0:0" | b"00" | b"0")
+                    {
                         row[1] = b"01:02:03".to_vec();
                     }
                     row.resize(length.max(row.len()), b"more".to_vec());
@@ -789,11 +796,12 @@ fn lease4(extent: Extent) -> impl Strategy<Value = Lease4> {
 
 fn lease6(extent: Extent) -> impl Strategy<Value = Lease6> {
     let max = if matches!(extent, Extent::All) { Duid::MAX_LEN } else { 128 };
-    let duid = prop_oneof![3 => vec(any::<u8>(), 14), 1 => vec(any::<u8>(), Duid::MIN_LEN..=max)];
-    let duid = prop_oneof![9 => duid.prop_map(|bytes| Duid::new(&bytes).unwrap()), 1 => Just(Duid::empty())];
+    let duid = prop_oneof![3 => vec(any::<u8>(), 14), 1 => vec(any::<u8>(), Duid::MIN_RECORDED_LEN..=max)];
+    let duid =
+        prop_oneof![9 => duid.prop_map(|bytes| Duid::recorded(&bytes).unwrap()), 1 => Just(Duid::empty())];
     let leased = prop_oneof![
         8 => (some_address6(), Just(None), select(&[0_u16, 0, 0, 1, 3, 65535][..])),
-        4 => (some_address6(), (0..=128_u32).prop_map(Some), Just(2)),
+        4 => (some_address6(), (0..=128_u32, any::<bool>()).prop_map(Some), Just(2)),
     ];
     let hwaddr = (a_hwaddr(), any::<u16>(), any::<u32>()).prop_map(|(mut hwaddr, htype, source)| {
         (hwaddr.htype, hwaddr.source) = (HwType(htype), HwSource(source));
@@ -807,9 +815,9 @@ fn lease6(extent: Extent) -> impl Strategy<Value = Lease6> {
             let state = if duid.is_empty() { LeaseState::DECLINED } else { state };
             let iaid = Iaid(iaid);
             let mut lease = match len {
-                Some(len) => {
-                    let address = address & u128::MAX.checked_shl(128 - len).unwrap_or(0);
-                    Lease6::new_prefix(address.into(), len, duid, iaid, state)
+                Some((len, host_bits)) => {
+                    let address = address & kept_bits(len, host_bits);
+                    Lease6::recorded_prefix(address.into(), len, duid, iaid, state)
                 }
                 None => Lease6::new(LeaseType(kind), address.into(), duid, iaid, state),
             }
@@ -947,6 +955,56 @@ proptest! {
     #[test]
     fn a_dhcpv6_lease_is_read_as_it_was_written(leases in vec(leases6(Extent::All), 1..4)) {
         survives_a_file(leases)?;
+    }
+}
+
+/// What Kea 2.2 records and Kea 3.3 drops stays as it is. The key of a lease is its address as it stands.
+///
+/// Each case is a list of rows, by address, DUID, valid lifetime, lease type, prefix length and state, and what is left
+/// of them, by their places.
+#[rstest::rstest]
+#[case::one_byte(&["2001:db8::1 01 3600 0 128 0"], &[0])]
+#[case::two_bytes(&["2001:db8::1 00:01 3600 0 128 0"], &[0])]
+#[case::declined(&["2001:db8::1 00 3600 0 128 1"], &[0])]
+#[case::reclaimed(&["2001:db8::1 01:02 3600 0 128 2", "2001:db8::2 ff 3600 2 128 2"], &[0, 1])]
+#[case::temporary(&["2001:db8::1 01 3600 1 128 0"], &[0])]
+#[case::host_bits(&["2001:db8:8:1::1 00:01:02 3600 2 64 0"], &[0])]
+#[case::host_bits_of_all(&["8001::1 01 3600 2 0 0"], &[0])]
+#[case::host_bits_of_either(&["2001:db8:8:1:: 00:01:02 3600 2 64 0", "2001:db8:8:1::1 00:01:02 3600 2 64 0"],
+    &[0, 1],
+)]
+#[case::longer_prefix(&["2001:db8:8:: 00:01:02 3600 2 48 0", "2001:db8:8:: 00:01:02 3600 2 56 0"], &[1])]
+#[case::shorter_prefix(&["2001:db8:8:1::1 00:01:02 3600 2 64 0", "2001:db8:8:1::1 00:01 3600 2 56 0"], &[1])]
+#[case::address_then_prefix(&["2001:db8:8:1::1 00:01:02 3600 0 128 0", "2001:db8:8:1::1 01 3600 2 64 0"], &[1])]
+#[case::prefix_then_address(&["2001:db8:8:1::1 01 3600 2 64 0", "2001:db8:8:1::1 00:01:02 3600 0 128 0"], &[1])]
+#[case::deleted(&["2001:db8:8:1::1 01 3600 2 64 0", "2001:db8:8:1::1 01 0 2 64 0"], &[])]
+#[case::deleted_by_another_length(&["2001:db8:8:1::1 01 3600 2 64 0", "2001:db8:8:1::1 01 0 2 56 0"], &[])]
+#[case::not_deleted_by_other_bits(&["2001:db8:8:1::1 01 3600 2 64 0", "2001:db8:8:1:: 01 0 2 64 0"], &[0])]
+#[case::deleted_by_another_duid(&["2001:db8::1 01 3600 0 128 0", "2001:db8::1 00:01:02 0 0 128 0"], &[])]
+fn what_kea_2_records_is_kept_as_by_kea(
+    #[case] rows: &[&str],
+    #[case] kept: &[usize],
+    #[values(false, true)] in_previous: bool,
+) {
+    let row = |row: &&str| {
+        let [address, duid, valid, kind, len, state] = row.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("{row}: six values are wanted");
+        };
+        format!("{address},{duid},{valid},1790003600,1,0,{kind},7,{len},0,0,h,02:00:00:00:00:01,{state},,1,0")
+    };
+    let header = FORMAT6.header(FORMAT6.newest() - 1);
+    let text = |rows: &[String]| {
+        format!("{header}\n{}", rows.iter().map(|row| format!("{row}\n")).collect::<String>())
+    };
+    let rows: Vec<_> = rows.iter().map(row).collect();
+    let (previous, input) = rows.split_at(usize::from(in_previous));
+    let files: Files = [('x', text(previous).into_bytes()), ('i', text(input).into_bytes())].into();
+    let kept: Vec<_> = kept.iter().map(|&n| rows[n].clone()).collect();
+    let cleaned = without_last_column(by_us(Family::V6, &files).files.previous());
+    assert_eq!(String::from_utf8(cleaned).unwrap(), text(&kept));
+    if kea_is_here() {
+        let keas = compare(Family::V6, &files).unwrap();
+        assert_eq!(String::from_utf8(keas.files.previous().to_vec()).unwrap(), text(&kept));
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 
 use leasemgr::lease::{
     ClientId, Duid, Hostname, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseState, LeaseType, Lifetime, PoolId,
-    SubnetId, UserContext,
+    Recorded, SubnetId, UserContext,
 };
 use proptest::prelude::*;
 use rstest::rstest;
@@ -187,6 +187,41 @@ fn a_legal_dhcpv6_lease_is_read(#[case] change: Value, #[case] lease_type: u16, 
 #[case(json!({"type": 65536}), "type is expected to be IA_NA, IA_TA, IA_PD or a number")]
 fn an_illegal_dhcpv6_lease_is_refused(#[case] change: Value, #[case] reason: &str) {
     let error = lease6(&change).unwrap_err();
+    assert!(error.contains(reason), "{error}");
+}
+
+#[rstest]
+#[case::duid_of_one_byte(json!({"duid": "01"}))]
+#[case::duid_of_two_bytes(json!({"duid": "00:01"}))]
+#[case::empty_duid_of_kea_2(json!({"duid": "00", "state": 1}))]
+#[case::host_bits(json!({"type": "IA_PD", "ip-address": "2001:db8:8:1::1", "prefix-len": 64}))]
+#[case::both(json!({"type": "IA_PD", "prefix-len": 0, "duid": "02"}))]
+fn what_only_a_recorded_lease_may_have_survives_as_json_of_a_recorded_lease(#[case] change: Value) {
+    assert!(lease6(&change).is_err());
+    let base = json!({
+        "ip-address": "2001:db8::", "duid": "01:02:03", "iaid": 5, "subnet-id": 1, "preferred-lft": 50,
+        "valid-lft": 100, "cltt": 900,
+    });
+    let Recorded(lease) = read(&changed(&base, &change)).unwrap();
+    let json = serde_json::to_value(&lease).unwrap();
+    for (key, value) in change.as_object().unwrap() {
+        assert_eq!(&json[key], value);
+    }
+    assert_eq!(read(&json), Ok(Recorded(lease.clone())));
+    assert_eq!(serde_json::from_str(&lease.to_json().unwrap()).ok(), Some(Recorded(lease.clone())));
+    assert_eq!(serde_json::to_value(Recorded(lease)).unwrap(), json);
+}
+
+#[rstest]
+#[case(json!({"duid": ""}), "a DUID of 0 bytes, expected 1 to 130")]
+#[case(json!({"duid": "00:00:00"}), "the empty DUID 00:00:00 in state 0")]
+#[case(json!({"type": "IA_PD", "prefix-len": 129}), "a prefix length of 129, expected 0 to 128")]
+fn what_no_recorded_lease_has_is_refused(#[case] change: Value, #[case] reason: &str) {
+    let base = json!({
+        "ip-address": "2001:db8::", "duid": "01:02:03", "iaid": 5, "subnet-id": 1, "preferred-lft": 50,
+        "valid-lft": 100, "cltt": 900,
+    });
+    let error = read::<Recorded>(&changed(&base, &change)).unwrap_err();
     assert!(error.contains(reason), "{error}");
 }
 

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Ipv6Addr, Shutdown};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use leasemgr::lease::{Family, HwSource, HwType, Lease4, Lease6, PoolId};
+use leasemgr::lease::{Family, HwSource, HwType, Lease, Lease4, Lease6, PoolId, Recorded};
 use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};
 use leasemgr::{
     Added, CleanupReport, CleanupStart, CleanupWork, Deleted, LeaseMgr, LeaseMgrExt, ManagedLease,
@@ -319,6 +319,89 @@ fn load_from_kea<L: OfKea>(signal: Signal, with_cleanups: bool) {
     assert_eq!(all(&leases), before);
     drop(leases);
     assert_eq!(all(&folder.open::<L>(LfcProgram::Internal)), before);
+}
+
+/// Clients with DUIDs of 1 and 2 bytes, and prefixes with bits after their length, are served by Kea 2.2: such leases are
+/// added, changed and deleted, and one is declined.
+fn commands_of_recorded_leases() -> Value {
+    let hardware = json!({ "hw-address": "02:00:00:00:00:01", "iaid": 7, "subnet-id": 1 });
+    let lease = |lease: Value| with(&hardware, &lease);
+    let prefix =
+        |address: &str, len: u8| json!({ "ip-address": address, "type": "IA_PD", "prefix-len": len });
+    let of = |duid: &str, more: Value| lease(with(&json!({ "duid": duid }), &more));
+    json!([
+        ["lease6-add", of("01", json!({ "ip-address": "2001:db8:1::1" }))],
+        ["lease6-add", of("00:01", json!({ "ip-address": "2001:db8:1::2" }))],
+        ["lease6-add", of("00", json!({ "ip-address": "2001:db8:1::3", "state": 1, "preferred-lft": 0 }))],
+        ["lease6-add", of("01", json!({ "ip-address": "2001:db8:1::4", "state": 2 }))],
+        ["lease6-add", of("ff", json!({ "ip-address": "2001:db8:1::5" }))],
+        ["lease6-add", of("00:01:02", prefix("2001:db8:1:1::1", 64))],
+        ["lease6-add", of("00:01:02", prefix("2001:db8:1:1::", 64))],
+        ["lease6-add", of("02", prefix("2001:db8:1:2::f", 56))],
+        ["lease6-add", of("02", prefix("2001:db8:1:2::e", 56))],
+        ["lease6-add", of("00:01:02", prefix("2001:db8:1:3::1", 64))],
+        ["lease6-update", of("00:02", json!({ "ip-address": "2001:db8:1::2", "hostname": "new.example" }))],
+        ["lease6-update", of("03", prefix("2001:db8:1:2::f", 48))],
+        ["lease6-del", { "ip-address": "2001:db8:1::5" }],
+        ["lease6-del", { "ip-address": "2001:db8:1:3::1", "type": "IA_PD" }],
+    ])
+}
+
+/// The last row of each address in a journal of Kea 2.2, without those of deleted leases, in the order of addresses.
+fn newest_rows(journal: &str) -> Vec<String> {
+    let mut newest = BTreeMap::new();
+    for row in journal.lines().skip(1) {
+        let values: Vec<_> = row.split(',').collect();
+        newest.insert(values[0].parse::<Ipv6Addr>().unwrap(), (values[2] != "0").then(|| row.to_owned()));
+    }
+    newest.into_values().flatten().collect()
+}
+
+#[rstest]
+fn what_a_real_server_records_is_cleaned_up_byte_for_byte_and_loaded(
+    #[values(Cleaner::Thread, Cleaner::Ours)] cleaner: Cleaner,
+) {
+    if !kea_is_here() {
+        return;
+    }
+    let folder = Folder::new();
+    let kea = Kea::start::<Lease6>(&folder, 0);
+    kea.command(commands_of_recorded_leases().as_array().unwrap());
+    let answer = kea.ask("lease6-get-all", None).unwrap();
+    let keas = answer["arguments"]["leases"].as_array().unwrap().iter();
+    let keas = keas.map(|lease| serde_json::from_value(lease.clone()).unwrap());
+    let keas: BTreeMap<_, _> = keas.map(|Recorded(lease)| (lease.address(), lease)).collect();
+    assert_eq!(keas.len(), 8);
+    kea.end(Signal::TERM);
+    let rows = newest_rows(&fs::read_to_string(folder.path("leases.csv")).unwrap());
+
+    let program = match cleaner {
+        Cleaner::Ours => LfcProgram::Program(OUR_LFC.into()),
+        _ => LfcProgram::Internal,
+    };
+    let leases = folder.open::<Lease6>(program.clone());
+    let before = all(&leases);
+    assert_eq!(shown(&before), keas);
+    clean(&leases);
+    let cleaned = fs::read_to_string(folder.path("leases.csv.2")).unwrap();
+    let wanted: Vec<_> = rows.iter().map(|row| format!("{row},0")).collect();
+    assert_eq!(cleaned.lines().skip(1).collect::<Vec<_>>(), wanted);
+    // They are renewed and deleted as others are, and their rows are read back.
+    for (n, lease) in before.values().enumerate() {
+        let mut renewed = lease.clone();
+        renewed.data_mut().cltt += 1;
+        leases.update_if_unchanged(lease, &renewed).unwrap();
+        if n % 2 == 0 {
+            assert_eq!(leases.delete(renewed.address()).unwrap(), Deleted::Deleted);
+        }
+    }
+    let after = all(&leases);
+    assert_eq!(after.len(), 4);
+    drop(leases);
+    let leases = folder.open::<Lease6>(program);
+    assert_eq!(all(&leases), after);
+    clean(&leases);
+    assert_eq!(all(&leases), after);
 }
 
 #[derive(Clone, Copy, Debug)]

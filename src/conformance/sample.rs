@@ -430,6 +430,12 @@ impl Sample for Lease6 {
             ("preferred lifetime", changed(self, |lease| lease.preferred_lifetime.0 += 7)),
             ("type TA", self.with_kind(Some(LeaseType::TA))?),
             ("type PD", self.with_kind(Some(LeaseType::PD))?),
+            // What Kea 2.2 records.
+            ("prefix length", rebuilt(self, self.address(), LeaseType::PD, 64, self.duid().clone())?),
+            (
+                "DUID of one byte",
+                rebuilt(self, self.address(), self.lease_type(), self.prefix_len(), Duid::recorded(&[1])?)?,
+            ),
         ])
     }
 
@@ -463,7 +469,7 @@ pub(super) fn rebuilt(
 ) -> Verdict<Lease6> {
     let (iaid, state) = (lease.iaid, lease.state());
     let mut other = if lease_type == LeaseType::PD {
-        Lease6::new_prefix(address, prefix_len.into(), duid, iaid, state)?
+        Lease6::recorded_prefix(address, prefix_len.into(), duid, iaid, state)?
     } else {
         Lease6::new(lease_type, address, duid, iaid, state)?
     };

@@ -14,11 +14,13 @@ pub enum LeaseError {
         /// Its length in bytes.
         len: usize,
     },
-    /// A DUID is 3 to 130 bytes long.
-    #[error("a DUID of {len} bytes, expected 3 to 130")]
+    /// A DUID is 3 to 130 bytes long; that of a recorded lease, 1 to 130.
+    #[error("a DUID of {len} bytes, expected {min} to 130")]
     DuidLength {
         /// Its length in bytes.
         len: usize,
+        /// The shortest length that is accepted.
+        min: usize,
     },
     /// A hardware address is 1 to 20 bytes long.
     #[error("a hardware address of {len} bytes, expected 1 to 20")]
@@ -44,7 +46,7 @@ pub enum LeaseError {
         /// The length in bits.
         len: u32,
     },
-    /// A delegated prefix has no bits behind its length.
+    /// A prefix that is delegated anew has no bits behind its length.
     #[error("the prefix {address}/{len} has bits set behind its length")]
     PrefixBits {
         /// The address of the prefix.

@@ -169,27 +169,45 @@ impl ClientId {
 
 /// The DHCP unique identifier of a DHCPv6 client (RFC 8415 section 11), 3 to 130 bytes.
 ///
+/// One of a lease that a server has recorded may be shorter ([`Duid::recorded`]).
 /// [`Duid::empty`], three zero bytes, is the DUID of a declined lease, which belongs to no client.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Duid(ShortBytes);
 octets!(Duid);
 
 impl Duid {
-    /// The shortest DUID, in bytes.
+    /// The shortest DUID of a new lease, in bytes.
     pub const MIN_LEN: usize = 3;
+    /// The shortest DUID of a recorded lease, in bytes.
+    pub const MIN_RECORDED_LEN: usize = 1;
     /// The longest DUID, in bytes.
     pub const MAX_LEN: usize = 130;
     const EMPTY_BYTES: [u8; 3] = [0; 3];
+    /// How Kea 2.2 writes the empty DUID.
+    const EMPTY_OF_KEA_2: [u8; 1] = [0];
 
-    /// A DUID of these bytes.
+    /// A DUID of these bytes, for a new lease.
     ///
     /// # Errors
     /// [`LeaseError::DuidLength`] for less than 3 or more than 130 bytes.
     pub fn new(bytes: &[u8]) -> Result<Self, LeaseError> {
-        if (Self::MIN_LEN..=Self::MAX_LEN).contains(&bytes.len()) {
+        Self::of_length(bytes, Self::MIN_LEN)
+    }
+
+    /// A DUID of these bytes, as a server has recorded it in a lease: Kea 2.2 also gives leases to clients
+    /// whose DUIDs have 1 or 2 bytes.
+    ///
+    /// # Errors
+    /// Returns [`LeaseError::DuidLength`] if there are no or more than 130 bytes.
+    pub fn recorded(bytes: &[u8]) -> Result<Self, LeaseError> {
+        Self::of_length(bytes, Self::MIN_RECORDED_LEN)
+    }
+
+    fn of_length(bytes: &[u8], min: usize) -> Result<Self, LeaseError> {
+        if (min..=Self::MAX_LEN).contains(&bytes.len()) {
             Ok(Self(ShortBytes::new(bytes)))
         } else {
-            Err(LeaseError::DuidLength { len: bytes.len() })
+            Err(LeaseError::DuidLength { len: bytes.len(), min })
         }
     }
 
@@ -204,9 +222,15 @@ impl Duid {
         Self(ShortBytes::new(&Self::EMPTY_BYTES))
     }
 
-    /// Whether this is [`Duid::empty`].
+    /// Whether this is the DUID of a lease that belongs to no client: [`Duid::empty`], or `00`, which Kea 2.2
+    /// writes in its place.
     #[must_use]
     pub fn is_empty(&self) -> bool {
+        self.is_new_empty() || self.as_bytes() == Self::EMPTY_OF_KEA_2
+    }
+
+    /// Whether this is [`Duid::empty`], which stands in declined leases only; `00` is also found in others.
+    pub(super) fn is_new_empty(&self) -> bool {
         self.as_bytes() == Self::EMPTY_BYTES
     }
 }

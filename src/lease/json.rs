@@ -16,8 +16,8 @@ use serde_json::Value;
 
 use super::octets::{octets, separated_octets};
 use super::{
-    ClientId, Duid, Hostname, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseData, LeaseState, LeaseType,
-    Lifetime, PoolId, SubnetId, UserContext,
+    ClientId, Duid, Hostname, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseData, LeaseError, LeaseState,
+    LeaseType, Lifetime, PoolId, SubnetId, UserContext,
 };
 
 /// A DHCPv4 lease as Kea writes it.
@@ -45,6 +45,8 @@ struct Json6 {
     #[serde(skip_serializing_if = "Option::is_none")]
     prefix_len: Option<u32>,
     iaid: Iaid,
+    /// Of any length that a recorded lease may have.
+    #[serde(deserialize_with = "recorded_duid")]
     duid: Duid,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "no_hwaddr_if_empty")]
     hw_address: Option<HwAddr>,
@@ -186,23 +188,64 @@ impl Serialize for Lease6 {
 /// `ip-address`, `duid`, `iaid`, `subnet-id`, `preferred-lft`, `valid-lft`, one of `cltt` and
 /// `expire`, and, of an `IA_PD`, `prefix-len` are needed. Where both `cltt` and `expire` stand,
 /// `expire` counts. Everything else may be left out (`type` is `IA_NA` then), and unknown keys are ignored.
+///
+/// It is a new lease: a DUID of less than 3 bytes, and a prefix with bits after its length, are refused. [`Recorded`]
+/// takes them.
 impl<'de> Deserialize<'de> for Lease6 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let json = Json6::deserialize(deserializer)?;
-        let state = json.common.state;
-        let lease_type = json.lease_type.lease_type();
+        let mut json = Json6::deserialize(deserializer)?;
+        json.duid = Duid::new(json.duid.as_bytes()).map_err(D::Error::custom)?;
+        json.into_lease(Self::new_prefix)
+    }
+}
+
+/// A lease that a server has recorded, as in the answer to `lease6-get-all`. Unlike what is read as a [`Lease6`],
+/// which is a new one, it may have what Kea 2.2 puts into leases: a DUID of 1 or 2 bytes, and a prefix with bits
+/// after its length. So each lease that is written as JSON can be read back.
+///
+/// ```
+/// use leasemgr::lease::{Lease6, Recorded};
+///
+/// let json = r#"{"type": "IA_PD", "ip-address": "2001:db8:8:1::1", "prefix-len": 64, "iaid": 7, "duid": "01",
+///     "subnet-id": 1, "preferred-lft": 0, "valid-lft": 3600, "cltt": 1790000000}"#;
+/// assert!(serde_json::from_str::<Lease6>(json).is_err());
+/// let Recorded(lease) = serde_json::from_str(json)?;
+/// assert_eq!((lease.prefix_len(), lease.duid().as_bytes()), (64, &[1][..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Recorded(pub Lease6);
+
+impl<'de> Deserialize<'de> for Recorded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Json6::deserialize(deserializer)?.into_lease(Lease6::recorded_prefix).map(Self)
+    }
+}
+
+/// Makes the lease of a delegated prefix.
+type NewPrefix = fn(Ipv6Addr, u32, Duid, Iaid, LeaseState) -> Result<Lease6, LeaseError>;
+
+impl Json6 {
+    fn into_lease<E: serde::de::Error>(self, new_prefix: NewPrefix) -> Result<Lease6, E> {
+        let state = self.common.state;
+        let lease_type = self.lease_type.lease_type();
         let lease = if lease_type == LeaseType::PD {
-            let prefix_len = json.prefix_len.ok_or_else(|| D::Error::missing_field("prefix-len"))?;
-            Self::new_prefix(json.ip_address, prefix_len, json.duid, json.iaid, state)
+            let prefix_len = self.prefix_len.ok_or_else(|| E::missing_field("prefix-len"))?;
+            new_prefix(self.ip_address, prefix_len, self.duid, self.iaid, state)
         } else {
-            Self::new(lease_type, json.ip_address, json.duid, json.iaid, state)
+            Lease6::new(lease_type, self.ip_address, self.duid, self.iaid, state)
         };
-        let mut lease = lease.map_err(D::Error::custom)?;
-        lease.preferred_lifetime = json.preferred_lft;
-        lease.hwaddr = json.hw_address;
-        *lease.data_mut() = json.common.into_data()?;
+        let mut lease = lease.map_err(E::custom)?;
+        lease.preferred_lifetime = self.preferred_lft;
+        lease.hwaddr = self.hw_address;
+        *lease.data_mut() = self.common.into_data()?;
         Ok(lease)
     }
+}
+
+fn recorded_duid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duid, D::Error> {
+    Duid::recorded(&client_octets(&String::deserialize(deserializer)?)?).map_err(D::Error::custom)
 }
 
 macro_rules! to_json {

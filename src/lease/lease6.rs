@@ -7,7 +7,9 @@ use super::{Duid, Family, HwAddr, Iaid, Lease, LeaseBase, LeaseError, LeaseState
 
 /// A DHCPv6 lease, of an address or of a delegated prefix.
 ///
-/// It names its client by DUID and IAID; only a declined lease has the empty DUID.
+/// It names its client by DUID and IAID; only a declined lease has the empty DUID. A lease that a server has
+/// recorded is kept as it stands, where a new one would be refused ([`Duid::recorded`],
+/// [`Lease6::recorded_prefix`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease6 {
     base: LeaseBase<Ipv6Addr>,
@@ -59,13 +61,30 @@ impl Lease6 {
         iaid: Iaid,
         state: LeaseState,
     ) -> Result<Self, LeaseError> {
+        let lease = Self::recorded_prefix(address, prefix_len, duid, iaid, state)?;
+        if address.to_bits().checked_shl(prefix_len).unwrap_or(0) != 0 {
+            return Err(LeaseError::PrefixBits { address, len: lease.prefix_len });
+        }
+        Ok(lease)
+    }
+
+    /// A lease of the delegated prefix `address`/`prefix_len` as a server has recorded it, with all else at its
+    /// defaults. Kea 2.2 also delegates prefixes that have bits set after their length: these are kept, and two
+    /// leases whose addresses differ in such bits only are two leases.
+    ///
+    /// # Errors
+    /// Returns [`LeaseError::PrefixLength`] if the length is beyond 128, and fails as [`Lease6::new`].
+    pub fn recorded_prefix(
+        address: Ipv6Addr,
+        prefix_len: u32,
+        duid: Duid,
+        iaid: Iaid,
+        state: LeaseState,
+    ) -> Result<Self, LeaseError> {
         let len = match u8::try_from(prefix_len) {
             Ok(len) if len <= 128 => len,
             _ => return Err(LeaseError::PrefixLength { len: prefix_len }),
         };
-        if address.to_bits().checked_shl(prefix_len).unwrap_or(0) != 0 {
-            return Err(LeaseError::PrefixBits { address, len });
-        }
         let mut lease = Self::new(LeaseType::PD, address, duid, iaid, state)?;
         lease.prefix_len = len;
         Ok(lease)
@@ -127,7 +146,7 @@ impl Lease for Lease6 {
     }
 
     fn check_state(&self, state: LeaseState) -> Result<(), LeaseError> {
-        if self.duid.is_empty() && state != LeaseState::DECLINED {
+        if self.duid.is_new_empty() && state != LeaseState::DECLINED {
             return Err(LeaseError::EmptyDuid { state });
         }
         Ok(())
@@ -159,13 +178,61 @@ mod tests {
     #[case("8000::", 0, false)]
     #[case("2001:db8::", 129, false)]
     #[case("2001:db8::", 256, false)]
-    fn a_prefix_has_no_bits_behind_its_length(
+    fn a_new_prefix_has_no_bits_after_its_length_but_a_recorded_one_may(
         #[case] address: Ipv6Addr,
         #[case] len: u32,
         #[case] good: bool,
     ) {
         let lease = Lease6::new_prefix(address, len, duid(), Iaid(1), LeaseState::DEFAULT);
         assert_eq!(lease.is_ok(), good, "{lease:?}");
+        let recorded = Lease6::recorded_prefix(address, len, duid(), Iaid(1), LeaseState::DEFAULT);
+        match recorded {
+            Ok(lease) => assert_eq!((lease.address(), u32::from(lease.prefix_len())), (address, len)),
+            Err(error) => assert_eq!((len > 128, error), (true, LeaseError::PrefixLength { len })),
+        }
+    }
+
+    #[test]
+    fn recorded_prefixes_that_differ_in_length_or_later_bits_are_different_leases() {
+        let lease = |address: &str, len| {
+            let address = address.parse().unwrap();
+            Lease6::recorded_prefix(address, len, duid(), Iaid(1), LeaseState::DEFAULT).unwrap()
+        };
+        let leases = [("2001:db8::", 64), ("2001:db8::1", 64), ("2001:db8::1", 56), ("2001:db8::", 56)];
+        let leases = leases.map(|(address, len)| lease(address, len));
+        for (n, one) in leases.iter().enumerate() {
+            assert_eq!(leases.iter().position(|other| other == one), Some(n));
+        }
+    }
+
+    #[rstest]
+    #[case(0, false, false)]
+    #[case(1, false, true)]
+    #[case(2, false, true)]
+    #[case(3, true, true)]
+    #[case(130, true, true)]
+    #[case(131, false, false)]
+    fn a_recorded_duid_may_be_shorter_than_a_new_one(
+        #[case] len: usize,
+        #[case] new: bool,
+        #[case] recorded: bool,
+    ) {
+        let bytes = vec![7; len];
+        let made = |duid: Result<Duid, LeaseError>| duid.map(|duid| duid.as_bytes().to_vec());
+        let wanted =
+            |good, min| if good { Ok(bytes.clone()) } else { Err(LeaseError::DuidLength { len, min }) };
+        assert_eq!(made(Duid::new(&bytes)), wanted(new, 3));
+        assert_eq!(made(Duid::recorded(&bytes)), wanted(recorded, 1));
+    }
+
+    #[test]
+    fn the_empty_duid_of_kea_2_is_empty_in_any_state() {
+        let duid = Duid::recorded(&[0]).unwrap();
+        assert!(duid.is_empty() && duid != Duid::empty());
+        let lease = |state| Lease6::new(LeaseType::NA, Ipv6Addr::LOCALHOST, duid.clone(), Iaid(1), state);
+        let mut lease = lease(LeaseState::DEFAULT).unwrap();
+        // Else one that has ended could not be reclaimed.
+        assert_eq!(lease.set_state(LeaseState::EXPIRED_RECLAIMED), Ok(()));
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub use ids::{
     ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, LeaseState, LeaseType, Lifetime, PoolId,
     SubnetId,
 };
+#[cfg(feature = "serde")]
+pub use json::Recorded;
 pub use lease4::Lease4;
 pub use lease6::Lease6;
 pub use limits::{

@@ -268,7 +268,7 @@ pub(super) fn row6(text: &[u8], start: usize, ends: &[u32]) -> Option<((u64, u64
     let (duid, hwaddr) = (row.value::<1>(), row.value::<12>());
     let (valid_lifetime, expire) = (row.value::<2>(), row.value::<3>());
     let (htype, source) = (row.value::<15>(), row.value::<16>());
-    let good = duid.is_octets(3, 130)
+    let good = duid.is_octets(1, 130)
         & valid_lifetime.is_u32()
         & expire.is_number(b"9999999999999999")
         & is_expire6(valid_lifetime, expire)
@@ -293,13 +293,9 @@ pub(super) fn row6(text: &[u8], start: usize, ends: &[u32]) -> Option<((u64, u64
     let address = ipv6(row.value::<0>())?;
     let (lease_type, prefix_len) = (row.value::<6>(), row.value::<8>());
     let single = lease_type.is_number(b"65535") && !lease_type.is(b'2') && prefix_len.bytes() == b"128";
-    if !single {
-        let prefix = lease_type.is(b'2')
-            && prefix_len.is_number(b"128")
-            && address.checked_shl(u32::try_from(prefix_len.number()).ok()?).unwrap_or(0) == 0;
-        if !prefix {
-            return None;
-        }
+    let prefix = || lease_type.is(b'2') && prefix_len.is_number(b"128");
+    if !(single || prefix()) {
+        return None;
     }
     Some((halves(address), valid_lifetime.is(b'0')))
 }

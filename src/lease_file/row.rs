@@ -264,7 +264,7 @@ impl private::RowFormat for Lease6 {
         let text = std::str::from_utf8(values.values[0]).ok();
         let address: Option<Ipv6Addr> = text.and_then(|text| text.parse().ok());
         let address = address.ok_or_else(|| values.bad(0, "an IPv6 address"))?;
-        let duid = duid(values)?;
+        let duid = Duid::recorded(values.octets(1)?.as_slice()).map_err(values.lease_error(1))?;
         let valid_lifetime: u32 = values.number(2, None, U32)?;
         let expire: u64 = values.number(3, None, U64)?;
         let subnet_id = SubnetId(values.number(4, None, U32)?);
@@ -274,7 +274,7 @@ impl private::RowFormat for Lease6 {
         let state = LeaseState(values.number(13, Some(0), U32)?);
         let mut lease = if lease_type == LeaseType::PD {
             let prefix_len = values.number(8, None, "a number from 0 to 128")?;
-            Self::new_prefix(address, prefix_len, duid, iaid, state).map_err(|error| {
+            Self::recorded_prefix(address, prefix_len, duid, iaid, state).map_err(|error| {
                 let column = if matches!(error, LeaseError::EmptyDuid { .. }) { 1 } else { 8 };
                 values.lease_error(column)(error)
             })?
@@ -327,16 +327,6 @@ impl private::RowFormat for Lease6 {
 /// The cltt of a DHCPv6 row: 32 bits, as Kea keeps it, whatever the expiry time is.
 fn cltt6(expire: u64, valid_lifetime: u32) -> i64 {
     (expire.wrapping_sub(valid_lifetime.into()) & u64::from(u32::MAX)).cast_signed()
-}
-
-/// The DUID of a DHCPv6 row. Kea 2.2 writes that of a declined lease, which is nobody's, as one byte: if such a row were
-/// refused, the address would be given out to the next client.
-fn duid(values: &Values<'_>) -> Result<Duid, RowProblem> {
-    let octets = values.octets(1)?;
-    if octets.as_slice() == [0] && values.values.get(13).is_some_and(|state| number(state) == Some(1_u32)) {
-        return Ok(Duid::empty());
-    }
-    Duid::new(octets.as_slice()).map_err(values.lease_error(1))
 }
 
 /// A lease type of any 31 bits, of which 16 are kept.

@@ -313,14 +313,54 @@ mod tests {
     }
 
     #[rstest]
-    #[case::declined("1", Some("::1,00:00:00,3600,1790003600,1,0,0,0,128,0,0,,,1,,0,0,0\n"))]
-    #[case::in_use("0", None)]
-    #[case::no_state("x", None)]
-    fn a_duid_of_one_byte_is_that_of_a_declined_lease(#[case] state: &str, #[case] written: Option<&str>) {
-        let line = format!("::1,00,3600,1790003600,1,0,0,0,128,0,0,,,{state},,0,0,0");
+    #[case::one_byte("::1", "01", "0", "0,128")]
+    #[case::two_bytes("::1", "00:01", "0", "0,128")]
+    #[case::empty_of_kea_2("::1", "00", "1", "0,128")]
+    #[case::empty_of_kea_2_in_use("::1", "00", "0", "0,128")]
+    #[case::empty_of_kea_2_reclaimed("::1", "00", "2", "2,0")]
+    #[case::two_zeros("::1", "00:00", "0", "0,128")]
+    #[case::longest("::1", "longest", "0", "0,128")]
+    #[case::host_bits("2001:db8:8:1::1", "01:02:03", "0", "2,64")]
+    #[case::host_bits_next_to_the_length("2001:db8:8:1:8000::", "01:02:03", "0", "2,64")]
+    #[case::host_bits_of_all("ff::", "01", "0", "2,0")]
+    #[case::last_host_bit("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "01", "0", "2,127")]
+    fn what_kea_2_records_is_copied(
+        #[case] address: &str,
+        #[case] duid: &str,
+        #[case] state: &str,
+        #[case] kind: &str,
+    ) {
+        let duid = duid.replace("longest", &vec!["ab"; 130].join(":"));
+        let (lease_type, len) = kind.split_once(',').unwrap();
+        let line = format!(
+            "{address},{duid},3600,1790003600,1,0,{lease_type},0,{len},0,0,,02:00:00:00:00:01,{state},,1,0,0"
+        );
         check::<Lease6>(line.as_bytes());
         let rows = scan::<Lease6>(format!("{line}\n").as_bytes());
-        assert_eq!(String::from_utf8_lossy(&rows[0].written), written.unwrap_or_default());
+        assert!(rows[0].copied);
+        assert_eq!(String::from_utf8_lossy(&rows[0].written), format!("{line}\n"));
+    }
+
+    #[rstest]
+    #[case::no_state("::1", "00", "x", "0,128")]
+    #[case::empty("::1", "00:00:00", "0", "0,128")]
+    #[case::no_duid("::1", "", "0", "0,128")]
+    #[case::too_long("::1", "longest:ab", "0", "0,128")]
+    #[case::length_beyond_128("::1", "01:02:03", "0", "2,129")]
+    #[case::length_that_wraps("::1", "01:02:03", "0", "2,256")]
+    #[case::no_length("::1", "01:02:03", "0", "2,")]
+    fn what_no_version_of_kea_keeps_is_an_invalid_row(
+        #[case] address: &str,
+        #[case] duid: &str,
+        #[case] state: &str,
+        #[case] kind: &str,
+    ) {
+        let duid = duid.replace("longest", &vec!["ab"; 130].join(":"));
+        let (lease_type, len) = kind.split_once(',').unwrap();
+        let line = format!("{address},{duid},3600,1790003600,1,0,{lease_type},0,{len},0,0,,,{state},,0,0,0");
+        check::<Lease6>(line.as_bytes());
+        let rows = scan::<Lease6>(format!("{line}\n").as_bytes());
+        assert_eq!(rows[0].key, None);
     }
 
     #[rstest]
