@@ -3,6 +3,7 @@
 //! All of them go through [`FileSystem`], so that tests can let any one of them fail, and can
 //! forget what was never synced: the module `simulated` (feature `simulated-disk`) does so. [`OsFileSystem`] is the real thing.
 
+mod attributes;
 #[cfg(test)]
 pub(crate) mod memory;
 #[cfg(any(test, feature = "simulated-disk"))]
@@ -16,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+pub use attributes::{Attributes, OwnerNotKept};
 
 /// The mode of files that are created: no access for others (less what the umask takes away).
 const FILE_MODE: u32 = 0o640;
@@ -35,6 +38,29 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     /// # Errors
     /// As [`OpenOptions::create_new`]; above all [`io::ErrorKind::AlreadyExists`].
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
+
+    /// Creates a file that must not exist, for writing, with the attributes of a file whose place it is to take. From its
+    /// creation on, no user may do more with it than with that file.
+    ///
+    /// A group, an ACL or a label that cannot be kept is logged. A file system without owners may leave this as it is.
+    ///
+    /// # Errors
+    /// As [`FileSystem::create`], and [`OwnerNotKept`] (within an error of kind
+    /// [`PermissionDenied`](io::ErrorKind::PermissionDenied)) if the file cannot have the owner and that user could not
+    /// read it. Then there is no file.
+    fn create_like(&self, path: &Path, attributes: &Attributes) -> io::Result<Box<dyn WriteFile>> {
+        let _ = attributes;
+        self.create(path)
+    }
+
+    /// Gives a file the attributes of one whose place it is to take, as far as [`FileSystem::create_like`] does.
+    ///
+    /// # Errors
+    /// As [`FileSystem::create_like`]; above all [`io::ErrorKind::NotFound`].
+    fn set_attributes(&self, path: &Path, attributes: &Attributes) -> io::Result<()> {
+        let _ = (path, attributes);
+        Ok(())
+    }
 
     /// Opens a file that exists, for writing.
     ///
@@ -142,6 +168,14 @@ pub trait ReadFile: Send + Sync {
     /// # Errors
     /// As [`File::metadata`].
     fn identity(&self) -> io::Result<(u64, u64)>;
+
+    /// Its owner, group and mode, for a file that is to take its place; `None` where files have no owners.
+    ///
+    /// # Errors
+    /// As [`File::metadata`].
+    fn attributes(&self) -> io::Result<Option<Attributes>> {
+        Ok(None)
+    }
 }
 
 /// An open file to write to.
@@ -188,6 +222,26 @@ pub(crate) fn read_full(file: &dyn ReadFile, buffer: &mut [u8], at: u64) -> io::
     Ok(done)
 }
 
+/// Creates a file that is to take the place of one with these attributes, or of none.
+pub(crate) fn create_in_place_of(
+    fs: &dyn FileSystem,
+    path: &Path,
+    attributes: Option<&Attributes>,
+) -> io::Result<Box<dyn WriteFile>> {
+    attributes.map_or_else(|| fs.create(path), |attributes| fs.create_like(path, attributes))
+}
+
+/// Returns the attributes of the first of these files that exists.
+pub(crate) fn attributes_of(fs: &dyn FileSystem, paths: &[&Path]) -> io::Result<Option<Attributes>> {
+    for path in paths {
+        match fs.open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            file => return file?.attributes(),
+        }
+    }
+    Ok(None)
+}
+
 /// Writes all bytes from byte `at` on.
 ///
 /// # Errors
@@ -218,7 +272,8 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 /// The file system of the operating system.
 ///
 /// Files are created with mode 0640 (a PID file's lock with 0600), less what the umask takes away, and never through a symbolic
-/// link. What is opened is a regular file; the name may be a symbolic link to one, if the link is owned by the superuser,
+/// link. A file that takes another's place ([`FileSystem::create_like`]) takes its owner and group, as far as the process may, its
+/// permissions, whatever the umask is, its POSIX ACL and its SELinux label. What is opened is a regular file; the name may be a symbolic link to one, if the link is owned by the superuser,
 /// by the user of this process, or by the owner of the folder that the link is in: nobody else's link is followed, which is a
 /// [`PermissionDenied`](io::ErrorKind::PermissionDenied) error. A lock's file may not be a link at all. Links to folders on
 /// the way to a file are followed as the system does it.
@@ -232,6 +287,23 @@ impl FileSystem for OsFileSystem {
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
         Ok(Box::new(create_file(path, OpenOptions::new().write(true))?))
+    }
+
+    fn create_like(&self, path: &Path, attributes: &Attributes) -> io::Result<Box<dyn WriteFile>> {
+        let mut options = OpenOptions::new();
+        // The owner alone, until the file has its owner and group.
+        let file = options.write(true).create_new(true).mode(attributes.mode & 0o600).open(path)?;
+        match attributes::give(&file, attributes) {
+            Ok(()) => Ok(Box::new(file)),
+            Err(error) => {
+                let _ = std::fs::remove_file(path);
+                Err(error)
+            }
+        }
+    }
+
+    fn set_attributes(&self, path: &Path, attributes: &Attributes) -> io::Result<()> {
+        attributes::give(&open_file(path, OpenOptions::new().read(true))?, attributes)
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
@@ -474,6 +546,10 @@ impl ReadFile for File {
 
     fn identity(&self) -> io::Result<(u64, u64)> {
         Ok(identity(&self.metadata()?))
+    }
+
+    fn attributes(&self) -> io::Result<Option<Attributes>> {
+        Attributes::of(self).map(Some)
     }
 }
 

@@ -29,7 +29,12 @@
 //!
 //! Each real file system leaves fewer disks than these; what holds for all of them holds for it.
 //!
-//! Not modelled: folders, which all exist, permissions, and symbolic links.
+//! # Owners
+//!
+//! Files have owner, group and mode ([`State::with_attributes`], [`State::attributes`]), from their creation on. The process is the
+//! superuser unless [`SimulatedDisk::as_user`] says otherwise; another user gives no file away, and opens only what it may.
+//!
+//! Not modelled: folders, which all exist and may be changed by all users, and symbolic links.
 //!
 //! # Example
 //!
@@ -98,7 +103,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;
 
-use super::{FileSystem, ReadFile, WriteFile, folder_of};
+use super::{Attributes, FileSystem, ReadFile, WriteFile, folder_of};
 
 /// Files and what is in them.
 pub type Contents = BTreeMap<PathBuf, Vec<u8>>;
@@ -122,10 +127,14 @@ pub enum Action {
     Len,
     /// [`ReadFile::identity`]
     Identity,
+    /// [`ReadFile::attributes`]
+    Attributes,
     /// [`ReadFile::read_at`]
     Read,
-    /// [`FileSystem::create`]
+    /// [`FileSystem::create`] or [`FileSystem::create_like`]
     Create,
+    /// [`FileSystem::set_attributes`]
+    SetAttributes,
     /// [`FileSystem::open_write`]
     OpenWrite,
     /// [`FileSystem::open_append`]
@@ -236,6 +245,7 @@ struct FileState {
     /// A sync has failed. The system may have forgotten which bytes are not on the disk, so that a later sync
     /// promises nothing of them.
     doubtful: bool,
+    attributes: Attributes,
 }
 
 /// A change of names that survives as a whole or not at all, until a folder is synced.
@@ -275,8 +285,7 @@ impl State {
         let mut state = Self::default();
         for (id, (path, bytes)) in contents.iter().enumerate() {
             let bytes = Arc::new(bytes.clone());
-            let file = FileState { durable: Arc::clone(&bytes), bytes, between: Vec::new(), doubtful: false };
-            state.files.push(file);
+            state.files.push(FileState::new(bytes, Attributes::new(0, 0, MODE)));
             state.names.insert(path.clone(), id);
         }
         state.durable_names = state.names.clone();
@@ -287,6 +296,23 @@ impl State {
     #[must_use]
     pub fn contents(&self) -> Contents {
         self.names.iter().map(|(path, &id)| (path.clone(), self.files[id].bytes.to_vec())).collect()
+    }
+
+    /// The same with these attributes of a file, which must be there.
+    ///
+    /// # Panics
+    /// If there is no file of this name.
+    #[must_use]
+    pub fn with_attributes(mut self, path: impl AsRef<Path>, attributes: Attributes) -> Self {
+        let id = self.names[path.as_ref()];
+        self.files[id].attributes = attributes;
+        self
+    }
+
+    /// Owner, group and mode of a file; `None` if there is no file of this name.
+    #[must_use]
+    pub fn attributes(&self, path: impl AsRef<Path>) -> Option<&Attributes> {
+        self.names.get(path.as_ref()).map(|&id| &self.files[id].attributes)
     }
 
     fn change(&mut self, names: Vec<(PathBuf, Option<FileId>)>) {
@@ -405,10 +431,18 @@ impl Random {
     }
 }
 
+/// The mode of a file that is created, unless it is created like another.
+const MODE: u32 = 0o640;
+
 /// So many bytes get onto the disk together, or not at all.
 const SECTOR: usize = 512;
 
 impl FileState {
+    /// One whose bytes are durable.
+    fn new(bytes: Arc<Vec<u8>>, attributes: Attributes) -> Self {
+        Self { durable: Arc::clone(&bytes), bytes, between: Vec::new(), doubtful: false, attributes }
+    }
+
     /// Changes the bytes.
     fn change(&mut self, change: impl FnOnce(&mut Vec<u8>)) {
         let before = Arc::clone(&self.bytes);
@@ -522,6 +556,44 @@ struct Inner {
     write_at_most: usize,
     locked: BTreeSet<PathBuf>,
     has_links: bool,
+    users: Users,
+}
+
+/// The users that there are, and which of them the process is.
+#[derive(Clone, Debug, Default)]
+struct Users {
+    current: u32,
+    /// The groups that they are in, the one of new files first.
+    groups: BTreeMap<u32, Vec<u32>>,
+}
+
+impl Users {
+    fn is_member(&self, user: u32, group: u32) -> bool {
+        self.groups.get(&user).is_some_and(|groups| groups.contains(&group))
+    }
+
+    /// The attributes of a file that the process creates.
+    fn of_new_file(&self) -> Attributes {
+        let group = self.groups.get(&self.current).and_then(|groups| groups.first());
+        Attributes::new(self.current, group.copied().unwrap_or(self.current), MODE)
+    }
+
+    /// What the process can take over of these attributes for a file that has these.
+    fn take_over(&self, wanted: &Attributes, now: &Attributes) -> io::Result<Attributes> {
+        if self.current == 0 {
+            return Ok(wanted.clone());
+        }
+        let group = if self.is_member(self.current, wanted.group) { wanted.group } else { now.group };
+        Ok(wanted.under(now.owner, group, |user, group| self.is_member(user, group))?)
+    }
+
+    /// Fails unless the process may do this with the file: 4 is reading, 2 writing.
+    fn check(&self, attributes: &Attributes, wanted: u32) -> io::Result<()> {
+        match attributes.grants(self.current, wanted, |user, group| self.is_member(user, group)) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::PermissionDenied.into()),
+        }
+    }
 }
 
 type BeforeEach = dyn Fn(usize, &Operation) + Send + Sync;
@@ -552,6 +624,7 @@ impl SimulatedDisk {
             write_at_most: usize::MAX,
             locked: BTreeSet::new(),
             has_links: true,
+            users: Users::default(),
         })))
     }
 
@@ -575,6 +648,18 @@ impl SimulatedDisk {
     pub fn with_full_writes(self, nth: usize) -> Self {
         self.inner().full_writes = Some(nth);
         self
+    }
+
+    /// Tells of a user that is in these groups, the one of its new files first.
+    pub fn with_user(self, user: u32, groups: &[u32]) -> Self {
+        self.inner().users.groups.insert(user, groups.to_vec());
+        self
+    }
+
+    /// Lets the process be this user, who is in these groups. It is the superuser (0) otherwise.
+    pub fn as_user(self, user: u32, groups: &[u32]) -> Self {
+        self.inner().users.current = user;
+        self.with_user(user, groups)
     }
 
     /// Gives no more than so many bytes for one read.
@@ -696,6 +781,29 @@ impl SimulatedDisk {
         free.then(|| Lock(self.clone(), path.to_owned()))
     }
 
+    /// Opens a file for what the process must be allowed to do.
+    fn open_by(&self, action: Action, path: &Path, wanted: u32) -> io::Result<OpenFile> {
+        let users = self.inner().users.clone();
+        let id = self.operate(action, path, |state, _| {
+            let id = *state.names.get(path).ok_or_else(not_found)?;
+            users.check(&state.files[id].attributes, wanted).map(|()| id)
+        })?;
+        Ok(self.file(id, path))
+    }
+
+    fn create_with(&self, path: &Path, attributes: io::Result<Attributes>) -> io::Result<OpenFile> {
+        let id = self.operate(Action::Create, path, |state, _| {
+            if state.names.contains_key(path) {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            let id = state.files.len();
+            state.files.push(FileState::new(Arc::default(), attributes?));
+            state.change(vec![(path.to_owned(), Some(id))]);
+            Ok(id)
+        })?;
+        Ok(self.file(id, path))
+    }
+
     fn file(&self, id: FileId, path: &Path) -> OpenFile {
         OpenFile { disk: self.clone(), id, path: path.to_owned() }
     }
@@ -712,35 +820,36 @@ fn not_found() -> io::Error {
 
 impl FileSystem for SimulatedDisk {
     fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
-        let id = self
-            .operate(Action::Open, path, |state, _| state.names.get(path).copied().ok_or_else(not_found))?;
-        Ok(Box::new(self.file(id, path)))
+        Ok(Box::new(self.open_by(Action::Open, path, 4)?))
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        let id = self.operate(Action::Create, path, |state, _| {
-            if state.names.contains_key(path) {
-                return Err(io::ErrorKind::AlreadyExists.into());
-            }
-            let id = state.files.len();
-            let (bytes, durable) = (Arc::default(), Arc::default());
-            state.files.push(FileState { bytes, durable, between: Vec::new(), doubtful: false });
-            state.change(vec![(path.to_owned(), Some(id))]);
-            Ok(id)
-        })?;
-        Ok(Box::new(self.file(id, path)))
+        let attributes = self.inner().users.of_new_file();
+        Ok(Box::new(self.create_with(path, Ok(attributes))?))
+    }
+
+    fn create_like(&self, path: &Path, attributes: &Attributes) -> io::Result<Box<dyn WriteFile>> {
+        let users = self.inner().users.clone();
+        let attributes = users.take_over(attributes, &users.of_new_file());
+        Ok(Box::new(self.create_with(path, attributes)?))
+    }
+
+    fn set_attributes(&self, path: &Path, attributes: &Attributes) -> io::Result<()> {
+        let users = self.inner().users.clone();
+        self.operate(Action::SetAttributes, path, |state, _| {
+            let id = *state.names.get(path).ok_or_else(not_found)?;
+            let now = &mut state.files[id].attributes;
+            *now = users.take_over(attributes, now)?;
+            Ok(())
+        })
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        let find = |state: &mut State, _| state.names.get(path).copied().ok_or_else(not_found);
-        let id = self.operate(Action::OpenWrite, path, find)?;
-        Ok(Box::new(self.file(id, path)))
+        Ok(Box::new(self.open_by(Action::OpenWrite, path, 2)?))
     }
 
     fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        let find = |state: &mut State, _| state.names.get(path).copied().ok_or_else(not_found);
-        let id = self.operate(Action::OpenAppend, path, find)?;
-        Ok(Box::new(self.file(id, path)))
+        Ok(Box::new(self.open_by(Action::OpenAppend, path, 2)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -855,6 +964,11 @@ impl ReadFile for OpenFile {
     fn identity(&self) -> io::Result<(u64, u64)> {
         self.disk.operate(Action::Identity, &self.path, |_, _| Ok((0, self.id as u64)))
     }
+
+    fn attributes(&self) -> io::Result<Option<Attributes>> {
+        let of = |state: &mut State, _| Ok(Some(state.files[self.id].attributes.clone()));
+        self.disk.operate(Action::Attributes, &self.path, of)
+    }
 }
 
 impl WriteFile for OpenFile {
@@ -962,6 +1076,53 @@ mod tests {
         let some = disk.state().some_survivors(1, 20);
         assert_eq!(some, disk.state().some_survivors(1, 20));
         assert!(some.len() > 1 && some.is_subset(&survivors(&disk)), "{some:?}");
+    }
+
+    /// Creates G in place of F, as user 7 of the groups 8 and 9.
+    fn replaced_by_user_7(old: Attributes) -> Result<Attributes, String> {
+        let state = State::holding(&contents([(F, "")])).with_attributes(F, old);
+        let disk = SimulatedDisk::new(state).with_user(5, &[9]).as_user(7, &[8, 9]);
+        let attributes = disk.open(Path::new(F)).and_then(|file| file.attributes());
+        let attributes = attributes.map_err(|error| error.to_string())?.unwrap();
+        disk.create_like(Path::new(G), &attributes).map(drop).map_err(|error| error.to_string())?;
+        Ok(disk.state().attributes(G).unwrap().clone())
+    }
+
+    #[rstest::rstest]
+    #[case::kept((7, 8, 0o640), Ok((7, 8, 0o640)))]
+    #[case::kept_with_a_second_group((7, 9, 0o600), Ok((7, 9, 0o600)))]
+    #[case::with_the_old_owner_in_the_group((5, 9, 0o640), Ok((7, 9, 0o640)))]
+    #[case::with_all_users_reading((6, 6, 0o664), Ok((7, 8, 0o644)))]
+    #[case::with_a_group_of_others((7, 6, 0o660), Ok((7, 8, 0o600)))]
+    #[case::with_a_group_that_may_do_less_than_others((7, 6, 0o646), Ok((7, 8, 0o644)))]
+    #[case::of_the_superuser((0, 8, 0o640), Ok((7, 8, 0o640)))]
+    #[case::locked_out((6, 9, 0o640), Err("user 6 owns the file that is to be replaced and could not read the new one"))]
+    #[case::locked_out_by_its_group((5, 9, 0o604), Err("permission denied"))]
+    #[case::not_readable((6, 6, 0o640), Err("permission denied"))]
+    fn a_user_gives_no_file_away_and_no_user_more_rights(
+        #[case] (owner, group, mode): (u32, u32, u32),
+        #[case] expected: Result<(u32, u32, u32), &str>,
+    ) {
+        let replaced = replaced_by_user_7(Attributes::new(owner, group, mode));
+        match expected {
+            Ok((owner, group, mode)) => assert_eq!(replaced, Ok(Attributes::new(owner, group, mode))),
+            Err(expected) => {
+                let error = replaced.unwrap_err();
+                assert!(error.starts_with(expected), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_superuser_keeps_owner_group_and_mode() {
+        let old = Attributes::new(5, 6, 0o6751);
+        let disk = SimulatedDisk::new(holding([(F, "")]).state().with_attributes(F, old.clone()));
+        disk.create(Path::new(G)).unwrap();
+        assert_eq!(disk.state().attributes(G), Some(&Attributes::new(0, 0, 0o640)));
+        disk.set_attributes(Path::new(G), &old).unwrap();
+        disk.rename(Path::new(G), Path::new(F)).unwrap();
+        assert_eq!(disk.state().attributes(F), Some(&Attributes::new(5, 6, 0o751)));
+        assert_eq!(disk.state().attributes(G), None);
     }
 
     #[test]

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use super::LeaseFileError;
 use super::row::FileLease;
-use crate::fs::{FileSystem, WriteFile, folder_of};
+use crate::fs::{FileSystem, WriteFile, attributes_of, create_in_place_of, folder_of};
 use crate::lease_mgr::LeaseMgrError;
 
 /// Writes leases, page by page, into a file of this name: into another one beside it first, which gets the name when it
-/// is complete and durable.
+/// is complete and durable. A file that is replaced leaves it its owner, group and mode.
 pub(crate) fn write_snapshot<L: FileLease>(
     fs: &dyn FileSystem,
     path: &Path,
@@ -23,7 +23,8 @@ pub(crate) fn write_snapshot<L: FileLease>(
     };
     // Left by one that was interrupted, it is of no use.
     let _ = fs.remove(part);
-    let file = fs.create(part).map_err(failed(part, "create"))?;
+    let attributes = attributes_of(fs, &[path]).map_err(failed(path, "look at"))?;
+    let file = create_in_place_of(fs, part, attributes.as_ref()).map_err(failed(part, "create"))?;
     let write = || {
         let count = write_pages(file.as_ref(), pages, failed(part, "write"))?;
         file.sync().map_err(failed(part, "sync"))?;

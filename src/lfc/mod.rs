@@ -38,7 +38,7 @@ use output::Output;
 use pid_file::{PidFile, Taken};
 use source::Source;
 
-use crate::fs::{FileSystem, OsFileSystem, folder_of};
+use crate::fs::{Attributes, FileSystem, OsFileSystem, attributes_of, folder_of};
 use crate::lease::Family;
 use crate::lease::{Lease4, Lease6};
 use crate::lease_file::row::FileLease;
@@ -243,6 +243,14 @@ impl<'a> Cleanup<'a> {
         let problem = match Source::open::<L>(self.fs, finish) {
             Ok(None) => return Ok(false),
             Ok(Some(source)) if source.has_whole_header => {
+                // A cleanup of another program may have given it other ones.
+                if let Some(wanted) = attributes_of(self.fs, &[&self.files.previous])
+                    .map_err(LfcError::io("look at", &self.files.previous))?
+                    .filter(|wanted| source.attributes().is_ok_and(|own| own.as_ref() != Some(wanted)))
+                {
+                    let set = self.fs.set_attributes(finish, &wanted);
+                    set.map_err(LfcError::io("give the owner and mode of the previous file to", finish))?;
+                }
                 drop(source);
                 // Kea's program does not sync what it writes.
                 self.fs.sync_file(finish).map_err(LfcError::io("sync", finish))?;
@@ -306,7 +314,12 @@ impl<'a> Cleanup<'a> {
         let mut read = Figures::default();
         let journal = index::<L>(input, &control)?;
         read.add(input, &journal.tally);
-        let merged = match self.merge_to_output::<L>(previous, &journal.parts, &control) {
+        let attributes = match previous.or(input) {
+            Some(source) => source.attributes()?,
+            None => None,
+        };
+        let attributes = attributes.as_ref();
+        let merged = match self.merge_to_output::<L>(previous, &journal.parts, attributes, &control) {
             Err(Stop::OutOfOrder) => {
                 // Then it is a journal as well, the older one.
                 debug!(id = "LFC_UNSORTED", "the previous file is not in address order, it is sorted");
@@ -314,7 +327,7 @@ impl<'a> Cleanup<'a> {
                 let older = index::<L>(previous, &control)?;
                 read.add(previous, &older.tally);
                 let parts: Vec<_> = older.parts.into_iter().chain(journal.parts).collect();
-                self.merge_to_output::<L>(None, &parts, &control)
+                self.merge_to_output::<L>(None, &parts, attributes, &control)
             }
             merged => merged.inspect(|merged| {
                 read.add(previous, &merged.previous);
@@ -336,9 +349,10 @@ impl<'a> Cleanup<'a> {
         &self,
         previous: Option<&Source>,
         parts: &[JournalPart<'_, L::Key>],
+        attributes: Option<&Attributes>,
         control: &Control<'_>,
     ) -> Result<Merged, Stop> {
-        let output = Output::create(self.fs, &self.files.output)?;
+        let output = Output::create(self.fs, &self.files.output, attributes)?;
         output.write_durably(|output| {
             output.append(L::SCHEMA.header.as_bytes())?;
             output.append(b"\n")?;

@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 use std::sync::mpsc::{self, Sender};
 
 use super::LfcError;
-use crate::fs::{FileSystem, WriteFile};
+use crate::fs::{Attributes, FileSystem, WriteFile, create_in_place_of};
 
 /// The output file. What was written is made durable along the way, so that little is left to be
 /// waited for in the end.
@@ -37,15 +37,19 @@ impl Output {
     /// How much is written between two syncs along the way.
     const STRIDE: usize = 16 * 1024 * 1024;
 
-    /// Creates the file, in place of one that an interrupted cleanup left.
-    pub(super) fn create(fs: &dyn FileSystem, path: &Path) -> Result<Self, LfcError> {
+    /// Creates the file, in place of one that an interrupted cleanup left, for the place of a file with these attributes.
+    pub(super) fn create(
+        fs: &dyn FileSystem,
+        path: &Path,
+        attributes: Option<&Attributes>,
+    ) -> Result<Self, LfcError> {
         match fs.remove(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(LfcError::io("remove the output of an interrupted cleanup,", path)(error));
             }
             _ => {}
         }
-        let file = fs.create(path).map_err(LfcError::io("create", path))?;
+        let file = create_in_place_of(fs, path, attributes).map_err(LfcError::io("create", path))?;
         Ok(Self { path: path.to_owned(), file, progress: Mutex::default() })
     }
 

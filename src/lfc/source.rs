@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::LfcError;
-use crate::fs::{FileSystem, ReadFile, read_full};
+use crate::fs::{Attributes, FileSystem, ReadFile, read_full};
 use crate::lease::Lease;
 use crate::lease_file::row::FileLease;
 use crate::lease_file::{Header, LeaseFileError, RowError};
@@ -54,6 +54,11 @@ impl Source {
     /// An error with its line counted from the start of the file.
     pub(super) fn located(&self, error: &RowError) -> RowError {
         RowError { line: error.line + self.header_lines, problem: error.problem.clone() }
+    }
+
+    /// Returns what the file that takes its place is to take over.
+    pub(super) fn attributes(&self) -> Result<Option<Attributes>, LfcError> {
+        self.file.attributes().map_err(|error| self.unreadable(error))
     }
 
     pub(super) fn unreadable(&self, source: io::Error) -> LfcError {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use leasemgr::fs::{FileSystem, OsFileSystem, ReadFile, WriteFile};
+use leasemgr::fs::{Attributes, FileSystem, OsFileSystem, ReadFile, WriteFile};
 
 /// Puts something around files.
 pub(crate) trait Around: fmt::Debug + Send + Sync {
@@ -30,6 +30,14 @@ impl<A: Around> FileSystem for Surrounded<A> {
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
         Ok(self.0.around_write(OsFileSystem.create(path)?))
+    }
+
+    fn create_like(&self, path: &Path, attributes: &Attributes) -> io::Result<Box<dyn WriteFile>> {
+        Ok(self.0.around_write(OsFileSystem.create_like(path, attributes)?))
+    }
+
+    fn set_attributes(&self, path: &Path, attributes: &Attributes) -> io::Result<()> {
+        OsFileSystem.set_attributes(path, attributes)
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {

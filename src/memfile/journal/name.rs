@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::Shared;
 use super::tail::retry;
-use crate::fs::{ReadFile, WriteFile, folder_of, read_full, write_full};
+use crate::fs::{ReadFile, WriteFile, create_in_place_of, folder_of, read_full, write_full};
 
 /// What is wrong though rows are taken.
 #[derive(Debug, Default)]
@@ -72,7 +72,8 @@ impl Shared {
     fn restore(&self, name: &Path, from: &dyn ReadFile) -> io::Result<()> {
         let copy = with_suffix(name, ".restored");
         self.remove(&copy)?;
-        let file = retry(|| self.fs.create(&copy))?;
+        let attributes = retry(|| from.attributes())?;
+        let file = retry(|| create_in_place_of(self.fs.as_ref(), &copy, attributes.as_ref()))?;
         let restored = self.restore_by(&copy, file, name, from);
         if restored.is_err() {
             let _ = self.remove(&copy);

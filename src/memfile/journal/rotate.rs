@@ -2,7 +2,7 @@
 //!
 //! 1. The file is renamed. Rows go on to be written to it, and the folder is synced: a power cut must not
 //!    leave the new file under the name without the old one under its new name.
-//! 2. The new file is created, with the header; it and the folder are synced, before any row is in it.
+//! 2. The new file is created, with owner, group and mode of the old one, and with the header; it and the folder are synced, before any row is in it.
 //! 3. Rows go to the new file.
 //! 4. The old one is synced.
 //!
@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use super::Shared;
 use super::failure::Action;
 use super::tail::{Tail, retry};
-use crate::fs::{ReadFile, WriteFile, folder_of, read_full, write_full};
+use crate::fs::{ReadFile, WriteFile, create_in_place_of, folder_of, read_full, write_full};
 use crate::lease_mgr::LeaseMgrError;
 use crate::memfile::options::Durability;
 
@@ -111,7 +111,10 @@ impl Shared {
             retry(|| self.fs.sync_folder(folder_of(&self.path))).map_err(|error| ("sync the folder", error))
         };
         sync_folder()?;
-        let create = || retry(|| self.fs.create(&self.path));
+        let reader = self.tail.lock().reader();
+        let attributes = retry(|| reader.attributes());
+        let attributes = attributes.map_err(|error| ("look at the owner of it", error))?;
+        let create = || retry(|| create_in_place_of(self.fs.as_ref(), &self.path, attributes.as_ref()));
         let create_anew = |error: io::Error| {
             if error.kind() != io::ErrorKind::AlreadyExists || !self.is_begun()? {
                 return Err(error);
