@@ -243,14 +243,7 @@ impl<'a> Cleanup<'a> {
         let problem = match Source::open::<L>(self.fs, finish) {
             Ok(None) => return Ok(false),
             Ok(Some(source)) if source.has_whole_header => {
-                // A cleanup of another program may have given it other ones.
-                if let Some(wanted) = attributes_of(self.fs, &[&self.files.previous])
-                    .map_err(LfcError::io("look at", &self.files.previous))?
-                    .filter(|wanted| source.attributes().is_ok_and(|own| own.as_ref() != Some(wanted)))
-                {
-                    let set = self.fs.set_attributes(finish, &wanted);
-                    set.map_err(LfcError::io("give the owner and mode of the previous file to", finish))?;
-                }
+                self.give_attributes_of_previous(&source)?;
                 drop(source);
                 // Kea's program does not sync what it writes.
                 self.fs.sync_file(finish).map_err(LfcError::io("sync", finish))?;
@@ -272,6 +265,21 @@ impl<'a> Cleanup<'a> {
         self.fs.rename(finish, aside).map_err(LfcError::io("set aside", finish))?;
         self.fs.sync_folder(folder_of(finish)).map_err(LfcError::io("sync the folder of", finish))?;
         Ok(false)
+    }
+
+    /// Gives finish the owner, group and mode of the previous file, whose place it is to take: the cleanup that has
+    /// written it may have been one of another program and user.
+    fn give_attributes_of_previous(&self, finish: &Source) -> Result<(), LfcError> {
+        let previous = &self.files.previous;
+        let wanted = attributes_of(self.fs, &[previous]).map_err(LfcError::io("look at", previous))?;
+        match wanted {
+            Some(wanted) if finish.attributes()?.as_ref() != Some(&wanted) => {
+                let finish = finish.path();
+                let given = self.fs.set_attributes(finish, &wanted);
+                given.map_err(LfcError::io("give the owner, group and mode of the previous file to", finish))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Opens previous and input.
