@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Address, state, client and expiry of each lease go to standard output, in address order, with tabs between
-//! them. Rows of the files that are no lease go to standard error.
+//! them. Rows of the files that are no lease go to standard error, and which files end within a line.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -81,6 +81,10 @@ fn list<L: Shown>(path: &str) -> Result<(), Box<dyn Error>> {
     let more = set.stats.bad_rows.saturating_sub(set.bad_rows.len() as u64);
     if more > 0 {
         writeln!(io::stderr(), "list_leases: {more} more rows are no lease")?;
+    }
+    for path in &set.torn {
+        let path = path.display();
+        writeln!(io::stderr(), "list_leases: {path}: the last line has no newline; it may be incomplete")?;
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     match show(set.leases.values(), now) {

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 use leasemgr::lease::{ClientId, Family, HwAddr, Lease, Lease4, Lease6, LeaseState, Lifetime, SubnetId};
 use leasemgr::lease_file::{FileLease, LeaseFileError, LeaseFileSet, LeaseSet, Writer};
 use leasemgr::lfc::{Cleanup, Outcome};
+use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};
+use leasemgr::{LeaseMgrExt, ManagedLease};
 use rstest::rstest;
 use tempfile::TempDir;
 
@@ -174,37 +176,6 @@ fn a_row_with_a_lifetime_of_zero_deletes_the_lease_of_an_older_file() {
     server.write(".1", file(&[lease(1, 1, 0), lease(2, 1, 0)]));
     server.write("", file(&[lease(2, 7, 3600), lease(3, 1, 0), lease(9, 1, 0)]));
     assert_eq!(server.subnets(), [(2, 7)]);
-}
-
-#[test]
-fn a_last_row_of_the_current_file_without_its_newline_is_not_there_yet() {
-    let server = Server::new();
-    let content = file(&[lease(1, 1, 3600), lease(2, 2, 3600)]);
-    let whole = HEADER + (content.len() - HEADER) / 2;
-    for end in whole..content.len() {
-        server.write("", &content[..end]);
-        let set = server.read();
-        assert_eq!(server.subnets(), [(1, 1)], "{} bytes", end - whole);
-        assert_eq!(
-            (set.stats.leases, set.stats.bad_rows, set.bad_rows.len()),
-            (1, 0, 0),
-            "{} bytes",
-            end - whole
-        );
-    }
-    server.write("", &content);
-    assert_eq!(server.subnets(), [(1, 1), (2, 2)]);
-}
-
-#[rstest]
-#[case::previous(".2")]
-#[case::input(".1")]
-#[case::finish(".completed")]
-fn a_whole_last_row_without_its_newline_counts_where_nobody_writes_any_more(#[case] suffix: &str) {
-    let server = Server::new();
-    let content = file(&[lease(1, 1, 3600), lease(2, 2, 3600)]);
-    server.write(suffix, &content[..content.len() - 1]);
-    assert_eq!(server.subnets(), [(1, 1), (2, 2)]);
 }
 
 #[test]
@@ -434,6 +405,90 @@ fn a_torn_row_does_not_hide_those_that_are_whole() {
     let mut current = OpenOptions::new().append(true).open(server.path("")).unwrap();
     current.write_all(b"192.0.2.2,02:00").unwrap();
     assert_eq!(server.subnets(), [(1, 1)]);
+    let set = server.read();
+    assert_eq!((set.stats.bad_rows, set.bad_rows[0].error.line), (1, 3));
+    assert_eq!(set.torn, [server.path("")]);
     current.write_all(b":00:00:00:02,,3600,1790003600,2,0,0,,0,,0\n").unwrap();
     assert_eq!(server.subnets(), [(1, 1), (2, 2)]);
+    assert_eq!((server.read().stats.bad_rows, server.read().torn), (0, vec![]));
+}
+
+#[rstest]
+#[case::current(&[""], &[""])]
+#[case::previous(&[".2"], &[".2"])]
+#[case::input(&[".1"], &[".1"])]
+#[case::finish(&[".completed"], &[".completed"])]
+#[case::all(&["", ".1", ".2"], &[".2", ".1", ""])]
+#[case::one_that_is_not_read(&["", ".2", ".completed"], &[".completed", ""])]
+fn a_last_row_without_a_newline_counts_and_is_told_of(#[case] torn: &[&str], #[case] told: &[&str]) {
+    let server = Server::new();
+    for suffix in ["", ".1", ".2"] {
+        server.write(suffix, one(1, 1));
+    }
+    for (suffix, last) in torn.iter().zip(2..) {
+        let text = file(&[lease(1, 1, 3600), lease(last, 7, 3600)]);
+        server.write(suffix, &text[..text.len() - 1]);
+    }
+    let set = server.read();
+    assert_eq!(set.torn, told.iter().map(|suffix| server.path(suffix)).collect::<Vec<_>>());
+    assert_eq!((set.leases.len(), set.stats.bad_rows), (1 + told.len(), 0));
+}
+
+/// A file of each family: its header, a whole row, and one that is cut off in any place. The last column has two digits.
+#[rstest]
+#[case::current("", "")]
+#[case::with_zeros("", "\0\0\0\0\0\0\0\0\0")]
+#[case::input(".1", "")]
+#[case::previous(".2", "")]
+fn what_is_read_of_a_file_that_is_cut_off_is_what_a_lease_manager_loads(
+    #[case] suffix: &str,
+    #[case] rest: &str,
+    #[values(Family::V4, Family::V6)] family: Family,
+) {
+    fn check<L: ManagedLease>(suffix: &str, rows: [&str; 2], rest: &str) {
+        let whole = format!("{}\n{}\n{}\n", L::schema().header, rows[0], rows[1]);
+        let mut leases_of_last = std::collections::BTreeSet::new();
+        let last_row = whole.len() - rows[1].len() - 2;
+        for end in (0..last_row).step_by(17).chain(last_row..=whole.len()) {
+            let server = Server::new();
+            server.write(suffix, [&whole.as_bytes()[..end], rest.as_bytes()].concat());
+            let read = server.files.read::<L>();
+            let options = MemfileOptions {
+                file: Some(server.path("")),
+                lfc_interval: None,
+                lfc_program: LfcProgram::Internal,
+                ..MemfileOptions::default()
+            };
+            let loaded = Memfile::<L>::open(options);
+            let (Ok(read), Ok(loaded)) = (&read, &loaded) else {
+                assert_eq!(read.is_err(), loaded.is_err(), "{end}: {read:?}, {loaded:?}");
+                continue;
+            };
+            let loaded: BTreeMap<_, _> =
+                loaded.all().unwrap().into_iter().map(|lease| (lease.address(), lease)).collect();
+            assert_eq!(read.leases, loaded, "{end}");
+            let ends_within_a_line = end > 0 && !whole[..end].ends_with('\n') || !rest.is_empty();
+            assert_eq!(!read.torn.is_empty(), ends_within_a_line, "{end}");
+            leases_of_last.insert(loaded.len());
+        }
+        assert_eq!(leases_of_last.into_iter().collect::<Vec<_>>(), [0, 1, 2]);
+    }
+    match family {
+        Family::V4 => check::<Lease4>(
+            suffix,
+            [
+                "192.0.2.1,02:00:00:00:00:01,,3600,1790003600,1,0,0,,0,,12",
+                "192.0.2.2,02:00:00:00:00:02,,3600,1790003600,1,0,0,,0,,12",
+            ],
+            rest,
+        ),
+        Family::V6 => check::<Lease6>(
+            suffix,
+            [
+                "2001:db8::1,01,3600,1790003600,1,0,0,7,128,0,0,,,0,,0,0,12",
+                "2001:db8::2,01,3600,1790003600,1,0,0,7,128,0,0,,,0,,0,0,12",
+            ],
+            rest,
+        ),
+    }
 }

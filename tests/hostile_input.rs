@@ -260,6 +260,16 @@ fn a_line_of_commas_takes_memory_for_its_text_only(#[case] beginning: &str) {
 }
 
 #[test]
+fn a_last_row_without_a_newline_is_listed_and_told_of() {
+    let folder = Folder::new();
+    fs::write(folder.files.current(), format!("{HEADER}{}", row(1).trim_end())).unwrap();
+    let output = Command::new(example("list_leases")).arg("4").arg(folder.files.current()).output().unwrap();
+    let (listed, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && listed.lines().count() == 1, "{listed}{told}");
+    assert!(told.ends_with("the last line has no newline; it may be incomplete\n"), "{told}");
+}
+
+#[test]
 fn a_file_of_bad_rows_lists_the_first_of_them_only() {
     let folder = Folder::new();
     let rows = MAX_BAD_ROWS + 10;

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::MAX_BAD_ROWS;
 use super::error::{LeaseFileError, RowError};
 use super::reader::{ReadError, ReadStats, Reader};
 use super::row::FileLease;
 use super::schema::Conversion;
-use crate::fs::{FileSystem, OsFileSystem, ReadFile};
+use crate::fs::{FileSystem, OsFileSystem, ReadFile, read_full};
 use crate::lfc::LfcFiles;
 
 /// The names of a server's lease files.
@@ -35,6 +36,10 @@ pub struct LeaseSet<L: FileLease> {
     pub stats: ReadStats,
     /// Whether any of the files has an older or newer schema.
     pub needs_conversion: bool,
+    /// The files that end without a newline: the writer of the last line was interrupted, or is still at it. The row
+    /// counts as it stands, as it does when a lease manager loads the file: if it was cut off within its last column, the
+    /// lease has the beginning of that value; if it was cut off earlier, it is an invalid row.
+    pub torn: Vec<PathBuf>,
 }
 
 /// A row of one of several files, and what is wrong with it.
@@ -115,8 +120,8 @@ impl LeaseFileSet {
     /// Reads all leases, as they are at one moment.
     ///
     /// The files are opened, and then looked at again: if meanwhile none was renamed or
-    /// removed, they belong together, and stay readable whatever happens to their names. A last row in the
-    /// current file that has no newline yet is still being written, and is left out.
+    /// removed, they belong together, and stay readable whatever happens to their names. The leases are those that a lease
+    /// manager loads from the same files; [`LeaseSet::torn`] tells of a last row that may be incomplete.
     ///
     /// # Errors
     /// [`LeaseFileError`] where a file cannot be read, or is no lease file of the family.
@@ -132,10 +137,16 @@ impl LeaseFileSet {
             bad_rows: Vec::new(),
             stats: ReadStats::default(),
             needs_conversion: false,
+            torn: Vec::new(),
         };
         for (file, path) in self.open_for_loading::<L>(fs)? {
-            let being_written = path == self.current;
-            set.add(file.as_ref(), path, being_written)?;
+            if path == self.current && is_begun::<L>(file.as_ref()).map_err(io_error(&path, "read"))? {
+                set.torn.push(path.clone());
+                set.files.push(path);
+                continue;
+            }
+            let whole_lines = WholeLines::of(file.as_ref(), if path == self.current { LOOKS } else { 0 });
+            set.add(Reader::with_path(whole_lines, &path)?, path)?;
         }
         Ok(set)
     }
@@ -202,13 +213,9 @@ fn io_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Leas
 
 impl<L: FileLease> LeaseSet<L> {
     /// Applies the rows of a file.
-    fn add(&mut self, file: &dyn ReadFile, path: PathBuf, being_written: bool) -> Result<(), LeaseFileError> {
-        let mut reader = read_file::<L>(file, &path)?;
+    fn add(&mut self, mut reader: Reader<L, WholeLines<'_>>, path: PathBuf) -> Result<(), LeaseFileError> {
         self.needs_conversion |= reader.header().conversion != Conversion::None;
-        while let Some(row) = reader.next() {
-            if being_written && reader.is_torn() {
-                break;
-            }
+        for row in reader.by_ref() {
             match row {
                 Ok(parsed) => {
                     self.stats.leases += 1;
@@ -228,9 +235,23 @@ impl<L: FileLease> LeaseSet<L> {
                 Err(ReadError::File(error)) => return Err(error),
             }
         }
+        if reader.is_torn() {
+            self.torn.push(path.clone());
+        }
         self.files.push(path);
         Ok(())
     }
+}
+
+/// Whether a current file is nothing but the beginning of a header, perhaps with zeros in place of the rest: the process
+/// that created it was interrupted. One that is cut off after a column would else be taken for that of an older file.
+pub(crate) fn is_begun<L: FileLease>(file: &dyn ReadFile) -> io::Result<bool> {
+    let header = L::SCHEMA.header.as_bytes();
+    let mut head = vec![0; header.len() + 2];
+    let len = read_full(file, &mut head, 0)?;
+    let same = head[..len].iter().zip(header).take_while(|(found, expected)| found == expected).count();
+    // With its newline, it is a whole one.
+    Ok(len > 0 && len <= header.len() + 1 && head[same..len].iter().all(|&byte| byte == 0))
 }
 
 /// Reads a lease file that is open already.
@@ -255,10 +276,45 @@ impl Read for FileReader<'_> {
     }
 }
 
+/// Number of times that the end of a file which ends within a line is looked at again, a millisecond apart.
+const LOOKS: u32 = 5;
+
+/// Reads a file from its start to its end. Where that is within a line, a server may be in the midst of writing it: the
+/// rest is waited for, for a moment.
+struct WholeLines<'a> {
+    file: FileReader<'a>,
+    within_a_line: bool,
+    looks: u32,
+}
+
+impl<'a> WholeLines<'a> {
+    fn of(file: &'a dyn ReadFile, looks: u32) -> Self {
+        Self { file: FileReader { file, at: 0 }, within_a_line: false, looks }
+    }
+}
+
+impl Read for WholeLines<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let count = self.file.read(buffer)?;
+            if let Some(last) = buffer[..count].last() {
+                self.within_a_line = *last != b'\n';
+            }
+            if count > 0 || !self.within_a_line || self.looks == 0 {
+                return Ok(count);
+            }
+            self.looks -= 1;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use rstest::rstest;
 
     use super::*;
     use crate::fs::WriteFile;
@@ -338,6 +394,49 @@ mod tests {
         }
         fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
             self.fs.try_lock(path)
+        }
+    }
+
+    /// A file whose last row comes in two parts, the second one after some looks at the end.
+    #[derive(Debug)]
+    struct Slow {
+        text: Vec<u8>,
+        first: u64,
+        looks: AtomicUsize,
+        complete_after: usize,
+    }
+
+    impl ReadFile for Slow {
+        fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+            let is_complete = self.looks.load(Ordering::SeqCst) >= self.complete_after;
+            let end = if is_complete { self.text.len() } else { usize::try_from(self.first).unwrap() };
+            let from = usize::try_from(at).unwrap().min(end);
+            if from == end {
+                self.looks.fetch_add(1, Ordering::SeqCst);
+            }
+            (&self.text[from..end]).read(buffer)
+        }
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.text.len() as u64)
+        }
+        fn identity(&self) -> io::Result<(u64, u64)> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+
+    #[rstest]
+    #[case::at_once(1, false)]
+    #[case::at_the_last_look(LOOKS as usize, false)]
+    #[case::too_late(1000, true)]
+    fn a_row_that_is_being_written_is_waited_for(#[case] complete_after: usize, #[case] torn: bool) {
+        let text = format!("{HEADER}{}{}", row(1), row(2)).into_bytes();
+        for cut in [1, 5, row(2).len() - 1] {
+            let first = (text.len() - cut) as u64;
+            let file = Slow { text: text.clone(), first, looks: AtomicUsize::new(0), complete_after };
+            let mut reader = Reader::<Lease4, _>::new(WholeLines::of(&file, LOOKS)).unwrap();
+            let rows = reader.by_ref().filter(Result::is_ok).count();
+            // A row that lacks its newline only counts.
+            assert_eq!((rows, reader.is_torn()), (if torn && cut > 1 { 1 } else { 2 }, torn), "{cut}");
         }
     }
 

@@ -168,7 +168,7 @@ impl<L: FileLease, R: Read> Reader<L, R> {
         self.stats
     }
 
-    /// Whether the last row was without its newline: its writer was interrupted, or is still at it.
+    /// Whether the last line that was read is without its newline: its writer was interrupted, or is still at it.
     #[must_use]
     pub fn is_torn(&self) -> bool {
         self.torn
@@ -193,6 +193,7 @@ impl<L: FileLease, R: Read> Reader<L, R> {
                     return Ok(Line::None);
                 }
                 self.lines += 1;
+                self.torn = true;
                 return Ok(if too_long { Line::TooLong } else { Line::Torn });
             }
             any = true;
@@ -217,11 +218,7 @@ impl<L: FileLease, R: Read> Reader<L, R> {
                 Line::None => return Ok(None),
                 Line::Whole if self.line.is_empty() => continue,
                 Line::TooLong => Err(RowProblem::TooLong { limit: MAX_LINE }),
-                Line::Whole => L::parse_row(&self.line, &self.header),
-                Line::Torn => {
-                    self.torn = true;
-                    L::parse_row(&self.line, &self.header)
-                }
+                Line::Whole | Line::Torn => L::parse_row(&self.line, &self.header),
             };
             return match result {
                 Ok(parsed) => {

@@ -11,8 +11,8 @@ use super::OpenError;
 use super::cleanup::running_cleanup;
 use super::record::pack;
 use super::storage::{NoRoom, Storage};
-use crate::fs::{FileSystem, ReadFile, folder_of, read_full};
-use crate::lease_file::{Conversion, LeaseFileError, LeaseFileSet, ReadError, Reader, RowError};
+use crate::fs::{FileSystem, folder_of};
+use crate::lease_file::{Conversion, LeaseFileError, LeaseFileSet, ReadError, Reader, RowError, is_begun};
 use crate::lease_mgr::ManagedLease;
 use crate::lfc::{Cleanup, LfcError};
 
@@ -83,17 +83,6 @@ pub(super) fn load<L: ManagedLease>(
         put_aside::<L>(files, fs)?;
     }
     Ok(Loaded { storage, needs_conversion, owner })
-}
-
-/// Whether a file is nothing but the beginning of a header, perhaps with zeros in place of the rest: whoever created it was
-/// interrupted. One that is cut off behind a column would else be taken for that of an older file.
-fn is_begun<L: ManagedLease>(file: &dyn ReadFile) -> std::io::Result<bool> {
-    let header = L::SCHEMA.header.as_bytes();
-    let mut head = vec![0; header.len() + 2];
-    let len = read_full(file, &mut head, 0)?;
-    let same = head[..len].iter().zip(header).take_while(|(found, expected)| found == expected).count();
-    // With its newline, it is a whole one.
-    Ok(len > 0 && len <= header.len() + 1 && head[same..len].iter().all(|&byte| byte == 0))
 }
 
 /// How many rows were no leases, in all files.
