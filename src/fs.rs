@@ -12,6 +12,7 @@ pub mod simulated;
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -139,6 +140,17 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     /// # Errors
     /// As opening and [`File::try_lock`].
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>>;
+
+    /// As [`FileSystem::try_lock`], for a process that is about to be started: the lock is held until the guard is dropped, or, if
+    /// this process ends before that, until no process has a descriptor of the lock any more.
+    ///
+    /// # Errors
+    /// As [`FileSystem::try_lock`]. Returns [`io::ErrorKind::Unsupported`] if no other process can hold a lock of this file system, as
+    /// it does unless implemented.
+    fn try_lock_for_process(&self, path: &Path) -> io::Result<Option<ProcessLock>> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// An open file to read from.
@@ -354,17 +366,11 @@ impl FileSystem for OsFileSystem {
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
-        loop {
-            let file = open_lock(path)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Ok(None),
-                Err(TryLockError::Error(error)) => return Err(error),
-            }
-            if let Some(guard) = LockGuard::new(file, path)? {
-                return Ok(Some(Box::new(guard)));
-            }
-        }
+        Ok(LockGuard::try_take(path)?.map(|guard| Box::new(guard) as _))
+    }
+
+    fn try_lock_for_process(&self, path: &Path) -> io::Result<Option<ProcessLock>> {
+        Ok(LockGuard::try_take(path)?.map(ProcessLock))
     }
 }
 
@@ -495,11 +501,14 @@ fn regular(metadata: &Metadata) -> io::Result<()> {
 /// A symbolic link is refused: the file is to be removed again, and what is locked must be what the name stands for.
 fn open_lock(path: &Path) -> io::Result<File> {
     loop {
-        match OpenOptions::new().write(true).create_new(true).mode(LOCK_MODE).open(path) {
+        // A process that gets it as its standard input finds nothing to read.
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        match options.clone().create_new(true).mode(LOCK_MODE).open(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             result => return result,
         }
-        match open_as(path, OpenOptions::new().write(true), not_a_link) {
+        match open_as(path, &options, not_a_link) {
             // Its holder has removed it meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             result => return result,
@@ -507,18 +516,58 @@ fn open_lock(path: &Path) -> io::Result<File> {
     }
 }
 
+/// A lock that a process can be given, as its standard input.
+///
+/// It is held as long as this is not dropped, and then as long as another process has the descriptor that it was given, or one
+/// that comes from it.
+#[derive(Debug)]
+pub struct ProcessLock(LockGuard);
+
+impl ProcessLock {
+    /// Returns what a process is given: an empty file, with which the process holds the lock.
+    ///
+    /// # Errors
+    /// Returns the system's error if there is no free descriptor.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.0.file.try_clone().map(OwnedFd::from)
+    }
+
+    /// Leaves the lock to the process that was given it, which holds it until it ends.
+    pub fn leave(mut self) {
+        self.0.is_left = true;
+    }
+}
+
+#[derive(Debug)]
 struct LockGuard {
     file: File,
     path: PathBuf,
+    /// Whether another process goes on to hold the lock.
+    is_left: bool,
 }
 
 impl LockGuard {
+    /// Takes the lock of a file, unless it is held.
+    fn try_take(path: &Path) -> io::Result<Option<Self>> {
+        loop {
+            let file = open_lock(path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            if let Some(guard) = Self::new(file, path)? {
+                return Ok(Some(guard));
+            }
+        }
+    }
+
     /// Takes a file that is locked. `None` if whoever held the lock before has removed it: then it is a lock on a file
     /// without a name.
     fn new(file: File, path: &Path) -> io::Result<Option<Self>> {
         match std::fs::symlink_metadata(path) {
             Ok(named) if identity(&named) == identity(&file.metadata()?) => {
-                Ok(Some(Self { file, path: path.to_owned() }))
+                Ok(Some(Self { file, path: path.to_owned(), is_left: false }))
             }
             Ok(_) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -529,6 +578,9 @@ impl LockGuard {
 
 impl Drop for LockGuard {
     fn drop(&mut self) {
+        if self.is_left {
+            return;
+        }
         // Removed while it is still locked, so that nobody else's file is. Left over, it harms nobody.
         let _ = std::fs::remove_file(&self.path);
         let _ = self.file.unlock();
@@ -624,6 +676,48 @@ mod tests {
             drop(guard);
             assert!(!path.exists());
         }
+    }
+
+    #[test]
+    fn a_lock_that_a_process_was_given_is_held_until_the_guard_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.lock");
+        let guard = OsFileSystem.try_lock_for_process(&path).unwrap().expect("nobody holds it");
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .stdin(guard.descriptor().unwrap())
+            .spawn()
+            .unwrap();
+        assert!(OsFileSystem.try_lock_for_process(&path).unwrap().is_none());
+        drop(guard);
+        assert!(!path.exists());
+        assert!(OsFileSystem.try_lock(&path).unwrap().is_some());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_is_left_to_a_process_is_held_until_that_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f.lock");
+        let guard = OsFileSystem.try_lock_for_process(&path).unwrap().expect("nobody holds it");
+        let mut child = std::process::Command::new("cat")
+            .stdin(guard.descriptor().unwrap())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        assert!(child.wait().unwrap().success(), "it has found nothing to read");
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .stdin(guard.descriptor().unwrap())
+            .spawn()
+            .unwrap();
+        guard.leave();
+        assert!(path.exists() && OsFileSystem.try_lock(&path).unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(OsFileSystem.try_lock(&path).unwrap().is_some());
+        assert!(!path.exists());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use leasemgr::fs::FileSystem as _;
 use leasemgr::fs::simulated::{Action, EINTR, EIO, ENOSPC, Effect, Fault, Operation, SimulatedDisk, State};
 use leasemgr::lease::Family;
 use leasemgr::lfc::{Cleanup, LfcError, LfcFiles, Monitor, Outcome};
@@ -535,11 +536,15 @@ fn without_finish(rules: &Rules, contents: &Contents) -> Contents {
 #[rstest]
 fn while_another_process_cleans_up_nothing_is_done(#[values(Family::V4, Family::V6)] family: Family) {
     let mut rules = Rules::of(Start::StaleOutput, family);
-    // There is always a process with this number.
-    rules.start.insert(rules.names.lfc.pid.clone(), b"1\n".to_vec());
+    rules.start.insert(rules.names.lfc.pid.clone(), b"4711\n".to_vec());
     let disk = rules.disk();
-    assert!(matches!(rules.clean(&disk), Ok(Outcome::Running(1))));
+    let mut running = rules.names.lfc.pid.clone().into_os_string();
+    running.push(".running");
+    let lock = disk.try_lock(Path::new(&running)).unwrap().unwrap();
+    assert!(matches!(rules.clean(&disk), Ok(Outcome::Running(4711))));
     assert_eq!(disk.state().contents(), rules.start);
+    drop(lock);
+    assert!(matches!(rules.clean(&disk), Ok(Outcome::Cleaned { .. })), "the number alone is no cleanup");
 }
 
 /// What is written is synced now and then, so that little is left to be waited for in the end.

@@ -431,8 +431,9 @@ fn to_and_fro<L: OfKea>(cleaner: Cleaner) {
         Cleaner::Ours => LfcProgram::Program(OUR_LFC.into()),
         Cleaner::Kea => folder.kea_lfc(),
     };
-    let work = match &program {
-        LfcProgram::Program(path) => CleanupWork::Program(path.clone()),
+    // Kea 2.2's program would drop the pools: it is not used, though it is named.
+    let work = match (&program, cleaner) {
+        (LfcProgram::Program(path), Cleaner::Ours) => CleanupWork::Program(path.clone()),
         _ => CleanupWork::Thread,
     };
     let samples = L::samples();
@@ -444,7 +445,7 @@ fn to_and_fro<L: OfKea>(cleaner: Cleaner) {
     }
     change(&leases, &samples[..samples.len() / 2]);
     assert_eq!(clean(&leases).work, work);
-    assert_eq!(folder.has_pools("leases.csv.2"), !matches!(cleaner, Cleaner::Kea));
+    assert!(folder.has_pools("leases.csv.2"));
     change(&leases, &samples[samples.len() / 4..]);
     let ours = all(&leases);
     drop(leases);

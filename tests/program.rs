@@ -11,6 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use leasemgr::fs::{FileSystem, OsFileSystem};
 use rstest::rstest;
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
@@ -484,15 +485,137 @@ fn elsewhere_there_is_no_bar(#[case] terminal: &str, #[case] pipe: &str) {
 
 // Outcomes
 
-#[test]
-fn while_another_process_is_at_work_nothing_is_done() {
+/// Starts a process, by a copy of a program under another name.
+fn start_as(folder: &Folder, name: &str) -> Child {
+    let path = folder.path(name);
+    assert!(Command::new("cp").arg("/bin/sleep").arg(&path).status().unwrap().success());
+    let child = Command::new(&path).arg("1000").spawn().unwrap();
+    fs::remove_file(path).unwrap();
+    child
+}
+
+#[cfg(target_os = "linux")]
+#[rstest]
+#[case::keas_program("kea-lfc", true)]
+#[case::a_server("kea-dhcp4", false)]
+#[case::any_other("sleep", false)]
+fn only_while_another_cleanup_is_at_work_nothing_is_done(#[case] name: &str, #[case] is_cleanup: bool) {
     let folder = Folder::with_leases();
-    folder.write("pid", format!("{}\n", std::process::id()));
+    let mut other = start_as(&folder, name);
+    folder.write("pid", format!("{}\n", other.id()));
     let before = folder.all();
     let (succeeded, log) = folder.clean();
     assert!(succeeded);
+    if is_cleanup {
+        assert_eq!(log.ids(), ["LFC_START", "LFC_RUNNING"]);
+        let message = log.message("LFC_RUNNING");
+        assert!(message.contains(&format!("process {} of pid ", other.id())), "{message}");
+        assert!(message.contains("or remove pid if "), "{message}");
+        assert_eq!(folder.all(), before);
+    } else {
+        assert!(log.of("LFC_RUNNING").is_empty());
+        assert_eq!(folder.names(), ["previous"]);
+    }
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
+
+#[test]
+fn a_pid_file_of_this_very_test_stops_nothing() {
+    let folder = Folder::with_leases();
+    folder.write("pid", format!("{}\n", std::process::id()));
+    let (succeeded, _) = folder.clean();
+    assert!(succeeded);
+    assert_eq!(folder.names(), ["previous"]);
+}
+
+#[rstest]
+#[case::removed(None)]
+#[case::emptied(Some(""))]
+#[case::of_another_process(Some("1\n"))]
+fn a_cleanup_runs_as_long_as_it_lives_whatever_becomes_of_its_pid_file(#[case] content: Option<&str>) {
+    let folder = Folder::with_leases();
+    let mut first = folder.start_and_stop_at_previous();
+    match content {
+        None => fs::remove_file(folder.path("pid")).unwrap(),
+        Some(content) => folder.write("pid", content),
+    }
+    let (succeeded, log) = folder.clean();
+    assert!(succeeded);
     assert_eq!(log.ids(), ["LFC_START", "LFC_RUNNING"]);
-    assert_eq!(folder.all(), before);
+    assert!(log.message("LFC_RUNNING").contains("pid.running; wait"), "{}", log.message("LFC_RUNNING"));
+    first.kill().unwrap();
+    first.wait().unwrap();
+    fs::remove_file(folder.path("previous")).unwrap();
+    let (succeeded, _) = folder.clean();
+    assert!(succeeded);
+    assert_eq!(folder.names(), ["previous"]);
+}
+
+/// As a lease manager starts it, directly and by a script.
+#[rstest]
+#[case::directly(r#"exec "$@""#)]
+#[case::by_a_script(r#""$@""#)]
+#[case::without_the_lock(r#""$@" < /dev/null"#)]
+fn the_lock_that_a_program_is_given_is_its_own(#[case] script: &str) {
+    let folder = Folder::with_leases();
+    let lock = OsFileSystem.try_lock_for_process(&folder.path("pid.running")).unwrap().unwrap();
+    let status = Command::new("sh")
+        .args(["-c", script, "sh", env!("CARGO_BIN_EXE_kea-lfc"), "-4"])
+        .args(FILES)
+        .current_dir(folder.path(""))
+        .stdin(lock.descriptor().unwrap())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let is_done = !script.contains("/dev/null");
+    assert_eq!(folder.path("input").exists(), !is_done);
+    // It is the manager that gives it up.
+    assert!(
+        folder.path("pid.running").exists()
+            && OsFileSystem.try_lock(&folder.path("pid.running")).unwrap().is_none()
+    );
+}
+
+#[rstest]
+#[case::too_many_bad_rows("input", &[HEADER4, &"bad\n".repeat(101)].concat(), "more than 100 bad rows")]
+#[case::another_header("previous", "address,foo\n", "previous: line 1: ")]
+#[case::with_an_escape("input", "address,\u{1b}[31m\n", "input: line 1: ")]
+fn a_failure_is_also_told_on_standard_error(#[case] name: &str, #[case] content: &str, #[case] reason: &str) {
+    let folder = Folder::with_leases();
+    folder.write(name, content);
+    let output = folder.run([&["-4"], &FILES[..]].concat());
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
+    let error = text(&output.stderr);
+    assert!(error.starts_with("kea-lfc: ") && error.contains(reason), "{error}");
+    assert!(error.ends_with('\n') && error.lines().count() == 1 && !error.contains('\u{1b}'), "{error:?}");
+    // With -d the log is there, and says it once.
+    let output = folder.run([&["-4d"], &FILES[..]].concat());
+    assert_eq!(text(&output.stderr).matches(reason).count(), 1, "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_success_is_not_told_on_standard_error() {
+    let folder = Folder::with_leases();
+    let output = folder.run([&["-4"], &FILES[..]].concat());
+    assert!(output.status.success());
+    assert_eq!((text(&output.stdout), text(&output.stderr)), ("", ""));
+}
+
+/// By these lines a lease manager knows this program, and what it writes.
+#[test]
+fn the_answer_to_option_v_has_two_lines_for_programs() {
+    let folder = Folder::with_leases();
+    for args in [&["-V"][..], &["-4", "-V"], &["-6", "-V"]] {
+        let output = folder.run(args);
+        assert!(output.status.success());
+        let lines: Vec<_> = text(&output.stdout).lines().collect();
+        let expected = [
+            concat!("kea-lfc ", env!("CARGO_PKG_VERSION")),
+            "lease files: DHCPv4 schema 3.0, DHCPv6 schema 5.0",
+        ];
+        assert_eq!(lines, expected);
+    }
 }
 
 #[test]

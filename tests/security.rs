@@ -121,7 +121,8 @@ const TARGETS: [Option<&str>; 2] = [Some(HEADER), None];
     "leases.csv.completed: cannot open: a symbolic link of user 65534, which is not followed"
 )]
 #[case::pid(".pid", "leases.csv.pid: a symbolic link of user 65534, which is not followed")]
-#[case::pid_lock(".pid.lock", "leases.csv.pid: not a regular file")]
+#[case::pid_lock(".pid.lock", "leases.csv.pid.lock: not a regular file")]
+#[case::pid_running(".pid.running", "leases.csv.pid.running: not a regular file")]
 #[case::output(".output", "")]
 fn a_cleanup_follows_no_planted_link(#[case] suffix: &str, #[case] problem: &str) {
     for target in TARGETS {
@@ -157,8 +158,12 @@ fn a_cleanup_follows_no_planted_link(#[case] suffix: &str, #[case] problem: &str
     "leases.csv.completed: cannot open: a symbolic link of user 65534, which is not followed"
 )]
 #[case::lock(".lock", "leases.csv.lock: cannot lock: not a regular file")]
-#[case::pid(".pid", "leases.csv.pid: a symbolic link of user 65534, which is not followed")]
-#[case::pid_lock(".pid.lock", "leases.csv.pid: not a regular file")]
+#[case::pid(
+    ".pid",
+    "leases.csv.pid: cannot read the PID file: a symbolic link of user 65534, which is not followed"
+)]
+#[case::pid_lock(".pid.lock", "leases.csv.pid.lock: cannot lock: not a regular file")]
+#[case::pid_running(".pid.running", "leases.csv.pid.running: cannot lock: not a regular file")]
 fn a_lease_manager_follows_no_planted_link(#[case] suffix: &str, #[case] problem: &str) {
     for target in TARGETS {
         let place = Place::new();
@@ -265,7 +270,7 @@ fn the_folder_of_the_lease_files_may_be_a_link() {
 
 #[rstest]
 fn what_is_no_file_is_not_opened(
-    #[values("", ".1", ".2", ".completed", ".lock", ".pid", ".pid.lock")] suffix: &str,
+    #[values("", ".1", ".2", ".completed", ".lock", ".pid", ".pid.lock", ".pid.running")] suffix: &str,
 ) {
     let place = Place::new();
     let _ = fs::remove_file(place.file(suffix));

@@ -45,6 +45,9 @@ pub static KEYWORDS: &[Keyword] = keywords! {
     "durability" of MEMFILE, "written, synced, or milliseconds as 100ms": "how far a change has gone when it is \
         acknowledged: to the operating system, to the disk, or to the disk after this time; default written, not \
         in Kea";
+    "lfc-executable" of MEMFILE, "the file name of a program, or internal": "what does the cleanups, internal is a thread of the \
+        server; default KEA_LFC_EXECUTABLE, else a kea-lfc of this project beside the server or installed, else internal; \
+        not in Kea";
 
     "host" of SQL, "a name or address": "where the database server is";
     "port" of SQL, "a port number": "where it listens";

@@ -23,11 +23,11 @@ pub enum LfcError {
         source: io::Error,
     },
     /// The PID file cannot be taken, so nothing was begun.
-    #[error("cannot {action} the PID file {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}", path.display())]
     PidFile {
         /// What was tried.
         action: &'static str,
-        /// The file.
+        /// The PID file, or one of the files that are locked for it.
         path: PathBuf,
         /// Why it failed.
         source: io::Error,

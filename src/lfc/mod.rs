@@ -20,11 +20,13 @@ mod index;
 mod merge;
 mod output;
 pub(crate) mod pid_file;
+mod processes;
 mod source;
 #[cfg(test)]
 mod tests;
 mod window;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -35,6 +37,7 @@ pub use error::LfcError;
 use index::{Part, Tally, index_part};
 use merge::{JournalPart, Merged, Stop, merge};
 use output::Output;
+pub use pid_file::RunningCleanup;
 use pid_file::{PidFile, Taken};
 use source::Source;
 
@@ -110,7 +113,7 @@ pub enum Outcome {
     },
     /// An earlier cleanup was complete but for its last renames, which were done.
     Finished,
-    /// Another live process, with this PID, is doing a cleanup of these files.
+    /// Another cleanup of these files is running, in the process with this PID; 0 if the PID file names none.
     Running(i32),
 }
 
@@ -135,6 +138,7 @@ pub struct Cleanup<'a> {
     monitor: Option<&'a Monitor>,
     max_bad_rows: u64,
     threads: usize,
+    inherited: Option<File>,
 }
 
 impl<'a> Cleanup<'a> {
@@ -142,7 +146,7 @@ impl<'a> Cleanup<'a> {
     #[must_use]
     pub fn new(family: Family, files: LfcFiles) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { family, files, fs: &OsFileSystem, monitor: None, max_bad_rows: 100, threads }
+        Self { family, files, fs: &OsFileSystem, monitor: None, max_bad_rows: 100, threads, inherited: None }
     }
 
     /// Does all file operations with `fs`.
@@ -169,35 +173,40 @@ impl<'a> Cleanup<'a> {
         Self { threads: threads.clamp(1, 16), ..self }
     }
 
+    /// Takes the lock that this file holds for this process's own. A lease manager that starts a program for a cleanup gives it that lock
+    /// as its standard input, so that the lock is held as long as the program lives.
+    #[must_use]
+    pub fn inherited_lock(self, file: File) -> Self {
+        Self { inherited: Some(file), ..self }
+    }
+
     /// Does the cleanup.
     ///
     /// # Errors
     /// [`LfcError`] says which file and why. Previous and input are as they were, unless the new file is
     /// complete under the name of finish.
     pub fn run(&self) -> Result<Outcome, LfcError> {
-        let pid_file = match PidFile::take(self.fs, &self.files.pid) {
+        let pid_file = match PidFile::take(self.fs, &self.files.pid, self.inherited.as_ref()) {
             Ok(Taken::Ours(pid_file)) => pid_file,
-            Ok(Taken::Running(pid)) => {
-                warn!(
-                    id = "LFC_RUNNING",
-                    "process {pid} is cleaning up these lease files, nothing is done here"
-                );
-                return Ok(Outcome::Running(pid));
+            Ok(Taken::Running(running)) => {
+                warn!(id = "LFC_RUNNING", "nothing is done: {running}");
+                return Ok(Outcome::Running(running.pid().unwrap_or_default()));
             }
             Err(error) => {
                 error!(id = "LFC_FAIL_PID_CREATE", "{error}");
                 return Err(error);
             }
         };
-        let result = match self.family {
+        let result = self.run_claimed();
+        end(pid_file, result)
+    }
+
+    /// Does the cleanup, which the caller has claimed.
+    pub(crate) fn run_claimed(&self) -> Result<Outcome, LfcError> {
+        match self.family {
             Family::V4 => self.clean::<Lease4>(),
             Family::V6 => self.clean::<Lease6>(),
-        };
-        if let Err(error) = pid_file.remove() {
-            error!(id = "LFC_FAIL_PID_DEL", "{error}");
-            return result.and(Err(error));
         }
-        result
     }
 
     fn clean<L: FileLease>(&self) -> Result<Outcome, LfcError> {
@@ -394,6 +403,15 @@ impl<'a> Cleanup<'a> {
         }
         Ok(())
     }
+}
+
+/// Ends a cleanup with this result: removes its PID file.
+pub(crate) fn end(pid_file: PidFile<'_>, result: Result<Outcome, LfcError>) -> Result<Outcome, LfcError> {
+    if let Err(error) = pid_file.remove() {
+        error!(id = "LFC_FAIL_PID_DEL", "{error}");
+        return result.and(Err(error));
+    }
+    result
 }
 
 /// What all that work at a cleanup must know.

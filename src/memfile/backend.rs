@@ -1,11 +1,11 @@
 //! A memfile as a connection string describes it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Durability, Memfile, MemfileOptions};
+use super::{Durability, LfcProgram, Memfile, MemfileOptions};
 use crate::factory::{Backend, BackendError, ConnectionString, ConnectionStringError, decimal};
 use crate::lease::Family;
 use crate::lease_mgr::{LeaseMgr, ManagedLease};
@@ -24,10 +24,14 @@ const DATA_FOLDER: &str = "/var/lib/kea";
 /// | `max-row-errors` | bad rows that are borne in loading, up to 4294967295; 0 for any number | 0 |
 /// | `extended-info-tables` | `true` for DHCPv6 leases that are found by relay id and remote id | `false` |
 /// | `durability` | [`written`](Durability::Written), [`synced`](Durability::Synced), or [milliseconds](Durability::SyncedEvery) as `100ms`, from 1 to 3600000 | `written` |
+/// | `lfc-executable` | the file name of the program that does cleanups, or `internal` for a thread of this process | see [`LfcProgram::Installed`] |
 ///
 /// If a data folder is set, by `data-directory` or `$KEA_DHCP_DATA_DIR`, the lease file must be in it or in a folder in it: relative
 /// names begin there, and names with `..` and absolute names that lead elsewhere are refused. What the names of folders
 /// and files are symbolic links to is not looked at here, but see [`OsFileSystem`](crate::fs::OsFileSystem).
+///
+/// If the environment sets one (`$KEA_DHCP_DATA_DIR`), connection strings start no programs: `lfc-executable` can only be `internal` then.
+/// `$KEA_LFC_EXECUTABLE` can name a program still.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MemfileBackend;
 
@@ -50,6 +54,7 @@ impl<L: ManagedLease> Backend<L> for MemfileBackend {
             "max-row-errors",
             "extended-info-tables",
             "durability",
+            "lfc-executable",
         ]
     }
 
@@ -69,14 +74,37 @@ fn options(
     let persist = connection.flag("persist")?.unwrap_or(true);
     let seconds = connection.number("lfc-interval", 0..=u32::MAX.into())?;
     let errors = connection.number("max-row-errors", 0..=u32::MAX.into())?;
+    let lfc_program = program(connection, folder.as_deref())?;
     Ok(MemfileOptions {
         file: persist.then(|| file(connection, family, folder)).transpose()?,
         lfc_interval: seconds.map_or(defaults.lfc_interval, |s| (s > 0).then(|| Duration::from_secs(s))),
         max_row_errors: errors.filter(|&errors| errors > 0),
         extended_info_tables: connection.flag("extended-info-tables")?.unwrap_or(false),
         durability: durability(connection)?,
+        lfc_program,
         ..defaults
     })
+}
+
+/// What does cleanups. Where the environment sets a data folder, connection strings may come from others than the operator of
+/// the server, and start no programs.
+fn program(
+    connection: &ConnectionString,
+    environment: Option<&OsStr>,
+) -> Result<LfcProgram, ConnectionStringError> {
+    const KEYWORD: &str = "lfc-executable";
+    match connection.get(KEYWORD) {
+        None => Ok(LfcProgram::Installed),
+        Some("internal") => Ok(LfcProgram::Internal),
+        Some(_) if environment.is_some_and(|folder| !folder.is_empty()) => {
+            let expected = "internal, as KEA_DHCP_DATA_DIR is set; name a program by KEA_LFC_EXECUTABLE";
+            Err(connection.bad_value(KEYWORD, expected))
+        }
+        Some(name) if name.is_empty() || name.ends_with('/') => {
+            Err(connection.bad_value(KEYWORD, "the file name of a program, or internal"))
+        }
+        Some(name) => Ok(LfcProgram::Program(name.into())),
+    }
 }
 
 fn file(
@@ -275,6 +303,44 @@ mod tests {
     #[case("durability=3600000ms", Durability::SyncedEvery(Duration::from_secs(3600)))]
     fn durability_is_a_word_or_a_time(#[case] text: &str, #[case] durability: Durability) {
         assert_eq!(read(text).unwrap().durability, durability);
+    }
+
+    #[rstest]
+    #[case::absent("", None, LfcProgram::Installed)]
+    #[case::absent_in_a_set_folder("", Some("/data"), LfcProgram::Installed)]
+    #[case::a_program("lfc-executable=/usr/sbin/kea-lfc", None, LfcProgram::Program("/usr/sbin/kea-lfc".into()))]
+    #[case::with_blanks("lfc-executable='/opt/a b/lfc'", Some(""), LfcProgram::Program("/opt/a b/lfc".into()))]
+    #[case::relative("lfc-executable=./internal", None, LfcProgram::Program("./internal".into()))]
+    #[case::internal("lfc-executable=internal", None, LfcProgram::Internal)]
+    #[case::internal_in_a_set_folder("lfc-executable=internal", Some("/data"), LfcProgram::Internal)]
+    fn the_program_of_the_cleanup_is_named_or_internal(
+        #[case] text: &str,
+        #[case] folder: Option<&str>,
+        #[case] program: LfcProgram,
+    ) {
+        for family in [Family::V4, Family::V6] {
+            let options = options(&text.parse().unwrap(), family, folder.map(OsString::from)).unwrap();
+            assert_eq!(options.lfc_program, program);
+        }
+    }
+
+    #[rstest]
+    #[case::empty("lfc-executable=''", None, "the file name of a program, or internal")]
+    #[case::a_folder("lfc-executable=/usr/sbin/", None, "the file name of a program, or internal")]
+    #[case::where_the_environment_sets_the_data_folder(
+        "lfc-executable=/usr/sbin/kea-lfc",
+        Some("/data"),
+        "internal, as KEA_DHCP_DATA_DIR is set; name a program by KEA_LFC_EXECUTABLE"
+    )]
+    fn a_program_that_may_not_be_named_is_refused(
+        #[case] text: &str,
+        #[case] folder: Option<&str>,
+        #[case] expected: &str,
+    ) {
+        let connection: ConnectionString = text.parse().unwrap();
+        let error = options(&connection, Family::V6, folder.map(OsString::from)).unwrap_err();
+        let value = connection.get("lfc-executable").unwrap();
+        assert_eq!(error.to_string(), format!("lfc-executable is {value:?}, expected {expected}"));
     }
 
     #[rstest]

@@ -40,9 +40,10 @@ pub(super) fn load<L: ManagedLease>(
     let Some(owner) = fs.try_lock(&lock).map_err(io(&lock, "lock"))? else {
         return Err(OpenError::Owned { path: files.current().to_owned(), lock });
     };
-    let pid_file = files.pid();
-    if let Some(pid) = running_cleanup(fs, &pid_file).map_err(io(&pid_file, "read"))? {
-        return Err(OpenError::CleanupRunning { path: files.current().to_owned(), pid });
+    let running = running_cleanup(fs, &files.pid()).map_err(LeaseFileError::from)?;
+    if let Some(running) = running {
+        let pid = running.pid().unwrap_or_default();
+        return Err(OpenError::CleanupRunning { path: files.current().to_owned(), pid, running });
     }
     let mut bad_rows = BadRows { count: 0, limit: max_row_errors };
     let mut needs_conversion = false;

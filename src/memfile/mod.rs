@@ -52,6 +52,7 @@ use crate::lease_mgr::{
     Added, Change, CleanupStart, Deleted, Key, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery,
     StatisticsRow, Status, Tracking,
 };
+use crate::lfc::RunningCleanup;
 
 /// So many leases are looked at in one go, before a change that waits gets its turn.
 const STEP: usize = 256;
@@ -69,12 +70,14 @@ pub enum OpenError {
         lock: PathBuf,
     },
     /// A cleanup process is at work with the files.
-    #[error("{}: process {pid} is cleaning up the lease files, try again when it has ended", path.display())]
+    #[error("{}: {running}", path.display())]
     CleanupRunning {
         /// The lease file.
         path: PathBuf,
-        /// The process.
+        /// The process; 0 if the PID file names none.
         pid: i32,
+        /// What is known of the cleanup.
+        running: RunningCleanup,
     },
     /// A lease file cannot be read or written, or is none.
     #[error(transparent)]

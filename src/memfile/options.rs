@@ -56,11 +56,17 @@ pub enum Durability {
 /// What does the work of a cleanup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum LfcProgram {
-    /// The program that the environment variable `KEA_LFC_EXECUTABLE` names, else the `kea-lfc` that is installed,
-    /// else a thread of this process.
+    /// The program that the environment variable `KEA_LFC_EXECUTABLE` names, else this project's `kea-lfc` beside the running
+    /// program, else the one that is installed, if it is this project's, else a thread of this process.
+    ///
+    /// Kea's own program is not used unless it is named.
     #[default]
     Installed,
     /// This program.
+    ///
+    /// A program that is named, here or by the environment, is asked for its version before its first use (`-V`), and again when
+    /// its file has changed. One that writes lease files of an older version is not used: it would drop columns. One that does not
+    /// tell is used.
     Program(PathBuf),
     /// A thread of this process.
     Internal,

@@ -5,6 +5,7 @@ mod log;
 mod progress;
 
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use leasemgr::lease::{Lease4, Lease6};
@@ -22,7 +23,17 @@ const NICE: i32 = 4;
 
 fn main() -> ExitCode {
     let succeeded = match Command::parse(std::env::args_os()) {
-        Ok(Command::Clean(arguments)) => clean(arguments).is_ok(),
+        Ok(Command::Clean(arguments)) => {
+            let is_on_console = arguments.debug;
+            let result = clean(arguments);
+            if let Err(error) = &result
+                && !is_on_console
+            {
+                // For the process that started this one: it does not see the log.
+                let _ = print(io::stderr(), &format!("kea-lfc: {}\n", printable(error)));
+            }
+            result.is_ok()
+        }
         Ok(Command::Version) => print(io::stdout(), &format!("{VERSION}\n")).is_ok(),
         Ok(Command::Versions) => print(io::stdout(), &versions()).is_ok(),
         Ok(Command::BuildReport) => print(io::stdout(), &build_report()).is_ok(),
@@ -58,7 +69,11 @@ fn clean(arguments: Arguments) -> Result<Outcome, LfcError> {
     }
 
     let monitor = Monitor::default();
-    let cleanup = Cleanup::new(family, files).monitor(&monitor);
+    let mut cleanup = Cleanup::new(family, files).monitor(&monitor);
+    // A lease manager holds the lock of the cleanup by what it gives this process to read from.
+    if let Ok(stdin) = io::stdin().as_fd().try_clone_to_owned() {
+        cleanup = cleanup.inherited_lock(stdin.into());
+    }
     let result = progress::show(&bar, &monitor, || cleanup.run());
 
     match &result {

@@ -4,8 +4,9 @@
 //! program, or the thread itself, makes one file of it and the result of the cleanup before. If a cleanup was
 //! interrupted, its files are there still: it is done again, and the journal keeps its name until the next one.
 //!
-//! Who works at the files is in the PID file. From the look into it until the process that was started is
-//! in it, its lock is held, so that no two cleanups, of whatever servers, are at the same files. Programs take the
+//! Which process works at the files is in the PID file, and it holds a lock as long as it lives ([`crate::lfc::pid_file`]): a program gets that lock
+//! as its standard input. From the look at both until the process that was started is in the PID file, the lock of that
+//! is held, so that no two cleanups, of whatever servers, are at the same files. Programs take the
 //! PID file for themselves once more, which those that were written for older servers do not if they are in it.
 
 mod process;
@@ -13,12 +14,13 @@ mod program;
 mod run;
 #[cfg(test)]
 mod tests;
+mod version;
 
 use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,6 +28,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use tracing::info;
 
 use run::Run;
+use version::Answers;
 
 use super::LfcProgram;
 use super::journal::Journal;
@@ -33,8 +36,8 @@ use crate::fs::FileSystem;
 use crate::lease::Family;
 use crate::lease_file::LeaseFileSet;
 use crate::lease_mgr::{CleanupReport, CleanupStart, CleanupStatus};
-use crate::lfc::pid_file::PidLock;
-use crate::lfc::{LfcError, Monitor};
+use crate::lfc::pid_file::{PidFileError, PidLock};
+use crate::lfc::{Monitor, RunningCleanup};
 
 /// How often it is seen to that nobody has taken the lease file away.
 const WATCH: Duration = Duration::from_secs(1);
@@ -66,10 +69,22 @@ struct Shared {
     config: CleanerConfig,
     journal: Arc<Journal>,
     monitor: Monitor,
-    /// Whether a program is not to find itself in the PID file: [`Run::leaves_pid_file_to_program`].
-    programs_write_pid_file: AtomicBool,
+    /// What programs have said of themselves.
+    answers: Answers,
+    /// What a program is given, one of [`Given`].
+    given: AtomicU8,
     state: Mutex<State>,
     changed: Condvar,
+}
+
+/// What a program that does a cleanup finds done when it starts. Some programs take that for another cleanup: see `Run::gives_less`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Given {
+    /// It is in the PID file, and has the lock.
+    NumberAndLock,
+    Lock,
+    Nothing,
 }
 
 #[derive(Default)]
@@ -95,7 +110,8 @@ impl Cleaner {
             config,
             journal,
             monitor: Monitor::default(),
-            programs_write_pid_file: AtomicBool::new(false),
+            answers: Answers::default(),
+            given: AtomicU8::new(Given::NumberAndLock as u8),
             state,
             changed: Condvar::new(),
         };
@@ -112,8 +128,11 @@ impl Cleaner {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Has a cleanup done now, unless one is running.
+    /// Has a cleanup done now, unless one is running, of this manager or of any process.
     pub(crate) fn request(&self) -> CleanupStart {
+        if self.shared.is_cleaned_by_others() {
+            return CleanupStart::Running;
+        }
         let mut state = self.shared.state.lock();
         if state.running {
             return CleanupStart::Running;
@@ -194,6 +213,36 @@ impl Shared {
         state.ending
     }
 
+    /// Returns whether a cleanup is running, of this manager or another process.
+    ///
+    /// What keeps this from being known, such as a file that cannot be read, is the failure of the cleanup that is tried then.
+    fn is_cleaned_by_others(&self) -> bool {
+        /// How long the lock of the PID file is waited for. Nothing holds it for long.
+        const PATIENCE: Duration = Duration::from_secs(1);
+        const PAUSE: Duration = Duration::from_millis(5);
+        let start = Instant::now();
+        let pid_file = self.config.files.pid();
+        loop {
+            if self.state.lock().running {
+                return true;
+            }
+            match PidLock::try_take(self.config.fs.as_ref(), &pid_file) {
+                Ok(Some(lock)) => return lock.running().is_ok_and(|running| running.is_some()),
+                Ok(None) if start.elapsed() < PATIENCE => thread::sleep(PAUSE),
+                Ok(None) | Err(_) => return false,
+            }
+        }
+    }
+
+    /// What a program that is started is given.
+    fn given(&self) -> Given {
+        let given = self.given.load(Ordering::Relaxed);
+        [Given::NumberAndLock, Given::Lock]
+            .into_iter()
+            .find(|one| *one as u8 == given)
+            .unwrap_or(Given::Nothing)
+    }
+
     fn interval(&self) -> Option<Duration> {
         self.config.interval.filter(|interval| !interval.is_zero())
     }
@@ -204,18 +253,13 @@ impl Shared {
     }
 }
 
-/// The process that is cleaning up lease files, if there is one: the live process other than this one that their PID
-/// file names.
+/// Returns the cleanup of these lease files that is running, if there is one.
 ///
 /// # Errors
-/// Where the PID file cannot be locked or read.
-pub(crate) fn running_cleanup(fs: &dyn FileSystem, pid_file: &Path) -> io::Result<Option<i32>> {
-    let running = PidLock::take(fs, pid_file).and_then(|lock| lock.running());
-    running.map_err(|error| {
-        let kind = match &error {
-            LfcError::PidFile { source, .. } => source.kind(),
-            _ => io::ErrorKind::Other,
-        };
-        io::Error::new(kind, error)
-    })
+/// Returns the error of the file that cannot be locked or read.
+pub(crate) fn running_cleanup(
+    fs: &dyn FileSystem,
+    pid_file: &Path,
+) -> Result<Option<RunningCleanup>, PidFileError> {
+    PidLock::take(fs, pid_file)?.running()
 }

@@ -1,6 +1,7 @@
 //! One cleanup, from the rotation of the journal to what is left in the end.
 
 use std::any::Any;
+use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -11,14 +12,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{debug, error, info, warn};
 
-use super::process::{End, GRACE, Process};
-use super::program;
-use super::{Shared, WATCH};
-use crate::fs::FileSystem;
+use super::process::{End, GRACE, Heard, Process};
+use super::program::{self, Chooser};
+use super::{Given, Shared, WATCH};
+use crate::fs::{FileSystem, ProcessLock};
 use crate::lease::{Family, Lease4, Lease6};
 use crate::lease_mgr::{CleanupReport, CleanupWork};
-use crate::lfc::pid_file::PidLock;
-use crate::lfc::{Cleanup, Figures, LfcError, LfcFiles, Outcome};
+use crate::lfc::pid_file::{Claim, Claimed, PidFile, PidFileError, PidLock, lock_path};
+use crate::lfc::{self, Cleanup, Figures, LfcError, LfcFiles, Outcome, RunningCleanup};
 use crate::memfile::journal::RotateError;
 
 /// A process is looked after at intervals that grow from the first to the second.
@@ -34,18 +35,43 @@ enum Failure {
     Cleanup(#[from] LfcError),
     #[error("the journal was not set aside for the cleanup: {0}")]
     Rotate(#[from] RotateError),
-    #[error("process {0} is cleaning up these lease files")]
-    Running(i32),
-    #[error("somebody holds the lock of {}, and the lease manager comes to its end", .0.display())]
+    #[error("{0}")]
+    Running(RunningCleanup),
+    #[error("another process holds the lock of {}, and the lease manager comes to its end; end that process", .0.display())]
     Locked(PathBuf),
-    #[error("{}: {status}", program.display())]
-    Exit { program: PathBuf, status: ExitStatus },
-    #[error("{}: it ended, but {} is still there", program.display(), path.display())]
-    Undone { program: PathBuf, path: PathBuf },
+    #[error("the lease manager comes to its end before the program was started")]
+    Ending,
+    #[error("{}: {status}{}", program.display(), Reason(words))]
+    Exit { program: PathBuf, status: ExitStatus, words: String },
+    #[error("{}: it ended, but {} is still there{}", program.display(), path.display(), Reason(words))]
+    Undone { program: PathBuf, path: PathBuf, words: String },
     #[error("process {0} cannot be ended")]
     Immortal(i32),
     #[error("it panicked: {0}")]
     Panicked(String),
+}
+
+impl From<PidFileError> for Failure {
+    fn from(error: PidFileError) -> Self {
+        LfcError::from(error).into()
+    }
+}
+
+/// What a program has said in the end, which is why it failed.
+struct Reason<'a>(&'a str);
+
+impl fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, ": {}", self.0) }
+    }
+}
+
+/// What does a cleanup that has begun.
+enum Worker<'a> {
+    /// A process, and the lock that it was given.
+    Process(Process, Option<ProcessLock>),
+    /// This process, which is in the PID file.
+    Here(PidFile<'a>),
 }
 
 /// One cleanup.
@@ -91,54 +117,79 @@ impl<'a> Run<'a> {
     }
 
     fn clean(&mut self) -> Result<(), Failure> {
-        let program = program::choose(&self.shared.config.program);
+        let shared = self.shared;
+        let chooser = Chooser {
+            wanted: &shared.config.program,
+            family: shared.config.family,
+            answers: &shared.answers,
+            pause: &|time| shared.pause(time),
+        };
+        let program = chooser.choose();
+        if program.is_some() && shared.pause(Duration::ZERO) {
+            return Err(Failure::Ending);
+        }
         self.work = program.clone().map_or(CleanupWork::Thread, CleanupWork::Program);
         loop {
-            let process = self.begin(program.as_deref())?;
-            let (Some(process), Some(program)) = (process, &program) else {
-                self.work = CleanupWork::Thread;
-                return self.clean_here();
+            let (process, lock) = match self.begin(program.as_deref())? {
+                Worker::Process(process, lock) => (process, lock),
+                Worker::Here(pid_file) => {
+                    self.work = CleanupWork::Thread;
+                    return self.clean_here(pid_file);
+                }
             };
-            match self.attend(process, program) {
-                Err(Failure::Undone { .. }) if self.leaves_pid_file_to_program() => {}
+            let CleanupWork::Program(program) = &self.work else {
+                return Err(Failure::Panicked("a process without a program".to_owned()));
+            };
+            match self.attend(process, lock, program) {
+                Err(Failure::Undone { .. }) if self.gives_less() => {}
                 result => return result,
             }
         }
     }
 
-    /// Makes sure that there is something to clean up and nobody who does, and starts the program, if it is to be one.
-    fn begin(&mut self, program: Option<&Path>) -> Result<Option<Process>, Failure> {
+    /// Makes sure that there is something to clean up and no other cleanup, and starts the program, if it is to be one.
+    fn begin(&mut self, program: Option<&Path>) -> Result<Worker<'a>, Failure> {
         let lock = self.lock()?;
-        if let Some(pid) = lock.running()? {
-            return Err(Failure::Running(pid));
-        }
+        let claimed = match program {
+            Some(_) if self.shared.given() != Given::Nothing => lock.claim_for_process()?,
+            _ => lock.claim()?,
+        };
+        let claim = match claimed {
+            Claimed::Ours(claim) => claim,
+            Claimed::Running(running) => return Err(Failure::Running(running)),
+        };
         self.prepare()?;
-        let bytes = self.bytes();
-        let process = program.and_then(|program| self.start(program, &lock));
-        drop(lock);
-        self.bytes_before = bytes;
-        Ok(process)
+        self.bytes_before = self.bytes();
+        Ok(match program.and_then(|program| self.start(program, &lock, &claim)) {
+            // Until this lock is given up, the process waits for it.
+            Some(process) => Worker::Process(process, claim.given()),
+            None => Worker::Here(lock.hold(claim)?),
+        })
     }
 
-    /// After a program has done nothing, though it ended well: whether it is worth another try, which is at most once in
+    /// After a program has done nothing, though it ended well: whether it is worth another try, which is at most twice in
     /// the life of a manager.
     ///
     /// Kea's program does nothing up to version 2.2 if the PID file names it, and neither does any that is not the
-    /// process which was started but a child of that. From now on, programs write the PID file themselves.
-    fn leaves_pid_file_to_program(&self) -> bool {
-        let is_new = !self.shared.programs_write_pid_file.swap(true, Ordering::Relaxed);
-        if is_new {
-            info!(
-                id = "DHCPSRV_MEMFILE_LFC_PID_FILE",
-                "the program did nothing, as some do if they find themselves in the PID file; it is started again without that"
-            );
-        }
-        is_new && !self.shared.pause(Duration::ZERO)
+    /// process which was started but a child of that. And this project's program does nothing if a script that starts it does not hand on
+    /// the lock. From now on, programs write the PID file themselves, and then also take the lock themselves.
+    fn gives_less(&self) -> bool {
+        let (less, what) = match self.shared.given() {
+            Given::NumberAndLock => (Given::Lock, "in the PID file"),
+            Given::Lock => (Given::Nothing, "in the PID file, or the lock taken"),
+            Given::Nothing => return false,
+        };
+        self.shared.given.store(less as u8, Ordering::Relaxed);
+        info!(
+            id = "DHCPSRV_MEMFILE_LFC_PID_FILE",
+            "the program did nothing, as some do if they find themselves {what}; it is started again without that"
+        );
+        !self.shared.pause(Duration::ZERO)
     }
 
     /// Waits for the lock of the PID file, but not long when the manager comes to its end: whoever has the lock may have
     /// stopped for good.
-    fn lock(&self) -> Result<PidLock<'_>, Failure> {
+    fn lock(&self) -> Result<PidLock<'a>, Failure> {
         let start = Instant::now();
         let pause = PAUSES.1;
         loop {
@@ -147,7 +198,7 @@ impl<'a> Run<'a> {
             }
             if self.shared.pause(pause) {
                 if start.elapsed() > GRACE {
-                    return Err(Failure::Locked(self.files.pid.clone()));
+                    return Err(Failure::Locked(lock_path(&self.files.pid)));
                 }
                 thread::sleep(pause);
             }
@@ -173,10 +224,12 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Starts the program, and writes it into the PID file.
-    fn start(&self, program: &Path, lock: &PidLock<'_>) -> Option<Process> {
+    /// Starts the program, gives it the lock, and writes it into the PID file.
+    fn start(&self, program: &Path, lock: &PidLock<'_>, claim: &Claim) -> Option<Process> {
         let arguments = program::arguments(self.shared.config.family, &self.files);
-        let process = Process::start(program, &arguments)
+        let process = claim
+            .descriptor()
+            .and_then(|descriptor| Process::start(program, &arguments, descriptor, Heard::Errors))
             .inspect_err(|error| {
                 error!(
                     id = "DHCPSRV_MEMFILE_LFC_SPAWN_FAIL",
@@ -193,7 +246,7 @@ impl<'a> Run<'a> {
             program.display(),
             words.join(" ")
         );
-        if !self.shared.programs_write_pid_file.load(Ordering::Relaxed)
+        if self.shared.given() == Given::NumberAndLock
             && let Err(error) = lock.write(pid)
         {
             // The process does the same, and fails if it cannot.
@@ -203,29 +256,38 @@ impl<'a> Run<'a> {
     }
 
     /// Waits for the process, and looks at what it has done.
-    fn attend(&self, mut process: Process, program: &Path) -> Result<(), Failure> {
+    fn attend(
+        &self,
+        mut process: Process,
+        given: Option<ProcessLock>,
+        program: &Path,
+    ) -> Result<(), Failure> {
         let pid = process.pid();
         let end = self.wait(&mut process).or_else(|| process.stop(GRACE));
-        if end.is_some() {
-            let removed = self.lock().and_then(|lock| Ok(lock.remove_if_of(pid)?));
-            if let Err(error) = removed {
-                warn!(id = "DHCPSRV_MEMFILE_LFC_FAIL_PID_DEL", "{error}");
-            }
+        if end.is_none() {
+            // It may change the files still.
+            given.map(ProcessLock::leave);
+            return Err(Failure::Immortal(pid));
         }
+        let removed = self.lock().and_then(|lock| Ok(lock.remove_if_of(pid)?));
+        if let Err(error) = removed {
+            warn!(id = "DHCPSRV_MEMFILE_LFC_FAIL_PID_DEL", "{error}");
+        }
+        drop(given);
+        let words = process.words();
         match end {
-            None => return Err(Failure::Immortal(pid)),
             Some(End::Status(status)) if !status.success() => {
-                return Err(Failure::Exit { program: program.to_owned(), status });
+                return Err(Failure::Exit { program: program.to_owned(), status, words });
             }
             Some(End::Status(_)) => {}
-            Some(End::Unknown) => {
+            Some(End::Unknown) | None => {
                 debug!(id = "DHCPSRV_MEMFILE_LFC_UNKNOWN_END", "how process {pid} ended is not known");
             }
         }
         // Kea's program ends well even if it has failed, or found another one at work.
         for path in [&self.files.input, &self.files.finish] {
             if self.exists(path)? {
-                return Err(Failure::Undone { program: program.to_owned(), path: path.clone() });
+                return Err(Failure::Undone { program: program.to_owned(), path: path.clone(), words });
             }
         }
         Ok(())
@@ -261,28 +323,23 @@ impl<'a> Run<'a> {
     }
 
     /// Does the cleanup in this process, on a thread of lower priority if there is one to be had.
-    fn clean_here(&mut self) -> Result<(), Failure> {
+    fn clean_here(&mut self, pid_file: PidFile<'_>) -> Result<(), Failure> {
         let cleanup = self.cleanup();
         let work = || {
             // On Linux, the priority is that of the thread, and of those that it starts.
             if cfg!(target_os = "linux") {
                 let _ = rustix::process::nice(NICE);
             }
-            cleanup.run()
+            cleanup.run_claimed()
         };
-        let outcome = thread::scope(|scope| {
+        let result = thread::scope(|scope| {
             match thread::Builder::new().name("lease-cleanup".to_owned()).spawn_scoped(scope, work) {
-                Ok(thread) => thread
-                    .join()
-                    .map_err(|panic| Failure::Panicked(text_of(panic.as_ref())))?
-                    .map_err(Failure::from),
-                Err(_) => cleanup.run().map_err(Failure::from),
+                Ok(thread) => thread.join().map_err(|panic| Failure::Panicked(text_of(panic.as_ref()))),
+                Err(_) => Ok(cleanup.run_claimed()),
             }
         })?;
-        match outcome {
-            Outcome::Cleaned { read, written } => self.figures = Some((read, written)),
-            Outcome::Finished => {}
-            Outcome::Running(pid) => return Err(Failure::Running(pid)),
+        if let Outcome::Cleaned { read, written } = lfc::end(pid_file, result)? {
+            self.figures = Some((read, written));
         }
         Ok(())
     }

@@ -1,19 +1,22 @@
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use rstest::rstest;
 
 use super::*;
-use crate::fs::{OsFileSystem, ReadFile, WriteFile};
+use crate::fs::{OsFileSystem, ProcessLock, ReadFile, WriteFile};
 use crate::lease::{Lease4, Lease6};
 use crate::lease_file::FileLease;
 use crate::lease_mgr::CleanupWork;
-use crate::lfc::Figures;
+use crate::lfc::{Cleanup, Figures, Outcome};
 use crate::memfile::Durability;
 
 /// What a program does that cleans up without fault or effort.
 const CLEAN: &str = "mv -f f.1 f.2";
+
+/// What a program does when it is asked for its version: it says that it writes files of the current one.
+const VERSION: &str = r#"case "$*" in *-V) echo kea-lfc 1; echo lease files: DHCPv4 schema 3.0, DHCPv6 schema 5.0; exit;; esac"#;
 
 fn header<L: FileLease>() -> &'static str {
     L::SCHEMA.header
@@ -74,11 +77,22 @@ impl Setup {
     /// have it open for writing, which lets nobody run it.
     fn program(&self, script: &str) -> LfcProgram {
         let path = self.path("program");
-        let text = format!("#!/bin/sh\ncd '{}' || exit 9\n{script}\n", self.folder.path().display());
+        let text =
+            format!("#!/bin/sh\n{VERSION}\ncd '{}' || exit 9\n{script}\n", self.folder.path().display());
         let write = "printf %s \"$2\" > \"$1\" && chmod 755 \"$1\"";
         let status = Command::new("sh").args(["-c", write, "sh"]).arg(&path).arg(text).status().unwrap();
         assert!(status.success());
         LfcProgram::Program(path)
+    }
+
+    /// Another process that is cleaning up these files, as its name and the PID file say.
+    fn another(&self) -> Another {
+        let path = self.path("kea-lfc");
+        assert!(Command::new("cp").arg("/bin/sleep").arg(&path).status().unwrap().success());
+        let child = Command::new(&path).arg("1000").spawn().unwrap();
+        std::fs::remove_file(path).unwrap();
+        self.write("f.pid", format!("{}\n", child.id()));
+        Another(child)
     }
 
     fn config(&self, program: LfcProgram) -> CleanerConfig {
@@ -102,6 +116,16 @@ impl Setup {
     }
 }
 
+/// A process that looks as if it cleaned up.
+struct Another(Child);
+
+impl Drop for Another {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
 /// The files of the operating system, with some trouble.
 #[derive(Debug, Default)]
 struct Meddler {
@@ -110,6 +134,8 @@ struct Meddler {
     refuse_new: AtomicBool,
     refuse_rename_back: AtomicBool,
     panic: AtomicBool,
+    /// Whether no other process can hold a lock.
+    no_process_locks: AtomicBool,
     /// Whether creating the output waits, and whether it does so now.
     hold: AtomicBool,
     held: AtomicBool,
@@ -164,6 +190,12 @@ impl FileSystem for Meddler {
     }
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
         OsFileSystem.try_lock(path)
+    }
+    fn try_lock_for_process(&self, path: &Path) -> io::Result<Option<ProcessLock>> {
+        if self.no_process_locks.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        OsFileSystem.try_lock_for_process(path)
     }
 }
 
@@ -407,9 +439,14 @@ fn the_pid_file_names_the_program_while_it_runs() {
     wait_until("it runs", || !setup.read("own").is_empty() && setup.has("f.pid") && !setup.has("f.pid.lock"));
     assert_eq!(setup.read("f.pid"), setup.read("own"));
     let pid = setup.read("own").trim().parse().unwrap();
-    assert_eq!(running_cleanup(&OsFileSystem, &setup.path("f.pid")).unwrap(), Some(pid));
+    let running = || running_cleanup(&OsFileSystem, &setup.path("f.pid")).unwrap();
+    assert_eq!(running().unwrap().pid(), Some(pid));
+    std::fs::remove_file(setup.path("f.pid")).unwrap();
+    assert_eq!(running().unwrap().pid(), None, "the lock says that it runs");
+    setup.write("f.pid", format!("{pid}\n"));
     setup.write("go", "");
     cleaner.wait_for(1);
+    assert_eq!(running(), None);
     assert!(!setup.has("f.pid"), "the program has left it behind");
     assert!(!Path::new("/proc").join(pid.to_string()).exists(), "it is not reaped");
 }
@@ -427,18 +464,102 @@ fn a_pid_file_that_somebody_else_has_taken_meanwhile_stays() {
     assert_eq!(setup.read("f.pid"), "1\n");
 }
 
+/// What is known of a cleanup of another process: it holds the lock, or it is only named so.
+#[derive(Clone, Copy, Debug)]
+enum Sign {
+    Lock,
+    Name,
+}
+
 #[rstest]
-#[case::a_program(true)]
-#[case::a_thread(false)]
-fn while_another_process_is_at_work_nothing_is_touched(#[case] program: bool) {
+fn a_cleanup_of_any_process_is_running_and_nothing_is_touched(
+    #[values(false, true)] program: bool,
+    #[values(Sign::Lock, Sign::Name)] sign: Sign,
+) {
     let setup = Setup::new();
     setup.append(&[1]);
-    setup.write("f.pid", "1\n");
+    let mut lock = None;
+    let mut another = None;
+    match sign {
+        Sign::Lock => {
+            setup.write("f.pid", "4711\n");
+            lock = Some(OsFileSystem.try_lock(&setup.path("f.pid.running")).unwrap().unwrap());
+        }
+        Sign::Name => another = Some(setup.another()),
+    }
+    let before = setup.read("f.pid");
     let program = if program { setup.program("touch started") } else { LfcProgram::Internal };
-    let cleaner = setup.cleaner(program);
-    cleaner.fails("process 1 ");
+    let cleaner = setup.cleaner(program.clone());
+    assert_eq!(cleaner.request(), CleanupStart::Running);
+    let status = cleaner.status();
+    assert!(!status.running && status.last.is_none() && (status.succeeded, status.failed) == (0, 0));
+    // One that is due is not asked for, and fails.
+    let due = setup.start(CleanerConfig { at_once: true, ..setup.config(program) });
+    let failure = due.wait_for(1).last.unwrap().failure.unwrap();
+    let pid = before.trim();
+    assert!(failure.contains(&format!("process {pid} of {}", setup.path("f.pid").display())), "{failure}");
+    assert!(failure.contains("; wait until it has ended, or "), "{failure}");
     assert!(!setup.has("started") && !setup.has("f.1"));
-    assert_eq!((setup.read("f"), setup.read("f.pid")), (file(&[1]), "1\n".to_owned()));
+    assert_eq!((setup.read("f"), setup.read("f.pid")), (file(&[1]), before));
+
+    drop((lock, another));
+    let cleaner = setup.cleaner(LfcProgram::Internal);
+    cleaner.succeeds();
+}
+
+#[test]
+fn a_cleanup_by_hand_is_running() {
+    let setup = Setup::new();
+    setup.append(&[1]);
+    setup.write("f.1", file(&[2]));
+    let cleaner = setup.cleaner(LfcProgram::Internal);
+    setup.fs.hold.store(true, Ordering::SeqCst);
+    let cleanup = Cleanup::new(Family::V4, LeaseFileSet::new(setup.path("f")).lfc_files());
+    let cleanup = cleanup.file_system(setup.fs.as_ref());
+    thread::scope(|scope| {
+        let by_hand = scope.spawn(|| cleanup.run().unwrap());
+        wait_until("it has begun", || setup.fs.held.load(Ordering::SeqCst));
+        assert_eq!(cleaner.request(), CleanupStart::Running);
+        // Whatever becomes of its PID file.
+        std::fs::remove_file(setup.path("f.pid")).unwrap();
+        assert_eq!(cleaner.request(), CleanupStart::Running);
+        setup.fs.hold.store(false, Ordering::SeqCst);
+        assert!(matches!(by_hand.join().unwrap(), Outcome::Cleaned { .. }));
+    });
+    cleaner.succeeds();
+    assert_eq!(setup.read("f.2"), file(&[1, 2]));
+}
+
+#[test]
+fn a_manager_that_is_killed_leaves_the_lock_to_its_program() {
+    let setup = Setup::new();
+    let script = format!("echo $$ > own; until [ -e go ]; do sleep 0.01; done; {CLEAN}");
+    let cleaner = setup.cleaner(setup.program(&script));
+    cleaner.request();
+    wait_until("it runs", || !setup.read("own").is_empty() && setup.has("f.pid"));
+    // It is no cleanup by its name, and the PID file is what a crash leaves of it.
+    setup.write("f.pid", "");
+    let running = || running_cleanup(&OsFileSystem, &setup.path("f.pid")).unwrap();
+    assert!(running().is_some());
+    let own = setup.read("own");
+    let stdin = std::fs::read_link(format!("/proc/{}/fd/0", own.trim())).unwrap();
+    assert_eq!(stdin, setup.path("f.pid.running"));
+    setup.write("go", "");
+    cleaner.wait_for(1);
+    assert_eq!(running(), None);
+}
+
+#[test]
+fn where_no_process_can_be_given_a_lock_the_program_takes_it() {
+    let setup = Setup::new();
+    setup.fs.no_process_locks.store(true, Ordering::SeqCst);
+    let script = format!("[ -s /dev/stdin ] && exit 1; until [ -e go ]; do sleep 0.01; done; {CLEAN}");
+    let cleaner = setup.cleaner(setup.program(&script));
+    cleaner.request();
+    wait_until("it runs", || setup.has("f.pid") && !setup.has("f.pid.lock"));
+    assert!(!setup.has("f.pid.running"));
+    setup.write("go", "");
+    assert_eq!(cleaner.wait_for(1).succeeded, 1);
 }
 
 /// As Kea's program of version 2.2, and as one that is not the process that was started.
@@ -455,14 +576,28 @@ fn a_program_that_takes_itself_for_another_is_started_again() {
     assert_eq!((setup.read("f.2"), setup.read("starts").len()), (file(&[2]), 3), "once is enough");
 }
 
+/// As this project's program, when a script starts it that keeps the lock to itself.
 #[test]
-fn a_program_that_never_does_anything_is_started_again_but_once() {
+fn a_program_that_finds_the_lock_taken_is_started_again() {
+    let setup = Setup::new();
+    setup.append(&[1]);
+    let script = "while [ -e f.pid.lock ]; do sleep 0.01; done; echo >> starts; [ -e f.pid.running ] && exit";
+    let cleaner = setup.cleaner(setup.program(&format!("{script}; {CLEAN}")));
+    cleaner.succeeds();
+    assert_eq!((setup.read("f.2"), setup.read("starts").len()), (file(&[1]), 3));
+    setup.append(&[2]);
+    cleaner.succeeds();
+    assert_eq!((setup.read("f.2"), setup.read("starts").len()), (file(&[2]), 4), "that is remembered");
+}
+
+#[test]
+fn a_program_that_never_does_anything_is_started_again_but_twice() {
     let setup = Setup::new();
     let cleaner = setup.cleaner(setup.program("echo >> starts"));
     cleaner.fails("still there");
-    assert_eq!(setup.read("starts").len(), 2);
-    cleaner.fails("still there");
     assert_eq!(setup.read("starts").len(), 3);
+    cleaner.fails("still there");
+    assert_eq!(setup.read("starts").len(), 4);
 }
 
 #[test]
@@ -479,6 +614,7 @@ fn a_cleanup_waits_for_the_lock_of_the_pid_file() {
 
 #[rstest]
 #[case::dead("999999\n")]
+#[case::of_another_program("1\n")]
 #[case::empty("")]
 #[case::without_its_newline("1")]
 fn a_stale_pid_file_stops_nothing(#[case] content: &str) {
@@ -490,6 +626,15 @@ fn a_stale_pid_file_stops_nothing(#[case] content: &str) {
 
 #[rstest]
 #[case::it_fails("exit 3", "exit status: 3")]
+#[case::it_fails_and_says_why(
+    "echo 'f.1: no' >&2; echo because >&2; exit 1",
+    "exit status: 1: f.1: no; because"
+)]
+#[case::it_is_content_and_says_why("echo because >&2; exit 0", "f.1 is still there: because")]
+#[case::it_leaves_another_process(
+    "sleep 1000 & echo $! >> helper; echo because >&2; exit 1",
+    "exit status: 1: because"
+)]
 #[case::it_is_killed("kill -9 $$", "signal: 9")]
 #[case::it_does_nothing_and_is_content("exit 0", "f.1 is still there")]
 #[case::it_stops_half_way("[ -e f.completed ] || mv f.1 f.completed", "f.completed is still there")]
@@ -508,6 +653,9 @@ fn what_a_program_does_not_do_is_a_failure_and_done_by_the_next(#[case] fault: &
     setup.write("good", "");
     cleaner.succeeds();
     assert_eq!((setup.read("f.2"), setup.read("f")), (file(&[1]), file(&[2])));
+    for helper in setup.read("helper").lines() {
+        Command::new("kill").arg(helper).status().unwrap();
+    }
 }
 
 #[rstest]
@@ -672,7 +820,7 @@ fn a_manager_ends_though_somebody_keeps_the_lock_of_the_pid_file() {
     let shared = Arc::clone(&cleaner.shared);
     drop(cleaner);
     let failure = shared.state.lock().last.clone().unwrap().failure.unwrap();
-    assert!(failure.contains("f.pid"), "{failure}");
+    assert!(failure.contains("the lock of ") && failure.contains("f.pid.lock, "), "{failure}");
     drop(lock);
 }
 
@@ -690,20 +838,17 @@ fn a_manager_that_does_nothing_ends_at_once() {
 // Who else is at work
 
 #[rstest]
-#[case::nobody(None, None)]
-#[case::another(Some("1\n".to_owned()), Some(1))]
-#[case::a_dead_one(Some("999999\n".to_owned()), None)]
-#[case::this_one(Some(format!("{}\n", std::process::id())), None)]
-fn a_running_cleanup_is_that_of_another_live_process(
-    #[case] content: Option<String>,
-    #[case] running: Option<i32>,
-) {
+#[case::no_file(None)]
+#[case::of_another_program(Some("1\n".to_owned()))]
+#[case::of_a_dead_one(Some("999999\n".to_owned()))]
+#[case::of_this_one(Some(format!("{}\n", std::process::id())))]
+fn a_pid_file_alone_is_no_running_cleanup(#[case] content: Option<String>) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("f.pid");
     if let Some(content) = &content {
         std::fs::write(&path, content).unwrap();
     }
-    assert_eq!(running_cleanup(&OsFileSystem, &path).unwrap(), running);
+    assert_eq!(running_cleanup(&OsFileSystem, &path).unwrap(), None);
     assert_eq!(std::fs::read_to_string(&path).ok(), content);
     assert_eq!(folder.path().read_dir().unwrap().count(), usize::from(content.is_some()));
 }
@@ -712,6 +857,5 @@ fn a_running_cleanup_is_that_of_another_live_process(
 fn whether_a_cleanup_runs_is_not_known_without_the_folder() {
     let folder = tempfile::tempdir().unwrap();
     let error = running_cleanup(&OsFileSystem, &folder.path().join("absent/f.pid")).unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::NotFound);
-    assert!(error.to_string().contains("absent/f.pid"), "{error}");
+    assert!(error.to_string().contains("absent/f.pid.lock: No such file"), "{error}");
 }

@@ -1,0 +1,345 @@
+//! What a program for cleanups says of itself: whose it is, and which version of the lease files it writes.
+//!
+//! A program whose files are older than those of the lease manager would drop columns, so it is asked before its first use.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tracing::debug;
+
+use super::process::{End, Heard, Process};
+use crate::lease::Family;
+
+/// How long a program has to answer.
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 5 });
+
+/// The first line of the answer of this project's program begins with this.
+const OWN_NAME: &str = "kea-lfc ";
+/// Another line of that answer has the versions of the lease files.
+const OWN_FILES: &str = "lease files: ";
+/// After this, the answer of Kea's program has the version of the lease files.
+const KEAS_FILES: &str = "emfile backend ";
+
+/// A version of lease files: of two versions, the newer one is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FileVersion(u32, u32);
+
+impl FileVersion {
+    /// Reads the number that a text begins with, such as `3.0`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (major, rest) = text.split_once('.')?;
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let number =
+            |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?;
+        Some(Self(number(major)?, number(&rest[..end])?))
+    }
+}
+
+impl std::fmt::Display for FileVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+/// What a program answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// Whether it is this project's.
+    pub(super) is_own: bool,
+    /// The version of the lease files that it writes.
+    pub(super) files: FileVersion,
+}
+
+impl Answer {
+    /// Understands what a program has written; `None` if it is no such answer.
+    fn parse(family: Family, text: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(text).ok()?;
+        let mut lines = text.lines();
+        let is_own = lines.next()?.starts_with(OWN_NAME);
+        let files = if is_own {
+            let all = lines.find_map(|line| line.strip_prefix(OWN_FILES))?;
+            let name = format!("{family} schema ");
+            all.split(", ").find_map(|one| one.strip_prefix(name.as_str()))?
+        } else {
+            lines.find_map(|line| line.split_once(KEAS_FILES))?.1
+        };
+        Some(Self { is_own, files: FileVersion::parse(files)? })
+    }
+}
+
+/// What tells a program from one that has come in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity([i64; 6]);
+
+impl Identity {
+    fn of(program: &Path) -> Option<Self> {
+        let file = std::fs::metadata(program).ok()?;
+        let number = |n: u64| n.cast_signed();
+        let times = [file.mtime(), file.mtime_nsec(), file.ctime()];
+        Some(Self([
+            number(file.dev()),
+            number(file.ino()),
+            number(file.size()),
+            times[0],
+            times[1],
+            times[2],
+        ]))
+    }
+}
+
+/// What programs have answered.
+#[derive(Debug, Default)]
+pub(super) struct Answers(Mutex<HashMap<PathBuf, (Identity, Option<Answer>)>>);
+
+/// An answer, and whether it has just been given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// `None` if it was not understood, or not given in time.
+    pub(super) answer: Option<Answer>,
+    pub(super) is_new: bool,
+}
+
+impl Answers {
+    /// Asks a program, or remembers what it has answered. `pause` waits, and tells whether it is time to end.
+    ///
+    /// `None` if it was time to end before the program had answered.
+    pub(super) fn ask(
+        &self,
+        program: &Path,
+        family: Family,
+        pause: &dyn Fn(Duration) -> bool,
+    ) -> Option<Asked> {
+        let identity = Identity::of(program);
+        if let Some((known, answer)) = self.0.lock().get(program)
+            && Some(*known) == identity
+        {
+            return Some(Asked { answer: *answer, is_new: false });
+        }
+        let answer = ask(program, family, pause)?;
+        if let Some(identity) = identity {
+            self.0.lock().insert(program.to_owned(), (identity, answer));
+        }
+        Some(Asked { answer, is_new: true })
+    }
+}
+
+fn ask(program: &Path, family: Family, pause: &dyn Fn(Duration) -> bool) -> Option<Option<Answer>> {
+    /// A program is looked after at intervals that grow from the first to the second.
+    const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+    let number = match family {
+        Family::V4 => "-4",
+        Family::V6 => "-6",
+    };
+    // Kea's program tells the version of the files only if it knows the family by then.
+    let mut process = match Process::start(program, &[number, "-V"], None, Heard::Output) {
+        Ok(process) => process,
+        Err(error) => {
+            debug!(id = "DHCPSRV_MEMFILE_LFC_VERSION", "{} cannot be asked: {error}", program.display());
+            return Some(None);
+        }
+    };
+    let start = Instant::now();
+    let mut pause_for = PAUSES.0;
+    let end = loop {
+        if let Some(end) = process.end() {
+            break end;
+        }
+        if pause(pause_for) {
+            process.kill();
+            return None;
+        }
+        if start.elapsed() > PATIENCE {
+            debug!(
+                id = "DHCPSRV_MEMFILE_LFC_VERSION",
+                "{} {number} -V does not end within {PATIENCE:?}, it is stopped",
+                program.display()
+            );
+            process.kill();
+            return Some(None);
+        }
+        pause_for = (pause_for * 2).min(PAUSES.1);
+    };
+    let has_succeeded = matches!(end, End::Status(status) if status.success());
+    let answer = if has_succeeded { Answer::parse(family, process.said()) } else { None };
+    debug!(id = "DHCPSRV_MEMFILE_LFC_VERSION", "{} {number} -V: {}", program.display(), process.words());
+    Some(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use rstest::rstest;
+
+    use super::*;
+
+    fn answer(is_own: bool, major: u32, minor: u32) -> Option<Answer> {
+        Some(Answer { is_own, files: FileVersion(major, minor) })
+    }
+
+    const OURS: &str = "kea-lfc 0.1.0\nlease files: DHCPv4 schema 3.0, DHCPv6 schema 5.0\n";
+
+    #[rstest]
+    #[case::ours(OURS, answer(true, 3, 0), answer(true, 5, 0))]
+    #[case::ours_later(
+        "kea-lfc 9.1\nmore\nlease files: DHCPv4 schema 10.12, DHCPv6 schema 5.0, more 1.0\n",
+        answer(true, 10, 12),
+        answer(true, 5, 0)
+    )]
+    #[case::ours_cut("kea-lfc 0.1.0\n", None, None)]
+    #[case::ours_without_a_number(
+        "kea-lfc 0.1.0\nlease files: DHCPv4 schema x, DHCPv6 schema .0\n",
+        None,
+        None
+    )]
+    #[case::kea_2_2_v4(
+        "2.2.0\ntarball\ndatabase: Memfile backend 2.1\n",
+        answer(false, 2, 1),
+        answer(false, 2, 1)
+    )]
+    #[case::kea_without_a_family("2.2.0\ntarball\n\n", None, None)]
+    #[case::kea_with_a_suffix(
+        "3.1.0\n3.1.0 (isc)\ndatabase: Memfile backend 3.0, library x\n",
+        answer(false, 3, 0),
+        answer(false, 3, 0)
+    )]
+    #[case::nothing("", None, None)]
+    #[case::only_a_version("2.2.0\n", None, None)]
+    #[case::usage("Usage: kea-lfc -4|-6\n", None, None)]
+    #[case::a_sign("2.2.0\nMemfile backend +2.-1\n", None, None)]
+    #[case::no_number("2.2.0\nMemfile backend new\n", None, None)]
+    #[case::beyond_all_numbers("2.2.0\nMemfile backend 99999999999.0\n", None, None)]
+    fn an_answer_tells_whose_program_it_is_and_what_it_writes(
+        #[case] text: &str,
+        #[case] v4: Option<Answer>,
+        #[case] v6: Option<Answer>,
+    ) {
+        assert_eq!(Answer::parse(Family::V4, text.as_bytes()), v4);
+        assert_eq!(Answer::parse(Family::V6, text.as_bytes()), v6);
+    }
+
+    #[test]
+    fn an_answer_in_no_encoding_is_none() {
+        assert_eq!(Answer::parse(Family::V4, b"2.2.0\nMemfile backend 3.0\n\xff"), None);
+    }
+
+    #[rstest]
+    #[case("2.1", "3.0")]
+    #[case("2.9", "2.10")]
+    #[case("9.0", "10.0")]
+    fn versions_are_in_the_order_of_their_numbers(#[case] older: &str, #[case] newer: &str) {
+        assert!(FileVersion::parse(older).unwrap() < FileVersion::parse(newer).unwrap());
+    }
+
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        /// Another process writes it: a child of another test that has not come to its program yet would still
+        /// have it open for writing, which lets no process run it.
+        fn program(&self, script: &str) -> PathBuf {
+            let path = self.0.path().join("program");
+            let text = format!(
+                "#!/bin/sh\ncd '{}' || exit 9\necho \"$@\" >> asked\n{script}\n",
+                self.0.path().display()
+            );
+            let write = "printf %s \"$2\" > \"$1.new\" && chmod 755 \"$1.new\" && mv \"$1.new\" \"$1\"";
+            let status = Command::new("sh").args(["-c", write, "sh"]).arg(&path).arg(text).status().unwrap();
+            assert!(status.success());
+            path
+        }
+
+        fn asked(&self) -> Vec<String> {
+            let text = std::fs::read_to_string(self.0.path().join("asked")).unwrap_or_default();
+            text.lines().map(str::to_owned).collect()
+        }
+    }
+
+    fn pause(time: Duration) -> bool {
+        std::thread::sleep(time);
+        false
+    }
+
+    #[rstest]
+    #[case::it_answers("echo 2.2.0; echo database: Memfile backend 2.1", answer(false, 2, 1))]
+    #[case::it_fails("echo 2.2.0; echo database: Memfile backend 2.1; exit 1", None)]
+    #[case::it_is_killed("kill -9 $$", None)]
+    #[case::it_says_something_else("echo hello", None)]
+    #[case::it_answers_on_the_other_output("(echo 2.2.0; echo database: Memfile backend 2.1) >&2", None)]
+    #[case::it_does_not_end("echo 2.2.0; echo database: Memfile backend 2.1; sleep 1000", None)]
+    #[case::it_is_deaf("trap '' TERM; while :; do sleep 0.1; done", None)]
+    #[case::it_reads("cat; echo 2.2.0; echo database: Memfile backend 2.1", answer(false, 2, 1))]
+    #[case::it_leaves_another(
+        "echo 2.2.0; echo database: Memfile backend 2.1; sleep 5 & exit 0",
+        answer(false, 2, 1)
+    )]
+    fn a_program_is_asked_once_and_the_answer_remembered(
+        #[case] script: &str,
+        #[case] expected: Option<Answer>,
+    ) {
+        let place = Place::new();
+        let program = place.program(script);
+        let answers = Answers::default();
+        let ask = || answers.ask(&program, Family::V4, &pause).unwrap();
+        assert_eq!(ask(), Asked { answer: expected, is_new: true });
+        assert_eq!(ask(), Asked { answer: expected, is_new: false });
+        assert_eq!(place.asked(), ["-4 -V"]);
+    }
+
+    #[test]
+    fn another_program_of_the_same_name_is_asked_again() {
+        let place = Place::new();
+        let program = place.program("echo 2.2.0; echo database: Memfile backend 4.0");
+        let answers = Answers::default();
+        assert_eq!(answers.ask(&program, Family::V6, &pause).unwrap().answer, answer(false, 4, 0));
+        place.program("echo 3.0.0; echo database: Memfile backend 5.0");
+        let asked = answers.ask(&program, Family::V6, &pause).unwrap();
+        assert_eq!(asked, Asked { answer: answer(false, 5, 0), is_new: true });
+        assert_eq!(place.asked(), ["-6 -V", "-6 -V"]);
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_started_gives_no_answer() {
+        let answers = Answers::default();
+        let asked = answers.ask(Path::new("/absent/kea-lfc"), Family::V4, &pause).unwrap();
+        assert_eq!(asked.answer, None);
+    }
+
+    #[test]
+    fn when_the_manager_ends_an_answer_is_not_waited_for() {
+        let place = Place::new();
+        let program = place.program("echo $$ > own; sleep 1000");
+        let answers = Answers::default();
+        let own = place.0.path().join("own");
+        let ends = |time| {
+            std::thread::sleep(time);
+            std::fs::read_to_string(&own).is_ok_and(|pid| pid.ends_with('\n'))
+        };
+        assert_eq!(answers.ask(&program, Family::V4, &ends), None);
+        let pid = std::fs::read_to_string(&own).unwrap();
+        assert!(!Path::new("/proc").join(pid.trim()).exists(), "it is not left");
+        assert!(answers.0.lock().is_empty(), "it may answer the next time");
+    }
+
+    #[rstest]
+    #[case(Family::V4, answer(false, 2, 1))]
+    #[case(Family::V6, answer(false, 4, 0))]
+    fn keas_own_program_answers(#[case] family: Family, #[case] expected: Option<Answer>) {
+        let program = Path::new("/usr/sbin/kea-lfc");
+        if !program.exists() {
+            eprintln!("skipped: no {} here", program.display());
+            return;
+        }
+        let asked = Answers::default().ask(program, family, &pause).unwrap();
+        if asked.answer != expected {
+            // Of another version than Debian's, it is Kea's nevertheless.
+            assert!(!asked.answer.unwrap().is_own);
+        }
+    }
+}
