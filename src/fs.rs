@@ -505,14 +505,30 @@ fn open_lock(path: &Path) -> io::Result<File> {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         match options.clone().create_new(true).mode(LOCK_MODE).open(path) {
+            Ok(file) => {
+                give_to_owner_of_folder(&file, path);
+                return Ok(file);
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            result => return result,
+            Err(error) => return Err(error),
         }
         match open_as(path, &options, not_a_link) {
             // Its holder has removed it meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             result => return result,
         }
+    }
+}
+
+/// Gives a lock's file that the superuser has created to the owner of the folder: what a kill leaves of it must not keep the server, which
+/// runs as another user, from its own lock.
+fn give_to_owner_of_folder(file: &File, path: &Path) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    if let Ok(folder) = std::fs::metadata(folder_of(path)) {
+        // Without it, the lock is as good.
+        let _ = std::os::unix::fs::fchown(file, Some(folder.uid()), Some(folder.gid()));
     }
 }
 
@@ -718,6 +734,27 @@ mod tests {
         child.wait().unwrap();
         assert!(OsFileSystem.try_lock(&path).unwrap().is_some());
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_lock_file_of_the_superuser_belongs_to_the_owner_of_its_folder() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: it takes the superuser");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(folder.path(), Some(65534), Some(65533)).unwrap();
+        let path = folder.path().join("f.lock");
+        let check = || {
+            let metadata = path.metadata().unwrap();
+            assert_eq!((metadata.uid(), metadata.gid(), mode(&path)), (65534, 65533, 0o600));
+        };
+        let lock = OsFileSystem.lock(&path).unwrap();
+        check();
+        drop(lock);
+        let lock = OsFileSystem.try_lock_for_process(&path).unwrap();
+        check();
+        drop(lock);
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub struct CleanupReport {
     pub started: SystemTime,
     /// How long it took.
     pub duration: Duration,
-    /// Why it failed, if it did.
+    /// Why it failed, if it did; of a program also the end of what it wrote to its standard error, on one line.
     pub failure: Option<String>,
     /// Rows read and written. Known only of work inside the process.
     pub figures: Option<(Figures, Figures)>,
@@ -77,7 +77,7 @@ pub enum CleanupWork {
 pub enum CleanupStart {
     /// It begins at once.
     Requested,
-    /// One is running already.
+    /// One is running already, of this manager or of any other process that cleans up these files.
     Running,
     /// There are no files to clean up.
     NotNeeded,

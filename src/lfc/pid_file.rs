@@ -226,9 +226,9 @@ impl<'a> PidLock<'a> {
 
     /// Returns whether it is by this file that the lock is held.
     fn is_lock_of(&self, file: &File, path: &Path) -> bool {
-        let is_same = || Ok(self.fs.open(path)?.identity()? == ReadFile::identity(file)?);
+        let is_same = || Ok::<_, io::Error>(self.fs.open(path)?.identity()? == ReadFile::identity(file)?);
         // It succeeds if the lock was taken with this file before.
-        is_same().unwrap_or_else(|_: io::Error| false) && file.try_lock().is_ok()
+        is_same().unwrap_or(false) && file.try_lock().is_ok()
     }
 
     /// What a claim of the lock comes to, which failed if there is none: also Kea's program must not be at work.

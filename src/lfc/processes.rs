@@ -170,7 +170,7 @@ mod tests {
     #[case::of_another_user_by_its_arguments("x", None, "/usr/sbin/kea-lfc\0-4\0", Found::Cleanup)]
     #[case::another("nginx", Some("/usr/sbin/nginx"), "nginx: master\0", Found::Other)]
     #[case::the_server("kea-dhcp4", Some("/usr/sbin/kea-dhcp4"), "/usr/sbin/kea-dhcp4\0", Found::Other)]
-    #[case::only_called_so("sleep", Some("/usr/bin/sleep"), "kea-lfc\01000\0", Found::Other)]
+    #[case::only_called_so("sleep", Some("/usr/bin/sleep"), "kea-lfc\x001000\0", Found::Other)]
     #[case::an_editor_of_it("vi", Some("/usr/bin/vi"), "vi\0/usr/sbin/kea-lfc\0", Found::Other)]
     #[case::another_of_another_user("cron", None, "/usr/sbin/cron\0", Found::Other)]
     #[case::a_thread_of_the_kernel("kworker/0:1", None, "", Found::Other)]
@@ -214,7 +214,7 @@ mod tests {
         assert!(!is_cleanup_in(shown.folder.path(), PID));
         if !rustix::process::geteuid().is_root() {
             let shown = self::shown("kea-lfc");
-            std::fs::set_permissions(shown.path("status"), PermissionsExt::from_mode(0)).unwrap();
+            std::fs::set_permissions(shown.path("status"), PermissionsExt::from_mode(0o000)).unwrap();
             assert_eq!(shown.found(), Found::Hidden);
             assert!(!is_cleanup_in(shown.folder.path(), PID));
         }

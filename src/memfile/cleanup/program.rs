@@ -97,18 +97,18 @@ impl Chooser<'_> {
                 continue;
             }
             let asked = self.answers.ask(&program, self.family, self.pause)?;
-            match asked.answer {
-                Some(answer) if answer.is_own => {
-                    if self.is_new_enough(&program, answer, asked.is_new) {
-                        return Some(program);
-                    }
+            let Some(answer) = asked.answer.filter(|answer| answer.is_own) else {
+                if asked.is_new {
+                    info!(
+                        id = "DHCPSRV_MEMFILE_LFC_NOT_OWN",
+                        "{} is not this project's, and is not used unless it is named, by lfc-executable or {VARIABLE}",
+                        program.display()
+                    );
                 }
-                _ if asked.is_new => info!(
-                    id = "DHCPSRV_MEMFILE_LFC_NOT_OWN",
-                    "{} is not this project's, and is not used unless it is named, by lfc-executable or {VARIABLE}",
-                    program.display()
-                ),
-                _ => {}
+                continue;
+            };
+            if self.is_new_enough(&program, answer, asked.is_new) {
+                return Some(program);
             }
         }
         info!(

@@ -39,7 +39,7 @@ enum Failure {
     Running(RunningCleanup),
     #[error("another process holds the lock of {}, and the lease manager comes to its end; end that process", .0.display())]
     Locked(PathBuf),
-    #[error("the lease manager comes to its end before the program was started")]
+    #[error("the lease manager comes to its end")]
     Ending,
     #[error("{}: {status}{}", program.display(), Reason(words))]
     Exit { program: PathBuf, status: ExitStatus, words: String },
@@ -125,7 +125,7 @@ impl<'a> Run<'a> {
             pause: &|time| shared.pause(time),
         };
         let program = chooser.choose();
-        if program.is_some() && shared.pause(Duration::ZERO) {
+        if shared.pause(Duration::ZERO) {
             return Err(Failure::Ending);
         }
         self.work = program.clone().map_or(CleanupWork::Thread, CleanupWork::Program);
@@ -266,7 +266,9 @@ impl<'a> Run<'a> {
         let end = self.wait(&mut process).or_else(|| process.stop(GRACE));
         if end.is_none() {
             // It may change the files still.
-            given.map(ProcessLock::leave);
+            if let Some(lock) = given {
+                lock.leave();
+            }
             return Err(Failure::Immortal(pid));
         }
         let removed = self.lock().and_then(|lock| Ok(lock.remove_if_of(pid)?));
