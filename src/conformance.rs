@@ -71,7 +71,6 @@ mod statistics;
 mod threads;
 mod tracking;
 
-use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -329,11 +328,4 @@ pub fn assert_none(violations: &[Violation]) {
             panic!("{} rules are broken:\n\n{}\n", violations.len(), list.join("\n\n"));
         }
     }
-}
-
-/// What a panic said.
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("a panic: {}", text.unwrap_or("without a message"))
 }

@@ -48,7 +48,7 @@ pub use ext::{LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6};
 pub use query::{Client6, Key, ManagedLease, Query};
 pub use statistics::{StatisticsQuery, StatisticsRow, Subnets};
 pub use status::{CleanupReport, CleanupStart, CleanupStatus, CleanupWork, Status};
-pub use tracking::{CallbackError, Change, ChangeKind, LeaseLock, Tracking};
+pub use tracking::{CallbackError, Change, ChangeKind, LeaseLock, Scope, Tracking};
 
 use crate::lease::{ClientClass, LeaseKind, SubnetId};
 
@@ -79,6 +79,8 @@ pub enum Deleted {
 ///   that comes after one of them reads is not older than it.
 /// * A change that was acknowledged with `Ok` is as durable as the backend was told to make it. After an error nothing has
 ///   changed, or the backend refuses all further changes and says why.
+/// * A change that a callback of the manager tries to make is refused with [`LeaseMgrError::InCallback`], and nothing
+///   else of the manager waits for the end of a callback ([`Tracking`]).
 /// * Leases that a query gives are in the order of their addresses. Each of them is as it was at one moment of the call; a long
 ///   answer may be put together in several steps, between which others change leases.
 ///
@@ -142,6 +144,7 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     /// # Errors
     /// As [`LeaseMgr::remove`]; some of the leases may be deleted then.
     fn wipe_subnet(&self, subnet: SubnetId) -> Result<u64, LeaseMgrError> {
+        self.tracking().refuse_in_callback()?;
         let mut deleted = 0;
         let mut query = Query::all().in_subnet(subnet).limit(1000);
         loop {
@@ -187,7 +190,7 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     /// [`LeaseMgrError`] where the backend cannot be asked.
     fn class_leases(&self, class: &ClientClass, kind: LeaseKind) -> Result<u64, LeaseMgrError>;
 
-    /// Who is called when leases change, and which leases are locked.
+    /// The callbacks that are called when leases change, and the locks of leases.
     fn tracking(&self) -> &Tracking<L>;
 
     /// Makes durable what was acknowledged so far.

@@ -46,6 +46,7 @@ pub mod lease_file;
 pub mod lease_mgr;
 pub mod lfc;
 pub mod memfile;
+mod panics;
 mod sync;
 
 pub use factory::LeaseMgrFactory;

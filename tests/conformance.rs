@@ -150,13 +150,15 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
         (ClassesCountNames, Both, &["a_class_that_a_lease_names_twice_counts_once"]),
         (ClassesAreLookedForInText, Both, &["only_names_in_their_place_count_as_classes"]),
 
-        (TellsNothing, Both, &["an_addition_is_told", "an_update_is_told_with_the_lease_before_and_after", "a_deletion_is_told_with_the_lease_that_was_there"]),
+        (TellsNothing, Both, &["an_addition_is_told", "an_update_is_told_with_the_lease_before_and_after", "a_deletion_is_told_with_the_lease_that_was_there", "a_callback_that_panics_fails_nothing_else", "a_callback_may_register_and_unregister", "a_change_is_told_for_its_type_only"]),
+        (TellsBeforeTheChange, Both, &["a_callback_may_read_leases"]),
+        (CallbacksChangeLeases, Both, &["a_callback_cannot_change_leases"]),
         (TellsTheNewAsTheOld, Both, &["an_update_is_told_with_the_lease_before_and_after", "a_move_is_told_to_both_subnets"]),
         (TellsOfSubnetOne, Both, &["a_change_is_told_for_its_subnet_only"]),
         (TellsOfRefused, Both, &["a_refused_change_is_not_told"]),
         (TellsNotOfMany, Both, &["each_of_many_removed_leases_is_told"]),
         (TellsLate, Both, &["changes_of_an_address_are_told_in_their_order"]),
-        (TracksTwice, Both, &["nothing_is_told_behind_the_end_of_the_registration", "a_lock_is_the_same_for_all"]),
+        (TracksTwice, Both, &["nothing_is_told_behind_the_end_of_the_registration", "callbacks_are_unregistered_by_owner_and_by_subnet", "a_lock_is_the_same_for_all"]),
 
         (ForgetsAll, Both, &["leases_outlive_their_manager", "a_lease_is_kept_as_it_was_given"]),
         (ForgetsAtTheThirdTime, Both, &["opening_again_and_again_changes_nothing"]),

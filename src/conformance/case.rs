@@ -3,12 +3,13 @@
 use std::any::Any;
 use std::fmt::{self, Debug, Display};
 use std::net::IpAddr;
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Weak};
 use std::thread;
 
 use super::sample::Sample;
-use super::{Subject, TestedLease, model, panic_message};
+use super::{Subject, TestedLease, model};
 use crate::lease::{LeaseError, UserContextError};
+use crate::panics::panic_message;
 use crate::{Added, Deleted, Key, LeaseMgr, LeaseMgrError, Query};
 
 /// That something is not as the rule says.
@@ -28,7 +29,7 @@ impl Fault {
     }
 
     pub(super) fn panic(panic: &(dyn Any + Send)) -> Self {
-        Self::new("calls of the rule", "no panic", panic_message(panic))
+        Self::new("calls of the rule", "no panic", format_args!("a panic: {}", panic_message(panic)))
     }
 
     /// A mistake in the suite itself.
@@ -81,6 +82,11 @@ pub(super) struct Case<L: Sample> {
 impl<L: Sample> Case<L> {
     pub(super) fn mgr(&self) -> &dyn LeaseMgr<L> {
         &*self.mgr
+    }
+
+    /// The manager, for a callback: that must not keep it open.
+    pub(super) fn weak(&self) -> Weak<dyn LeaseMgr<L>> {
+        Arc::downgrade(&self.mgr)
     }
 
     /// Adds a lease where there is none.
@@ -297,6 +303,14 @@ fn outcome<T: Debug>(result: &Result<T, LeaseMgrError>) -> String {
     match result {
         Ok(value) => format!("success: {value:?}"),
         Err(error) => format!("the error \"{error}\""),
+    }
+}
+
+/// A change is refused, because a callback tries to make it.
+pub(super) fn in_callback<T: Debug>(action: impl Display, result: &Result<T, LeaseMgrError>) -> Verdict {
+    match result {
+        Err(LeaseMgrError::InCallback) => Ok(()),
+        other => Err(Fault::new(action, "the error that a callback cannot change leases", outcome(other))),
     }
 }
 

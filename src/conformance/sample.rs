@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::case::Verdict;
-use super::{Rule, TestedLease, find, indexes, statistics};
+use super::{Rule, TestedLease, find, indexes, statistics, tracking};
 use crate::lease::{
     ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, Lease, Lease4, Lease6, LeaseData, LeaseState,
     LeaseType, Lifetime, PoolId, RelayId, RemoteId, SubnetId, UserContext,
@@ -448,7 +448,7 @@ impl Sample for Lease6 {
     }
 
     fn family_rules() -> Vec<Rule<Self>> {
-        [find::rules6(), indexes::rules6(), statistics::rules6()].concat()
+        [find::rules6(), indexes::rules6(), statistics::rules6(), tracking::rules6()].concat()
     }
 }
 

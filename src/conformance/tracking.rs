@@ -1,12 +1,14 @@
-//! Who is told of changes.
+//! Callbacks that are told of changes, and locks of leases.
 
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
-use super::case::{Case, Fault, Verdict, ask, holds, in_threads, same};
-use super::sample::{END, in_state, in_subnet, sample, samples, with};
+use super::case::{Case, Fault, Verdict, ask, holds, in_callback, in_threads, same, same_leases};
+use super::sample::{END, Sample, in_state, in_subnet, sample, samples, with};
 use super::{Rule, TestedLease, rules};
-use crate::lease::{LeaseState, SubnetId};
-use crate::{Change, ChangeKind, LeaseMgrError, LeaseMgrExt};
+use crate::lease::{ClientClass, Lease, Lease6, LeaseKind, LeaseState, LeaseType, SubnetId};
+use crate::{Change, ChangeKind, LeaseMgr, LeaseMgrError, LeaseMgrExt, Query, Scope, StatisticsQuery};
 
 pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
     rules![
@@ -18,9 +20,18 @@ pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
         a_refused_change_is_not_told,
         each_of_many_removed_leases_is_told,
         nothing_is_told_behind_the_end_of_the_registration,
+        callbacks_are_unregistered_by_owner_and_by_subnet,
         changes_of_an_address_are_told_in_their_order,
+        a_callback_may_read_leases,
+        a_callback_cannot_change_leases,
+        a_callback_may_register_and_unregister,
+        a_callback_that_panics_fails_nothing_else,
         a_lock_is_the_same_for_all,
     ]
+}
+
+pub(super) fn rules6() -> Vec<Rule<Lease6>> {
+    rules![a_change_is_told_for_its_type_only]
 }
 
 const KINDS: [ChangeKind; 3] = [ChangeKind::Add, ChangeKind::Update, ChangeKind::Delete];
@@ -35,6 +46,11 @@ struct Log<L>(Arc<Mutex<Vec<Told<L>>>>);
 impl<L: TestedLease> Log<L> {
     /// Writes down changes of some kinds, in one subnet or in all.
     fn register(case: &Case<L>, owner: &str, kinds: &[ChangeKind], subnet: Option<u32>) -> Verdict<Self> {
+        Self::register_for(case, owner, kinds, subnet.map(SubnetId).into())
+    }
+
+    /// Writes down changes of some kinds that concern a scope.
+    fn register_for(case: &Case<L>, owner: &str, kinds: &[ChangeKind], scope: Scope) -> Verdict<Self> {
         let log = Self(Arc::default());
         for &kind in kinds {
             let Self(list) = log.clone();
@@ -46,8 +62,7 @@ impl<L: TestedLease> Log<L> {
                 };
                 list.lock().unwrap_or_else(PoisonError::into_inner).push(told);
             };
-            let registered = case.mgr().tracking().register(owner, kind, subnet.map(SubnetId), write);
-            registered.map_err(|error| Fault::new("register a callback", "no error", error))?;
+            register(case, owner, kind, scope, write)?;
         }
         Ok(log)
     }
@@ -59,6 +74,53 @@ impl<L: TestedLease> Log<L> {
     /// These changes were told, and no others.
     fn has(&self, what: &str, expected: &[Told<L>]) -> Verdict {
         same(format_args!("changes that were told, {what}"), &self.take()[..], expected)
+    }
+}
+
+fn register<L: TestedLease>(
+    case: &Case<L>,
+    owner: &str,
+    kind: ChangeKind,
+    scope: Scope,
+    callback: impl Fn(&Change<'_, L>) + Send + Sync + 'static,
+) -> Verdict {
+    let registered = case.mgr().tracking().register(owner, kind, scope, callback);
+    registered.map_err(|error| Fault::new("register a callback", "no error", error))
+}
+
+/// Lets a callback do something at each change of some kinds. What it came to is to be asked for behind it.
+fn in_each<L: TestedLease>(
+    case: &Case<L>,
+    kinds: &[ChangeKind],
+    work: impl Fn(&dyn LeaseMgr<L>, &Change<'_, L>) -> Verdict + Clone + Send + Sync + 'static,
+) -> Verdict<Verdicts> {
+    let verdicts = Verdicts::default();
+    for &kind in kinds {
+        let (mgr, work, verdicts) = (case.weak(), work.clone(), verdicts.clone());
+        register(case, "suite", kind, Scope::default(), move |change| {
+            // It is not gone while it calls.
+            if let Some(mgr) = mgr.upgrade() {
+                verdicts.lock().push(work(&*mgr, change));
+            }
+        })?;
+    }
+    Ok(verdicts)
+}
+
+/// What callbacks came to.
+#[derive(Clone, Default)]
+struct Verdicts(Arc<Mutex<Vec<Verdict>>>);
+
+impl Verdicts {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Verdict>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So many callbacks were called since it was last asked, and none found fault.
+    fn are_good(&self, calls: usize) -> Verdict {
+        let verdicts = std::mem::take(&mut *self.lock());
+        same("number of callbacks that were called", &verdicts.len(), &calls)?;
+        verdicts.into_iter().collect()
     }
 }
 
@@ -209,6 +271,44 @@ fn nothing_is_told_behind_the_end_of_the_registration<L: TestedLease>(case: &Cas
     same("how many changes were told", &[told(&log), told(&in_subnet_1), told(&other)], &[0, 0, 3])
 }
 
+fn callbacks_are_unregistered_by_owner_and_by_subnet<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let register = || {
+        let mut logs = Vec::new();
+        for owner in ["one", "two"] {
+            for subnet in [None, Some(1), Some(2)] {
+                logs.push(Log::register(case, owner, &KINDS, subnet)?);
+            }
+        }
+        Ok::<_, Fault>(logs)
+    };
+    let lease = sample::<L>(1, 1)?;
+    let (one, two) = (Some(SubnetId(1)), Some(SubnetId(2)));
+    // In order: one's for all subnets, for subnet 1, for subnet 2, then two's. The lease is in subnet 1.
+    for (owner, subnet, count, told) in [
+        (Some("one"), one, 3, [1, 0, 0, 1, 1, 0]),
+        (Some("two"), None, 9, [1, 1, 0, 0, 0, 0]),
+        (Some("three"), None, 0, [1, 1, 0, 1, 1, 0]),
+        (None, one, 6, [1, 0, 0, 1, 0, 0]),
+        (None, two, 6, [1, 1, 0, 1, 1, 0]),
+        (None, None, 18, [0; 6]),
+    ] {
+        let logs = register()?;
+        let tracking = case.mgr().tracking();
+        let removed = match owner {
+            Some(owner) => tracking.unregister(owner, subnet),
+            None => tracking.unregister_all(subnet),
+        };
+        let action = format!("unregister {owner:?} in {subnet:?}");
+        same(&action, &removed, &count)?;
+        case.add(&lease)?;
+        let found: Vec<_> = logs.iter().map(|log| log.take().len()).collect();
+        same(format_args!("{action}, and add a lease"), &found[..], &told)?;
+        case.delete(lease.address())?;
+        tracking.unregister_all(None);
+    }
+    Ok(())
+}
+
 fn changes_of_an_address_are_told_in_their_order<L: TestedLease>(case: &Case<L>) -> Verdict {
     let log = Log::register(case, "log", &KINDS, None)?;
     let leases = samples::<L>(0..3)?;
@@ -244,6 +344,204 @@ fn changes_of_an_address_are_told_in_their_order<L: TestedLease>(case: &Case<L>)
         case.has(address, last.as_ref())?;
     }
     holds("changes that were told", !told.is_empty(), "some", told.len())
+}
+
+fn a_callback_may_read_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let verdicts = in_each(case, &KINDS, |mgr, change| {
+        let lease = change.lease();
+        let expected = match change {
+            Change::Deleted(_) => None,
+            _ => Some(lease),
+        };
+        let found = ask("get in a callback", mgr.get(lease.address()))?;
+        same_leases("get in a callback", found.iter(), expected)?;
+        for query in [Query::all(), Query::hostname(&lease.data().hostname)] {
+            let found = ask("find in a callback", mgr.find(&query))?;
+            let found = found.iter().find(|other| other.address() == lease.address());
+            same_leases("find in a callback", found, expected)?;
+        }
+        ask("ask for expired leases in a callback", mgr.expired(END, 0))?;
+        ask("statistics in a callback", mgr.statistics(&StatisticsQuery::default()))?;
+        let gold = ClientClass::from("gold");
+        ask("count the leases of a class in a callback", mgr.class_leases(&gold, LeaseKind::Address))?;
+        ask("recount in a callback", mgr.recount())?;
+        ask("flush in a callback", mgr.flush())?;
+        ask("clean up in a callback", mgr.clean_up())?;
+        mgr.status();
+        Ok(())
+    })?;
+    let leases = samples::<L>(0..6)?;
+    case.add_all(&leases)?;
+    verdicts.are_good(6)?;
+    let renewed = with(&leases[1], |data| data.cltt += 10);
+    case.update(&renewed)?;
+    case.delete(leases[0].address())?;
+    case.update(&in_state(&leases[2], LeaseState::EXPIRED_RECLAIMED)?)?;
+    verdicts.are_good(3)?;
+    // Leases that are removed together may be gone together, so only a single one can be asked for.
+    ask("remove reclaimed leases", case.mgr().remove_reclaimed(END))?;
+    verdicts.are_good(1)?;
+    case.holds([&renewed, &leases[3], &leases[4], &leases[5]], &leases)
+}
+
+fn a_callback_cannot_change_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let (absent, other) = (sample::<L>(90, 90)?, sample::<L>(80, 80)?);
+    let reclaimed = in_state(&sample::<L>(70, 70)?, LeaseState::EXPIRED_RECLAIMED)?;
+    case.add_all([&other, &reclaimed])?;
+    let handed = Arc::new(Mutex::new(Vec::new()));
+    let (threads, mgr) = (Arc::clone(&handed), case.weak());
+    let (new, there) = (absent.clone(), other.clone());
+    let verdicts = in_each(case, &KINDS, move |calling, change| {
+        let own = change.lease();
+        for lease in [own, &new, &there] {
+            let address = lease.address();
+            let longer = with(lease, |data| data.valid_lifetime.0 += 1);
+            in_callback("add in a callback", &calling.add(lease))?;
+            in_callback("update in a callback", &calling.update(&longer))?;
+            in_callback("update, if unchanged, in a callback", &calling.replace(&longer, Some(lease)))?;
+            in_callback("delete in a callback", &calling.delete(address))?;
+            in_callback("delete, if unchanged, in a callback", &calling.remove(address, Some(lease)))?;
+            in_callback("reclaim in a callback", &calling.reclaim(lease))?;
+        }
+        in_callback("remove reclaimed leases in a callback", &calling.remove_reclaimed(END))?;
+        in_callback("delete reclaimed leases in a callback", &calling.delete_reclaimed(END, 0))?;
+        in_callback("delete no reclaimed leases in a callback", &calling.delete_reclaimed(0, 1))?;
+        for subnet in [1, 999] {
+            in_callback("wipe a subnet in a callback", &calling.wipe_subnet(SubnetId(subnet)))?;
+        }
+        // A callback that is not registered any more is one still.
+        calling.tracking().unregister_all(None);
+        in_callback("delete in a callback that has unregistered itself", &calling.delete(own.address()))?;
+        // Another thread can, when the change is made.
+        if let (Some(mgr), Change::Added(_)) = (mgr.upgrade(), change) {
+            let new = new.clone();
+            let thread = thread::spawn(move || mgr.add(&new));
+            threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        }
+        Ok(())
+    })?;
+    let lease = sample::<L>(1, 1)?;
+    case.add(&lease)?;
+    verdicts.are_good(1)?;
+    let threads = std::mem::take(&mut *handed.lock().unwrap_or_else(PoisonError::into_inner));
+    for thread in threads {
+        let added = thread.join().map_err(|panic| Fault::panic(&*panic))?;
+        same("add in a thread of a callback", &ask("add", added)?, &crate::Added::Added)?;
+    }
+    case.holds([&lease, &absent, &other, &reclaimed], [])?;
+    // Behind the callback its thread can change leases, too.
+    case.delete(absent.address())?;
+    ask("remove reclaimed leases", case.mgr().remove_reclaimed(END).map(drop))?;
+    case.holds([&lease, &other], [&absent, &reclaimed])
+}
+
+fn a_callback_may_register_and_unregister<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let log = Log::<L>(Arc::default());
+    let inner = log.clone();
+    let verdicts = in_each(case, &[ChangeKind::Add], move |mgr, _| {
+        let tracking = mgr.tracking();
+        same("unregister in a callback", &tracking.unregister("suite", None), &1)?;
+        let Log(list) = inner.clone();
+        let write = move |change: &Change<'_, L>| {
+            let told = (None, Some(change.lease().clone()));
+            list.lock().unwrap_or_else(PoisonError::into_inner).push(told);
+        };
+        let registered = tracking.register("inner", ChangeKind::Add, None, write);
+        registered.map_err(|error| Fault::new("register in a callback", "no error", error))
+    })?;
+    let leases = samples::<L>(0..2)?;
+    case.add(&leases[0])?;
+    verdicts.are_good(1)?;
+    log.has("the change at which the callback was registered", &[])?;
+    case.add(&leases[1])?;
+    verdicts.are_good(0)?;
+    log.has("the next change", &[(None, Some(leases[1].clone()))])
+}
+
+fn a_callback_that_panics_fails_nothing_else<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let before = Log::register(case, "before", &KINDS, None)?;
+    for kind in KINDS {
+        // As a panic, without its message on the standard error.
+        let panics = |_: &Change<'_, L>| resume_unwind(Box::new("out of order"));
+        register(case, "panics", kind, Scope::default(), panics)?;
+        register(case, "panics", kind, SubnetId(1).into(), panics)?;
+    }
+    let after = Log::register(case, "after", &KINDS, None)?;
+    let told = |what: &str, changes: &[Told<L>]| {
+        before.has(what, changes)?;
+        after.has(what, changes)
+    };
+
+    let lease = sample::<L>(1, 1)?;
+    case.add(&lease)?;
+    told("an addition", &[(None, Some(lease.clone()))])?;
+    let renewed = with(&lease, |data| data.cltt += 10);
+    case.update(&renewed)?;
+    told("an update", &[(Some(lease.clone()), Some(renewed.clone()))])?;
+    case.delete(lease.address())?;
+    told("a deletion", &[(Some(renewed), None)])?;
+
+    let mut leases = samples::<L>(0..8)?;
+    for lease in leases.iter_mut().step_by(2) {
+        lease.set_state(LeaseState::EXPIRED_RECLAIMED)?;
+    }
+    case.add_all(&leases)?;
+    let removed = ask("remove reclaimed leases", case.mgr().remove_reclaimed(END))?;
+    same("number of reclaimed leases", &removed, &4)?;
+    case.holds(leases.iter().skip(1).step_by(2), &leases)?;
+    same("wipe subnet 1", &ask("wipe subnet 1", case.mgr().wipe_subnet(SubnetId(1)))?, &4)?;
+    case.holds([], &leases)?;
+    for log in [before, after] {
+        same("number of changes that were told", &log.take().len(), &16)?;
+    }
+    if let Some(refused) = case.mgr().status().refused {
+        return Err(Fault::new("the status behind panics of callbacks", "no refusal", refused));
+    }
+    Ok(())
+}
+
+fn a_change_is_told_for_its_type_only(case: &Case<Lease6>) -> Verdict {
+    const TYPES: [LeaseType; 3] = [LeaseType::NA, LeaseType::TA, LeaseType::PD];
+    let mut logs = Vec::new();
+    for lease_type in TYPES {
+        let in_subnet_1 = Scope::from(SubnetId(1)).lease_type(lease_type);
+        logs.push(Log::register_for(case, "log", &KINDS, lease_type.into())?);
+        logs.push(Log::register_for(case, "log", &KINDS, in_subnet_1)?);
+    }
+    let told = |what: &str| {
+        let counts: Vec<_> = logs.iter().map(|log| log.take().len()).collect();
+        (what.to_owned(), counts)
+    };
+    let is_told = |what: &str, expected: [usize; 6]| {
+        same(
+            "changes that were told, by type, in all subnets and in subnet 1",
+            &told(what),
+            &(what.to_owned(), expected.to_vec()),
+        )
+    };
+    let typed = |lease_type| sample::<Lease6>(1, 1)?.with_kind(Some(lease_type));
+    let (address, temporary, prefix) = (typed(TYPES[0])?, typed(TYPES[1])?, typed(TYPES[2])?);
+    case.add(&address)?;
+    is_told("an address is added", [1, 1, 0, 0, 0, 0])?;
+    // A lease that becomes one of another type concerns both.
+    case.update(&prefix)?;
+    is_told("it becomes a prefix", [1, 1, 0, 0, 1, 1])?;
+    let moved = in_subnet(&prefix, 2);
+    case.update(&moved)?;
+    is_told("it moves to another subnet", [0, 0, 0, 0, 1, 1])?;
+    // Neither before nor after it was a temporary address in subnet 2, or a prefix in subnet 1.
+    case.update(&temporary)?;
+    is_told("it moves back as a temporary address", [0, 0, 1, 1, 1, 0])?;
+    case.delete(temporary.address())?;
+    is_told("it is deleted", [0, 0, 1, 1, 0, 0])?;
+    let tracking = case.mgr().tracking();
+    same("unregister temporary addresses", &tracking.unregister("log", LeaseType::TA), &6)?;
+    let prefixes = Scope::from(SubnetId(1)).lease_type(LeaseType::PD);
+    same("unregister prefixes in subnet 1", &tracking.unregister_all(prefixes), &3)?;
+    case.add(&temporary)?;
+    case.update(&prefix)?;
+    is_told("after that", [0, 0, 0, 0, 1, 0])?;
+    same("unregister all", &tracking.unregister_all(None), &9)
 }
 
 fn a_lock_is_the_same_for_all<L: TestedLease>(case: &Case<L>) -> Verdict {

@@ -30,6 +30,12 @@ pub enum LeaseMgrError {
         /// The address.
         address: IpAddr,
     },
+    /// A callback tried to change a lease of the manager that called it, which would wait for the change that the callback
+    /// is told of; see [`Tracking`](super::Tracking).
+    #[error(
+        "a callback cannot change leases of the lease manager that calls it; hand the change to another thread"
+    )]
+    InCallback,
     /// The change could not be written, and was not made. If there was no room for it (`ENOSPC`, `EDQUOT`), others are made as
     /// soon as there is some; after any other failure the manager refuses further ones, which [`Status::refused`](super::Status::refused) tells.
     #[error("{}: cannot {action}: {source}", path.display())]

@@ -160,7 +160,7 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     fn delete_reclaimed(&self, now: u64, seconds: u32) -> Result<u64, LeaseMgrError> {
         match now.checked_sub(seconds.into()) {
             Some(until) => self.remove_reclaimed(until),
-            None => Ok(0),
+            None => self.tracking().refuse_in_callback().map(|()| 0),
         }
     }
 

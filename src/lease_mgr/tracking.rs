@@ -1,15 +1,21 @@
-//! Who is told of changes, and who has put a lock on a lease.
+//! Callbacks that are called when leases change, and locks of leases.
 
+use std::cell::RefCell;
 use std::fmt;
+use std::mem;
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dashmap::DashSet;
 use parking_lot::RwLock;
+use tracing::error;
 
-use super::ManagedLease;
-use crate::lease::{Lease, SubnetId};
+use super::{LeaseMgrError, ManagedLease};
+use crate::lease::{Family, Lease, LeaseType, SubnetId};
+use crate::panics::panic_message;
 
 /// What kind of change it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,14 +62,70 @@ impl<L: Lease> Change<'_, L> {
             Self::Added(lease) | Self::Updated { new: lease, .. } | Self::Deleted(lease) => lease,
         }
     }
+}
 
-    /// Whether it concerns a subnet: an update that moves a lease concerns both.
-    fn concerns(&self, subnet: SubnetId) -> bool {
-        let moved_from = match self {
-            Self::Updated { old, .. } => old.data().subnet_id == subnet,
-            _ => false,
-        };
-        moved_from || self.lease().data().subnet_id == subnet
+/// Which leases a callback is registered for.
+///
+/// A [`SubnetId`], an `Option` of one and a [`LeaseType`] become one by [`From`]; `None` is all leases.
+///
+/// ```
+/// use leasemgr::Scope;
+/// use leasemgr::lease::{LeaseType, SubnetId};
+///
+/// let prefixes = Scope { subnet: Some(SubnetId(7)), lease_type: Some(LeaseType::PD) };
+/// assert_eq!(Scope::from(SubnetId(7)).lease_type(LeaseType::PD), prefixes);
+/// assert_eq!(Scope::default(), Scope { subnet: None, lease_type: None });
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Scope {
+    /// Leases of this subnet only; `None` for all subnets.
+    pub subnet: Option<SubnetId>,
+    /// DHCPv6 leases of this type only; `None` for all types. DHCPv4 leases have no type.
+    pub lease_type: Option<LeaseType>,
+}
+
+impl Scope {
+    /// Limits it to leases of this type.
+    #[must_use]
+    pub fn lease_type(self, lease_type: LeaseType) -> Self {
+        Self { lease_type: Some(lease_type), ..self }
+    }
+
+    fn includes(&self, lease: &impl ManagedLease) -> bool {
+        self.subnet.is_none_or(|subnet| lease.data().subnet_id == subnet)
+            && self.lease_type.is_none_or(|lease_type| lease.kind() == Some(lease_type))
+    }
+
+    /// Whether it concerns a change: an update, if it includes the lease before or the one after.
+    fn is_concerned_by<L: ManagedLease>(&self, change: &Change<'_, L>) -> bool {
+        match change {
+            Change::Updated { old, new } => self.includes(*old) || self.includes(*new),
+            Change::Added(lease) | Change::Deleted(lease) => self.includes(*lease),
+        }
+    }
+
+    /// Whether each restriction of this scope is one of the other scope, too.
+    fn has_within(&self, other: &Self) -> bool {
+        (self.subnet.is_none() || self.subnet == other.subnet)
+            && (self.lease_type.is_none() || self.lease_type == other.lease_type)
+    }
+}
+
+impl From<SubnetId> for Scope {
+    fn from(subnet: SubnetId) -> Self {
+        Self { subnet: Some(subnet), lease_type: None }
+    }
+}
+
+impl From<Option<SubnetId>> for Scope {
+    fn from(subnet: Option<SubnetId>) -> Self {
+        Self { subnet, lease_type: None }
+    }
+}
+
+impl From<LeaseType> for Scope {
+    fn from(lease_type: LeaseType) -> Self {
+        Self { subnet: None, lease_type: Some(lease_type) }
     }
 }
 
@@ -71,29 +133,82 @@ impl<L: Lease> Change<'_, L> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallbackError {
-    /// There is one with the same owner, kind and subnet.
-    #[error("{owner} has registered a callback for {kind:?} and the same subnets already")]
+    /// There is one with the same owner, kind and scope.
+    #[error("{owner} has registered a callback for {kind:?} and the same leases already")]
     Registered {
         /// The owner.
         owner: String,
         /// The kind of change.
         kind: ChangeKind,
     },
+    /// DHCPv4 leases have no type.
+    #[error(
+        "a callback of {owner} for leases of type {lease_type}, expected no type: DHCPv4 leases have none"
+    )]
+    NoTypes {
+        /// The owner.
+        owner: String,
+        /// The type.
+        lease_type: LeaseType,
+    },
 }
 
-type Function<L> = Arc<dyn Fn(&Change<'_, L>) + Send + Sync>;
+type Function<L> = Box<dyn Fn(&Change<'_, L>) + Send + Sync>;
 
 struct Callback<L> {
     owner: String,
     kind: ChangeKind,
-    subnet: Option<SubnetId>,
+    scope: Scope,
     function: Function<L>,
 }
 
-/// Who is called when leases change, and which leases are locked.
+thread_local! {
+    /// The [`Tracking`]s whose callbacks the thread is in, by their addresses, the innermost last.
+    static CALLING: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The thread is in a callback of a [`Tracking`] until this is dropped.
+struct Calling;
+
+impl Calling {
+    fn enter(tracking: usize) -> Self {
+        // Where the thread ends and has no such variable any more, its callbacks are not told apart.
+        let _ = CALLING.try_with(|calling| calling.borrow_mut().push(tracking));
+        Self
+    }
+}
+
+impl Drop for Calling {
+    fn drop(&mut self) {
+        let _ = CALLING.try_with(|calling| calling.borrow_mut().pop());
+    }
+}
+
+/// Does some work of an application, and returns what its panic said, if it panicked.
+fn contained(work: impl FnOnce()) -> Result<(), String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let message = panic_message(&*panic);
+        // What was thrown may panic when it is dropped. What that throws is never dropped.
+        if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+            mem::forget(another);
+        }
+        message
+    })
+}
+
+/// The callbacks that are called when leases change, and the locks of leases.
 ///
-/// A callback is called behind a change, in the thread that made it and before that one's call returns. Of one
-/// address, changes are told in the order in which they were made. It must not change leases itself.
+/// # Callbacks
+/// A callback is called after a change, in the thread that made it and before that one's call returns. Of one
+/// address, changes are told in the order in which they were made.
+///
+/// * It may read leases, and register and unregister callbacks.
+/// * It cannot change leases of the manager that calls it: [`LeaseMgrError::InCallback`]. That would have to wait for the
+///   change that the callback is told of. It can hand the work to another thread, but must not wait for it there.
+/// * It can change leases of another manager. Two managers whose callbacks change each other's leases may wait for each
+///   other for ever, if both are changed at the same time.
+/// * A panic in it is logged (`DHCPSRV_LEASE_MGR_CALLBACK_FAILED`) and fails nothing else: the change is made and
+///   acknowledged, and the other callbacks are called. Where panics abort the process (`panic = "abort"`), they do so there.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -120,12 +235,19 @@ struct Callback<L> {
 pub struct Tracking<L: ManagedLease> {
     callbacks: RwLock<Vec<Arc<Callback<L>>>>,
     count: AtomicUsize,
+    /// Whether there ever were callbacks: one that unregisters the last of them is still running.
+    was_watched: AtomicBool,
     locked: DashSet<L::Address>,
 }
 
 impl<L: ManagedLease> Default for Tracking<L> {
     fn default() -> Self {
-        Self { callbacks: RwLock::default(), count: AtomicUsize::new(0), locked: DashSet::new() }
+        Self {
+            callbacks: RwLock::default(),
+            count: AtomicUsize::new(0),
+            was_watched: AtomicBool::new(false),
+            locked: DashSet::new(),
+        }
     }
 }
 
@@ -137,34 +259,66 @@ impl<L: ManagedLease> fmt::Debug for Tracking<L> {
 }
 
 impl<L: ManagedLease> Tracking<L> {
-    /// Calls `function` from now on behind every change of this kind, in one subnet or in all.
+    /// Calls `function` from now on after every change of this kind that concerns the scope: all leases (`None`), those
+    /// of a subnet, those of a type, or both ([`Scope`]). An update that moves a lease concerns the scopes of both places.
+    ///
+    /// What the function may do, [`Tracking`] says.
     ///
     /// # Errors
-    /// [`CallbackError::Registered`] where this owner has one for the same kind and subnet.
+    /// Returns [`CallbackError::Registered`] if this owner has one for the same kind and scope, and
+    /// [`CallbackError::NoTypes`] for a type of DHCPv4 leases.
     pub fn register(
         &self,
         owner: &str,
         kind: ChangeKind,
-        subnet: Option<SubnetId>,
+        scope: impl Into<Scope>,
         function: impl Fn(&Change<'_, L>) + Send + Sync + 'static,
     ) -> Result<(), CallbackError> {
-        let mut callbacks = self.callbacks.write();
-        if callbacks.iter().any(|c| c.owner == owner && c.kind == kind && c.subnet == subnet) {
-            return Err(CallbackError::Registered { owner: owner.to_owned(), kind });
-        }
+        let scope = scope.into();
         let owner = owner.to_owned();
-        callbacks.push(Arc::new(Callback { owner, kind, subnet, function: Arc::new(function) }));
-        self.count.store(callbacks.len(), Ordering::Release);
+        if let (Family::V4, Some(lease_type)) = (L::FAMILY, scope.lease_type) {
+            return Err(CallbackError::NoTypes { owner, lease_type });
+        }
+        let callback = Callback { owner, kind, scope, function: Box::new(function) };
+        let mut callbacks = self.callbacks.write();
+        let same = |c: &Arc<Callback<L>>| {
+            c.owner == callback.owner && c.kind == callback.kind && c.scope == callback.scope
+        };
+        if callbacks.iter().any(same) {
+            drop(callbacks);
+            return Err(CallbackError::Registered { owner: callback.owner, kind });
+        }
+        callbacks.push(Arc::new(callback));
+        self.set_count(callbacks.len());
         Ok(())
     }
 
-    /// Forgets the callbacks of an owner: all, or those for one subnet. Tells how many these were.
-    pub fn unregister(&self, owner: &str, subnet: Option<SubnetId>) -> usize {
+    /// Removes the callbacks of an owner, and returns their number: all of them (`None`), or those that were registered for a
+    /// subnet, for a type, or for both.
+    pub fn unregister(&self, owner: &str, scope: impl Into<Scope>) -> usize {
+        let scope = scope.into();
+        self.remove(|callback| callback.owner == owner && scope.has_within(&callback.scope))
+    }
+
+    /// Removes the callbacks of all owners, and returns their number: all of them (`None`), or those that were registered for
+    /// a subnet, for a type, or for both.
+    pub fn unregister_all(&self, scope: impl Into<Scope>) -> usize {
+        let scope = scope.into();
+        self.remove(|callback| scope.has_within(&callback.scope))
+    }
+
+    fn remove(&self, is_meant: impl Fn(&Callback<L>) -> bool) -> usize {
         let mut callbacks = self.callbacks.write();
-        let before = callbacks.len();
-        callbacks.retain(|c| c.owner != owner || (subnet.is_some() && c.subnet != subnet));
-        self.count.store(callbacks.len(), Ordering::Release);
-        before - callbacks.len()
+        let removed: Vec<_> = callbacks.extract_if(.., |callback| is_meant(callback)).collect();
+        self.set_count(callbacks.len());
+        // What a function owns may register and unregister callbacks when it is dropped.
+        drop(callbacks);
+        removed.len()
+    }
+
+    fn set_count(&self, count: usize) {
+        self.was_watched.fetch_or(count > 0, Ordering::Release);
+        self.count.store(count, Ordering::Release);
     }
 
     /// Takes over the callbacks of another manager.
@@ -172,27 +326,68 @@ impl<L: ManagedLease> Tracking<L> {
         let adopted = other.callbacks.read().clone();
         let mut callbacks = self.callbacks.write();
         callbacks.extend(adopted);
-        self.count.store(callbacks.len(), Ordering::Release);
+        self.set_count(callbacks.len());
     }
 
-    /// Whether anybody wants to know of changes. Backends need not put a [`Change`] together for nobody.
+    /// Whether there are callbacks. Without, backends need not put a [`Change`] together.
     pub fn is_watched(&self) -> bool {
         self.count.load(Ordering::Acquire) > 0
     }
 
-    /// Tells everybody who wants to know of a change. For backends, behind each change.
+    /// Calls the callbacks that a change concerns. For backends, after each change, and without a lock that
+    /// readers wait for. A panic of a callback does not come through.
     pub fn notify(&self, change: &Change<'_, L>) {
         if !self.is_watched() {
             return;
         }
         // Called without the lock, so that a callback can unregister itself.
-        let wanted = |c: &&Arc<Callback<L>>| {
-            c.kind == change.kind() && c.subnet.is_none_or(|subnet| change.concerns(subnet))
-        };
+        let wanted = |c: &&Arc<Callback<L>>| c.kind == change.kind() && c.scope.is_concerned_by(change);
         let wanted: Vec<_> = self.callbacks.read().iter().filter(wanted).cloned().collect();
+        let calling = Calling::enter(self.address());
         for callback in wanted {
-            (callback.function)(change);
+            let called = contained(|| (callback.function)(change));
+            if let Err(message) = called {
+                let Callback { owner, kind, .. } = &*callback;
+                let address: IpAddr = change.lease().address().into();
+                error!(
+                    id = "DHCPSRV_LEASE_MGR_CALLBACK_FAILED",
+                    "the callback of {owner} for {kind:?} panicked at the lease of {address}: {message}"
+                );
+            }
+            // If it was unregistered meanwhile, what it owns is dropped here.
+            if let Some(Callback { owner, function, .. }) = Arc::into_inner(callback)
+                && let Err(message) = contained(|| drop(function))
+            {
+                error!(
+                    id = "DHCPSRV_LEASE_MGR_CALLBACK_FAILED",
+                    "the callback of {owner} panicked when it was dropped: {message}"
+                );
+            }
         }
+        drop(calling);
+    }
+
+    /// Refuses a change by a thread that is in a callback of this manager. For backends, at the beginning of
+    /// each change: later it would wait for the change that the callback is told of.
+    ///
+    /// # Errors
+    /// Returns [`LeaseMgrError::InCallback`] if the thread is in a callback.
+    #[inline]
+    pub fn refuse_in_callback(&self) -> Result<(), LeaseMgrError> {
+        // It is set before the callback can be called.
+        if self.was_watched.load(Ordering::Relaxed) && self.is_calling() {
+            return Err(LeaseMgrError::InCallback);
+        }
+        Ok(())
+    }
+
+    fn is_calling(&self) -> bool {
+        CALLING.try_with(|calling| calling.borrow().contains(&self.address())).unwrap_or(false)
+    }
+
+    /// What tells it from others for as long as it is borrowed.
+    fn address(&self) -> usize {
+        ptr::from_ref(self).addr()
     }
 
     /// Locks an address, unless it is locked already: an allocator that holds the lock knows that no

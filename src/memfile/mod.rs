@@ -236,7 +236,7 @@ impl<L: ManagedLease> Memfile<L> {
     fn write(&self) -> Result<Writing<'_, L>, LeaseMgrError> {
         let storage = self.storage.write();
         self.check()?;
-        Ok(Writing { storage, is_broken: &self.is_broken })
+        Ok(Writing { storage, is_broken: &self.is_broken, was_panicking: std::thread::panicking() })
     }
 
     /// Whether all changes of the storage came to their end.
@@ -308,11 +308,13 @@ impl<L: ManagedLease> Memfile<L> {
 struct Writing<'a, L: ManagedLease> {
     storage: gates::Writing<'a, Storage<L>>,
     is_broken: &'a AtomicBool,
+    /// The change is made while a panic of something else unwinds the thread.
+    was_panicking: bool,
 }
 
 impl<L: ManagedLease> Drop for Writing<'_, L> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() && !self.was_panicking {
             self.is_broken.store(true, Ordering::Release);
         }
     }
@@ -365,6 +367,7 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
     }
 
     fn add(&self, lease: &L) -> Result<Added, LeaseMgrError> {
+        self.tracking.refuse_in_callback()?;
         check_lifetime(lease)?;
         let key = lease.key();
         let _row = self.rows.lock(key);
@@ -424,6 +427,7 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
     }
 
     fn replace(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
+        self.tracking.refuse_in_callback()?;
         check_lifetime(lease)?;
         let key = lease.key();
         let address = || lease.address().into();
@@ -459,6 +463,7 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
     }
 
     fn remove(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError> {
+        self.tracking.refuse_in_callback()?;
         let key = L::key_of(address);
         let _row = self.rows.lock(key);
         let old = with_scratch(|scratch| {
@@ -492,6 +497,7 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
     }
 
     fn remove_reclaimed(&self, until: u64) -> Result<u64, LeaseMgrError> {
+        self.tracking.refuse_in_callback()?;
         let mut removed = 0;
         loop {
             let leases = self.ended(Queue::Reclaimed, until, STEP)?;
@@ -503,6 +509,7 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
     }
 
     fn wipe_subnet(&self, subnet: SubnetId) -> Result<u64, LeaseMgrError> {
+        self.tracking.refuse_in_callback()?;
         let query = Query::all().in_subnet(subnet).limit(STEP);
         let mut removed = 0;
         loop {

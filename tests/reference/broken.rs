@@ -152,6 +152,8 @@ pub(crate) enum Defect {
     TellsNotOfMany,
     TellsLate,
     TracksTwice,
+    TellsBeforeTheChange,
+    CallbacksChangeLeases,
 
     ForgetsAll,
     ForgetsAtTheThirdTime,
@@ -318,8 +320,17 @@ impl<L: Spoiled> Broken<L> {
                 | Defect::RemovesWithoutLooking
                 | Defect::TellsLate
                 | Defect::SavesOutOfOrder
+                | Defect::CallbacksChangeLeases
         );
         (!races).then(|| self.turn.lock().unwrap())
+    }
+
+    /// Refuses a change by a callback, and waits for other changes.
+    fn change(&self) -> Result<Option<MutexGuard<'_, ()>>, LeaseMgrError> {
+        if !self.is(Defect::CallbacksChangeLeases) {
+            self.tracking[0].refuse_in_callback()?;
+        }
+        Ok(self.turn())
     }
 
     fn changed(address: L::Address) -> LeaseMgrError {
@@ -428,7 +439,17 @@ impl<L: Spoiled> Broken<L> {
             (Some(old), None) => Change::Deleted(old),
             (None, None) => return,
         };
+        if !self.is(Defect::TellsBeforeTheChange) {
+            self.tracking[0].notify(&change);
+            return;
+        }
+        let put = |lease: Option<&L>| match lease {
+            Some(lease) => self.inner.lock().insert(lease.address(), lease.clone()),
+            None => self.inner.lock().remove(&change.lease().address()),
+        };
+        put(old.as_ref());
         self.tracking[0].notify(&change);
+        put(new.as_ref());
     }
 
     fn refuse(&self, lease: &L) {
@@ -646,7 +667,7 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
     }
 
     fn add(&self, lease: &L) -> Result<Added, LeaseMgrError> {
-        let _turn = self.turn();
+        let _turn = self.change()?;
         let address = lease.address();
         let there = self.inner.lock().get(&address).cloned();
         let kept = self.kept(lease);
@@ -757,7 +778,7 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
     }
 
     fn replace(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
-        let _turn = self.turn();
+        let _turn = self.change()?;
         let address = lease.address();
         let Some(old) = self.inner.lock().get(&address).cloned() else {
             if self.is(Defect::UpdateInserts) {
@@ -807,7 +828,7 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
     }
 
     fn remove(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError> {
-        let _turn = self.turn();
+        let _turn = self.change()?;
         let there = self.inner.lock().get(&address).cloned();
         let Some(old) = there else {
             if self.is(Defect::DeleteAlwaysSucceeds) {
@@ -835,13 +856,13 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
     }
 
     fn remove_reclaimed(&self, until: u64) -> Result<u64, LeaseMgrError> {
-        let _turn = self.turn();
+        let _turn = self.change()?;
         let removed = self.remove_many(|lease| self.is_removed(lease, until));
         Ok(if self.is(Defect::RemovalSaysZero) { 0 } else { removed })
     }
 
     fn wipe_subnet(&self, subnet: SubnetId) -> Result<u64, LeaseMgrError> {
-        let _turn = self.turn();
+        let _turn = self.change()?;
         let all = self.is(Defect::WipesAllSubnets);
         Ok(self.remove_many(|lease| all || lease.data().subnet_id == subnet))
     }

@@ -122,6 +122,8 @@ pub(crate) type Leases<L> = BTreeMap<<L as leasemgr::lease::Lease>::Address, L>;
 /// Leases in a map, which may be shared with managers of later.
 #[derive(Debug)]
 pub(crate) struct Reference<L: ManagedLease> {
+    /// One change at a time, until its callbacks have ended.
+    turn: Mutex<()>,
     leases: Arc<Mutex<Leases<L>>>,
     tracking: Tracking<L>,
 }
@@ -133,7 +135,7 @@ impl<L: Scanned> Reference<L> {
 
     /// A manager of these leases.
     pub(crate) fn with_leases(leases: Arc<Mutex<Leases<L>>>) -> Self {
-        Self { leases, tracking: Tracking::default() }
+        Self { turn: Mutex::default(), leases, tracking: Tracking::default() }
     }
 
     /// The leases. Nobody else changes them meanwhile.
@@ -141,19 +143,21 @@ impl<L: Scanned> Reference<L> {
         self.leases.lock().unwrap()
     }
 
+    /// Waits for other changes.
+    fn turn(&self) -> Result<MutexGuard<'_, ()>, LeaseMgrError> {
+        self.tracking.refuse_in_callback()?;
+        Ok(self.turn.lock().unwrap())
+    }
+
     /// Deletes the leases that are meant, and tells how many these were.
-    pub(crate) fn remove_where(&self, is_meant: impl Fn(&L) -> bool) -> u64 {
-        let mut leases = self.lock();
-        let mut deleted = 0;
-        leases.retain(|_, lease| {
-            let is_meant = is_meant(lease);
-            if is_meant {
-                self.tracking.notify(&Change::Deleted(lease));
-                deleted += 1;
-            }
-            !is_meant
-        });
-        deleted
+    fn remove_where(&self, is_meant: impl Fn(&L) -> bool) -> Result<u64, LeaseMgrError> {
+        let _turn = self.turn()?;
+        let meant: Vec<_> = self.lock().values().filter(|lease| is_meant(lease)).cloned().collect();
+        for lease in &meant {
+            self.lock().remove(&lease.address());
+            self.tracking.notify(&Change::Deleted(lease));
+        }
+        Ok(meant.len() as u64)
     }
 }
 
@@ -187,12 +191,12 @@ impl<L: Scanned> LeaseMgr<L> for Reference<L> {
     }
 
     fn add(&self, lease: &L) -> Result<Added, LeaseMgrError> {
+        let _turn = self.turn()?;
         check_lifetime(lease)?;
-        let mut leases = self.lock();
-        if leases.contains_key(&lease.address()) {
+        if self.lock().contains_key(&lease.address()) {
             return Ok(Added::AddressTaken);
         }
-        leases.insert(lease.address(), lease.clone());
+        self.lock().insert(lease.address(), lease.clone());
         self.tracking.notify(&Change::Added(lease));
         Ok(Added::Added)
     }
@@ -218,32 +222,31 @@ impl<L: Scanned> LeaseMgr<L> for Reference<L> {
     }
 
     fn replace(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
+        let _turn = self.turn()?;
         check_lifetime(lease)?;
         let address = lease.address();
-        let mut leases = self.lock();
-        let Some(there) = leases.get_mut(&address) else {
+        let Some(old) = self.get(address)? else {
             return Err(LeaseMgrError::NoSuchLease { address: address.into() });
         };
-        check_expected(there, expected)?;
-        let old = std::mem::replace(there, lease.clone());
+        check_expected(&old, expected)?;
+        self.lock().insert(address, lease.clone());
         self.tracking.notify(&Change::Updated { old: &old, new: lease });
         Ok(())
     }
 
     fn remove(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError> {
-        let mut leases = self.lock();
-        let Some(there) = leases.get(&address) else {
+        let _turn = self.turn()?;
+        let Some(there) = self.get(address)? else {
             return Ok(Deleted::NoSuchLease);
         };
-        check_expected(there, expected)?;
-        if let Some(deleted) = leases.remove(&address) {
-            self.tracking.notify(&Change::Deleted(&deleted));
-        }
+        check_expected(&there, expected)?;
+        self.lock().remove(&address);
+        self.tracking.notify(&Change::Deleted(&there));
         Ok(Deleted::Deleted)
     }
 
     fn remove_reclaimed(&self, until: u64) -> Result<u64, LeaseMgrError> {
-        Ok(self.remove_where(|lease| is_removable(lease, until)))
+        self.remove_where(|lease| is_removable(lease, until))
     }
 
     fn statistics(&self, query: &StatisticsQuery) -> Result<Vec<StatisticsRow>, LeaseMgrError> {

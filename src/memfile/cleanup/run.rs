@@ -1,6 +1,5 @@
 //! One cleanup, from the rotation of the journal to what is left in the end.
 
-use std::any::Any;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,6 +20,7 @@ use crate::lease_mgr::{CleanupReport, CleanupWork};
 use crate::lfc::pid_file::{Claim, Claimed, PidFile, PidFileError, PidLock, lock_path};
 use crate::lfc::{self, Cleanup, Figures, LfcError, LfcFiles, Outcome, RunningCleanup};
 use crate::memfile::journal::RotateError;
+use crate::panics::panic_message;
 
 /// A process is looked after at intervals that grow from the first to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
@@ -93,7 +93,7 @@ impl<'a> Run<'a> {
     pub(super) fn report(mut self) -> CleanupReport {
         let (started, clock) = (SystemTime::now(), Instant::now());
         let result = catch_unwind(AssertUnwindSafe(|| self.clean()))
-            .unwrap_or_else(|panic| Err(Failure::Panicked(text_of(panic.as_ref()))));
+            .unwrap_or_else(|panic| Err(Failure::Panicked(panic_message(panic.as_ref()))));
         let duration = clock.elapsed();
         let bytes_after = self.bytes();
         let Self { work, figures, bytes_before, .. } = self;
@@ -336,7 +336,7 @@ impl<'a> Run<'a> {
         };
         let result = thread::scope(|scope| {
             match thread::Builder::new().name("lease-cleanup".to_owned()).spawn_scoped(scope, work) {
-                Ok(thread) => thread.join().map_err(|panic| Failure::Panicked(text_of(panic.as_ref()))),
+                Ok(thread) => thread.join().map_err(|panic| Failure::Panicked(panic_message(panic.as_ref()))),
                 Err(_) => Ok(cleanup.run_claimed()),
             }
         })?;
@@ -385,11 +385,4 @@ impl<'a> Run<'a> {
 
 fn io_error(action: &'static str, path: &Path, source: io::Error) -> Failure {
     LfcError::Io { action, path: path.to_owned(), source }.into()
-}
-
-/// What a panic says.
-fn text_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|&text| text.to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "for no known reason".to_owned())
 }

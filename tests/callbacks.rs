@@ -1,0 +1,298 @@
+//! Callbacks of lease managers: what they may do, to this manager and to others, and what their panics do not.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod support;
+
+use std::fmt::{self, Write as _};
+use std::panic::{panic_any, resume_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use leasemgr::lease::{Lease, Lease4, Lease6, LeaseType, SubnetId};
+use leasemgr::memfile::{Memfile, MemfileOptions};
+use leasemgr::{
+    Added, CallbackError, Change, ChangeKind, Deleted, LeaseMgr, LeaseMgrError, LeaseMgrExt, ManagedLease,
+    Scope,
+};
+use rstest::rstest;
+use support::leases::TestLease;
+use tracing::field::{Field, Visit};
+use tracing::span;
+
+const KINDS: [ChangeKind; 3] = [ChangeKind::Add, ChangeKind::Update, ChangeKind::Delete];
+
+/// What is logged, a line for each event.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Lines {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Fields(String);
+        impl Visit for Fields {
+            fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+                write!(self.0, "{field}={value:?} ").unwrap();
+            }
+        }
+        let mut fields = Fields(String::new());
+        event.record(&mut fields);
+        self.0.lock().unwrap().push(fields.0);
+    }
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+/// What the work gives, and what it logs in this thread.
+fn recorded<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
+    let lines = Lines::default();
+    let result = tracing::subscriber::with_default(lines.clone(), work);
+    let lines = lines.0.lock().unwrap().clone();
+    (result, lines)
+}
+
+fn memfile<L: ManagedLease>(folder: Option<&tempfile::TempDir>) -> Arc<Memfile<L>> {
+    let file = folder.map(|folder| folder.path().join("leases.csv"));
+    Arc::new(Memfile::open(MemfileOptions { file, ..MemfileOptions::default() }).unwrap())
+}
+
+/// Calls `function` at each change.
+fn at_each<L: ManagedLease>(
+    mgr: &Arc<Memfile<L>>,
+    function: impl Fn(&Memfile<L>, &Change<'_, L>) + Clone + Send + Sync + 'static,
+) {
+    for kind in KINDS {
+        let (weak, function): (Weak<Memfile<L>>, _) = (Arc::downgrade(mgr), function.clone());
+        let call = move |change: &Change<'_, L>| function(&weak.upgrade().unwrap(), change);
+        mgr.tracking().register("test", kind, None, call).unwrap();
+    }
+}
+
+/// A change of either kind of every address that is shared by row locks with that of the change.
+fn a_change_in_a_callback_is_refused_whatever_its_address<L: TestLease>() {
+    let mgr = memfile::<L>(None);
+    let refused = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&refused);
+    at_each(&mgr, move |mgr, _| {
+        // More than there are locks.
+        for n in 0..2000 {
+            let lease = L::tagged(n, 1);
+            assert!(matches!(mgr.add(&lease), Err(LeaseMgrError::InCallback)));
+            assert!(matches!(mgr.remove(lease.address(), None), Err(LeaseMgrError::InCallback)));
+            count.fetch_add(2, Ordering::Relaxed);
+        }
+    });
+    assert_eq!(mgr.add(&L::tagged(7, 0)).unwrap(), Added::Added);
+    assert_eq!(refused.load(Ordering::Relaxed), 4000);
+    assert_eq!(mgr.all().unwrap(), [L::tagged(7, 0).kept()]);
+}
+
+#[test]
+fn a_change_in_a_callback_is_refused_whatever_its_address4() {
+    a_change_in_a_callback_is_refused_whatever_its_address::<Lease4>();
+}
+
+#[test]
+fn a_change_in_a_callback_is_refused_whatever_its_address6() {
+    a_change_in_a_callback_is_refused_whatever_its_address::<Lease6>();
+}
+
+#[test]
+fn an_error_in_a_callback_says_what_to_do() {
+    let text = LeaseMgrError::InCallback.to_string();
+    assert!(text.contains("a callback cannot change leases"), "{text}");
+    assert!(text.contains("; hand the change to another thread"), "{text}");
+}
+
+#[test]
+fn a_callback_changes_the_leases_of_another_manager() {
+    let (from, to) = (memfile::<Lease4>(None), memfile::<Lease6>(None));
+    let mirror = Arc::clone(&to);
+    at_each(&from, move |_, change| match change {
+        Change::Added(_) => {
+            assert_eq!(mirror.add(&Lease6::tagged(1, 1)).unwrap(), Added::Added);
+        }
+        Change::Updated { .. } => mirror.update(&Lease6::tagged(1, 2)).unwrap(),
+        Change::Deleted(_) => {
+            assert_eq!(mirror.delete(Lease6::numbered(1)).unwrap(), Deleted::Deleted);
+        }
+    });
+    assert_eq!(from.add(&Lease4::tagged(1, 1)).unwrap(), Added::Added);
+    assert_eq!(to.all().unwrap(), [Lease6::tagged(1, 1).kept()]);
+    from.update(&Lease4::tagged(1, 2)).unwrap();
+    assert_eq!(to.all().unwrap(), [Lease6::tagged(1, 2).kept()]);
+    assert_eq!(from.delete(Lease4::numbered(1)).unwrap(), Deleted::Deleted);
+    assert_eq!(to.all().unwrap(), []);
+}
+
+#[test]
+fn callbacks_that_lead_back_to_their_manager_are_refused_there() {
+    let (first, second) = (memfile::<Lease4>(None), memfile::<Lease4>(None));
+    let results = Arc::new(Mutex::new(Vec::new()));
+    let to_second = Arc::downgrade(&second);
+    at_each(&first, move |_, _| {
+        let lease = Lease4::tagged(2, 2);
+        assert_eq!(to_second.upgrade().unwrap().add(&lease).unwrap(), Added::Added);
+    });
+    let (to_first, back) = (Arc::downgrade(&first), Arc::clone(&results));
+    at_each(&second, move |_, _| {
+        let first = to_first.upgrade().unwrap();
+        assert_eq!(first.get(Lease4::numbered(1)).unwrap(), Some(Lease4::tagged(1, 1).kept()));
+        back.lock().unwrap().push(first.add(&Lease4::tagged(3, 3)).map_err(|error| error.to_string()));
+    });
+    assert_eq!(first.add(&Lease4::tagged(1, 1)).unwrap(), Added::Added);
+    assert_eq!(*results.lock().unwrap(), [Err(LeaseMgrError::InCallback.to_string())]);
+    assert_eq!(first.all().unwrap(), [Lease4::tagged(1, 1).kept()]);
+    assert_eq!(second.all().unwrap(), [Lease4::tagged(2, 2).kept()]);
+}
+
+#[test]
+fn what_a_callback_reads_is_not_held_up_by_a_write_to_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let mgr = memfile::<Lease4>(Some(&folder));
+    let (counts, copy) = (Arc::new(Mutex::new(Vec::new())), folder.path().join("copy.csv"));
+    let written = Arc::clone(&counts);
+    at_each(&mgr, move |mgr, _| {
+        mgr.flush().unwrap();
+        written.lock().unwrap().push(mgr.write_to(&copy).unwrap());
+        let _ = mgr.clean_up().unwrap();
+    });
+    for n in 1..4 {
+        assert_eq!(mgr.add(&Lease4::tagged(n, n)).unwrap(), Added::Added);
+    }
+    assert_eq!(*counts.lock().unwrap(), [1, 2, 3]);
+}
+
+/// What panics in its destructor, too.
+struct Spiteful;
+
+impl Drop for Spiteful {
+    fn drop(&mut self) {
+        resume_unwind(Box::new("dropped"));
+    }
+}
+
+#[rstest]
+#[case::text(|| resume_unwind(Box::new("out of order")), "out of order")]
+#[case::formatted(|| resume_unwind(Box::new(format!("out of {}", "order"))), "out of order")]
+#[case::no_text(|| resume_unwind(Box::new(7)), "without a message")]
+#[case::a_value_that_panics_when_dropped(|| panic_any(Spiteful), "without a message")]
+fn a_panic_of_a_callback_is_logged_with_its_owner(
+    #[case] panics: fn(),
+    #[case] message: &str,
+    #[values(false, true)] on_disk: bool,
+) {
+    let folder = on_disk.then(|| tempfile::tempdir().unwrap());
+    let mgr = memfile::<Lease6>(folder.as_ref());
+    let called = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&called);
+    mgr.tracking().register("an owner", ChangeKind::Add, None, move |_| panics()).unwrap();
+    mgr.tracking()
+        .register("another", ChangeKind::Add, None, move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        })
+        .unwrap();
+    let lease = Lease6::tagged(1, 1);
+    let (added, log) = recorded(|| mgr.add(&lease));
+    assert_eq!(added.unwrap(), Added::Added);
+    assert_eq!(called.load(Ordering::Relaxed), 1);
+    let line = log.iter().find(|line| line.contains("DHCPSRV_LEASE_MGR_CALLBACK_FAILED")).unwrap();
+    for part in ["an owner", "Add", message, &lease.address().to_string()] {
+        assert!(line.contains(part), "{line}");
+    }
+    assert_eq!(mgr.status().refused, None);
+    mgr.update(&Lease6::tagged(1, 2)).unwrap();
+    drop(mgr);
+    if folder.is_some() {
+        assert_eq!(memfile::<Lease6>(folder.as_ref()).all().unwrap(), [Lease6::tagged(1, 2).kept()]);
+    }
+}
+
+#[test]
+fn what_a_callback_owns_may_panic_when_the_callback_has_unregistered_itself() {
+    let mgr = memfile::<Lease4>(None);
+    let (weak, spiteful) = (Arc::downgrade(&mgr), Spiteful);
+    mgr.tracking()
+        .register("an owner", ChangeKind::Add, None, move |_| {
+            let _owned = &spiteful;
+            assert_eq!(weak.upgrade().unwrap().tracking().unregister("an owner", None), 1);
+        })
+        .unwrap();
+    let (added, log) = recorded(|| mgr.add(&Lease4::tagged(1, 1)));
+    assert_eq!(added.unwrap(), Added::Added);
+    assert!(log.iter().any(|line| line.contains("an owner") && line.contains("dropped")), "{log:?}");
+    assert!(!mgr.tracking().is_watched());
+}
+
+/// Releases a lease in another manager when it is dropped.
+struct Releases(Arc<Memfile<Lease4>>);
+
+impl Drop for Releases {
+    fn drop(&mut self) {
+        let _ = self.0.delete(Lease4::numbered(1));
+    }
+}
+
+#[test]
+fn a_lease_that_is_released_by_a_panic_does_not_break_its_manager() {
+    let (mgr, other) = (memfile::<Lease6>(None), memfile::<Lease4>(None));
+    assert_eq!(other.add(&Lease4::tagged(1, 1)).unwrap(), Added::Added);
+    let of_callback = Arc::clone(&other);
+    mgr.tracking()
+        .register("an owner", ChangeKind::Add, None, move |_| {
+            let _guard = Releases(Arc::clone(&of_callback));
+            resume_unwind(Box::new("out of order"));
+        })
+        .unwrap();
+    assert_eq!(mgr.add(&Lease6::tagged(1, 1)).unwrap(), Added::Added);
+    assert_eq!(other.all().unwrap(), []);
+    assert_eq!(other.status().refused, None);
+    assert_eq!(other.add(&Lease4::tagged(1, 1)).unwrap(), Added::Added);
+}
+
+#[test]
+fn what_unregistered_callbacks_own_may_register_others_when_it_is_dropped() {
+    struct Registers(Weak<Memfile<Lease4>>);
+    impl Drop for Registers {
+        fn drop(&mut self) {
+            let mgr = self.0.upgrade().unwrap();
+            mgr.tracking().register("heir", ChangeKind::Add, None, |_| {}).unwrap();
+        }
+    }
+    let mgr = memfile::<Lease4>(None);
+    let registers = Registers(Arc::downgrade(&mgr));
+    mgr.tracking()
+        .register("owner", ChangeKind::Add, None, move |_| {
+            let _owned = &registers;
+        })
+        .unwrap();
+    assert_eq!(mgr.tracking().unregister("owner", None), 1);
+    assert_eq!(mgr.tracking().unregister_all(None), 1);
+}
+
+#[test]
+fn a_callback_is_registered_once_for_a_scope() {
+    let mgr = memfile::<Lease6>(None);
+    let register = |scope: Scope| mgr.tracking().register("owner", ChangeKind::Add, scope, |_| {});
+    let both = Scope::from(SubnetId(1)).lease_type(LeaseType::NA);
+    for scope in [Scope::default(), SubnetId(1).into(), LeaseType::NA.into(), LeaseType::PD.into(), both] {
+        assert_eq!(register(scope), Ok(()));
+        let again = register(scope).unwrap_err();
+        assert_eq!(again, CallbackError::Registered { owner: "owner".to_owned(), kind: ChangeKind::Add });
+    }
+}
+
+#[test]
+fn a_dhcpv4_callback_has_no_lease_type() {
+    let mgr = memfile::<Lease4>(None);
+    let error = mgr.tracking().register("owner", ChangeKind::Add, LeaseType::NA, |_| {}).unwrap_err();
+    assert_eq!(error, CallbackError::NoTypes { owner: "owner".to_owned(), lease_type: LeaseType::NA });
+    assert!(!mgr.tracking().is_watched());
+}
