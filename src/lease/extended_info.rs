@@ -8,10 +8,14 @@
 //!
 //! Beside the options, the map may have what is searched for, `relay-id` and `remote-id`, in hex.
 
+mod checks;
+
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
+
+pub use checks::{CheckedExtendedInfo, ExtendedInfoChecks, ExtendedInfoError, check_extended_info};
 
 use super::octets::octets;
 use super::short_bytes::ShortBytes;

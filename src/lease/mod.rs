@@ -17,7 +17,10 @@ use std::hash::Hash;
 use std::net::IpAddr;
 
 pub use error::LeaseError;
-pub use extended_info::{IdLengthError, RelayId, RelayInfo, Relayed, RemoteId, keep_relay_ids};
+pub use extended_info::{
+    CheckedExtendedInfo, ExtendedInfoChecks, ExtendedInfoError, IdLengthError, RelayId, RelayInfo, Relayed,
+    RemoteId, check_extended_info, keep_relay_ids,
+};
 pub use ids::{
     ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, LeaseState, LeaseType, Lifetime, PoolId,
     SubnetId,
