@@ -37,6 +37,7 @@
 mod error;
 mod ext;
 mod query;
+mod rewrite;
 mod statistics;
 mod status;
 mod tracking;
@@ -47,7 +48,7 @@ pub use error::LeaseMgrError;
 pub use ext::{LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6};
 pub use query::{Client6, Key, ManagedLease, Query};
 pub use statistics::{StatisticsQuery, StatisticsRow, Subnets};
-pub use status::{CleanupReport, CleanupStart, CleanupStatus, CleanupWork, Status};
+pub use status::{CleanupReport, CleanupStart, CleanupStatus, CleanupWork, OnFail, Status};
 pub use tracking::{CallbackError, Change, ChangeKind, LeaseLock, Scope, Tracking};
 
 use crate::lease::{ClientClass, LeaseKind, SubnetId};

@@ -40,6 +40,7 @@ pub mod allocator;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod factory;
+mod first_of_many;
 pub mod fs;
 pub mod lease;
 pub mod lease_file;

@@ -291,11 +291,11 @@ fn a_backend_that_was_deregistered_is_not_known_and_its_managers_stay() {
 #[case::not_a_pair("type=tree name", r#"connection string: word 2 ("name"): no "=", expected keyword=value"#)]
 #[case::unknown_keyword(
     "type=memfile presist=true",
-    r#"connection string: word 2 ("presist"): unknown keyword, is "persist" meant?; memfile has type, universe, name, data-directory, persist, lfc-interval, max-row-errors, extended-info-tables, durability, lfc-executable"#
+    r#"connection string: word 2 ("presist"): unknown keyword, is "persist" meant?; memfile has type, universe, name, data-directory, persist, lfc-interval, max-row-errors, extended-info-tables, extended-info-checks, on-fail, retry-on-startup, max-reconnect-tries, reconnect-wait-time, durability, lfc-executable"#
 )]
 #[case::keyword_of_another(
     "type=memfile host=db",
-    r#"connection string: "host" is a keyword of mysql and postgresql, not of memfile, which has type, universe, name, data-directory, persist, lfc-interval, max-row-errors, extended-info-tables, durability, lfc-executable"#
+    r#"connection string: "host" is a keyword of mysql and postgresql, not of memfile, which has type, universe, name, data-directory, persist, lfc-interval, max-row-errors, extended-info-tables, extended-info-checks, on-fail, retry-on-startup, max-reconnect-tries, reconnect-wait-time, durability, lfc-executable"#
 )]
 #[case::memfile_keyword(
     "type=tree lfc-interval=1",

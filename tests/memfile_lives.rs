@@ -148,6 +148,7 @@ fn open<L: TestLease>(disk: &SimulatedDisk, durability: Durability) -> Result<Me
         durability,
         lfc_program: LfcProgram::Internal,
         file_system: Arc::new(disk.clone()),
+        ..MemfileOptions::default()
     })?;
     wait_for_cleanup(&mgr);
     Ok(mgr)

@@ -270,6 +270,27 @@ impl ConnectionString {
         }
     }
 
+    /// The value of a keyword that is one of a few words, if it is given.
+    ///
+    /// # Errors
+    /// Returns [`ConnectionStringError::Value`] if it is none of them.
+    pub fn choice<T: Copy>(
+        &self,
+        keyword: &str,
+        words: &[(&str, T)],
+    ) -> Result<Option<T>, ConnectionStringError> {
+        let Some(value) = self.get(keyword) else {
+            return Ok(None);
+        };
+        match words.iter().find(|(word, _)| *word == value) {
+            Some((_, chosen)) => Ok(Some(*chosen)),
+            None => {
+                let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+                Err(self.bad_value(keyword, format!("one of {}", words.join(", "))))
+            }
+        }
+    }
+
     /// That the value of a keyword is not what is expected there: what a backend answers that reads values of other
     /// forms. Of a password nothing is shown, also where an own keyword of the backend has `pass` or `pwd` in its name.
     pub fn bad_value(&self, keyword: &str, expected: impl Into<String>) -> ConnectionStringError {

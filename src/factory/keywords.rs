@@ -39,9 +39,12 @@ pub static KEYWORDS: &[Keyword] = keywords! {
         in Kea's connection strings";
     "persist" of MEMFILE, "true or false": "whether there is a lease file; default true";
     "lfc-interval" of MEMFILE, "seconds": "how often the lease files are cleaned up; default 3600, 0 is never";
-    "max-row-errors" of MEMFILE, "a number": "how many bad rows are borne in loading; default 0, which is no limit";
+    "max-row-errors" of MEMFILE, "a number": "how many invalid rows are tolerated in each file that is loaded; default 0, which is no \
+        limit";
     "extended-info-tables" of MEMFILE, "true or false": "whether DHCPv6 leases can be found by relay id and remote id; \
         default false";
+    "extended-info-checks" of MEMFILE, "none, fix, strict or pedantic": "how strictly the extended info of leases is checked \
+        when they are loaded; from fix on, old forms of it are upgraded; default fix, not in Kea's connection strings";
     "durability" of MEMFILE, "written, synced, or milliseconds as 100ms": "how far a change has gone when it is \
         acknowledged: to the operating system, to the disk, or to the disk after this time; default written, not \
         in Kea";
@@ -58,11 +61,12 @@ pub static KEYWORDS: &[Keyword] = keywords! {
     "read-timeout" of SQL, "a number": "how long to wait for an answer";
     "write-timeout" of SQL, "a number": "how long to wait until a question is sent";
     "tcp-user-timeout" of SQL, "a number": "how long sent data may stay unacknowledged";
-    "max-reconnect-tries" of SQL, "a number": "how often a lost connection is tried to be made anew";
-    "reconnect-wait-time" of SQL, "a number": "how long to wait between two tries";
-    "on-fail" of SQL, "stop-retry-exit, serve-retry-exit or serve-retry-continue": "what a server does meanwhile and in \
-        the end";
-    "retry-on-startup" of SQL, "true or false": "whether it also tries again when it starts";
+    "max-reconnect-tries" of TYPES, "a number": "how often a lost connection is reopened; of a memfile, how often opening is \
+        tried again with retry-on-startup; default 0";
+    "reconnect-wait-time" of TYPES, "milliseconds": "how long to wait between two tries; default 0";
+    "on-fail" of TYPES, "stop-retry-exit, serve-retry-exit or serve-retry-continue": "what a server does meanwhile and in \
+        the end; default stop-retry-exit";
+    "retry-on-startup" of TYPES, "true or false": "whether it also tries again when it starts; default false";
     "readonly" of SQL, "true or false": "whether nothing is ever written";
     "trust-anchor" of SQL, "a file": "the certificates that the server's one must go back to";
     "cert-file" of SQL, "a file": "the certificate of the client";

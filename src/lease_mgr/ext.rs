@@ -6,8 +6,8 @@ use std::path::Path;
 use super::{Deleted, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery, StatisticsRow, Subnets};
 use crate::fs::{FileSystem, OsFileSystem};
 use crate::lease::{
-    ClientClass, ClientId, Duid, Hostname, HwAddr, Iaid, Lease4, Lease6, LeaseKind, LeaseState, LeaseType,
-    LimitExceeded, Limits, SubnetId, UserContext,
+    ClientClass, ClientId, Duid, ExtendedInfoChecks, Hostname, HwAddr, Iaid, Lease4, Lease6, LeaseKind,
+    LeaseState, LeaseType, LimitExceeded, Limits, SubnetId, UserContext,
 };
 
 /// So many leases are read at a time where all are wanted.
@@ -194,6 +194,49 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
             |subnet, kind| known(of_subnet(subnet, kind)),
         );
         failure.map_or(Ok(exceeded), Err)
+    }
+
+    /// Checks the extended info of all leases, as it is when leases are loaded from files, and brings old forms into that of
+    /// today. Reads `page_size` leases at a time, and returns how many were changed. Leases that change meanwhile
+    /// are looked at as they are then; no change of another caller is undone.
+    ///
+    /// ```
+    /// use leasemgr::lease::{ExtendedInfoChecks, HwAddr, Lease, Lease4, LeaseState, Lifetime, UserContext};
+    /// use leasemgr::{LeaseMgr, LeaseMgrExt, LeaseMgrFactory};
+    ///
+    /// let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
+    /// let hwaddr = Some(HwAddr::new(&[2, 0, 0, 0, 0, 1])?);
+    /// let mut lease = Lease4::new([192, 0, 2, 1].into(), hwaddr, None, LeaseState::DEFAULT)?;
+    /// lease.data_mut().valid_lifetime = Lifetime(60);
+    /// let old = UserContext::parse(br#"{ "ISC": { "relay-agent-info": "0x0202BEEF" } }"#)?;
+    /// lease.data_mut().user_context = Some(old);
+    /// let _ = leases.add(&lease)?;
+    /// assert_eq!(leases.upgrade_extended_info(ExtendedInfoChecks::Fix, 1000)?, 1);
+    /// assert_eq!(leases.upgrade_extended_info(ExtendedInfoChecks::Fix, 1000)?, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`LeaseMgr::find`] and [`LeaseMgr::replace`]; some of the leases may be changed then.
+    fn upgrade_extended_info(
+        &self,
+        checks: ExtendedInfoChecks,
+        page_size: usize,
+    ) -> Result<u64, LeaseMgrError> {
+        super::rewrite::upgrade_extended_info(self, checks, page_size)
+    }
+
+    /// Has the backend write each lease that names a relay agent once more, as it is, so that tables by relay id and remote
+    /// id, where they are kept apart from the leases, are those of the leases again. Reads `page_size` leases at a
+    /// time, and returns how many were written. Callbacks are told of updates that change nothing.
+    ///
+    /// A memfile derives these tables from the leases, when they are loaded and with each change, and has no
+    /// need of it.
+    ///
+    /// # Errors
+    /// As [`LeaseMgr::find`] and [`LeaseMgr::replace`]; some of the leases may be written then.
+    fn rebuild_relay_tables(&self, page_size: usize) -> Result<u64, LeaseMgrError> {
+        super::rewrite::rebuild_relay_tables(self, page_size)
     }
 
     /// Writes all leases into a file in the lease file format, in place of one of that name, and tells how many these

@@ -19,10 +19,35 @@ pub struct Status {
     pub leases: Option<u64>,
     /// Why changes are refused, where they are.
     pub refused: Option<String>,
+    /// What a server is to do while changes are refused, where the backend was told. The server acts on it; the
+    /// manager does not.
+    pub on_fail: Option<OnFail>,
     /// What is wrong though changes are taken, where something is.
     pub warning: Option<String>,
     /// The cleanup of the lease files, where there are such.
     pub cleanup: Option<CleanupStatus>,
+}
+
+/// What a server is to do when its lease manager fails: when [`Status::refused`] gives a reason, or the connection to
+/// a database is lost. The names are those of the keyword `on-fail` of connection strings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnFail {
+    /// `stop-retry-exit`: answers no clients while it tries to reopen the manager, and exits if it cannot.
+    #[default]
+    StopRetryExit,
+    /// `serve-retry-exit`: goes on answering what needs no change of leases meanwhile, and exits if it cannot reopen the manager.
+    ServeRetryExit,
+    /// `serve-retry-continue`: goes on answering what needs no change of leases, whether it can reopen the manager or not.
+    ServeRetryContinue,
+}
+
+impl OnFail {
+    /// The values with their names in connection strings.
+    pub const NAMES: [(&str, Self); 3] = [
+        ("stop-retry-exit", Self::StopRetryExit),
+        ("serve-retry-exit", Self::ServeRetryExit),
+        ("serve-retry-continue", Self::ServeRetryContinue),
+    ];
 }
 
 /// How the cleanup of the lease files goes.

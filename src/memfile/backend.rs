@@ -5,10 +5,10 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Durability, LfcProgram, Memfile, MemfileOptions};
+use super::{Durability, LfcProgram, Memfile, MemfileOptions, OpenRetries};
 use crate::factory::{Backend, BackendError, ConnectionString, ConnectionStringError, decimal};
-use crate::lease::Family;
-use crate::lease_mgr::{LeaseMgr, ManagedLease};
+use crate::lease::{ExtendedInfoChecks, Family};
+use crate::lease_mgr::{LeaseMgr, ManagedLease, OnFail};
 
 /// The folder of lease files without another one.
 const DATA_FOLDER: &str = "/var/lib/kea";
@@ -21,10 +21,20 @@ const DATA_FOLDER: &str = "/var/lib/kea";
 /// | `data-directory` | the data folder, an absolute name; in `$KEA_DHCP_DATA_DIR` if that is set | `$KEA_DHCP_DATA_DIR`, or `/var/lib/kea` |
 /// | `persist` | `true`, or `false` for leases in memory only | `true` |
 /// | `lfc-interval` | seconds between two cleanups, up to 4294967295; 0 for none | 3600 |
-/// | `max-row-errors` | bad rows that are borne in loading, up to 4294967295; 0 for any number | 0 |
+/// | `max-row-errors` | invalid rows that are tolerated in each file that is loaded, up to 4294967295; 0 for any number | 0 |
 /// | `extended-info-tables` | `true` for DHCPv6 leases that are found by relay id and remote id | `false` |
+/// | `extended-info-checks` | [`none`, `fix`, `strict` or `pedantic`](ExtendedInfoChecks), when leases are loaded | `fix` |
+/// | `on-fail` | [`stop-retry-exit`, `serve-retry-exit` or `serve-retry-continue`](OnFail) | `stop-retry-exit` |
+/// | `retry-on-startup` | `true` for opening that waits while another manager has the lease file, a cleanup runs, or a file cannot be read or written | `false` |
+/// | `max-reconnect-tries` | further tries to open with `retry-on-startup`, up to 4294967295 | 0 |
+/// | `reconnect-wait-time` | milliseconds before each of them, up to 4294967295 | 0 |
 /// | `durability` | [`written`](Durability::Written), [`synced`](Durability::Synced), or [milliseconds](Durability::SyncedEvery) as `100ms`, from 1 to 3600000 | `written` |
 /// | `lfc-executable` | the file name of the program that does cleanups, or `internal` for a thread of this process | see [`LfcProgram::Installed`] |
+///
+/// `on-fail` is what a server is to do when the journal is refused ([`Status::on_fail`](crate::Status::on_fail)); the manager
+/// itself refuses changes with each of its values until it is reopened. `max-reconnect-tries` and
+/// `reconnect-wait-time` do nothing without `retry-on-startup`: a memfile has no connection that could be lost. Opening
+/// blocks its thread while it waits.
 ///
 /// If a data folder is set, by `data-directory` or `$KEA_DHCP_DATA_DIR`, the lease file must be in it or in a folder in it: relative
 /// names begin there, and names with `..` and absolute names that lead elsewhere are refused. What the names of folders
@@ -53,6 +63,11 @@ impl<L: ManagedLease> Backend<L> for MemfileBackend {
             "lfc-interval",
             "max-row-errors",
             "extended-info-tables",
+            "extended-info-checks",
+            "on-fail",
+            "retry-on-startup",
+            "max-reconnect-tries",
+            "reconnect-wait-time",
             "durability",
             "lfc-executable",
         ]
@@ -80,6 +95,11 @@ fn options(
         lfc_interval: seconds.map_or(defaults.lfc_interval, |s| (s > 0).then(|| Duration::from_secs(s))),
         max_row_errors: errors.filter(|&errors| errors > 0),
         extended_info_tables: connection.flag("extended-info-tables")?.unwrap_or(false),
+        extended_info_checks: connection
+            .choice("extended-info-checks", &ExtendedInfoChecks::NAMES)?
+            .unwrap_or_default(),
+        on_fail: connection.choice("on-fail", &OnFail::NAMES)?.unwrap_or_default(),
+        open_retries: open_retries(connection)?,
         durability: durability(connection)?,
         lfc_program,
         ..defaults
@@ -157,6 +177,15 @@ fn is_within(path: &Path, folder: &Path) -> bool {
     let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_));
     path.strip_prefix(folder)
         .is_ok_and(|rest| rest.components().all(is_plain) && rest.components().next().is_some())
+}
+
+fn open_retries(connection: &ConnectionString) -> Result<Option<OpenRetries>, ConnectionStringError> {
+    let number = |keyword| connection.number(keyword, 0..=u32::MAX.into());
+    // Both are checked also where they do nothing.
+    let tries = number("max-reconnect-tries")?.and_then(|tries| u32::try_from(tries).ok()).unwrap_or(0);
+    let wait = Duration::from_millis(number("reconnect-wait-time")?.unwrap_or(0));
+    let is_asked_for = connection.flag("retry-on-startup")?.unwrap_or(false);
+    Ok((is_asked_for && tries > 0).then_some(OpenRetries { tries, wait }))
 }
 
 fn durability(connection: &ConnectionString) -> Result<Durability, ConnectionStringError> {
@@ -297,6 +326,41 @@ mod tests {
     }
 
     #[rstest]
+    #[case("", ExtendedInfoChecks::Fix)]
+    #[case("extended-info-checks=none", ExtendedInfoChecks::None)]
+    #[case("extended-info-checks=fix", ExtendedInfoChecks::Fix)]
+    #[case("extended-info-checks=strict", ExtendedInfoChecks::Strict)]
+    #[case("extended-info-checks=pedantic", ExtendedInfoChecks::Pedantic)]
+    fn extended_info_is_checked_as_strictly_as_asked_for(
+        #[case] text: &str,
+        #[case] checks: ExtendedInfoChecks,
+    ) {
+        assert_eq!(read(text).unwrap().extended_info_checks, checks);
+    }
+
+    #[rstest]
+    #[case("", OnFail::StopRetryExit)]
+    #[case("on-fail=stop-retry-exit", OnFail::StopRetryExit)]
+    #[case("on-fail=serve-retry-exit", OnFail::ServeRetryExit)]
+    #[case("on-fail=serve-retry-continue", OnFail::ServeRetryContinue)]
+    fn on_fail_is_one_of_three(#[case] text: &str, #[case] on_fail: OnFail) {
+        assert_eq!(read(text).unwrap().on_fail, on_fail);
+    }
+
+    #[rstest]
+    #[case("", None)]
+    #[case("retry-on-startup=true", None)]
+    #[case("max-reconnect-tries=3 reconnect-wait-time=500", None)]
+    #[case("retry-on-startup=false max-reconnect-tries=3", None)]
+    #[case("retry-on-startup=true max-reconnect-tries=0", None)]
+    #[case("retry-on-startup=true max-reconnect-tries=3", Some((3, 0)))]
+    #[case("retry-on-startup=true max-reconnect-tries=4294967295 reconnect-wait-time=4294967295", Some((u32::MAX, 4_294_967_295)))]
+    fn opening_is_retried_on_startup_only(#[case] text: &str, #[case] retries: Option<(u32, u64)>) {
+        let retries = retries.map(|(tries, wait)| OpenRetries { tries, wait: Duration::from_millis(wait) });
+        assert_eq!(read(text).unwrap().open_retries, retries);
+    }
+
+    #[rstest]
     #[case("durability=written", Durability::Written)]
     #[case("durability=synced", Durability::Synced)]
     #[case("durability=1ms", Durability::SyncedEvery(Duration::from_millis(1)))]
@@ -354,6 +418,16 @@ mod tests {
     #[case("lfc-interval", "1h", "a number from 0 to 4294967295")]
     #[case("max-row-errors", "4294967296", "a number from 0 to 4294967295")]
     #[case("extended-info-tables", "", "true or false")]
+    #[case("extended-info-checks", "all", "one of none, fix, strict, pedantic")]
+    #[case("extended-info-checks", "Fix", "one of none, fix, strict, pedantic")]
+    #[case("extended-info-checks", "", "one of none, fix, strict, pedantic")]
+    #[case("on-fail", "exit", "one of stop-retry-exit, serve-retry-exit, serve-retry-continue")]
+    #[case("on-fail", "", "one of stop-retry-exit, serve-retry-exit, serve-retry-continue")]
+    #[case("retry-on-startup", "yes", "true or false")]
+    #[case("max-reconnect-tries", "-1", "a number from 0 to 4294967295")]
+    #[case("max-reconnect-tries", "4294967296", "a number from 0 to 4294967295")]
+    #[case("reconnect-wait-time", "1s", "a number from 0 to 4294967295")]
+    #[case("reconnect-wait-time", "4294967296", "a number from 0 to 4294967295")]
     #[case("durability", "never", "written, synced, or 1ms to 3600000ms")]
     #[case("durability", "Synced", "written, synced, or 1ms to 3600000ms")]
     #[case("durability", "100", "written, synced, or 1ms to 3600000ms")]

@@ -1,17 +1,21 @@
 //! Loading the leases from the files of a server.
 
 use std::io::Read;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
-use super::OpenError;
 use super::cleanup::running_cleanup;
 use super::record::pack;
+use super::sanity::Verdict;
 use super::storage::{NoRoom, Storage};
+use super::{LeaseSanity, MemfileOptions, OpenError};
+use crate::first_of_many::FirstOfMany;
 use crate::fs::{FileSystem, folder_of};
+use crate::lease::{ExtendedInfoChecks, ExtendedInfoError, LeaseType, check_extended_info};
 use crate::lease_file::{Conversion, LeaseFileError, LeaseFileSet, ReadError, Reader, RowError, is_begun};
 use crate::lease_mgr::ManagedLease;
 use crate::lfc::{Cleanup, LfcError};
@@ -29,9 +33,9 @@ pub(super) struct Loaded<L: ManagedLease> {
 pub(super) fn load<L: ManagedLease>(
     mut storage: Storage<L>,
     files: &LeaseFileSet,
-    fs: &dyn FileSystem,
-    max_row_errors: Option<u64>,
+    options: &MemfileOptions,
 ) -> Result<Loaded<L>, OpenError> {
+    let fs = options.file_system.as_ref();
     let io = |path: &Path, action| {
         let path = path.to_owned();
         move |source| LeaseFileError::Io { path, action, source }
@@ -45,7 +49,6 @@ pub(super) fn load<L: ManagedLease>(
         let pid = running.pid().unwrap_or_default();
         return Err(OpenError::CleanupRunning { path: files.current().to_owned(), pid, running });
     }
-    let mut bad_rows = BadRows { count: 0, limit: max_row_errors };
     let mut needs_conversion = false;
     let mut convert_current = false;
     for (file, path) in files.open_for_loading::<L>(fs)? {
@@ -69,7 +72,9 @@ pub(super) fn load<L: ManagedLease>(
             needs_conversion = true;
             convert_current |= path == files.current();
         }
-        load_rows(&mut reader, &path, &mut storage, &mut bad_rows)?;
+        let mut findings = Findings { path: &path, limit: options.max_row_errors, ..Findings::default() };
+        load_rows(&mut reader, options.extended_info_checks, &mut storage, &mut findings)?;
+        findings.log();
         let stats = reader.stats();
         info!(
             id = "DHCPSRV_MEMFILE_LOADED",
@@ -79,6 +84,9 @@ pub(super) fn load<L: ManagedLease>(
             stats.bad_rows
         );
     }
+    if let Some(sanity) = options.lease_sanity.as_ref().filter(|sanity| sanity.is_needed()) {
+        check_subnets(&mut storage, sanity, files.current())?;
+    }
     storage.build_indexes();
     if convert_current {
         put_aside::<L>(files, fs)?;
@@ -86,23 +94,74 @@ pub(super) fn load<L: ManagedLease>(
     Ok(Loaded { storage, needs_conversion, owner })
 }
 
-/// How many rows were no leases, in all files.
-struct BadRows {
-    count: u64,
+/// What was found amiss in a file.
+struct Findings<'a> {
+    path: &'a Path,
+    /// Rows that were no leases.
+    bad_rows: u64,
     limit: Option<u64>,
+    /// Rows whose extended info was in an old form.
+    upgraded: u64,
+    /// Rows whose extended info did not pass its checks.
+    failed: FirstOfMany,
 }
 
-impl BadRows {
-    fn add(&mut self, path: &Path, error: RowError) -> Result<(), OpenError> {
-        warn!(id = "DHCPSRV_MEMFILE_BAD_ROW", "{}: {error}, the row is skipped", path.display());
-        self.count += 1;
+impl Default for Findings<'_> {
+    fn default() -> Self {
+        let path = Path::new("");
+        Self { path, bad_rows: 0, limit: None, upgraded: 0, failed: FirstOfMany::default() }
+    }
+}
+
+impl Findings<'_> {
+    fn add_bad_row(&mut self, error: RowError) -> Result<(), OpenError> {
+        warn!(id = "DHCPSRV_MEMFILE_BAD_ROW", "{}: {error}, the row is skipped", self.path.display());
+        self.bad_rows += 1;
         match self.limit {
-            Some(limit) if self.count > limit => {
-                Err(OpenError::TooManyBadRows { path: path.to_owned(), limit, last: error })
+            Some(limit) if self.bad_rows > limit => {
+                Err(OpenError::TooManyBadRows { path: self.path.to_owned(), limit, last: error })
             }
             _ => Ok(()),
         }
     }
+
+    fn add_failed(&mut self, row: &FailedInfo) {
+        let path = self.path.display();
+        let FailedInfo { line, address, problem } = row;
+        self.failed.add(|| {
+            warn!(
+                id = "DHCPSRV_MEMFILE_EXTENDED_INFO_REMOVED",
+                "{path}: line {line}, {address}: {problem}; the lease is kept without it"
+            );
+        });
+    }
+
+    /// Logs what was not logged row by row.
+    fn log(&self) {
+        let path = self.path.display();
+        if self.failed.has_more() {
+            warn!(
+                id = "DHCPSRV_MEMFILE_EXTENDED_INFO_REMOVED",
+                "{path}: {} rows in all have extended info that was removed",
+                self.failed.count()
+            );
+        }
+        if self.upgraded > 0 {
+            info!(
+                id = "DHCPSRV_MEMFILE_EXTENDED_INFO_UPGRADED",
+                "{path}: {} rows have extended info in an old form; it is that of today in memory, and in the \
+                 file when these leases change",
+                self.upgraded
+            );
+        }
+    }
+}
+
+/// A row whose extended info did not pass its checks.
+struct FailedInfo {
+    line: u64,
+    address: IpAddr,
+    problem: ExtendedInfoError,
 }
 
 /// What a row says, for the storage.
@@ -113,28 +172,32 @@ enum Row<K> {
     Bad(RowError),
     /// The lease of the next row is without its hardware address, for this reason.
     Dropped(RowError),
+    /// The lease of the next row is without some of its extended info.
+    FailedInfo(Box<FailedInfo>),
 }
 
 /// Rows that are handed over together.
 struct Batch<K> {
     rows: Vec<Row<K>>,
     records: Vec<u8>,
+    /// How many of the leases have extended info that was in an old form.
+    upgraded: u64,
 }
 
 impl<K> Batch<K> {
     const ROWS: usize = 1024;
 
     fn new() -> Self {
-        Self { rows: Vec::with_capacity(Self::ROWS), records: Vec::new() }
+        Self { rows: Vec::with_capacity(Self::ROWS), records: Vec::new(), upgraded: 0 }
     }
 }
 
 /// Loads the rows of a file. One thread reads them while another puts them into the storage, if there are two to be had.
 fn load_rows<L: ManagedLease, R: Read + Send>(
     reader: &mut Reader<L, R>,
-    path: &Path,
+    checks: ExtendedInfoChecks,
     storage: &mut Storage<L>,
-    bad_rows: &mut BadRows,
+    findings: &mut Findings<'_>,
 ) -> Result<(), OpenError> {
     /// So many batches may wait.
     const WAITING: usize = 8;
@@ -143,17 +206,17 @@ fn load_rows<L: ManagedLease, R: Read + Send>(
     std::thread::scope(|scope| {
         let read = || {
             let sender = sender;
-            read_rows(&mut reader.lock(), |batch| sender.send(batch).is_ok())
+            read_rows(&mut reader.lock(), checks, |batch| sender.send(batch).is_ok())
         };
         let Ok(thread) = std::thread::Builder::new().spawn_scoped(scope, read) else {
             let mut result = Ok(());
-            read_rows(&mut reader.lock(), |batch| {
-                result = apply(&batch, path, storage, bad_rows);
+            read_rows(&mut reader.lock(), checks, |batch| {
+                result = apply(&batch, storage, findings);
                 result.is_ok()
             })?;
             return result;
         };
-        receiver.into_iter().try_for_each(|batch| apply(&batch, path, storage, bad_rows))?;
+        receiver.into_iter().try_for_each(|batch| apply(&batch, storage, findings))?;
         Ok(thread.join().map_err(|_| OpenError::Panicked)??)
     })
 }
@@ -161,19 +224,21 @@ fn load_rows<L: ManagedLease, R: Read + Send>(
 /// Reads all rows, and gives them away in batches until that is refused.
 fn read_rows<L: ManagedLease, R: Read>(
     reader: &mut Reader<L, R>,
+    checks: ExtendedInfoChecks,
     mut give: impl FnMut(Batch<L::Key>) -> bool,
 ) -> Result<(), LeaseFileError> {
     let mut batch = Batch::new();
     let mut record = Vec::new();
     while let Some(row) = reader.next() {
         match row {
-            Ok(parsed) => {
+            Ok(mut parsed) => {
                 if let Some(problem) = parsed.dropped.clone() {
                     batch.rows.push(Row::Dropped(RowError { line: reader.line(), problem }));
                 }
                 if parsed.deletes() {
                     batch.rows.push(Row::Deletion(parsed.lease.key()));
                 } else {
+                    check_info(&mut parsed.lease, checks, reader.line(), &mut batch);
                     pack(&parsed.lease, &mut record);
                     batch.records.extend_from_slice(&record);
                     batch.rows.push(Row::Lease(record.len()));
@@ -190,13 +255,35 @@ fn read_rows<L: ManagedLease, R: Read>(
     Ok(())
 }
 
+/// Checks the extended info of a lease, and corrects it.
+fn check_info<L: ManagedLease>(
+    lease: &mut L,
+    checks: ExtendedInfoChecks,
+    line: u64,
+    batch: &mut Batch<L::Key>,
+) {
+    let context = lease.data().user_context.as_ref();
+    let Some(checked) = context.and_then(|context| check_extended_info(L::FAMILY, context, checks)) else {
+        return;
+    };
+    match checked.problem {
+        None => batch.upgraded += 1,
+        Some(problem) => {
+            let address = lease.address().into();
+            batch.rows.push(Row::FailedInfo(Box::new(FailedInfo { line, address, problem })));
+        }
+    }
+    lease.data_mut().user_context = checked.context;
+}
+
 /// Puts rows into the storage.
 fn apply<L: ManagedLease>(
     batch: &Batch<L::Key>,
-    path: &Path,
     storage: &mut Storage<L>,
-    bad_rows: &mut BadRows,
+    findings: &mut Findings<'_>,
 ) -> Result<(), OpenError> {
+    let path = findings.path;
+    findings.upgraded += batch.upgraded;
     let mut records = &batch.records[..];
     for row in &batch.rows {
         match row {
@@ -206,7 +293,8 @@ fn apply<L: ManagedLease>(
                 storage.load(record).map_err(|NoRoom| OpenError::NoRoom { path: path.to_owned() })?;
             }
             Row::Deletion(key) => storage.load_deletion(*key),
-            Row::Bad(error) => bad_rows.add(path, error.clone())?,
+            Row::Bad(error) => findings.add_bad_row(error.clone())?,
+            Row::FailedInfo(row) => findings.add_failed(row),
             Row::Dropped(error) => warn!(
                 id = "DHCPSRV_MEMFILE_HWADDR_DROPPED",
                 "{}: {error}, the lease is kept without its hardware address",
@@ -214,6 +302,68 @@ fn apply<L: ManagedLease>(
             ),
         }
     }
+    Ok(())
+}
+
+/// Looks for leases outside of their subnets, once all rows are loaded: of an address, the last row counts. What is moved or
+/// left out is so in memory; the files stay as they are, so that with another map nothing is lost.
+fn check_subnets<L: ManagedLease>(
+    storage: &mut Storage<L>,
+    sanity: &LeaseSanity,
+    path: &Path,
+) -> Result<(), OpenError> {
+    let file = path.display();
+    let mut logged = FirstOfMany::default();
+    let (mut kept, mut moved, mut dropped) = (0_u64, Vec::new(), Vec::new());
+    for packed in storage.loaded() {
+        if L::kind_in(&packed) == Some(LeaseType::PD) {
+            continue;
+        }
+        let (key, subnet) = (packed.key(), packed.subnet_id());
+        let address = L::address_of(key).into();
+        let verdict = sanity.verdict(subnet, address);
+        let what = match verdict {
+            Verdict::Right => continue,
+            Verdict::Outside => {
+                kept += 1;
+                "it is kept as it is".to_owned()
+            }
+            Verdict::Moved(to) => {
+                moved.push((key, to));
+                format!("it is moved to subnet {}", to.0)
+            }
+            Verdict::Dropped => {
+                dropped.push(key);
+                "it is left out".to_owned()
+            }
+        };
+        logged.add(|| {
+            warn!(
+                id = "DHCPSRV_MEMFILE_LEASE_OUTSIDE_SUBNET",
+                "{file}: the lease of {address} is not in its subnet {}; {what}", subnet.0
+            );
+        });
+    }
+    if logged.count() > 0 {
+        warn!(
+            id = "DHCPSRV_MEMFILE_LEASES_OUTSIDE_SUBNETS",
+            "{file}: {} leases are not in their subnets: {kept} are kept as they are, {} are moved, {} are left \
+             out; what the files say of them stays",
+            logged.count(),
+            moved.len(),
+            dropped.len()
+        );
+    }
+    let mut record = Vec::new();
+    for (key, to) in moved {
+        let Some(mut lease) = storage.get(key).map(|packed| packed.lease()) else {
+            continue;
+        };
+        lease.data_mut().subnet_id = to;
+        pack(&lease, &mut record);
+        storage.load(&record).map_err(|NoRoom| OpenError::NoRoom { path: path.to_owned() })?;
+    }
+    dropped.into_iter().for_each(|key| storage.load_deletion(key));
     Ok(())
 }
 

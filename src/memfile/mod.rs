@@ -27,6 +27,7 @@ pub(crate) mod record;
 mod records;
 mod relay_index;
 mod row_locks;
+mod sanity;
 mod storage;
 mod threads;
 
@@ -36,21 +37,25 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 pub use backend::MemfileBackend;
 use cleanup::{Cleaner, CleanerConfig};
 use gates::Gates;
 use journal::Journal;
-pub use options::{Durability, LfcProgram, MemfileOptions};
+use load::Loaded;
+pub use options::{Durability, LfcProgram, MemfileOptions, OpenRetries};
 use record::pack;
 use row_locks::RowLocks;
+pub use sanity::{LeaseChecks, LeaseSanity, SubnetMap, SubnetMapError};
 use storage::{NoRoom, Queue, Storage};
+use tracing::warn;
 
 use crate::lease::{ClientClass, LeaseKind, SubnetId};
 use crate::lease_file::{LeaseFileError, LeaseFileSet, RowError};
 use crate::lease_mgr::{
-    Added, Change, CleanupStart, Deleted, Key, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery,
-    StatisticsRow, Status, Tracking,
+    Added, Change, CleanupStart, Deleted, Key, LeaseMgr, LeaseMgrError, ManagedLease, OnFail, Query,
+    StatisticsQuery, StatisticsRow, Status, Tracking,
 };
 use crate::lfc::RunningCleanup;
 
@@ -82,12 +87,16 @@ pub enum OpenError {
     /// A lease file cannot be read or written, or is none.
     #[error(transparent)]
     File(#[from] LeaseFileError),
-    /// There are more bad rows than are borne.
-    #[error("{}: more than {limit} bad rows, the last in {last}", path.display())]
+    /// A file has more invalid rows than are tolerated.
+    #[error(
+        "{}: more than {limit} invalid rows in this file, the last in {last}; \
+         fix the file, or raise max-row-errors (0 for any number)",
+        path.display()
+    )]
     TooManyBadRows {
         /// The file.
         path: PathBuf,
-        /// How many are borne in all files together.
+        /// How many are tolerated in each file.
         limit: u64,
         /// The row that was one too many.
         last: RowError,
@@ -117,6 +126,16 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Whether opening may succeed later though the content of the files stays what it is.
+    fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Owned { .. } | Self::CleanupRunning { .. } | Self::File(LeaseFileError::Io { .. })
+        )
+    }
+}
+
 /// Leases in memory, and on disk in Kea's lease files.
 ///
 /// ```no_run
@@ -138,6 +157,7 @@ pub struct Memfile<L: ManagedLease> {
     storage: Gates<Storage<L>>,
     /// A change of the storage ended in a panic, and is perhaps half made.
     is_broken: AtomicBool,
+    on_fail: OnFail,
     rows: RowLocks,
     tracking: Tracking<L>,
     /// Ended first of the following: it uses the journal.
@@ -182,19 +202,37 @@ fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
 }
 
 impl<L: ManagedLease> Memfile<L> {
-    /// Opens a memfile: loads the leases from its files, and begins to journal.
+    /// Opens a memfile: loads the leases from its files, and begins to journal. With
+    /// [`MemfileOptions::open_retries`], the calling thread waits for files that others have.
     ///
     /// # Errors
     /// [`OpenError`] says which file and why. The files are as they were then.
     pub fn open(options: MemfileOptions) -> Result<Self, OpenError> {
+        let OpenRetries { tries, wait } =
+            options.open_retries.unwrap_or(OpenRetries { tries: 0, wait: Duration::ZERO });
+        for next in 1..=tries {
+            match Self::open_once(&options) {
+                Err(error) if error.may_pass() => warn!(
+                    id = "DHCPSRV_MEMFILE_OPEN_RETRY",
+                    "{error}; try {next} of {tries} comes in {} ms",
+                    wait.as_millis()
+                ),
+                opened => return opened,
+            }
+            std::thread::sleep(wait);
+        }
+        Self::open_once(&options)
+    }
+
+    fn open_once(options: &MemfileOptions) -> Result<Self, OpenError> {
         let relay_tables = options.extended_info_tables || L::FAMILY == crate::lease::Family::V4;
         let storage = Storage::new(relay_tables);
         let Some(path) = options.file.clone() else {
-            return Ok(Self::new(storage, None, None, None, None));
+            return Ok(Self::new(storage, options.on_fail, None, None, None, None));
         };
         let files = LeaseFileSet::new(path);
         let fs = Arc::clone(&options.file_system);
-        let loaded = load::load(storage, &files, fs.as_ref(), options.max_row_errors)?;
+        let loaded = load::load(storage, &files, options)?;
         let path = files.current().to_owned();
         let journal = Journal::open(fs.clone(), path, L::SCHEMA.header, options.durability)?;
         let journal = Arc::new(journal);
@@ -202,17 +240,19 @@ impl<L: ManagedLease> Memfile<L> {
             family: L::FAMILY,
             files: files.clone(),
             fs,
-            program: options.lfc_program,
+            program: options.lfc_program.clone(),
             interval: options.lfc_interval,
             at_once: loaded.needs_conversion,
         };
         let cleaner = Cleaner::start(config, Arc::clone(&journal));
         let cleaner = cleaner.map_err(|source| OpenError::Thread { source })?;
-        Ok(Self::new(loaded.storage, Some(cleaner), Some(journal), Some(files), Some(loaded.owner)))
+        let Loaded { storage, owner, .. } = loaded;
+        Ok(Self::new(storage, options.on_fail, Some(cleaner), Some(journal), Some(files), Some(owner)))
     }
 
     fn new(
         storage: Storage<L>,
+        on_fail: OnFail,
         cleaner: Option<Cleaner>,
         journal: Option<Arc<Journal>>,
         files: Option<LeaseFileSet>,
@@ -220,7 +260,7 @@ impl<L: ManagedLease> Memfile<L> {
     ) -> Self {
         let (storage, tracking) = (Gates::new(storage), Tracking::default());
         let (is_broken, rows) = (AtomicBool::new(false), RowLocks::new());
-        Self { storage, is_broken, rows, tracking, cleaner, journal, files, _owner: owner }
+        Self { storage, is_broken, on_fail, rows, tracking, cleaner, journal, files, _owner: owner }
     }
 
     /// How many bytes of memory the leases and each index take.
@@ -361,6 +401,7 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
                 None => self.check().err().map(|error| error.to_string()),
                 refused => refused,
             },
+            on_fail: Some(self.on_fail),
             warning: self.journal.as_ref().and_then(|journal| journal.warning()),
             cleanup: self.cleaner.as_ref().map(Cleaner::status),
         }

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::LeaseSanity;
 use crate::fs::{FileSystem, OsFileSystem};
+use crate::lease::ExtendedInfoChecks;
+use crate::lease_mgr::OnFail;
 
 /// How a [`Memfile`](super::Memfile) is opened.
 #[derive(Clone, Debug)]
@@ -13,10 +16,20 @@ pub struct MemfileOptions {
     pub file: Option<PathBuf>,
     /// How often the lease files are cleaned up; `None` is never, unless somebody asks for it.
     pub lfc_interval: Option<Duration>,
-    /// How many bad rows are borne in loading; `None` is any number.
+    /// How many invalid rows are tolerated in each file that is loaded; `None` is any number.
     pub max_row_errors: Option<u64>,
     /// Whether DHCPv6 leases can be found by relay id and remote id.
     pub extended_info_tables: bool,
+    /// What is checked of the extended info of leases when they are loaded, and upgraded if it is in an old form.
+    pub extended_info_checks: ExtendedInfoChecks,
+    /// What becomes of leases that are outside of their subnets when they are loaded; `None` without a map of the subnets,
+    /// and then nothing is checked.
+    pub lease_sanity: Option<LeaseSanity>,
+    /// What a server is to do while the journal is refused, which [`Status::on_fail`](crate::Status::on_fail) tells.
+    /// The manager itself does the same with each value: it refuses changes until it is reopened.
+    pub on_fail: OnFail,
+    /// How often and how long opening waits for files that another process has; `None` is not at all.
+    pub open_retries: Option<OpenRetries>,
     /// How far a change has gone when it is acknowledged.
     pub durability: Durability,
     /// What does the work of a cleanup.
@@ -33,6 +46,10 @@ impl Default for MemfileOptions {
             lfc_interval: Some(Duration::from_secs(3600)),
             max_row_errors: None,
             extended_info_tables: false,
+            extended_info_checks: ExtendedInfoChecks::default(),
+            lease_sanity: None,
+            on_fail: OnFail::default(),
+            open_retries: None,
             durability: Durability::default(),
             lfc_program: LfcProgram::default(),
             file_system: Arc::new(OsFileSystem),
@@ -70,4 +87,14 @@ pub enum LfcProgram {
     Program(PathBuf),
     /// A thread of this process.
     Internal,
+}
+
+/// How opening a memfile waits where the lease file is in use by another manager, a cleanup runs, or a file cannot be read
+/// or written. Files with a wrong content are reported at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenRetries {
+    /// Maximum number of further tries after the first one.
+    pub tries: u32,
+    /// Time before each of them.
+    pub wait: Duration,
 }

@@ -489,6 +489,11 @@ impl<L: ManagedLease> Storage<L> {
         }
     }
 
+    /// All leases, in the order of their addresses, also before [`Storage::build_indexes`].
+    pub(super) fn loaded(&self) -> impl Iterator<Item = Packed<'_, L>> {
+        self.records.iter_from(Bound::Unbounded).map(|(_, id)| self.records.packed(id))
+    }
+
     /// Builds all indexes, when all rows are loaded.
     pub(super) fn build_indexes(&mut self) {
         let Self { records, hwaddrs, clients, hostnames, subnets, queues, relays, counts, classes } = self;
