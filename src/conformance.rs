@@ -49,7 +49,8 @@
 //! leases by relay ids.
 //!
 //! The suite keeps to what every lease file can hold: hostnames in lower case, no DHCPv6 lease whose client was heard
-//! after 2106, no hardware address of another type than Ethernet in DHCPv4. Where a rule needs more, the lease is deleted at its end.
+//! after 2106, no hardware address of another type than Ethernet in DHCPv4, and no user context that the checks of extended info
+//! change ([`crate::lease::check_extended_info`]). Where a rule needs more, the lease is deleted at its end.
 //!
 //! Not in it: limits, which are computed from what is proved here, and what a backend does when its disk or its
 //! database fails. For those with files there is the disk of `fs::simulated` (feature `simulated-disk`).
@@ -69,6 +70,7 @@ mod relays;
 mod sample;
 mod statistics;
 mod threads;
+mod totals;
 mod tracking;
 
 use std::fmt;
@@ -247,6 +249,7 @@ impl<L: TestedLease> Suite<L> {
             expiry::rules(),
             reclaimed::rules(),
             statistics::rules(),
+            totals::rules(),
             classes::rules(),
             tracking::rules(),
             files::rules(),

@@ -40,6 +40,7 @@ mod query;
 mod rewrite;
 mod statistics;
 mod status;
+mod totals;
 mod tracking;
 
 use std::fmt;
@@ -49,6 +50,7 @@ pub use ext::{LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6};
 pub use query::{Client6, Key, ManagedLease, Query};
 pub use statistics::{StatisticsQuery, StatisticsRow, Subnets};
 pub use status::{CleanupReport, CleanupStart, CleanupStatus, CleanupWork, OnFail, Status};
+pub use totals::{CountedAs, Totals, TotalsRow};
 pub use tracking::{CallbackError, Change, ChangeKind, LeaseLock, Scope, Tracking};
 
 use crate::lease::{ClientClass, LeaseKind, SubnetId};
@@ -191,7 +193,7 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     /// [`LeaseMgrError`] where the backend cannot be asked.
     fn class_leases(&self, class: &ClientClass, kind: LeaseKind) -> Result<u64, LeaseMgrError>;
 
-    /// The callbacks that are called when leases change, and the locks of leases.
+    /// The callbacks that are called when leases change, the locks of leases, and how many were assigned and reclaimed.
     fn tracking(&self) -> &Tracking<L>;
 
     /// Makes durable what was acknowledged so far.

@@ -336,6 +336,8 @@ impl<L: TestLease> Case<L> {
         let options = MemfileOptions {
             lfc_interval: None,
             extended_info_tables: tables.0,
+            // Random user contexts come back as they were.
+            extended_info_checks: leasemgr::lease::ExtendedInfoChecks::None,
             durability,
             lfc_program: LfcProgram::Internal,
             ..MemfileOptions::default()

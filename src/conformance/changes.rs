@@ -112,7 +112,7 @@ pub(super) fn extremes<L: TestedLease>() -> Verdict<Vec<L>> {
         with(&base, |data| data.hostname = Hostname::new(&every_byte)),
         with(&base, |data| data.hostname = "comma,newline\nand&#x41;escape".into()),
         with(&base, |data| data.hostname = Hostname::new(&[b'x'; 1000])),
-        with(&base, |data| data.user_context = Some(Default::default())),
+        with_context(&base, &[], &[])?,
         in_state(&base, LeaseState(u32::MAX))?,
         base.with_client(Some(HwAddr::new(&[0])?), base.id())?,
         base.with_client(Some(HwAddr::new(&[255; HwAddr::MAX_LEN])?), base.id())?,

@@ -133,7 +133,9 @@ fn only_names_in_their_place_count_as_classes<L: TestedLease>(case: &Case<L>) ->
     let context =
         UserContext::parse(br#"{ "ISC": { "client-classes": [ 1, "g\u006fld", null ] }, "gold": 1 }"#)?;
     case.add(&with(&sample::<L>(100, 1)?, |data| data.user_context = Some(context)))?;
-    has_class_leases(case, "gold", LeaseKind::Address, 1)
+    has_class_leases(case, "gold", LeaseKind::Address, 1)?;
+    // Loading may take an `ISC` that is no map out of a user context.
+    case.delete(L::address_number(6))
 }
 
 fn a_recount_gives_the_same_class_counts<L: TestedLease>(case: &Case<L>) -> Verdict {

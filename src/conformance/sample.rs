@@ -146,7 +146,7 @@ pub(super) fn ending<L: Sample>(lease: &L, end: u64) -> L {
 
 /// A user context of client classes and relay agents.
 pub(super) fn context<L: Sample>(classes: &[&str], relays: &[Relay<'_>]) -> Verdict<UserContext> {
-    let mut parts = Vec::new();
+    let mut parts = vec![r#""comment": 1"#.to_owned()];
     if !classes.is_empty() {
         let names: Vec<_> = classes.iter().map(|name| format!("\"{name}\"")).collect();
         parts.push(format!("\"client-classes\": [ {} ]", names.join(", ")));

@@ -3,7 +3,10 @@
 use std::cell::RefCell;
 use std::path::Path;
 
-use super::{Deleted, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery, StatisticsRow, Subnets};
+use super::{
+    CountedAs, Deleted, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery, StatisticsRow,
+    Subnets, TotalsRow,
+};
 use crate::fs::{FileSystem, OsFileSystem};
 use crate::lease::{
     ClientClass, ClientId, Duid, ExtendedInfoChecks, Hostname, HwAddr, Iaid, Lease4, Lease6, LeaseKind,
@@ -92,6 +95,10 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
         };
         match done {
             Err(error) if error.is_stale() => Ok(false),
+            Ok(true) => {
+                self.tracking().totals().reclaimed(CountedAs::of(expired));
+                Ok(true)
+            }
             done => done,
         }
     }
@@ -194,6 +201,17 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
             |subnet, kind| known(of_subnet(subnet, kind)),
         );
         failure.map_or(Ok(exceeded), Err)
+    }
+
+    /// How many leases were assigned and reclaimed since the manager was opened, beside the sizes that
+    /// [`Totals::set_size`](super::Totals::set_size) was told and the leases of now: a row for each subnet and kind of leases, or each pool, with
+    /// any of these. Leases that change meanwhile may be in some of the figures and not in others.
+    ///
+    /// # Errors
+    /// As [`LeaseMgr::statistics`].
+    fn totals(&self, query: &StatisticsQuery) -> Result<Vec<TotalsRow>, LeaseMgrError> {
+        let now = self.statistics(query)?;
+        Ok(self.tracking().totals().rows(query, &now))
     }
 
     /// Checks the extended info of all leases, as it is when leases are loaded from files, and brings old forms into that of

@@ -13,7 +13,7 @@ use dashmap::DashSet;
 use parking_lot::RwLock;
 use tracing::error;
 
-use super::{LeaseMgrError, ManagedLease};
+use super::{CountedAs, LeaseMgrError, ManagedLease, Totals};
 use crate::lease::{Family, Lease, LeaseType, SubnetId};
 use crate::panics::panic_message;
 
@@ -238,6 +238,7 @@ pub struct Tracking<L: ManagedLease> {
     /// Whether there ever were callbacks: one that unregisters the last of them is still running.
     was_watched: AtomicBool,
     locked: DashSet<L::Address>,
+    totals: Totals,
 }
 
 impl<L: ManagedLease> Default for Tracking<L> {
@@ -247,6 +248,7 @@ impl<L: ManagedLease> Default for Tracking<L> {
             count: AtomicUsize::new(0),
             was_watched: AtomicBool::new(false),
             locked: DashSet::new(),
+            totals: Totals::default(),
         }
     }
 }
@@ -321,22 +323,46 @@ impl<L: ManagedLease> Tracking<L> {
         self.count.store(count, Ordering::Release);
     }
 
-    /// Takes over the callbacks of another manager.
+    /// How many leases were assigned and reclaimed.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// Takes over the callbacks of another manager, and its totals.
     pub fn adopt(&self, other: &Self) {
+        self.totals.adopt(&other.totals);
         let adopted = other.callbacks.read().clone();
         let mut callbacks = self.callbacks.write();
         callbacks.extend(adopted);
         self.set_count(callbacks.len());
     }
 
-    /// Whether there are callbacks. Without, backends need not put a [`Change`] together.
+    /// Whether there are callbacks. Without, backends need not put a [`Change`] together: [`Tracking::count_added`] and
+    /// [`Tracking::count_updated`] are enough for the totals.
     pub fn is_watched(&self) -> bool {
         self.count.load(Ordering::Acquire) > 0
     }
 
-    /// Calls the callbacks that a change concerns. For backends, after each change, and without a lock that
+    /// Counts a lease that was added. For backends, in place of [`Tracking::notify`] where there are no callbacks.
+    pub fn count_added(&self, lease: &L) {
+        self.totals.added(lease);
+    }
+
+    /// Counts a lease that took the place of another one. For backends, in place of [`Tracking::notify`] where there are no
+    /// callbacks.
+    #[inline]
+    pub fn count_updated(&self, old: CountedAs, new: &L) {
+        self.totals.replaced(old, new);
+    }
+
+    /// Counts a change, and calls the callbacks that it concerns. For backends, after each change, and without a lock that
     /// readers wait for. A panic of a callback does not come through.
     pub fn notify(&self, change: &Change<'_, L>) {
+        match change {
+            Change::Added(lease) => self.count_added(lease),
+            Change::Updated { old, new } => self.count_updated(CountedAs::of(*old), new),
+            Change::Deleted(_) => {}
+        }
         if !self.is_watched() {
             return;
         }

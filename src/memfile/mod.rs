@@ -487,6 +487,7 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
             if !storage.has_room() {
                 return Err(NoRoom.into());
             }
+            let counted = packed.counted_as();
             let old = self.tracking.is_watched().then(|| packed.lease());
             drop(storage);
             pack(lease, &mut scratch.record);
@@ -495,10 +496,11 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
             }
             self.journal(&scratch.row)?;
             self.write()?.replace(&scratch.record)?;
-            Ok(old)
+            Ok((old, counted))
         })?;
-        if let Some(old) = &old {
-            self.tracking.notify(&Change::Updated { old, new: lease });
+        match &old {
+            (Some(old), _) => self.tracking.notify(&Change::Updated { old, new: lease }),
+            (None, counted) => self.tracking.count_updated(*counted, lease),
         }
         Ok(())
     }

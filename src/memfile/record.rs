@@ -27,6 +27,7 @@ use crate::lease::{
 use crate::lease_file::FileLease;
 use crate::lease_file::row::private::RowFormat;
 use crate::lease_file::row::{Common, Row4, Row6};
+use crate::lease_mgr::CountedAs;
 
 const FWD: u8 = 1;
 const REV: u8 = 1 << 1;
@@ -243,6 +244,18 @@ impl<'a, L: StoredLease> Packed<'a, L> {
             u64_at(self.bytes, self.optional(WIDE_CLTT)).cast_signed()
         } else {
             u32_at(self.bytes, 16).into()
+        }
+    }
+
+    /// What matters for totals.
+    pub(super) fn counted_as(&self) -> CountedAs {
+        let lifetime = self.valid_lifetime();
+        CountedAs {
+            subnet_id: self.subnet_id(),
+            pool_id: self.pool_id(),
+            lease_type: L::kind_in(self),
+            state: self.state(),
+            end: (!lifetime.is_infinite()).then(|| self.cltt().saturating_add(lifetime.0.into())),
         }
     }
 

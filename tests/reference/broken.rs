@@ -455,7 +455,7 @@ impl<L: Spoiled> Broken<L> {
     fn refuse(&self, lease: &L) {
         self.refused.fetch_add(1, Ordering::Relaxed);
         if self.is(Defect::TellsOfRefused) {
-            self.tracking[0].notify(&Change::Updated { old: lease, new: lease });
+            self.tracking[0].notify(&Change::Added(lease));
         }
         if self.is(Defect::SavesRefused) {
             self.disk.lock().unwrap().insert(lease.address(), lease.clone());
