@@ -44,6 +44,7 @@ mod totals;
 mod tracking;
 
 use std::fmt;
+use std::path::Path;
 
 pub use error::LeaseMgrError;
 pub use ext::{LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6};
@@ -202,6 +203,17 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     /// [`LeaseMgrError`] where that fails.
     fn flush(&self) -> Result<(), LeaseMgrError> {
         Ok(())
+    }
+
+    /// Writes all leases to the manager's own lease file, in the place of what is in it, if `path` stands for that: further
+    /// changes go there. Returns the number of leases; `None` if `path` is another file. For [`LeaseMgrExt::write_to`].
+    ///
+    /// # Errors
+    /// Returns [`LeaseMgrError::OwnFile`] if `path` is another file that the manager keeps, and [`LeaseMgrError`] if the
+    /// file cannot be written; then it is as it was.
+    fn write_own_file(&self, path: &Path) -> Result<Option<u64>, LeaseMgrError> {
+        let _ = path;
+        Ok(None)
     }
 
     /// Has the lease files cleaned up now, where there are such. It does not wait for the end of it.

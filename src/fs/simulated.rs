@@ -972,12 +972,22 @@ impl ReadFile for OpenFile {
 }
 
 impl WriteFile for OpenFile {
-    fn append(&self, bytes: &[u8]) -> io::Result<()> {
-        self.disk.operate(Action::Append, &self.path, |state, effect| {
-            let written = &bytes[..effect.of(bytes.len())];
-            state.files[self.id].change(|bytes| bytes.extend_from_slice(written));
-            Ok(())
-        })
+    fn append(&self, mut bytes: &[u8]) -> io::Result<()> {
+        loop {
+            let mut count = 0;
+            let result = self.disk.operate(Action::Append, &self.path, |state, effect| {
+                count = effect.of(bytes.len());
+                state.files[self.id].change(|content| content.extend_from_slice(&bytes[..count]));
+                Ok(())
+            });
+            bytes = &bytes[count..];
+            match result {
+                // As `write_all`, it goes on.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted && !bytes.is_empty() => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+                result => return result,
+            }
+        }
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {

@@ -105,6 +105,27 @@ impl LeaseFileSet {
         self.with_suffix(".lock")
     }
 
+    /// The files beside the lease file that the lease manager and the cleanup keep for themselves.
+    pub(crate) fn kept_beside(&self) -> Vec<PathBuf> {
+        const SUFFIXES: [&str; 14] = [
+            ".1",
+            ".2",
+            ".output",
+            ".completed",
+            ".completed.bad",
+            ".pid",
+            ".pid.lock",
+            ".lock",
+            ".bad",
+            ".next",
+            ".part",
+            ".1.part",
+            ".restored",
+            ".replaced",
+        ];
+        SUFFIXES.map(|suffix| self.with_suffix(suffix)).into()
+    }
+
     /// The files of a cleanup.
     #[must_use]
     pub fn lfc_files(&self) -> LfcFiles {
@@ -259,13 +280,20 @@ pub(crate) fn read_file<'a, L: FileLease>(
     file: &'a dyn ReadFile,
     path: &Path,
 ) -> Result<Reader<L, FileReader<'a>>, LeaseFileError> {
-    Reader::with_path(FileReader { file, at: 0 }, path)
+    Reader::with_path(FileReader::starting_at(file, 0), path)
 }
 
-/// Reads a file from its start to its end.
+/// Reads a file from a place to its end.
 pub(crate) struct FileReader<'a> {
     file: &'a dyn ReadFile,
     at: u64,
+}
+
+impl<'a> FileReader<'a> {
+    /// Reads from byte `at` on.
+    pub(crate) fn starting_at(file: &'a dyn ReadFile, at: u64) -> Self {
+        Self { file, at }
+    }
 }
 
 impl Read for FileReader<'_> {

@@ -17,8 +17,9 @@ mod text;
 mod writer;
 
 pub use error::{HeaderProblem, LeaseFileError, RowError, RowProblem};
+pub(crate) use file_set::{FileReader, is_begun, read_file};
 pub use file_set::{FileRow, LeaseFileSet, LeaseSet};
-pub(crate) use file_set::{is_begun, read_file};
+pub(crate) use reader::is_row;
 pub use reader::{ReadError, ReadStats, Reader};
 pub use row::{FileLease, Parsed};
 pub use schema::{Conversion, Header, Schema};

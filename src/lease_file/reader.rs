@@ -38,6 +38,9 @@ pub struct Reader<L, R> {
     path: PathBuf,
     header: Header,
     has_whole_header: bool,
+    leading_zeros: u64,
+    /// A line that was read in place of a header.
+    pending: Option<Line>,
     line: Vec<u8>,
     lines: u64,
     stats: ReadStats,
@@ -68,6 +71,7 @@ pub enum ReadError {
 }
 
 /// How a line ended.
+#[derive(Debug)]
 enum Line {
     /// With a newline.
     Whole,
@@ -114,6 +118,8 @@ impl<L: FileLease, R: Read> Reader<L, R> {
             path: path.to_owned(),
             header: L::SCHEMA.current(),
             has_whole_header: false,
+            leading_zeros: 0,
+            pending: None,
             line: Vec::new(),
             lines: 0,
             stats: ReadStats::default(),
@@ -121,21 +127,23 @@ impl<L: FileLease, R: Read> Reader<L, R> {
             failed: false,
             leases: PhantomData,
         };
-        let mut any = false;
-        loop {
+        reader.leading_zeros = reader.skip_zeros()?;
+        let mut any = reader.leading_zeros > 0;
+        let end = loop {
             match reader.next_line()? {
                 // Nothing but newlines is no lease file, nothing at all is an empty one.
                 Line::None if !any => return Ok(reader),
                 Line::Whole if reader.line.is_empty() => any = true,
-                Line::Whole => {
-                    reader.has_whole_header = true;
-                    break;
-                }
-                _ => break,
+                end => break end,
             }
-        }
+        };
+        reader.has_whole_header = matches!(end, Line::Whole) && reader.leading_zeros == 0;
         match L::SCHEMA.parse_header(&reader.line) {
             Ok(header) => Ok(Self { header, ..reader }),
+            // The header was cut off, and rows were written where they would have been behind it.
+            Err(_) if reader.leading_zeros > 0 && is_row(&reader.line) => {
+                Ok(Self { pending: Some(end), ..reader })
+            }
             Err(problem) => Err(LeaseFileError::Header {
                 path: reader.path,
                 line: reader.lines,
@@ -156,6 +164,13 @@ impl<L: FileLease, R: Read> Reader<L, R> {
         self.has_whole_header
     }
 
+    /// Returns the number of zero bytes before the header or the first row: what a file begins with that was cut off while
+    /// a process was writing at a later place of it. They are skipped.
+    #[must_use]
+    pub fn leading_zeros(&self) -> u64 {
+        self.leading_zeros
+    }
+
     /// The line that was read last, counted from 1 with the header.
     #[must_use]
     pub fn line(&self) -> u64 {
@@ -168,10 +183,37 @@ impl<L: FileLease, R: Read> Reader<L, R> {
         self.stats
     }
 
+    /// The line that was read last, without its newline; nothing of one that is too long.
+    pub(crate) fn text(&self) -> &[u8] {
+        &self.line
+    }
+
     /// Whether the last line that was read is without its newline: its writer was interrupted, or is still at it.
     #[must_use]
     pub fn is_torn(&self) -> bool {
         self.torn
+    }
+
+    /// Skips the zero bytes that come next, and returns their number.
+    fn skip_zeros(&mut self) -> Result<u64, LeaseFileError> {
+        let mut skipped = 0;
+        loop {
+            let text = match self.input.fill_buf() {
+                Ok(text) => text,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(source) => {
+                    let path = self.path.clone();
+                    return Err(LeaseFileError::Io { path, action: "read", source });
+                }
+            };
+            let zeros = text.iter().take_while(|&&byte| byte == 0).count();
+            let is_end = zeros < text.len() || zeros == 0;
+            self.input.consume(zeros);
+            skipped += zeros as u64;
+            if is_end {
+                return Ok(skipped);
+            }
+        }
     }
 
     /// Reads the next line, without its newline.
@@ -214,7 +256,11 @@ impl<L: FileLease, R: Read> Reader<L, R> {
 
     fn next_row(&mut self) -> Result<Option<Parsed<L>>, ReadError> {
         loop {
-            let result = match self.next_line()? {
+            let line = match self.pending.take() {
+                Some(line) => line,
+                None => self.next_line()?,
+            };
+            let result = match line {
                 Line::None => return Ok(None),
                 Line::Whole if self.line.is_empty() => continue,
                 Line::TooLong => Err(RowProblem::TooLong { limit: MAX_LINE }),
@@ -232,6 +278,11 @@ impl<L: FileLease, R: Read> Reader<L, R> {
             };
         }
     }
+}
+
+/// Returns whether a line behind zeros is taken for a row, good or not, and not for a header.
+pub(crate) fn is_row(line: &[u8]) -> bool {
+    !line.is_empty() && !line.starts_with(b"address")
 }
 
 impl<L: FileLease, R: Read> Iterator for Reader<L, R> {

@@ -14,13 +14,14 @@ pub(crate) fn write_snapshot<L: FileLease>(
     path: &Path,
     pages: impl Iterator<Item = Result<Vec<L>, LeaseMgrError>>,
 ) -> Result<u64, LeaseMgrError> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = Path::new(&part);
     let failed = |path: &Path, action| {
         let path = path.to_owned();
         move |source| LeaseFileError::Io { path, action, source }
     };
+    let path = &*fs.resolve(path).map_err(failed(path, "open"))?;
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let part = Path::new(&part);
     // Left by one that was interrupted, it is of no use.
     let _ = fs.remove(part);
     let attributes = attributes_of(fs, &[path]).map_err(failed(path, "look at"))?;

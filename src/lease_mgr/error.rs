@@ -71,6 +71,14 @@ pub enum LeaseMgrError {
     /// A lease file cannot be written or read.
     #[error(transparent)]
     File(#[from] LeaseFileError),
+    /// A file that leases were to be written to is one that the lease manager keeps for itself.
+    #[error("{}: belongs to the lease file {}; write to another name", path.display(), lease_file.display())]
+    OwnFile {
+        /// The file.
+        path: PathBuf,
+        /// The lease file.
+        lease_file: PathBuf,
+    },
     /// The user context that limits were to be taken from has them in another form.
     #[error(transparent)]
     Limits(#[from] crate::lease::LimitsError),

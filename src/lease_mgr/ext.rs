@@ -258,16 +258,23 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     }
 
     /// Writes all leases into a file in the lease file format, in place of one of that name, and tells how many these
-    /// were. Who reads the name finds the old content or the new one, never a part.
+    /// were. Who reads the name finds the old content or the new one, never a part. A symbolic link of that name that may be followed stays
+    /// one.
+    ///
+    /// The manager's own lease file is written anew, and further changes go there ([`LeaseMgr::write_own_file`]).
     ///
     /// # Errors
-    /// [`LeaseMgrError::File`] where it cannot be written; the old file stays then.
+    /// [`LeaseMgrError::File`] where it cannot be written; the old file stays then. [`LeaseMgrError::OwnFile`] where it is another
+    /// file that the manager keeps for itself.
     fn write_to(&self, path: &Path) -> Result<u64, LeaseMgrError> {
         self.write_with(&OsFileSystem, path)
     }
 
     #[doc(hidden)]
     fn write_with(&self, fs: &dyn FileSystem, path: &Path) -> Result<u64, LeaseMgrError> {
+        if let Some(count) = self.write_own_file(path)? {
+            return Ok(count);
+        }
         let pages = std::iter::successors(Some(self.page(None, PAGE)), |page| match page {
             Ok(page) => page.last().map(|last| self.page(Some(last.address()), PAGE)),
             Err(_) => None,

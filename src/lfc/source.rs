@@ -7,7 +7,7 @@ use super::LfcError;
 use crate::fs::{Attributes, FileSystem, ReadFile, read_full};
 use crate::lease::Lease;
 use crate::lease_file::row::FileLease;
-use crate::lease_file::{Header, LeaseFileError, RowError};
+use crate::lease_file::{Header, LeaseFileError, RowError, is_row};
 
 /// A lease file that is open to be read, and what its header says.
 pub(super) struct Source {
@@ -94,14 +94,12 @@ fn read_header<L: FileLease>(
         return Ok(None);
     }
     let mut buffer = vec![0; MAX_HEADER];
-    let mut at = 0;
+    let unreadable = |source| LeaseFileError::Io { path: path.to_owned(), action: "read", source };
+    let zeros = leading_zeros(file, &mut buffer).map_err(unreadable)?;
+    let mut at = zeros;
     let mut lines = 0;
     let text = loop {
-        let count = read_full(file, &mut buffer, at).map_err(|source| LeaseFileError::Io {
-            path: path.to_owned(),
-            action: "read",
-            source,
-        })?;
+        let count = read_full(file, &mut buffer, at).map_err(unreadable)?;
         // Empty lines may stand before the header.
         let empty = buffer[..count].iter().take_while(|&&byte| byte == b'\n').count();
         at += empty as u64;
@@ -112,13 +110,33 @@ fn read_header<L: FileLease>(
     };
     let end = memchr::memchr(b'\n', text);
     let line = &text[..end.unwrap_or(text.len())];
-    let header = L::SCHEMA.parse_header(line).map_err(|problem| LeaseFileError::Header {
-        path: path.to_owned(),
-        line: lines + 1,
-        family: <L as Lease>::FAMILY,
-        problem,
-    })?;
-    let whole = end.is_some();
-    let first = at + line.len() as u64 + u64::from(whole);
+    let header = match L::SCHEMA.parse_header(line) {
+        Ok(header) => header,
+        // The header was cut off, and rows were written where they would have been behind it.
+        Err(_) if zeros > 0 && is_row(line) => {
+            let header = L::SCHEMA.current();
+            return Ok(Some(ReadHeader { header, first: at, lines, whole: false }));
+        }
+        Err(problem) => {
+            let (path, family) = (path.to_owned(), <L as Lease>::FAMILY);
+            return Err(LeaseFileError::Header { path, line: lines + 1, family, problem }.into());
+        }
+    };
+    let whole = end.is_some() && zeros == 0;
+    let newline = u64::from(end.is_some());
+    let first = at + line.len() as u64 + newline;
     Ok(Some(ReadHeader { header, first, lines: lines + 1, whole }))
+}
+
+/// How many zero bytes a file begins with.
+fn leading_zeros(file: &dyn ReadFile, buffer: &mut [u8]) -> io::Result<u64> {
+    let mut zeros = 0;
+    loop {
+        let count = read_full(file, buffer, zeros)?;
+        let found = buffer[..count].iter().take_while(|&&byte| byte == 0).count();
+        zeros += found as u64;
+        if found < count || count == 0 {
+            return Ok(zeros);
+        }
+    }
 }

@@ -65,9 +65,9 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// Whether there certainly is room for a block, whatever its length.
-    pub(super) fn has_room(&self) -> bool {
-        self.pages.len() < PAGES || !self.free_pages.is_empty()
+    /// Whether there certainly is room for so many blocks, whatever their length.
+    pub(super) fn has_room_for(&self, blocks: usize) -> bool {
+        PAGES - self.pages.len() + self.free_pages.len() >= blocks
     }
 
     /// Whether a block of `old` bytes is as good as one for `new`: so its content can be replaced.

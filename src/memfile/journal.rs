@@ -4,8 +4,8 @@
 //! * it is opened (`open`): the end of the rows is found, a torn one is closed;
 //! * rows are appended, and threads that come at the same time share a write (`shared_write`) or a sync (`group_commit`);
 //! * it is synced, on demand or every so often (`sync`);
-//! * it is renamed for the cleanup, and a new file is begun (`rotate`);
-//! * it gets its name back where somebody has removed or replaced it (`name`).
+//! * it gets another name for the cleanup, and a new file takes its place (`rotate`);
+//! * it is looked at (`name`), and written anew where another process has removed, replaced or changed it (`rewrite`).
 //!
 //! What a failure leaves (`failure`): rows of which the write or the sync failed are cut off again, so that the file has
 //! exactly the rows that were acknowledged. If all that was wrong is that there was no room, the next rows are written where there is
@@ -22,6 +22,7 @@ mod models;
 mod name;
 mod open;
 mod queue;
+mod rewrite;
 mod rotate;
 mod shared_write;
 mod sync;
@@ -37,17 +38,20 @@ use std::sync::{Arc, OnceLock};
 use crossbeam_utils::CachePadded;
 
 use failure::Failure;
+pub(crate) use name::Look;
 use name::Warnings;
 use queue::Queue;
+pub(crate) use rewrite::Rewrite;
 pub(crate) use rotate::RotateError;
 use sync::Timer;
+pub(crate) use tail::Changed;
 use tail::Tail;
 
 use super::options::Durability;
 use crate::fs::FileSystem;
 use crate::lease_mgr::LeaseMgrError;
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::AtomicBool;
 use crate::sync::thread::JoinHandle;
 
 /// The lease file that changes are appended to. All methods may be called from several threads.
@@ -74,11 +78,11 @@ struct Shared {
     /// Held by whoever makes durable what was acknowledged before, so that nobody takes it for durable too early.
     syncs: Mutex<()>,
     timer: Timer,
-    /// The renamed file, if a rotation has come no further.
-    rotation: Mutex<Option<PathBuf>>,
+    /// Held while another file takes the place of the lease file.
+    rotation: Mutex<()>,
     warnings: Mutex<Warnings>,
-    /// Whether rows go to the renamed file.
-    is_input: AtomicBool,
+    /// Whether the lease file is to be written anew, whatever a look at it finds.
+    is_due: AtomicBool,
     /// Set at most once, under the lock of the tail.
     failure: OnceLock<Failure>,
     /// Whether the last write found no room.
@@ -105,28 +109,41 @@ impl Journal {
     /// # Errors
     /// [`LeaseMgrError::Write`] if the sync failed, [`LeaseMgrError::Refused`] if an earlier one did.
     pub(crate) fn sync(&self) -> Result<(), LeaseMgrError> {
-        self.keep_name();
         self.shared.sync()
     }
 
-    /// Sees to it that the lease file is the one that rows go to: where it was removed or replaced, all rows are written
-    /// to a new one. If that fails, it is in the log and in [`Journal::warning`].
-    pub(crate) fn keep_name(&self) {
-        self.shared.keep_name();
-    }
-
-    /// Renames the file to `input`, in the same folder, and starts a new one. Rows can be appended all the time, and
-    /// go to one or the other. When it returns, nothing is written to `input` any more, and all rows in it are durable.
+    /// Gives the file the name `input`, and puts a new one in its place, so that there is a lease file at each moment. Rows can be
+    /// appended all the time, and go to one or the other. When it returns, nothing is written to `input` any more, and all rows in it are
+    /// durable.
     ///
-    /// There must be no file `input`. After an error it is as before, or [`Journal::is_input`] is true; then the
-    /// next call only does what is left to do.
+    /// There must be no file `input`, unless an earlier rotation has left it ([`Journal::is_linked`]). After an error rows go on to the old file
+    /// under its name.
     ///
-    /// All this is synced in every durability mode: it is done once in an hour or so, and appending does not wait for it.
+    /// All this is synced in every durability mode: it is done once in an hour or so, and appending does not wait for it, but in
+    /// [`Durability::Synced`] for the sync of the directory.
     ///
     /// # Errors
     /// [`RotateError`].
     pub(crate) fn rotate(&self, input: &Path) -> Result<(), RotateError> {
         self.shared.rotate(input)
+    }
+
+    /// Returns whether `input` is another name of the file that rows go to, as a rotation leaves it that was
+    /// interrupted: then no cleanup may read it.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be looked at.
+    pub(crate) fn is_linked(&self, input: &Path) -> std::io::Result<bool> {
+        let reader = self.shared.tail.lock().reader();
+        self.shared.is_name_of(input, reader.as_ref())
+    }
+
+    /// Makes sure that rows are appended.
+    ///
+    /// # Errors
+    /// Returns [`LeaseMgrError::Refused`] if a write or sync has failed, other than for want of room.
+    pub(crate) fn check(&self) -> Result<(), LeaseMgrError> {
+        self.shared.check()
     }
 
     /// Why nothing is appended any more, if so.
@@ -138,11 +155,13 @@ impl Journal {
     pub(crate) fn warning(&self) -> Option<String> {
         self.shared.warnings.lock().text()
     }
+}
 
-    /// Whether rows go to the file that was renamed to be the input of a cleanup, so that no cleanup may read it.
-    pub(crate) fn is_input(&self) -> bool {
-        self.shared.is_input.load(Ordering::SeqCst)
-    }
+/// A name with something behind it.
+fn with_suffix(name: &Path, suffix: &str) -> PathBuf {
+    let mut name = name.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 impl fmt::Debug for Journal {

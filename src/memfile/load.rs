@@ -14,9 +14,11 @@ use super::sanity::Verdict;
 use super::storage::{NoRoom, Storage};
 use super::{LeaseSanity, MemfileOptions, OpenError};
 use crate::first_of_many::FirstOfMany;
-use crate::fs::{FileSystem, folder_of};
+use crate::fs::{FileSystem, ReadFile, folder_of, read_full};
 use crate::lease::{ExtendedInfoChecks, ExtendedInfoError, LeaseType, check_extended_info};
-use crate::lease_file::{Conversion, LeaseFileError, LeaseFileSet, ReadError, Reader, RowError, is_begun};
+use crate::lease_file::{
+    Conversion, FileReader, LeaseFileError, LeaseFileSet, ReadError, Reader, RowError, is_begun,
+};
 use crate::lease_mgr::ManagedLease;
 use crate::lfc::{Cleanup, LfcError};
 
@@ -25,8 +27,10 @@ pub(super) struct Loaded<L: ManagedLease> {
     pub(super) storage: Storage<L>,
     /// Whether a cleanup should bring files into the current schema.
     pub(super) needs_conversion: bool,
-    /// While this is held, nobody else opens the files.
-    pub(super) owner: Box<dyn Send + Sync>,
+    /// Whether the lease file is to be written anew: it has rows, but they do not begin as they should.
+    pub(super) needs_rewrite: bool,
+    /// While these are held, nobody else opens the files.
+    pub(super) owners: Vec<Box<dyn Send + Sync>>,
 }
 
 /// Loads the leases, when nobody else has the files.
@@ -40,17 +44,25 @@ pub(super) fn load<L: ManagedLease>(
         let path = path.to_owned();
         move |source| LeaseFileError::Io { path, action, source }
     };
-    let lock = files.lock();
-    let Some(owner) = fs.try_lock(&lock).map_err(io(&lock, "lock"))? else {
-        return Err(OpenError::Owned { path: files.current().to_owned(), lock });
-    };
+    let current = files.current();
+    let target = fs.resolve(current).map_err(io(current, "open"))?;
+    let mut owners = Vec::new();
+    // Behind a symbolic link, the file may be that of a manager which was given its own name.
+    let of_target = (target != current).then(|| LeaseFileSet::new(target));
+    for lock in [Some(files.lock()), of_target.map(|files| files.lock())].into_iter().flatten() {
+        let Some(owner) = fs.try_lock(&lock).map_err(io(&lock, "lock"))? else {
+            return Err(OpenError::Owned { path: current.to_owned(), lock });
+        };
+        owners.push(owner);
+    }
     let running = running_cleanup(fs, &files.pid()).map_err(LeaseFileError::from)?;
     if let Some(running) = running {
         let pid = running.pid().unwrap_or_default();
-        return Err(OpenError::CleanupRunning { path: files.current().to_owned(), pid, running });
+        return Err(OpenError::CleanupRunning { path: current.to_owned(), pid, running });
     }
     let mut needs_conversion = false;
     let mut convert_current = false;
+    let mut needs_rewrite = false;
     for (file, path) in files.open_for_loading::<L>(fs)? {
         if path == files.current() && is_begun::<L>(file.as_ref()).map_err(io(&path, "read"))? {
             warn!(
@@ -61,7 +73,20 @@ pub(super) fn load<L: ManagedLease>(
             fs.open_write(&path).and_then(|file| file.set_len(0)).map_err(io(&path, "empty"))?;
             continue;
         }
-        let mut reader = crate::lease_file::read_file::<L>(file.as_ref(), &path)?;
+        let header = format!("{}\n", L::SCHEMA.header);
+        let is_headless =
+            path == files.current() && begins_with_row::<L>(file.as_ref()).map_err(io(&path, "read"))?;
+        let header = if is_headless { header.as_bytes() } else { &[] };
+        let rows = header.chain(FileReader::starting_at(file.as_ref(), 0));
+        let mut reader = Reader::<L, _>::with_path(rows, &path)?;
+        if is_headless || reader.leading_zeros() > 0 {
+            warn!(
+                id = "DHCPSRV_MEMFILE_LEASE_FILE_CUT_OFF",
+                "{}: another process has cut off its beginning, header and all; the rest of it is read",
+                path.display()
+            );
+            needs_rewrite |= path == files.current();
+        }
         if reader.header().conversion != Conversion::None {
             let (version, current) = (reader.header().version, L::SCHEMA.version());
             warn!(
@@ -91,7 +116,16 @@ pub(super) fn load<L: ManagedLease>(
     if convert_current {
         put_aside::<L>(files, fs)?;
     }
-    Ok(Loaded { storage, needs_conversion, owner })
+    Ok(Loaded { storage, needs_conversion, needs_rewrite, owners })
+}
+
+/// Returns whether a file begins with a row in place of the header: another process has emptied it, and this one has appended to it.
+fn begins_with_row<L: ManagedLease>(file: &dyn ReadFile) -> std::io::Result<bool> {
+    const MAX_ROW: usize = 64 * 1024;
+    let mut head = vec![0; MAX_ROW];
+    let len = read_full(file, &mut head, 0)?;
+    let line = head[..len].split(|&byte| byte == b'\n').next().unwrap_or_default();
+    Ok(!line.is_empty() && line[0] != 0 && L::parse_row(line, &L::SCHEMA.current()).is_ok())
 }
 
 /// What was found amiss in a file.

@@ -26,6 +26,7 @@ mod prefetch;
 pub(crate) mod record;
 mod records;
 mod relay_index;
+mod restore;
 mod row_locks;
 mod sanity;
 mod storage;
@@ -34,16 +35,15 @@ mod threads;
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use backend::MemfileBackend;
-use cleanup::{Cleaner, CleanerConfig};
+use cleanup::{Cleaner, CleanerConfig, Watch};
 use gates::Gates;
 use journal::Journal;
-use load::Loaded;
 pub use options::{Durability, LfcProgram, MemfileOptions, OpenRetries};
 use record::pack;
 use row_locks::RowLocks;
@@ -51,6 +51,7 @@ pub use sanity::{LeaseChecks, LeaseSanity, SubnetMap, SubnetMapError};
 use storage::{NoRoom, Queue, Storage};
 use tracing::warn;
 
+use crate::fs::FileSystem;
 use crate::lease::{ClientClass, LeaseKind, SubnetId};
 use crate::lease_file::{LeaseFileError, LeaseFileSet, RowError};
 use crate::lease_mgr::{
@@ -154,24 +155,42 @@ impl OpenError {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Memfile<L: ManagedLease> {
+    /// Ended first: it uses the rest.
+    cleaner: Option<Cleaner>,
+    store: Arc<Store<L>>,
+    /// Given up last.
+    _owners: Vec<Box<dyn Send + Sync>>,
+}
+
+/// Leases in memory and the journal of their changes: what the users of a [`Memfile`] and the thread of its cleanups share.
+struct Store<L: ManagedLease> {
     storage: Gates<Storage<L>>,
     /// A change of the storage ended in a panic, and is perhaps half made.
     is_broken: AtomicBool,
     on_fail: OnFail,
     rows: RowLocks,
     tracking: Tracking<L>,
-    /// Ended first of the following: it uses the journal.
-    cleaner: Option<Cleaner>,
-    journal: Option<Arc<Journal>>,
-    files: Option<LeaseFileSet>,
-    /// Given up last.
-    _owner: Option<Box<dyn Send + Sync>>,
+    persistence: Option<Persistence>,
+}
+
+/// Where the leases are on disk.
+struct Persistence {
+    journal: Arc<Journal>,
+    files: LeaseFileSet,
+    fs: Arc<dyn FileSystem>,
 }
 
 impl<L: ManagedLease> fmt::Debug for Memfile<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let file = self.files.as_ref().map(LeaseFileSet::current);
-        f.debug_struct("Memfile").field("file", &file).field("leases", &self.read().len()).finish()
+        let file = self.store.persistence.as_ref().map(|persistence| persistence.files.current());
+        f.debug_struct("Memfile").field("file", &file).field("leases", &self.store.read().len()).finish()
+    }
+}
+
+impl<L: ManagedLease> Drop for Memfile<L> {
+    fn drop(&mut self) {
+        drop(self.cleaner.take());
+        self.store.look_after_file();
     }
 }
 
@@ -228,7 +247,8 @@ impl<L: ManagedLease> Memfile<L> {
         let relay_tables = options.extended_info_tables || L::FAMILY == crate::lease::Family::V4;
         let storage = Storage::new(relay_tables);
         let Some(path) = options.file.clone() else {
-            return Ok(Self::new(storage, options.on_fail, None, None, None, None));
+            let store = Arc::new(Store::new(storage, options.on_fail, None));
+            return Ok(Self { cleaner: None, store, _owners: Vec::new() });
         };
         let files = LeaseFileSet::new(path);
         let fs = Arc::clone(&options.file_system);
@@ -236,37 +256,39 @@ impl<L: ManagedLease> Memfile<L> {
         let path = files.current().to_owned();
         let journal = Journal::open(fs.clone(), path, L::SCHEMA.header, options.durability)?;
         let journal = Arc::new(journal);
+        let persistence = Persistence { journal: Arc::clone(&journal), files: files.clone(), fs: fs.clone() };
+        let store = Arc::new(Store::new(loaded.storage, options.on_fail, Some(persistence)));
+        if loaded.needs_rewrite {
+            journal.set_due();
+            store.look_after_file();
+        }
+        let watched = Arc::clone(&store);
         let config = CleanerConfig {
             family: L::FAMILY,
-            files: files.clone(),
+            files,
             fs,
             program: options.lfc_program.clone(),
             interval: options.lfc_interval,
             at_once: loaded.needs_conversion,
+            watch: Watch(Box::new(move || watched.look_after_file())),
         };
-        let cleaner = Cleaner::start(config, Arc::clone(&journal));
-        let cleaner = cleaner.map_err(|source| OpenError::Thread { source })?;
-        let Loaded { storage, owner, .. } = loaded;
-        Ok(Self::new(storage, options.on_fail, Some(cleaner), Some(journal), Some(files), Some(owner)))
-    }
-
-    fn new(
-        storage: Storage<L>,
-        on_fail: OnFail,
-        cleaner: Option<Cleaner>,
-        journal: Option<Arc<Journal>>,
-        files: Option<LeaseFileSet>,
-        owner: Option<Box<dyn Send + Sync>>,
-    ) -> Self {
-        let (storage, tracking) = (Gates::new(storage), Tracking::default());
-        let (is_broken, rows) = (AtomicBool::new(false), RowLocks::new());
-        Self { storage, is_broken, on_fail, rows, tracking, cleaner, journal, files, _owner: owner }
+        let cleaner = Cleaner::start(config, journal);
+        let cleaner = Some(cleaner.map_err(|source| OpenError::Thread { source })?);
+        Ok(Self { cleaner, store, _owners: loaded.owners })
     }
 
     /// How many bytes of memory the leases and each index take.
     #[must_use]
     pub fn memory(&self) -> Vec<(&'static str, usize)> {
-        self.read().memory().to_vec()
+        self.store.read().memory().to_vec()
+    }
+}
+
+impl<L: ManagedLease> Store<L> {
+    fn new(storage: Storage<L>, on_fail: OnFail, persistence: Option<Persistence>) -> Self {
+        let (storage, tracking) = (Gates::new(storage), Tracking::default());
+        let (is_broken, rows) = (AtomicBool::new(false), RowLocks::new());
+        Self { storage, is_broken, on_fail, rows, tracking, persistence }
     }
 
     fn read(&self) -> gates::Reading<'_, Storage<L>> {
@@ -287,7 +309,7 @@ impl<L: ManagedLease> Memfile<L> {
     /// Writes rows to the journal, where there is one.
     fn journal(&self, rows: &[u8]) -> Result<(), LeaseMgrError> {
         self.check()?;
-        self.journal.as_ref().map_or(Ok(()), |journal| journal.append(rows))
+        self.persistence.as_ref().map_or(Ok(()), |persistence| persistence.journal.append(rows))
     }
 
     /// Deletes these leases, if they are still as they were, with one write. Tells how many it were.
@@ -389,35 +411,37 @@ fn check_lifetime<L: ManagedLease>(lease: &L) -> Result<(), LeaseMgrError> {
 
 impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
     fn status(&self) -> Status {
-        let lease_file = self.files.as_ref().map(|files| files.current().to_owned());
+        let store = &*self.store;
+        let persistence = store.persistence.as_ref();
+        let lease_file = persistence.map(|persistence| persistence.files.current().to_owned());
         Status {
             backend: "memfile".to_owned(),
             location: lease_file
                 .as_ref()
                 .map_or_else(|| "memory only".to_owned(), |path| path.display().to_string()),
             lease_file,
-            leases: Some(self.read().len() as u64),
-            refused: match self.journal.as_ref().and_then(|journal| journal.refused()) {
-                None => self.check().err().map(|error| error.to_string()),
+            leases: Some(store.read().len() as u64),
+            refused: match persistence.and_then(|persistence| persistence.journal.refused()) {
+                None => store.check().err().map(|error| error.to_string()),
                 refused => refused,
             },
-            on_fail: Some(self.on_fail),
-            warning: self.journal.as_ref().and_then(|journal| journal.warning()),
+            on_fail: Some(store.on_fail),
+            warning: persistence.and_then(|persistence| persistence.journal.warning()),
             cleanup: self.cleaner.as_ref().map(Cleaner::status),
         }
     }
 
     fn add(&self, lease: &L) -> Result<Added, LeaseMgrError> {
-        self.tracking.refuse_in_callback()?;
+        self.store.tracking.refuse_in_callback()?;
         check_lifetime(lease)?;
         let key = lease.key();
-        let _row = self.rows.lock(key);
+        let _row = self.store.rows.lock(key);
         let added = with_scratch(|scratch| {
             pack(lease, &mut scratch.record);
             let hashes = {
-                let storage = self.read();
+                let storage = self.store.read();
                 let hashes = storage.fetch(&record::Packed::new(&scratch.record));
-                if self.journal.is_some() {
+                if self.store.persistence.is_some() {
                     // Meanwhile the storage is fetched.
                     lease.write_row(&mut scratch.row);
                 }
@@ -429,23 +453,23 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
                 }
                 hashes
             };
-            self.journal(&scratch.row)?;
-            self.write()?.insert_fetched(&scratch.record, &hashes)?;
+            self.store.journal(&scratch.row)?;
+            self.store.write()?.insert_fetched(&scratch.record, &hashes)?;
             Ok::<_, LeaseMgrError>(Added::Added)
         })?;
         if added == Added::AddressTaken {
             return Ok(added);
         }
-        self.tracking.notify(&Change::Added(lease));
+        self.store.tracking.notify(&Change::Added(lease));
         Ok(Added::Added)
     }
 
     fn get(&self, address: L::Address) -> Result<Option<L>, LeaseMgrError> {
-        Ok(self.read().get(L::key_of(address)).map(|packed| packed.lease()))
+        Ok(self.store.read().get(L::key_of(address)).map(|packed| packed.lease()))
     }
 
     fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError> {
-        if matches!(query.key, Key::RelayId(_) | Key::RemoteId(_)) && !self.read().has_relay_tables() {
+        if matches!(query.key, Key::RelayId(_) | Key::RemoteId(_)) && !self.store.read().has_relay_tables() {
             return Err(LeaseMgrError::Unsupported {
                 backend: "memfile without extended-info-tables".to_owned(),
                 operation: "find leases by what relay agents said".to_owned(),
@@ -455,7 +479,7 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
         let mut found = Vec::new();
         let mut after = query.after.map(L::key_of);
         loop {
-            let step = self.read().find(query, after, limit, STEP, &mut found);
+            let step = self.store.read().find(query, after, limit, STEP, &mut found);
             match step {
                 Some(last) => after = Some(last),
                 None => return Ok(found),
@@ -464,17 +488,17 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
     }
 
     fn expired(&self, now: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
-        self.ended(Queue::Expiring, now, if limit == 0 { usize::MAX } else { limit })
+        self.store.ended(Queue::Expiring, now, if limit == 0 { usize::MAX } else { limit })
     }
 
     fn replace(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
-        self.tracking.refuse_in_callback()?;
+        self.store.tracking.refuse_in_callback()?;
         check_lifetime(lease)?;
         let key = lease.key();
         let address = || lease.address().into();
-        let _row = self.rows.lock(key);
+        let _row = self.store.rows.lock(key);
         let old = with_scratch(|scratch| {
-            let storage = self.read();
+            let storage = self.store.read();
             let Some(packed) = storage.get(key) else {
                 return Err(LeaseMgrError::NoSuchLease { address: address() });
             };
@@ -488,29 +512,29 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
                 return Err(NoRoom.into());
             }
             let counted = packed.counted_as();
-            let old = self.tracking.is_watched().then(|| packed.lease());
+            let old = self.store.tracking.is_watched().then(|| packed.lease());
             drop(storage);
             pack(lease, &mut scratch.record);
-            if self.journal.is_some() {
+            if self.store.persistence.is_some() {
                 lease.write_row(&mut scratch.row);
             }
-            self.journal(&scratch.row)?;
-            self.write()?.replace(&scratch.record)?;
+            self.store.journal(&scratch.row)?;
+            self.store.write()?.replace(&scratch.record)?;
             Ok((old, counted))
         })?;
         match &old {
-            (Some(old), _) => self.tracking.notify(&Change::Updated { old, new: lease }),
-            (None, counted) => self.tracking.count_updated(*counted, lease),
+            (Some(old), _) => self.store.tracking.notify(&Change::Updated { old, new: lease }),
+            (None, counted) => self.store.tracking.count_updated(*counted, lease),
         }
         Ok(())
     }
 
     fn remove(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError> {
-        self.tracking.refuse_in_callback()?;
+        self.store.tracking.refuse_in_callback()?;
         let key = L::key_of(address);
-        let _row = self.rows.lock(key);
+        let _row = self.store.rows.lock(key);
         let old = with_scratch(|scratch| {
-            let storage = self.read();
+            let storage = self.store.read();
             let Some(packed) = storage.get(key) else {
                 return Ok(None);
             };
@@ -521,38 +545,38 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
                 }
             }
             let hashes = storage.fetch(&packed);
-            if self.journal.is_some() {
+            if self.store.persistence.is_some() {
                 L::write_deletion(&packed, &mut scratch.row);
             }
-            let old = self.tracking.is_watched().then(|| packed.lease());
+            let old = self.store.tracking.is_watched().then(|| packed.lease());
             drop(storage);
-            self.journal(&scratch.row)?;
-            self.write()?.remove_fetched(key, &hashes);
+            self.store.journal(&scratch.row)?;
+            self.store.write()?.remove_fetched(key, &hashes);
             Ok(Some(old))
         })?;
         let Some(old) = old else {
             return Ok(Deleted::NoSuchLease);
         };
         if let Some(old) = &old {
-            self.tracking.notify(&Change::Deleted(old));
+            self.store.tracking.notify(&Change::Deleted(old));
         }
         Ok(Deleted::Deleted)
     }
 
     fn remove_reclaimed(&self, until: u64) -> Result<u64, LeaseMgrError> {
-        self.tracking.refuse_in_callback()?;
+        self.store.tracking.refuse_in_callback()?;
         let mut removed = 0;
         loop {
-            let leases = self.ended(Queue::Reclaimed, until, STEP)?;
+            let leases = self.store.ended(Queue::Reclaimed, until, STEP)?;
             if leases.is_empty() {
                 return Ok(removed);
             }
-            removed += self.remove_all(&leases)?;
+            removed += self.store.remove_all(&leases)?;
         }
     }
 
     fn wipe_subnet(&self, subnet: SubnetId) -> Result<u64, LeaseMgrError> {
-        self.tracking.refuse_in_callback()?;
+        self.store.tracking.refuse_in_callback()?;
         let query = Query::all().in_subnet(subnet).limit(STEP);
         let mut removed = 0;
         loop {
@@ -560,29 +584,37 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
             if leases.is_empty() {
                 return Ok(removed);
             }
-            removed += self.remove_all(&leases)?;
+            removed += self.store.remove_all(&leases)?;
         }
     }
 
     fn statistics(&self, query: &StatisticsQuery) -> Result<Vec<StatisticsRow>, LeaseMgrError> {
-        Ok(self.read().statistics(query))
+        Ok(self.store.read().statistics(query))
     }
 
     fn recount(&self) -> Result<(), LeaseMgrError> {
-        self.write()?.recount();
+        self.store.write()?.recount();
         Ok(())
     }
 
     fn class_leases(&self, class: &ClientClass, kind: LeaseKind) -> Result<u64, LeaseMgrError> {
-        Ok(self.read().class_leases(class, kind))
+        Ok(self.store.read().class_leases(class, kind))
     }
 
     fn tracking(&self) -> &Tracking<L> {
-        &self.tracking
+        &self.store.tracking
     }
 
     fn flush(&self) -> Result<(), LeaseMgrError> {
-        self.journal.as_ref().map_or(Ok(()), |journal| journal.sync())
+        let Some(persistence) = &self.store.persistence else {
+            return Ok(());
+        };
+        self.store.look_after_file();
+        persistence.journal.sync()
+    }
+
+    fn write_own_file(&self, path: &Path) -> Result<Option<u64>, LeaseMgrError> {
+        self.store.write_own_file(path)
     }
 
     fn clean_up(&self) -> Result<CleanupStart, LeaseMgrError> {

@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 
 /// So many that the addresses of a few threads hardly ever share one; a power of two.
-const LOCKS: usize = 512;
+pub(super) const LOCKS: usize = 512;
 
 /// A lock for every address; some share one.
 ///
@@ -32,6 +32,12 @@ impl RowLocks {
     /// Waits for the lock of an address.
     pub(super) fn lock(&self, key: impl std::hash::Hash) -> MutexGuard<'_, ()> {
         self.locks[self.number(key)].lock()
+    }
+
+    /// Waits until no lease is being changed, and keeps it so.
+    pub(super) fn lock_everything(&self) -> Vec<MutexGuard<'_, ()>> {
+        // In the order in which several are locked.
+        self.locks.iter().map(|lock| lock.lock()).collect()
     }
 
     /// Waits for the locks of several addresses.

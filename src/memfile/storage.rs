@@ -15,6 +15,7 @@ use super::ordered::OrderedMap;
 use super::record::{Packed, set_lag};
 use super::records::Records;
 use super::relay_index::RelayIndex;
+use super::row_locks::LOCKS;
 use super::threads::in_parallel;
 use crate::lease::{
     ClientClass, LeaseKind, LeaseState, LeaseType, PoolId, SubnetId, UserContext, client_classes,
@@ -108,9 +109,10 @@ impl<L: ManagedLease> Storage<L> {
         self.records.len()
     }
 
-    /// Whether another lease certainly finds room.
+    /// Whether the leases of all changes that may be going on find room: whatever was found by one of them before its row was
+    /// written is so after that, too.
     pub(super) fn has_room(&self) -> bool {
-        self.records.arena.has_room()
+        self.records.arena.has_room_for(LOCKS)
     }
 
     /// The lease of an address.
@@ -379,6 +381,23 @@ impl<L: ManagedLease> Storage<L> {
             (Key::RelayId(id), _) => search.merged(self.relays.by_relay(id), from),
             (Key::RemoteId(id), _) => search.merged(self.relays.by_remote(id), from),
         }
+    }
+
+    /// Appends the rows of leases, at most `count`, from the one behind `after` on. Returns the address to go on behind, if
+    /// there may be more.
+    pub(super) fn write_rows(
+        &self,
+        after: Option<L::Key>,
+        count: usize,
+        out: &mut Vec<u8>,
+    ) -> (usize, Option<L::Key>) {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut written = (0, None);
+        for (key, id) in self.records.iter_from(from).take(count) {
+            self.records.packed(id).lease().write_row(out);
+            written = (written.0 + 1, Some(key));
+        }
+        written
     }
 
     /// The leases of a queue that have ended at `time`, from a place on, at most `count`.

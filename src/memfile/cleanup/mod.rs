@@ -53,6 +53,17 @@ pub(crate) struct CleanerConfig {
     pub(crate) interval: Option<Duration>,
     /// Whether the first cleanup is at the start.
     pub(crate) at_once: bool,
+    /// Looks after the lease file: called every [`WATCH`], and before each rotation.
+    pub(crate) watch: Watch,
+}
+
+/// What looks after the lease file.
+pub(crate) struct Watch(pub(crate) Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watch")
+    }
 }
 
 /// Has the lease files cleaned up, from time to time and when asked.
@@ -194,7 +205,7 @@ impl Shared {
             let left =
                 state.due.map_or(WATCH, |due| due.saturating_duration_since(Instant::now()).min(WATCH));
             if self.changed.wait_for(&mut state, left).timed_out() {
-                MutexGuard::unlocked(&mut state, || self.journal.keep_name());
+                MutexGuard::unlocked(&mut state, || self.watch());
             }
         }
         state.wanted = false;
@@ -241,6 +252,11 @@ impl Shared {
             .into_iter()
             .find(|one| *one as u8 == given)
             .unwrap_or(Given::Nothing)
+    }
+
+    /// Looks whether other processes have changed the lease file.
+    fn watch(&self) {
+        (self.config.watch.0)();
     }
 
     fn interval(&self) -> Option<Duration> {

@@ -216,8 +216,11 @@ impl<'a> Run<'a> {
             }
             _ => {}
         }
-        if self.shared.journal.is_input() || !(is_finished || self.exists(input)?) {
-            self.shared.journal.rotate(input)?;
+        let journal = &self.shared.journal;
+        let is_linked = || journal.is_linked(input).map_err(|error| io_error("look at", input, error));
+        if !is_finished && (!self.exists(input)? || is_linked()?) {
+            self.shared.watch();
+            journal.rotate(input)?;
         } else {
             info!(id = "DHCPSRV_MEMFILE_LFC_RESUME", "an interrupted cleanup is done first");
         }
@@ -310,7 +313,7 @@ impl<'a> Run<'a> {
             }
             pause = (pause * 2).min(longest);
             if looked.elapsed() >= WATCH {
-                self.shared.journal.keep_name();
+                self.shared.watch();
                 looked = Instant::now();
             }
             if patience.take_if(|patience| start.elapsed() > *patience).is_some() {

@@ -72,7 +72,7 @@ impl Leader<'_> {
         let mut rows = mem::take(&mut tail.rows);
         let upto = queue.take(&mut queue.lock(), &mut rows);
         let start = Instant::now();
-        let result = tail.write_synced(&rows);
+        let result = tail.write_synced(&rows, self.shared.header.as_bytes());
         self.sync_time = (7 * self.sync_time + start.elapsed()) / 8;
         rows.clear();
         tail.rows = rows;

@@ -4,8 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use super::rewrite::RESTORED;
+use super::rotate::NEXT;
 use super::tail::{Tail, retry};
-use super::{Journal, Shared};
+use super::{Journal, Shared, with_suffix};
 use crate::fs::{FileSystem, ReadFile, WriteFile, folder_of, read_full, write_full};
 use crate::lease_file::LeaseFileError;
 use crate::memfile::options::Durability;
@@ -14,7 +16,8 @@ use crate::sync::Mutex;
 impl Journal {
     /// Opens a file to append to.
     ///
-    /// * One that is absent or empty, or has but a part of the header, gets the header.
+    /// * One that is absent or empty, or has but a part of the header, gets the header. Where the name is a symbolic link that may
+    ///   be followed, the file is created at the end of it.
     /// * A last row that an interrupted writer left without its newline gets that, so that it does not swallow the next row.
     /// * Empty lines at the end, which a crash may leave ([`Tail`]), are cut off.
     ///
@@ -30,13 +33,22 @@ impl Journal {
     ) -> Result<Self, LeaseFileError> {
         let path: Arc<Path> = path.into();
         let header = format!("{header}\n");
-        let pads = durability == Durability::Synced;
+        let appends = durability != Durability::Synced;
         let tail = (|| {
-            let (file, reader, end) = open_file(fs.as_ref(), &path, header.as_bytes())?;
+            let target = retry(|| fs.resolve(&path)).map_err(|error| ("open", error))?;
+            for leftover in [NEXT, RESTORED] {
+                // Of no use; it is removed again before the next one is begun.
+                let _ = fs.remove(&with_suffix(&target, leftover));
+            }
+            let (mut file, reader, end) = open_file(fs.as_ref(), &path, &target, header.as_bytes())?;
             // Also where rows are not synced each: whoever asks for a sync later means the name of the file too.
             retry(|| file.sync()).map_err(|error| ("sync", error))?;
-            retry(|| fs.sync_folder(folder_of(&path))).map_err(|error| ("sync the folder of it", error))?;
-            Ok(Tail::new(Arc::clone(&path), file, reader, end, pads))
+            retry(|| fs.sync_folder(folder_of(&target)))
+                .map_err(|error| ("sync the directory of it", error))?;
+            if appends {
+                file = retry(|| fs.open_append(&path)).map_err(|error| ("open", error))?;
+            }
+            Tail::new(Arc::clone(&path), file.into(), reader, end, appends).map_err(|error| ("read", error))
         })();
         let io = |(action, source)| LeaseFileError::Io { path: path.to_path_buf(), action, source };
         let tail = tail.map_err(io)?;
@@ -51,7 +63,7 @@ impl Journal {
             timer: Default::default(),
             rotation: Mutex::default(),
             warnings: Mutex::default(),
-            is_input: false.into(),
+            is_due: false.into(),
             failure: OnceLock::new(),
             is_full: false.into(),
         };
@@ -70,10 +82,10 @@ type Failed = (&'static str, io::Error);
 type Opened = (Box<dyn WriteFile>, Box<dyn ReadFile>, u64);
 
 /// Opens the file, and finds the place behind its last row.
-fn open_file(fs: &dyn FileSystem, path: &Path, header: &[u8]) -> Result<Opened, Failed> {
+fn open_file(fs: &dyn FileSystem, path: &Path, target: &Path, header: &[u8]) -> Result<Opened, Failed> {
     let file = match retry(|| fs.open_write(path)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            retry(|| fs.create(path)).map_err(|error| ("create", error))?
+            retry(|| fs.create(target)).map_err(|error| ("create", error))?
         }
         file => file.map_err(|error| ("open", error))?,
     };

@@ -56,7 +56,6 @@ impl Shared {
 
     /// Leaves the file as it should be when nobody writes to it any more.
     pub(super) fn close(&self) {
-        self.keep_name();
         self.tail.lock().cut();
         // A failure is logged where it happens.
         let _ = self.sync();

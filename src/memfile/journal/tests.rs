@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,14 @@ fn lines(content: &[u8]) -> Vec<String> {
 fn is_row(line: &str) -> bool {
     let fields: Vec<_> = line.trim_end().split(',').collect();
     matches!(&fields[..], [address, _, number] if address.parse::<Ipv4Addr>().is_ok() && number.parse::<u64>().is_ok())
+}
+
+fn is_write(action: Action) -> bool {
+    matches!(action, Action::Append | Action::WriteAt)
+}
+
+fn count_writes(disk: &SimulatedDisk) -> usize {
+    disk.operations().iter().filter(|operation| is_write(operation.action)).count()
 }
 
 fn count(disk: &SimulatedDisk, action: Action) -> usize {
@@ -215,7 +223,8 @@ fn where_the_file_cannot_be_made_longer_rows_are_appended(
 ) {
     let disk = empty_disk();
     let journal = open(&disk, Durability::Synced).unwrap();
-    let padding = disk.operations().len() + 1;
+    // Behind the look at its length and the row.
+    let padding = disk.operations().len() + 2;
     let disk = disk.with_fault(Fault { at: padding, error: ENOSPC, effect, lasting: false });
     for number in 0..3 {
         journal.append(row(number).as_bytes()).unwrap();
@@ -233,7 +242,6 @@ fn a_rotation_gives_away_the_old_file_and_begins_a_new_one(
     for rotation in 0..3 {
         journal.append(row(rotation).as_bytes()).unwrap();
         journal.rotate(&input(rotation)).unwrap();
-        assert!(!journal.is_input());
         assert_eq!(text(&disk, F).unwrap(), format!("{HEADER}\n"));
         assert_eq!(text(&disk, input(rotation)).unwrap(), format!("{HEADER}\n{}", row(rotation)));
         let survivors = disk.state().survivors(0).disks;
@@ -309,17 +317,8 @@ impl History {
                     }
                 }
                 Rotate => {
-                    let was_input = journal.is_input();
                     if let Err(error) = journal.rotate(&input(n)) {
-                        let is_half_way = match error {
-                            RotateError::HalfWay { .. } => true,
-                            RotateError::Journal(_) => was_input,
-                            _ => false,
-                        };
-                        assert_eq!(journal.is_input(), is_half_way, "{error}");
                         history.rotate_errors.push(error);
-                    } else {
-                        assert!(!journal.is_input());
                     }
                 }
                 Sync => history.errors += usize::from(journal.sync().is_err()),
@@ -356,6 +355,7 @@ fn effects(action: Action) -> &'static [Effect] {
         }
         Action::Create
         | Action::Rename
+        | Action::Link
         | Action::Remove
         | Action::SetLen
         | Action::Sync
@@ -376,7 +376,6 @@ fn whatever_fails_the_file_has_what_was_acknowledged_and_no_more(
     drop(journal);
     let operations = undisturbed.operations();
     let mut failures = 0;
-    let mut half_way = 0;
     let mut without_room = 0;
     for (at, operation) in operations.iter().enumerate() {
         for &effect in effects(operation.action) {
@@ -396,13 +395,11 @@ fn whatever_fails_the_file_has_what_was_acknowledged_and_no_more(
                 let refused = journal.refused();
                 drop(journal);
                 failures += usize::from(refused.is_some());
-                half_way +=
-                    history.rotate_errors.iter().filter(|e| matches!(e, RotateError::HalfWay { .. })).count();
                 if error == EINTR {
                     assert_eq!((refused.as_ref(), history.errors), (None, 0), "{context}");
                     assert!(history.rotate_errors.is_empty(), "{context}: {:?}", history.rotate_errors);
                 }
-                if error == ENOSPC && operation.action == Action::WriteAt && !lasting {
+                if error == ENOSPC && is_write(operation.action) && !lasting {
                     assert_eq!(refused, None, "{context}");
                     without_room += history.errors;
                 }
@@ -429,14 +426,18 @@ fn whatever_fails_the_file_has_what_was_acknowledged_and_no_more(
     }
     assert!(failures > 20, "only {failures} failures");
     assert_eq!(without_room > 20, !lasting, "{without_room} writes found no room");
-    assert_eq!(half_way > 0, lasting, "{half_way} rotations went half the way");
 }
 
 fn check(history: &History, contents: &Contents, may_be_left: bool, context: &str) {
     let lines = all_lines(contents);
     let counts = counts(&lines);
     for row in &history.acknowledged {
-        assert_eq!(counts.get(row.as_str()), Some(&1), "{context}: {row} in {lines:?}");
+        let count = counts.get(row.as_str()).copied().unwrap_or(0);
+        // A rotation that failed may leave a second name of the file.
+        assert!(
+            count == 1 || (count == 2 && !history.rotate_errors.is_empty()),
+            "{context}: {row} in {lines:?}"
+        );
     }
     for line in counts.keys() {
         let is_known = history.acknowledged.iter().any(|row| row == line) || *line == row(900);
@@ -445,55 +446,107 @@ fn check(history: &History, contents: &Contents, may_be_left: bool, context: &st
 }
 
 #[rstest]
-#[case::create("create it", Action::Create)]
-#[case::header("write the header", Action::WriteAt)]
-#[case::sync("sync the header", Action::Sync)]
-#[case::folder("sync the folder", Action::SyncFolder)]
-fn a_rotation_left_half_way_is_ended_by_the_next(#[case] what: &str, #[case] failing: Action) {
-    let undisturbed = empty_disk();
-    let journal = open(&undisturbed, Durability::Synced).unwrap();
-    journal.append(row(1).as_bytes()).unwrap();
-    let start = undisturbed.operations().len();
+fn a_rotation_that_fails_leaves_the_lease_file_and_the_next_one_is_done(
+    #[values(Durability::Written, Durability::Synced)] durability: Durability,
+    #[values(false, true)] has_links: bool,
+    #[values(false, true)] lasting: bool,
+) {
+    let start = || {
+        let mut disk = empty_disk();
+        if !has_links {
+            disk = disk.without_links();
+        }
+        let journal = open(&disk, durability).unwrap();
+        journal.append(row(1).as_bytes()).unwrap();
+        (disk, journal)
+    };
+    let (undisturbed, journal) = start();
+    let begin = undisturbed.operations().len();
     journal.rotate(&input(1)).unwrap();
-    let operations = undisturbed.operations();
-    let at = (start..operations.len()).find(|&n| operations[n].action == failing).unwrap();
-
-    let disk = empty_disk();
-    let journal = open(&disk, Durability::Synced).unwrap();
-    journal.append(row(1).as_bytes()).unwrap();
-    let trouble = disk.clone().with_fault(Fault { at, error: EIO, effect: Effect::Nothing, lasting: true });
-    let error = journal.rotate(&input(1)).unwrap_err();
-    assert!(matches!(&error, RotateError::HalfWay { action, .. } if *action == what), "{error}");
-    assert!(journal.is_input());
-    let _ = trouble.with_fault(Fault { at: usize::MAX, error: EIO, effect: Effect::Nothing, lasting: false });
-
-    journal.append(row(2).as_bytes()).unwrap();
-    assert!(journal.is_input() && journal.refused().is_none());
-    journal.rotate(&input(2)).unwrap();
-    assert!(!journal.is_input());
-    journal.append(row(3).as_bytes()).unwrap();
-    drop(journal);
-    assert_eq!(lines(text(&disk, input(1)).unwrap().as_bytes()), [row(1), row(2)]);
-    assert_eq!(lines(text(&disk, F).unwrap().as_bytes()), [row(3)]);
-    assert_eq!(text(&disk, input(2)), None);
+    let operations = undisturbed.operations().split_off(begin);
+    let (mut failures, mut linked) = (0, 0);
+    for (at, operation) in operations.into_iter().enumerate() {
+        for &effect in effects(operation.action) {
+            let context = format!("{operation}, number {at}: {effect:?}");
+            let (disk, journal) = start();
+            let _ = disk.clone().with_fault(Fault { at: begin + at, error: EIO, effect, lasting });
+            let result = journal.rotate(&input(1));
+            let _ = disk.clone().with_fault(Fault { at: usize::MAX, error: EIO, effect, lasting: false });
+            if let Err(error) = &result {
+                failures += 1;
+                if journal.refused().is_some() {
+                    assert!(matches!(error, RotateError::Journal(_)), "{context}: {error}");
+                    continue;
+                }
+                journal.append(row(2).as_bytes()).unwrap();
+                if journal.look().unwrap() == Look::Lost {
+                    // It was done all the same, and nothing could tell. All rows are there.
+                    assert!(lasting && text(&disk, F).unwrap() == format!("{HEADER}\n"), "{context}");
+                    assert_eq!(lines(text(&disk, input(1)).unwrap().as_bytes())[0], row(1), "{context}");
+                    rewrite(&journal, &[row(1), row(2)], &[]).unwrap();
+                }
+                assert_eq!(lines(text(&disk, F).unwrap().as_bytes()), [row(1), row(2)], "{context}");
+                let name = if journal.is_linked(&input(1)).unwrap() {
+                    linked += 1;
+                    assert!(has_links, "{context}");
+                    input(1)
+                } else if text(&disk, input(1)).is_some() {
+                    // A copy that could not be removed. The lease file has its rows.
+                    input(2)
+                } else {
+                    input(1)
+                };
+                journal.rotate(&name).unwrap();
+                assert_eq!(lines(text(&disk, name).unwrap().as_bytes()), [row(1), row(2)], "{context}");
+            }
+            journal.append(row(3).as_bytes()).unwrap();
+            drop(journal);
+            assert_eq!(lines(text(&disk, F).unwrap().as_bytes()), [row(3)], "{context}");
+            assert_eq!(text(&disk, format!("{F}.next")), None, "{context}");
+        }
+    }
+    assert!(failures > 5, "{failures}");
+    assert_eq!(linked > 0, lasting && has_links, "{linked}");
 }
 
-#[test]
-fn a_file_of_somebody_else_is_not_replaced_by_a_rotation() {
-    let disk = empty_disk();
-    let journal = open(&disk, Durability::Written).unwrap();
+/// A program that follows the lease file by its name finds a file at each moment, and no row that it has not found is
+/// written to another file any more.
+#[rstest]
+fn there_is_a_lease_file_at_each_moment_of_a_rotation(
+    #[values(Durability::Written, Durability::Synced)] durability: Durability,
+    #[values(false, true)] has_links: bool,
+) {
+    let disk = if has_links { empty_disk() } else { empty_disk().without_links() };
+    let journal = open(&disk, durability).unwrap();
     journal.append(row(1).as_bytes()).unwrap();
-    fs_rename(&disk, F, input(1));
+    let disk = disk.with_moments();
+    journal.rotate(&input(1)).unwrap();
+    for moment in disk.moments() {
+        let found = lines(&moment.contents()[Path::new(F)]);
+        assert!(found == [row(1)] || found.is_empty(), "{found:?}");
+        if durability != Durability::Synced {
+            continue;
+        }
+        for contents in moment.survivors(0).disks {
+            let files = [PathBuf::from(F), input(1)].into_iter().filter_map(|path| contents.get(&path));
+            assert!(files.flat_map(|content| lines(content)).any(|line| line == row(1)));
+        }
+    }
+}
+
+#[rstest]
+fn a_file_of_another_process_is_not_given_to_the_cleanup(
+    #[values(Durability::Written, Durability::Synced)] durability: Durability,
+) {
+    let disk = empty_disk();
+    let journal = open(&disk, durability).unwrap();
+    journal.append(row(1).as_bytes()).unwrap();
+    fs_rename(&disk, F, "/leases/elsewhere");
     let other = format!("{HEADER}\n{}", row(7));
-    let file = FileSystem::create(&disk, Path::new(F)).unwrap();
-    // As if somebody had created it right after the rename.
-    *journal.shared.rotation.lock() = Some(input(1));
-    file.append(other.as_bytes()).unwrap();
+    FileSystem::create(&disk, Path::new(F)).unwrap().append(other.as_bytes()).unwrap();
     let error = journal.rotate(&input(1)).unwrap_err();
-    assert!(matches!(error, RotateError::HalfWay { .. }), "{error}");
-    assert_eq!(text(&disk, F).unwrap(), other);
-    journal.append(row(2).as_bytes()).unwrap();
-    assert_eq!(lines(text(&disk, input(1)).unwrap().as_bytes()), [row(1), row(2)]);
+    assert!(matches!(error, RotateError::Changed { .. }), "{error}");
+    assert_eq!((text(&disk, F), text(&disk, input(1))), (Some(other), None));
 }
 
 fn fs_rename(disk: &SimulatedDisk, from: impl AsRef<Path>, to: impl AsRef<Path>) {
@@ -534,11 +587,11 @@ fn rows_that_come_at_the_same_time_share_a_write(
     let disk = empty_disk();
     let journal = open(&disk, durability).unwrap();
     let rows: Vec<_> = (0..16).map(row).collect();
-    let before = (count(&disk, Action::WriteAt), count(&disk, Action::Sync));
+    let before = (count_writes(&disk), count(&disk, Action::Sync));
     for result in append_together(&journal, &rows) {
         result.unwrap().unwrap();
     }
-    let after = (count(&disk, Action::WriteAt), count(&disk, Action::Sync));
+    let after = (count_writes(&disk), count(&disk, Action::Sync));
     assert_eq!((after.0 - before.0, after.1 - before.1), (writes, syncs));
     let mut found = lines(text(&disk, F).unwrap().as_bytes());
     found.sort_unstable();
@@ -583,7 +636,9 @@ fn without_room_the_rows_of_a_write_fail_and_later_ones_are_written(
     let journal = open(&disk, durability).unwrap();
     journal.append(row(99).as_bytes()).unwrap();
     for _ in 0..2 {
-        fail_next(&disk, error, effect);
+        // Where rows are synced, there is a look at the length of the file before.
+        let at = disk.operations().len() + usize::from(durability == Durability::Synced);
+        let _ = disk.clone().with_fault(Fault { at, error, effect, lasting: false });
         let rows: Vec<_> = (0..5).map(row).collect();
         for result in append_together(&journal, &rows) {
             assert_write_error(result.unwrap(), "write", error);
@@ -665,75 +720,75 @@ impl Taken {
     }
 }
 
+/// Writes the lease file anew with these rows, and has those that are given then appended before it is done.
+fn rewrite(journal: &Journal, rows: &[String], later: &[String]) -> Result<Option<PathBuf>, LeaseFileError> {
+    let mut rewrite = journal.rewrite()?;
+    rewrite.settle(|_, _| Ok(()))?;
+    for row in later {
+        journal.append(row.as_bytes()).unwrap();
+    }
+    rewrite.append(rows.concat().as_bytes())?;
+    rewrite.finish()
+}
+
 #[rstest]
-fn a_file_that_somebody_takes_away_is_written_anew(
+fn a_file_that_another_process_takes_away_is_written_anew(
     #[values(Durability::Written, Durability::Synced, HOUR)] durability: Durability,
     #[values(Taken::Removed, Taken::Replaced)] taken: Taken,
-    #[values("a look", "a sync", "a rotation", "the end")] seen_by: &str,
 ) {
     let disk = empty_disk();
     let journal = open(&disk, durability).unwrap();
     journal.append(row(1).as_bytes()).unwrap();
+    assert_eq!(journal.look().unwrap(), Look::Unchanged);
     taken.from(&disk, Path::new(F));
     journal.append(row(2).as_bytes()).unwrap();
-    let mut path = PathBuf::from(F);
-    match seen_by {
-        "a look" => journal.keep_name(),
-        "a sync" => journal.sync().unwrap(),
-        "a rotation" => {
-            journal.rotate(&input(1)).unwrap();
-            path = input(1);
-        }
-        _ => {}
+    assert_eq!(journal.look().unwrap(), Look::Lost);
+    let kept = rewrite(&journal, &[row(1), row(2)], &[row(3)]).unwrap();
+    assert_eq!(kept, taken.kept().map(|_| format!("{F}.replaced").into()));
+    for disk in disk.state().survivors(0).disks {
+        assert_eq!(lines(&disk[Path::new(F)]), [row(1), row(2), row(3)]);
     }
-    if seen_by == "the end" {
-        drop(journal);
-    } else {
-        if durability == Durability::Synced {
-            for disk in disk.state().survivors(0).disks {
-                assert_eq!(lines(&disk[&path])[..2], [row(1), row(2)]);
-            }
-        }
-        journal.append(row(3).as_bytes()).unwrap();
-        assert_eq!((journal.refused(), journal.warning()), (None, None));
-        drop(journal);
-    }
-    assert_eq!(lines(text(&disk, &path).unwrap().as_bytes())[..2], [row(1), row(2)]);
-    let last = lines(text(&disk, F).unwrap().as_bytes()).pop();
-    assert_eq!(last, Some(row(if seen_by == "the end" { 2 } else { 3 })));
+    assert_eq!(journal.look().unwrap(), Look::Unchanged);
+    journal.append(row(4).as_bytes()).unwrap();
+    assert_eq!((journal.refused(), journal.warning()), (None, None));
+    drop(journal);
+    assert_eq!(lines(text(&disk, F).unwrap().as_bytes()), [row(1), row(2), row(3), row(4)]);
     assert_eq!(text(&disk, format!("{F}.replaced")), taken.kept());
     assert_eq!(text(&disk, format!("{F}.restored")), None);
 }
 
 #[rstest]
-fn whatever_fails_while_a_file_is_written_anew_it_is_by_the_next_look(
+fn whatever_fails_while_a_file_is_written_anew_it_is_by_the_next_try(
+    #[values(Durability::Written, Durability::Synced)] durability: Durability,
     #[values(Taken::Removed, Taken::Replaced)] taken: Taken,
     #[values(EIO, ENOSPC, EINTR)] error: i32,
 ) {
     let start = |fault: Option<Fault>| {
         let disk = empty_disk();
-        let journal = open(&disk, Durability::Synced).unwrap();
+        let journal = open(&disk, durability).unwrap();
         journal.append(row(1).as_bytes()).unwrap();
         taken.from(&disk, Path::new(F));
         let begin = disk.operations().len();
         if let Some(fault) = fault {
             let _ = disk.clone().with_fault(Fault { at: begin + fault.at, ..fault });
         }
-        journal.keep_name();
-        (disk, journal, begin)
+        let result = rewrite(&journal, &[row(1)], &[]);
+        (disk, journal, begin, result)
     };
-    let (undisturbed, _journal, begin) = start(None);
+    let (undisturbed, _journal, begin, _) = start(None);
     let operations = undisturbed.operations().split_off(begin);
-    let mut warnings = 0;
+    let mut failures = 0;
     for (at, operation) in operations.into_iter().enumerate() {
         for &effect in effects(operation.action) {
             let context = format!("{operation}, number {at}: error {error}, {effect:?}");
-            let (disk, journal, _) = start(Some(Fault { at, error, effect, lasting: false }));
-            warnings += usize::from(journal.warning().is_some());
-            let is_as_good_as_none = error == EINTR && effect == Effect::Nothing;
-            assert!(!is_as_good_as_none || journal.warning().is_none(), "{context}");
+            let (disk, journal, _, result) = start(Some(Fault { at, error, effect, lasting: false }));
+            failures += usize::from(result.is_err());
             journal.append(row(2).as_bytes()).unwrap();
-            journal.keep_name();
+            if journal.look().unwrap() != Look::Unchanged {
+                assert!(result.is_err(), "{context}");
+                rewrite(&journal, &[row(1), row(2)], &[]).unwrap();
+            }
+            assert_eq!(journal.look().unwrap(), Look::Unchanged, "{context}");
             assert_eq!((journal.refused(), journal.warning()), (None, None), "{context}");
             drop(journal);
             assert_eq!(lines(text(&disk, F).unwrap().as_bytes()), [row(1), row(2)], "{context}");
@@ -741,31 +796,143 @@ fn whatever_fails_while_a_file_is_written_anew_it_is_by_the_next_look(
             assert_eq!(text(&disk, format!("{F}.restored")), None, "{context}");
         }
     }
-    assert_eq!(warnings > 8, error != EINTR, "{warnings}");
+    assert_eq!(failures > 8, error != EINTR, "{failures}");
 }
 
-#[test]
-fn a_file_that_somebody_takes_away_in_the_middle_of_a_rotation_is_written_anew() {
+/// How another process changes the lease file in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meddling {
+    Appended,
+    AppendedTorn,
+    Emptied,
+    CutOff,
+    Overwritten,
+    OverwrittenLonger,
+}
+
+impl Meddling {
+    fn change(self, disk: &SimulatedDisk) {
+        let file = FileSystem::open_write(disk, Path::new(F)).unwrap();
+        let set = |text: &str| {
+            file.set_len(0).unwrap();
+            file.append(text.as_bytes()).unwrap();
+        };
+        match self {
+            Self::Appended => file.append(row(70).as_bytes()).unwrap(),
+            Self::AppendedTorn => file.append(row(70).trim_end().as_bytes()).unwrap(),
+            Self::Emptied => set(""),
+            Self::CutOff => file.set_len(HEADER.len() as u64 + 4).unwrap(),
+            Self::Overwritten => set(&format!("{HEADER}\n")),
+            Self::OverwrittenLonger => set(&format!("{HEADER}\n{}", (70..170).map(row).collect::<String>())),
+        }
+    }
+}
+
+#[rstest]
+fn what_another_process_has_written_is_not_written_over_and_is_noticed(
+    #[values(Durability::Written, Durability::Synced, HOUR)] durability: Durability,
+    #[values(
+        Meddling::Appended,
+        Meddling::AppendedTorn,
+        Meddling::Emptied,
+        Meddling::CutOff,
+        Meddling::Overwritten,
+        Meddling::OverwrittenLonger
+    )]
+    meddling: Meddling,
+    #[values(false, true)] is_looked_at: bool,
+) {
     let disk = empty_disk();
-    let journal = open(&disk, Durability::Written).unwrap();
-    journal.append(row(1).as_bytes()).unwrap();
-    let trouble = |at, lasting| {
-        let _ = disk.clone().with_fault(Fault { at, error: EIO, effect: Effect::Nothing, lasting });
-    };
-    // From some operation on, nothing works.
-    let is_half_way = |later| {
-        trouble(disk.operations().len() + later, true);
-        journal.rotate(&input(1)).is_err() && journal.is_input()
-    };
-    assert!((0..20).any(is_half_way));
-    trouble(usize::MAX, false);
-    Taken::Removed.from(&disk, &input(1));
-    journal.append(row(2).as_bytes()).unwrap();
+    let journal = open(&disk, durability).unwrap();
+    journal.append((1..4).map(row).collect::<String>().as_bytes()).unwrap();
+    if is_looked_at {
+        assert_eq!(journal.look().unwrap(), Look::Unchanged);
+    }
+    meddling.change(&disk);
+    let theirs: Vec<_> = lines_anyhow(&disk);
+    journal.append(row(5).as_bytes()).unwrap();
+    journal.append(row(6).as_bytes()).unwrap();
+    let all = text(&disk, F).unwrap();
+    assert!(!all.contains('\0'), "{all:?}");
+    let found = lines_anyhow(&disk);
+    assert!(
+        found[..theirs.len()] == theirs || meddling == Meddling::AppendedTorn || meddling == Meddling::CutOff
+    );
+    assert!(found.ends_with(&[row(6)]));
+    assert_eq!(journal.look().unwrap(), Look::Changed);
+    assert!(matches!(journal.rotate(&input(1)), Err(RotateError::Changed { .. })));
+
+    // What is looked at has all that they may have changed, and all rows since.
+    let mut seen = None;
+    let mut rewrite = journal.rewrite().unwrap();
+    rewrite
+        .settle(|file, changed| {
+            let mut bytes = vec![0; (changed.end - changed.from) as usize];
+            file.read_at(&mut bytes, changed.from).unwrap();
+            seen = Some((changed.from, String::from_utf8(bytes).unwrap()));
+            Ok(())
+        })
+        .unwrap();
+    let (from, seen) = seen.unwrap();
+    let is_longer = matches!(meddling, Meddling::Appended | Meddling::AppendedTorn);
+    assert_eq!(from > 0, is_longer, "{meddling:?}");
+    assert!(seen.contains(row(6).trim_end()) && seen.contains(row(5).trim_end()));
+    assert!(!is_longer || seen.contains(row(70).trim_end()));
+    // Until it is written anew, it is known that this is due, whatever comes.
+    journal.append(row(8).as_bytes()).unwrap();
+    drop(rewrite);
+    assert_eq!(journal.look().unwrap(), Look::Due);
+    let mut rewrite = journal.rewrite().unwrap();
+    rewrite.settle(|_, _| panic!("nothing has changed since")).unwrap();
+    rewrite.append(row(1).as_bytes()).unwrap();
+    journal.append(row(9).as_bytes()).unwrap();
+    rewrite.finish().unwrap();
+    assert_eq!(journal.look().unwrap(), Look::Unchanged);
+    journal.append(row(10).as_bytes()).unwrap();
     journal.rotate(&input(1)).unwrap();
+    assert_eq!(lines(text(&disk, input(1)).unwrap().as_bytes()), [row(1), row(9), row(10)]);
+}
+
+/// The lines that are neither the header nor empty, whatever the file begins with.
+fn lines_anyhow(disk: &SimulatedDisk) -> Vec<String> {
+    let text = text(disk, F).unwrap();
+    let lines = text.lines().filter(|line| !line.is_empty() && *line != HEADER);
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+#[rstest]
+#[case::appended(Meddling::Appended, true)]
+#[case::emptied(Meddling::Emptied, false)]
+#[case::overwritten(Meddling::OverwrittenLonger, false)]
+fn what_another_process_does_while_the_file_is_written_anew_is_looked_at_next(
+    #[values(Durability::Written, Durability::Synced)] durability: Durability,
+    #[case] meddling: Meddling,
+    #[case] ends: bool,
+) {
+    let disk = empty_disk();
+    let journal = open(&disk, durability).unwrap();
+    journal.append(row(1).as_bytes()).unwrap();
+    let mut rewrite = journal.rewrite().unwrap();
+    rewrite.settle(|_, _| panic!("nothing has changed")).unwrap();
+    rewrite.append(row(1).as_bytes()).unwrap();
+    journal.append(row(2).as_bytes()).unwrap();
+    meddling.change(&disk);
     journal.append(row(3).as_bytes()).unwrap();
-    drop(journal);
-    assert_eq!(lines(text(&disk, input(1)).unwrap().as_bytes()), [row(1), row(2)]);
-    assert_eq!(lines(text(&disk, F).unwrap().as_bytes()), [row(3)]);
+    assert_eq!(rewrite.finish().is_ok(), ends);
+    assert_eq!(journal.look().unwrap(), Look::Changed);
+    let mut rewrite = journal.rewrite().unwrap();
+    let mut seen = None;
+    rewrite
+        .settle(|file, changed| {
+            let mut bytes = vec![0; (changed.end - changed.from) as usize];
+            file.read_at(&mut bytes, changed.from).unwrap();
+            seen = Some(String::from_utf8(bytes).unwrap());
+            Ok(())
+        })
+        .unwrap();
+    let seen = seen.unwrap();
+    assert!(seen.contains(row(3).trim_end()), "{seen}");
+    assert!(meddling == Meddling::Emptied || seen.contains(row(70).trim_end()), "{seen}");
 }
 
 #[rstest]
@@ -1018,23 +1185,23 @@ fn check_power_cuts(disk: &SimulatedDisk, acknowledged: &[(String, usize)], atte
             for (path, content) in &contents {
                 // A new file may have the length of its header only.
                 if content.iter().all(|&byte| byte == 0) {
-                    assert!(
-                        path == Path::new(F) && content.len() <= HEADER.len() + 1,
-                        "moment {n}: {path:?}"
-                    );
+                    let is_new = path == Path::new(F) || path == Path::new("/leases/f.next");
+                    assert!(is_new && content.len() <= HEADER.len() + 1, "moment {n}: {path:?}");
                     continue;
                 }
                 found.extend(lines(content));
             }
             let counts = counts(&found);
+            // A rotation that is interrupted leaves a second name of the file.
+            let is_there = |row: &str| matches!(counts.get(row), Some(1 | 2));
             for row in &rows {
-                assert_eq!(counts.get(row), Some(&1), "moment {n}: {row}");
+                assert!(is_there(row), "moment {n}: {row}");
             }
             for (line, count) in counts {
                 // Where the file was made longer by the same write, a row longer than a sector may have zeros in it. No
                 // writer writes such, and it was not acknowledged.
                 let is_holed = line.contains('\0');
-                let was_tried = attempted.contains(line) && count == 1;
+                let was_tried = attempted.contains(line) && count <= 2;
                 // So may a row whose last column ends in another sector than it begins have its first digits only.
                 let left = line.trim_end();
                 let is_cut = || attempted.iter().any(|row| row.starts_with(left) && row.trim_end() != left);
@@ -1139,5 +1306,5 @@ fn after_a_power_cut_the_journal_goes_on_behind_the_last_row() {
             reopened += 1;
         }
     }
-    assert!(reopened > 50, "only {reopened}");
+    assert!(reopened > 20, "only {reopened}");
 }

@@ -1,0 +1,344 @@
+//! Writing the lease file anew from the leases in memory: where another process has removed, replaced or changed it, and
+//! when all leases are to be written to it.
+//!
+//! What another process has appended counts, as it would at the next start. What it has put in the place of rows cannot take leases
+//! away: of that file, leases of addresses without one are taken over, and those that were heard of later; and the
+//! file is kept.
+//!
+//! The new lease file has all leases, and deletes those of the files before it (finish or previous, and input) that are not in memory
+//! any more. So it is right whatever becomes of these.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::Path;
+
+use tracing::error;
+
+use super::record::{Packed, pack};
+use super::{Persistence, STEP, Store};
+use crate::fs::ReadFile;
+use crate::lease_file::{FileReader, LeaseFileError, LeaseFileSet, ReadError, Reader};
+use crate::lease_mgr::{Change, LeaseMgrError, ManagedLease};
+use crate::memfile::journal::{Changed, Look, Rewrite};
+
+/// Number of bytes of rows that are written together.
+const CHUNK: usize = 256 * 1024;
+
+/// Maximum length of a row that is looked at for another one in it.
+const MAX_GLUED: usize = 64 * 1024;
+
+/// What was found in a lease file that another process has changed.
+struct Found<L: ManagedLease> {
+    /// The last row of each address, where it is not that of the lease in memory: a lease, or that there is none.
+    rows: HashMap<L::Key, Foreign<L>>,
+    /// Number of rows that cannot be read.
+    invalid: u64,
+}
+
+enum Foreign<L> {
+    /// A row of this process.
+    None,
+    Lease(L),
+    Deletion,
+}
+
+/// What became of the rows of another process.
+#[derive(Debug, Default)]
+struct Taken {
+    updated: u64,
+    deleted: u64,
+    invalid: u64,
+    is_overwritten: bool,
+}
+
+impl<L: ManagedLease> Store<L> {
+    /// Looks whether the lease file is as it was written, and writes it anew if it is not.
+    pub(super) fn look_after_file(&self) {
+        let Some(persistence) = &self.persistence else {
+            return;
+        };
+        if self.tracking.refuse_in_callback().is_err() {
+            // The change that the callback is told of would be waited for.
+            return;
+        }
+        let journal = &persistence.journal;
+        // If that cannot be told, as without a free descriptor, nothing is known to be wrong.
+        let Ok(look @ (Look::Lost | Look::Changed | Look::Due)) = journal.look() else {
+            return;
+        };
+        if self.check().is_err() {
+            // What is in memory cannot be trusted.
+            return;
+        }
+        if let Err(error) = self.rewrite_file(look) {
+            let what = match look {
+                Look::Lost => "another process has removed or replaced it",
+                _ => "another process has changed it",
+            };
+            let path = persistence.files.current().display();
+            let warning = format!(
+                "{path}: {what}, and it cannot be written anew: {error}; until it is, changes may be lost when the lease \
+                 manager ends: make room for it, and let it be created"
+            );
+            if journal.set_warning(warning.clone()) {
+                error!(id = "DHCPSRV_MEMFILE_LEASE_FILE_GONE", "{warning}");
+            }
+        }
+    }
+
+    /// Writes all leases to the lease file, if `path` stands for it.
+    pub(super) fn write_own_file(&self, path: &Path) -> Result<Option<u64>, LeaseMgrError> {
+        let Some(persistence) = &self.persistence else {
+            return Ok(None);
+        };
+        let Persistence { journal, files, fs } = persistence;
+        let current = files.current();
+        let failed = |source| LeaseFileError::Io { path: path.to_owned(), action: "open", source };
+        let targets = fs.resolve(path).and_then(|path| Ok((path, fs.resolve(current)?)));
+        let (target, own) = targets.map_err(failed)?;
+        if fs.is_same_name(&target, &own).map_err(failed)? {
+            self.tracking.refuse_in_callback()?;
+            self.check()?;
+            journal.check()?;
+            return Ok(Some(self.rewrite_file(Look::Unchanged)?));
+        }
+        let behind_link = LeaseFileSet::new(own);
+        for other in files.kept_beside().into_iter().chain(behind_link.kept_beside()) {
+            if fs.is_same_name(&target, &other).map_err(failed)? {
+                let (path, lease_file) = (path.to_owned(), current.to_owned());
+                return Err(LeaseMgrError::OwnFile { path, lease_file });
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes all leases to the lease file, in the place of what is in it. Returns how many these were.
+    pub(super) fn rewrite_file(&self, look: Look) -> Result<u64, LeaseFileError> {
+        let Some(persistence) = &self.persistence else {
+            return Ok(0);
+        };
+        let mut rewrite = persistence.journal.rewrite()?;
+        let taken = self.settle(&mut rewrite)?;
+        let count = self.write_leases(&mut rewrite)?;
+        self.write_deletions(&mut rewrite)?;
+        let kept = rewrite.finish()?;
+        self.report(look, taken.as_ref(), kept.as_deref());
+        Ok(count)
+    }
+
+    /// Takes over what another process has changed. From then on, what changes in memory is in the rows that
+    /// the rewriting copies.
+    fn settle(&self, rewrite: &mut Rewrite<'_>) -> Result<Option<Taken>, LeaseFileError> {
+        let _quiet = self.rows.lock_everything();
+        let mut taken = None;
+        rewrite.settle(|file, changed| {
+            let found = self.examine(file, changed)?;
+            taken = Some(self.take_over(found, changed.from == 0));
+            Ok(())
+        })?;
+        if taken.as_ref().is_some_and(|taken| taken.is_overwritten || taken.invalid > 0) {
+            rewrite.keep_old();
+        }
+        Ok(taken)
+    }
+
+    /// Reads the rows that another process may have changed. No lease is being changed meanwhile.
+    fn examine(&self, file: &dyn ReadFile, changed: Changed) -> Result<Found<L>, LeaseFileError> {
+        let path = self.persistence.as_ref().map(|persistence| persistence.files.current());
+        let path = path.unwrap_or(Path::new("lease file"));
+        let rest = || FileReader::starting_at(file, changed.from);
+        let own_header = format!("{}\n", L::SCHEMA.header);
+        let behind_header = || Reader::with_path(own_header.as_bytes().chain(rest()), path);
+        let mut found = Found { rows: HashMap::new(), invalid: 0 };
+        if changed.from > 0 {
+            found.read(self, behind_header()?)?;
+            return Ok(found);
+        }
+        match Reader::with_path(rest(), path) {
+            Ok(reader) => found.read(self, reader)?,
+            Err(LeaseFileError::Header { .. }) => found.read(self, behind_header()?)?,
+            Err(error) => return Err(error),
+        }
+        Ok(found)
+    }
+
+    /// Changes the leases in memory as the rows of another process say. No lease is being changed meanwhile.
+    fn take_over(&self, found: Found<L>, is_overwritten: bool) -> Taken {
+        let mut taken = Taken { invalid: found.invalid, is_overwritten, ..Taken::default() };
+        let mut record = Vec::new();
+        for (key, row) in found.rows {
+            let old = self.read().get(key).map(|packed| packed.lease());
+            match (row, old) {
+                (Foreign::Lease(lease), old) => {
+                    // A row in place of others may be as old as the copy that it comes from.
+                    let is_older = |old: &L| is_overwritten && old.data().cltt >= lease.data().cltt;
+                    if old.as_ref().is_some_and(is_older) {
+                        continue;
+                    }
+                    pack(&lease, &mut record);
+                    let Ok(()) = self.write().and_then(|mut storage| Ok(storage.replace(&record)?)) else {
+                        taken.invalid += 1;
+                        continue;
+                    };
+                    taken.updated += 1;
+                    match &old {
+                        Some(old) => self.tracking.notify(&Change::Updated { old, new: &lease }),
+                        None => self.tracking.notify(&Change::Added(&lease)),
+                    }
+                }
+                (Foreign::Deletion, Some(old)) if !is_overwritten => {
+                    let Ok(()) = self.write().map(|mut storage| {
+                        storage.remove(key);
+                    }) else {
+                        continue;
+                    };
+                    taken.deleted += 1;
+                    self.tracking.notify(&Change::Deleted(&old));
+                }
+                _ => {}
+            }
+        }
+        taken
+    }
+
+    fn write_leases(&self, rewrite: &mut Rewrite<'_>) -> Result<u64, LeaseFileError> {
+        let (mut text, mut after, mut count) = (Vec::new(), None, 0);
+        loop {
+            let (written, last) = self.read().write_rows(after, STEP, &mut text);
+            count += written as u64;
+            if text.len() >= CHUNK || last.is_none() {
+                rewrite.append(&text)?;
+                text.clear();
+            }
+            match last {
+                Some(_) => after = last,
+                None => return Ok(count),
+            }
+        }
+    }
+
+    /// Writes deletions of the leases that are in older files and not in memory.
+    fn write_deletions(&self, rewrite: &mut Rewrite<'_>) -> Result<(), LeaseFileError> {
+        let Some(persistence) = &self.persistence else {
+            return Ok(());
+        };
+        let (mut text, mut record) = (Vec::new(), Vec::new());
+        let current = persistence.files.current();
+        for (file, path) in persistence.files.open_for_loading::<L>(persistence.fs.as_ref())? {
+            if path == current {
+                continue;
+            }
+            for row in crate::lease_file::read_file::<L>(file.as_ref(), &path)? {
+                let parsed = match row {
+                    Ok(parsed) if !parsed.deletes() => parsed,
+                    Ok(_) | Err(ReadError::Row(_)) => continue,
+                    Err(ReadError::File(error)) => return Err(error),
+                };
+                if self.read().get(parsed.lease.key()).is_none() {
+                    pack(&parsed.lease, &mut record);
+                    L::write_deletion(&Packed::new(&record), &mut text);
+                }
+                if text.len() >= CHUNK {
+                    rewrite.append(&text)?;
+                    text.clear();
+                }
+            }
+        }
+        rewrite.append(&text)
+    }
+
+    fn report(&self, look: Look, taken: Option<&Taken>, kept: Option<&Path>) {
+        let Some(persistence) = &self.persistence else {
+            return;
+        };
+        let path = persistence.files.current().display();
+        let what = match look {
+            Look::Lost if kept.is_some() && taken.is_none() => "replaced",
+            Look::Lost => "removed",
+            Look::Changed => "changed",
+            Look::Due | Look::Unchanged if taken.is_some() => "changed",
+            Look::Due | Look::Unchanged => return,
+        };
+        let changes = taken.map_or_else(String::new, |Taken { updated, deleted, invalid, .. }| {
+            format!(" with {updated} leases of that process added or updated, {deleted} deleted, and {invalid} invalid rows")
+        });
+        let kept =
+            kept.map_or_else(String::new, |kept| format!("; what was there is kept as {}", kept.display()));
+        error!(
+            id = "DHCPSRV_MEMFILE_LEASE_FILE_RESTORED",
+            "{path}: another process has {what} it while it was in use; it was written anew from memory{changes}{kept}; stop \
+             the server before you change its lease file"
+        );
+    }
+}
+
+impl<L: ManagedLease> Found<L> {
+    /// Reads rows, and compares them with what is in memory.
+    fn read<R: Read>(&mut self, store: &Store<L>, mut reader: Reader<L, R>) -> Result<(), LeaseFileError> {
+        let mut own = Vec::new();
+        while let Some(row) = reader.next() {
+            match row {
+                Ok(parsed) => self.add(store, parsed.lease, reader.text(), &mut own),
+                Err(ReadError::Row(_)) => {
+                    let text = reader.text();
+                    match self.split(store, text, &mut own) {
+                        // A row that another process has begun, and one of this process right behind it.
+                        Some(at) => match L::parse_row(&text[..at], reader.header()) {
+                            Ok(parsed) => self.add(store, parsed.lease, &text[..at], &mut own),
+                            Err(_) => self.invalid += 1,
+                        },
+                        None => self.invalid += 1,
+                    }
+                }
+                Err(ReadError::File(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, store: &Store<L>, lease: L, text: &[u8], own: &mut Vec<u8>) {
+        let key = lease.key();
+        let storage = store.read();
+        let packed = storage.get(key);
+        let deletes = lease.data().valid_lifetime.0 == 0;
+        own.clear();
+        if let Some(packed) = &packed {
+            packed.lease().write_row(own);
+        }
+        let row = match packed {
+            Some(_) if own.strip_suffix(b"\n") == Some(text) => Foreign::None,
+            None if deletes => Foreign::None,
+            _ if deletes => Foreign::Deletion,
+            _ => Foreign::Lease(lease),
+        };
+        self.rows.insert(key, row);
+    }
+
+    /// Returns where in a line the row of a lease in memory begins, if one ends it.
+    fn split(&mut self, store: &Store<L>, line: &[u8], own: &mut Vec<u8>) -> Option<usize> {
+        if line.len() > MAX_GLUED {
+            return None;
+        }
+        let storage = store.read();
+        for at in 1..line.len() {
+            let end = line[at..].iter().position(|&byte| byte == b',').map(|len| at + len)?;
+            let begins_row =
+                std::str::from_utf8(&line[at..end]).is_ok_and(|text| text.parse::<IpAddr>().is_ok());
+            if !begins_row {
+                continue;
+            }
+            let parsed = L::parse_row(&line[at..], &L::SCHEMA.current());
+            let Some(packed) = parsed.ok().and_then(|parsed| storage.get(parsed.lease.key())) else {
+                continue;
+            };
+            own.clear();
+            packed.lease().write_row(own);
+            if own.strip_suffix(b"\n") == Some(&line[at..]) {
+                self.rows.insert(packed.key(), Foreign::None);
+                return Some(at);
+            }
+        }
+        None
+    }
+}
