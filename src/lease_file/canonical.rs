@@ -1,7 +1,8 @@
 //! Whether a row already is, byte for byte, what the writer would write for it.
 //!
 //! Nearly all rows are: a server wrote them. Such a row is copied as it is, so all that is wanted
-//! of it is its address and whether it deletes the lease. What is said here of a row must follow
+//! of it is its address and whether it deletes the lease. Rows of older schemas lack some of the last columns, whose values
+//! then follow from the others: these are copied as well, and get a [`Tail`]. What is said here of a row must follow
 //! from [`RowFormat`](super::row::private::RowFormat); where deciding is laborious (dotted IPv6
 //! addresses, keys with escapes), a row is given up to the slow way, which is always right.
 
@@ -10,6 +11,71 @@ use super::text::{is_plain, longest_zero_run};
 
 /// How many bytes behind the text a check may look at, whatever they are.
 pub(crate) const PADDING: usize = 16;
+
+/// What the writer writes after the part of a row that is copied: the newline and, of a row of an older schema, the
+/// columns before it that the row lacks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tail(u8);
+
+impl Tail {
+    /// Number of tails.
+    pub(crate) const COUNT: u8 = 12;
+
+    /// The tail of this number, of which there are [`Tail::COUNT`].
+    pub(crate) fn of_number(number: u8) -> Option<Self> {
+        (number < Self::COUNT).then_some(Self(number))
+    }
+
+    pub(crate) fn number(self) -> u8 {
+        self.0
+    }
+
+    pub(crate) fn text(self) -> &'static [u8] {
+        match self {
+            Self::NEWLINE => b"\n",
+            Self::POOL => b",0\n",
+            Self::SOURCE => b",0,0\n",
+            Self::NO_HARDWARE => b",0,0,0\n",
+            Self::HARDWARE => b",1,0,0\n",
+            Self::CONTEXT_NO_HARDWARE => b",,0,0,0\n",
+            Self::CONTEXT_HARDWARE => b",,1,0,0\n",
+            Self::STATE_NO_HARDWARE => b",0,,0,0,0\n",
+            Self::STATE_HARDWARE => b",0,,1,0,0\n",
+            Self::HWADDR => b",,0,,0,0,0\n",
+            Self::CONTEXT4 => b",,0\n",
+            _ => b",0,,0\n",
+        }
+    }
+
+    /// Nothing is missing.
+    pub(crate) const NEWLINE: Self = Self(0);
+    // From this column on, all are missing.
+    const POOL: Self = Self(1);
+    const SOURCE: Self = Self(2);
+    /// The type of the hardware address, of which there is none.
+    const NO_HARDWARE: Self = Self(3);
+    const HARDWARE: Self = Self(4);
+    const CONTEXT_NO_HARDWARE: Self = Self(5);
+    const CONTEXT_HARDWARE: Self = Self(6);
+    const STATE_NO_HARDWARE: Self = Self(7);
+    const STATE_HARDWARE: Self = Self(8);
+    const HWADDR: Self = Self(9);
+    const CONTEXT4: Self = Self(10);
+    const STATE4: Self = Self(11);
+}
+
+/// What a row says that is copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Canonical<K> {
+    /// Its address.
+    pub(crate) key: K,
+    /// Whether it deletes the lease.
+    pub(crate) deletes: bool,
+    /// Where the part of its text ends that is copied.
+    pub(crate) end: usize,
+    /// What comes after that.
+    pub(crate) tail: Tail,
+}
 
 /// A row of `COLUMNS` values, with its separators found.
 struct RowText<'a, const COLUMNS: usize> {
@@ -31,11 +97,20 @@ impl<'a, const COLUMNS: usize> RowText<'a, COLUMNS> {
         (commas & (text[last as usize] == b'\n')).then_some(Self { text, start, ends })
     }
 
-    /// Value `N`.
+    /// Value `N`; an empty one where the row ends before it.
     #[inline(always)]
     fn value<const N: usize>(&self) -> Value<'a> {
+        if N >= COLUMNS {
+            return Value { text: self.text, start: self.end(), end: self.end() };
+        }
         let start = if N == 0 { self.start } else { self.ends[N - 1] as usize + 1 };
         Value { text: self.text, start, end: self.ends[N] as usize }
+    }
+
+    /// Where the row ends, at its newline.
+    #[inline(always)]
+    fn end(&self) -> usize {
+        self.ends[COLUMNS - 1] as usize
     }
 }
 
@@ -194,12 +269,23 @@ fn escaped_byte(text: &[u8]) -> Option<u8> {
     }
 }
 
-/// A DHCPv4 row: the number of its address, and whether it deletes the lease.
+/// A DHCPv4 row of this number of values.
 ///
-/// The row starts at `start` of `text`, behind which [`PADDING`] bytes follow; the first separators from there on are at `ends`.
+/// The row starts at `start` of `text`, after which [`PADDING`] bytes follow; the first separators from there on are at `ends`.
 #[inline]
-pub(super) fn row4(text: &[u8], start: usize, ends: &[u32]) -> Option<(u32, bool)> {
-    let row = RowText::<12>::new(text, start, ends)?;
+pub(super) fn row4(text: &[u8], start: usize, ends: &[u32], values: usize) -> Option<Canonical<u32>> {
+    match values {
+        12 => row4_of::<12>(text, start, ends),
+        11 => row4_of::<11>(text, start, ends),
+        10 => row4_of::<10>(text, start, ends),
+        9 => row4_of::<9>(text, start, ends),
+        _ => None,
+    }
+}
+
+#[inline]
+fn row4_of<const N: usize>(text: &[u8], start: usize, ends: &[u32]) -> Option<Canonical<u32>> {
+    let row = RowText::<N>::new(text, start, ends)?;
     let (hwaddr, client_id) = (row.value::<1>(), row.value::<2>());
     let (valid_lifetime, expire) = (row.value::<3>(), row.value::<4>());
     let good = ((hwaddr.len() == 0) | hwaddr.is_octets(1, 20))
@@ -210,14 +296,20 @@ pub(super) fn row4(text: &[u8], start: usize, ends: &[u32]) -> Option<(u32, bool
         & row.value::<6>().is_flag()
         & row.value::<7>().is_flag()
         & row.value::<8>().is_name::<true>()
-        & row.value::<9>().is_u32()
-        & row.value::<10>().is_user_context()
-        & row.value::<11>().is_u32()
+        & (N <= 9 || row.value::<9>().is_u32())
+        & (N <= 10 || row.value::<10>().is_user_context())
+        & (N <= 11 || row.value::<11>().is_u32())
         & ((hwaddr.len() + client_id.len() > 0) | row.value::<9>().is(b'1'));
     if !good {
         return None;
     }
-    Some((ipv4(row.value::<0>())?, valid_lifetime.is(b'0')))
+    let tail = match N {
+        12.. => Tail::NEWLINE,
+        11 => Tail::POOL,
+        10 => Tail::CONTEXT4,
+        _ => Tail::STATE4,
+    };
+    Some(Canonical { key: ipv4(row.value::<0>())?, deletes: valid_lifetime.is(b'0'), end: row.end(), tail })
 }
 
 /// The number of a dotted address without leading zeros.
@@ -263,11 +355,24 @@ fn octet(value: Value<'_>, start: usize, end: usize) -> Option<u32> {
 
 /// A DHCPv6 row, as [`row4`].
 #[inline]
-pub(super) fn row6(text: &[u8], start: usize, ends: &[u32]) -> Option<((u64, u64), bool)> {
-    let row = RowText::<18>::new(text, start, ends)?;
-    let (duid, hwaddr) = (row.value::<1>(), row.value::<12>());
+pub(super) fn row6(text: &[u8], start: usize, ends: &[u32], values: usize) -> Option<Canonical<(u64, u64)>> {
+    match values {
+        18 => row6_of::<18>(text, start, ends),
+        17 => row6_of::<17>(text, start, ends),
+        16 => row6_of::<16>(text, start, ends),
+        15 => row6_of::<15>(text, start, ends),
+        14 => row6_of::<14>(text, start, ends),
+        13 => row6_of::<13>(text, start, ends),
+        12 => row6_of::<12>(text, start, ends),
+        _ => None,
+    }
+}
+
+#[inline]
+fn row6_of<const N: usize>(text: &[u8], start: usize, ends: &[u32]) -> Option<Canonical<(u64, u64)>> {
+    let row = RowText::<N>::new(text, start, ends)?;
+    let duid = row.value::<1>();
     let (valid_lifetime, expire) = (row.value::<2>(), row.value::<3>());
-    let (htype, source) = (row.value::<15>(), row.value::<16>());
     let good = duid.is_octets(1, 130)
         & valid_lifetime.is_u32()
         & expire.is_number(b"9999999999999999")
@@ -278,26 +383,55 @@ pub(super) fn row6(text: &[u8], start: usize, ends: &[u32]) -> Option<((u64, u64
         & row.value::<9>().is_flag()
         & row.value::<10>().is_flag()
         & row.value::<11>().is_name::<false>()
-        & row.value::<13>().is_u32()
-        & row.value::<14>().is_user_context()
-        & row.value::<17>().is_u32()
-        & (duid.bytes() != b"00:00:00" || row.value::<13>().is(b'1'))
-        & if hwaddr.len() == 0 {
-            htype.is(b'0') & source.is(b'0')
-        } else {
-            hwaddr.is_octets(1, 20) & htype.is_number(b"65535") & source.is_u32()
-        };
+        & (N <= 13 || row.value::<13>().is_u32())
+        & (N <= 14 || row.value::<14>().is_user_context())
+        & (N <= 17 || row.value::<17>().is_u32())
+        & (duid.bytes() != b"00:00:00" || row.value::<13>().is(b'1'));
     if !good {
         return None;
     }
-    let address = ipv6(row.value::<0>())?;
+    let (end, tail) = hardware(&row)?;
     let (lease_type, prefix_len) = (row.value::<6>(), row.value::<8>());
     let single = lease_type.is_number(b"65535") && !lease_type.is(b'2') && prefix_len.bytes() == b"128";
     let prefix = || lease_type.is(b'2') && prefix_len.is_number(b"128");
     if !(single || prefix()) {
         return None;
     }
-    Some((halves(address), valid_lifetime.is(b'0')))
+    let key = halves(ipv6(row.value::<0>())?);
+    Some(Canonical { key, deletes: valid_lifetime.is(b'0'), end, tail })
+}
+
+/// What is copied of a DHCPv6 row, and what comes after it, if the columns of its hardware address are good.
+#[inline(always)]
+fn hardware<const N: usize>(row: &RowText<'_, N>) -> Option<(usize, Tail)> {
+    let (hwaddr, htype, source) = (row.value::<12>(), row.value::<15>(), row.value::<16>());
+    let (is_there, end) = (hwaddr.len() > 0, row.end());
+    if is_there && !hwaddr.is_octets(1, 20) {
+        return None;
+    }
+    let good = if is_there {
+        (N <= 15 || htype.is_number(b"65535")) & (N <= 16 || source.is_u32())
+    } else {
+        (N <= 15 || htype.is(b'0')) & (N <= 16 || source.is(b'0'))
+    };
+    if !good {
+        // Kea 2.2 writes nothing for the type and the source of an absent address.
+        let is_of_kea_2 = !is_there && matches!(N, 16 | 17) && htype.len() + source.len() == 0;
+        return is_of_kea_2.then(|| (row.value::<14>().end, Tail::NO_HARDWARE));
+    }
+    let tail = match (N, is_there) {
+        (18.., _) => Tail::NEWLINE,
+        (17, _) => Tail::POOL,
+        (16, _) => Tail::SOURCE,
+        (15, true) => Tail::HARDWARE,
+        (15, false) => Tail::NO_HARDWARE,
+        (14, true) => Tail::CONTEXT_HARDWARE,
+        (14, false) => Tail::CONTEXT_NO_HARDWARE,
+        (13, true) => Tail::STATE_HARDWARE,
+        (13, false) => Tail::STATE_NO_HARDWARE,
+        _ => Tail::HWADDR,
+    };
+    Some((end, tail))
 }
 
 /// The upper and the lower 64 bits.

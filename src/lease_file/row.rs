@@ -4,6 +4,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::canonical::Canonical;
 use super::error::{RowProblem, excerpt};
 use super::schema::{Header, SCHEMA4, SCHEMA6, Schema};
 use super::text::{escape, flag, ipv4, number, unescape, write_ipv4, write_ipv6, write_number, write_octets};
@@ -27,6 +28,7 @@ impl FileLease for Lease6 {}
 
 pub(crate) mod private {
     use super::{Header, Parsed, RowProblem, Schema, Values};
+    use crate::lease_file::canonical::Canonical;
 
     /// What each family does in its own way.
     pub trait RowFormat: Sized {
@@ -45,12 +47,12 @@ pub(crate) mod private {
         /// Appends the row, with its newline.
         fn write_row(&self, out: &mut Vec<u8>);
 
-        /// What a row says that is, byte for byte, the row that [`RowFormat::write_row`] gives for
-        /// its lease; `None` for any other row, and for a few of those that are.
+        /// What a row of this number of values says that is, byte for byte, the beginning of the row that
+        /// [`RowFormat::write_row`] gives for its lease; `None` for any other row, and for a few of those that are.
         ///
-        /// The row starts at `start` of `text`, behind which some more bytes follow; the first separators from
+        /// The row starts at `start` of `text`, after which some more bytes follow; the first separators from
         /// there on are at `ends`.
-        fn canonical(text: &[u8], start: usize, ends: &[u32]) -> Option<(Self::Key, bool)>;
+        fn canonical(text: &[u8], start: usize, ends: &[u32], values: usize) -> Option<Canonical<Self::Key>>;
 
         /// The lease of a row, given without its newline.
         fn parse_row(line: &[u8], header: &Header) -> Result<Parsed<Self>, RowProblem> {
@@ -246,8 +248,8 @@ impl private::RowFormat for Lease4 {
         Row4 { address: self.address(), client_id, common: Common::of(self) }.write(out);
     }
 
-    fn canonical(text: &[u8], start: usize, ends: &[u32]) -> Option<(u32, bool)> {
-        super::canonical::row4(text, start, ends)
+    fn canonical(text: &[u8], start: usize, ends: &[u32], values: usize) -> Option<Canonical<u32>> {
+        super::canonical::row4(text, start, ends, values)
     }
 }
 
@@ -319,8 +321,8 @@ impl private::RowFormat for Lease6 {
         row.write(out);
     }
 
-    fn canonical(text: &[u8], start: usize, ends: &[u32]) -> Option<((u64, u64), bool)> {
-        super::canonical::row6(text, start, ends)
+    fn canonical(text: &[u8], start: usize, ends: &[u32], values: usize) -> Option<Canonical<(u64, u64)>> {
+        super::canonical::row6(text, start, ends, values)
     }
 }
 

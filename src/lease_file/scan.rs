@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::MAX_LINE;
-use super::canonical::{PADDING, separator_mask};
+use super::canonical::{Canonical, PADDING, separator_mask};
 use super::error::{RowError, RowProblem};
 use super::row::FileLease;
 use super::schema::Header;
@@ -18,16 +18,12 @@ const STRETCH: usize = if cfg!(test) { 256 } else { 512 * 1024 };
 
 /// A row of a window.
 pub(crate) enum Row<'a, K> {
-    /// A row that the writer would write just so.
+    /// A row that the writer would write just so, but for its tail.
     Canonical {
-        /// Its address.
-        key: K,
-        /// Whether it deletes the lease.
-        deletes: bool,
+        /// What it says.
+        row: Canonical<K>,
         /// Where its text starts in the window.
         start: usize,
-        /// Where its text ends, at its newline.
-        end: usize,
     },
     /// A good row that the writer would write in another way.
     Converted {
@@ -100,17 +96,18 @@ impl Scanner {
         lines: &mut u64,
         each: &mut impl FnMut(Row<'_, L::Key>) -> bool,
     ) -> bool {
-        let columns = L::SCHEMA.columns.len();
         let count = find_separators(window, start..len, &mut self.separators);
+        // Number of values of the rows before, which most likely is that of the next one as well.
+        let mut usual = header.columns;
         let mut at = 0;
         while start < len {
             *lines += 1;
-            if let Some(ends) = self.separators[..count].get(at..at + columns)
-                && let Some((key, deletes)) = L::canonical(window, start, ends)
+            if let Some(ends) = self.separators[..count].get(at..at + usual)
+                && let Some(row) = L::canonical(window, start, ends, usual)
             {
-                let end = ends[columns - 1] as usize;
-                at += columns;
-                if !each(Row::Canonical { key, deletes, start, end }) {
+                let end = ends[usual - 1] as usize;
+                at += usual;
+                if !each(Row::Canonical { row, start }) {
                     return false;
                 }
                 start = end + 1;
@@ -121,8 +118,21 @@ impl Scanner {
                 return true;
             };
             let end = rest[newline] as usize;
-            at += newline + 1;
-            if end > start && !self.slow_row::<L>(&window[start..end], start, header, *lines, each) {
+            let values = newline + 1;
+            at += values;
+            // An older file may have rows of newer schemas.
+            let is_of_another_schema =
+                values != usual && (header.columns..=L::SCHEMA.columns.len()).contains(&values);
+            let row = if is_of_another_schema { L::canonical(window, start, rest, values) } else { None };
+            let goes_on = match row {
+                Some(row) => {
+                    usual = values;
+                    each(Row::Canonical { row, start })
+                }
+                None if end > start => self.slow_row::<L>(&window[start..end], start, header, *lines, each),
+                None => true,
+            };
+            if !goes_on {
                 return false;
             }
             start = end + 1;
@@ -146,10 +156,10 @@ impl Scanner {
             .map_while(|at| u32::try_from(start + at).ok())
             .take(L::SCHEMA.columns.len())
             .collect();
-        match L::canonical(window, start, &ends) {
-            Some((key, deletes)) if end - start <= MAX_LINE => {
-                each(Row::Canonical { key, deletes, start, end })
-            }
+        let values = ends.iter().position(|&at| at as usize == end).map_or(0, |newline| newline + 1);
+        let row = if values < header.columns { None } else { L::canonical(window, start, &ends, values) };
+        match row {
+            Some(row) if end - start <= MAX_LINE => each(Row::Canonical { row, start }),
             _ => self.slow_row::<L>(&window[start..end], start, header, line, each),
         }
     }
@@ -224,6 +234,7 @@ mod tests {
 
     use super::*;
     use crate::lease::{Lease, Lease4, Lease6};
+    use crate::lease_file::canonical::Tail;
     use crate::lease_file::row::private::RowFormat;
 
     const ROW4: &str =
@@ -240,14 +251,18 @@ mod tests {
     }
 
     fn scan<L: FileLease>(text: &[u8]) -> Vec<Seen<L::Key>> {
+        scan_as::<L>(text, &L::SCHEMA.current())
+    }
+
+    fn scan_as<L: FileLease>(text: &[u8], header: &Header) -> Vec<Seen<L::Key>> {
         let mut window = text.to_vec();
         window.extend([b'9'; WINDOW_PADDING]);
         let mut rows = Vec::new();
-        let header = L::SCHEMA.current();
-        Scanner::default().scan::<L>(&window, text.len(), &header, &mut 0, |row| {
+        Scanner::default().scan::<L>(&window, text.len(), header, &mut 0, |row| {
             rows.push(match row {
-                Row::Canonical { key, deletes, start, end } => {
-                    Seen { key: Some(key), deletes, written: window[start..=end].to_vec(), copied: true }
+                Row::Canonical { row: Canonical { key, deletes, end, tail }, start } => {
+                    let written = [&window[start..end], tail.text()].concat();
+                    Seen { key: Some(key), deletes, written, copied: true }
                 }
                 Row::Converted { key, deletes, row, .. } => {
                     Seen { key: Some(key), deletes, written: row.to_vec(), copied: false }
@@ -260,8 +275,8 @@ mod tests {
     }
 
     /// What the slow way makes of a row.
-    fn slowly<L: FileLease>(line: &[u8]) -> Seen<L::Key> {
-        match L::parse_row(line, &L::SCHEMA.current()) {
+    fn slowly<L: FileLease>(line: &[u8], header: &Header) -> Seen<L::Key> {
+        match L::parse_row(line, header) {
             Ok(parsed) => {
                 let mut written = Vec::new();
                 parsed.lease.write_row(&mut written);
@@ -271,10 +286,25 @@ mod tests {
         }
     }
 
+    /// Headers of all schemas.
+    fn headers<L: FileLease>() -> Vec<Header> {
+        let columns = L::SCHEMA.columns;
+        let headers =
+            (1..=columns.len()).map(|count| L::SCHEMA.parse_header(columns[..count].join(",").as_bytes()));
+        headers.filter_map(Result::ok).collect()
+    }
+
+    /// Checks what is seen of a row in files of all schemas.
     fn check<L: FileLease>(line: &[u8]) {
+        for header in headers::<L>() {
+            check_as::<L>(line, &header);
+        }
+    }
+
+    fn check_as<L: FileLease>(line: &[u8], header: &Header) {
         let text = [b"\n", line, b"\n\n", line, b"\n"].concat();
-        let rows = scan::<L>(&text);
-        let expected = slowly::<L>(line);
+        let rows = scan_as::<L>(&text, header);
+        let expected = slowly::<L>(line, header);
         let lines = if line.is_empty() { 0 } else { 2 };
         assert_eq!(rows.len(), lines);
         for row in rows {
@@ -398,6 +428,7 @@ mod tests {
         let context = format!("{{ \"a\": \"{}\" }}", "x".repeat(3 * STRETCH));
         let long = ROW4.replace(",,0", &format!(",{context},0"));
         assert!(scan::<Lease4>(format!("{ROW4}\n{long}\n").as_bytes()).iter().all(|row| row.copied));
+        is_copied::<Lease4>(&long, 11, ",0");
         let more = ",".repeat(3 * STRETCH);
         for line in [&long, &format!("{long},x"), &more, &format!("{ROW4}{more}")] {
             check::<Lease4>(line.as_bytes());
@@ -419,6 +450,103 @@ mod tests {
         assert!(scanner.separators.capacity() <= 4 * STRETCH);
     }
 
+    /// A row of this number of values, under the header of a schema of no more, and what is appended to it.
+    #[rstest]
+    #[case(9, ",0,,0")]
+    #[case(10, ",,0")]
+    #[case(11, ",0")]
+    #[case(12, "")]
+    fn a_dhcpv4_row_of_an_older_schema_is_copied(
+        #[case] values: usize,
+        #[case] appended: &str,
+        #[values(
+            "",
+            "192.0.2.1,,01:02,3600,1790003600,1,0,0,,1,{ \"a\": 1 },0",
+            "10.0.0.1,01,,0,5,1,1,0,a&#x2c,2,,7"
+        )]
+        row: &str,
+    ) {
+        is_copied::<Lease4>(if row.is_empty() { ROW4 } else { row }, values, appended);
+    }
+
+    #[rstest]
+    #[case(12, ",,0,,0,0,0", ",,0,,0,0,0")]
+    #[case(13, ",0,,1,0,0", ",0,,0,0,0")]
+    #[case(14, ",,1,0,0", ",,0,0,0")]
+    #[case(15, ",1,0,0", ",0,0,0")]
+    #[case(16, ",0,0", ",0,0")]
+    #[case(17, ",0", ",0")]
+    #[case(18, "", "")]
+    fn a_dhcpv6_row_of_an_older_schema_is_copied(
+        #[case] values: usize,
+        #[case] with_hwaddr: &str,
+        #[case] without: &str,
+    ) {
+        is_copied::<Lease6>(ROW6, values, with_hwaddr);
+        let row = "2001:db8::,01:02,3600,1790003600,1,2250,2,7,48,0,0,h1,,0,{ \"a\": 1 },0,0,7";
+        is_copied::<Lease6>(row, values, without);
+        let row = "::1,00:00,3600,1790003600,1,2250,0,7,128,0,0,h1,ab:cd,1,,65535,4294967295,7";
+        is_copied::<Lease6>(row, values, with_hwaddr);
+    }
+
+    fn is_copied<L: FileLease>(row: &str, values: usize, appended: &str) {
+        let line = row.split(',').take(values).collect::<Vec<_>>().join(",");
+        check::<L>(line.as_bytes());
+        for header in headers::<L>() {
+            let seen = scan_as::<L>(format!("{line}\n").as_bytes(), &header);
+            if header.columns > values {
+                assert_eq!(seen[0].key, None);
+            } else {
+                assert!(seen[0].copied);
+                assert_eq!(String::from_utf8_lossy(&seen[0].written), format!("{line}{appended}\n"));
+            }
+        }
+    }
+
+    /// Kea 2.2 leaves the type and the source of an absent hardware address out.
+    #[rstest]
+    #[case::both("::2,01,3600,1790003600,1,0,0,7,128,0,0,h,,0,{ \"a\": 1 },,", true)]
+    #[case::without_a_source("::2,01,3600,1790003600,1,0,0,7,128,0,0,h,,0,,", true)]
+    #[case::one_of_them("::2,01,3600,1790003600,1,0,0,7,128,0,0,h,,0,,0,", false)]
+    #[case::with_a_pool("::2,01,3600,1790003600,1,0,0,7,128,0,0,h,,0,,,,7", false)]
+    fn an_absent_hardware_address_gets_its_zeros(#[case] line: &str, #[case] copied: bool) {
+        check::<Lease6>(line.as_bytes());
+        let header = headers::<Lease6>()[0];
+        let seen = scan_as::<Lease6>(format!("{line}\n").as_bytes(), &header);
+        assert_eq!(seen[0].copied, copied);
+        let end: &[u8] = if line.ends_with('7') { b",0,0,7\n" } else { b",0,0,0\n" };
+        assert!(seen[0].written.ends_with(end));
+    }
+
+    #[test]
+    fn rows_of_several_schemas_in_one_file_are_copied() {
+        fn run<L: FileLease>(row: &str) {
+            let oldest = headers::<L>()[0];
+            let line = |count: usize| row.split(',').take(count).collect::<Vec<_>>().join(",") + "\n";
+            let counts: Vec<_> = (oldest.columns..=L::SCHEMA.columns.len()).collect();
+            let text: String = counts.iter().chain(counts.iter().rev()).map(|&count| line(count)).collect();
+            let rows = scan_as::<L>(text.as_bytes(), &oldest);
+            assert_eq!(rows.len(), 2 * counts.len());
+            assert!(rows.iter().all(|row| row.copied));
+            // Each is the row that is written for it.
+            for (row, line) in rows.iter().zip(text.lines()) {
+                assert_eq!(row.written, slowly::<L>(line.as_bytes(), &oldest).written);
+            }
+        }
+        run::<Lease4>(ROW4);
+        run::<Lease6>(ROW6);
+    }
+
+    #[test]
+    fn every_tail_has_its_number() {
+        let tails: Vec<_> = (0..=Tail::COUNT).filter_map(Tail::of_number).collect();
+        assert_eq!(tails.len(), usize::from(Tail::COUNT));
+        for (n, tail) in (0..).zip(&tails) {
+            assert_eq!(tail.number(), n);
+            assert!(tails.iter().filter(|other| other.text() == tail.text()).count() == 1);
+        }
+    }
+
     /// Pieces that rows are made of, and that they go wrong with.
     fn piece() -> impl Strategy<Value = Vec<u8>> {
         prop_oneof![
@@ -433,16 +561,20 @@ mod tests {
         ]
     }
 
-    /// A row with some values replaced and some bytes changed.
-    fn row(base: &'static str) -> impl Strategy<Value = Vec<u8>> {
+    /// A row, of the newest or of an older schema, with some values replaced and some bytes changed; and which of the
+    /// headers it stands under.
+    fn row(base: &'static str) -> impl Strategy<Value = (Vec<u8>, prop::sample::Index)> {
         let columns = base.split(',').count();
+        let lengths = prop_oneof![1 => Just(columns), 2 => columns - 7..columns];
         let values = prop::collection::vec((0..columns, prop::collection::vec(piece(), 0..4)), 0..3);
         let edits = prop::collection::vec((any::<prop::sample::Index>(), 0..3_usize, piece()), 0..3);
-        (values, edits).prop_map(move |(values, edits)| {
+        let parts = (values, edits, lengths, any::<prop::sample::Index>());
+        parts.prop_map(move |(values, edits, length, header)| {
             let mut row: Vec<Vec<u8>> = base.split(',').map(|value| value.as_bytes().to_vec()).collect();
             for (column, pieces) in values {
                 row[column] = pieces.concat();
             }
+            row.truncate(length);
             let mut row = row.join(&b',');
             for (at, removed, added) in edits {
                 let at = at.index(row.len() + 1);
@@ -450,7 +582,7 @@ mod tests {
                 row.splice(at..end, added);
             }
             row.retain(|&b| b != b'\n');
-            row
+            (row, header)
         })
     }
 
@@ -458,17 +590,17 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn a_dhcpv4_row_is_copied_only_if_it_would_be_written_just_so(line in row(ROW4)) {
-            check::<Lease4>(&line);
+        fn a_dhcpv4_row_is_copied_only_if_it_would_be_written_just_so((line, header) in row(ROW4)) {
+            check_as::<Lease4>(&line, header.get(&headers::<Lease4>()));
         }
 
         #[test]
-        fn a_dhcpv6_row_is_copied_only_if_it_would_be_written_just_so(line in row(ROW6)) {
-            check::<Lease6>(&line);
+        fn a_dhcpv6_row_is_copied_only_if_it_would_be_written_just_so((line, header) in row(ROW6)) {
+            check_as::<Lease6>(&line, header.get(&headers::<Lease6>()));
         }
 
         #[test]
-        fn what_is_written_is_read_back(line in row(ROW6)) {
+        fn what_is_written_is_read_back((line, _) in row(ROW6)) {
             if let Ok(parsed) = Lease6::parse_row(&line, &Lease6::SCHEMA.current()) {
                 let mut written = Vec::new();
                 parsed.lease.write_row(&mut written);

@@ -7,6 +7,7 @@ use tracing::{error, warn};
 use super::source::Source;
 use super::window::Windows;
 use super::{Control, LfcError};
+use crate::lease_file::canonical::{Canonical, Tail};
 use crate::lease_file::row::{FileLease, Key};
 use crate::lease_file::scan::{Row, Scanner};
 use crate::lease_file::{LeaseFileError, MAX_LINE, RowError, RowProblem};
@@ -26,7 +27,7 @@ impl<K> Entry<K> {
     }
 }
 
-/// Position (45 bits), length (17 bits) and two flags of a row, in 8 bytes: two halves, so that an entry of
+/// Position (43 bits), length (17 bits) and [`Way`] (4 bits) of a row, in 8 bytes: two halves, so that an entry of
 /// a DHCPv4 row takes 12 bytes and not 16.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Place {
@@ -34,18 +35,39 @@ pub(super) struct Place {
     low: u32,
 }
 
+/// What is to be done with a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It is copied, and this comes after it.
+    Copy(Tail),
+    /// It must be written in another way than it stands in the file.
+    Convert,
+    /// It deletes the lease.
+    Delete,
+}
+
+impl Way {
+    const DELETE: u8 = (1 << Place::WAY_BITS) - 1;
+
+    fn number(self) -> u8 {
+        const { assert!(Tail::COUNT < Self::DELETE) };
+        match self {
+            Self::Copy(tail) => tail.number(),
+            Self::Convert => Tail::COUNT,
+            Self::Delete => Self::DELETE,
+        }
+    }
+}
+
 impl Place {
     const LEN_BITS: u32 = 17;
     /// This length or a greater one.
     const LONG: usize = (1 << Self::LEN_BITS) - 1;
-    const FLAG_BITS: u32 = 2;
-    const DELETES: u64 = 1;
-    const CONVERT: u64 = 2;
+    const WAY_BITS: u32 = 4;
 
-    fn new(position: u64, len: usize, deletes: bool, convert: bool) -> Self {
-        let flags = if deletes { Self::DELETES } else { 0 } | if convert { Self::CONVERT } else { 0 };
+    fn new(position: u64, len: usize, way: Way) -> Self {
         let len = len.min(Self::LONG) as u64;
-        let bits = (position << Self::LEN_BITS | len) << Self::FLAG_BITS | flags;
+        let bits = (position << Self::LEN_BITS | len) << Self::WAY_BITS | u64::from(way.number());
         #[expect(clippy::cast_possible_truncation, reason = "the halves are taken apart")]
         Self { high: (bits >> 32) as u32, low: bits as u32 }
     }
@@ -56,21 +78,29 @@ impl Place {
 
     /// Where the row starts in the file.
     pub(super) fn position(self) -> u64 {
-        self.bits() >> (Self::LEN_BITS + Self::FLAG_BITS)
+        self.bits() >> (Self::LEN_BITS + Self::WAY_BITS)
     }
 
     fn len(self) -> usize {
-        (self.bits() >> Self::FLAG_BITS) as usize & Self::LONG
+        (self.bits() >> Self::WAY_BITS) as usize & Self::LONG
+    }
+
+    fn way_number(self) -> u8 {
+        self.low.to_le_bytes()[0] & Way::DELETE
+    }
+
+    /// What is to be done with it.
+    pub(super) fn way(self) -> Way {
+        match (self.way_number(), Tail::of_number(self.way_number())) {
+            (Way::DELETE, _) => Way::Delete,
+            (_, Some(tail)) => Way::Copy(tail),
+            (_, None) => Way::Convert,
+        }
     }
 
     /// Whether the row deletes the lease.
     pub(super) fn deletes(self) -> bool {
-        self.bits() & Self::DELETES != 0
-    }
-
-    /// Whether the row must be written in another way than it stands in the file.
-    pub(super) fn needs_converting(self) -> bool {
-        self.bits() & Self::CONVERT != 0
+        self.way_number() == Way::DELETE
     }
 }
 
@@ -202,13 +232,15 @@ pub(super) fn index_part<L: FileLease>(
         }
         let mut lines = tally.lines;
         scanner.scan::<L>(window.text, window.len, &source.header, &mut lines, |row| {
-            let (key, deletes, start, len, convert) = match row {
-                Row::Canonical { key, deletes, start, end } => (key, deletes, start, end + 1 - start, false),
+            let (key, deletes, start, len, way) = match row {
+                Row::Canonical { row: Canonical { key, deletes, end, tail }, start } => {
+                    (key, deletes, start, end - start + tail.text().len(), Way::Copy(tail))
+                }
                 Row::Converted { key, deletes, start, row, dropped } => {
                     if let Some(dropped) = dropped {
                         tally.dropped(dropped, limit);
                     }
-                    (key, deletes, start, row.len(), true)
+                    (key, deletes, start, row.len(), Way::Convert)
                 }
                 Row::Bad(error) => {
                     within_limit = tally.bad(error, limit);
@@ -223,7 +255,7 @@ pub(super) fn index_part<L: FileLease>(
             for (n, byte) in differing[..L::Key::BYTES].iter_mut().enumerate() {
                 *byte |= key.byte(n) ^ first.byte(n);
             }
-            let place = Place::new(position, len, deletes, convert);
+            let place = Place::new(position, len, if deletes { Way::Delete } else { way });
             entries.push(Entry { key, place });
             tally.leases += 1;
             true
@@ -290,15 +322,15 @@ mod tests {
     fn an_entry_is_small_and_keeps_what_it_was_given() {
         assert_eq!(size_of::<Entry<u32>>(), 12);
         assert_eq!(size_of::<Entry<(u64, u64)>>(), 24);
-        for (position, len, deletes, convert) in
-            [(0, 0, false, false), (1, 90, false, true), ((1 << 45) - 1, Place::LONG - 1, true, false)]
-        {
-            let place = Place::new(position, len, deletes, convert);
-            assert_eq!(place.position(), position);
-            assert_eq!(place.len(), len);
-            assert_eq!((place.deletes(), place.needs_converting()), (deletes, convert));
+        let tails = (0..Tail::COUNT).filter_map(Tail::of_number).map(Way::Copy);
+        for way in tails.chain([Way::Convert, Way::Delete]) {
+            for (position, len) in [(0, 0), (1, 90), ((1 << 43) - 1, Place::LONG - 1)] {
+                let place = Place::new(position, len, way);
+                assert_eq!((place.position(), place.len(), place.way()), (position, len, way));
+                assert_eq!(place.deletes(), way == Way::Delete);
+            }
         }
-        assert_eq!(Place::new(0, usize::MAX, false, false).len(), Place::LONG);
+        assert_eq!(Place::new(0, usize::MAX, Way::Convert).len(), Place::LONG);
     }
 
     #[test]
@@ -313,7 +345,7 @@ mod tests {
                 for (n, byte) in differing.iter_mut().enumerate() {
                     *byte |= key.byte(n) ^ keys[0].byte(n);
                 }
-                entries.push(Entry { key, place: Place::new(i as u64, 1, false, false) });
+                entries.push(Entry { key, place: Place::new(i as u64, 1, Way::Convert) });
                 expected.insert(key, i as u64);
             }
             let last: Vec<_> =

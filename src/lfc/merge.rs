@@ -11,12 +11,13 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use super::index::{Entry, Part, Place, Tally};
+use super::index::{Entry, Part, Place, Tally, Way};
 use super::output::Output;
 use super::source::Source;
 use super::window::{WINDOW, Windows};
 use super::{Control, LfcError, in_parallel};
 use crate::fs::read_full;
+use crate::lease_file::canonical::{Canonical, Tail};
 use crate::lease_file::row::FileLease;
 use crate::lease_file::scan::{Row, Scanner};
 
@@ -139,7 +140,7 @@ fn first_key<L: FileLease>(
             break;
         };
         scanner.scan::<L>(window.text, window.len, &source.header, &mut 0, |row| {
-            if let Row::Canonical { key, .. } | Row::Converted { key, .. } = row {
+            if let Row::Canonical { row: Canonical { key, .. }, .. } | Row::Converted { key, .. } = row {
                 found = Some(key);
             }
             found.is_none()
@@ -225,7 +226,9 @@ fn rows_of<L: FileLease>(source: &Source, range: Range<u64>) -> Result<Vec<(L::K
     let mut in_order = true;
     while let Some(window) = windows.next().map_err(|error| source.unreadable(error))? {
         scanner.scan::<L>(window.text, window.len, &source.header, &mut 0, |row| {
-            if let Row::Canonical { key, start, .. } | Row::Converted { key, start, .. } = row {
+            if let Row::Canonical { row: Canonical { key, .. }, start } | Row::Converted { key, start, .. } =
+                row
+            {
                 in_order &= rows.last().is_none_or(|&(last, _)| last < key);
                 rows.push((key, window.position + start as u64));
             }
@@ -313,10 +316,12 @@ impl Fetcher {
                 let from = usize::try_from(row.place.position() - start).unwrap_or(usize::MAX);
                 let into = &mut self.rows[row.to as usize..][..row.len as usize];
                 let rest = text.get(from..).unwrap_or_default();
-                if row.place.needs_converting() {
+                let Way::Copy(tail) = row.place.way() else {
                     convert::<L>(source, row.place, rest, into, &mut self.row)?;
-                } else if let Some((newline, into)) = into.split_last_mut() {
-                    *newline = b'\n';
+                    continue;
+                };
+                if let Some((into, after)) = into.split_at_mut_checked(into.len() - tail.text().len()) {
+                    after.copy_from_slice(tail.text());
                     match rest.get(..into.len()) {
                         Some(row) => into.copy_from_slice(row),
                         // The row goes on behind the window.
@@ -634,9 +639,8 @@ impl Merger {
                 let mut lines = tally.lines;
                 self.scanner.scan::<L>(window.text, window.len, &source.header, &mut lines, |row| {
                     let (key, deletes) = match &row {
-                        Row::Canonical { key, deletes, .. } | Row::Converted { key, deletes, .. } => {
-                            (*key, *deletes)
-                        }
+                        Row::Canonical { row: Canonical { key, deletes, .. }, .. }
+                        | Row::Converted { key, deletes, .. } => (*key, *deletes),
                         Row::Bad(error) => {
                             within_limit = tally.bad(error.clone(), limit);
                             return within_limit;
@@ -664,11 +668,19 @@ impl Merger {
                     }
                     *written += 1;
                     match row {
-                        Row::Canonical { start, end, .. } if run.end == start && !run.is_empty() => {
-                            run.end = end + 1;
-                        }
-                        Row::Canonical { start, end, .. } => {
-                            out.extend_from_slice(&window.text[std::mem::replace(&mut run, start..end + 1)]);
+                        Row::Canonical { row: Canonical { end, tail, .. }, start } => {
+                            if run.end != start || run.is_empty() {
+                                out.extend_from_slice(
+                                    &window.text[std::mem::replace(&mut run, start..start)],
+                                );
+                            }
+                            if tail == Tail::NEWLINE {
+                                run.end = end + 1;
+                            } else {
+                                run.end = end;
+                                out.extend_from_slice(&window.text[std::mem::take(&mut run)]);
+                                out.extend_from_slice(tail.text());
+                            }
                         }
                         Row::Converted { row, dropped, .. } => {
                             out.extend_from_slice(&window.text[std::mem::take(&mut run)]);
