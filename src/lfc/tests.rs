@@ -76,13 +76,16 @@ impl Line {
     }
 }
 
-/// A file of these lines, of a schema without the last columns.
-fn file<L: FileLease>(lines: &[Line], older: bool, torn: bool) -> Vec<u8> {
+/// A file of these lines, of a schema without so many of the last columns, if there is such a one. Some rows are of newer
+/// schemas.
+fn file<L: FileLease>(lines: &[Line], missing: usize, torn: bool) -> Vec<u8> {
     let columns = L::SCHEMA.columns;
-    let header = &columns[..columns.len() - if older { 2 } else { 0 }];
-    let mut text = header.join(",") + "\n";
+    let oldest = if L::FAMILY == Family::V4 { 9 } else { 12 };
+    let count = (columns.len() - missing).max(oldest);
+    let mut text = columns[..count].join(",") + "\n";
     for line in lines {
-        text += &line.text(L::FAMILY);
+        let values = count + usize::from(line.size / 16) % 9 / 5 * (usize::from(line.size) % (missing + 1));
+        text += &line.text(L::FAMILY).split(',').take(values).collect::<Vec<_>>().join(",");
         text += "\n";
     }
     if torn {
@@ -132,25 +135,25 @@ proptest! {
         previous in prop::sample::select(
             vec![Previous::Absent, Previous::Clean, Previous::Clean, Previous::InOrder, Previous::InAnyOrder]
         ),
-        older in any::<[bool; 2]>(),
+        missing in prop::array::uniform2(prop_oneof![Just(0), 1..7_usize]),
         torn in any::<[bool; 2]>(),
         threads in 1..4_usize,
     ) {
-        fn run<L: FileLease>(before: &[Line], after: &[Line], previous: Previous, older: [bool; 2], torn: [bool; 2], threads: usize) {
+        fn run<L: FileLease>(before: &[Line], after: &[Line], previous: Previous, missing: [usize; 2], torn: [bool; 2], threads: usize) {
             let mut before = before.to_vec();
             if !matches!(previous, Previous::InAnyOrder) {
                 before.sort_by_key(|line| line.address);
                 before.dedup_by_key(|line| line.address);
             }
-            let mut text = file::<L>(&before, older[0], torn[0]);
+            let mut text = file::<L>(&before, missing[0], torn[0]);
             if matches!(previous, Previous::Clean) {
                 text = model::<L>([Some(&text), None]).0;
             }
             let previous = (!matches!(previous, Previous::Absent)).then_some(text.as_slice());
-            check::<L>(previous, Some(&file::<L>(after, older[1], torn[1])), threads);
+            check::<L>(previous, Some(&file::<L>(after, missing[1], torn[1])), threads);
         }
-        run::<Lease4>(&before, &after, previous, older, torn, threads);
-        run::<Lease6>(&before, &after, previous, older, torn, threads);
+        run::<Lease4>(&before, &after, previous, missing, torn, threads);
+        run::<Lease6>(&before, &after, previous, missing, torn, threads);
     }
 }
 
@@ -247,7 +250,7 @@ fn a_bad_row_too_many_is_named_with_its_line_and_changes_nothing() {
 fn a_cancelled_cleanup_changes_nothing() {
     let fs = Memory::default();
     let files = crate::lease_file::LeaseFileSet::new("f").lfc_files();
-    let text = file::<Lease4>(&[Line { address: 1, kind: 100, size: 1 }], false, false);
+    let text = file::<Lease4>(&[Line { address: 1, kind: 100, size: 1 }], 0, false);
     fs.put(&files.input, &text);
     let monitor = Monitor::default();
     monitor.cancel();
@@ -326,7 +329,7 @@ impl ReadFile for PanickingFile {
 #[test]
 fn a_thread_that_panics_does_not_leave_the_others_waiting() {
     let lines: Vec<_> = (0..400).map(|address| Line { address, kind: 100, size: 1 }).collect();
-    let text = file::<Lease4>(&lines, false, false);
+    let text = file::<Lease4>(&lines, 0, false);
     let mut ended = 0;
     for reads in 0.. {
         let files = crate::lease_file::LeaseFileSet::new("f").lfc_files();
@@ -350,8 +353,8 @@ fn progress_reaches_its_end() {
     let fs = Memory::default();
     let files = crate::lease_file::LeaseFileSet::new("f").lfc_files();
     let lines: Vec<_> = (0..3000).map(|address| Line { address, kind: 100, size: 1 }).collect();
-    fs.put(&files.previous, &file::<Lease4>(&lines, false, false));
-    fs.put(&files.input, &file::<Lease4>(&lines[5..99], false, false));
+    fs.put(&files.previous, &file::<Lease4>(&lines, 0, false));
+    fs.put(&files.input, &file::<Lease4>(&lines[5..99], 0, false));
     let monitor = Monitor::default();
     Cleanup::new(Family::V4, files).file_system(&fs).monitor(&monitor).run().unwrap();
     let (done, total) = monitor.progress();
