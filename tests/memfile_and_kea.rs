@@ -18,7 +18,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use leasemgr::lease::{Family, HwSource, HwType, Lease, Lease4, Lease6, PoolId, Recorded};
+use leasemgr::lease::{
+    ExtendedInfoChecks, Family, HwSource, HwType, Lease, Lease4, Lease6, PoolId, Recorded,
+};
 use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};
 use leasemgr::{
     Added, CleanupReport, CleanupStart, CleanupWork, Deleted, LeaseMgr, LeaseMgrExt, ManagedLease,
@@ -88,6 +90,8 @@ impl Folder {
             file,
             lfc_interval: None,
             max_row_errors: Some(1),
+            // An empty user context stays one, as in Kea 2.2.
+            extended_info_checks: ExtendedInfoChecks::None,
             lfc_program,
             ..MemfileOptions::default()
         })
