@@ -310,7 +310,7 @@ fn a_lease_file_that_is_taken_away_is_written_anew_within_seconds(
         server.add_some();
         let name = file.display().to_string();
         wait_until("it is written anew", || {
-            logged(&["ERROR", &name, "LEASE_FILE_RESTORED", "end the server before you"]) == round
+            logged(&["ERROR", &name, "LEASE_FILE_RESTORED", "stop the server before you"]) == round
         });
         server.check();
         server.add_some();
@@ -354,7 +354,7 @@ fn a_lease_file_that_cannot_be_written_anew_is_so_later() {
     let file = server.file.display().to_string();
     wait_until("it is in the status", || server.mgr().status().warning.is_some());
     let warning = server.mgr().status().warning.unwrap();
-    assert!(warning.contains(&file) && warning.contains("changes are lost when"), "{warning}");
+    assert!(warning.contains(&file) && warning.contains("changes may be lost when"), "{warning}");
     assert_eq!(logged(&["ERROR", &file, "LEASE_FILE_GONE"]), 1, "told once");
     server.add_some();
     fs::create_dir(&inner).unwrap();
