@@ -8,7 +8,7 @@ pub(crate) struct FirstOfMany {
 
 impl FirstOfMany {
     /// Maximum number that are logged one by one.
-    const LOGGED: u64 = 20;
+    pub(crate) const LOGGED: u64 = 20;
 
     /// Counts one more, and logs it if it is one of the first.
     pub(crate) fn add(&mut self, log: impl FnOnce()) {

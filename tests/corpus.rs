@@ -448,6 +448,33 @@ fn program(case: &Case, folder: &Path) -> Outcomes {
     Outcomes { files: Files::new(), read, written, good: run.status.success() }
 }
 
+/// Takes the file of invalid rows, which Kea does not keep, out of what is found: it must be there exactly where rows were
+/// left out, and have all of them as they were.
+fn check_kept(case: &Case, found: &mut Outcomes) -> Result<(), String> {
+    let kept = found.files.remove("input.bad");
+    let errors = found.read.filter(|_| found.good).map_or(0, |read| read.errors);
+    if kept.is_some() != (errors > 0) {
+        return Err(format!("{errors} rows were left out, and these are kept: {kept:?}"));
+    }
+    let kept = kept.unwrap_or_default();
+    let lines: Vec<_> = kept.split(|&byte| byte == b'\n').collect();
+    let (pairs, end) = lines.as_chunks::<2>();
+    if pairs.len() as u64 != errors || end != [b""] {
+        return Err(format!("{errors} rows were left out, and {} are kept", pairs.len()));
+    }
+    for [comment, row] in pairs {
+        let comment = String::from_utf8_lossy(comment);
+        let (path, rest) = comment.strip_prefix("# ").unwrap().split_once(": line ").unwrap();
+        let role = Path::new(path).file_name().unwrap().to_str().unwrap();
+        let (line, reason) = rest.split_once(": ").unwrap();
+        let mut lines = case.before[role].split(|&byte| byte == b'\n');
+        if lines.nth(line.parse::<usize>().unwrap() - 1) != Some(row) || reason.is_empty() {
+            return Err(format!("{comment} is kept with the row {}", row.escape_ascii()));
+        }
+    }
+    Ok(())
+}
+
 /// Cleans up every case, and fails with all that is not as wanted.
 fn check_all(clean: impl Fn(&Case, &Path) -> Outcomes) {
     let cases = corpus();
@@ -463,7 +490,7 @@ fn check_all(clean: impl Fn(&Case, &Path) -> Outcomes) {
             let name = entry.file_name().into_string().unwrap();
             found.files.insert(name, std::fs::read(entry.path()).unwrap());
         }
-        if let Err(problem) = judge(case, &found) {
+        if let Err(problem) = check_kept(case, &mut found).and_then(|()| judge(case, &found)) {
             mismatches.push(format!("{}: {problem}", case.name));
         }
     }

@@ -158,22 +158,22 @@ fn deep(open: &str, close: &str, depth: usize) -> Vec<u8> {
 }
 
 #[rstest]
-#[case::zeros(vec![0; 100_000], "line 3: 1 values, expected 12")]
-#[case::a_million_columns(vec![b','; 999_999], "line 3: address is \"\", expected an IPv4 address")]
-#[case::no_columns(b"x".to_vec(), "line 3: 1 values, expected 12")]
-#[case::beyond_a_line(vec![b'x'; MAX_LINE + 1], "line 3: more than 16777216 bytes in one line")]
-#[case::a_carriage_return([row(9).trim_end().as_bytes(), b"\r"].concat(), "line 3: pool_id is \"0\\r\", expected a number from 0 to 4294967295")]
+#[case::zeros(vec![0; 100_000], &format!("line 3: 1 values, expected 12 (address {}...)", "\\x00".repeat(64)))]
+#[case::a_million_columns(vec![b','; 999_999], "line 3: 1000000 values, expected 12")]
+#[case::no_columns(b"x".to_vec(), "line 3: 1 values, expected 12 (address x)")]
+#[case::beyond_a_line(vec![b'x'; MAX_LINE + 1], &format!("line 3: more than 16777216 bytes in one line (address {}...)", "x".repeat(64)))]
+#[case::a_carriage_return([row(9).trim_end().as_bytes(), b"\r"].concat(), "line 3: pool_id is \"0\\r\", expected a number from 0 to 4294967295 (address 10.0.0.9)")]
 #[case::deep_lists(
     deep("[", "]", 1_000_000),
-    "line 3: user_context: a user context: maps and lists nested too deep at byte 1007"
+    "line 3: user_context: a user context: maps and lists nested too deep at byte 1007 (address 10.0.0.9)"
 )]
 #[case::deep_maps(
     deep("{\"a\":", "}", 1_000_000),
-    "line 3: user_context: a user context: maps and lists nested too deep at byte 5003"
+    "line 3: user_context: a user context: maps and lists nested too deep at byte 5003 (address 10.0.0.9)"
 )]
 #[case::unending_lists(
     deep("[", "", 1_000_000),
-    "line 3: user_context: a user context: maps and lists nested too deep at byte 1007"
+    "line 3: user_context: a user context: maps and lists nested too deep at byte 1007 (address 10.0.0.9)"
 )]
 #[case::a_terminal(b"\x1b[31m,02:00:00:00:00:01,,3600,1790003600,1,0,0,\x1b]0;x\x07,0,,0".to_vec(), "line 3: address is \"\\x1b[31m\", expected an IPv4 address")]
 fn a_row_that_is_no_lease_is_named_and_the_others_are_kept(#[case] bad: Vec<u8>, #[case] problem: &str) {
@@ -374,14 +374,14 @@ fn backward_rows(bytes: usize) -> Vec<u8> {
 fn long_lines(bytes: usize) -> Vec<u8> {
     let mut line = vec![b','; 1 << 19];
     line[0] = b'\n';
-    line.repeat(bytes / line.len())
+    [row(1).into_bytes(), line.repeat(bytes / line.len())].concat()
 }
 
 #[rstest]
 #[case::good_rows(good_rows)]
 #[case::out_of_order(backward_rows)]
 #[case::one_address(|bytes| row(1).repeat(bytes / row(1).len()).into())]
-#[case::bad_rows(|bytes| b"no lease at all\n".repeat(bytes / 16))]
+#[case::bad_rows(|bytes| [row(1).as_bytes(), &b"no lease at all\n".repeat(bytes / 16)].concat())]
 #[case::empty_lines(|bytes| vec![b'\n'; bytes / 8])]
 #[case::long_lines(long_lines)]
 #[case::one_line(|bytes| vec![b'x'; bytes])]

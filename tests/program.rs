@@ -655,7 +655,14 @@ fn a_hundred_bad_rows_are_borne() {
     folder.write("input", [HEADER4, &row4(3), &"bad\n".repeat(100)].concat());
     let (succeeded, log) = folder.clean();
     assert!(succeeded);
-    assert_eq!(log.of("DHCPSRV_MEMFILE_LEASE_LOAD_ROW_ERROR").len(), 100);
+    assert_eq!(log.of("DHCPSRV_MEMFILE_LEASE_LOAD_ROW_ERROR").len(), 20);
+    assert!(log.message("DHCPSRV_MEMFILE_MORE_BAD_ROWS").ends_with("input: 80 more rows are left out"));
+    let kept = log.message("LFC_INVALID_ROWS_KEPT");
+    assert!(
+        kept.starts_with("100 rows that cannot be read are kept in ") && kept.ends_with("input.bad"),
+        "{kept}"
+    );
+    assert_eq!(folder.read("input.bad").lines().filter(|line| *line == "bad").count(), 100);
     assert_eq!(log.message("LFC_READ_STATS"), "Leases: 3, attempts: 105, errors: 100");
 }
 

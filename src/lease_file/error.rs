@@ -83,25 +83,63 @@ pub enum HeaderProblem {
 
 /// Why a row was not read, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {problem}")]
+#[error("line {line}: {problem}{}", self.lease())]
 pub struct RowError {
     /// The line, counted from 1 with the header.
     pub line: u64,
+    /// What the row has in place of its address, cut off after [`RowError::MAX_ADDRESS`] bytes.
+    pub address: Box<[u8]>,
     /// What is wrong with it.
     pub problem: RowProblem,
+}
+
+impl RowError {
+    /// Maximum length of an address in an error, in bytes. One that is as long may have been longer in the row.
+    pub const MAX_ADDRESS: usize = 64;
+
+    /// Returns the error of a row, of which the beginning may be enough.
+    pub(crate) fn new(line: u64, row: &[u8], problem: RowProblem) -> Self {
+        let head = &row[..row.len().min(Self::MAX_ADDRESS)];
+        let address = head.split(|&byte| byte == b',').next().unwrap_or_default().into();
+        Self { line, address, problem }
+    }
+
+    /// Returns what tells which lease the row was to be of, unless the problem says so already.
+    fn lease(&self) -> String {
+        match &self.problem {
+            RowProblem::Value { column: "address", .. } => String::new(),
+            _ if self.address.is_empty() => String::new(),
+            _ => {
+                let more = if self.address.len() < Self::MAX_ADDRESS { "" } else { "..." };
+                format!(" (address {}{more})", self.address.escape_ascii())
+            }
+        }
+    }
 }
 
 /// What is wrong with a row.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RowProblem {
-    /// Less values than the header has columns.
-    #[error("{found} values, expected {expected}")]
+    /// Fewer values than the header has columns.
+    #[error("{found} values, expected {}", range(*least, *most))]
     TooFewValues {
-        /// How many there are.
+        /// Number of values in the row.
         found: usize,
-        /// How many the header announces.
-        expected: usize,
+        /// Number of columns in the header.
+        least: usize,
+        /// Number of columns in the newest schema, which rows of an older file may have.
+        most: usize,
+    },
+    /// More values than there are columns, and those at the place of the columns are no lease.
+    #[error("{found} values, expected {}", range(*least, *most))]
+    TooManyValues {
+        /// Number of values in the row.
+        found: usize,
+        /// Number of columns in the header.
+        least: usize,
+        /// Number of columns in the newest schema, which rows of an older file may have.
+        most: usize,
     },
     /// A line longer than any row is.
     #[error("more than {limit} bytes in one line")]
@@ -127,6 +165,11 @@ pub enum RowProblem {
         /// What is wrong with the lease.
         source: LeaseError,
     },
+}
+
+/// Returns the text of a range of numbers.
+fn range(least: usize, most: usize) -> String {
+    if least == most { least.to_string() } else { format!("{least} to {most}") }
 }
 
 /// The beginning of a value, for an error.

@@ -93,6 +93,12 @@ impl LeaseFileSet {
         self.with_suffix(".completed")
     }
 
+    /// Returns the file in which cleanups keep rows that cannot be read, `F.bad`.
+    #[must_use]
+    pub fn bad(&self) -> PathBuf {
+        self.with_suffix(".bad")
+    }
+
     /// Which process does a cleanup, `F.pid`.
     #[must_use]
     pub fn pid(&self) -> PathBuf {

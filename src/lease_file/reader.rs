@@ -177,6 +177,11 @@ impl<L: FileLease, R: Read> Reader<L, R> {
         self.lines
     }
 
+    /// Returns an error of the row that was read last.
+    pub(crate) fn error(&self, problem: RowProblem) -> RowError {
+        RowError::new(self.lines, &self.line, problem)
+    }
+
     /// How many rows were read so far.
     #[must_use]
     pub fn stats(&self) -> ReadStats {
@@ -273,7 +278,7 @@ impl<L: FileLease, R: Read> Reader<L, R> {
                 }
                 Err(problem) => {
                     self.stats.bad_rows += 1;
-                    Err(RowError { line: self.lines, problem }.into())
+                    Err(self.error(problem).into())
                 }
             };
         }

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::canonical::Canonical;
 use super::error::{RowProblem, excerpt};
-use super::schema::{Header, SCHEMA4, SCHEMA6, Schema};
+use super::schema::{Conversion, Header, SCHEMA4, SCHEMA6, Schema};
 use super::text::{escape, flag, ipv4, number, unescape, write_ipv4, write_ipv6, write_number, write_octets};
 use crate::lease::octets::{Octets, octets, separated_octets};
 use crate::lease::{
@@ -56,7 +56,9 @@ pub(crate) mod private {
 
         /// The lease of a row, given without its newline.
         fn parse_row(line: &[u8], header: &Header) -> Result<Parsed<Self>, RowProblem> {
-            Self::from_values(&Values::split(line, header, Self::SCHEMA)?)
+            let values = Values::split(line, header, Self::SCHEMA)?;
+            // A value too many, as by a comma in a name, puts those after it into the wrong columns.
+            Self::from_values(&values).map_err(|problem| values.too_many(line, header).unwrap_or(problem))
         }
     }
 }
@@ -127,9 +129,19 @@ impl<'a> Values<'a> {
             start = end + 1;
         }
         if count < header.columns {
-            return Err(RowProblem::TooFewValues { found: count, expected: header.columns });
+            let (least, most) = (header.columns, schema.columns.len());
+            return Err(RowProblem::TooFewValues { found: count, least, most });
         }
         Ok(Self { values, count, schema })
+    }
+
+    /// What is wrong with a row that has more values than columns; of a newer file, it is not known how many those are.
+    #[cold]
+    fn too_many(&self, line: &[u8], header: &Header) -> Option<RowProblem> {
+        let (least, most) = (header.columns, self.schema.columns.len());
+        let found = memchr::memchr_iter(b',', line).count() + 1;
+        let is_known = header.conversion != Conversion::Downgrade;
+        (is_known && found > most).then_some(RowProblem::TooManyValues { found, least, most })
     }
 
     /// The value of a column, `None` where the row ends before it.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::MAX_LINE;
 use super::canonical::{Canonical, PADDING, separator_mask};
 use super::error::{RowError, RowProblem};
-use super::row::FileLease;
+use super::row::{FileLease, Parsed};
 use super::schema::Header;
 
 /// What stands behind the text of a window, so that whole blocks can be looked at.
@@ -38,8 +38,13 @@ pub(crate) enum Row<'a, K> {
         /// A hardware address that was left out.
         dropped: Option<RowError>,
     },
-    /// A row that is no lease.
-    Bad(RowError),
+    /// A row that is no lease: [`problem_of`] says why.
+    Bad {
+        /// Where its text starts in the window.
+        start: usize,
+        /// Its line.
+        line: u64,
+    },
 }
 
 /// Finds and checks the rows of windows. Keeps its memory from window to window.
@@ -174,24 +179,30 @@ impl Scanner {
         line: u64,
         each: &mut impl FnMut(Row<'_, L::Key>) -> bool,
     ) -> bool {
-        let located = |problem: RowProblem| RowError { line, problem };
-        let parsed = if text.len() > MAX_LINE {
-            Err(RowProblem::TooLong { limit: MAX_LINE })
-        } else {
-            L::parse_row(text, header)
-        };
-        match parsed {
+        match parse::<L>(text, header) {
             Ok(parsed) => {
                 self.row.clear();
                 parsed.lease.write_row(&mut self.row);
                 let key = parsed.lease.key();
                 let deletes = parsed.deletes();
-                let dropped = parsed.dropped.map(located);
+                let dropped = parsed.dropped.map(|problem| RowError::new(line, text, problem));
                 each(Row::Converted { key, deletes, start, row: &self.row, dropped })
             }
-            Err(problem) => each(Row::Bad(located(problem))),
+            Err(_) => each(Row::Bad { start, line }),
         }
     }
+}
+
+fn parse<L: FileLease>(text: &[u8], header: &Header) -> Result<Parsed<L>, RowProblem> {
+    if text.len() > MAX_LINE {
+        return Err(RowProblem::TooLong { limit: MAX_LINE });
+    }
+    L::parse_row(text, header)
+}
+
+/// Returns what is wrong with a row, of which the first [`MAX_LINE`] bytes and one more are enough.
+pub(crate) fn problem_of<L: FileLease>(text: &[u8], header: &Header) -> Option<RowProblem> {
+    parse::<L>(text, header).err()
 }
 
 /// Puts the places of all commas and newlines of a part of a window into the front of `found`, and
@@ -267,7 +278,7 @@ mod tests {
                 Row::Converted { key, deletes, row, .. } => {
                     Seen { key: Some(key), deletes, written: row.to_vec(), copied: false }
                 }
-                Row::Bad(_) => Seen { key: None, deletes: false, written: Vec::new(), copied: false },
+                Row::Bad { .. } => Seen { key: None, deletes: false, written: Vec::new(), copied: false },
             });
             true
         });
@@ -443,7 +454,7 @@ mod tests {
         let (mut lines, mut rows) = (0, 0);
         let len = text.len() - WINDOW_PADDING;
         scanner.scan::<Lease4>(&text, len, &Lease4::SCHEMA.current(), &mut lines, |row| {
-            rows += u32::from(matches!(row, Row::Bad(_)));
+            rows += u32::from(matches!(row, Row::Bad { .. }));
             true
         });
         assert_eq!((lines, rows), (1, 1));

@@ -24,7 +24,11 @@ pub(crate) fn write_snapshot<L: FileLease>(
     let part = Path::new(&part);
     // Left by one that was interrupted, it is of no use.
     let _ = fs.remove(part);
-    let attributes = attributes_of(fs, &[path]).map_err(failed(path, "look at"))?;
+    // What a link leads to that may not be followed is another user's: it is replaced as it stands.
+    let attributes = match fs.resolve(path) {
+        Ok(_) => attributes_of(fs, &[path]).map_err(failed(path, "look at"))?,
+        Err(_) => None,
+    };
     let file = create_in_place_of(fs, part, attributes.as_ref()).map_err(failed(part, "create"))?;
     let write = || {
         let count = write_pages(file.as_ref(), pages, failed(part, "write"))?;

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::lease_file::LeaseFileError;
+use crate::lease_file::{LeaseFileError, RowError};
 
 /// Why a cleanup failed.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,30 @@ pub enum LfcError {
         path: PathBuf,
         /// Why it failed.
         source: io::Error,
+    },
+    /// No row of a file can be read, so that it is another file than it is taken for. Nothing was changed.
+    #[error(
+        "{}: none of its {rows} rows can be read, the first one: {first}; correct the file, or move it away if no lease \
+         is to be read from it", path.display()
+    )]
+    NoValidRow {
+        /// The file.
+        path: PathBuf,
+        /// Number of rows.
+        rows: u64,
+        /// What is wrong with the first one.
+        first: Box<RowError>,
+    },
+    /// The file in which invalid rows are kept takes no more of them. Nothing was changed.
+    #[error(
+        "{}: it has {len} bytes of rows that cannot be read, and there are more of them; look at them, and move the file \
+         away", path.display()
+    )]
+    InvalidRowsFull {
+        /// The file in which they are kept.
+        path: PathBuf,
+        /// Its length.
+        len: u64,
     },
     /// Somebody asked for it to end.
     #[error("the cleanup was cancelled")]

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use tracing::{error, warn};
 
-use super::source::Source;
+use super::source::{InvalidRow, Source};
 use super::window::Windows;
 use super::{Control, LfcError};
+use crate::first_of_many::FirstOfMany;
 use crate::lease_file::canonical::{Canonical, Tail};
 use crate::lease_file::row::{FileLease, Key};
 use crate::lease_file::scan::{Row, Scanner};
-use crate::lease_file::{LeaseFileError, MAX_LINE, RowError, RowProblem};
+use crate::lease_file::{LeaseFileError, RowError};
 
 /// The last row of an address in a part of a journal.
 #[derive(Clone, Copy, Debug, Default)]
@@ -126,6 +127,9 @@ impl<K> Part<K> {
     }
 }
 
+/// Maximum number of rows that are logged one by one.
+const MAX_LOGGED: usize = FirstOfMany::LOGGED as usize;
+
 /// What reading rows met with.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
@@ -133,75 +137,107 @@ pub(super) struct Tally {
     pub(super) lines: u64,
     /// Good rows, also those that delete a lease.
     pub(super) leases: u64,
-    /// How many rows were bad.
+    /// Number of invalid rows.
     pub(super) bad_rows: u64,
-    /// Bad rows, no more than one beyond the limit, with lines counted from the start of the part.
-    pub(super) errors: Vec<RowError>,
-    /// Hardware addresses that were left out, with lines counted the same way, and no more.
-    pub(super) dropped: Vec<RowError>,
+    /// Invalid rows, no more than one beyond the limit, with lines counted from the start of the part.
+    invalid: Vec<InvalidRow>,
+    /// Number of hardware addresses that were left out.
+    dropped_count: u64,
+    /// The first [`MAX_LOGGED`] of them, with lines counted the same way.
+    dropped: Vec<RowError>,
 }
 
 impl Tally {
-    /// Counts a bad row; `false` where that is one too many.
-    pub(super) fn bad(&mut self, error: RowError, limit: u64) -> bool {
+    /// Counts an invalid row; `false` where that is one too many.
+    pub(super) fn bad(&mut self, row: InvalidRow, limit: u64) -> bool {
         self.bad_rows += 1;
         if self.bad_rows <= limit.saturating_add(1) {
-            self.errors.push(error);
+            self.invalid.push(row);
         }
         self.bad_rows <= limit
     }
 
     /// Notes what was left out of a good row.
-    pub(super) fn dropped(&mut self, error: RowError, limit: u64) {
-        if (self.dropped.len() as u64) < limit {
+    pub(super) fn dropped(&mut self, error: RowError) {
+        self.dropped_count += 1;
+        if self.dropped.len() < MAX_LOGGED {
             self.dropped.push(error);
         }
     }
 
-    /// Adds what reading the rows behind those counted so far met with.
+    /// Adds what reading the rows after those counted so far met with.
     pub(super) fn add(&mut self, next: Self, limit: u64) {
         let after = self.lines;
-        let moved = |errors: Vec<RowError>| {
-            errors.into_iter().map(move |error| RowError { line: error.line + after, ..error })
-        };
-        let room = |limit: u64, len: usize| usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(len);
-        self.errors.extend(moved(next.errors).take(room(limit.saturating_add(1), self.errors.len())));
-        self.dropped.extend(moved(next.dropped).take(room(limit, self.dropped.len())));
+        let most = usize::try_from(limit.saturating_add(1)).unwrap_or(usize::MAX);
+        let room = most.saturating_sub(self.invalid.len());
+        let moved = next.invalid.into_iter().map(|row| InvalidRow { line: row.line + after, ..row });
+        self.invalid.extend(moved.take(room));
+        let room = MAX_LOGGED.saturating_sub(self.dropped.len());
+        let moved = next.dropped.into_iter().map(|error| RowError { line: error.line + after, ..error });
+        self.dropped.extend(moved.take(room));
+        self.dropped_count += next.dropped_count;
         self.lines += next.lines;
         self.leases += next.leases;
         self.bad_rows += next.bad_rows;
     }
 
-    /// Whether there are more bad rows than allowed.
-    pub(super) fn check(&self, source: &Source, limit: u64) -> Result<(), LfcError> {
+    /// Fails if there are more invalid rows than allowed.
+    pub(super) fn check_limit<L: FileLease>(&self, source: &Source, limit: u64) -> Result<(), LfcError> {
         if self.bad_rows <= limit {
             return Ok(());
         }
-        let path = source.path().to_owned();
-        Err(match self.errors.last() {
-            Some(last) => LeaseFileError::TooManyBadRows { path, limit, last: source.located(last) }.into(),
-            None => source.changed(),
-        })
+        let last = self.invalid.last().ok_or_else(|| source.changed())?;
+        let (path, last) = (source.path().to_owned(), source.error_of::<L>(*last)?);
+        Err(LeaseFileError::TooManyBadRows { path, limit, last }.into())
     }
 
-    /// Logs what is wrong with rows.
-    pub(super) fn report(&self, source: &Source) {
+    /// Fails if no row of the whole file can be read, so that it is another file than it is taken for.
+    pub(super) fn check_any<L: FileLease>(&self, source: &Source) -> Result<(), LfcError> {
+        /// Fewer may be what a crash has left.
+        const ROWS: u64 = 3;
+        match self.invalid.first() {
+            Some(first) if self.leases == 0 && self.bad_rows >= ROWS => {
+                let (path, first) = (source.path().to_owned(), Box::new(source.error_of::<L>(*first)?));
+                Err(LfcError::NoValidRow { path, rows: self.bad_rows, first })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Logs what is wrong with rows: the first of them, and how many more there are.
+    pub(super) fn report<L: FileLease>(&self, source: &Source) -> Result<(), LfcError> {
         let path = source.path().display();
-        for error in &self.errors {
-            let error = source.located(error);
+        for row in self.invalid.iter().take(MAX_LOGGED) {
+            let error = source.error_of::<L>(*row)?;
             error!(id = "DHCPSRV_MEMFILE_LEASE_LOAD_ROW_ERROR", "{path}: {error}; the row is left out");
+        }
+        let more = self.bad_rows.saturating_sub(MAX_LOGGED as u64);
+        if more > 0 {
+            error!(id = "DHCPSRV_MEMFILE_MORE_BAD_ROWS", "{path}: {more} more rows are left out");
         }
         for error in &self.dropped {
             let error = source.located(error);
             warn!(id = "DHCPSRV_MEMFILE_READ_HWADDR_FAIL", "{path}: {error}; the lease is kept without it");
         }
+        let more = self.dropped_count.saturating_sub(MAX_LOGGED as u64);
+        if more > 0 {
+            warn!(
+                id = "DHCPSRV_MEMFILE_MORE_HWADDR_DROPPED",
+                "{path}: {more} more leases are kept without their hardware addresses"
+            );
+        }
+        Ok(())
     }
 
     /// Counts a line that is longer than any row.
-    pub(super) fn overlong(&mut self, limit: u64) -> bool {
+    pub(super) fn overlong(&mut self, position: u64, limit: u64) -> bool {
         self.lines += 1;
-        let problem = RowProblem::TooLong { limit: MAX_LINE };
-        self.bad(RowError { line: self.lines, problem }, limit)
+        self.bad(InvalidRow { line: self.lines, position }, limit)
+    }
+
+    /// The invalid rows, which are all there were unless there were more than allowed.
+    pub(super) fn invalid(&self) -> &[InvalidRow] {
+        &self.invalid
     }
 }
 
@@ -225,7 +261,7 @@ pub(super) fn index_part<L: FileLease>(
     let mut within_limit = true;
     while let Some(window) = windows.next().map_err(|error| source.unreadable(error))? {
         if window.overlong {
-            if !tally.overlong(limit) {
+            if !tally.overlong(window.position, limit) {
                 break;
             }
             continue;
@@ -238,12 +274,13 @@ pub(super) fn index_part<L: FileLease>(
                 }
                 Row::Converted { key, deletes, start, row, dropped } => {
                     if let Some(dropped) = dropped {
-                        tally.dropped(dropped, limit);
+                        tally.dropped(dropped);
                     }
                     (key, deletes, start, row.len(), Way::Convert)
                 }
-                Row::Bad(error) => {
-                    within_limit = tally.bad(error, limit);
+                Row::Bad { start, line } => {
+                    let position = window.position + start as u64;
+                    within_limit = tally.bad(InvalidRow { line, position }, limit);
                     return within_limit;
                 }
             };

@@ -13,7 +13,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::index::{Entry, Part, Place, Tally, Way};
 use super::output::Output;
-use super::source::Source;
+use super::source::{InvalidRow, Source};
 use super::window::{WINDOW, Windows};
 use super::{Control, LfcError, in_parallel};
 use crate::fs::read_full;
@@ -480,7 +480,7 @@ fn merge_group<L: FileLease>(
                     break;
                 };
                 let added = result.and_then(|(merged, out)| {
-                    queue.merged.add(merged, group.previous, control)?;
+                    queue.merged.add::<L>(merged, group.previous, control)?;
                     Ok(out)
                 });
                 match added {
@@ -526,7 +526,7 @@ impl Drop for PanicGuard<'_> {
 
 impl Merged {
     /// Adds what the next piece gave.
-    fn add(
+    fn add<L: FileLease>(
         &mut self,
         piece: Merged,
         previous: Option<&Source>,
@@ -534,13 +534,13 @@ impl Merged {
     ) -> Result<(), LfcError> {
         self.written += piece.written;
         self.previous.add(piece.previous, control.max_bad_rows);
-        match previous {
-            Some(source) => {
-                let checked = self.previous.check(source, control.max_bad_rows);
-                checked.inspect_err(|_| self.previous.report(source))
-            }
-            None => Ok(()),
-        }
+        let Some(source) = previous else {
+            return Ok(());
+        };
+        self.previous.check_limit::<L>(source, control.max_bad_rows).or_else(|error| {
+            self.previous.report::<L>(source)?;
+            Err(error)
+        })
     }
 }
 
@@ -629,7 +629,7 @@ impl Merger {
             let mut within_limit = true;
             while let Some(window) = windows.next().map_err(|error| source.unreadable(error))? {
                 if window.overlong {
-                    merged.previous.overlong(limit);
+                    merged.previous.overlong(window.position, limit);
                     continue;
                 }
                 let tally = &mut merged.previous;
@@ -641,8 +641,9 @@ impl Merger {
                     let (key, deletes) = match &row {
                         Row::Canonical { row: Canonical { key, deletes, .. }, .. }
                         | Row::Converted { key, deletes, .. } => (*key, *deletes),
-                        Row::Bad(error) => {
-                            within_limit = tally.bad(error.clone(), limit);
+                        Row::Bad { start, line } => {
+                            let position = window.position + *start as u64;
+                            within_limit = tally.bad(InvalidRow { line: *line, position }, limit);
                             return within_limit;
                         }
                     };
@@ -686,10 +687,10 @@ impl Merger {
                             out.extend_from_slice(&window.text[std::mem::take(&mut run)]);
                             out.extend_from_slice(row);
                             if let Some(dropped) = dropped {
-                                tally.dropped(dropped, limit);
+                                tally.dropped(dropped);
                             }
                         }
-                        Row::Bad(_) => {}
+                        Row::Bad { .. } => {}
                     }
                     true
                 });

@@ -17,6 +17,7 @@
 
 mod error;
 mod index;
+mod invalid_rows;
 mod merge;
 mod output;
 pub(crate) mod pid_file;
@@ -26,7 +27,9 @@ mod source;
 mod tests;
 mod window;
 
+use std::ffi::OsStr;
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -35,6 +38,7 @@ use tracing::{debug, error, info, warn};
 
 pub use error::LfcError;
 use index::{Part, Tally, index_part};
+use invalid_rows::LeftOut;
 use merge::{JournalPart, Merged, Stop, merge};
 use output::Output;
 pub use pid_file::RunningCleanup;
@@ -60,6 +64,28 @@ pub struct LfcFiles {
     pub finish: PathBuf,
     /// Which process does the cleanup.
     pub pid: PathBuf,
+}
+
+impl LfcFiles {
+    /// Returns the name of the file in which rows are kept that cannot be read: that of the lease file, with `.bad`.
+    ///
+    /// The lease file is the one that input is named after (`F.1`). If input has another name, it is the one that finish
+    /// (`F.completed`) or previous (`F.2`) is named after, or else input itself.
+    #[must_use]
+    pub fn bad(&self) -> PathBuf {
+        let named_after = |path: &Path, suffix: &str| {
+            let name = path.as_os_str().as_bytes();
+            let name =
+                name.strip_suffix(suffix.as_bytes()).filter(|name| !matches!(name.last(), None | Some(b'/')));
+            name.map(|name| OsStr::from_bytes(name).to_owned())
+        };
+        let lease_file = named_after(&self.input, ".1")
+            .or_else(|| named_after(&self.finish, ".completed"))
+            .or_else(|| named_after(&self.previous, ".2"));
+        let mut name = lease_file.unwrap_or_else(|| self.input.clone().into_os_string());
+        name.push(".bad");
+        name.into()
+    }
 }
 
 /// A look at a cleanup from another thread, and a way to stop it.
@@ -328,36 +354,52 @@ impl<'a> Cleanup<'a> {
             threads: self.threads_for(len(previous) + len(input)),
         };
 
-        let mut read = Figures::default();
-        let journal = index::<L>(input, &control)?;
-        read.add(input, &journal.tally);
-        let attributes = match previous.or(input) {
-            Some(source) => source.attributes()?,
-            None => None,
+        let Journal { parts, tally: of_input } = index::<L>(input, &control)?;
+        let attributes = |first: Option<&Source>, second: Option<&Source>| match first.or(second) {
+            Some(source) => source.attributes(),
+            None => Ok(None),
         };
-        let attributes = attributes.as_ref();
-        let merged = match self.merge_to_output::<L>(previous, &journal.parts, attributes, &control) {
+        let of_output = attributes(previous, input)?;
+        let merged = self.merge_to_output::<L>(previous, &parts, of_output.as_ref(), &control);
+        let (merged, of_previous) = match merged {
             Err(Stop::OutOfOrder) => {
                 // Then it is a journal as well, the older one.
                 debug!(id = "LFC_UNSORTED", "the previous file is not in address order, it is sorted");
                 monitor.total.fetch_add(len(previous), Ordering::Relaxed);
                 let older = index::<L>(previous, &control)?;
-                read.add(previous, &older.tally);
-                let parts: Vec<_> = older.parts.into_iter().chain(journal.parts).collect();
-                self.merge_to_output::<L>(None, &parts, attributes, &control)
+                let parts: Vec<_> = older.parts.into_iter().chain(parts).collect();
+                let merged = self.merge_to_output::<L>(None, &parts, of_output.as_ref(), &control);
+                (merged, older.tally)
             }
-            merged => merged.inspect(|merged| {
-                read.add(previous, &merged.previous);
+            Ok(mut merged) => {
+                let tally = std::mem::take(&mut merged.previous);
                 if let Some(source) = previous {
-                    merged.previous.report(source);
+                    tally.report::<L>(source)?;
+                    tally.check_any::<L>(source)?;
                 }
-            }),
+                (Ok(merged), tally)
+            }
+            failed => (failed, Tally::default()),
         };
         let merged = match merged {
             Ok(merged) => merged,
             Err(Stop::Error(error)) => return Err(error),
             Err(Stop::OutOfOrder) => return Err(LfcError::Order),
         };
+        let read_from = [(previous, &of_previous), (input, &of_input)];
+        let mut read = Figures::default();
+        for (source, tally) in read_from {
+            read.add(source, tally);
+        }
+        let left_out =
+            read_from.map(|(source, tally)| Some(LeftOut { source: source?, rows: tally.invalid() }));
+        let left_out: Vec<_> = left_out.into_iter().flatten().collect();
+        let bad = self.files.bad();
+        let kept = invalid_rows::keep::<L>(self.fs, &bad, attributes(input, previous)?.as_ref(), &left_out)?;
+        if kept > 0 {
+            let bad = bad.display();
+            error!(id = "LFC_INVALID_ROWS_KEPT", "{kept} rows that cannot be read are kept in {bad}");
+        }
         let written = Figures { leases: merged.written, attempts: merged.written, errors: 0 };
         Ok(Outcome::Cleaned { read, written })
     }
@@ -488,8 +530,9 @@ fn index<'a, L: FileLease>(
         JournalPart { source, part }
     });
     let parts = parts.collect();
-    tally.report(source);
-    tally.check(source, control.max_bad_rows)?;
+    tally.report::<L>(source)?;
+    tally.check_limit::<L>(source, control.max_bad_rows)?;
+    tally.check_any::<L>(source)?;
     Ok(Journal { parts, tally })
 }
 

@@ -7,7 +7,17 @@ use super::LfcError;
 use crate::fs::{Attributes, FileSystem, ReadFile, read_full};
 use crate::lease::Lease;
 use crate::lease_file::row::FileLease;
-use crate::lease_file::{Header, LeaseFileError, RowError, is_row};
+use crate::lease_file::scan::problem_of;
+use crate::lease_file::{Header, LeaseFileError, MAX_LINE, RowError, is_row};
+
+/// Where an invalid row stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InvalidRow {
+    /// Its line, counted from wherever counting began.
+    pub(super) line: u64,
+    /// Where it starts in the file.
+    pub(super) position: u64,
+}
 
 /// A lease file that is open to be read, and what its header says.
 pub(super) struct Source {
@@ -53,7 +63,12 @@ impl Source {
 
     /// An error with its line counted from the start of the file.
     pub(super) fn located(&self, error: &RowError) -> RowError {
-        RowError { line: error.line + self.header_lines, problem: error.problem.clone() }
+        RowError { line: error.line + self.header_lines, ..error.clone() }
+    }
+
+    /// Reads an invalid row again, and returns what is wrong with it.
+    pub(super) fn error_of<L: FileLease>(&self, row: InvalidRow) -> Result<RowError, LfcError> {
+        InvalidRows::of(self).error_of::<L>(row)
     }
 
     /// Returns what the file that takes its place is to take over.
@@ -68,6 +83,81 @@ impl Source {
     /// The file is not as it was a moment ago.
     pub(super) fn changed(&self) -> LfcError {
         self.unreadable(io::Error::other("the file was changed while it was read"))
+    }
+}
+
+/// Reads invalid rows again, those that stand close to each other at once.
+pub(super) struct InvalidRows<'a> {
+    source: &'a Source,
+    buffer: Vec<u8>,
+    /// Where in the file the buffer starts.
+    start: u64,
+}
+
+impl<'a> InvalidRows<'a> {
+    /// What is read at once, at least.
+    const STEP: usize = 16 * 1024;
+
+    pub(super) fn of(source: &'a Source) -> Self {
+        Self { source, buffer: Vec::new(), start: 0 }
+    }
+
+    /// Returns the text of a row without its newline, and whether that is all of it: there may be more of one that has more
+    /// than [`MAX_LINE`] bytes.
+    pub(super) fn text(&mut self, row: InvalidRow) -> Result<(&[u8], bool), LfcError> {
+        let mut from = row.position.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
+        let mut searched = 0;
+        let (from, len, is_whole) = loop {
+            if let Some(rest) = from.and_then(|from| self.buffer.get(from..)) {
+                if let Some(newline) = memchr::memchr(b'\n', &rest[searched..]) {
+                    break (from.unwrap_or_default(), searched + newline, true);
+                }
+                if rest.len() > MAX_LINE {
+                    break (from.unwrap_or_default(), rest.len(), false);
+                }
+                searched = rest.len();
+                self.buffer.drain(..from.unwrap_or_default());
+            } else {
+                self.buffer.clear();
+            }
+            (from, self.start) = (Some(0), row.position);
+            let len = self.buffer.len();
+            self.buffer.resize(len + len.max(Self::STEP), 0);
+            let at = self.start + len as u64;
+            let count = read_full(self.source.file.as_ref(), &mut self.buffer[len..], at);
+            let count = count.map_err(|error| self.source.unreadable(error))?;
+            let ended = count < self.buffer.len() - len;
+            self.buffer.truncate(len + count);
+            if ended && memchr::memchr(b'\n', &self.buffer[len..]).is_none() {
+                break (0, self.buffer.len(), true);
+            }
+        };
+        Ok((&self.buffer[from..from + len], is_whole))
+    }
+
+    /// Gives all of a row to `take`, a part after the other.
+    pub(super) fn each_part(
+        &mut self,
+        row: InvalidRow,
+        mut take: impl FnMut(&[u8]) -> Result<(), LfcError>,
+    ) -> Result<(), LfcError> {
+        let mut at = row;
+        loop {
+            let (part, is_whole) = self.text(at)?;
+            at.position += part.len() as u64;
+            take(part)?;
+            if is_whole {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Returns what is wrong with a row.
+    pub(super) fn error_of<L: FileLease>(&mut self, row: InvalidRow) -> Result<RowError, LfcError> {
+        let source = self.source;
+        let (text, _) = self.text(row)?;
+        let problem = problem_of::<L>(text, &source.header).ok_or_else(|| source.changed())?;
+        Ok(RowError::new(row.line + source.header_lines, text, problem))
     }
 }
 

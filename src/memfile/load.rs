@@ -132,7 +132,9 @@ fn begins_with_row<L: ManagedLease>(file: &dyn ReadFile) -> std::io::Result<bool
 struct Findings<'a> {
     path: &'a Path,
     /// Rows that were no leases.
-    bad_rows: u64,
+    bad_rows: FirstOfMany,
+    /// Rows whose hardware address was left out.
+    dropped: FirstOfMany,
     limit: Option<u64>,
     /// Rows whose extended info was in an old form.
     upgraded: u64,
@@ -143,16 +145,23 @@ struct Findings<'a> {
 impl Default for Findings<'_> {
     fn default() -> Self {
         let path = Path::new("");
-        Self { path, bad_rows: 0, limit: None, upgraded: 0, failed: FirstOfMany::default() }
+        Self {
+            path,
+            bad_rows: FirstOfMany::default(),
+            dropped: FirstOfMany::default(),
+            limit: None,
+            upgraded: 0,
+            failed: FirstOfMany::default(),
+        }
     }
 }
 
 impl Findings<'_> {
     fn add_bad_row(&mut self, error: RowError) -> Result<(), OpenError> {
-        warn!(id = "DHCPSRV_MEMFILE_BAD_ROW", "{}: {error}, the row is skipped", self.path.display());
-        self.bad_rows += 1;
+        let path = self.path.display();
+        self.bad_rows.add(|| warn!(id = "DHCPSRV_MEMFILE_BAD_ROW", "{path}: {error}, the row is skipped"));
         match self.limit {
-            Some(limit) if self.bad_rows > limit => {
+            Some(limit) if self.bad_rows.count() > limit => {
                 Err(OpenError::TooManyBadRows { path: self.path.to_owned(), limit, last: error })
             }
             _ => Ok(()),
@@ -173,6 +182,17 @@ impl Findings<'_> {
     /// Logs what was not logged row by row.
     fn log(&self) {
         let path = self.path.display();
+        if self.bad_rows.has_more() {
+            let count = self.bad_rows.count();
+            warn!(id = "DHCPSRV_MEMFILE_MORE_BAD_ROWS", "{path}: {count} rows in all were skipped");
+        }
+        if self.dropped.has_more() {
+            warn!(
+                id = "DHCPSRV_MEMFILE_MORE_HWADDR_DROPPED",
+                "{path}: {} leases in all are kept without their hardware addresses",
+                self.dropped.count()
+            );
+        }
         if self.failed.has_more() {
             warn!(
                 id = "DHCPSRV_MEMFILE_EXTENDED_INFO_REMOVED",
@@ -267,7 +287,7 @@ fn read_rows<L: ManagedLease, R: Read>(
         match row {
             Ok(mut parsed) => {
                 if let Some(problem) = parsed.dropped.clone() {
-                    batch.rows.push(Row::Dropped(RowError { line: reader.line(), problem }));
+                    batch.rows.push(Row::Dropped(reader.error(problem)));
                 }
                 if parsed.deletes() {
                     batch.rows.push(Row::Deletion(parsed.lease.key()));
@@ -329,11 +349,13 @@ fn apply<L: ManagedLease>(
             Row::Deletion(key) => storage.load_deletion(*key),
             Row::Bad(error) => findings.add_bad_row(error.clone())?,
             Row::FailedInfo(row) => findings.add_failed(row),
-            Row::Dropped(error) => warn!(
-                id = "DHCPSRV_MEMFILE_HWADDR_DROPPED",
-                "{}: {error}, the lease is kept without its hardware address",
-                path.display()
-            ),
+            Row::Dropped(error) => findings.dropped.add(|| {
+                warn!(
+                    id = "DHCPSRV_MEMFILE_HWADDR_DROPPED",
+                    "{}: {error}, the lease is kept without its hardware address",
+                    path.display()
+                );
+            }),
         }
     }
     Ok(())
@@ -403,7 +425,8 @@ fn check_subnets<L: ManagedLease>(
 
 /// Makes a journal of another schema the input of a cleanup: rows of this schema cannot be appended to it.
 fn put_aside<L: ManagedLease>(files: &LeaseFileSet, fs: &dyn FileSystem) -> Result<(), OpenError> {
-    let failed = |path: PathBuf| move |source: LfcError| OpenError::Conversion { path, source };
+    let failed =
+        |path: PathBuf| move |source: LfcError| OpenError::Conversion { path, source: Box::new(source) };
     let exists = |path: &Path| match fs.open(path) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),

@@ -108,7 +108,7 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: crate::lfc::LfcError,
+        source: Box<crate::lfc::LfcError>,
     },
     /// There are more leases than fit.
     #[error("{}: more leases than there is room for", path.display())]
