@@ -116,11 +116,14 @@ fn state(state: LeaseState) -> String {
 
 /// When a lease ends or ended.
 fn expiry(lease: &impl Lease, now: u64) -> String {
-    if lease.data().valid_lifetime.is_infinite() {
+    let Some(end) = lease.end() else {
         return "never expires".to_owned();
-    }
+    };
+    let Ok(end) = u64::try_from(end) else {
+        return "expired before 1970".to_owned();
+    };
     let tense = if lease.is_expired(now) { "expired" } else { "expires" };
-    format!("{tense} {}", date_and_time(lease.expire()))
+    format!("{tense} {}", date_and_time(end))
 }
 
 /// Seconds since the epoch in the form of RFC 3339, in UTC.

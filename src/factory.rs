@@ -28,7 +28,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use tracing::info;
+use tracing::{error, info};
 
 pub use backend::{Backend, BackendError};
 pub use connection_string::{ConnectionString, ConnectionStringError, Word};
@@ -43,13 +43,14 @@ use crate::memfile::MemfileBackend;
 
 /// Opens lease managers, and keeps the one that a server uses.
 ///
-/// Everything may be called from any number of threads. [`create`](Self::create), [`recreate`](Self::recreate) and
-/// [`destroy`](Self::destroy) happen one after the other; the other methods do not wait for them, so there is no current
+/// Everything may be called from any number of threads. [`create`](Self::create), [`recreate`](Self::recreate),
+/// [`recreate_with`](Self::recreate_with) and [`destroy`](Self::destroy) happen one after the other; the other methods do not wait for them, so there is no current
 /// manager while a new one is opened.
 pub struct LeaseMgrFactory<L: ManagedLease> {
     backends: RwLock<BTreeMap<String, Arc<dyn Backend<L>>>>,
-    /// Held while the current manager is closed and opened, so that this is not done twice at a time.
-    turn: Mutex<()>,
+    /// Held while the current manager is closed and opened, so that this is not done twice at a time. What is in it is left of
+    /// a manager that was closed to be opened again, and could not be.
+    turn: Mutex<Option<Closed<L>>>,
     current: RwLock<Option<Current<L>>>,
 }
 
@@ -57,6 +58,12 @@ pub struct LeaseMgrFactory<L: ManagedLease> {
 struct Current<L: ManagedLease> {
     connection: ConnectionString,
     manager: Arc<dyn LeaseMgr<L>>,
+}
+
+/// A manager that was closed: what it was opened with, and its callbacks.
+struct Closed<L: ManagedLease> {
+    connection: ConnectionString,
+    callbacks: Tracking<L>,
 }
 
 impl<L: ManagedLease> Default for LeaseMgrFactory<L> {
@@ -78,7 +85,7 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
     pub fn new() -> Self {
         let memfile: Arc<dyn Backend<L>> = Arc::new(MemfileBackend);
         let backends = BTreeMap::from([(memfile.name().to_owned(), memfile)]);
-        Self { backends: RwLock::new(backends), turn: Mutex::new(()), current: RwLock::new(None) }
+        Self { backends: RwLock::new(backends), turn: Mutex::new(None), current: RwLock::new(None) }
     }
 
     /// Opens a lease manager, which is the caller's and not the current one.
@@ -102,8 +109,9 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
     pub fn create(&self, connection: &str) -> Result<(), FactoryError> {
         let connection: ConnectionString = connection.parse()?;
         let backend = self.backend_for(&connection)?;
-        let _turn = self.turn.lock();
+        let mut turn = self.turn.lock();
         self.give_up();
+        *turn = None;
         let manager = backend.open(&connection)?;
         self.set(connection, manager);
         Ok(())
@@ -128,31 +136,93 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
 
     /// Gives up the current manager, and tells whether there was one. It is closed when nobody else holds it any more.
     pub fn destroy(&self) -> bool {
-        let _turn = self.turn.lock();
+        let mut turn = self.turn.lock();
+        *turn = None;
         self.give_up()
     }
 
-    /// Closes the current manager and opens it anew with the same connection string; if asked, with the callbacks that
+    /// Closes the current manager and opens it again with the same connection string; if asked, with the callbacks that
     /// are registered with it. Locks of leases are gone.
     ///
     /// # Errors
-    /// [`FactoryError::NoInstance`] where there is no current manager. [`FactoryError::InUse`] where others hold it: it must be
-    /// closed before it is opened, since a lease file has one owner; it stays the current one then, and so it does where its
-    /// backend was deregistered. Where it cannot be opened again, as [`open`](Self::open): then there is none any more, and
-    /// the callbacks are gone.
+    /// Returns [`FactoryError::NoInstance`] if there is no current manager, [`FactoryError::InUse`] if others hold it: it must be
+    /// closed before it is opened, since a lease file has one owner; it stays the current one then, and so it does if its
+    /// backend was deregistered. If it cannot be opened again, fails as [`open`](Self::open): then there is no current manager, but
+    /// its connection string and callbacks are kept, and this can be called again until it succeeds.
     pub fn recreate(&self, keep_callbacks: bool) -> Result<(), FactoryError> {
-        let _turn = self.turn.lock();
-        let connection = match &*self.current.read() {
-            Some(current) => current.connection.clone(),
-            None => return Err(FactoryError::NoInstance),
+        self.reopen(None, keep_callbacks)
+    }
+
+    /// Closes the current manager and opens another one with this connection string; if asked, with the callbacks that
+    /// are registered with the one before. Locks of leases are gone, and leases stay where they are: those of the new manager are
+    /// the ones that it finds.
+    ///
+    /// # Errors
+    /// As [`recreate`](Self::recreate). If the connection string is not right or names a backend that is not there, the current
+    /// manager stays. If the backend cannot open the new one, the manager before it is opened again, with its
+    /// callbacks; if that fails too, which is logged (`DHCPSRV_LEASE_MGR_REOPEN_FAILED`), there is no current manager, and
+    /// [`recreate`](Self::recreate) tries again to open the one before.
+    pub fn recreate_with(&self, connection: &str, keep_callbacks: bool) -> Result<(), FactoryError> {
+        self.reopen(Some(connection.parse()?), keep_callbacks)
+    }
+
+    fn reopen(&self, new: Option<ConnectionString>, keep_callbacks: bool) -> Result<(), FactoryError> {
+        let mut turn = self.turn.lock();
+        let connection = match (new.clone(), &*self.current.read(), &*turn) {
+            (_, None, None) => return Err(FactoryError::NoInstance),
+            (Some(new), _, _) => new,
+            (None, Some(Current { connection, .. }), _) | (None, None, Some(Closed { connection, .. })) => {
+                connection.clone()
+            }
         };
         let backend = self.backend_for(&connection)?;
-        let callbacks = Tracking::default();
-        self.close(keep_callbacks.then_some(&callbacks))?;
-        let manager = backend.open(&connection)?;
-        manager.tracking().adopt(&callbacks);
+        if self.have_instance() {
+            *turn = Some(self.close()?);
+        }
+        let opened = backend.open(&connection);
+        match opened {
+            Ok(manager) => {
+                self.succeed(&mut turn, connection, manager, keep_callbacks);
+                Ok(())
+            }
+            Err(error) => {
+                if new.is_some() {
+                    self.bring_back(&mut turn);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes a manager the current one, in place of one that was closed.
+    fn succeed(
+        &self,
+        turn: &mut Option<Closed<L>>,
+        connection: ConnectionString,
+        manager: Arc<dyn LeaseMgr<L>>,
+        keep_callbacks: bool,
+    ) {
+        if let Some(closed) = turn.take()
+            && keep_callbacks
+        {
+            manager.tracking().adopt(&closed.callbacks);
+        }
         self.set(connection, manager);
-        Ok(())
+    }
+
+    /// Opens the manager again that was closed, if that can be done.
+    fn bring_back(&self, turn: &mut Option<Closed<L>>) {
+        let Some(connection) = turn.as_ref().map(|closed| closed.connection.clone()) else {
+            return;
+        };
+        match self.backend_for(&connection).and_then(|backend| backend.open(&connection)) {
+            Ok(manager) => self.succeed(turn, connection, manager, true),
+            Err(error) => error!(
+                id = "DHCPSRV_LEASE_MGR_REOPEN_FAILED",
+                "{} leases: {connection}: the lease manager cannot be opened again: {error}",
+                L::FAMILY
+            ),
+        }
     }
 
     /// Makes a backend known by its name.
@@ -221,8 +291,8 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
         current.is_some()
     }
 
-    /// Closes the current manager if nobody else holds it. Its callbacks go to `heir`.
-    fn close(&self, heir: Option<&Tracking<L>>) -> Result<(), FactoryError> {
+    /// Closes the current manager if nothing else holds it.
+    fn close(&self) -> Result<Closed<L>, FactoryError> {
         let mut current = self.current.write();
         let holders = current.as_ref().map_or(0, |current| Arc::strong_count(&current.manager) - 1);
         if holders > 0 {
@@ -232,14 +302,13 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
             return Err(FactoryError::NoInstance);
         };
         drop(current);
-        if let Some(heir) = heir {
-            heir.adopt(manager.tracking());
-        }
+        let callbacks = Tracking::default();
+        callbacks.adopt(manager.tracking());
         // Somebody may get hold of it still who has a weak reference.
         let weak = Arc::downgrade(&manager);
         drop(manager);
         match weak.upgrade() {
-            None => Ok(()),
+            None => Ok(Closed { connection, callbacks }),
             Some(manager) => {
                 *self.current.write() = Some(Current { connection, manager });
                 Err(FactoryError::InUse { holders: 1 })

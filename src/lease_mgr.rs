@@ -109,12 +109,13 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     /// The leases that a query asks for, in the order of their addresses.
     ///
     /// # Errors
-    /// [`LeaseMgrError::Unsupported`] where the backend does not know this query, such as DHCPv6 leases by relay id where
+    /// [`LeaseMgrError::BadArgument`] as [`Query::check`] says, [`LeaseMgrError::Unsupported`] where the backend does not know this query, such as DHCPv6 leases by relay id where
     /// tables of these are not kept, and others where it cannot be asked.
     fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError>;
 
     /// Leases that have ended at `now` (seconds since the epoch) and are not reclaimed yet, those that ended first
-    /// first, and of the same second in the order of their addresses: at most `limit`, or all with a limit of 0. A lease with an infinite lifetime is never among them.
+    /// first, and of the same second in the order of their addresses: at most `limit`, or all with a limit of 0. A lease that
+    /// ended before 1970 has ended ([`Lease::end`](crate::lease::Lease::end)), one with an infinite lifetime is never among them.
     ///
     /// # Errors
     /// [`LeaseMgrError`] where the backend cannot be asked.
@@ -177,7 +178,7 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     /// How many leases there are, of each subnet, or each pool, and each state that counts.
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where the backend cannot be asked.
+    /// [`LeaseMgrError::BadArgument`] as [`StatisticsQuery::check`] says, and others where the backend cannot be asked.
     fn statistics(&self, query: &StatisticsQuery) -> Result<Vec<StatisticsRow>, LeaseMgrError>;
 
     /// Counts all leases again, where the figures of [`LeaseMgr::statistics`] and [`LeaseMgr::class_leases`] are kept

@@ -78,7 +78,8 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
         (AfterSkipsOneMore, Both, &["a_page_begins_behind_its_address", "thousands_of_leases_are_written_to_a_file", "relay_agents_are_paged_through_in_a_window"]),
         (LimitIsIgnored, Both, &["a_limit_gives_the_first_leases"]),
         (LimitGivesTheLast, Both, &["a_limit_gives_the_first_leases"]),
-        (LimitZeroIsAll, Both, &["a_limit_of_zero_gives_no_lease"]),
+        (LimitZeroIsAll, Both, &["a_limit_of_zero_is_refused"]),
+        (BoundsAreNotChecked, Both, &["a_limit_of_zero_is_refused", "a_window_that_cannot_be_is_refused", "statistics_of_subnets_that_cannot_be_are_refused"]),
         (LimitCountsOtherSubnets, Both, &["a_limit_counts_only_leases_that_match", "a_long_history_of_few_leases_is_answered_rightly"]),
         (WindowIsOpenAtItsEnd, Both, &["a_window_includes_both_of_its_ends", "a_long_history_of_many_leases_is_answered_rightly"]),
         (WindowIsForAllLeasesOnly, Both, &["a_window_narrows_every_key"]),
@@ -121,6 +122,7 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
         (ReclaimedForEver, Both, &["a_reclaimed_lease_that_is_renewed_expires_again"]),
         (DeletedExpires, Both, &["a_deleted_lease_does_not_expire"]),
         (ExpiresIn32Bits, Both, &["a_lease_may_end_beyond_32_bits"]),
+        (ExpiresInUnsigned, Both, &["a_lease_that_ended_before_1970_has_expired", "reclaimed_leases_that_ended_before_1970_are_deleted"]),
         (ExpiredAreTaken, Both, &["asking_for_expired_leases_changes_nothing"]),
 
         (RemovesAllExpired, Both, &["only_reclaimed_leases_are_removed"]),

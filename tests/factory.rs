@@ -42,6 +42,8 @@ struct TreeBackend {
     in_use: Arc<Mutex<BTreeSet<String>>>,
     /// A manager that was opened while this was set gets hold of itself when it is asked for its callbacks.
     clinging: AtomicBool,
+    /// While this is set, another process has all trunks.
+    stolen: AtomicBool,
     /// Tells that `open` was called, and lets it go on.
     gate: Mutex<Option<(Sender<()>, Receiver<()>)>>,
 }
@@ -80,7 +82,7 @@ impl Backend<Lease4> for TreeBackend {
         }
         connection.number("rings", 1..=5000)?;
         let name = connection.required("name")?.to_owned();
-        if !self.in_use.lock().unwrap().insert(name.clone()) {
+        if self.stolen.load(Ordering::Relaxed) || !self.in_use.lock().unwrap().insert(name.clone()) {
             return Err(InUse(name).into());
         }
         // Others have time to meet it while it is open and nobody's yet.
@@ -505,6 +507,106 @@ fn a_manager_whose_backend_is_gone_is_not_closed_to_be_recreated() {
     factory.deregister("tree");
     assert!(matches!(factory.recreate(true), Err(FactoryError::UnknownType { .. })));
     assert_eq!(location(&factory), "a");
+}
+
+#[rstest]
+#[case::with_callbacks(true, 1)]
+#[case::without(false, 0)]
+fn a_manager_is_recreated_with_another_connection_string(
+    #[case] keep_callbacks: bool,
+    #[case] calls: u64,
+    #[values("type=tree name=b", "type=memfile persist=false", "type=tree name=a rings=7")] connection: &str,
+) {
+    let (factory, tree) = with_tree();
+    factory.create("type=tree name=a").unwrap();
+    let count = count_adds(factory.instance().unwrap().as_ref());
+    factory.recreate_with(connection, keep_callbacks).unwrap();
+    let manager = factory.instance().unwrap();
+    let is_tree = connection.starts_with("type=tree");
+    assert_eq!(manager.status().backend, if is_tree { "tree" } else { "memfile" });
+    assert_eq!(tree.in_use.lock().unwrap().len(), usize::from(is_tree));
+    assert_eq!(manager.add(&lease(1)).unwrap(), Added::Added);
+    assert_eq!(count.load(Ordering::Relaxed), calls);
+    // From now on it is the one to be recreated.
+    drop(manager);
+    factory.recreate(keep_callbacks).unwrap();
+    assert_eq!(factory.instance().unwrap().status().backend, if is_tree { "tree" } else { "memfile" });
+}
+
+#[rstest]
+#[case::not_a_pair("type=tree name", false)]
+#[case::unknown_type("type=bush", false)]
+#[case::unknown_keyword("type=tree name=b leaves=3", false)]
+#[case::bad_value("type=tree name=b rings=9999", true)]
+#[case::in_use("type=tree name=taken", true)]
+#[case::bad_file("type=memfile name=/dev/null/leases.csv", true)]
+fn a_manager_that_cannot_be_replaced_stays_or_comes_back(
+    #[case] connection: &str,
+    #[case] is_closed: bool,
+    #[values(true, false)] keep_callbacks: bool,
+) {
+    let (factory, _) = with_tree();
+    let _taken = factory.open("type=tree name=taken").unwrap();
+    factory.create("type=tree name=a").unwrap();
+    let count = count_adds(factory.instance().unwrap().as_ref());
+    let before = Arc::downgrade(&factory.instance().unwrap());
+    let error = factory.recreate_with(connection, keep_callbacks).unwrap_err();
+    let is_known = matches!(
+        error,
+        FactoryError::ConnectionString(_) | FactoryError::UnknownType { .. } | FactoryError::Open { .. }
+    );
+    assert!(is_known, "{error:?}");
+    assert_eq!(before.upgrade().is_none(), is_closed);
+    assert_eq!(location(&factory), "a");
+    assert_eq!(factory.instance().unwrap().add(&lease(1)).unwrap(), Added::Added);
+    assert_eq!(count.load(Ordering::Relaxed), 1);
+}
+
+#[rstest]
+#[case::with_another_string(Some("type=tree name=b rings=9999"))]
+#[case::with_the_same(None)]
+fn callbacks_are_there_when_a_manager_can_be_opened_again(#[case] connection: Option<&str>) {
+    let (factory, tree) = with_tree();
+    factory.create("type=tree name=a").unwrap();
+    let count = count_adds(factory.instance().unwrap().as_ref());
+    // Another process takes it, as soon as it is closed.
+    tree.stolen.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        let result = match connection {
+            Some(connection) => factory.recreate_with(connection, true),
+            None => factory.recreate(true),
+        };
+        assert!(result.is_err());
+        assert!(!factory.have_instance());
+    }
+    tree.stolen.store(false, Ordering::Relaxed);
+    factory.recreate(true).unwrap();
+    assert_eq!(location(&factory), "a");
+    assert_eq!(factory.instance().unwrap().add(&lease(1)).unwrap(), Added::Added);
+    assert_eq!(count.load(Ordering::Relaxed), 1);
+}
+
+#[rstest]
+#[case::destroyed(|factory: &LeaseMgrFactory<Lease4>| assert!(!factory.destroy()))]
+#[case::created(|factory: &LeaseMgrFactory<Lease4>| drop(factory.create("type=tree name=b")))]
+fn what_is_left_of_a_manager_is_gone_when_it_is(#[case] end: fn(&LeaseMgrFactory<Lease4>)) {
+    let (factory, tree) = with_tree();
+    factory.create("type=tree name=a").unwrap();
+    tree.stolen.store(true, Ordering::Relaxed);
+    assert!(factory.recreate(true).is_err());
+    end(&factory);
+    assert!(matches!(factory.recreate(true), Err(FactoryError::NoInstance)));
+    assert!(matches!(factory.recreate_with("type=tree name=c", true), Err(FactoryError::NoInstance)));
+}
+
+#[test]
+fn a_manager_that_others_hold_is_not_replaced() {
+    let (factory, _) = with_tree();
+    factory.create("type=tree name=a").unwrap();
+    let holder = factory.instance().unwrap();
+    let error = factory.recreate_with("type=tree name=b", true).unwrap_err();
+    assert!(matches!(error, FactoryError::InUse { holders: 1 }), "{error:?}");
+    assert!(Arc::ptr_eq(&holder, &factory.instance().unwrap()));
 }
 
 #[test]

@@ -95,6 +95,33 @@ fn what_lease_add_may_leave_out_is_at_its_default() {
     assert_eq!(read::<Lease6>(&json), Ok(lease));
 }
 
+#[rstest]
+#[case("HOST.Example.ORG", b"host.example.org")]
+#[case("\u{c3}\u{89}\u{c9}", b"\xc3\x89\xc9")]
+#[case("", b"")]
+fn a_hostname_is_lower_cased_as_in_lease_add(#[case] hostname: &str, #[case] kept: &[u8]) {
+    let (v4, v6) = (lease4(&json!({ "hostname": hostname })), lease6(&json!({ "hostname": hostname })));
+    assert_eq!(v4.unwrap().data().hostname, Hostname::new(kept));
+    assert_eq!(v6.unwrap().data().hostname, Hostname::new(kept));
+}
+
+#[test]
+fn a_hostname_is_written_and_recorded_as_it_is() {
+    let mut lease = lease6(&json!({})).unwrap();
+    lease.data_mut().hostname = "Host".into();
+    let json = serde_json::to_value(&lease).unwrap();
+    assert_eq!(json["hostname"], "Host");
+    assert_eq!(read(&json), Ok(Recorded(lease)));
+}
+
+#[test]
+fn a_client_may_be_heard_at_the_epoch_where_the_end_says_so() {
+    let lease = lease4(&json!({ "cltt": null, "valid-lft": 100, "expire": 100 })).unwrap();
+    assert_eq!((lease.data().cltt, lease.end()), (0, Some(100)));
+    let lease = lease4(&json!({ "cltt": 1, "subnet-id": 1, "valid-lft": 0 })).unwrap();
+    assert_eq!((lease.data().cltt, lease.end()), (1, Some(1)));
+}
+
 /// A lease with all that is needed, and `change` made to it; `null` takes a key away.
 fn changed(base: &Value, change: &Value) -> Value {
     let mut json = base.clone();
@@ -158,6 +185,12 @@ fn a_legal_dhcpv4_lease_is_read(#[case] change: Value) {
 #[case(json!({"cltt": null}), "missing field `cltt`")]
 #[case(json!({"expire": 99}), "expire is 99, expected at least valid-lft, 100")]
 #[case(json!({"user-context": [1]}), "a user context: expected a JSON map at byte 0")]
+#[case(json!({"subnet-id": 0}), "subnet-id is 0, expected at least 1")]
+#[case(json!({"cltt": 0}), "cltt is 0, expected at least 1")]
+#[case(json!({"cltt": -300}), "cltt is -300, expected at least 1")]
+#[case(json!({"cltt": i64::MIN}), "cltt is -9223372036854775808, expected at least 1")]
+#[case(json!({"cltt": null, "expire": 0, "valid-lft": 0}), "expire is 0, expected at least 1")]
+#[case(json!({"expire": -100}), "expire is -100, expected at least 1")]
 fn an_illegal_dhcpv4_lease_is_refused(#[case] change: Value, #[case] reason: &str) {
     let error = lease4(&change).unwrap_err();
     assert!(error.contains(reason), "{error}");
@@ -185,6 +218,10 @@ fn a_legal_dhcpv6_lease_is_read(#[case] change: Value, #[case] lease_type: u16, 
 #[case(json!({"type": "IA_PD", "prefix-len": 16}), "the prefix 2001:db8::/16 has bits set behind its length")]
 #[case(json!({"type": "NA"}), "type is expected to be IA_NA, IA_TA, IA_PD or a number")]
 #[case(json!({"type": 65536}), "type is expected to be IA_NA, IA_TA, IA_PD or a number")]
+#[case(json!({"subnet-id": 0}), "subnet-id is 0, expected at least 1")]
+#[case(json!({"cltt": 0}), "cltt is 0, expected at least 1")]
+#[case(json!({"cltt": -300}), "cltt is -300, expected at least 1")]
+#[case(json!({"expire": -100}), "expire is -100, expected at least 1")]
 fn an_illegal_dhcpv6_lease_is_refused(#[case] change: Value, #[case] reason: &str) {
     let error = lease6(&change).unwrap_err();
     assert!(error.contains(reason), "{error}");
@@ -195,6 +232,9 @@ fn an_illegal_dhcpv6_lease_is_refused(#[case] change: Value, #[case] reason: &st
 #[case::duid_of_two_bytes(json!({"duid": "00:01"}))]
 #[case::empty_duid_of_kea_2(json!({"duid": "00", "state": 1}))]
 #[case::host_bits(json!({"type": "IA_PD", "ip-address": "2001:db8:8:1::1", "prefix-len": 64}))]
+#[case::heard_at_the_epoch(json!({"cltt": 0}))]
+#[case::heard_before_it(json!({"cltt": -300}))]
+#[case::subnet_0(json!({"subnet-id": 0}))]
 #[case::both(json!({"type": "IA_PD", "prefix-len": 0, "duid": "02"}))]
 fn what_only_a_recorded_lease_may_have_survives_as_json_of_a_recorded_lease(#[case] change: Value) {
     assert!(lease6(&change).is_err());
@@ -314,7 +354,8 @@ fn hwaddr() -> impl Strategy<Value = Option<HwAddr>> {
 
 fn with_data<L: Lease>(leases: impl Strategy<Value = L>) -> impl Strategy<Value = L> {
     let context = prop::option::of(user_context());
-    let numbers = (any::<u32>(), any::<i64>(), any::<u32>(), prop_oneof![Just(0), any::<u32>()]);
+    let cltt = prop_oneof![1 => any::<i64>(), 2 => 1..i64::MAX];
+    let numbers = (any::<u32>(), cltt, any::<u32>(), prop_oneof![Just(0), any::<u32>()]);
     (leases, numbers, any::<[bool; 2]>(), bytes(0..=20), context).prop_map(
         |(mut lease, (valid, cltt, subnet, pool), flags, hostname, context)| {
             let data = lease.data_mut();
@@ -362,6 +403,27 @@ fn any_lease6() -> impl Strategy<Value = Lease6> {
     with_data(lease)
 }
 
+/// The lease as it is read back by the rules for a new one; `None` where it is none.
+fn as_new<L: Lease>(lease: &L) -> Option<L> {
+    let mut lease = lease.clone();
+    let data = lease.data_mut();
+    data.hostname = data.hostname.to_ascii_lowercase();
+    (data.cltt >= 1 && data.subnet_id.0 >= 1).then_some(lease)
+}
+
+/// A lease that a new one can be survives as text, as text for Kea, and as a value.
+fn survives_as_new<L: Lease + Serialize + DeserializeOwned>(lease: &L, for_kea: &str) {
+    match as_new(lease) {
+        Some(read) => {
+            let text = serde_json::to_string(lease).unwrap();
+            assert_eq!(serde_json::from_str::<L>(&text).unwrap(), read);
+            assert_eq!(serde_json::from_str::<L>(for_kea).unwrap(), read);
+            survives(&read, &serde_json::to_string(&read).unwrap());
+        }
+        None => assert!(serde_json::from_str::<L>(for_kea).is_err()),
+    }
+}
+
 /// As text, as text for Kea, and as a value.
 fn survives<L: Serialize + DeserializeOwned + PartialEq + Debug>(lease: &L, for_kea: &str) {
     let text = serde_json::to_string(lease).unwrap();
@@ -373,11 +435,12 @@ fn survives<L: Serialize + DeserializeOwned + PartialEq + Debug>(lease: &L, for_
 proptest! {
     #[test]
     fn a_dhcpv4_lease_survives_json(lease in any_lease4()) {
-        survives(&lease, &lease.to_json().unwrap());
+        survives_as_new(&lease, &lease.to_json().unwrap());
     }
 
     #[test]
     fn a_dhcpv6_lease_survives_json(lease in any_lease6()) {
-        survives(&lease, &lease.to_json().unwrap());
+        survives_as_new(&lease, &lease.to_json().unwrap());
+        survives(&Recorded(lease.clone()), &lease.to_json().unwrap());
     }
 }

@@ -306,6 +306,25 @@ fn outcome<T: Debug>(result: &Result<T, LeaseMgrError>) -> String {
     }
 }
 
+/// A question is refused, because of this value.
+pub(super) fn bad_argument<T: Debug>(
+    action: impl Display,
+    result: &Result<T, LeaseMgrError>,
+    expected: &str,
+) -> Verdict {
+    match result {
+        Err(error @ LeaseMgrError::BadArgument { value, .. })
+            if value == expected && error.to_string().contains(expected) =>
+        {
+            Ok(())
+        }
+        other => {
+            let expected = format_args!("the error that names the value {expected}");
+            Err(Fault::new(action, expected, outcome(other)))
+        }
+    }
+}
+
 /// A change is refused, because a callback tries to make it.
 pub(super) fn in_callback<T: Debug>(action: impl Display, result: &Result<T, LeaseMgrError>) -> Verdict {
     match result {

@@ -1,9 +1,10 @@
 //! Leases that have ended.
 
-use super::case::{Case, Verdict};
+use super::case::{Case, Verdict, ask, same};
 use super::model::expired;
 use super::sample::{END, HEARD, VALID, ending, in_state, sample, samples, shuffled, with};
 use super::{Rule, TestedLease, rules};
+use crate::LeaseMgrExt;
 use crate::lease::{LeaseState, Lifetime};
 
 pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
@@ -21,6 +22,7 @@ pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
         a_reclaimed_lease_that_is_renewed_expires_again,
         a_deleted_lease_does_not_expire,
         a_lease_may_end_beyond_32_bits,
+        a_lease_that_ended_before_1970_has_expired,
         asking_for_expired_leases_changes_nothing,
     ]
 }
@@ -240,6 +242,47 @@ fn a_lease_may_end_beyond_32_bits<L: TestedLease>(case: &Case<L>) -> Verdict {
         case.has(leases[i].address(), Some(&leases[i]))?;
     }
     // A DHCPv6 file has 32 bits for the time when the client was heard.
+    case.clear()
+}
+
+fn a_lease_that_ended_before_1970_has_expired<L: TestedLease>(case: &Case<L>) -> Verdict {
+    // When the client was heard, and for how long its lease is valid.
+    let times =
+        [(-300, 200), (-4000, 100), (-300, 300), (-300, 301), (-1, 100), (0, 5), (i64::MIN + (1 << 33), 9)];
+    let mut leases = Vec::new();
+    for ((cltt, valid), n) in times.into_iter().zip(1..) {
+        let times =
+            |lease: &L| with(lease, |data| (data.cltt, data.valid_lifetime) = (cltt, Lifetime(valid)));
+        leases.push(times(&sample(20 - n, n)?));
+    }
+    let infinite =
+        with(&sample::<L>(30, 30)?, |data| (data.cltt, data.valid_lifetime) = (-300, Lifetime::INFINITE));
+    case.add_all(leases.iter().chain([&infinite]))?;
+    let check = |leases: &[L]| -> Verdict {
+        for now in [0, 1, 4, 5, 98, 99, END, i64::MAX.cast_unsigned(), u64::MAX] {
+            case.expired(now, 0, expired(leases, now, 0))?;
+            case.expired(now, 2, expired(leases, now, 2))?;
+        }
+        Ok(())
+    };
+    check(&leases)?;
+    // A lease comes there, and leaves again.
+    let now = leases[0].clone();
+    leases[0].data_mut().cltt = HEARD;
+    case.update(&leases[0])?;
+    check(&leases)?;
+    leases[0] = now;
+    case.update(&leases[0])?;
+    check(&leases)?;
+    // It is reclaimed as others are, and its address is free again.
+    for lease in case.mgr().expired(0, 0).into_iter().flatten() {
+        let action = format_args!("reclaim the lease of {}", lease.address());
+        same(action, &ask(action, case.mgr().reclaim(&lease))?, &true)?;
+    }
+    case.expired(0, 0, [])?;
+    let removed = ask("remove reclaimed leases", case.mgr().remove_reclaimed(0))?;
+    same("number of reclaimed leases that ended in 1970 or before", &removed, &4)?;
+    // A DHCPv6 file has no number for the time when the client was heard.
     case.clear()
 }
 

@@ -1,6 +1,6 @@
 //! Looking for leases.
 
-use super::case::{Asking, Case, Verdict, ask, changed_meanwhile, pages, same, same_leases};
+use super::case::{Asking, Case, Verdict, ask, bad_argument, changed_meanwhile, pages, same, same_leases};
 use super::model::{answer, for_each_key};
 use super::sample::{
     HEARD, PREFIX, Relay, Sample, at, hostname, hwaddr, id, in_state, in_subnet, rebuilt, sample, shuffled,
@@ -20,9 +20,10 @@ pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
         a_subnet_narrows_every_key,
         a_page_begins_behind_its_address,
         a_limit_gives_the_first_leases,
-        a_limit_of_zero_gives_no_lease,
+        a_limit_of_zero_is_refused,
         a_limit_counts_only_leases_that_match,
         a_window_includes_both_of_its_ends,
+        a_window_that_cannot_be_is_refused,
         a_window_narrows_every_key,
         a_client_may_have_leases_in_several_subnets,
         of_a_clients_leases_in_a_subnet_the_lowest_address_comes_first,
@@ -146,12 +147,21 @@ fn a_limit_gives_the_first_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
     })
 }
 
-fn a_limit_of_zero_gives_no_lease<L: TestedLease>(case: &Case<L>) -> Verdict {
+/// A query is refused, with this value in the message.
+fn refuses<L: TestedLease>(case: &Case<L>, query: &Query<'_, L>, value: &str) -> Verdict {
+    bad_argument(Asking(query), &case.mgr().find(query), value)
+}
+
+fn a_limit_of_zero_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
+    refuses(case, &Query::all().limit(0), "0")?;
     let leases = with_scene(case)?;
     for_each_key(case, &leases, |query| {
-        case.finds(&query.limit(0), [])?;
-        case.finds(&query.limit(0).in_subnet(SubnetId(1)), [])
-    })
+        refuses(case, &query.limit(0), "0")?;
+        refuses(case, &query.limit(0).in_subnet(SubnetId(1)), "0")
+    })?;
+    bad_argument("a page of 0 leases", &case.mgr().page(None, 0), "0")?;
+    let first = L::address_number(0);
+    bad_argument("a page of 0 leases after an address", &case.mgr().page(Some(first), 0), "0")
 }
 
 fn a_limit_counts_only_leases_that_match<L: TestedLease>(case: &Case<L>) -> Verdict {
@@ -181,7 +191,7 @@ fn a_window_includes_both_of_its_ends<L: TestedLease>(case: &Case<L>) -> Verdict
     case.finds(&all().heard_since(21), &leases[2..])?;
     case.finds(&all().heard_since(30), &leases[2..])?;
     case.finds(&all().heard_since(31), [])?;
-    case.finds(&all().heard_since(i64::MIN), &leases)?;
+    case.finds(&all().heard_since(0), &leases)?;
     case.finds(&all().heard_until(20), &leases[..2])?;
     case.finds(&all().heard_until(19), &leases[..1])?;
     case.finds(&all().heard_until(10), &leases[..1])?;
@@ -190,9 +200,6 @@ fn a_window_includes_both_of_its_ends<L: TestedLease>(case: &Case<L>) -> Verdict
     case.finds(&all().heard_since(10).heard_until(30), &leases)?;
     case.finds(&all().heard_since(20).heard_until(20), &leases[1..2])?;
     case.finds(&all().heard_since(11).heard_until(29), &leases[1..2])?;
-    // A window that ends before it begins is empty.
-    case.finds(&all().heard_since(21).heard_until(20), [])?;
-    case.finds(&all().heard_since(i64::MAX).heard_until(i64::MIN), [])?;
     // It is about when the client was heard, not about when the lease ends.
     let longer = with(&leases[0], |data| data.valid_lifetime.0 += 15);
     case.update(&longer)?;
@@ -204,10 +211,33 @@ fn a_window_includes_both_of_its_ends<L: TestedLease>(case: &Case<L>) -> Verdict
     case.finds(&all().heard_until(19), [])
 }
 
+fn a_window_that_cannot_be_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_scene(case)?;
+    let refused = [
+        (Some(21), Some(20), "20"),
+        (Some(HEARD + 1), Some(HEARD), "1700000000"),
+        (Some(i64::MAX), Some(0), "0"),
+        (Some(-1), None, "-1"),
+        (None, Some(-1), "-1"),
+        (Some(-300), Some(HEARD), "-300"),
+        (Some(i64::MIN), Some(i64::MAX), "-9223372036854775808"),
+    ];
+    for_each_key(case, &leases, |query| {
+        for (heard_since, heard_until, value) in refused {
+            let query = Query { heard_since, heard_until, ..query };
+            refuses(case, &query, value)?;
+            refuses(case, &query.in_subnet(SubnetId(1)).limit(3), value)?;
+        }
+        // An instant is a window.
+        let query = query.heard_since(HEARD + 10).heard_until(HEARD + 10);
+        case.finds(&query, answer(&query, &leases))
+    })
+}
+
 fn a_window_narrows_every_key<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = with_scene(case)?;
     for_each_key(case, &leases, |query| {
-        for (since, until) in [(0, 350), (50, 200), (110, 110), (100, 99), (340, 1000)] {
+        for (since, until) in [(0, 350), (50, 200), (110, 110), (340, 1000)] {
             let query = query.heard_since(HEARD + since).heard_until(HEARD + until);
             case.finds(&query, answer(&query, &leases))?;
             let query = query.in_subnet(SubnetId(1));
@@ -419,7 +449,9 @@ fn a_state_of_any_number_is_found<L: TestedLease>(case: &Case<L>) -> Verdict {
 }
 
 fn a_declined_lease_is_nobodys<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let before = (1..6).map(|n| sample::<L>(n, 1)).collect::<Verdict<Vec<_>>>()?;
+    let relay: Relay<'_> = (&[0, 3, 0, 1, 1], &[0, 0, 0, 9, 1]);
+    let before = (1..6).map(|n| with_context(&sample::<L>(n, 1)?, &["gold"], &[relay]));
+    let before = before.collect::<Verdict<Vec<_>>>()?;
     case.add_all(&before)?;
     let mut leases = before.clone();
     for n in [3, 0, 4, 1] {

@@ -204,18 +204,23 @@ fn question<L: TestedLease>(case: &Case<L>, chance: &mut Chance, addresses: u32,
         query.after = Some(L::address_number(chance.below(addresses)));
     }
     if chance.once_in(3) {
-        query.limit = Some(chance.below(8) as usize);
+        query.limit = Some(1 + chance.below(7) as usize);
     }
     if chance.once_in(4) {
         query.heard_since = Some(HEARD + i64::from(chance.below(50)));
     }
     if chance.once_in(4) {
-        query.heard_until = Some(HEARD + i64::from(chance.below(50)));
+        let since = query.heard_since.unwrap_or(HEARD);
+        query.heard_until = Some(since + i64::from(chance.below(50)));
     }
     case.finds(&query, answer(&query, leases))?;
     let (now, limit) = (END - 10 + u64::from(chance.below(70)), chance.below(5) as usize);
     case.expired(now, limit, expired(leases, now, limit))?;
-    let subnets = *chance.of(&[Subnets::All, Subnets::One(like.data().subnet_id)]).unwrap_or(&Subnets::All);
+    let subnets = match like.data().subnet_id {
+        // There are no statistics of subnet 0.
+        subnet if subnet.0 > 0 && chance.once_in(2) => Subnets::One(subnet),
+        _ => Subnets::All,
+    };
     let by_pool = chance.once_in(2);
     has_statistics(case, &StatisticsQuery { subnets, by_pool }, leases)
 }

@@ -44,7 +44,7 @@ pub(super) fn expired<L: Sample>(leases: &[L], now: u64, limit: usize) -> Vec<&L
             && i128::from(data.cltt) + i128::from(data.valid_lifetime.0) <= i128::from(now)
     };
     let mut expired: Vec<_> = leases.iter().filter(has_expired).collect();
-    expired.sort_by_key(|lease| (lease.expire(), lease.address()));
+    expired.sort_by_key(|lease| (lease.end(), lease.address()));
     expired.truncate(if limit == 0 { usize::MAX } else { limit });
     expired
 }
@@ -165,7 +165,7 @@ pub(super) fn audit<L: Sample>(case: &Case<L>, mut leases: Vec<L>, others: &[L])
         })
     })?;
 
-    let ends: BTreeSet<_> = known.iter().map(L::expire).collect();
+    let ends: BTreeSet<_> = known.iter().filter_map(|lease| u64::try_from(lease.end()?).ok()).collect();
     for now in ends.into_iter().chain([0]) {
         let found = ask("ask for expired leases", case.mgr().expired(now, 0))?;
         same_leases(format_args!("leases that have expired at {now}"), &found, expired(leases, now, 0))?;

@@ -15,6 +15,7 @@ pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
         an_infinite_reclaimed_lease_is_not_removed,
         a_lease_that_is_no_longer_reclaimed_is_not_removed,
         reclaimed_leases_are_deleted_some_time_behind_their_end,
+        reclaimed_leases_that_ended_before_1970_are_deleted,
         thousands_of_reclaimed_leases_are_removed,
         a_subnet_is_wiped_and_no_other,
         thousands_of_leases_of_a_subnet_are_wiped,
@@ -115,6 +116,29 @@ fn reclaimed_leases_are_deleted_some_time_behind_their_end<L: TestedLease>(case:
     case.holds(&leases[1..], &leases)?;
     deletes(END + 10, 0, 1)?;
     case.holds([], &leases)
+}
+
+fn reclaimed_leases_that_ended_before_1970_are_deleted<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let mut leases = Vec::new();
+    for (end, n) in [-1000, -100, -1, 0, 100].into_iter().zip(1..) {
+        let valid = i64::from(sample::<L>(n, n)?.data().valid_lifetime.0);
+        leases.push(reclaimed(&with(&sample(n, n)?, |data| data.cltt = end - valid))?);
+    }
+    let infinite =
+        with(&sample::<L>(9, 9)?, |data| (data.cltt, data.valid_lifetime) = (-9, Lifetime::INFINITE));
+    case.add_all(leases.iter().chain([&reclaimed(&infinite)?]))?;
+    let deletes = |now, seconds, expected| {
+        let action = format_args!("delete leases that were reclaimed and ended {seconds} s before {now}");
+        same(action, &ask(action, case.mgr().delete_reclaimed(now, seconds))?, &expected)
+    };
+    deletes(0, 1001, 0)?;
+    deletes(50, 1050, 1)?;
+    removes(case, 0, 3)?;
+    deletes(99, 0, 0)?;
+    deletes(1000, 900, 1)?;
+    case.has(infinite.address(), Some(&reclaimed(&infinite)?))?;
+    // A DHCPv6 file has no number for the time when the client was heard.
+    case.clear()
 }
 
 fn thousands_of_reclaimed_leases_are_removed<L: TestedLease>(case: &Case<L>) -> Verdict {

@@ -1,6 +1,6 @@
 //! How many leases there are.
 
-use super::case::{Case, Verdict, ask, no_such_lease, same};
+use super::case::{Case, Verdict, ask, bad_argument, no_such_lease, same};
 use super::find::scene;
 use super::model::{has_statistics, statistics};
 use super::sample::{END, Sample, in_state, in_subnet, sample, samples, shuffled, with};
@@ -12,6 +12,7 @@ pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
     rules![
         counted_states_have_rows_and_no_others,
         statistics_are_of_the_subnets_that_are_asked_for,
+        statistics_of_subnets_that_cannot_be_are_refused,
         statistics_by_pool_have_rows_for_each_pool,
         statistics_come_in_the_order_of_their_fields,
         statistics_follow_an_addition,
@@ -83,20 +84,17 @@ fn statistics_are_of_the_subnets_that_are_asked_for<L: TestedLease>(case: &Case<
     let one = |subnet| Subnets::One(SubnetId(subnet));
     for subnets in [
         Subnets::All,
-        one(0),
         one(1),
         one(3),
         one(4),
         one(u32::MAX),
         range(1, 3),
         range(2, 2),
-        range(0, u32::MAX),
+        range(1, u32::MAX),
         range(4, 9),
         range(10, 10),
         range(4, 10),
         range(11, u32::MAX),
-        // It ends before it begins.
-        range(3, 1),
     ] {
         for by_pool in [false, true] {
             has_statistics(case, &StatisticsQuery { subnets, by_pool }, &leases)?;
@@ -104,6 +102,26 @@ fn statistics_are_of_the_subnets_that_are_asked_for<L: TestedLease>(case: &Case<
     }
     let three = StatisticsQuery { subnets: one(3), by_pool: false };
     has_rows(case, &three, &[row::<L>(3, None, 0, 3)])
+}
+
+fn statistics_of_subnets_that_cannot_be_are_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = [in_subnet(&sample::<L>(1, 1)?, 0), in_subnet(&sample::<L>(2, 2)?, 1)];
+    case.add_all(&leases)?;
+    let range = |first, last| Subnets::Range(SubnetId(first), SubnetId(last));
+    for (subnets, value) in [
+        (Subnets::One(SubnetId(0)), "0"),
+        (range(0, 3), "0 to 3"),
+        (range(0, 0), "0 to 0"),
+        (range(3, 1), "3 to 1"),
+        (range(u32::MAX, 0), "4294967295 to 0"),
+    ] {
+        for by_pool in [false, true] {
+            let query = StatisticsQuery { subnets, by_pool };
+            bad_argument(format_args!("{query:?}"), &case.mgr().statistics(&query), value)?;
+        }
+    }
+    // A lease that a file has in subnet 0 is one of all.
+    has_rows(case, &ALL, &[row::<L>(0, None, 0, 1), row::<L>(1, None, 0, 1)])
 }
 
 fn statistics_by_pool_have_rows_for_each_pool<L: TestedLease>(case: &Case<L>) -> Verdict {

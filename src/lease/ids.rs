@@ -304,6 +304,12 @@ impl Hostname {
         self.0.as_slice()
     }
 
+    /// Returns the name with its ASCII letters in lower case.
+    #[must_use]
+    pub fn to_ascii_lowercase(&self) -> Self {
+        Self::new(&self.as_bytes().to_ascii_lowercase())
+    }
+
     /// Whether there is no name.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -7,6 +7,13 @@
 //!
 //! The price is that `é` alone is the byte 0xe9, also where its writer meant UTF-8. Kea tells the two
 //! apart, `\u00e9` from `é`, but to a deserializer they are the same.
+//!
+//! # What Kea's rules for leases ask
+//! A lease that is read as a [`Lease4`] or [`Lease6`] is one that Kea's commands take: its hostname is lower-cased (ASCII), the number of its
+//! subnet and its cltt are at least 1. What is written is the lease as it is: one with an upper-case hostname reads back in lower
+//! case, and one of subnet 0 or of a client that was heard before 1970 is refused. Unlike Kea's commands, reading
+//! takes no value from a configuration (`subnet-id`, lifetimes), and unlike them it knows `IA_TA` and other types, states beyond 4, and a
+//! lease without `hw-address`. A DHCPv6 lease that was recorded, not one for a command, is read by [`Recorded`] as it stands.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -101,6 +108,21 @@ impl Common {
         }
     }
 
+    /// As a new lease has it: see the module.
+    fn into_new<E: serde::de::Error>(self) -> Result<Self, E> {
+        let at_least_one = |key, value: i64| match value {
+            1.. => Ok(()),
+            _ => Err(E::custom(format_args!("{key} is {value}, expected at least 1"))),
+        };
+        at_least_one("subnet-id", self.subnet_id.0.into())?;
+        match (self.expire, self.cltt) {
+            (Some(expire), _) => at_least_one("expire", expire)?,
+            (None, Some(cltt)) => at_least_one("cltt", cltt)?,
+            (None, None) => {}
+        }
+        Ok(Self { hostname: self.hostname.to_ascii_lowercase(), ..self })
+    }
+
     fn into_data<E: serde::de::Error>(self) -> Result<LeaseData, E> {
         let valid = i64::from(self.valid_lft.0);
         let cltt = match (self.expire, self.cltt) {
@@ -151,12 +173,18 @@ impl Serialize for Lease4 {
 /// `ip-address`, `subnet-id`, `valid-lft` and one of `cltt` and `expire` are needed: there is no
 /// configuration that they could be taken from. Where both `cltt` and `expire` stand, `expire`
 /// counts. Everything else may be left out, and unknown keys are ignored.
+///
+/// The hostname is lower-cased. `subnet-id` and `cltt` are at least 1; `expire` is at least 1 and `valid-lft`.
+/// A lease is written as it is: one of subnet 0, or of a client that was heard before 1970, is refused when it is read back.
+///
+/// Unlike Kea's commands, this knows states beyond 4, takes a lease with a client id and without `hw-address`, and no
+/// default from a configuration.
 impl<'de> Deserialize<'de> for Lease4 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let json = Json4::deserialize(deserializer)?;
         let mut lease = Self::new(json.ip_address, json.hw_address, json.client_id, json.common.state)
             .map_err(D::Error::custom)?;
-        *lease.data_mut() = json.common.into_data()?;
+        *lease.data_mut() = json.common.into_new()?.into_data()?;
         Ok(lease)
     }
 }
@@ -189,19 +217,23 @@ impl Serialize for Lease6 {
 /// `expire`, and, of an `IA_PD`, `prefix-len` are needed. Where both `cltt` and `expire` stand,
 /// `expire` counts. Everything else may be left out (`type` is `IA_NA` then), and unknown keys are ignored.
 ///
+/// The hostname is lower-cased. `subnet-id` and `cltt` are at least 1; `expire` is at least 1 and `valid-lft`.
+///
 /// It is a new lease: a DUID of less than 3 bytes, and a prefix with bits after its length, are refused. [`Recorded`]
 /// takes them.
 impl<'de> Deserialize<'de> for Lease6 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut json = Json6::deserialize(deserializer)?;
         json.duid = Duid::new(json.duid.as_bytes()).map_err(D::Error::custom)?;
+        json.common = json.common.into_new()?;
         json.into_lease(Self::new_prefix)
     }
 }
 
 /// A lease that a server has recorded, as in the answer to `lease6-get-all`. Unlike what is read as a [`Lease6`],
 /// which is a new one, it may have what Kea 2.2 puts into leases: a DUID of 1 or 2 bytes, and a prefix with bits
-/// after its length. So each lease that is written as JSON can be read back.
+/// after its length; a hostname keeps its case, and any subnet and time is taken. So each lease that is written as JSON can be read
+/// back.
 ///
 /// ```
 /// use leasemgr::lease::{Lease6, Recorded};

@@ -86,6 +86,8 @@ impl Parts<Ipv4Addr> for Lease4 {
     fn forget_client(&mut self, _: Token) {
         self.hwaddr = None;
         self.client_id = None;
+        // It says who the client was: its classes, and what relay agents called it.
+        self.base.data.user_context = None;
     }
 }
 
@@ -111,7 +113,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::lease::{LeaseData, Lifetime, SubnetId};
+    use crate::lease::{LeaseData, Lifetime, SubnetId, UserContext};
 
     fn hwaddr(last: u8) -> HwAddr {
         HwAddr::new(&[2, 0, 0, 0, 0, last]).unwrap()
@@ -156,6 +158,8 @@ mod tests {
         lease.data_mut().hostname = "a.example".into();
         lease.data_mut().fqdn_fwd = true;
         lease.data_mut().fqdn_rev = true;
+        lease.data_mut().user_context =
+            Some(UserContext::parse(b"{ \"ISC\": { \"client-classes\": [ \"gold\" ] } }").unwrap());
         lease.data_mut().subnet_id = SubnetId(7);
         lease.decline(1000, Lifetime(60));
         assert_eq!((lease.hwaddr(), lease.client_id()), (None, None));
@@ -176,6 +180,13 @@ mod tests {
     #[case::at(100, 10, 110, true)]
     #[case::infinite(100, u32::MAX, u64::MAX, false)]
     #[case::beyond_32_bits(1 << 32, 10, 1 << 32, false)]
+    #[case::before_1970(-300, 200, 0, true)]
+    #[case::heard_before_1970_and_ended_after_it(-10, 20, 9, false)]
+    #[case::ended_after_it(-10, 20, 10, true)]
+    #[case::infinite_before_1970(-300, u32::MAX, u64::MAX, false)]
+    #[case::as_late_as_can_be(i64::MAX, 10, i64::MAX as u64 + 9, false)]
+    #[case::ended_as_late_as_can_be(i64::MAX, 10, i64::MAX as u64 + 10, true)]
+    #[case::as_early_as_can_be(i64::MIN, 10, 0, true)]
     fn a_lease_expires_when_its_lifetime_ends(
         #[case] cltt: i64,
         #[case] valid: u32,

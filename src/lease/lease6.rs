@@ -158,6 +158,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::lease::UserContext;
 
     fn duid() -> Duid {
         Duid::new(&[0, 1, 0, 1, 5]).unwrap()
@@ -242,7 +243,10 @@ mod tests {
         lease.hwaddr = Some(HwAddr::new(&[1; 6]).unwrap());
         lease.preferred_lifetime = Lifetime(50);
         lease.data_mut().hostname = "a.example".into();
+        let context = UserContext::parse(b"{ \"a\": 1 }").unwrap();
+        lease.data_mut().user_context = Some(context.clone());
         lease.decline(1000, Lifetime(60));
+        assert_eq!(lease.data().user_context, Some(context));
         assert!(lease.duid().is_empty());
         assert_eq!((lease.hwaddr(), lease.preferred_lifetime), (None, Lifetime(0)));
         assert_eq!(lease.expire(), 1060);

@@ -131,7 +131,7 @@ pub struct SubnetLimit {
 /// )?;
 /// let limits = Limits::of(&context).unwrap();
 /// let exceeded = limits.exceeded(Family::V4, |_class, _kind| 2, |_subnet, _kind| 0);
-/// assert_eq!(exceeded.unwrap().to_string(), r#"address limit 2 of client class "foo" reached"#);
+/// assert_eq!(exceeded.unwrap().to_string(), r#"address limit 2 of client class "foo" reached, current count 2"#);
 /// # Ok::<(), leasemgr::lease::UserContextError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -209,7 +209,8 @@ impl Limits {
     /// DHCPv4, limits of prefixes do not count.
     ///
     /// The functions tell how many leases of this kind a class and a subnet have now; they are asked only where there is
-    /// a limit.
+    /// a limit. A subnet has its assigned leases, declined ones (state 1) included; a class has those in use (state 0):
+    /// a declined lease is of no client, and so of no class.
     pub fn exceeded(
         &self,
         family: Family,
@@ -222,23 +223,28 @@ impl Limits {
         };
         for ClassLimit { class, limits } in &self.classes {
             for &kind in kinds {
-                if let Some(limit) = limits.on(kind)
-                    && count_of_class(class, kind) >= limit.into()
-                {
-                    return Some(LimitExceeded { kind, limit, of: Limited::Class(class.clone()) });
+                let count = || count_of_class(class, kind);
+                if let Some((limit, count)) = reached(limits.on(kind), count) {
+                    return Some(LimitExceeded { kind, limit, count, of: Limited::Class(class.clone()) });
                 }
             }
         }
         let SubnetLimit { subnet, limits } = self.subnet.as_ref()?;
         for &kind in kinds {
-            if let Some(limit) = limits.on(kind)
-                && count_of_subnet(*subnet, kind) >= limit.into()
-            {
-                return Some(LimitExceeded { kind, limit, of: Limited::Subnet(*subnet) });
+            let count = || count_of_subnet(*subnet, kind);
+            if let Some((limit, count)) = reached(limits.on(kind), count) {
+                return Some(LimitExceeded { kind, limit, count, of: Limited::Subnet(*subnet) });
             }
         }
         None
     }
+}
+
+/// The limit and the count, if there is a limit and it is reached.
+fn reached(limit: Option<u32>, count: impl FnOnce() -> u64) -> Option<(u32, u64)> {
+    let limit = limit?;
+    let count = count();
+    (count >= limit.into()).then_some((limit, count))
 }
 
 fn class_limit(class: JsonRef<'_>, field: fmt::Arguments<'_>) -> Result<ClassLimit, LimitsError> {
@@ -296,12 +302,14 @@ impl fmt::Display for Limited {
 
 /// Why a lease must not be given out: as many as there may be are there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{kind} limit {limit} of {of} reached")]
+#[error("{kind} limit {limit} of {of} reached, current count {count}")]
 pub struct LimitExceeded {
     /// What is limited.
     pub kind: LeaseKind,
-    /// To how many leases.
+    /// Maximum number of leases.
     pub limit: u32,
+    /// Current number of leases: the limit, or more if there were more before it was set.
+    pub count: u64,
     /// Whose limit it is.
     pub of: Limited,
 }
@@ -412,19 +420,19 @@ mod tests {
     )]
     #[case::at(
         r#"{ "client-classes": [ { "name": "A", "address-limit": 10 } ] }"#,
-        Some(r#"address limit 10 of client class "A" reached"#)
+        Some(r#"address limit 10 of client class "A" reached, current count 10"#)
     )]
     #[case::above(
         r#"{ "client-classes": [ { "name": "A", "address-limit": 3 } ] }"#,
-        Some(r#"address limit 3 of client class "A" reached"#)
+        Some(r#"address limit 3 of client class "A" reached, current count 10"#)
     )]
     #[case::prefixes(
         r#"{ "client-classes": [ { "name": "A", "address-limit": 11, "prefix-limit": 9 } ] }"#,
-        Some(r#"prefix limit 9 of client class "A" reached"#)
+        Some(r#"prefix limit 9 of client class "A" reached, current count 9"#)
     )]
     #[case::zero_is_a_limit(
         r#"{ "client-classes": [ { "name": "C", "address-limit": 0 } ] }"#,
-        Some(r#"address limit 0 of client class "C" reached"#)
+        Some(r#"address limit 0 of client class "C" reached, current count 0"#)
     )]
     #[case::an_unknown_class_has_no_leases(
         r#"{ "client-classes": [ { "name": "C", "address-limit": 1 } ] }"#,
@@ -432,15 +440,15 @@ mod tests {
     )]
     #[case::the_first_class(
         r#"{ "client-classes": [ { "name": "A", "address-limit": 11 }, { "name": "B", "address-limit": 1 } ], "subnet": { "id": 7, "address-limit": 1 } }"#,
-        Some(r#"address limit 1 of client class "B" reached"#)
+        Some(r#"address limit 1 of client class "B" reached, current count 20"#)
     )]
     #[case::of_the_subnet(
         r#"{ "subnet": { "id": 7, "address-limit": 30 } }"#,
-        Some("address limit 30 of subnet 7 reached")
+        Some("address limit 30 of subnet 7 reached, current count 30")
     )]
     #[case::of_the_subnet_for_prefixes(
         r#"{ "subnet": { "id": 7, "prefix-limit": 29 } }"#,
-        Some("prefix limit 29 of subnet 7 reached")
+        Some("prefix limit 29 of subnet 7 reached, current count 29")
     )]
     #[case::of_the_subnet_below(
         r#"{ "subnet": { "id": 7, "address-limit": 31, "prefix-limit": 30 } }"#,
@@ -459,8 +467,11 @@ mod tests {
     #[test]
     fn the_name_of_a_class_cannot_steer_a_terminal() {
         let of = Limited::Class(ClientClass::new(b"\x1b[2J"));
-        let reason = LimitExceeded { kind: LeaseKind::Address, limit: 1, of };
-        assert_eq!(reason.to_string(), r#"address limit 1 of client class "\x1b[2J" reached"#);
+        let reason = LimitExceeded { kind: LeaseKind::Address, limit: 1, count: 3, of };
+        assert_eq!(
+            reason.to_string(),
+            r#"address limit 1 of client class "\x1b[2J" reached, current count 3"#
+        );
     }
 
     #[rstest]

@@ -156,9 +156,12 @@ pub trait Lease:
         Ok(())
     }
 
-    /// Takes the address out of use for `probation`, because somebody else was found to use it
+    /// Takes the address out of use for `probation`, because it was found to be in use by a stranger
     /// (RFC 2131 section 3.1, RFC 8415 section 18.3.8): the client is forgotten, name and DNS flags
     /// are cleared, and the lease is declined from `now` on, in seconds since the epoch.
+    ///
+    /// The user context of a DHCPv4 lease is cleared, as in Kea 3.3 (2.2 keeps it), so no index finds the lease by what it
+    /// said of the client. A DHCPv6 lease keeps its user context, as in Kea.
     fn decline(&mut self, now: i64, probation: Lifetime) {
         self.forget_client(Token(()));
         self.base_mut(Token(())).state = LeaseState::DECLINED;
@@ -170,15 +173,23 @@ pub trait Lease:
         data.fqdn_rev = false;
     }
 
-    /// When the lease ends, in seconds since the epoch: cltt plus valid lifetime.
+    /// When the lease ends, in seconds since the epoch, as it stands in a lease file: cltt plus valid lifetime, modulo
+    /// 2^64. To compare, take [`Lease::end`]: this number is a large one where a lease ended before 1970.
     fn expire(&self) -> u64 {
         self.data().cltt.cast_unsigned().wrapping_add(self.data().valid_lifetime.0.into())
     }
 
-    /// Whether the lease has ended at `now`, in seconds since the epoch. A lease with an infinite
-    /// lifetime never does.
+    /// When the lease ends, in seconds since the epoch; negative before 1970. `None` for a lease with an infinite
+    /// lifetime, which never ends.
+    fn end(&self) -> Option<i128> {
+        let LeaseData { cltt, valid_lifetime, .. } = *self.data();
+        (!valid_lifetime.is_infinite()).then(|| i128::from(cltt) + i128::from(valid_lifetime.0))
+    }
+
+    /// Whether the lease has ended at `now`, in seconds since the epoch. One that ended before 1970 has; one with an
+    /// infinite lifetime never does.
     fn is_expired(&self, now: u64) -> bool {
-        !self.data().valid_lifetime.is_infinite() && self.expire() <= now
+        self.end().is_some_and(|end| end <= now.into())
     }
 
     /// Whether the lease has expired and its clean-up is done.

@@ -317,6 +317,11 @@ impl private::RowFormat for Lease6 {
     }
 
     fn write_row(&self, out: &mut Vec<u8>) {
+        let mut common = Common::of(self);
+        if self.data().cltt < 0 {
+            // Read as 32 bits, a cltt before 1970 would be one shortly before 2106.
+            common.expire = common.valid_lifetime.0.into();
+        }
         let row = Row6 {
             address: self.address(),
             duid: self.duid().as_bytes(),
@@ -328,7 +333,7 @@ impl private::RowFormat for Lease6 {
                 .hwaddr
                 .as_ref()
                 .map_or_else(Default::default, |hwaddr| (hwaddr.htype, hwaddr.source)),
-            common: Common::of(self),
+            common,
         };
         row.write(out);
     }

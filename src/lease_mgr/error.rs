@@ -30,6 +30,16 @@ pub enum LeaseMgrError {
         /// The address.
         address: IpAddr,
     },
+    /// An argument that no backend has a right answer to, such as the number 0 of a subnet, or a page of no leases.
+    #[error("{argument} is {value}, expected {expected}")]
+    BadArgument {
+        /// The argument.
+        argument: &'static str,
+        /// Its value.
+        value: String,
+        /// The values that it may have.
+        expected: &'static str,
+    },
     /// A callback tried to change a lease of the manager that called it, which would wait for the change that the callback
     /// is told of; see [`Tracking`](super::Tracking).
     #[error(

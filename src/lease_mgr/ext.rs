@@ -111,10 +111,10 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
         self.find(&Query::all())
     }
 
-    /// The first `limit` leases behind an address, or from the first one on.
+    /// Returns the first `limit` leases after an address, or from the first one on.
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where the backend cannot be asked.
+    /// Returns [`LeaseMgrError::BadArgument`] for a limit of 0, and others if the backend cannot be asked.
     fn page(&self, after: Option<L::Address>, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
         self.find(&Query { after, ..Query::all().limit(limit) })
     }
@@ -165,28 +165,42 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// # Errors
     /// As [`LeaseMgr::remove_reclaimed`].
     fn delete_reclaimed(&self, now: u64, seconds: u32) -> Result<u64, LeaseMgrError> {
-        match now.checked_sub(seconds.into()) {
-            Some(until) => self.remove_reclaimed(until),
-            None => self.tracking().refuse_in_callback().map(|()| 0),
+        if let Some(until) = now.checked_sub(seconds.into()) {
+            return self.remove_reclaimed(until);
         }
+        // Before 1970 hardly any lease has ended, so these are looked for one by one.
+        self.tracking().refuse_in_callback()?;
+        let until = i128::from(now) - i128::from(seconds);
+        let mut deleted = 0;
+        for lease in self.by_state(LeaseState::EXPIRED_RECLAIMED, None)? {
+            if lease.end().is_some_and(|end| end <= until) {
+                match self.delete_if_unchanged(&lease) {
+                    Err(error) if error.is_stale() => {}
+                    result => deleted += u64::from(result? == Deleted::Deleted),
+                }
+            }
+        }
+        Ok(deleted)
     }
 
-    /// The first limit under `ISC` / `limits` of a user context that is reached already, so that a lease with this context
-    /// must not be given out.
+    /// Returns the first limit under `ISC` / `limits` of a user context that is reached already, so that a lease with this
+    /// context must not be given out. The limit of a subnet counts leases in use and declined ones, that of a client class
+    /// leases in use, as Kea does.
     ///
     /// # Errors
-    /// [`LeaseMgrError::Limits`] where the limits are of another form, and others where the backend cannot be asked.
+    /// Returns [`LeaseMgrError::Limits`] if the limits are of another form, [`LeaseMgrError::BadArgument`] for a limit of subnet 0,
+    /// and others if the backend cannot be asked.
     fn check_limits(&self, context: &UserContext) -> Result<Option<LimitExceeded>, LeaseMgrError> {
         let limits = Limits::of(context)?;
         let mut failure = None;
         let of_class = |class: &ClientClass, kind| self.class_leases(class, kind);
         let of_subnet = |subnet, kind| {
             let query = StatisticsQuery { subnets: Subnets::One(subnet), by_pool: false };
-            let in_use = |row: &StatisticsRow| {
-                row.state == LeaseState::DEFAULT
+            let is_assigned = |row: &StatisticsRow| {
+                matches!(row.state, LeaseState::DEFAULT | LeaseState::DECLINED)
                     && row.lease_type.map_or(Some(LeaseKind::Address), LeaseKind::of) == Some(kind)
             };
-            Ok(self.statistics(&query)?.iter().filter(|row| in_use(row)).map(|row| row.count).sum())
+            Ok(self.statistics(&query)?.iter().filter(|row| is_assigned(row)).map(|row| row.count).sum())
         };
         let failures = RefCell::new(&mut failure);
         let known = |count: Result<u64, LeaseMgrError>| {

@@ -1,5 +1,6 @@
 //! What leases can be looked for by.
 
+use super::LeaseMgrError;
 use crate::lease::{
     ClientId, Duid, Hostname, HwAddr, Iaid, Lease4, Lease6, LeaseState, LeaseType, RelayId, RemoteId,
     SubnetId,
@@ -133,7 +134,7 @@ pub struct Query<'a, L: ManagedLease> {
     pub heard_until: Option<i64>,
     /// Leases with greater addresses only.
     pub after: Option<L::Address>,
-    /// Not more leases than this; `None` for all.
+    /// Not more leases than this, at least 1; `None` for all.
     pub limit: Option<usize>,
 }
 
@@ -199,9 +200,33 @@ impl<'a, L: ManagedLease> Query<'a, L> {
         Self { after: Some(address), ..self }
     }
 
-    /// Not more than this many.
+    /// Not more than this many, at least 1.
     pub fn limit(self, limit: usize) -> Self {
         Self { limit: Some(limit), ..self }
+    }
+
+    /// Checks the bounds. For backends, before they answer a query.
+    ///
+    /// # Errors
+    /// Returns [`LeaseMgrError::BadArgument`] if the limit is 0, if a time is before 1970, and if the window
+    /// of time ends before it begins.
+    pub fn check(&self) -> Result<(), LeaseMgrError> {
+        let bad =
+            |argument, value: String, expected| Err(LeaseMgrError::BadArgument { argument, value, expected });
+        if self.limit == Some(0) {
+            return bad("the limit of a query", 0.to_string(), "at least 1, or none for all leases");
+        }
+        for (argument, time) in [("heard_since", self.heard_since), ("heard_until", self.heard_until)] {
+            if let Some(time) = time.filter(|&time| time < 0) {
+                return bad(argument, time.to_string(), "seconds since the epoch, 0 or more");
+            }
+        }
+        match (self.heard_since, self.heard_until) {
+            (Some(since), Some(until)) if until < since => {
+                bad("heard_until", until.to_string(), "a time that is not before heard_since")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Of clients that were heard at this time (cltt, seconds since the epoch) or later only.

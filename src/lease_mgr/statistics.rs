@@ -1,5 +1,6 @@
 //! How many leases there are.
 
+use super::LeaseMgrError;
 use crate::lease::{LeaseState, LeaseType, PoolId, SubnetId};
 
 /// Which subnets are meant.
@@ -22,6 +23,29 @@ impl Subnets {
             Self::All => (SubnetId(0), SubnetId(u32::MAX)),
             Self::One(subnet) => (subnet, subnet),
             Self::Range(first, last) => (first, last),
+        }
+    }
+}
+
+impl StatisticsQuery {
+    /// Checks the subnets. For backends, before they answer a query.
+    ///
+    /// # Errors
+    /// Returns [`LeaseMgrError::BadArgument`] for subnet 0, which there is none, and for a range whose first subnet is
+    /// after its last one.
+    pub fn check(&self) -> Result<(), LeaseMgrError> {
+        let bad =
+            |argument, value: String, expected| Err(LeaseMgrError::BadArgument { argument, value, expected });
+        match self.subnets {
+            Subnets::One(subnet) if subnet.0 == 0 => {
+                bad("the subnet of statistics", subnet.to_string(), "a number from 1 to 4294967295")
+            }
+            Subnets::Range(first, last) if first.0 == 0 || last < first => bad(
+                "the subnet range of statistics",
+                format!("{first} to {last}"),
+                "a first number of at least 1, and a last one that is not below it",
+            ),
+            Subnets::All | Subnets::One(_) | Subnets::Range(..) => Ok(()),
         }
     }
 }

@@ -9,7 +9,23 @@ use std::ops::Bound;
 
 use super::ordered::OrderedMap;
 
-/// A place in a queue: the time, in two halves so that it takes no more room than it must, and the address.
+/// A moment as a number that queues are ordered by: seconds since the epoch, and so many more that those before it are numbers, too.
+const EPOCH: u64 = (1 << 63) - (1 << 32);
+
+/// The moment at which a lease ends. It must not be infinite.
+#[inline]
+pub(super) fn end(cltt: i64, valid_lifetime: u32) -> u64 {
+    // Ends reach from i64::MIN to 2^32 beyond i64::MAX, which is more than there are numbers: the first 2^32 are one.
+    let heard = cltt.cast_unsigned() ^ (1 << 63);
+    heard.saturating_sub((1 << 32) - u64::from(valid_lifetime))
+}
+
+/// The moment of a time in seconds since the epoch.
+pub(super) fn moment(time: u64) -> u64 {
+    time.saturating_add(EPOCH)
+}
+
+/// A place in a queue: the moment, in two halves so that it takes no more room than it must, and the address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place<K> {
     low: u32,
@@ -38,7 +54,7 @@ impl<K> Place<K> {
         Self { low: u32::from_le_bytes([a, b, c, d]), high: u32::from_le_bytes([e, f, g, h]), key }
     }
 
-    /// The time, in seconds since the epoch.
+    /// The moment.
     #[inline]
     pub(super) fn time(&self) -> u64 {
         u64::from(self.high) << 32 | u64::from(self.low)
@@ -64,7 +80,7 @@ impl<K: Copy + Ord> ExpireQueue<K> {
         self.0.remove(Place::new(time, key));
     }
 
-    /// The first `count` places up to a time, from a place on.
+    /// The first `count` places up to a moment, from a place on.
     pub(super) fn until(&self, time: u64, after: Option<Place<K>>, count: usize) -> Vec<Place<K>> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let places = self.0.iter_from(from).map(|(place, ())| place);
@@ -84,5 +100,54 @@ impl<K: Copy + Ord> ExpireQueue<K> {
 
     pub(super) fn memory(&self) -> usize {
         self.0.memory()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    const LONGEST: u32 = u32::MAX - 1;
+
+    #[rstest]
+    #[case(0, 0)]
+    #[case(-300, 200)]
+    #[case(-300, 301)]
+    #[case(1_790_000_000, 3600)]
+    #[case(i64::MAX, LONGEST)]
+    #[case(i64::MIN + (1 << 32), 1)]
+    #[case(i64::MIN, LONGEST)]
+    #[case(i64::MIN, 1)]
+    fn a_lease_has_ended_from_its_end_on(#[case] cltt: i64, #[case] valid_lifetime: u32) {
+        let ends = i128::from(cltt) + i128::from(valid_lifetime);
+        for now in [ends - 1, ends, ends + 1, 0, i128::from(i64::MAX), i128::from(u64::MAX)] {
+            if let Ok(now) = u64::try_from(now) {
+                let has_ended = end(cltt, valid_lifetime) <= moment(now);
+                assert_eq!(has_ended, ends <= i128::from(now), "at {now}");
+            }
+        }
+    }
+
+    #[test]
+    fn ends_are_ordered_as_times_are() {
+        let times = [
+            (i64::MIN + (1 << 32), 1),
+            (-(1 << 40), 0),
+            (-301, 1),
+            (-300, 200),
+            (-1, 0),
+            (-10, 10),
+            (0, 1),
+            (-10, 20),
+            (1_790_000_000, 3600),
+            (1 << 40, LONGEST),
+            (i64::MAX - 10, 5),
+            (i64::MAX, 0),
+            (i64::MAX, LONGEST),
+        ];
+        let ends = times.map(|(cltt, valid_lifetime)| end(cltt, valid_lifetime));
+        assert!(ends.is_sorted_by(|a, b| a < b), "{ends:?}");
     }
 }

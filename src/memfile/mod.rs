@@ -469,6 +469,7 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
     }
 
     fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError> {
+        query.check()?;
         if matches!(query.key, Key::RelayId(_) | Key::RemoteId(_)) && !self.store.read().has_relay_tables() {
             return Err(LeaseMgrError::Unsupported {
                 backend: "memfile without extended-info-tables".to_owned(),
@@ -589,6 +590,7 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
     }
 
     fn statistics(&self, query: &StatisticsQuery) -> Result<Vec<StatisticsRow>, LeaseMgrError> {
+        query.check()?;
         Ok(self.store.read().statistics(query))
     }
 

@@ -20,6 +20,7 @@
 use std::marker::PhantomData;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::expire_queue;
 use crate::lease::{
     ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, Lease4, Lease6, LeaseBase, LeaseData,
     LeaseState, LeaseType, Lifetime, PoolId, SubnetId, UserContext,
@@ -259,12 +260,11 @@ impl<'a, L: StoredLease> Packed<'a, L> {
         }
     }
 
-    /// When the lease ends; `None` if it never does.
+    /// The moment at which the lease ends, as queues know it; `None` if it never does.
     #[inline]
-    pub(super) fn expire(&self) -> Option<u64> {
+    pub(super) fn end(&self) -> Option<u64> {
         let valid_lifetime = self.valid_lifetime();
-        (!valid_lifetime.is_infinite())
-            .then(|| self.cltt().cast_unsigned().wrapping_add(valid_lifetime.0.into()))
+        (!valid_lifetime.is_infinite()).then(|| expire_queue::end(self.cltt(), valid_lifetime.0))
     }
 
     /// How many seconds before the lease ends it stands in the queue of those that end.

@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 
 use super::arena::BlockId;
 use super::client_index::{ClientIndex, Found};
-use super::expire_queue::{ExpireQueue, Place};
+use super::expire_queue::{ExpireQueue, Place, moment};
 use super::ordered::OrderedMap;
 use super::record::{Packed, set_lag};
 use super::records::Records;
@@ -275,8 +275,8 @@ impl<L: ManagedLease> Storage<L> {
                 subnets.remove(&subnet);
             }
         }
-        if queue && let Some(expire) = packed.expire() {
-            queues[Queue::of(state) as usize].remove(expire.wrapping_sub(packed.lag().into()), key);
+        if queue && let Some(end) = packed.end() {
+            queues[Queue::of(state) as usize].remove(end.wrapping_sub(packed.lag().into()), key);
         }
         if !counted && !context {
             return;
@@ -309,8 +309,8 @@ impl<L: ManagedLease> Storage<L> {
 
     /// Puts a lease where it belongs in its queue.
     fn enqueue(&mut self, id: BlockId, packed: &Packed<'_, L>) {
-        if let Some(expire) = packed.expire() {
-            self.queues[Queue::of(packed.state()) as usize].insert(expire, packed.key());
+        if let Some(end) = packed.end() {
+            self.queues[Queue::of(packed.state()) as usize].insert(end, packed.key());
         }
         set_lag(self.records.arena.get_mut(id), 0);
     }
@@ -320,7 +320,7 @@ impl<L: ManagedLease> Storage<L> {
         if Queue::of(old.state()) != Queue::of(new.state()) {
             return None;
         }
-        match (old.expire(), new.expire()) {
+        match (old.end(), new.end()) {
             (None, None) => Some(0),
             (Some(old_end), Some(new_end)) => {
                 let place = old_end.wrapping_sub(old.lag().into());
@@ -400,7 +400,7 @@ impl<L: ManagedLease> Storage<L> {
         written
     }
 
-    /// The leases of a queue that have ended at `time`, from a place on, at most `count`.
+    /// The leases of a queue that have ended at `time` (seconds since the epoch), from a place on, at most `count`.
     pub(super) fn ended(
         &self,
         queue: Queue,
@@ -408,7 +408,7 @@ impl<L: ManagedLease> Storage<L> {
         after: Option<Place<L::Key>>,
         count: usize,
     ) -> Result<Ended<L>, Misplaced> {
-        let places = self.queues[queue as usize].until(time, after, count);
+        let places = self.queues[queue as usize].until(moment(time), after, count);
         let leases = places.into_iter().filter_map(|place| Some((place, self.records.get(place.key)?)));
         leases
             .map(
@@ -428,7 +428,7 @@ impl<L: ManagedLease> Storage<L> {
         count: usize,
     ) {
         let queue = &mut self.queues[queue as usize];
-        for place in queue.until(time, after, count) {
+        for place in queue.until(moment(time), after, count) {
             let Some(id) = self.records.block_of(place.key) else {
                 continue;
             };
@@ -528,8 +528,8 @@ impl<L: ManagedLease> Storage<L> {
             for id in blocks() {
                 let packed = records.packed(id);
                 let (key, state) = (packed.key(), packed.state());
-                if let Some(expire) = packed.expire() {
-                    places[Queue::of(state) as usize].push(Place::new(expire, key));
+                if let Some(end) = packed.end() {
+                    places[Queue::of(state) as usize].push(Place::new(end, key));
                 }
                 let states = subnets.entry(packed.subnet_id()).or_default();
                 match states.iter_mut().find(|(other, _)| *other == state) {
@@ -599,8 +599,8 @@ impl<L: ManagedLease> Storage<L> {
                     return Err(format!("{:?} is not found by {name}", packed.lease()));
                 }
             }
-            if let Some(expire) = packed.expire() {
-                let time = expire.wrapping_sub(packed.lag().into());
+            if let Some(end) = packed.end() {
+                let time = end.wrapping_sub(packed.lag().into());
                 let queue = &self.queues[Queue::of(packed.state()) as usize];
                 let before = Place::new(time, packed.key());
                 if !queue.until(time, None, usize::MAX).contains(&before) {

@@ -82,6 +82,7 @@ pub(crate) enum Defect {
     LimitIsIgnored,
     LimitGivesTheLast,
     LimitZeroIsAll,
+    BoundsAreNotChecked,
     LimitCountsOtherSubnets,
     WindowIsOpenAtItsEnd,
     WindowIsForAllLeasesOnly,
@@ -119,6 +120,7 @@ pub(crate) enum Defect {
     ReclaimedForEver,
     DeletedExpires,
     ExpiresIn32Bits,
+    ExpiresInUnsigned,
     ExpiredAreTaken,
 
     RemovesAllExpired,
@@ -603,6 +605,7 @@ impl<L: Spoiled> Broken<L> {
         match self.defect {
             Defect::ExpiredOneSecondLater => !infinite && lease.expire() < now,
             Defect::InfiniteExpires => lease.expire() <= now,
+            Defect::ExpiresInUnsigned => !infinite && lease.expire() <= now,
             Defect::ExpiresAsFirstAdded => self.first(lease).is_expired(now),
             Defect::ExpiresIn32Bits => !infinite && lease.expire() & u64::from(u32::MAX) <= now,
             _ => lease.is_expired(now),
@@ -622,6 +625,7 @@ impl<L: Spoiled> Broken<L> {
     fn is_removed(&self, lease: &L, until: u64) -> bool {
         match self.defect {
             Defect::RemovesAllExpired => lease.is_expired(until),
+            Defect::ExpiresInUnsigned => is_removable(lease, until) && lease.expire() <= until,
             Defect::RemovesOneSecondLater => is_removable(lease, until) && lease.expire() < until,
             Defect::RemovesInfinite => {
                 is_removable(lease, until)
@@ -702,6 +706,9 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
     }
 
     fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError> {
+        if !self.is(Defect::LimitZeroIsAll) && !self.is(Defect::BoundsAreNotChecked) {
+            query.check()?;
+        }
         let others = self.other_leases(query);
         let there = self.inner.lock();
         let leases = others.as_ref().unwrap_or(&there);
@@ -761,14 +768,14 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
             Defect::ExpiredByAddress => {}
             Defect::ExpiredLimitBeforeOrder => {
                 expired.truncate(limit);
-                expired.sort_by_key(L::expire);
+                expired.sort_by_key(L::end);
             }
             Defect::ExpiredTogetherBackwards => {
                 expired.reverse();
-                expired.sort_by_key(L::expire);
+                expired.sort_by_key(L::end);
             }
             Defect::ExpiresIn32Bits => expired.sort_by_key(|lease| lease.expire() & u64::from(u32::MAX)),
-            _ => expired.sort_by_key(L::expire),
+            _ => expired.sort_by_key(L::end),
         }
         expired.truncate(limit);
         if self.is(Defect::ExpiredAreTaken) {
@@ -868,6 +875,9 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
     }
 
     fn statistics(&self, query: &StatisticsQuery) -> Result<Vec<StatisticsRow>, LeaseMgrError> {
+        if !self.is(Defect::BoundsAreNotChecked) {
+            query.check()?;
+        }
         let mut leases = self.counted.lock().unwrap().clone();
         let mut query = *query;
         for lease in leases.values_mut() {

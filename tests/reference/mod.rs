@@ -206,6 +206,7 @@ impl<L: Scanned> LeaseMgr<L> for Reference<L> {
     }
 
     fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError> {
+        query.check()?;
         let leases = self.lock();
         let found = leases.values().filter(|lease| has_key(*lease, &query.key) && is_within(*lease, query));
         let found = found.filter(|lease| query.after.is_none_or(|after| lease.address() > after));
@@ -216,7 +217,7 @@ impl<L: Scanned> LeaseMgr<L> for Reference<L> {
         let leases = self.lock();
         let mut expired: Vec<_> =
             leases.values().filter(|lease| !lease.is_reclaimed() && lease.is_expired(now)).collect();
-        expired.sort_by_key(|lease| (lease.expire(), lease.address()));
+        expired.sort_by_key(|lease| (lease.end(), lease.address()));
         expired.truncate(if limit == 0 { usize::MAX } else { limit });
         Ok(expired.into_iter().cloned().collect())
     }
@@ -250,6 +251,7 @@ impl<L: Scanned> LeaseMgr<L> for Reference<L> {
     }
 
     fn statistics(&self, query: &StatisticsQuery) -> Result<Vec<StatisticsRow>, LeaseMgrError> {
+        query.check()?;
         Ok(count(self.lock().values(), query))
     }
 

@@ -408,10 +408,14 @@ pub(crate) fn ended<L: TestLease>(leases: &[L], now: u64, reclaimed: bool) -> Ve
     let mut ended: Vec<_> = leases
         .iter()
         .filter(|lease| (lease.state().0 == 2) == reclaimed && lease.data().valid_lifetime.0 != u32::MAX)
-        .filter(|lease| lease.expire() <= now)
+        .filter(|lease| end(*lease) <= now.into())
         .collect();
-    ended.sort_by_key(|lease| (lease.expire(), lease.address()));
+    ended.sort_by_key(|lease| (end(*lease), lease.address()));
     ended
+}
+
+fn end<L: TestLease>(lease: &L) -> i128 {
+    i128::from(lease.data().cltt) + i128::from(lease.data().valid_lifetime.0)
 }
 
 fn statistics<L: TestLease>(leases: &[L], query: &StatisticsQuery) -> Vec<StatisticsRow> {
@@ -486,6 +490,11 @@ pub(crate) fn check_query<L: TestLease>(
     query: &Query<'_, L>,
 ) {
     let found = mgr.find(query);
+    let backward = query.heard_since.zip(query.heard_until).is_some_and(|(since, until)| until < since);
+    if query.limit == Some(0) || backward {
+        assert!(matches!(found, Err(LeaseMgrError::BadArgument { .. })), "{query:?}: {found:?}");
+        return;
+    }
     if matches!(query.key, Key::RelayId(_) | Key::RemoteId(_)) && !tables.are_there::<L>() {
         assert!(matches!(found, Err(LeaseMgrError::Unsupported { .. })), "{query:?}: {found:?}");
         return;
@@ -503,7 +512,17 @@ pub(crate) fn check_expired<L: TestLease>(mgr: &dyn LeaseMgr<L>, leases: &[L], n
 
 #[track_caller]
 pub(crate) fn check_statistics<L: TestLease>(mgr: &dyn LeaseMgr<L>, leases: &[L], query: &StatisticsQuery) {
-    assert_eq!(mgr.statistics(query).unwrap(), statistics(leases, query), "{query:?}");
+    let found = mgr.statistics(query);
+    let is_bad = match query.subnets {
+        Subnets::All => false,
+        Subnets::One(subnet) => subnet.0 == 0,
+        Subnets::Range(first, last) => first.0 == 0 || last < first,
+    };
+    if is_bad {
+        assert!(matches!(found, Err(LeaseMgrError::BadArgument { .. })), "{query:?}: {found:?}");
+        return;
+    }
+    assert_eq!(found.unwrap(), statistics(leases, query), "{query:?}");
 }
 
 /// Everything that can be asked about these leases, and about others, is answered rightly. `leases` are all that the
@@ -536,7 +555,8 @@ pub(crate) fn check_all<L: TestLease>(
             }
         }
         if ends.len() < 100 {
-            ends.extend([lease.expire(), lease.expire().wrapping_sub(1)]);
+            let end = end(lease);
+            ends.extend([end, end - 1].into_iter().filter_map(|end| u64::try_from(end).ok()));
         }
         subnets.insert(lease.data().subnet_id);
     }

@@ -141,7 +141,7 @@ fn agree<L: Arbitrary>(steps: Vec<Step<L>>) -> Result<(), TestCaseError> {
                         .filter(|lease| Queue::of(lease.state()) == queue && lease.is_expired(now))
                         .cloned()
                         .collect();
-                    wanted.sort_by_key(|lease| (lease.expire(), lease.key()));
+                    wanted.sort_by_key(|lease| (lease.end(), lease.key()));
                     prop_assert_eq!(expired(&mut storage, queue, now), wanted);
                 }
             }

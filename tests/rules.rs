@@ -1,0 +1,247 @@
+//! Rules of a server that are built on a lease manager: limits, declined leases, leases that ended before 1970, and
+//! questions without an answer.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod support;
+
+use std::fs;
+use std::sync::Arc;
+
+use leasemgr::lease::{
+    Lease, Lease4, Lease6, LeaseState, LeaseType, Lifetime, RelayId, RemoteId, SubnetId, UserContext,
+};
+use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};
+use leasemgr::{Added, LeaseMgr, LeaseMgrError, LeaseMgrExt, ManagedLease, Query, StatisticsQuery, Subnets};
+use rstest::rstest;
+use support::header;
+use support::leases::TestLease;
+
+fn in_memory<L: ManagedLease>() -> Memfile<L> {
+    Memfile::open(MemfileOptions { extended_info_tables: true, ..MemfileOptions::default() }).unwrap()
+}
+
+fn in_folder<L: ManagedLease>(folder: &tempfile::TempDir) -> Memfile<L> {
+    Memfile::open(MemfileOptions {
+        file: Some(folder.path().join("leases.csv")),
+        extended_info_tables: true,
+        lfc_program: LfcProgram::Internal,
+        ..MemfileOptions::default()
+    })
+    .unwrap()
+}
+
+fn context(text: &str) -> UserContext {
+    UserContext::parse(text.as_bytes()).unwrap()
+}
+
+/// Leases of subnet 1 in these states, all of the class `gold`.
+fn with_states<L: TestLease>(mgr: &Memfile<L>, states: &[u32]) {
+    for (&state, n) in states.iter().zip(1..) {
+        let mut lease = L::tagged(n, 1);
+        lease.data_mut().subnet_id = SubnetId(1);
+        lease.data_mut().user_context = Some(context(r#"{ "ISC": { "client-classes": [ "gold" ] } }"#));
+        lease.set_state(LeaseState(state)).unwrap();
+        assert_eq!(mgr.add(&lease).unwrap(), Added::Added);
+    }
+}
+
+fn check_limit<L: ManagedLease>(mgr: &Memfile<L>, limits: &str) -> Option<String> {
+    let context = context(&format!(r#"{{ "ISC": {{ "limits": {limits} }} }}"#));
+    mgr.check_limits(&context).unwrap().map(|exceeded| {
+        assert!(exceeded.count >= exceeded.limit.into());
+        exceeded.to_string()
+    })
+}
+
+fn the_limit_of_a_subnet_counts_leases_in_use_and_declined_ones<L: TestLease>() {
+    let mgr = in_memory::<L>();
+    // Reclaimed, released and registered leases are assigned to nobody.
+    with_states(&mgr, &[0, 1, 2, 0, 1, 3, 1, 4]);
+    let subnet = |limit| format!(r#"{{ "subnet": {{ "id": 1, "address-limit": {limit} }} }}"#);
+    assert_eq!(check_limit(&mgr, &subnet(6)), None);
+    for limit in [5, 4, 1, 0] {
+        let reason = format!("address limit {limit} of subnet 1 reached, current count 5");
+        assert_eq!(check_limit(&mgr, &subnet(limit)), Some(reason));
+    }
+    let class =
+        |limit| format!(r#"{{ "client-classes": [ {{ "name": "gold", "address-limit": {limit} }} ] }}"#);
+    assert_eq!(check_limit(&mgr, &class(3)), None);
+    for limit in [2, 1] {
+        let reason = format!("address limit {limit} of client class \"gold\" reached, current count 2");
+        assert_eq!(check_limit(&mgr, &class(limit)), Some(reason));
+    }
+    // A client declines its address: it stays assigned.
+    let mut declined = mgr.by_state(LeaseState::DEFAULT, None).unwrap().remove(0);
+    declined.decline(1_790_000_000, Lifetime(86400));
+    mgr.update(&declined).unwrap();
+    assert!(check_limit(&mgr, &subnet(5)).is_some());
+    assert_eq!(check_limit(&mgr, &class(2)), None);
+    assert!(check_limit(&mgr, &class(1)).unwrap().ends_with("current count 1"));
+}
+
+#[test]
+fn the_limit_of_a_subnet_counts_leases_in_use_and_declined_ones4() {
+    the_limit_of_a_subnet_counts_leases_in_use_and_declined_ones::<Lease4>();
+}
+
+#[test]
+fn the_limit_of_a_subnet_counts_leases_in_use_and_declined_ones6() {
+    the_limit_of_a_subnet_counts_leases_in_use_and_declined_ones::<Lease6>();
+}
+
+#[test]
+fn a_limit_of_subnet_0_is_refused() {
+    let limits = context(r#"{ "ISC": { "limits": { "subnet": { "id": 0, "address-limit": 1 } } } }"#);
+    let error = in_memory::<Lease4>().check_limits(&limits).unwrap_err();
+    assert!(matches!(error, LeaseMgrError::BadArgument { .. }), "{error:?}");
+}
+
+const RELAYED4: &str = r#"{ "ISC": { "client-classes": [ "gold" ], "relay-agent-info": { "sub-options": "0x0C0401020304020155" } } }"#;
+const RELAYED6: &str = r#"{ "ISC": { "relay-info": [ { "options": "0x0035000401020304002500020055" } ] } }"#;
+
+/// Adds the lease, declines it, and gives what its manager has then, before and after it is opened again.
+fn declined<L: TestLease>(text: &str) -> Vec<(Memfile<L>, Arc<tempfile::TempDir>)> {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let (before, after) = (in_memory(), in_folder(&folder));
+    let mut lease = L::tagged(1, 1);
+    lease.data_mut().user_context = Some(context(text));
+    let mut declined = lease.clone();
+    declined.decline(1_790_000_000, Lifetime(86400));
+    for mgr in [&before, &after] {
+        assert_eq!(mgr.add(&lease).unwrap(), Added::Added);
+        assert_eq!(mgr.find(&Query::relay_id(&relay())).unwrap().len(), 1);
+        mgr.update(&declined).unwrap();
+    }
+    drop(after);
+    vec![(before, Arc::clone(&folder)), (in_folder(&folder), folder)]
+}
+
+fn relay() -> RelayId {
+    RelayId::new(&[1, 2, 3, 4]).unwrap()
+}
+
+#[test]
+fn a_declined_dhcpv4_lease_has_no_user_context_and_is_found_by_no_relay_agent() {
+    for (mgr, _folder) in declined::<Lease4>(RELAYED4) {
+        let lease = mgr.all().unwrap().remove(0);
+        assert_eq!((lease.state(), &lease.data().user_context), (LeaseState::DECLINED, &None));
+        assert_eq!(mgr.find(&Query::relay_id(&relay())).unwrap(), []);
+        assert_eq!(mgr.find(&Query::remote_id(&RemoteId::new(&[0x55]).unwrap())).unwrap(), []);
+    }
+}
+
+#[test]
+fn a_declined_dhcpv6_lease_keeps_its_user_context_as_in_kea() {
+    for (mgr, _folder) in declined::<Lease6>(RELAYED6) {
+        let lease = mgr.all().unwrap().remove(0);
+        assert_eq!(lease.state(), LeaseState::DECLINED);
+        assert_eq!(lease.data().user_context, Some(context(RELAYED6)));
+        assert_eq!(mgr.find(&Query::relay_id(&relay())).unwrap(), [lease]);
+    }
+}
+
+/// A lease file with these rows of valid lifetime, expiry time and state.
+fn file4(folder: &tempfile::TempDir, rows: &[(u32, u64, u32)]) {
+    let rows = rows.iter().zip(1..).map(|((valid, expire, state), n): (_, u8)| {
+        format!("192.0.2.{n},02:00:00:00:00:{n:02x},,{valid},{expire},1,0,0,,{state},,0\n")
+    });
+    let text = format!("{}\n{}", header(leasemgr::lease::Family::V4), rows.collect::<String>());
+    fs::write(folder.path().join("leases.csv"), text).unwrap();
+}
+
+#[test]
+fn a_lease_of_a_file_that_ended_before_1970_is_expired_reclaimed_and_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    // Ends of -100 and -50, 1, never, and far in the future.
+    let rows = [
+        (200, 18_446_744_073_709_551_516, 0),
+        (100, 18_446_744_073_709_551_566, 1),
+        (u32::MAX, 4_294_967_200, 0),
+        (200, 1, 0),
+        (200, 18_446_744_073_709_551_516, 2),
+        (3600, 1 << 63, 0),
+    ];
+    file4(&folder, &rows);
+    let mgr = in_folder::<Lease4>(&folder);
+    let first = mgr.get([192, 0, 2, 1].into()).unwrap().unwrap();
+    assert_eq!((first.data().cltt, first.end()), (-300, Some(-100)));
+    let last =
+        |leases: Vec<Lease4>| -> Vec<u8> { leases.iter().map(|lease| lease.address().octets()[3]).collect() };
+    assert_eq!(last(mgr.expired(0, 0).unwrap()), [1, 2]);
+    assert_eq!(last(mgr.expired(0, 1).unwrap()), [1]);
+    assert_eq!(last(mgr.expired(1_790_000_000, 0).unwrap()), [1, 2, 4]);
+    assert_eq!(last(mgr.expired((1 << 63) - 1, 0).unwrap()), [1, 2, 4]);
+    assert_eq!(last(mgr.expired(1 << 63, 0).unwrap()), [1, 2, 4, 6]);
+    for lease in mgr.expired(1_790_000_000, 0).unwrap() {
+        assert!(mgr.reclaim(&lease).unwrap());
+    }
+    drop(mgr);
+    let mgr = in_folder::<Lease4>(&folder);
+    assert_eq!(mgr.expired(1_790_000_000, 0).unwrap(), []);
+    assert_eq!(mgr.delete_reclaimed(1_790_000_000, 3600).unwrap(), 3);
+    assert_eq!(last(mgr.all().unwrap()), [3, 6]);
+}
+
+#[test]
+fn a_dhcpv6_lease_that_ended_before_1970_has_ended_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mgr = in_folder::<Lease6>(&folder);
+    let mut lease = Lease6::tagged(1, 1);
+    lease.set_state(LeaseState::DEFAULT).unwrap();
+    (lease.data_mut().cltt, lease.data_mut().valid_lifetime) = (-300, Lifetime(200));
+    assert_eq!(mgr.add(&lease).unwrap(), Added::Added);
+    assert_eq!(mgr.expired(0, 0).unwrap().len(), 1);
+    drop(mgr);
+    // The file has no number for -300.
+    let mgr = in_folder::<Lease6>(&folder);
+    let found = mgr.expired(1_790_000_000, 0).unwrap();
+    assert_eq!(found.iter().map(Lease::end).collect::<Vec<_>>(), [Some(200)]);
+    assert!(mgr.reclaim(&found[0]).unwrap());
+    assert_eq!(mgr.delete_reclaimed(1_790_000_000, 3600).unwrap(), 1);
+}
+
+#[rstest]
+#[case::page(|mgr: &Memfile<Lease6>| mgr.page(None, 0).map(drop), "the limit of a query is 0, expected at least 1, or none for all leases")]
+#[case::limit(|mgr: &Memfile<Lease6>| mgr.find(&Query::state(LeaseState::DEFAULT).limit(0)).map(drop), "the limit of a query is 0, expected at least 1, or none for all leases")]
+#[case::backward(|mgr: &Memfile<Lease6>| mgr.find(&Query::all().heard_since(100).heard_until(50)).map(drop), "heard_until is 50, expected a time that is not before heard_since")]
+#[case::since(|mgr: &Memfile<Lease6>| mgr.find(&Query::all().heard_since(-7)).map(drop), "heard_since is -7, expected seconds since the epoch, 0 or more")]
+#[case::until(|mgr: &Memfile<Lease6>| mgr.find(&Query::all().heard_until(-7)).map(drop), "heard_until is -7, expected seconds since the epoch, 0 or more")]
+#[case::subnet(|mgr: &Memfile<Lease6>| statistics(mgr, Subnets::One(SubnetId(0))), "the subnet of statistics is 0, expected a number from 1 to 4294967295")]
+#[case::range(|mgr: &Memfile<Lease6>| statistics(mgr, Subnets::Range(SubnetId(7), SubnetId(3))), "the subnet range of statistics is 7 to 3, expected a first number of at least 1, and a last one that is not below it")]
+#[case::range_from_0(|mgr: &Memfile<Lease6>| statistics(mgr, Subnets::Range(SubnetId(0), SubnetId(3))), "the subnet range of statistics is 0 to 3, expected a first number of at least 1, and a last one that is not below it")]
+fn a_question_without_an_answer_is_refused_with_its_value(
+    #[case] ask: fn(&Memfile<Lease6>) -> Result<(), LeaseMgrError>,
+    #[case] message: &str,
+) {
+    let mgr = in_memory();
+    with_states(&mgr, &[0, 1]);
+    let error = ask(&mgr).unwrap_err();
+    assert!(matches!(error, LeaseMgrError::BadArgument { .. }), "{error:?}");
+    assert_eq!(error.to_string(), message);
+}
+
+fn statistics(mgr: &Memfile<Lease6>, subnets: Subnets) -> Result<(), LeaseMgrError> {
+    mgr.statistics(&StatisticsQuery { subnets, by_pool: false }).map(drop)
+}
+
+#[test]
+fn a_question_of_relay_agents_is_refused_for_its_bounds_first() {
+    let mgr = Memfile::<Lease6>::open(MemfileOptions::default()).unwrap();
+    let relay = relay();
+    let query = Query::relay_id(&relay);
+    assert!(matches!(mgr.find(&query), Err(LeaseMgrError::Unsupported { .. })));
+    assert!(matches!(mgr.find(&query.limit(0)), Err(LeaseMgrError::BadArgument { .. })));
+}
+
+#[test]
+fn an_iata_has_no_part_in_limits() {
+    let mgr = in_memory::<Lease6>();
+    let lease = Lease6::tagged(1, 1);
+    let mut temporary =
+        Lease6::new(LeaseType::TA, lease.address(), lease.duid().clone(), lease.iaid, LeaseState::DEFAULT)
+            .unwrap();
+    *temporary.data_mut() = lease.data().clone();
+    temporary.data_mut().subnet_id = SubnetId(1);
+    assert_eq!(mgr.add(&temporary).unwrap(), Added::Added);
+    assert_eq!(check_limit(&mgr, r#"{ "subnet": { "id": 1, "address-limit": 1 } }"#), None);
+}
