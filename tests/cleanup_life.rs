@@ -363,7 +363,10 @@ fn a_server_in_a_process_of_its_own() {
     }
     leases.clean_up().unwrap();
     let own = file.join("own");
-    wait_until("the program runs", || fs::read(&own).is_ok_and(|text| text.ends_with(b"\n")));
+    // The program may run before the manager has written it into the PID file.
+    let is_named =
+        |text: Vec<u8>| text.ends_with(b"\n") && fs::read(file.join("f.pid")).is_ok_and(|pid| pid == text);
+    wait_until("the program runs", || fs::read(&own).is_ok_and(is_named));
     add(&leases, 10..20);
     fs::write(file.join("ready"), "").unwrap();
     loop {

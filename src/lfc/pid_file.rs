@@ -12,6 +12,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{getpid, getppid};
 
@@ -176,6 +178,25 @@ impl<'a> PidLock<'a> {
         let lock = lock_path(path);
         let lock = fs.lock(&lock).map_err(error("lock", &lock))?;
         Ok(Self { fs, path: path.to_owned(), _lock: lock })
+    }
+
+    /// Waits for the lock, but not for a process that has stopped while it has it.
+    pub(crate) fn take_soon(fs: &'a dyn FileSystem, path: &Path) -> Result<Self, PidFileError> {
+        /// No process that goes on needs it for longer.
+        const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 10_000 });
+        const PAUSE: Duration = Duration::from_millis(5);
+        let start = Instant::now();
+        loop {
+            if let Some(lock) = Self::try_take(fs, path)? {
+                return Ok(lock);
+            }
+            if start.elapsed() >= PATIENCE {
+                let text = format!("another process has held it for {PATIENCE:?}; end that process");
+                let source = io::Error::new(io::ErrorKind::TimedOut, text);
+                return Err(error("lock", &lock_path(path))(source));
+            }
+            thread::sleep(PAUSE);
+        }
     }
 
     /// Takes the lock, unless another process has it.
@@ -530,6 +551,16 @@ mod tests {
         assert_eq!(place.content().unwrap(), "1\n");
         lock.remove_if_of(1).unwrap();
         assert_eq!(place.content(), None);
+    }
+
+    #[test]
+    fn a_process_that_keeps_the_lock_of_the_pid_file_is_waited_for_for_some_time_only() {
+        let place = Place::new(None);
+        let lock = place.lock();
+        let error = PidLock::take_soon(&OsFileSystem, &place.path()).map(drop).unwrap_err().to_string();
+        assert!(error.contains("f.pid.lock: another process has held it for 300ms; end that"), "{error}");
+        drop(lock);
+        assert!(PidLock::take_soon(&OsFileSystem, &place.path()).is_ok());
     }
 
     /// A directory in the place of a file lets no operation with that succeed.

@@ -8,7 +8,6 @@ use std::sync::mpsc;
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
-use super::cleanup::running_cleanup;
 use super::record::pack;
 use super::sanity::Verdict;
 use super::storage::{NoRoom, Storage};
@@ -20,6 +19,7 @@ use crate::lease_file::{
     Conversion, FileReader, LeaseFileError, LeaseFileSet, ReadError, Reader, RowError, is_begun,
 };
 use crate::lease_mgr::ManagedLease;
+use crate::lfc::pid_file::{Claim, Claimed, PidLock};
 use crate::lfc::{Cleanup, LfcError};
 
 /// What was loaded.
@@ -55,11 +55,8 @@ pub(super) fn load<L: ManagedLease>(
         };
         owners.push(owner);
     }
-    let running = running_cleanup(fs, &files.pid()).map_err(LeaseFileError::from)?;
-    if let Some(running) = running {
-        let pid = running.pid().unwrap_or_default();
-        return Err(OpenError::CleanupRunning { path: current.to_owned(), pid, running });
-    }
+    // What it changes is not read.
+    drop(claim(fs, files)?);
     let mut needs_conversion = false;
     let mut convert_current = false;
     let mut needs_rewrite = false;
@@ -423,6 +420,18 @@ fn check_subnets<L: ManagedLease>(
     Ok(())
 }
 
+/// Claims the cleanup, unless one is running.
+fn claim<'a>(fs: &'a dyn FileSystem, files: &LeaseFileSet) -> Result<(Claim, PidLock<'a>), OpenError> {
+    let lock = PidLock::take_soon(fs, &files.pid()).map_err(LeaseFileError::from)?;
+    match lock.claim().map_err(LeaseFileError::from)? {
+        Claimed::Ours(claim) => Ok((claim, lock)),
+        Claimed::Running(running) => {
+            let pid = running.pid().unwrap_or_default();
+            Err(OpenError::CleanupRunning { path: files.current().to_owned(), pid, running })
+        }
+    }
+}
+
 /// Makes a journal of another schema the input of a cleanup: rows of this schema cannot be appended to it.
 fn put_aside<L: ManagedLease>(files: &LeaseFileSet, fs: &dyn FileSystem) -> Result<(), OpenError> {
     let failed =
@@ -433,16 +442,23 @@ fn put_aside<L: ManagedLease>(files: &LeaseFileSet, fs: &dyn FileSystem) -> Resu
         Err(source) => Err(LeaseFileError::Io { path: path.to_owned(), action: "open", source }),
     };
     let (current, input) = (files.current(), files.input());
-    if exists(&input)? || exists(&files.finish())? {
+    loop {
+        // While the cleanup is claimed, none begins that would remove the input.
+        let claimed = claim(fs, files)?;
+        if !(exists(&input)? || exists(&files.finish())?) {
+            fs.rename(current, &input).map_err(|source| {
+                let action = "rename for its conversion";
+                LeaseFileError::Io { path: current.to_owned(), action, source }
+            })?;
+            fs.sync_folder(folder_of(current)).map_err(|source| {
+                let path = folder_of(current).to_owned();
+                LeaseFileError::Io { path, action: "sync after a rename", source }
+            })?;
+            return Ok(());
+        }
+        drop(claimed);
         // An earlier cleanup was interrupted; its files are in the way.
         let cleanup = Cleanup::new(L::FAMILY, files.lfc_files()).file_system(fs);
         cleanup.run().map_err(failed(current.to_owned()))?;
     }
-    let rename = || {
-        fs.rename(current, &input)?;
-        fs.sync_folder(folder_of(current))
-    };
-    rename().map_err(|source| {
-        LeaseFileError::Io { path: current.to_owned(), action: "rename for its conversion", source }.into()
-    })
 }

@@ -83,7 +83,7 @@ pub enum LfcProgram {
     ///
     /// A program that is named, here or by the environment, is asked for its version before its first use (`-V`), and again when
     /// its file has changed. One that writes lease files of an older version is not used: it would drop columns. One that does not
-    /// tell is used.
+    /// tell is used, until it has done so.
     Program(PathBuf),
     /// A thread of this process.
     Internal,

@@ -18,7 +18,6 @@ mod version;
 
 use std::fmt;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::{self, JoinHandle};
@@ -36,8 +35,8 @@ use crate::fs::FileSystem;
 use crate::lease::Family;
 use crate::lease_file::LeaseFileSet;
 use crate::lease_mgr::{CleanupReport, CleanupStart, CleanupStatus};
-use crate::lfc::pid_file::{PidFileError, PidLock};
-use crate::lfc::{Monitor, RunningCleanup};
+use crate::lfc::Monitor;
+use crate::lfc::pid_file::PidLock;
 
 /// How often it is seen to that nobody has taken the lease file away.
 const WATCH: Duration = Duration::from_secs(1);
@@ -267,15 +266,4 @@ impl Shared {
     fn due_next(&self) -> Option<Instant> {
         self.interval().and_then(|interval| Instant::now().checked_add(interval))
     }
-}
-
-/// Returns the cleanup of these lease files that is running, if there is one.
-///
-/// # Errors
-/// Returns the error of the file that cannot be locked or read.
-pub(crate) fn running_cleanup(
-    fs: &dyn FileSystem,
-    pid_file: &Path,
-) -> Result<Option<RunningCleanup>, PidFileError> {
-    PidLock::take(fs, pid_file)?.running()
 }

@@ -13,9 +13,11 @@ use tracing::{debug, error, info, warn};
 
 use super::process::{End, GRACE, Heard, Process};
 use super::program::{self, Chooser};
+use super::version::FileVersion;
 use super::{Given, Shared, WATCH};
 use crate::fs::{FileSystem, ProcessLock};
 use crate::lease::{Family, Lease4, Lease6};
+use crate::lease_file::{Conversion, FileLease, Header, read_file};
 use crate::lease_mgr::{CleanupReport, CleanupWork};
 use crate::lfc::pid_file::{Claim, Claimed, PidFile, PidFileError, PidLock, lock_path};
 use crate::lfc::{self, Cleanup, Figures, LfcError, LfcFiles, Outcome, RunningCleanup};
@@ -67,9 +69,9 @@ impl fmt::Display for Reason<'_> {
 }
 
 /// What does a cleanup that has begun.
-enum Worker<'a> {
-    /// A process, and the lock that it was given.
-    Process(Process, Option<ProcessLock>),
+enum Worker<'a, 'p> {
+    /// A process of this program, and the lock that it was given.
+    Process(Process, &'p Path, Option<ProcessLock>),
     /// This process, which is in the PID file.
     Here(PidFile<'a>),
 }
@@ -130,25 +132,50 @@ impl<'a> Run<'a> {
         }
         self.work = program.clone().map_or(CleanupWork::Thread, CleanupWork::Program);
         loop {
-            let (process, lock) = match self.begin(program.as_deref())? {
-                Worker::Process(process, lock) => (process, lock),
+            match self.begin(program.as_deref())? {
+                Worker::Process(process, program, lock) => match self.attend(process, lock, program) {
+                    Err(Failure::Undone { .. }) if self.gives_less() => {}
+                    result => {
+                        if result.is_ok() {
+                            self.look_at_result(program);
+                        }
+                        return result;
+                    }
+                },
                 Worker::Here(pid_file) => {
                     self.work = CleanupWork::Thread;
                     return self.clean_here(pid_file);
                 }
-            };
-            let CleanupWork::Program(program) = &self.work else {
-                return Err(Failure::Panicked("a process without a program".to_owned()));
-            };
-            match self.attend(process, lock, program) {
-                Err(Failure::Undone { .. }) if self.gives_less() => {}
-                result => return result,
             }
         }
     }
 
+    /// Finds out whether a program, which may not have told its version, has written an older file than the journal. Then it is not used again.
+    fn look_at_result(&self, program: &Path) {
+        fn header<L: FileLease>(fs: &dyn FileSystem, path: &Path) -> Option<Header> {
+            let file = fs.open(path).ok()?;
+            Some(*read_file::<L>(file.as_ref(), path).ok()?.header())
+        }
+        let path = &self.files.previous;
+        let header = match self.shared.config.family {
+            Family::V4 => header::<Lease4>(self.fs(), path),
+            Family::V6 => header::<Lease6>(self.fs(), path),
+        };
+        if let Some(Header { conversion: Conversion::Upgrade, version, .. }) = header
+            && let Some(files) = FileVersion::parse(version)
+        {
+            warn!(
+                id = "DHCPSRV_MEMFILE_LFC_OLD_PROGRAM",
+                "{} has written {} in version {version}, and dropped newer columns: it is not used again; name a newer program, or internal",
+                program.display(),
+                path.display()
+            );
+            self.shared.answers.learn(program, files);
+        }
+    }
+
     /// Makes sure that there is something to clean up and no other cleanup, and starts the program, if it is to be one.
-    fn begin(&mut self, program: Option<&Path>) -> Result<Worker<'a>, Failure> {
+    fn begin<'p>(&mut self, program: Option<&'p Path>) -> Result<Worker<'a, 'p>, Failure> {
         let lock = self.lock()?;
         let claimed = match program {
             Some(_) if self.shared.given() != Given::Nothing => lock.claim_for_process()?,
@@ -160,9 +187,10 @@ impl<'a> Run<'a> {
         };
         self.prepare()?;
         self.bytes_before = self.bytes();
-        Ok(match program.and_then(|program| self.start(program, &lock, &claim)) {
+        let started = program.and_then(|program| Some((self.start(program, &lock, &claim)?, program)));
+        Ok(match started {
             // Until this lock is given up, the process waits for it.
-            Some(process) => Worker::Process(process, claim.given()),
+            Some((process, program)) => Worker::Process(process, program, claim.given()),
             None => Worker::Here(lock.hold(claim)?),
         })
     }

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
@@ -9,7 +9,7 @@ use crate::fs::{OsFileSystem, ProcessLock, ReadFile, WriteFile};
 use crate::lease::{Lease4, Lease6};
 use crate::lease_file::FileLease;
 use crate::lease_mgr::CleanupWork;
-use crate::lfc::{Cleanup, Figures, Outcome};
+use crate::lfc::{Cleanup, Figures, Outcome, RunningCleanup};
 use crate::memfile::Durability;
 
 /// What a program does that cleans up without fault or effort.
@@ -83,6 +83,11 @@ impl Setup {
         let status = Command::new("sh").args(["-c", write, "sh"]).arg(&path).arg(text).status().unwrap();
         assert!(status.success());
         LfcProgram::Program(path)
+    }
+
+    /// The cleanup that is running, as others see it.
+    fn running(&self) -> Option<RunningCleanup> {
+        PidLock::take(&OsFileSystem, &self.path("f.pid")).unwrap().running().unwrap()
     }
 
     /// Another process that is cleaning up these files, as its name and the PID file say.
@@ -444,7 +449,7 @@ fn the_pid_file_names_the_program_while_it_runs() {
     wait_until("it runs", || !setup.read("own").is_empty() && setup.has("f.pid") && !setup.has("f.pid.lock"));
     assert_eq!(setup.read("f.pid"), setup.read("own"));
     let pid = setup.read("own").trim().parse().unwrap();
-    let running = || running_cleanup(&OsFileSystem, &setup.path("f.pid")).unwrap();
+    let running = || setup.running();
     assert_eq!(running().unwrap().pid(), Some(pid));
     std::fs::remove_file(setup.path("f.pid")).unwrap();
     assert_eq!(running().unwrap().pid(), None, "the lock says that it runs");
@@ -544,7 +549,7 @@ fn a_manager_that_is_killed_leaves_the_lock_to_its_program() {
     wait_until("it runs", || !setup.read("own").is_empty() && setup.has("f.pid"));
     // It is no cleanup by its name, and the PID file is what a crash leaves of it.
     setup.write("f.pid", "");
-    let running = || running_cleanup(&OsFileSystem, &setup.path("f.pid")).unwrap();
+    let running = || setup.running();
     assert!(running().is_some());
     let own = setup.read("own");
     let stdin = std::fs::read_link(format!("/proc/{}/fd/0", own.trim())).unwrap();
@@ -680,6 +685,25 @@ fn instead_of_a_program_that_cannot_be_started_the_thread_does_it(#[case] conten
     let report = setup.cleaner(LfcProgram::Program(path)).succeeds();
     assert_eq!(report.work, CleanupWork::Thread);
     assert_eq!(setup.read("f.2"), file(&[1]));
+}
+
+/// A program that does not tell its version, and turns out to write files of an older one.
+#[test]
+fn a_program_that_has_written_an_older_file_is_not_used_again() {
+    let setup = Setup::new();
+    setup.append(&[1]);
+    let script = "echo >> starts; sed 's/,[^,]*$//' f.1 > f.2; rm f.1";
+    let LfcProgram::Program(path) = setup.program(script) else { unreachable!() };
+    let text = std::fs::read_to_string(&path).unwrap().replace(VERSION, r#"case "$*" in *-V) exit;; esac"#);
+    setup.write("text", text);
+    let install = Command::new("install").args(["-m", "755"]).arg(setup.path("text")).arg(&path).status();
+    assert!(install.unwrap().success());
+    let cleaner = setup.cleaner(LfcProgram::Program(path.clone()));
+    assert_eq!(cleaner.succeeds().work, CleanupWork::Program(path));
+    assert!(!setup.read("f.2").starts_with(header::<Lease4>()));
+    setup.append(&[2]);
+    assert_eq!(cleaner.succeeds().work, CleanupWork::Thread);
+    assert_eq!((setup.read("f.2"), setup.read("starts").len()), (file(&[1, 2]), 1));
 }
 
 // From where
@@ -836,29 +860,4 @@ fn a_manager_that_does_nothing_ends_at_once() {
         drop(cleaner);
         assert_eq!(Arc::strong_count(&shared), 1);
     }
-}
-
-// Who else is at work
-
-#[rstest]
-#[case::no_file(None)]
-#[case::of_another_program(Some("1\n".to_owned()))]
-#[case::of_a_dead_one(Some("999999\n".to_owned()))]
-#[case::of_this_one(Some(format!("{}\n", std::process::id())))]
-fn a_pid_file_alone_is_no_running_cleanup(#[case] content: Option<String>) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("f.pid");
-    if let Some(content) = &content {
-        std::fs::write(&path, content).unwrap();
-    }
-    assert_eq!(running_cleanup(&OsFileSystem, &path).unwrap(), None);
-    assert_eq!(std::fs::read_to_string(&path).ok(), content);
-    assert_eq!(folder.path().read_dir().unwrap().count(), usize::from(content.is_some()));
-}
-
-#[test]
-fn whether_a_cleanup_runs_is_not_known_without_the_folder() {
-    let folder = tempfile::tempdir().unwrap();
-    let error = running_cleanup(&OsFileSystem, &folder.path().join("absent/f.pid")).unwrap_err();
-    assert!(error.to_string().contains("absent/f.pid.lock: No such file"), "{error}");
 }

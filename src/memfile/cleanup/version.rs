@@ -124,6 +124,13 @@ impl Answers {
         }
         Some(Asked { answer, is_new: true })
     }
+
+    /// Notes what a program writes that did not tell, so that it is as if it had told.
+    pub(super) fn learn(&self, program: &Path, files: FileVersion) {
+        if let Some((_, answer @ None)) = self.0.lock().get_mut(program) {
+            *answer = Some(Answer { is_own: false, files });
+        }
+    }
 }
 
 fn ask(program: &Path, family: Family, pause: &dyn Fn(Duration) -> bool) -> Option<Option<Answer>> {
