@@ -273,6 +273,23 @@ pub(crate) fn write_full(file: &dyn WriteFile, mut bytes: &[u8], mut at: u64) ->
     Ok(())
 }
 
+/// Appends bytes of one file, from one place to another or to its end, to another file. Returns the number of them.
+pub(crate) fn copy_range(from: &dyn ReadFile, to: &dyn WriteFile, start: u64, end: u64) -> io::Result<u64> {
+    const STEP: u64 = 256 * 1024;
+    let mut buffer = Vec::new();
+    let mut at = start;
+    while at < end {
+        buffer.resize(usize::try_from(STEP.min(end - at)).unwrap_or_default(), 0);
+        let count = read_full(from, &mut buffer, at)?;
+        if count == 0 {
+            break;
+        }
+        to.append(&buffer[..count])?;
+        at += count as u64;
+    }
+    Ok(at.saturating_sub(start))
+}
+
 /// The folder that a file is in.
 pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {

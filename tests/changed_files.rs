@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -647,7 +647,8 @@ fn a_symbolic_link_stays_one_and_leads_to_the_lease_file(
         let file = folder.path().join("leases.csv");
         symlink(&target, &file).unwrap();
         if !is_dangling {
-            fs::write(&target, format!("{}\n{}", header::<L>(), row::<L>(900, 0))).unwrap();
+            // Of an older schema, so that it is converted at once.
+            fs::write(&target, support::oldest_lease_file(L::FAMILY, &[row::<L>(900, 0)])).unwrap();
         }
         let mut server = Server::<L>::open(folder, file, durability);
         assert_eq!(server.leases.len(), usize::from(!is_dangling));
@@ -681,4 +682,24 @@ fn a_symbolic_link_stays_one_and_leads_to_the_lease_file(
         server.end();
     }
     for_family!(family, run(durability, place, is_dangling));
+}
+
+/// A lease file of an older schema is put aside at the start: the new one takes its place.
+#[rstest]
+fn the_file_after_a_conversion_has_the_mode_of_the_one_before(
+    #[values(Family::V4, Family::V6)] family: Family,
+    #[values(0o664, 0o600)] mode: u32,
+) {
+    fn run<L: ManagedLease>(mode: u32) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("leases.csv");
+        fs::write(&file, support::oldest_lease_file(L::FAMILY, &[row::<L>(1, 0)])).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let server = Server::<L>::open(folder, file, Durability::Written);
+        let has_mode = |path: &Path| path.metadata().is_ok_and(|found| found.mode() & 0o777 == mode);
+        wait_until("it is converted", || server.path(".2").exists());
+        assert!(has_mode(&server.file) && has_mode(&server.path(".2")));
+        server.end();
+    }
+    for_family!(family, run(mode));
 }

@@ -13,7 +13,7 @@ use super::sanity::Verdict;
 use super::storage::{NoRoom, Storage};
 use super::{LeaseSanity, MemfileOptions, OpenError};
 use crate::first_of_many::FirstOfMany;
-use crate::fs::{FileSystem, ReadFile, folder_of, read_full};
+use crate::fs::{FileSystem, ReadFile, copy_range, create_in_place_of, folder_of, read_full};
 use crate::lease::{ExtendedInfoChecks, ExtendedInfoError, LeaseType, check_extended_info};
 use crate::lease_file::{
     Conversion, FileReader, LeaseFileError, LeaseFileSet, ReadError, Reader, RowError, is_begun,
@@ -446,7 +446,7 @@ fn put_aside<L: ManagedLease>(files: &LeaseFileSet, fs: &dyn FileSystem) -> Resu
         // While the cleanup is claimed, none begins that would remove the input.
         let claimed = claim(fs, files)?;
         if !(exists(&input)? || exists(&files.finish())?) {
-            fs.rename(current, &input).map_err(|source| {
+            give_to_cleanup(fs, current, &input).map_err(|source| {
                 let action = "rename for its conversion";
                 LeaseFileError::Io { path: current.to_owned(), action, source }
             })?;
@@ -461,4 +461,29 @@ fn put_aside<L: ManagedLease>(files: &LeaseFileSet, fs: &dyn FileSystem) -> Resu
         let cleanup = Cleanup::new(L::FAMILY, files.lfc_files()).file_system(fs);
         cleanup.run().map_err(failed(current.to_owned()))?;
     }
+}
+
+/// Makes the lease file the input of a cleanup. A symbolic link stays, and leads to nothing.
+fn give_to_cleanup(fs: &dyn FileSystem, current: &Path, input: &Path) -> std::io::Result<()> {
+    let target = fs.resolve(current)?;
+    match fs.rename(&target, input) {
+        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {}
+        renamed => return renamed,
+    }
+    let mut part = input.as_os_str().to_owned();
+    part.push(".part");
+    let part = Path::new(&part);
+    let from = fs.open(&target)?;
+    let _ = fs.remove(part);
+    let to = create_in_place_of(fs, part, from.attributes()?.as_ref())?;
+    let copied = copy_range(from.as_ref(), to.as_ref(), 0, from.len()?).and_then(|_| {
+        to.sync()?;
+        fs.rename(part, input)
+    });
+    copied.inspect_err(|_| {
+        let _ = fs.remove(part);
+    })?;
+    fs.sync_folder(folder_of(input))?;
+    // If it stays, its rows are read once more, which changes nothing.
+    fs.remove(&target)
 }

@@ -8,7 +8,9 @@ use super::rewrite::RESTORED;
 use super::rotate::NEXT;
 use super::tail::{Tail, retry};
 use super::{Journal, Shared, with_suffix};
-use crate::fs::{FileSystem, ReadFile, WriteFile, folder_of, read_full, write_full};
+use crate::fs::{
+    FileSystem, ReadFile, WriteFile, attributes_of, create_in_place_of, folder_of, read_full, write_full,
+};
 use crate::lease_file::LeaseFileError;
 use crate::memfile::options::Durability;
 use crate::sync::Mutex;
@@ -85,7 +87,12 @@ type Opened = (Box<dyn WriteFile>, Box<dyn ReadFile>, u64);
 fn open_file(fs: &dyn FileSystem, path: &Path, target: &Path, header: &[u8]) -> Result<Opened, Failed> {
     let file = match retry(|| fs.open_write(path)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            retry(|| fs.create(target)).map_err(|error| ("create", error))?
+            // It comes after these, and is for the same users.
+            let before = [".1", ".2", ".completed"].map(|suffix| with_suffix(path, suffix));
+            let attributes = retry(|| attributes_of(fs, &before.each_ref().map(PathBuf::as_path)))
+                .map_err(|error| ("look at the owner of the files beside", error))?;
+            retry(|| create_in_place_of(fs, target, attributes.as_ref()))
+                .map_err(|error| ("create", error))?
         }
         file => file.map_err(|error| ("open", error))?,
     };

@@ -13,10 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::rotate::copy_range;
 use super::tail::{Changed, retry};
 use super::{Journal, Shared, with_suffix};
-use crate::fs::{ReadFile, WriteFile, folder_of};
+use crate::fs::{ReadFile, WriteFile, copy_range, folder_of};
 use crate::lease_file::LeaseFileError;
 use crate::sync::MutexGuard;
 

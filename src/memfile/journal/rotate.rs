@@ -21,7 +21,7 @@ use std::sync::Arc;
 use super::failure::Action;
 use super::tail::{Tail, retry};
 use super::{Shared, with_suffix};
-use crate::fs::{ReadFile, WriteFile, create_in_place_of, folder_of, read_full, write_full};
+use crate::fs::{ReadFile, WriteFile, copy_range, create_in_place_of, folder_of, write_full};
 use crate::lease_mgr::LeaseMgrError;
 use crate::memfile::options::Durability;
 
@@ -283,21 +283,4 @@ impl Copy {
         self.len += copy_range(from, self.file.as_ref(), self.len, end)?;
         if self.len < end { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
-}
-
-/// Appends bytes of one file, from one place to another or to its end, to another file. Returns how many.
-pub(super) fn copy_range(from: &dyn ReadFile, to: &dyn WriteFile, start: u64, end: u64) -> io::Result<u64> {
-    const STEP: u64 = 256 * 1024;
-    let mut buffer = Vec::new();
-    let mut at = start;
-    while at < end {
-        buffer.resize(usize::try_from(STEP.min(end - at)).unwrap_or_default(), 0);
-        let count = read_full(from, &mut buffer, at)?;
-        if count == 0 {
-            break;
-        }
-        to.append(&buffer[..count])?;
-        at += count as u64;
-    }
-    Ok(at.saturating_sub(start))
 }
