@@ -219,10 +219,11 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> Allocator<A, C> {
         self.state.lock().withdraw(&self.pool, client);
     }
 
-    /// An address has a lease that is not reclaimed now. If it was offered, it is so no more.
+    /// An address has a lease that is not reclaimed now. If it was offered, it is so no more. Of a pool of prefixes, that
+    /// is the prefix that the address is in: a server may have recorded a prefix with bits after its length.
     pub fn taken(&self, address: A) {
-        if let Some(index) = self.pool.index(address) {
-            self.state.lock().taken(address, index);
+        if let Some(index) = self.pool.index_around(address) {
+            self.state.lock().taken(self.pool.nth(index), index);
         }
     }
 
@@ -237,8 +238,8 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> Allocator<A, C> {
     }
 
     fn free(&self, address: A, tier: Tier) {
-        if let Some(index) = self.pool.index(address) {
-            self.state.lock().free(address, index, tier);
+        if let Some(index) = self.pool.index_around(address) {
+            self.state.lock().free(self.pool.nth(index), index, tier);
         }
     }
 }
@@ -270,7 +271,7 @@ impl<A: PoolAddress, C: Clone + Eq + Hash + Send + Sync + 'static> Allocator<A, 
                 self.learn_of(lease);
             }
             match page.last() {
-                Some(last) if last.address() < self.pool.last() => query = query.after(last.address()),
+                Some(last) if last.address() < self.pool.end() => query = query.after(last.address()),
                 _ => return Ok(()),
             }
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use leasemgr::allocator::{Allocator, Pool, Strategy};
 use leasemgr::lease::{Duid, HwAddr, Iaid, Lease, Lease6, LeaseState, LeaseType, Lifetime, SubnetId};
-use leasemgr::{Added, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt6};
+use leasemgr::{Added, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt6, Query};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::wire::{Ia, Prefix, Relay};
@@ -167,11 +167,32 @@ impl Bindings {
             return Ok(None);
         };
         let wanted = ia.named.iter().find(|named| holds(free, **named)).map(|named| named.address);
-        let is_free = |address| {
-            Ok::<_, LeaseMgrError>(self.leases.get(address)?.is_none_or(|old| client.may_have(&old)))
-        };
+        let len = free.pool().prefix_len();
+        let is_free = |address| self.is_free(client, Prefix { address, len });
         let found = free.offer(&(client.duid.clone(), ia.iaid), wanted, Instant::now(), is_free)?;
-        Ok(found.map(|address| Prefix { address, len: free.pool().prefix_len() }))
+        Ok(found.map(|address| Prefix { address, len }))
+    }
+
+    /// Whether a client may have an address or a prefix as far as leases go. A prefix may hold leases of other addresses:
+    /// those of prefixes that Kea 2.2 has recorded with bits after their length.
+    fn is_free(&self, client: &Client<'_, '_>, prefix: Prefix) -> Result<bool, LeaseMgrError> {
+        let last = prefix.address.to_bits() | u128::MAX.checked_shr(prefix.len.into()).unwrap_or(0);
+        let mut next = self.leases.get(prefix.address)?;
+        let mut at = prefix.address;
+        loop {
+            if next.is_some_and(|old| !client.may_have(&old)) {
+                return Ok(false);
+            }
+            if at.to_bits() == last {
+                return Ok(true);
+            }
+            let query = Query::all().after(at).limit(1);
+            next = self.leases.find(&query)?.pop().filter(|lease| lease.address().to_bits() <= last);
+            let Some(lease) = &next else {
+                return Ok(true);
+            };
+            at = lease.address();
+        }
     }
 
     fn free_of(&self, lease_type: LeaseType) -> Option<&Arc<Free>> {

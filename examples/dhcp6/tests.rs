@@ -391,6 +391,37 @@ fn a_prefix_of_a_length_that_is_not_delegated_any_more_is_replaced() {
     assert_eq!(of_old, [(old, 62, 0, 0)]);
 }
 
+/// A prefix of the server's, as Kea 2.2 may have recorded it: with bits after its length.
+#[rstest]
+fn a_prefix_that_is_recorded_with_more_bits_is_not_given_to_another_client(
+    #[values(Strategy::FreeList, Strategy::Random, Strategy::Iterative)] strategy: Strategy,
+    #[values("2001:db8:8000:4::1", "2001:db8:8000:f:ffff:ffff:ffff:ffff")] recorded: &str,
+    #[values(false, true)] is_loaded: bool,
+) {
+    let leases = open();
+    let client = Duid::recorded(&[1]).unwrap();
+    let mut lease = Lease6::recorded_prefix(ip(recorded), 64, client, 1.into(), LeaseState::DEFAULT).unwrap();
+    lease.data_mut().valid_lifetime = Lifetime(4000);
+    lease.data_mut().cltt = NOW;
+    lease.data_mut().subnet_id = 1.into();
+    let add = || assert_eq!(leases.add(&lease).unwrap(), Added::Added);
+    if is_loaded {
+        add();
+    }
+    let lab = lab_on(&leases, "2001:db8::1f", strategy);
+    if !is_loaded {
+        add();
+    }
+    let prefixes: BTreeSet<_> = (2..17).map(|n| lab.ask(Kind::Request, n, pd(1, &[])).only()).collect();
+    assert_eq!(prefixes.len(), 15);
+    let network = |address: &str| ip(address).segments()[..4].to_vec();
+    assert!(prefixes.iter().all(|prefix| network(prefix) != network(recorded)), "{prefixes:?}");
+    assert_eq!(lab.ask(Kind::Request, 17, pd(1, &[])).status, Some(Status::NoPrefixAvail));
+    // It can be had when the lease has gone.
+    leases.delete(lease.address()).unwrap();
+    assert_eq!(network(&lab.ask(Kind::Request, 17, pd(1, &[])).only()), network(recorded));
+}
+
 #[test]
 fn what_is_released_is_free() {
     let lab = lab_of("2001:db8::10");

@@ -137,9 +137,19 @@ impl<A: PoolAddress> Pool<A> {
 
     /// The number of an address, from 0 on.
     pub(super) fn index(&self, address: A) -> Option<u128> {
+        self.index_around(address).filter(|&index| self.nth(index) == address)
+    }
+
+    /// The number of the address, or of the prefix that it is in.
+    pub(super) fn index_around(&self, address: A) -> Option<u128> {
         let offset = address.to_bits().checked_sub(self.first.to_bits())?;
-        let index = offset.checked_shr(self.shift).unwrap_or(0);
-        (index <= self.last && index.checked_shl(self.shift).unwrap_or(0) == offset).then_some(index)
+        Some(offset.checked_shr(self.shift).unwrap_or(0)).filter(|&index| index <= self.last)
+    }
+
+    /// The last address, also of the last prefix.
+    pub(super) fn end(&self) -> A {
+        let within = if self.shift == 0 { 0 } else { u128::MAX >> (128 - self.shift) };
+        A::from_bits(self.last().to_bits().saturating_add(within))
     }
 
     /// The address with a number, which must not be greater than [`last_index`](Self::last_index).
