@@ -95,7 +95,11 @@ impl Folder {
         let child =
             self.command(PROGRAM).args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let pid = format!("{}\n", child.id());
-        let is_there = || fs::read(self.path("pid")).is_ok_and(|text| text == pid.as_bytes());
+        // Stopped with the lock of the PID file, it would keep others from looking at that.
+        let is_there = || {
+            fs::read(self.path("pid")).is_ok_and(|text| text == pid.as_bytes())
+                && !self.path("pid.lock").exists()
+        };
         wait_until("the PID file is there", is_there);
         signal(&child, Signal::STOP);
         assert!(is_there(), "the cleanup was stopped too late");
@@ -601,6 +605,22 @@ fn a_success_is_not_told_on_standard_error() {
     let output = folder.run([&["-4"], &FILES[..]].concat());
     assert!(output.status.success());
     assert_eq!((text(&output.stdout), text(&output.stderr)), ("", ""));
+}
+
+#[test]
+fn a_process_that_has_stopped_with_the_lock_of_the_pid_file_is_not_waited_for_for_ever() {
+    let folder = Folder::with_leases();
+    let lock = OsFileSystem.lock(&folder.path("pid.lock")).unwrap();
+    let before = folder.all();
+    let (succeeded, log) = folder.clean();
+    assert!(!succeeded);
+    let message = log.message("LFC_FAIL_PID_CREATE");
+    assert!(
+        message.contains("cannot lock pid.lock: another process has held it for 10s; end that"),
+        "{message}"
+    );
+    assert_eq!(folder.all(), before);
+    drop(lock);
 }
 
 /// By these lines a lease manager knows this program, and what it writes.

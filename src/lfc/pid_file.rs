@@ -147,8 +147,8 @@ impl<'a> PidFile<'a> {
 
     /// Removes the file.
     pub(super) fn remove(mut self) -> Result<(), LfcError> {
-        let lock = lock_path(&self.path);
-        let _lock = self.fs.lock(&lock).map_err(LfcError::io("lock", &lock))?;
+        let path = lock_path(&self.path);
+        let _lock = lock(self.fs, &path).map_err(LfcError::io("lock", &path))?;
         self.removed = true;
         let result = remove(self.fs, &self.path).map_err(LfcError::io("remove", &self.path));
         drop(self);
@@ -173,30 +173,11 @@ pub(crate) struct PidLock<'a> {
 }
 
 impl<'a> PidLock<'a> {
-    /// Waits for the lock.
-    pub(crate) fn take(fs: &'a dyn FileSystem, path: &Path) -> Result<Self, PidFileError> {
-        let lock = lock_path(path);
-        let lock = fs.lock(&lock).map_err(error("lock", &lock))?;
-        Ok(Self { fs, path: path.to_owned(), _lock: lock })
-    }
-
     /// Waits for the lock, but not for a process that has stopped while it has it.
-    pub(crate) fn take_soon(fs: &'a dyn FileSystem, path: &Path) -> Result<Self, PidFileError> {
-        /// No process that goes on needs it for longer.
-        const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 10_000 });
-        const PAUSE: Duration = Duration::from_millis(5);
-        let start = Instant::now();
-        loop {
-            if let Some(lock) = Self::try_take(fs, path)? {
-                return Ok(lock);
-            }
-            if start.elapsed() >= PATIENCE {
-                let text = format!("another process has held it for {PATIENCE:?}; end that process");
-                let source = io::Error::new(io::ErrorKind::TimedOut, text);
-                return Err(error("lock", &lock_path(path))(source));
-            }
-            thread::sleep(PAUSE);
-        }
+    pub(crate) fn take(fs: &'a dyn FileSystem, path: &Path) -> Result<Self, PidFileError> {
+        let lock_path = lock_path(path);
+        let lock = lock(fs, &lock_path).map_err(error("lock", &lock_path))?;
+        Ok(Self { fs, path: path.to_owned(), _lock: lock })
     }
 
     /// Takes the lock, unless another process has it.
@@ -286,6 +267,23 @@ impl<'a> PidLock<'a> {
 
     fn read(&self) -> Result<Option<i32>, PidFileError> {
         read(self.fs, &self.path).map_err(error("read the PID file", &self.path))
+    }
+}
+
+/// Waits for the lock of a PID file, but no longer than a process needs it that goes on.
+fn lock(fs: &dyn FileSystem, path: &Path) -> io::Result<Box<dyn Send>> {
+    const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 1000 } else { 10_000 });
+    const PAUSE: Duration = Duration::from_millis(2);
+    let start = Instant::now();
+    loop {
+        if let Some(lock) = fs.try_lock(path)? {
+            return Ok(lock);
+        }
+        if start.elapsed() >= PATIENCE {
+            let text = format!("another process has held it for {PATIENCE:?}; end that process");
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        }
+        thread::sleep(PAUSE);
     }
 }
 
@@ -557,10 +555,10 @@ mod tests {
     fn a_process_that_keeps_the_lock_of_the_pid_file_is_waited_for_for_some_time_only() {
         let place = Place::new(None);
         let lock = place.lock();
-        let error = PidLock::take_soon(&OsFileSystem, &place.path()).map(drop).unwrap_err().to_string();
-        assert!(error.contains("f.pid.lock: another process has held it for 300ms; end that"), "{error}");
+        let error = PidLock::take(&OsFileSystem, &place.path()).map(drop).unwrap_err().to_string();
+        assert!(error.contains("f.pid.lock: another process has held it for 1s; end that"), "{error}");
         drop(lock);
-        assert!(PidLock::take_soon(&OsFileSystem, &place.path()).is_ok());
+        assert!(PidLock::take(&OsFileSystem, &place.path()).is_ok());
     }
 
     /// A directory in the place of a file lets no operation with that succeed.

@@ -422,7 +422,7 @@ fn check_subnets<L: ManagedLease>(
 
 /// Claims the cleanup, unless one is running.
 fn claim<'a>(fs: &'a dyn FileSystem, files: &LeaseFileSet) -> Result<(Claim, PidLock<'a>), OpenError> {
-    let lock = PidLock::take_soon(fs, &files.pid()).map_err(LeaseFileError::from)?;
+    let lock = PidLock::take(fs, &files.pid()).map_err(LeaseFileError::from)?;
     match lock.claim().map_err(LeaseFileError::from)? {
         Claimed::Ours(claim) => Ok((claim, lock)),
         Claimed::Running(running) => {
