@@ -703,3 +703,46 @@ fn the_file_after_a_conversion_has_the_mode_of_the_one_before(
     }
     for_family!(family, run(mode));
 }
+
+/// Kea 2.2's program, which finds the files of the cleanup beside the link.
+#[rstest]
+fn keas_program_cleans_up_where_the_lease_file_is_a_symbolic_link(
+    #[values(Family::V4, Family::V6)] family: Family,
+) {
+    const KEA_LFC: &str = "/usr/sbin/kea-lfc";
+    fn run<L: ManagedLease>() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("elsewhere").join("target.csv");
+        fs::create_dir(target.parent().unwrap()).unwrap();
+        let file = folder.path().join("leases.csv");
+        symlink(&target, &file).unwrap();
+        // Its version cannot be asked for, so it is used though its format is older.
+        let program = folder.path().join("program");
+        let script = format!("[ \"$1\" = -V ] || exec {KEA_LFC} \"$@\"");
+        let write = "printf '#!/bin/sh\\n%s\\n' \"$2\" > \"$1\" && chmod 755 \"$1\"";
+        let status = Command::new("sh").args(["-c", write, "sh"]).arg(&program).arg(script).status();
+        assert!(status.unwrap().success());
+        let mut options = options(&file, Durability::Written);
+        options.lfc_program = LfcProgram::Program(program);
+        let mgr = Memfile::<L>::open(options).unwrap();
+        let mut server =
+            Server { folder, file, durability: Durability::Written, mgr: Some(mgr), leases: BTreeMap::new() };
+        for n in 0..30 {
+            server.add(n);
+            if n % 10 == 5 {
+                server.clean_up();
+                // It knows no pool ids.
+                assert!(!fs::read_to_string(server.path(".2")).unwrap().contains("pool_id"));
+                assert_eq!(fs::read_link(&server.file).unwrap(), target);
+                server.check();
+            }
+        }
+        server.reopen();
+        server.end();
+    }
+    if !Path::new(KEA_LFC).exists() {
+        eprintln!("skipped: no {KEA_LFC} here");
+        return;
+    }
+    for_family!(family, run());
+}
