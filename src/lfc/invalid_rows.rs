@@ -158,6 +158,10 @@ impl<'a> Kept<'a> {
             }
         }
         let is_torn = whole < text.len();
+        if let Some(comment) = comment.filter(|_| is_torn) {
+            // It may lack its newline alone.
+            rows.entry(comment).or_default().push(&text[whole..]);
+        }
         let end: &[u8] = match (comment, is_torn) {
             // The row was torn, or there is none yet: it becomes an empty one.
             (Some(_), _) => b"\n",
@@ -202,7 +206,7 @@ mod tests {
     #[rstest]
     #[case::nothing("", &[], "")]
     #[case::whole("# a\nrow\n# b\n# row\n", &[("# a", "row"), ("# b", "# row")], "")]
-    #[case::a_row_is_torn("# a\nrow\n# b\nro", &[("# a", "row")], "\n")]
+    #[case::a_row_is_torn("# a\nrow\n# b\nro", &[("# a", "row"), ("# b", "ro")], "\n")]
     #[case::a_row_is_missing("# a\nrow\n# b\n", &[("# a", "row")], "\n")]
     #[case::a_comment_is_torn("# a\nrow\n# b", &[("# a", "row")], "\n\n")]
     #[case::a_comment_has_only_begun("#", &[], "\n\n")]
