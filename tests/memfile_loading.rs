@@ -554,6 +554,43 @@ fn the_first_ones_of_many_are_logged_and_their_number(#[case] leases: u32, #[cas
     assert_eq!(logs.count(&summary), usize::from(leases > 20));
 }
 
+#[rstest]
+#[case(20, 20)]
+#[case(21, 20)]
+#[case(5000, 20)]
+fn the_first_invalid_rows_of_each_file_are_logged_and_their_number(
+    #[case] rows: usize,
+    #[case] logged: usize,
+) {
+    let files = Files::new();
+    for suffix in [".2", ".1", ""] {
+        files.write::<Lease4>(suffix, &(invalid(rows) + &Lease4::row(1, 1, 1, "")));
+    }
+    let logs = Logs::default();
+    drop(logs.of(|| Memfile::<Lease4>::open(files.options()).unwrap()));
+    assert_eq!(logs.count("1 values, expected 12 (address nonsense), the row is skipped"), 3 * logged);
+    let summary = format!("{rows} rows in all were skipped");
+    assert_eq!(logs.count(&summary), if rows > 20 { 3 } else { 0 });
+}
+
+#[rstest]
+#[case(20, 20)]
+#[case(5000, 20)]
+fn the_first_hardware_addresses_that_are_left_out_are_logged_and_their_number(
+    #[case] rows: u32,
+    #[case] logged: usize,
+) {
+    let files = Files::new();
+    let row = |n| Lease6::row(1, n % 200, 1, "").replace(",,0,,", ",zz,0,,");
+    files.write::<Lease6>("", &(1..=rows).map(row).collect::<String>());
+    let logs = Logs::default();
+    let mgr = logs.of(|| Memfile::<Lease6>::open(files.options()).unwrap());
+    assert_eq!(mgr.all().unwrap().len(), rows.min(200) as usize);
+    assert_eq!(logs.count("hwaddr is \"zz\""), logged);
+    let summary = format!("{rows} leases in all are kept without their hardware addresses");
+    assert_eq!(logs.count(&summary), usize::from(rows > 20));
+}
+
 /// What was logged in this thread.
 #[derive(Clone, Default)]
 struct Logs(Arc<Mutex<Vec<String>>>);
