@@ -13,7 +13,7 @@ use super::sanity::Verdict;
 use super::storage::{NoRoom, Storage};
 use super::{LeaseSanity, MemfileOptions, OpenError};
 use crate::first_of_many::FirstOfMany;
-use crate::fs::{FileSystem, ReadFile, attributes_of, copy_range, create_in_place_of, folder_of, read_full};
+use crate::fs::{FileSystem, ReadFile, copy_range, create_in_place_of, folder_of, read_full};
 use crate::lease::{ExtendedInfoChecks, ExtendedInfoError, LeaseType, check_extended_info};
 use crate::lease_file::{
     Conversion, FileReader, LeaseFileError, LeaseFileSet, ReadError, Reader, RowError, is_begun,
@@ -113,7 +113,6 @@ pub(super) fn load<L: ManagedLease>(
     if convert_current {
         put_aside::<L>(files, fs)?;
     }
-    begin_anew(files, fs)?;
     Ok(Loaded { storage, needs_conversion, needs_rewrite, owners })
 }
 
@@ -431,25 +430,6 @@ fn claim<'a>(fs: &'a dyn FileSystem, files: &LeaseFileSet) -> Result<(Claim, Pid
             Err(OpenError::CleanupRunning { path: files.current().to_owned(), pid, running })
         }
     }
-}
-
-/// Creates the lease file where there is none, if what was the lease file before is the input of a cleanup: with its owner,
-/// group and mode. The journal gives it its header.
-fn begin_anew(files: &LeaseFileSet, fs: &dyn FileSystem) -> Result<(), LeaseFileError> {
-    let failed = |path: &Path, action| {
-        let path = path.to_owned();
-        move |source| LeaseFileError::Io { path, action, source }
-    };
-    let (current, input) = (files.current(), files.input());
-    match fs.open(current) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        file => return file.map(drop).map_err(failed(current, "open")),
-    }
-    if let Some(attributes) = attributes_of(fs, &[&input]).map_err(failed(&input, "look at"))? {
-        let create = fs.resolve(current).and_then(|target| fs.create_like(&target, &attributes));
-        create.map_err(failed(current, "create"))?;
-    }
-    Ok(())
 }
 
 /// Makes a journal of another schema the input of a cleanup: rows of this schema cannot be appended to it.
