@@ -138,6 +138,11 @@ impl<L: FileLease, R: Read> Reader<L, R> {
             }
         };
         reader.has_whole_header = matches!(end, Line::Whole) && reader.leading_zeros == 0;
+        if matches!(end, Line::None) && reader.leading_zeros > 0 {
+            // For the error: there is nothing else.
+            reader.line = ZEROS.to_vec();
+            reader.lines = 1;
+        }
         match L::SCHEMA.parse_header(&reader.line) {
             Ok(header) => Ok(Self { header, ..reader }),
             // The header was cut off, and rows were written where they would have been behind it.
@@ -285,9 +290,12 @@ impl<L: FileLease, R: Read> Reader<L, R> {
     }
 }
 
+/// What a file of zeros alone has in place of a header.
+pub(crate) const ZEROS: &[u8] = &[0; 64];
+
 /// Returns whether a line behind zeros is taken for a row, good or not, and not for a header.
 pub(crate) fn is_row(line: &[u8]) -> bool {
-    !line.is_empty() && !line.starts_with(b"address")
+    !line.is_empty() && line != ZEROS && !line.starts_with(b"address")
 }
 
 impl<L: FileLease, R: Read> Iterator for Reader<L, R> {

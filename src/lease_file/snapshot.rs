@@ -18,7 +18,6 @@ pub(crate) fn write_snapshot<L: FileLease>(
         let path = path.to_owned();
         move |source| LeaseFileError::Io { path, action, source }
     };
-    let path = &*fs.resolve(path).map_err(failed(path, "open"))?;
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let part = Path::new(&part);

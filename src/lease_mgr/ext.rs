@@ -272,8 +272,8 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     }
 
     /// Writes all leases into a file in the lease file format, in place of one of that name, and tells how many these
-    /// were. Who reads the name finds the old content or the new one, never a part. A symbolic link of that name that may be followed stays
-    /// one.
+    /// were. Who reads the name finds the old content or the new one, never a part. A symbolic link
+    /// is replaced, not followed, unless it leads to the manager's own lease file.
     ///
     /// The manager's own lease file is written anew, and further changes go there ([`LeaseMgr::write_own_file`]).
     ///

@@ -8,7 +8,7 @@ use crate::fs::{Attributes, FileSystem, ReadFile, read_full};
 use crate::lease::Lease;
 use crate::lease_file::row::FileLease;
 use crate::lease_file::scan::problem_of;
-use crate::lease_file::{Header, LeaseFileError, MAX_LINE, RowError, is_row};
+use crate::lease_file::{Header, LeaseFileError, MAX_LINE, RowError, ZEROS, is_row};
 
 /// Where an invalid row stands.
 #[derive(Clone, Copy, Debug)]
@@ -200,6 +200,7 @@ fn read_header<L: FileLease>(
     };
     let end = memchr::memchr(b'\n', text);
     let line = &text[..end.unwrap_or(text.len())];
+    let line = if line.is_empty() && zeros > 0 { ZEROS } else { line };
     let header = match L::SCHEMA.parse_header(line) {
         Ok(header) => header,
         // The header was cut off, and rows were written where they would have been behind it.

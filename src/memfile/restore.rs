@@ -95,8 +95,9 @@ impl<L: ManagedLease> Store<L> {
         let Persistence { journal, files, fs } = persistence;
         let current = files.current();
         let failed = |source| LeaseFileError::Io { path: path.to_owned(), action: "open", source };
-        let targets = fs.resolve(path).and_then(|path| Ok((path, fs.resolve(current)?)));
-        let (target, own) = targets.map_err(failed)?;
+        let own = fs.resolve(current).map_err(failed)?;
+        // A link that may not be followed is replaced.
+        let target = fs.resolve(path).unwrap_or_else(|_| path.to_owned());
         if fs.is_same_name(&target, &own).map_err(failed)? {
             self.tracking.refuse_in_callback()?;
             self.check()?;
