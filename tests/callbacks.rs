@@ -5,9 +5,11 @@
 mod support;
 
 use std::fmt::{self, Write as _};
+use std::mem;
 use std::panic::{panic_any, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Barrier, Mutex, Weak};
+use std::thread;
 
 use leasemgr::lease::{Lease, Lease4, Lease6, LeaseType, SubnetId};
 use leasemgr::memfile::{Memfile, MemfileOptions};
@@ -108,7 +110,7 @@ fn a_change_in_a_callback_is_refused_whatever_its_address6() {
 fn an_error_in_a_callback_says_what_to_do() {
     let text = LeaseMgrError::InCallback.to_string();
     assert!(text.contains("a callback cannot change leases"), "{text}");
-    assert!(text.contains("; hand the change to another thread"), "{text}");
+    assert!(text.ends_with("; hand the change to another thread"), "{text}");
 }
 
 #[test]
@@ -151,6 +153,41 @@ fn callbacks_that_lead_back_to_their_manager_are_refused_there() {
     assert_eq!(*results.lock().unwrap(), [Err(LeaseMgrError::InCallback.to_string())]);
     assert_eq!(first.all().unwrap(), [Lease4::tagged(1, 1).kept()]);
     assert_eq!(second.all().unwrap(), [Lease4::tagged(2, 2).kept()]);
+}
+
+#[test]
+fn callbacks_of_managers_in_a_ring_do_not_wait_for_each_other() {
+    // Each change is told while the others are: then each callback changes the next manager.
+    for count in 2..=4_u32 {
+        let managers: Vec<_> = (0..count).map(|_| memfile::<Lease4>(None)).collect();
+        let (meet, results) = (Arc::new(Barrier::new(count as usize)), Arc::new(Mutex::new(Vec::new())));
+        for (n, manager) in managers.iter().enumerate() {
+            let next = Arc::downgrade(&managers[(n + 1) % managers.len()]);
+            let (meet, results) = (Arc::clone(&meet), Arc::clone(&results));
+            at_each(manager, move |_, change| {
+                if *change == Change::Added(&Lease4::tagged(1, 1)) {
+                    meet.wait();
+                    // The address whose change the next manager tells.
+                    let result = next.upgrade().unwrap().update(&Lease4::tagged(1, 2));
+                    results.lock().unwrap().push(result.map_err(|error| error.to_string()));
+                }
+            });
+        }
+        thread::scope(|scope| {
+            for manager in &managers {
+                scope.spawn(|| assert_eq!(manager.add(&Lease4::tagged(1, 1)).unwrap(), Added::Added));
+            }
+        });
+        let mut results = mem::take(&mut *results.lock().unwrap());
+        results.sort();
+        let mut expected = vec![Ok(()); count as usize - 1];
+        expected.push(Err(LeaseMgrError::InCallback.to_string()));
+        assert_eq!(results, expected);
+        // Behind the callbacks nothing is refused.
+        for manager in &managers {
+            manager.update(&Lease4::tagged(1, 3)).unwrap();
+        }
+    }
 }
 
 #[test]

@@ -41,9 +41,10 @@ pub enum LeaseMgrError {
         expected: &'static str,
     },
     /// A callback tried to change a lease of the manager that called it, which would wait for the change that the callback
-    /// is told of; see [`Tracking`](super::Tracking).
+    /// is told of, or of a manager that waits for that one; see [`Tracking`](super::Tracking).
     #[error(
-        "a callback cannot change leases of the lease manager that calls it; hand the change to another thread"
+        "a callback cannot change leases of the lease manager that calls it, or of one that waits for that; hand the \
+         change to another thread"
     )]
     InCallback,
     /// The change could not be written, and was not made. If there was no room for it (`ENOSPC`, `EDQUOT`), others are made as

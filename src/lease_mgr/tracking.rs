@@ -1,6 +1,5 @@
 //! Callbacks that are called when leases change, and locks of leases.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::mem;
 use std::net::IpAddr;
@@ -13,6 +12,7 @@ use dashmap::DashSet;
 use parking_lot::RwLock;
 use tracing::error;
 
+use super::calling::{Calling, would_wait_for_itself};
 use super::{CountedAs, LeaseMgrError, ManagedLease, Totals};
 use crate::lease::{Family, Lease, LeaseType, SubnetId};
 use crate::panics::panic_message;
@@ -162,28 +162,6 @@ struct Callback<L> {
     function: Function<L>,
 }
 
-thread_local! {
-    /// The [`Tracking`]s whose callbacks the thread is in, by their addresses, the innermost last.
-    static CALLING: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
-}
-
-/// The thread is in a callback of a [`Tracking`] until this is dropped.
-struct Calling;
-
-impl Calling {
-    fn enter(tracking: usize) -> Self {
-        // Where the thread ends and has no such variable any more, its callbacks are not told apart.
-        let _ = CALLING.try_with(|calling| calling.borrow_mut().push(tracking));
-        Self
-    }
-}
-
-impl Drop for Calling {
-    fn drop(&mut self) {
-        let _ = CALLING.try_with(|calling| calling.borrow_mut().pop());
-    }
-}
-
 /// Does some work of an application, and returns what its panic said, if it panicked.
 fn contained(work: impl FnOnce()) -> Result<(), String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
@@ -205,8 +183,8 @@ fn contained(work: impl FnOnce()) -> Result<(), String> {
 /// * It may read leases, and register and unregister callbacks.
 /// * It cannot change leases of the manager that calls it: [`LeaseMgrError::InCallback`]. That would have to wait for the
 ///   change that the callback is told of. It can hand the work to another thread, but must not wait for it there.
-/// * It can change leases of another manager. Two managers whose callbacks change each other's leases may wait for each
-///   other for ever, if both are changed at the same time.
+/// * It can change leases of another manager, unless that leads back: where callbacks of two managers change each
+///   other's leases at the same time, the one that comes second gets [`LeaseMgrError::InCallback`].
 /// * A panic in it is logged (`DHCPSRV_LEASE_MGR_CALLBACK_FAILED`) and fails nothing else: the change is made and
 ///   acknowledged, and the other callbacks are called. Where panics abort the process (`panic = "abort"`), they do so there.
 ///
@@ -397,18 +375,15 @@ impl<L: ManagedLease> Tracking<L> {
     /// each change: later it would wait for the change that the callback is told of.
     ///
     /// # Errors
-    /// Returns [`LeaseMgrError::InCallback`] if the thread is in a callback.
+    /// Returns [`LeaseMgrError::InCallback`] if the thread is in a callback of this manager, or in one of another manager
+    /// whose leases are being changed by a callback of this one.
     #[inline]
     pub fn refuse_in_callback(&self) -> Result<(), LeaseMgrError> {
         // It is set before the callback can be called.
-        if self.was_watched.load(Ordering::Relaxed) && self.is_calling() {
+        if self.was_watched.load(Ordering::Relaxed) && would_wait_for_itself(self.address()) {
             return Err(LeaseMgrError::InCallback);
         }
         Ok(())
-    }
-
-    fn is_calling(&self) -> bool {
-        CALLING.try_with(|calling| calling.borrow().contains(&self.address())).unwrap_or(false)
     }
 
     /// What tells it from others for as long as it is borrowed.
