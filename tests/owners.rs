@@ -250,7 +250,7 @@ fn a_journal_that_was_taken_away_comes_back_with_its_attributes() {
     let manager = place.open(Durability::Written, LfcProgram::Internal);
     let journal = place.files.current();
     place.put(journal, fs::read(journal).unwrap(), ADMIN);
-    manager.add(&lease(1)).unwrap();
+    assert_eq!(manager.add(&lease(1)).unwrap(), leasemgr::Added::Added);
     fs::remove_file(journal).unwrap();
     manager.flush().unwrap();
     wait_until("writing it anew", || journal.exists());
@@ -271,7 +271,7 @@ fn a_file_that_all_leases_are_written_to_keeps_its_attributes(#[case] name: &str
     }
     let place = Place::new();
     let manager = place.open(Durability::Written, LfcProgram::Internal);
-    manager.add(&lease(1)).unwrap();
+    assert_eq!(manager.add(&lease(1)).unwrap(), leasemgr::Added::Added);
     let path = place.directory.path().join(name);
     if !path.exists() {
         fs::write(&path, "").unwrap();
@@ -289,7 +289,7 @@ fn a_journal_of_an_older_schema_keeps_its_attributes() {
     let place = Place::new();
     place.put(place.files.current(), oldest_lease_file(Family::V4, &[row(Family::V4, 1, 1, 3600)]), ADMIN);
     let manager = place.open(Durability::Written, LfcProgram::Internal);
-    manager.add(&lease(1)).unwrap();
+    assert_eq!(manager.add(&lease(1)).unwrap(), leasemgr::Added::Added);
     assert_eq!(attributes(place.files.current()), ADMIN);
     wait_until("the conversion", || place.files.previous().exists() && !place.files.input().exists());
     drop(manager);
