@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub(crate) use shuttle::sync as fair;
-pub(crate) use shuttle::sync::atomic;
-use shuttle::sync::{Condvar, MutexGuard};
+use shuttle::sync::Condvar;
+pub(crate) use shuttle::sync::{MutexGuard, atomic};
 pub(crate) use shuttle::{hint, thread, thread_local};
 
 /// Time, which goes on by a microsecond whenever somebody looks.

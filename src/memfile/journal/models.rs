@@ -163,6 +163,7 @@ impl ReadFile for OpenFile {
 impl WriteFile for OpenFile {
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
         self.0.operate(|inner| {
+            assert!(inner.closed != Some(self.1), "appended to a file that is cleaned up");
             inner.files[self.1].content.extend_from_slice(bytes);
             Ok(())
         })
