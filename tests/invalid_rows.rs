@@ -6,9 +6,11 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use leasemgr::LeaseMgrExt;
 use leasemgr::lease::{Family, Lease4, Lease6};
 use leasemgr::lease_file::{FileLease, LeaseFileSet, ReadError, Reader};
 use leasemgr::lfc::{Cleanup, LfcError};
+use leasemgr::memfile::{Memfile, MemfileOptions};
 use rstest::rstest;
 
 fn header(family: Family) -> &'static str {
@@ -263,6 +265,29 @@ fn many_rows_are_kept_if_many_are_allowed() {
     cleanup.run().unwrap();
     let kept: Vec<_> = place.kept().into_iter().map(|(_, row)| String::from_utf8(row).unwrap()).collect();
     assert_eq!(kept, rows);
+}
+
+/// Writing all leases to the lease file itself is a compaction, in which a row that is no lease has no place.
+#[test]
+fn a_lease_file_that_is_written_anew_leaves_its_invalid_rows_beside_it() {
+    let place = Place::new(Family::V4, false);
+    place.put(place.files.current(), [row(Family::V4, 1), other_row(Family::V4, 2)]);
+    let before = fs::read(place.files.current()).unwrap();
+    let manager = Memfile::<Lease4>::open(MemfileOptions {
+        file: Some(place.files.current().to_owned()),
+        lfc_interval: None,
+        ..MemfileOptions::default()
+    })
+    .unwrap();
+    assert_eq!(manager.write_to(place.files.current()).unwrap(), 1);
+    let mut replaced = place.files.current().as_os_str().to_owned();
+    replaced.push(".replaced");
+    assert_eq!(fs::read(&replaced).unwrap(), before);
+    let now = format!("{}\n{}\n", header(Family::V4), row(Family::V4, 1));
+    assert_eq!(fs::read_to_string(place.files.current()).unwrap().trim_end(), now.trim_end());
+    // The file that is replaced now has nothing that is nowhere else.
+    manager.write_to(place.files.current()).unwrap();
+    assert_eq!(fs::read(&replaced).unwrap(), before);
 }
 
 #[rstest]

@@ -29,6 +29,8 @@ pub(super) struct Loaded<L: ManagedLease> {
     pub(super) needs_conversion: bool,
     /// Whether the lease file is to be written anew: it has rows, but they do not begin as they should.
     pub(super) needs_rewrite: bool,
+    /// Whether the lease file has rows that cannot be read.
+    pub(super) has_invalid_rows: bool,
     /// While these are held, nobody else opens the files.
     pub(super) owners: Vec<Box<dyn Send + Sync>>,
 }
@@ -60,6 +62,7 @@ pub(super) fn load<L: ManagedLease>(
     let mut needs_conversion = false;
     let mut convert_current = false;
     let mut needs_rewrite = false;
+    let mut has_invalid_rows = false;
     for (file, path) in files.open_for_loading::<L>(fs)? {
         if path == files.current() && is_begun::<L>(file.as_ref()).map_err(io(&path, "read"))? {
             warn!(
@@ -97,6 +100,7 @@ pub(super) fn load<L: ManagedLease>(
         let mut findings = Findings { path: &path, limit: options.max_row_errors, ..Findings::default() };
         load_rows(&mut reader, options.extended_info_checks, &mut storage, &mut findings)?;
         findings.log();
+        has_invalid_rows |= path == files.current() && findings.bad_rows.count() > 0;
         let stats = reader.stats();
         info!(
             id = "DHCPSRV_MEMFILE_LOADED",
@@ -113,7 +117,7 @@ pub(super) fn load<L: ManagedLease>(
     if convert_current {
         put_aside::<L>(files, fs)?;
     }
-    Ok(Loaded { storage, needs_conversion, needs_rewrite, owners })
+    Ok(Loaded { storage, needs_conversion, needs_rewrite, has_invalid_rows, owners })
 }
 
 /// Returns whether a file begins with a row in place of the header: another process has emptied it, and this one has appended to it.

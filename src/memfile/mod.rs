@@ -178,6 +178,8 @@ struct Persistence {
     journal: Arc<Journal>,
     files: LeaseFileSet,
     fs: Arc<dyn FileSystem>,
+    /// Whether the lease file had rows that cannot be read when it was opened, so that they are nowhere else.
+    has_invalid_rows: AtomicBool,
 }
 
 impl<L: ManagedLease> fmt::Debug for Memfile<L> {
@@ -256,7 +258,12 @@ impl<L: ManagedLease> Memfile<L> {
         let path = files.current().to_owned();
         let journal = Journal::open(fs.clone(), path, L::SCHEMA.header, options.durability)?;
         let journal = Arc::new(journal);
-        let persistence = Persistence { journal: Arc::clone(&journal), files: files.clone(), fs: fs.clone() };
+        let persistence = Persistence {
+            journal: Arc::clone(&journal),
+            files: files.clone(),
+            fs: fs.clone(),
+            has_invalid_rows: loaded.has_invalid_rows.into(),
+        };
         let store = Arc::new(Store::new(loaded.storage, options.on_fail, Some(persistence)));
         if loaded.needs_rewrite {
             journal.set_due();

@@ -12,8 +12,9 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
-use tracing::error;
+use tracing::{error, warn};
 
 use super::record::{Packed, pack};
 use super::{Persistence, STEP, Store};
@@ -92,7 +93,7 @@ impl<L: ManagedLease> Store<L> {
         let Some(persistence) = &self.persistence else {
             return Ok(None);
         };
-        let Persistence { journal, files, fs } = persistence;
+        let Persistence { journal, files, fs, .. } = persistence;
         let current = files.current();
         let failed = |source| LeaseFileError::Io { path: path.to_owned(), action: "open", source };
         let own = fs.resolve(current).map_err(failed)?;
@@ -124,6 +125,7 @@ impl<L: ManagedLease> Store<L> {
         let count = self.write_leases(&mut rewrite)?;
         self.write_deletions(&mut rewrite)?;
         let kept = rewrite.finish()?;
+        persistence.has_invalid_rows.store(false, Ordering::Relaxed);
         self.report(look, taken.as_ref(), kept.as_deref());
         Ok(count)
     }
@@ -138,7 +140,11 @@ impl<L: ManagedLease> Store<L> {
             taken = Some(self.take_over(found, changed.from == 0));
             Ok(())
         })?;
-        if taken.as_ref().is_some_and(|taken| taken.is_overwritten || taken.invalid > 0) {
+        let has_invalid_rows =
+            |persistence: &Persistence| persistence.has_invalid_rows.load(Ordering::Relaxed);
+        if self.persistence.as_ref().is_some_and(has_invalid_rows)
+            || taken.as_ref().is_some_and(|taken| taken.is_overwritten || taken.invalid > 0)
+        {
             rewrite.keep_old();
         }
         Ok(taken)
@@ -259,7 +265,16 @@ impl<L: ManagedLease> Store<L> {
             Look::Lost => "removed",
             Look::Changed => "changed",
             Look::Due | Look::Unchanged if taken.is_some() => "changed",
-            Look::Due | Look::Unchanged => return,
+            Look::Due | Look::Unchanged => {
+                if let Some(kept) = kept {
+                    let kept = kept.display();
+                    warn!(
+                        id = "DHCPSRV_MEMFILE_INVALID_ROWS_KEPT",
+                        "{path}: it was written anew from memory; what it was, with the rows that cannot be read, is kept as {kept}"
+                    );
+                }
+                return;
+            }
         };
         let changes = taken.map_or_else(String::new, |Taken { updated, deleted, invalid, .. }| {
             format!(" with {updated} leases of that process added or updated, {deleted} deleted, and {invalid} invalid rows")
