@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput};
+use leasemgr::WriteLeases;
 use leasemgr::lease::{Hostname, Lease4, Lease6, LeaseState, SubnetId};
-use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};
+use leasemgr::lease_file::FileLease;
+use leasemgr::memfile::{self, LfcProgram, MemfileOptions};
 use leasemgr::{LeaseMgr, LeaseMgrExt, ManagedLease, Query, StatisticsQuery};
 use support::{Contexts, Outcome, Sample, criterion, leases};
 
@@ -37,7 +39,11 @@ impl<L> Scattered<'_, L> {
     }
 }
 
-fn family<L: Sample + ManagedLease>(criterion: &mut Criterion, family: &str, on_disk: bool) -> Outcome {
+fn family<L: Sample + ManagedLease + FileLease>(
+    criterion: &mut Criterion,
+    family: &str,
+    on_disk: bool,
+) -> Outcome {
     let folder = tempfile::tempdir()?;
     let options = MemfileOptions {
         file: on_disk.then(|| folder.path().join("leases.csv")),
@@ -46,7 +52,7 @@ fn family<L: Sample + ManagedLease>(criterion: &mut Criterion, family: &str, on_
         ..MemfileOptions::default()
     };
     let samples = leases::<L>(0..LEASES, Contexts::None)?;
-    let manager: Arc<dyn LeaseMgr<L>> = Arc::new(Memfile::open(options.clone())?);
+    let manager: Arc<dyn LeaseMgr<L>> = memfile::open(options.clone())?;
     for lease in &samples {
         assert_eq!(manager.add(lease)?, leasemgr::Added::Added);
     }
@@ -64,7 +70,7 @@ fn family<L: Sample + ManagedLease>(criterion: &mut Criterion, family: &str, on_
         group.throughput(Throughput::Elements(u64::from(LEASES)));
         group.sample_size(10);
         group.bench_function("load", |bencher| {
-            bencher.iter_with_large_drop(|| Memfile::<L>::open(options.clone()).map_err(|e| e.to_string()));
+            bencher.iter_with_large_drop(|| memfile::open::<L>(options.clone()).map_err(|e| e.to_string()));
         });
     }
     group.finish();

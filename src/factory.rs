@@ -39,7 +39,6 @@ pub(crate) use connection_string::decimal;
 
 use crate::lease::Family;
 use crate::lease_mgr::{LeaseMgr, ManagedLease, Tracking};
-use crate::memfile::MemfileBackend;
 
 /// Opens lease managers, and keeps the one that a server uses.
 ///
@@ -66,12 +65,6 @@ struct Closed<L: ManagedLease> {
     callbacks: Tracking<L>,
 }
 
-impl<L: ManagedLease> Default for LeaseMgrFactory<L> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<L: ManagedLease> fmt::Debug for LeaseMgrFactory<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let current = self.current.read().as_ref().map(|current| current.connection.clone());
@@ -80,12 +73,11 @@ impl<L: ManagedLease> fmt::Debug for LeaseMgrFactory<L> {
 }
 
 impl<L: ManagedLease> LeaseMgrFactory<L> {
-    /// A factory that knows the backends of this crate, and has no current manager.
+    /// A factory that knows these backends, and has no current manager. Of several with the same name, the last counts.
     #[must_use]
-    pub fn new() -> Self {
-        let memfile: Arc<dyn Backend<L>> = Arc::new(MemfileBackend);
-        let backends = BTreeMap::from([(memfile.name().to_owned(), memfile)]);
-        Self { backends: RwLock::new(backends), turn: Mutex::new(None), current: RwLock::new(None) }
+    pub fn with_backends(backends: impl IntoIterator<Item = Arc<dyn Backend<L>>>) -> Self {
+        let by_name = backends.into_iter().map(|backend| (backend.name().to_owned(), backend));
+        Self { backends: RwLock::new(by_name.collect()), turn: Mutex::new(None), current: RwLock::new(None) }
     }
 
     /// Opens a lease manager, which is the caller's and not the current one.

@@ -49,9 +49,9 @@ use std::path::Path;
 
 pub use error::LeaseMgrError;
 pub use ext::{LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6};
-pub use query::{Client6, Key, ManagedLease, Query};
+pub use query::{ClientKey, Key, ManagedLease, Query};
 pub use statistics::{StatisticsQuery, StatisticsRow, Subnets};
-pub use status::{CleanupReport, CleanupStart, CleanupStatus, CleanupWork, OnFail, Status};
+pub use status::{CleanupReport, CleanupRows, CleanupStart, CleanupStatus, CleanupWork, OnFail, Status};
 pub use totals::{CountedAs, Totals, TotalsRow};
 pub use tracking::{CallbackError, Change, ChangeKind, LeaseLock, Scope, Tracking};
 
@@ -208,7 +208,7 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     }
 
     /// Writes all leases to the manager's own lease file, in the place of what is in it, if `path` stands for that: further
-    /// changes go there. Returns the number of leases; `None` if `path` is another file. For [`LeaseMgrExt::write_to`].
+    /// changes go there. Returns the number of leases; `None` if `path` is another file. This is what writing all leases to a file of that name does.
     ///
     /// # Errors
     /// Returns [`LeaseMgrError::OwnFile`] if `path` is another file that the manager keeps, and [`LeaseMgrError`] if the

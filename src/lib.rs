@@ -37,8 +37,10 @@
 //! ```
 
 pub mod allocator;
+mod builtin;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod export;
 pub mod factory;
 mod first_of_many;
 pub mod fs;
@@ -50,5 +52,6 @@ pub mod memfile;
 mod panics;
 mod sync;
 
+pub use export::WriteLeases;
 pub use factory::LeaseMgrFactory;
 pub use lease_mgr::*;

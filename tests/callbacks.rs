@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, Weak};
 use std::thread;
 
+use leasemgr::WriteLeases;
 use leasemgr::lease::{Lease, Lease4, Lease6, LeaseType, SubnetId};
-use leasemgr::memfile::{Memfile, MemfileOptions};
+use leasemgr::lease_file::FileLease;
+use leasemgr::memfile::{self, MemfileOptions};
 use leasemgr::{
     Added, CallbackError, Change, ChangeKind, Deleted, LeaseMgr, LeaseMgrError, LeaseMgrExt, ManagedLease,
     Scope,
@@ -60,19 +62,19 @@ fn recorded<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
     (result, lines)
 }
 
-fn memfile<L: ManagedLease>(folder: Option<&tempfile::TempDir>) -> Arc<Memfile<L>> {
+fn memfile<L: ManagedLease + FileLease>(folder: Option<&tempfile::TempDir>) -> Arc<dyn LeaseMgr<L>> {
     let file = folder.map(|folder| folder.path().join("leases.csv"));
-    Arc::new(Memfile::open(MemfileOptions { file, ..MemfileOptions::default() }).unwrap())
+    memfile::open(MemfileOptions { file, ..MemfileOptions::default() }).unwrap()
 }
 
 /// Calls `function` at each change.
-fn at_each<L: ManagedLease>(
-    mgr: &Arc<Memfile<L>>,
-    function: impl Fn(&Memfile<L>, &Change<'_, L>) + Clone + Send + Sync + 'static,
+fn at_each<L: ManagedLease + FileLease>(
+    mgr: &Arc<dyn LeaseMgr<L>>,
+    function: impl Fn(&dyn LeaseMgr<L>, &Change<'_, L>) + Clone + Send + Sync + 'static,
 ) {
     for kind in KINDS {
-        let (weak, function): (Weak<Memfile<L>>, _) = (Arc::downgrade(mgr), function.clone());
-        let call = move |change: &Change<'_, L>| function(&weak.upgrade().unwrap(), change);
+        let (weak, function): (Weak<dyn LeaseMgr<L>>, _) = (Arc::downgrade(mgr), function.clone());
+        let call = move |change: &Change<'_, L>| function(&*weak.upgrade().unwrap(), change);
         mgr.tracking().register("test", kind, None, call).unwrap();
     }
 }
@@ -269,7 +271,7 @@ fn what_a_callback_owns_may_panic_when_the_callback_has_unregistered_itself() {
 }
 
 /// Releases a lease in another manager when it is dropped.
-struct Releases(Arc<Memfile<Lease4>>);
+struct Releases(Arc<dyn LeaseMgr<Lease4>>);
 
 impl Drop for Releases {
     fn drop(&mut self) {
@@ -296,7 +298,7 @@ fn a_lease_that_is_released_by_a_panic_does_not_break_its_manager() {
 
 #[test]
 fn what_unregistered_callbacks_own_may_register_others_when_it_is_dropped() {
-    struct Registers(Weak<Memfile<Lease4>>);
+    struct Registers(Weak<dyn LeaseMgr<Lease4>>);
     impl Drop for Registers {
         fn drop(&mut self) {
             let mgr = self.0.upgrade().unwrap();

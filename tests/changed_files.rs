@@ -15,9 +15,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use leasemgr::WriteLeases;
 use leasemgr::lease::{Family, Lease, Lease4, Lease6};
 use leasemgr::lease_file::{FileLease, LeaseFileSet, Reader};
-use leasemgr::memfile::{Durability, LfcProgram, Memfile, MemfileOptions};
+use leasemgr::memfile::{self, Durability, LfcProgram, MemfileOptions};
 use leasemgr::{Added, ChangeKind, LeaseMgr, LeaseMgrError, LeaseMgrExt, ManagedLease};
 use rstest::rstest;
 
@@ -58,15 +59,15 @@ fn options(file: &Path, durability: Durability) -> MemfileOptions {
 }
 
 /// A manager, and the leases that it must have.
-struct Server<L: ManagedLease> {
+struct Server<L: ManagedLease + FileLease> {
     folder: tempfile::TempDir,
     file: PathBuf,
     durability: Durability,
-    mgr: Option<Memfile<L>>,
+    mgr: Option<Arc<dyn LeaseMgr<L>>>,
     leases: BTreeMap<L::Address, L>,
 }
 
-impl<L: ManagedLease> Server<L> {
+impl<L: ManagedLease + FileLease> Server<L> {
     fn new(durability: Durability) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("leases.csv");
@@ -74,13 +75,13 @@ impl<L: ManagedLease> Server<L> {
     }
 
     fn open(folder: tempfile::TempDir, file: PathBuf, durability: Durability) -> Self {
-        let mgr = Memfile::open(options(&file, durability)).unwrap();
+        let mgr = memfile::open(options(&file, durability)).unwrap();
         let leases = mgr.all().unwrap().into_iter().map(|lease: L| (lease.address(), lease)).collect();
         Self { folder, file, durability, mgr: Some(mgr), leases }
     }
 
-    fn mgr(&self) -> &Memfile<L> {
-        self.mgr.as_ref().unwrap()
+    fn mgr(&self) -> &dyn LeaseMgr<L> {
+        self.mgr.as_deref().unwrap()
     }
 
     fn path(&self, suffix: &str) -> PathBuf {
@@ -143,7 +144,7 @@ impl<L: ManagedLease> Server<L> {
     /// Ends the manager and opens the file again; also as if the process had been killed.
     fn reopen(&mut self) {
         drop(self.mgr.take());
-        self.mgr = Some(Memfile::open(options(&self.file, self.durability)).unwrap());
+        self.mgr = Some(memfile::open(options(&self.file, self.durability)).unwrap());
         self.check();
     }
 
@@ -176,7 +177,7 @@ fn a_row_that_another_process_appends_is_a_lease(
     #[values(Durability::Written, Durability::Synced, TIMED)] durability: Durability,
     #[values(false, true)] changes_follow: bool,
 ) {
-    fn run<L: ManagedLease>(durability: Durability, changes_follow: bool) {
+    fn run<L: ManagedLease + FileLease>(durability: Durability, changes_follow: bool) {
         let mut server = Server::<L>::new(durability);
         (0..20).for_each(|n| server.add(n));
         let told = Arc::new(AtomicUsize::new(0));
@@ -225,7 +226,7 @@ enum Change {
 }
 
 impl Change {
-    fn make<L: ManagedLease>(self, server: &mut Server<L>) {
+    fn make<L: ManagedLease + FileLease>(self, server: &mut Server<L>) {
         let path = server.file.clone();
         match self {
             Self::Emptied => drop(File::create(&path).unwrap()),
@@ -291,7 +292,7 @@ fn whatever_another_process_does_to_the_file_no_lease_is_lost_and_no_row_garbled
     change: Change,
     #[values(false, true)] after_cleanup: bool,
 ) {
-    fn run<L: ManagedLease>(durability: Durability, change: Change, after_cleanup: bool) {
+    fn run<L: ManagedLease + FileLease>(durability: Durability, change: Change, after_cleanup: bool) {
         let mut server = Server::<L>::new(durability);
         (0..20).for_each(|n| server.add(n));
         if after_cleanup {
@@ -324,7 +325,7 @@ fn a_file_that_was_overwritten_is_kept_beside_the_new_one(
     #[values(Change::Overwritten, Change::LongerBackup, Change::SeveralRows, Change::Replaced)]
     change: Change,
 ) {
-    fn run<L: ManagedLease>(change: Change) {
+    fn run<L: ManagedLease + FileLease>(change: Change) {
         let mut server = Server::<L>::new(Durability::Written);
         (0..20).for_each(|n| server.add(n));
         server.delete(7);
@@ -345,7 +346,7 @@ fn changes_in_place_are_seen_in_the_end_and_by_a_flush(
     #[values(Durability::Written, Durability::Synced)] durability: Durability,
     #[values(false, true)] flushes: bool,
 ) {
-    fn run<L: ManagedLease>(durability: Durability, flushes: bool) {
+    fn run<L: ManagedLease + FileLease>(durability: Durability, flushes: bool) {
         let mut server = Server::<L>::new(durability);
         (0..20).for_each(|n| server.add(n));
         drop(File::create(&server.file).unwrap());
@@ -372,7 +373,7 @@ fn a_file_whose_beginning_was_cut_off_is_loaded(
     #[case] zeros: usize,
     #[case] has_header: bool,
 ) {
-    fn run<L: ManagedLease>(zeros: usize, has_header: bool) {
+    fn run<L: ManagedLease + FileLease>(zeros: usize, has_header: bool) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("leases.csv");
         let mut text = vec![0; zeros];
@@ -395,7 +396,7 @@ fn a_file_whose_beginning_was_cut_off_is_loaded(
 /// As an older version of this crate, or another server, may have left it.
 #[rstest]
 fn a_cleanup_and_a_reader_skip_zeros_at_the_beginning(#[values(Family::V4, Family::V6)] family: Family) {
-    fn run<L: ManagedLease>() {
+    fn run<L: ManagedLease + FileLease>() {
         let folder = tempfile::tempdir().unwrap();
         let files = LeaseFileSet::new(folder.path().join("leases.csv"));
         let rows = row::<L>(1, 0) + &row::<L>(2, 0);
@@ -411,7 +412,7 @@ fn a_cleanup_and_a_reader_skip_zeros_at_the_beginning(#[values(Family::V4, Famil
         // Zeros alone are no lease file.
         fs::write(files.current(), "\0".repeat(5000)).unwrap();
         assert!(files.read::<L>().is_err());
-        assert!(Memfile::<L>::open(options(files.current(), Durability::Written)).is_err());
+        assert!(memfile::open::<L>(options(files.current(), Durability::Written)).is_err());
     }
     for_family!(family, run());
 }
@@ -422,7 +423,7 @@ fn leases_written_to_the_own_lease_file_are_there_and_so_are_later_changes(
     #[values(Durability::Written, Durability::Synced, TIMED)] durability: Durability,
     #[values("", ".1", ".2")] existing: &str,
 ) {
-    fn run<L: ManagedLease>(durability: Durability, existing: &str) {
+    fn run<L: ManagedLease + FileLease>(durability: Durability, existing: &str) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("leases.csv");
         // Leases in other files, which are deleted: they must not come back.
@@ -496,7 +497,7 @@ fn leases_are_not_written_over_the_other_files_of_the_manager(#[case] suffix: &s
 fn a_callback_can_flush_and_cannot_write_the_own_lease_file() {
     let mut server = Server::<Lease4>::new(Durability::Written);
     let folder = tempfile::tempdir().unwrap();
-    let mgr = Arc::new(server.mgr.take().unwrap());
+    let mgr = server.mgr.take().unwrap();
     let weak = Arc::downgrade(&mgr);
     let (own, other) = (server.file.clone(), folder.path().join("other.csv"));
     let told = Arc::new(AtomicUsize::new(0));
@@ -517,7 +518,7 @@ fn a_callback_can_flush_and_cannot_write_the_own_lease_file() {
     });
     drop(mgr);
     server.expect(lease(1, 0));
-    server.mgr = Some(Memfile::open(options(&server.file, Durability::Written)).unwrap());
+    server.mgr = Some(memfile::open(options(&server.file, Durability::Written)).unwrap());
     server.end();
 }
 
@@ -626,7 +627,7 @@ fn a_symbolic_link_stays_one_and_leads_to_the_lease_file(
     #[values(Place::SameDirectory, Place::OtherDirectory, Place::OtherFileSystem)] place: Place,
     #[values(false, true)] is_dangling: bool,
 ) {
-    fn run<L: ManagedLease>(durability: Durability, place: Place, is_dangling: bool) {
+    fn run<L: ManagedLease + FileLease>(durability: Durability, place: Place, is_dangling: bool) {
         let folder = tempfile::tempdir().unwrap();
         let elsewhere = match place {
             Place::SameDirectory => None,
@@ -658,7 +659,7 @@ fn a_symbolic_link_stays_one_and_leads_to_the_lease_file(
         };
         check_link(&server);
         // One manager owns the file, by whatever name.
-        assert!(Memfile::<L>::open(options(&target, durability)).is_err());
+        assert!(memfile::open::<L>(options(&target, durability)).is_err());
         for n in 0..30 {
             server.add(n);
             if n % 10 == 5 {
@@ -690,7 +691,7 @@ fn the_file_after_a_conversion_has_the_mode_of_the_one_before(
     #[values(Family::V4, Family::V6)] family: Family,
     #[values(0o664, 0o600)] mode: u32,
 ) {
-    fn run<L: ManagedLease>(mode: u32) {
+    fn run<L: ManagedLease + FileLease>(mode: u32) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("leases.csv");
         fs::write(&file, support::oldest_lease_file(L::FAMILY, &[row::<L>(1, 0)])).unwrap();

@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,8 +20,9 @@ use std::time::{Duration, Instant};
 use leasemgr::lease::{
     Duid, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseState, LeaseType, Lifetime, PoolId, SubnetId,
 };
+use leasemgr::lease_file::FileLease;
 use leasemgr::lease_file::LeaseFileSet;
-use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions, OpenError};
+use leasemgr::memfile::{self, LfcProgram, Memfile, MemfileOptions, OpenError};
 use leasemgr::{
     Added, CleanupReport, CleanupStart, CleanupStatus, CleanupWork, Deleted, LeaseMgr, LeaseMgrExt,
     LeaseMgrFactory, ManagedLease,
@@ -31,7 +33,7 @@ const OURS: &str = env!("CARGO_BIN_EXE_kea-lfc");
 const KEAS: &str = "/usr/sbin/kea-lfc";
 
 /// A lease of either family.
-trait Sample: ManagedLease {
+trait Sample: ManagedLease + FileLease {
     /// The `n`th lease after its `change`th change.
     fn sample(n: u32, change: u32) -> Self;
 
@@ -102,12 +104,12 @@ impl Folder {
         MemfileOptions { file, lfc_interval: None, lfc_program, ..MemfileOptions::default() }
     }
 
-    fn open<L: ManagedLease>(&self, lfc_program: LfcProgram) -> Memfile<L> {
-        Memfile::open(self.options(lfc_program)).unwrap()
+    fn open<L: ManagedLease>(&self, lfc_program: LfcProgram) -> Arc<dyn LeaseMgr<L>> {
+        memfile::open(self.options(lfc_program)).unwrap()
     }
 
     /// The leases in all files.
-    fn leases<L: ManagedLease>(&self) -> Vec<L> {
+    fn leases<L: ManagedLease + FileLease>(&self) -> Vec<L> {
         LeaseFileSet::new(self.path("f")).read().unwrap().leases.into_values().collect()
     }
 
@@ -127,24 +129,24 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn cleanup<L: ManagedLease>(leases: &Memfile<L>) -> CleanupStatus {
+fn cleanup<L: ManagedLease + FileLease>(leases: &dyn LeaseMgr<L>) -> CleanupStatus {
     leases.status().cleanup.unwrap()
 }
 
-fn wait_for<L: ManagedLease>(leases: &Memfile<L>, count: u64) -> CleanupReport {
+fn wait_for<L: ManagedLease + FileLease>(leases: &dyn LeaseMgr<L>, count: u64) -> CleanupReport {
     let ended = || cleanup(leases).succeeded + cleanup(leases).failed;
     wait_until("the cleanups have ended", || ended() >= count);
     cleanup(leases).last.unwrap()
 }
 
 /// Has a cleanup done, and waits for its end.
-fn clean<L: ManagedLease>(leases: &Memfile<L>) -> CleanupReport {
+fn clean<L: ManagedLease + FileLease>(leases: &dyn LeaseMgr<L>) -> CleanupReport {
     let before = cleanup(leases);
     assert_eq!(leases.clean_up().unwrap(), CleanupStart::Requested);
     wait_for(leases, before.succeeded + before.failed + 1)
 }
 
-fn add<L: Sample>(leases: &Memfile<L>, numbers: impl IntoIterator<Item = u32>) {
+fn add<L: Sample>(leases: &dyn LeaseMgr<L>, numbers: impl IntoIterator<Item = u32>) {
     for n in numbers {
         assert_eq!(leases.add(&L::sample(n, 0)).unwrap(), Added::Added);
     }
@@ -179,8 +181,8 @@ fn check_rounds<L: Sample + Debug>(program: Option<&str>) {
     // Kea 2.2's program would drop a column: it is not used, though it is named.
     let program = program.filter(|program| !is_old(program));
     let leases = folder.open::<L>(lfc.clone());
-    add(&leases, 0..100);
-    assert_good(&clean(&leases), program);
+    add(&*leases, 0..100);
+    assert_good(&clean(&*leases), program);
     assert_eq!((rows(&folder, "f.2"), rows(&folder, "f")), (100, 0));
 
     for n in 0..50 {
@@ -190,8 +192,8 @@ fn check_rounds<L: Sample + Debug>(program: Option<&str>) {
     for n in 90..100 {
         leases.delete(L::sample(n, 0).address()).unwrap();
     }
-    assert_good(&clean(&leases), program);
-    add(&leases, 200..210);
+    assert_good(&clean(&*leases), program);
+    add(&*leases, 200..210);
     assert_eq!((rows(&folder, "f.2"), rows(&folder, "f")), (90, 10));
     assert_eq!(folder.leftovers(), [""; 0]);
 
@@ -212,7 +214,7 @@ fn is_old(program: &str) -> bool {
 fn assert_good(report: &CleanupReport, program: Option<&str>) {
     assert_eq!(report.failure, None);
     let work = program.map_or(CleanupWork::Thread, |program| CleanupWork::Program(program.into()));
-    assert_eq!((&report.work, report.figures.is_some()), (&work, program.is_none()));
+    assert_eq!((&report.work, report.rows.is_some()), (&work, program.is_none()));
     assert!(report.bytes_before > 0 && report.bytes_after > 0);
 }
 
@@ -271,16 +273,16 @@ fn a_cleanup_whose_program_is_killed_is_done_by_the_next() {
     let folder = Folder::new();
     let program = folder.program(&format!("[ -e go ] || kill -9 $$; exec '{OURS}' \"$@\""));
     let leases = folder.open::<Lease4>(program);
-    add(&leases, 0..10);
-    let failure = clean(&leases).failure.unwrap();
+    add(&*leases, 0..10);
+    let failure = clean(&*leases).failure.unwrap();
     assert!(failure.contains("signal: 9"), "{failure}");
-    add(&leases, 10..20);
+    add(&*leases, 10..20);
     fs::write(folder.path("go"), "").unwrap();
-    assert_eq!(clean(&leases).failure, None);
+    assert_eq!(clean(&*leases).failure, None);
     assert_eq!((rows(&folder, "f.2"), rows(&folder, "f")), (10, 10));
     assert_eq!(folder.leases::<Lease4>(), leases.all().unwrap());
     assert_eq!(folder.leftovers(), [""; 0]);
-    let status = cleanup(&leases);
+    let status = cleanup(&*leases);
     assert_eq!((status.succeeded, status.failed), (1, 1));
 }
 
@@ -289,16 +291,16 @@ fn a_manager_that_ends_takes_a_program_that_hangs_with_it() {
     let folder = Folder::new();
     let program = folder.program("trap '' TERM; echo $$ > own; while :; do sleep 0.1; done");
     let leases = folder.open::<Lease4>(program);
-    add(&leases, 0..10);
+    add(&*leases, 0..10);
     leases.clean_up().unwrap();
     wait_until("the program runs", || folder.read("own").ends_with('\n'));
-    add(&leases, 10..20);
+    add(&*leases, 10..20);
     drop(leases);
     assert!(!exists(&folder.read("own")));
     assert_eq!(folder.leftovers(), ["f.1"]);
     let leases = folder.open::<Lease4>(LfcProgram::Program(OURS.into()));
     assert_eq!(leases.all().unwrap().len(), 20);
-    assert_eq!(clean(&leases).failure, None);
+    assert_eq!(clean(&*leases).failure, None);
     assert_eq!((rows(&folder, "f.2"), rows(&folder, "f")), (10, 10));
 }
 
@@ -470,7 +472,7 @@ fn while_keas_program_works_at_the_files_no_cleanup_begins() {
     }
     let folder = Folder::new();
     let leases = folder.open::<Lease4>(LfcProgram::Internal);
-    add(&leases, 0..10);
+    add(&*leases, 0..10);
     // It has much to read, and is stopped meanwhile.
     let mut input = String::from(
         "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state,user_context\n",
@@ -506,7 +508,7 @@ fn while_keas_program_works_at_the_files_no_cleanup_begins() {
     let process = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(process, rustix::process::Signal::STOP).unwrap();
     assert_eq!(leases.clean_up().unwrap(), CleanupStart::Running);
-    assert!(cleanup(&leases).last.is_none());
+    assert!(cleanup(&*leases).last.is_none());
     drop(leases);
     match Memfile::<Lease4>::open(folder.options(LfcProgram::Internal)) {
         Err(error @ OpenError::CleanupRunning { .. }) => {
@@ -522,7 +524,7 @@ fn while_keas_program_works_at_the_files_no_cleanup_begins() {
     let leases = folder.open::<Lease4>(LfcProgram::Internal);
     assert_eq!(leases.all().unwrap().len(), 200_010);
     // As the files are older, they are cleaned up at once.
-    assert_eq!(wait_for(&leases, 1).failure, None);
+    assert_eq!(wait_for(&*leases, 1).failure, None);
 }
 
 /// A program that fails says why, and so does the report.
@@ -534,10 +536,10 @@ fn a_cleanup_that_fails_gives_the_reason_that_the_program_logged(
 ) {
     let folder = Folder::new();
     let leases = folder.open::<Lease4>(LfcProgram::Program(program.into()));
-    add(&leases, 0..10);
+    add(&*leases, 0..10);
     let header = folder.read("f").lines().next().unwrap().to_owned();
     fs::write(folder.path("f.1"), format!("{header}\n{}", "bad\n".repeat(101))).unwrap();
-    let failure = clean(&leases).failure.unwrap();
+    let failure = clean(&*leases).failure.unwrap();
     assert!(failure.starts_with(&format!("{program}: exit status: 1: kea-lfc: ")), "{failure}");
     assert!(failure.contains(reason) && failure.contains("f.1"), "{failure}");
 }
@@ -548,12 +550,12 @@ fn the_number_of_another_process_in_the_pid_file_stops_no_manager() {
     let folder = Folder::new();
     fs::write(folder.path("f.pid"), "1\n").unwrap();
     let leases = folder.open::<Lease4>(LfcProgram::Program(OURS.into()));
-    add(&leases, 0..10);
-    assert_eq!(clean(&leases).failure, None);
+    add(&*leases, 0..10);
+    assert_eq!(clean(&*leases).failure, None);
     assert_eq!((rows(&folder, "f.2"), folder.leftovers()), (10, vec![]));
     // Also under a manager that runs.
     fs::write(folder.path("f.pid"), format!("{}\n", std::process::id())).unwrap();
-    assert_eq!(clean(&leases).failure, None);
+    assert_eq!(clean(&*leases).failure, None);
     assert_eq!(folder.leftovers(), [""; 0]);
 }
 

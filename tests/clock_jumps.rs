@@ -215,11 +215,11 @@ impl<'a> Watched<'a> {
         let (mut history, lines) = self.server.kill();
         clock.clear_after(process);
         let leases = self.setting.open::<L>();
-        let unacknowledged = history.compare(&last_changes(self.setting, &leases));
-        clean(&leases);
+        let unacknowledged = history.compare(&last_changes(self.setting, &*leases));
+        clean(&*leases);
         drop(leases);
         let leases = self.setting.open::<L>();
-        assert_eq!(history.compare(&last_changes(self.setting, &leases)), 0);
+        assert_eq!(history.compare(&last_changes(self.setting, &*leases)), 0);
         assert_eq!(self.setting.situation(), "none");
         println!(
             "{} killed: {lines} changes, {unacknowledged} not acknowledged, {} leases, programs seen {} times",

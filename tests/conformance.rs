@@ -15,12 +15,13 @@ use leasemgr::conformance::{
     assert_persists4, assert_persists6,
 };
 use leasemgr::lease::{Lease4, Lease6};
+use leasemgr::lease_file::FileLease;
 use leasemgr::lease_mgr::ManagedLease;
-use leasemgr::memfile::{Durability, LfcProgram, Memfile, MemfileOptions};
+use leasemgr::memfile::{self, Durability, LfcProgram, MemfileOptions};
+use reference::Reference;
 use reference::broken::{Broken, BrokenStore, Defect, Index, Missed, Spoiled};
-use reference::{Reference, Scanned};
 
-fn reference<L: Scanned>() -> Arc<dyn LeaseMgr<L>> {
+fn reference<L: ManagedLease + FileLease>() -> Arc<dyn LeaseMgr<L>> {
     Arc::new(Reference::<L>::new())
 }
 
@@ -83,6 +84,14 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
         (LimitCountsOtherSubnets, Both, &["a_limit_counts_only_leases_that_match", "a_long_history_of_few_leases_is_answered_rightly"]),
         (WindowIsOpenAtItsEnd, Both, &["a_window_includes_both_of_its_ends", "a_long_history_of_many_leases_is_answered_rightly"]),
         (WindowIsForAllLeasesOnly, Both, &["a_window_narrows_every_key"]),
+        (RangeEndsAreLeftOut, Both, &["a_range_includes_both_of_its_ends"]),
+        (RangeIsForAllLeasesOnly, Both, &["a_range_narrows_every_key"]),
+        (RangesAreNotChecked, Both, &["a_range_that_ends_before_it_begins_is_refused"]),
+        (ReverseIsIgnored, Both, &["a_reversed_query_gives_the_leases_in_reverse_order"]),
+        (ReverseGoesOnForward, Both, &["a_reversed_query_goes_on_before_its_address"]),
+        (EndsAreIgnored, Both, &["only_leases_that_have_ended_are_found_by_their_end"]),
+        (HostnamesHaveCase, Both, &["a_name_is_found_in_any_case"]),
+        (StatesAreFoundInAFewSubnets, Both, &["a_state_is_found_across_many_subnets"]),
         (ClientHasOneLease, Both, &["a_client_may_have_leases_in_several_subnets"]),
         (ClientsLastLeaseComesFirst, Both, &["of_a_clients_leases_in_a_subnet_the_lowest_address_comes_first"]),
         (HardwareTypesAreCompared, Both, &["a_hardware_address_is_found_whatever_its_type_and_source"]),
@@ -257,9 +266,9 @@ fn without_extended_info_relay_agents_find_nothing() {
     assert_none(&violations);
 }
 
-fn in_memory<L: ManagedLease>(extended_info_tables: bool) -> Arc<dyn LeaseMgr<L>> {
+fn in_memory<L: ManagedLease + FileLease>(extended_info_tables: bool) -> Arc<dyn LeaseMgr<L>> {
     let options = MemfileOptions { extended_info_tables, ..MemfileOptions::default() };
-    Arc::new(Memfile::<L>::open(options).unwrap())
+    memfile::open::<L>(options).unwrap()
 }
 
 #[test]
@@ -295,7 +304,7 @@ impl<L: TestedLease> Subject<L> for InFile {
             lfc_program: LfcProgram::Internal,
             ..MemfileOptions::default()
         };
-        Arc::new(Memfile::<L>::open(options).unwrap())
+        memfile::open::<L>(options).unwrap()
     }
 }
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use leasemgr::lease::{ClientId, Family, HwAddr, Lease, Lease4, Lease6, LeaseState, Lifetime, SubnetId};
 use leasemgr::lease_file::{FileLease, LeaseFileError, LeaseFileSet, LeaseSet, Writer};
 use leasemgr::lfc::{Cleanup, Outcome};
-use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};
+use leasemgr::memfile::{self, LfcProgram, MemfileOptions};
 use leasemgr::{LeaseMgrExt, ManagedLease};
 use rstest::rstest;
 use tempfile::TempDir;
@@ -445,7 +445,7 @@ fn what_is_read_of_a_file_that_is_cut_off_is_what_a_lease_manager_loads(
     #[case] rest: &str,
     #[values(Family::V4, Family::V6)] family: Family,
 ) {
-    fn check<L: ManagedLease>(suffix: &str, rows: [&str; 2], rest: &str) {
+    fn check<L: ManagedLease + FileLease>(suffix: &str, rows: [&str; 2], rest: &str) {
         let whole = format!("{}\n{}\n{}\n", L::schema().header, rows[0], rows[1]);
         let mut leases_of_last = std::collections::BTreeSet::new();
         let last_row = whole.len() - rows[1].len() - 2;
@@ -459,7 +459,7 @@ fn what_is_read_of_a_file_that_is_cut_off_is_what_a_lease_manager_loads(
                 lfc_program: LfcProgram::Internal,
                 ..MemfileOptions::default()
             };
-            let loaded = Memfile::<L>::open(options);
+            let loaded = memfile::open::<L>(options);
             let (Ok(read), Ok(loaded)) = (&read, &loaded) else {
                 assert_eq!(read.is_err(), loaded.is_err(), "{end}: {read:?}, {loaded:?}");
                 continue;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use leasemgr::LeaseMgrExt;
+use leasemgr::WriteLeases;
 use leasemgr::lease::{Family, Lease4, Lease6};
 use leasemgr::lease_file::{FileLease, LeaseFileSet, ReadError, Reader};
 use leasemgr::lfc::{Cleanup, LfcError};

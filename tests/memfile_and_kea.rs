@@ -15,13 +15,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use leasemgr::lease::{
     ExtendedInfoChecks, Family, HwSource, HwType, Lease, Lease4, Lease6, PoolId, Recorded,
 };
-use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};
+use leasemgr::memfile::{self, LfcProgram, MemfileOptions};
 use leasemgr::{
     Added, CleanupReport, CleanupStart, CleanupWork, Deleted, LeaseMgr, LeaseMgrExt, ManagedLease,
 };
@@ -84,9 +85,9 @@ impl Folder {
         self.0.path().join(name)
     }
 
-    fn open<L: ManagedLease>(&self, lfc_program: LfcProgram) -> Memfile<L> {
+    fn open<L: ManagedLease>(&self, lfc_program: LfcProgram) -> Arc<dyn LeaseMgr<L>> {
         let file = Some(self.path("leases.csv"));
-        Memfile::open(MemfileOptions {
+        memfile::open(MemfileOptions {
             file,
             lfc_interval: None,
             max_row_errors: Some(1),
@@ -259,7 +260,7 @@ impl Drop for Kea<'_> {
 }
 
 /// All leases of a memfile.
-fn all<L: OfKea>(leases: &Memfile<L>) -> BTreeMap<L::Address, L> {
+fn all<L: OfKea>(leases: &dyn LeaseMgr<L>) -> BTreeMap<L::Address, L> {
     leases.all().unwrap().into_iter().map(|lease| (lease.address(), lease)).collect()
 }
 
@@ -268,7 +269,7 @@ fn shown<L: OfKea>(leases: &BTreeMap<L::Address, L>) -> BTreeMap<L::Address, L> 
 }
 
 /// Cleans up, and waits for the end of it.
-fn clean<L: OfKea>(leases: &Memfile<L>) -> CleanupReport {
+fn clean<L: OfKea>(leases: &dyn LeaseMgr<L>) -> CleanupReport {
     let cleanup = || leases.status().cleanup.unwrap();
     let ended = || cleanup().succeeded + cleanup().failed;
     // One is running already if the files were of another version.
@@ -315,14 +316,14 @@ fn load_from_kea<L: OfKea>(signal: Signal, with_cleanups: bool) {
     assert!(!folder.has_pools("leases.csv"));
 
     let leases = folder.open::<L>(LfcProgram::Internal);
-    assert_eq!(shown(&all(&leases)), keas);
+    assert_eq!(shown(&all(&*leases)), keas);
     // Its files are older: they are converted at once. Nothing is lost by that.
-    let before = all(&leases);
-    clean(&leases);
+    let before = all(&*leases);
+    clean(&*leases);
     assert!(folder.has_pools("leases.csv") && folder.has_pools("leases.csv.2"));
-    assert_eq!(all(&leases), before);
+    assert_eq!(all(&*leases), before);
     drop(leases);
-    assert_eq!(all(&folder.open::<L>(LfcProgram::Internal)), before);
+    assert_eq!(all(&*folder.open::<L>(LfcProgram::Internal)), before);
 }
 
 /// Clients with DUIDs of 1 and 2 bytes, and prefixes with bits after their length, are served by Kea 2.2: such leases are
@@ -384,9 +385,9 @@ fn what_a_real_server_records_is_cleaned_up_byte_for_byte_and_loaded(
         _ => LfcProgram::Internal,
     };
     let leases = folder.open::<Lease6>(program.clone());
-    let before = all(&leases);
+    let before = all(&*leases);
     assert_eq!(shown(&before), keas);
-    clean(&leases);
+    clean(&*leases);
     let cleaned = fs::read_to_string(folder.path("leases.csv.2")).unwrap();
     let wanted: Vec<_> = rows.iter().map(|row| format!("{row},0")).collect();
     assert_eq!(cleaned.lines().skip(1).collect::<Vec<_>>(), wanted);
@@ -399,13 +400,13 @@ fn what_a_real_server_records_is_cleaned_up_byte_for_byte_and_loaded(
             assert_eq!(leases.delete(renewed.address()).unwrap(), Deleted::Deleted);
         }
     }
-    let after = all(&leases);
+    let after = all(&*leases);
     assert_eq!(after.len(), 4);
     drop(leases);
     let leases = folder.open::<Lease6>(program);
-    assert_eq!(all(&leases), after);
-    clean(&leases);
-    assert_eq!(all(&leases), after);
+    assert_eq!(all(&*leases), after);
+    clean(&*leases);
+    assert_eq!(all(&*leases), after);
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -447,11 +448,11 @@ fn to_and_fro<L: OfKea>(cleaner: Cleaner) {
     for lease in &samples {
         assert_eq!(leases.add(lease).unwrap(), Added::Added);
     }
-    change(&leases, &samples[..samples.len() / 2]);
-    assert_eq!(clean(&leases).work, work);
+    change(&*leases, &samples[..samples.len() / 2]);
+    assert_eq!(clean(&*leases).work, work);
     assert!(folder.has_pools("leases.csv.2"));
-    change(&leases, &samples[samples.len() / 4..]);
-    let ours = all(&leases);
+    change(&*leases, &samples[samples.len() / 4..]);
+    let ours = all(&*leases);
     drop(leases);
 
     assert!(folder.has_pools("leases.csv"));
@@ -464,7 +465,7 @@ fn to_and_fro<L: OfKea>(cleaner: Cleaner) {
     kea.end(Signal::TERM);
 
     let leases = folder.open::<L>(program.clone());
-    let back = all(&leases);
+    let back = all(&*leases);
     assert_eq!(shown(&back), keas);
     // What Kea has not touched is as it was, also where Kea does not show it.
     let untouched = ours
@@ -475,20 +476,20 @@ fn to_and_fro<L: OfKea>(cleaner: Cleaner) {
     }
 
     // Once more, with a cleanup that begins with Kea's files.
-    change(&leases, &samples);
-    assert_eq!(clean(&leases).work, work);
-    let ours = all(&leases);
+    change(&*leases, &samples);
+    assert_eq!(clean(&*leases).work, work);
+    let ours = all(&*leases);
     drop(leases);
     let kea = Kea::start::<L>(&folder, 0);
     assert_eq!(kea.leases(), shown(&ours));
     kea.end(Signal::KILL);
     let ours: BTreeMap<_, _> =
         ours.into_iter().map(|(address, lease)| (address, lease.without_pool())).collect();
-    assert_eq!(all(&folder.open::<L>(program)), ours);
+    assert_eq!(all(&*folder.open::<L>(program)), ours);
 }
 
 /// Of these leases, some are renewed, some deleted, and what was deleted is added again.
-fn change<L: OfKea>(leases: &Memfile<L>, samples: &[L]) {
+fn change<L: OfKea>(leases: &dyn LeaseMgr<L>, samples: &[L]) {
     for (n, sample) in samples.iter().enumerate() {
         match leases.get(sample.address()).unwrap() {
             None => assert_eq!(leases.add(sample).unwrap(), Added::Added),

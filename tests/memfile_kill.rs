@@ -108,11 +108,11 @@ fn kill_again_and_again<L: OfClient>(setting: &Setting, mut random: Random) {
         lines += told;
         println!("kill {n}, {moment:?}: {told} lines");
         let leases = setting.open::<L>();
-        unacknowledged += history.compare(&last_changes(setting, &leases));
+        unacknowledged += history.compare(&last_changes(setting, &*leases));
         // A server that is killed soon may never come to the end of a cleanup of its own.
         if setting.journal_size() > JOURNAL_LIMIT {
-            clean(&leases);
-            assert_eq!(history.compare(&last_changes(setting, &leases)), 0);
+            clean(&*leases);
+            assert_eq!(history.compare(&last_changes(setting, &*leases)), 0);
         }
     }
     println!(
@@ -127,9 +127,9 @@ fn kill_again_and_again<L: OfClient>(setting: &Setting, mut random: Random) {
     let (mut history, errors) = server.end();
     assert!(errors.contains(&format!("found {count} leases")), "{errors}");
     let leases = setting.open::<L>();
-    assert_eq!(history.compare(&last_changes(setting, &leases)), 0);
+    assert_eq!(history.compare(&last_changes(setting, &*leases)), 0);
     let before = leases.all().unwrap();
-    clean(&leases);
+    clean(&*leases);
     drop(leases);
     assert!(setting.open::<L>().all().unwrap() == before);
     assert_eq!(setting.situation(), "none");

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use leasemgr::fs::simulated::{Action, EINTR, EIO, ENOSPC, Effect, Fault, SimulatedDisk, State};
 use leasemgr::lease::{Lease4, Lease6};
-use leasemgr::memfile::{Durability, LfcProgram, Memfile, MemfileOptions, OpenError};
+use leasemgr::memfile::{self, Durability, LfcProgram, MemfileOptions, OpenError};
 use leasemgr::{Added, LeaseMgr, LeaseMgrError, LeaseMgrExt};
 use rstest::rstest;
 
@@ -138,8 +138,11 @@ fn beginning<L: TestLease>() -> Contents {
     Contents::from([(names.lfc.previous, previous), (names.current, current)])
 }
 
-fn open<L: TestLease>(disk: &SimulatedDisk, durability: Durability) -> Result<Memfile<L>, OpenError> {
-    let mgr = Memfile::open(MemfileOptions {
+fn open<L: TestLease>(
+    disk: &SimulatedDisk,
+    durability: Durability,
+) -> Result<Arc<dyn LeaseMgr<L>>, OpenError> {
+    let mgr = memfile::open(MemfileOptions {
         file: Some(Names::in_folder(Path::new("/leases")).current),
         lfc_interval: None,
         // A torn last row in the journal, and one in that of the cleanup.
@@ -150,12 +153,12 @@ fn open<L: TestLease>(disk: &SimulatedDisk, durability: Durability) -> Result<Me
         file_system: Arc::new(disk.clone()),
         ..MemfileOptions::default()
     })?;
-    wait_for_cleanup(&mgr);
+    wait_for_cleanup(&*mgr);
     Ok(mgr)
 }
 
 /// Waits until no cleanup is at work or wanted.
-fn wait_for_cleanup<L: TestLease>(mgr: &Memfile<L>) {
+fn wait_for_cleanup<L: TestLease>(mgr: &dyn LeaseMgr<L>) {
     let start = Instant::now();
     loop {
         let status = mgr.status().cleanup.unwrap();
@@ -207,7 +210,7 @@ fn live<L: TestLease + Debug>(disk: &SimulatedDisk, durability: Durability, step
             }
             CleanUp => {
                 mgr.clean_up().unwrap();
-                wait_for_cleanup(&mgr);
+                wait_for_cleanup(&*mgr);
             }
             Flush => {
                 if mgr.flush().is_ok() {

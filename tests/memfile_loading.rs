@@ -14,8 +14,9 @@ use std::time::Duration;
 use leasemgr::lease::{
     ExtendedInfoChecks, Family, Lease4, Lease6, LeaseType, RelayId, RemoteId, SubnetId, UserContext,
 };
+use leasemgr::lease_file::FileLease;
 use leasemgr::memfile::{
-    LeaseChecks, LeaseSanity, LfcProgram, Memfile, MemfileOptions, OpenError, OpenRetries, SubnetMap,
+    self, LeaseChecks, LeaseSanity, LfcProgram, Memfile, MemfileOptions, OpenError, OpenRetries, SubnetMap,
 };
 use leasemgr::{CleanupStart, LeaseMgr, LeaseMgrExt, ManagedLease, OnFail, Query};
 use rstest::rstest;
@@ -29,7 +30,7 @@ const HEADER6: &str = "address,duid,valid_lifetime,expire,subnet_id,pref_lifetim
     fqdn_fwd,fqdn_rev,hostname,hwaddr,state,user_context,hwtype,hwaddr_source,pool_id\n";
 
 /// What these tests need of a family.
-trait Loaded: ManagedLease {
+trait Loaded: ManagedLease + FileLease {
     const HEADER: &'static str;
 
     /// The `n`th address of a subnet: 10.0.SUBNET.N or 2001:db8:SUBNET::N.
@@ -142,12 +143,12 @@ impl Files {
         }
     }
 
-    fn open<L: ManagedLease>(&self) -> Memfile<L> {
-        Memfile::open(self.options()).unwrap()
+    fn open<L: ManagedLease>(&self) -> Arc<dyn LeaseMgr<L>> {
+        memfile::open(self.options()).unwrap()
     }
 }
 
-fn clean_up<L: ManagedLease>(mgr: &Memfile<L>) {
+fn clean_up<L: ManagedLease + FileLease>(mgr: &dyn LeaseMgr<L>) {
     assert_eq!(mgr.clean_up().unwrap(), CleanupStart::Requested);
     let done = || {
         let status = mgr.status().cleanup.unwrap();
@@ -180,7 +181,7 @@ fn the_limit_of_invalid_rows_is_for_each_file(
             files.write::<L>(suffix, &(invalid(count) + &L::row(1, n, 1, "")));
         }
         let options = MemfileOptions { max_row_errors: Some(2), ..files.options() };
-        match (Memfile::<L>::open(options), refused) {
+        match (memfile::open::<L>(options), refused) {
             (Ok(mgr), None) => assert_eq!(mgr.all().unwrap().len(), 3),
             (Err(error), Some(suffix)) => {
                 let expected =
@@ -290,7 +291,7 @@ fn loading_upgrades_old_extended_info<L: Loaded>(checks: ExtendedInfoChecks) {
     files.write::<L>(".2", &rows);
     files.write::<L>("", &L::row(1, 99, 1, &contexts[0]));
     let options = MemfileOptions { extended_info_checks: checks, ..files.options() };
-    let mgr = Memfile::<L>::open(options).unwrap();
+    let mgr = memfile::open::<L>(options).unwrap();
     for (n, context) in (1..).zip(&contexts).chain([(99, &contexts[0])]) {
         let lease = mgr.get(L::nth(1, n)).unwrap().unwrap();
         assert_eq!(lease.data().user_context, upgraded::<L>(context, checks), "{context}");
@@ -308,7 +309,7 @@ fn loading_upgrades_old_extended_info<L: Loaded>(checks: ExtendedInfoChecks) {
     renewed.data_mut().cltt += 10;
     mgr.update_if_unchanged(&read, &renewed).unwrap();
     drop(mgr);
-    let mgr = Memfile::<L>::open(MemfileOptions {
+    let mgr = memfile::open::<L>(MemfileOptions {
         extended_info_checks: ExtendedInfoChecks::None,
         ..files.options()
     })
@@ -345,7 +346,7 @@ fn one_call_upgrades_in_pages<L: Loaded>(page_size: usize) {
     });
     files.write::<L>("", &rows.collect::<String>());
     let options = MemfileOptions { extended_info_checks: ExtendedInfoChecks::None, ..files.options() };
-    let mgr = Memfile::<L>::open(options).unwrap();
+    let mgr = memfile::open::<L>(options).unwrap();
     assert_eq!(mgr.upgrade_extended_info(ExtendedInfoChecks::None, page_size).unwrap(), 0);
     assert_eq!(mgr.upgrade_extended_info(ExtendedInfoChecks::Fix, page_size).unwrap(), 10);
     assert_eq!(mgr.upgrade_extended_info(ExtendedInfoChecks::Fix, page_size).unwrap(), 0);
@@ -362,7 +363,7 @@ fn one_call_upgrades_in_pages<L: Loaded>(page_size: usize) {
     let all = mgr.all().unwrap();
     drop(mgr);
     let options = MemfileOptions { extended_info_checks: ExtendedInfoChecks::None, ..files.options() };
-    assert_eq!(Memfile::<L>::open(options).unwrap().all().unwrap(), all);
+    assert_eq!(memfile::open::<L>(options).unwrap().all().unwrap(), all);
 }
 
 #[rstest]
@@ -378,7 +379,7 @@ fn an_upgrade_undoes_no_change<L: Loaded>() {
     let rows = (1..=LEASES).map(|n| L::row(1, n, 1, &old));
     files.write::<L>("", &rows.collect::<String>());
     let options = MemfileOptions { extended_info_checks: ExtendedInfoChecks::None, ..files.options() };
-    let mgr = Memfile::<L>::open(options).unwrap();
+    let mgr = memfile::open::<L>(options).unwrap();
     let renewals: u64 = thread::scope(|scope| {
         let renewing = scope.spawn(|| {
             (1..=LEASES)
@@ -424,14 +425,14 @@ fn leases_outside_their_subnets<L: Loaded>(checks: LeaseChecks, subnets: [Option
     let files = Files::new();
     let rows = LEASES.map(|(subnet, n, named)| L::row(subnet, n, named, ""));
     files.write::<L>("", &rows.concat());
-    let named = |mgr: &Memfile<L>| {
+    let named = |mgr: &dyn LeaseMgr<L>| {
         LEASES.map(|(subnet, n, _)| mgr.get(L::nth(subnet, n)).unwrap().map(|lease| lease.data().subnet_id.0))
     };
-    let open = |lease_sanity| Memfile::<L>::open(MemfileOptions { lease_sanity, ..files.options() }).unwrap();
+    let open = |lease_sanity| memfile::open::<L>(MemfileOptions { lease_sanity, ..files.options() }).unwrap();
 
     let logs = Logs::default();
     let mgr = logs.of(|| open(sanity::<L>(checks, [1, 2])));
-    assert_eq!(named(&mgr), subnets);
+    assert_eq!(named(&*mgr), subnets);
     assert_eq!(logs.count("is not in its subnet"), if checks == LeaseChecks::None { 0 } else { 3 });
     // The indexes have them where they are now.
     for subnet in [1, 2, 77] {
@@ -439,25 +440,25 @@ fn leases_outside_their_subnets<L: Loaded>(checks: LeaseChecks, subnets: [Option
         assert_eq!(found, subnets.iter().filter(|named| **named == Some(subnet)).count());
     }
     // After a cleanup, the next start with the same map comes to the same.
-    clean_up(&mgr);
-    assert_eq!(named(&mgr), subnets);
+    clean_up(&*mgr);
+    assert_eq!(named(&*mgr), subnets);
     drop(mgr);
     let mgr = open(sanity::<L>(checks, [1, 2]));
-    assert_eq!(named(&mgr), subnets);
+    assert_eq!(named(&*mgr), subnets);
     // Without a map, and with one that has all subnets, nothing was lost.
     drop(mgr);
     let mgr = open(None);
-    assert_eq!(named(&mgr), LEASES.map(|(_, _, named)| Some(named)));
+    assert_eq!(named(&*mgr), LEASES.map(|(_, _, named)| Some(named)));
     drop(mgr);
     let mgr = open(sanity::<L>(LeaseChecks::FixDel, [1, 2, 9]));
-    assert_eq!(named(&mgr), LEASES.map(|(subnet, ..)| Some(subnet)));
+    assert_eq!(named(&*mgr), LEASES.map(|(subnet, ..)| Some(subnet)));
     // What changes is written as it is now.
     let read = mgr.get(L::nth(9, 4)).unwrap().unwrap();
     let mut renewed = read.clone();
     renewed.data_mut().cltt += 1;
     mgr.update_if_unchanged(&read, &renewed).unwrap();
     drop(mgr);
-    assert_eq!(named(&open(None))[3], Some(9));
+    assert_eq!(named(&*open(None))[3], Some(9));
 }
 
 #[rstest]

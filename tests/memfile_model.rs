@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use leasemgr::fs::simulated::{EINTR, EIO, ENOSPC, Effect, Fault, SimulatedDisk, State};
 use leasemgr::lease::{Family, Lease4, Lease6, LeaseState, Lifetime, SubnetId};
 use leasemgr::lease_file::LeaseFileSet;
-use leasemgr::memfile::{Durability, LfcProgram, Memfile, MemfileOptions};
+use leasemgr::memfile::{self, Durability, LfcProgram, MemfileOptions};
 use leasemgr::{
     Added, Change, ChangeKind, CleanupStart, CleanupStatus, Deleted, LeaseMgr, LeaseMgrError, LeaseMgrExt,
     Query, StatisticsQuery, Subnets,
@@ -73,6 +73,10 @@ struct Question<L> {
     limit: Option<usize>,
     since: Option<i64>,
     until: Option<i64>,
+    ended_by: Option<u64>,
+    first: Option<u32>,
+    last: Option<u32>,
+    reversed: bool,
 }
 
 /// What is done next. Addresses of leases that are to be there are counted from the first one that is.
@@ -128,8 +132,11 @@ fn any_question<L: TestLease>(addresses: u32) -> impl Strategy<Value = Question<
     let subnet = prop::option::weighted(0.4, 0..3_u32);
     let after = prop::option::weighted(0.4, 0..addresses);
     let limit = prop::option::weighted(0.4, prop_oneof![8 => 0..6_usize, 1 => 0..400_usize]);
-    (L::any(addresses), 0..12_usize, subnet, after, limit, time(), time()).prop_map(
-        |(like, key, subnet, after, limit, since, until)| Question {
+    let end = prop::option::weighted(0.2, HEARD.cast_unsigned()..HEARD.cast_unsigned() + 130);
+    let bound = || prop::option::weighted(0.3, 0..addresses);
+    let order = (bound(), bound(), any::<bool>());
+    (L::any(addresses), 0..12_usize, subnet, after, limit, (time(), time()), end, order).prop_map(
+        |(like, key, subnet, after, limit, (since, until), ended_by, (first, last, reversed))| Question {
             like,
             key,
             subnet,
@@ -137,6 +144,10 @@ fn any_question<L: TestLease>(addresses: u32) -> impl Strategy<Value = Question<
             limit,
             since,
             until,
+            ended_by,
+            first,
+            last,
+            reversed,
         },
     )
 }
@@ -351,7 +362,7 @@ impl<L: TestLease> Case<L> {
     }
 
     fn open(&mut self) {
-        let mgr: Arc<dyn LeaseMgr<L>> = Arc::new(Memfile::<L>::open(self.options(&self.disk)).unwrap());
+        let mgr: Arc<dyn LeaseMgr<L>> = memfile::open::<L>(self.options(&self.disk)).unwrap();
         for kind in [ChangeKind::Add, ChangeKind::Update, ChangeKind::Delete] {
             let calls = Arc::clone(&self.calls);
             let call = move |change: &Change<'_, L>| {
@@ -589,7 +600,7 @@ impl<L: TestLease> Case<L> {
         let disks = self.disk.state().some_survivors(random.next(), TRIED);
         for contents in &disks {
             let disk = SimulatedDisk::new(State::holding(contents));
-            let left = Memfile::<L>::open(self.options(&disk)).unwrap().all().unwrap();
+            let left = memfile::open::<L>(self.options(&disk)).unwrap().all().unwrap();
             self.check_survivors(left);
         }
         disks.into_iter().collect()
@@ -792,14 +803,14 @@ impl<L: TestLease> Case<L> {
             Step::Ask(question) => {
                 let clues = Clues::of(&question.like);
                 let keys = clues.keys();
-                let query = Query {
-                    subnet: question.subnet.map(SubnetId),
-                    after: question.after.map(L::numbered),
-                    limit: question.limit,
-                    heard_since: question.since,
-                    heard_until: question.until,
-                    ..Query::new(keys[question.key % keys.len()])
-                };
+                let mut query = Query::new(keys[question.key % keys.len()]);
+                query.subnet = question.subnet.map(SubnetId);
+                query.after = question.after.map(L::numbered);
+                query.limit = question.limit;
+                (query.heard_since, query.heard_until) = (question.since, question.until);
+                query.ended_by = question.ended_by;
+                query.reversed = question.reversed;
+                (query.first, query.last) = (question.first.map(L::numbered), question.last.map(L::numbered));
                 check_query(mgr, tables, &model.list(), &query);
             }
             Step::Expired(now, limit) => check_expired(mgr, &model.list(), *now, *limit),

@@ -19,8 +19,8 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use leasemgr::LeaseMgrExt;
 use leasemgr::lease::{Family, Lease4};
-use leasemgr::{LeaseMgr, LeaseMgrExt};
 use rstest::rstest;
 
 use support::Random;
@@ -235,7 +235,7 @@ fn a_million_leases_survive_an_hour_of_kills() {
             totals.programs_killed += 1;
         }
         let leases = setting.open::<Lease4>();
-        let found = last_changes(&setting, &leases);
+        let found = last_changes(&setting, &*leases);
         drop(leases);
         totals.unacknowledged += history.compare(&found);
         totals.count_leases(found.len());
@@ -266,11 +266,11 @@ fn a_million_leases_survive_an_hour_of_kills() {
     totals.lines += server.lines();
     (history, _) = server.end();
     let leases = setting.open::<Lease4>();
-    let found = last_changes(&setting, &leases);
+    let found = last_changes(&setting, &*leases);
     assert_eq!(history.compare(&found), 0);
     totals.count_leases(found.len());
-    clean(&leases);
-    assert!(last_changes(&setting, &leases) == found);
+    clean(&*leases);
+    assert!(last_changes(&setting, &*leases) == found);
     assert_eq!(leases.status().leases, Some(found.len() as u64));
     drop(leases);
     assert!(setting.open::<Lease4>().all().unwrap().len() == found.len());

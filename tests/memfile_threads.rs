@@ -25,7 +25,7 @@ use leasemgr::fs::simulated::{SimulatedDisk, State};
 use leasemgr::fs::{FileSystem, OsFileSystem, ReadFile, WriteFile};
 use leasemgr::lease::{Family, Hostname, HwAddr, Lease4, Lease6, LeaseState, SubnetId};
 use leasemgr::lease_file::LeaseFileSet;
-use leasemgr::memfile::{Durability, LfcProgram, Memfile, MemfileOptions};
+use leasemgr::memfile::{self, Durability, LfcProgram, MemfileOptions};
 use leasemgr::{
     Added, Change, ChangeKind, CleanupStart, Deleted, LeaseMgr, LeaseMgrError, LeaseMgrExt, Query,
     StatisticsQuery,
@@ -782,8 +782,8 @@ fn check_histories<L: TestLease>(setting: Setting) {
         ..MemfileOptions::default()
     };
     let watched = Watched::new(Arc::new(OsFileSystem), path.clone(), Kind::Real);
-    let mgr = Memfile::<L>::open(options(Arc::new(watched.clone()))).unwrap();
-    let work = Arc::new(Work::new(Arc::new(mgr), setting.durability.map(|_| watched), setting.calls_back));
+    let mgr = memfile::open::<L>(options(Arc::new(watched.clone()))).unwrap();
+    let work = Arc::new(Work::new(mgr, setting.durability.map(|_| watched), setting.calls_back));
     let mut rounds = Vec::new();
     let usual_rounds = if setting.durability.is_some() { 8 } else { 30 };
     for seed in 0..usual_rounds * times() {
@@ -811,8 +811,8 @@ fn check_histories<L: TestLease>(setting: Setting) {
     let Work { mgr, watched, chains, .. } = work;
     drop(mgr);
     check_rows::<L>(&watched.unwrap(), durability, &rounds, chains.as_deref());
-    let mgr = Memfile::<L>::open(options(Arc::new(OsFileSystem))).unwrap();
-    check_all(&mgr, tables, &leases, &[]);
+    let mgr = memfile::open::<L>(options(Arc::new(OsFileSystem))).unwrap();
+    check_all(&*mgr, tables, &leases, &[]);
 }
 
 /// When all threads rest, all indexes agree with the leases.
@@ -931,7 +931,7 @@ fn check_bulk_deletions<L: TestLease>() {
     const LEASES: u32 = 48;
     const ROUNDS: u32 = 100;
     let rounds = ROUNDS * u32::try_from(times()).unwrap();
-    let mgr = Arc::new(Memfile::<L>::open(MemfileOptions::default()).unwrap());
+    let mgr = memfile::open::<L>(MemfileOptions::default()).unwrap();
     let deleted = {
         let mgr = Arc::clone(&mgr);
         ends(move || {
@@ -1003,8 +1003,8 @@ fn check_power_cuts<L: TestLease>() {
     let disk = SimulatedDisk::new(State::holding(&Contents::new()));
     let watched = Watched::new(Arc::new(disk.clone()), path.clone(), Kind::Simulated);
     let with_watched = MemfileOptions { file_system: Arc::new(watched.clone()), ..options(&disk) };
-    let mgr = Memfile::<L>::open(with_watched).unwrap();
-    let work = Arc::new(Work::new(Arc::new(mgr), Some(watched), true));
+    let mgr = memfile::open::<L>(with_watched).unwrap();
+    let work = Arc::new(Work::new(mgr, Some(watched), true));
     let (calls, moments) = {
         let (work, disk) = (Arc::clone(&work), disk.clone());
         ends(move || {
@@ -1048,7 +1048,7 @@ fn check_power_cuts<L: TestLease>() {
     let mut random = Random(7);
     for Moment { before, state, after } in moments {
         for contents in state.some_survivors(random.next(), TRIED) {
-            let left = Memfile::<L>::open(options(&SimulatedDisk::new(State::holding(&contents)))).unwrap();
+            let left = memfile::open::<L>(options(&SimulatedDisk::new(State::holding(&contents)))).unwrap();
             for n in 0..ADDRESSES {
                 let of_address = || calls.iter().filter(|call| call.n == n);
                 let acknowledged = of_address().filter(|call| call.ended < before).filter_map(place).max();
@@ -1154,7 +1154,7 @@ impl WriteFile for GatedFile {
 fn check_readers<L: TestLease>(durability: Durability, stop: Stop) {
     let folder = tempfile::tempdir().unwrap();
     let gate = Arc::new(Gate { stop, state: Mutex::default(), changed: Condvar::new() });
-    let mgr = Memfile::<L>::open(MemfileOptions {
+    let mgr = memfile::open::<L>(MemfileOptions {
         file: Some(folder.path().join("leases.csv")),
         lfc_interval: None,
         durability,
@@ -1162,7 +1162,7 @@ fn check_readers<L: TestLease>(durability: Durability, stop: Stop) {
         file_system: Arc::new(Surrounded(Gated(Arc::clone(&gate)))),
         ..MemfileOptions::default()
     });
-    let mgr = Arc::new(mgr.unwrap());
+    let mgr = mgr.unwrap();
     let leases: Vec<L> = [1, 2, 3].map(|n| L::tagged(n, n)).to_vec();
     for lease in &leases {
         assert_eq!(mgr.add(lease).unwrap(), Added::Added);
@@ -1174,21 +1174,21 @@ fn check_readers<L: TestLease>(durability: Durability, stop: Stop) {
 
     gate.set_shut(true);
     let changers: Vec<_> = [
-        |mgr: &Memfile<L>| mgr.update(&L::tagged(2, 16)).unwrap(),
-        |mgr: &Memfile<L>| assert_eq!(mgr.add(&L::tagged(0, 17)).unwrap(), Added::Added),
-        |mgr: &Memfile<L>| assert_eq!(mgr.delete(L::numbered(3)).unwrap(), Deleted::Deleted),
+        |mgr: &dyn LeaseMgr<L>| mgr.update(&L::tagged(2, 16)).unwrap(),
+        |mgr: &dyn LeaseMgr<L>| assert_eq!(mgr.add(&L::tagged(0, 17)).unwrap(), Added::Added),
+        |mgr: &dyn LeaseMgr<L>| assert_eq!(mgr.delete(L::numbered(3)).unwrap(), Deleted::Deleted),
     ]
     .into_iter()
     .map(|change| {
         let mgr = Arc::clone(&mgr);
-        thread::spawn(move || change(&mgr))
+        thread::spawn(move || change(&*mgr))
     })
     .collect();
     gate.wait_for_somebody();
     {
         let (mgr, leases) = (Arc::clone(&mgr), leases.clone());
         ends(move || {
-            check_all(mgr.as_ref(), RelayTables(false), &leases, &[L::tagged(2, 16), L::tagged(0, 17)]);
+            check_all(&*mgr, RelayTables(false), &leases, &[L::tagged(2, 16), L::tagged(0, 17)]);
             assert_eq!(mgr.status().refused, None);
             assert!(mgr.tracking().try_lock(L::numbered(2)).is_some());
         });
@@ -1196,7 +1196,7 @@ fn check_readers<L: TestLease>(durability: Durability, stop: Stop) {
     gate.set_shut(false);
     ends(move || changers.into_iter().for_each(|changer| changer.join().unwrap()));
     let after = [L::tagged(0, 17), renewed, L::tagged(2, 16)];
-    check_all(mgr.as_ref(), RelayTables(false), &after, &leases);
+    check_all(&*mgr, RelayTables(false), &after, &leases);
 }
 
 #[rstest]

@@ -22,7 +22,7 @@ use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
 use leasemgr::LeaseMgr;
-use leasemgr::LeaseMgrExt;
+use leasemgr::WriteLeases;
 use leasemgr::lease::{Family, HwAddr, Lease, Lease4, LeaseState, Lifetime};
 use leasemgr::lease_file::LeaseFileSet;
 use leasemgr::lfc::Cleanup;

@@ -10,18 +10,19 @@ use std::sync::Arc;
 use leasemgr::lease::{
     Lease, Lease4, Lease6, LeaseState, LeaseType, Lifetime, RelayId, RemoteId, SubnetId, UserContext,
 };
-use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};
+use leasemgr::lease_file::FileLease;
+use leasemgr::memfile::{self, LfcProgram, Memfile, MemfileOptions};
 use leasemgr::{Added, LeaseMgr, LeaseMgrError, LeaseMgrExt, ManagedLease, Query, StatisticsQuery, Subnets};
 use rstest::rstest;
 use support::header;
 use support::leases::TestLease;
 
-fn in_memory<L: ManagedLease>() -> Memfile<L> {
-    Memfile::open(MemfileOptions { extended_info_tables: true, ..MemfileOptions::default() }).unwrap()
+fn in_memory<L: ManagedLease + FileLease>() -> Arc<dyn LeaseMgr<L>> {
+    memfile::open(MemfileOptions { extended_info_tables: true, ..MemfileOptions::default() }).unwrap()
 }
 
-fn in_folder<L: ManagedLease>(folder: &tempfile::TempDir) -> Memfile<L> {
-    Memfile::open(MemfileOptions {
+fn in_folder<L: ManagedLease + FileLease>(folder: &tempfile::TempDir) -> Arc<dyn LeaseMgr<L>> {
+    memfile::open(MemfileOptions {
         file: Some(folder.path().join("leases.csv")),
         extended_info_tables: true,
         lfc_program: LfcProgram::Internal,
@@ -35,7 +36,7 @@ fn context(text: &str) -> UserContext {
 }
 
 /// Leases of subnet 1 in these states, all of the class `gold`.
-fn with_states<L: TestLease>(mgr: &Memfile<L>, states: &[u32]) {
+fn with_states<L: TestLease>(mgr: &dyn LeaseMgr<L>, states: &[u32]) {
     for (&state, n) in states.iter().zip(1..) {
         let mut lease = L::tagged(n, 1);
         lease.data_mut().subnet_id = SubnetId(1);
@@ -45,7 +46,7 @@ fn with_states<L: TestLease>(mgr: &Memfile<L>, states: &[u32]) {
     }
 }
 
-fn check_limit<L: ManagedLease>(mgr: &Memfile<L>, limits: &str) -> Option<String> {
+fn check_limit<L: ManagedLease + FileLease>(mgr: &dyn LeaseMgr<L>, limits: &str) -> Option<String> {
     let context = context(&format!(r#"{{ "ISC": {{ "limits": {limits} }} }}"#));
     mgr.check_limits(&context).unwrap().map(|exceeded| {
         assert!(exceeded.count >= exceeded.limit.into());
@@ -56,27 +57,27 @@ fn check_limit<L: ManagedLease>(mgr: &Memfile<L>, limits: &str) -> Option<String
 fn the_limit_of_a_subnet_counts_leases_in_use_and_declined_ones<L: TestLease>() {
     let mgr = in_memory::<L>();
     // Reclaimed, released and registered leases are assigned to nobody.
-    with_states(&mgr, &[0, 1, 2, 0, 1, 3, 1, 4]);
+    with_states(&*mgr, &[0, 1, 2, 0, 1, 3, 1, 4]);
     let subnet = |limit| format!(r#"{{ "subnet": {{ "id": 1, "address-limit": {limit} }} }}"#);
-    assert_eq!(check_limit(&mgr, &subnet(6)), None);
+    assert_eq!(check_limit(&*mgr, &subnet(6)), None);
     for limit in [5, 4, 1, 0] {
         let reason = format!("address limit {limit} of subnet 1 reached, current count 5");
-        assert_eq!(check_limit(&mgr, &subnet(limit)), Some(reason));
+        assert_eq!(check_limit(&*mgr, &subnet(limit)), Some(reason));
     }
     let class =
         |limit| format!(r#"{{ "client-classes": [ {{ "name": "gold", "address-limit": {limit} }} ] }}"#);
-    assert_eq!(check_limit(&mgr, &class(3)), None);
+    assert_eq!(check_limit(&*mgr, &class(3)), None);
     for limit in [2, 1] {
         let reason = format!("address limit {limit} of client class \"gold\" reached, current count 2");
-        assert_eq!(check_limit(&mgr, &class(limit)), Some(reason));
+        assert_eq!(check_limit(&*mgr, &class(limit)), Some(reason));
     }
     // A client declines its address: it stays assigned.
     let mut declined = mgr.by_state(LeaseState::DEFAULT, None).unwrap().remove(0);
     declined.decline(1_790_000_000, Lifetime(86400));
     mgr.update(&declined).unwrap();
-    assert!(check_limit(&mgr, &subnet(5)).is_some());
-    assert_eq!(check_limit(&mgr, &class(2)), None);
-    assert!(check_limit(&mgr, &class(1)).unwrap().ends_with("current count 1"));
+    assert!(check_limit(&*mgr, &subnet(5)).is_some());
+    assert_eq!(check_limit(&*mgr, &class(2)), None);
+    assert!(check_limit(&*mgr, &class(1)).unwrap().ends_with("current count 1"));
 }
 
 #[test]
@@ -100,7 +101,7 @@ const RELAYED4: &str = r#"{ "ISC": { "client-classes": [ "gold" ], "relay-agent-
 const RELAYED6: &str = r#"{ "ISC": { "relay-info": [ { "options": "0x0035000401020304002500020055" } ] } }"#;
 
 /// Adds the lease, declines it, and gives what its manager has then, before and after it is opened again.
-fn declined<L: TestLease>(text: &str) -> Vec<(Memfile<L>, Arc<tempfile::TempDir>)> {
+fn declined<L: TestLease>(text: &str) -> Vec<(Arc<dyn LeaseMgr<L>>, Arc<tempfile::TempDir>)> {
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let (before, after) = (in_memory(), in_folder(&folder));
     let mut lease = L::tagged(1, 1);
@@ -201,26 +202,26 @@ fn a_dhcpv6_lease_that_ended_before_1970_has_ended_after_a_restart() {
 }
 
 #[rstest]
-#[case::page(|mgr: &Memfile<Lease6>| mgr.page(None, 0).map(drop), "the limit of a query is 0, expected at least 1, or none for all leases")]
-#[case::limit(|mgr: &Memfile<Lease6>| mgr.find(&Query::state(LeaseState::DEFAULT).limit(0)).map(drop), "the limit of a query is 0, expected at least 1, or none for all leases")]
-#[case::backward(|mgr: &Memfile<Lease6>| mgr.find(&Query::all().heard_since(100).heard_until(50)).map(drop), "heard_until is 50, expected a time that is not before heard_since")]
-#[case::since(|mgr: &Memfile<Lease6>| mgr.find(&Query::all().heard_since(-7)).map(drop), "heard_since is -7, expected seconds since the epoch, 0 or more")]
-#[case::until(|mgr: &Memfile<Lease6>| mgr.find(&Query::all().heard_until(-7)).map(drop), "heard_until is -7, expected seconds since the epoch, 0 or more")]
-#[case::subnet(|mgr: &Memfile<Lease6>| statistics(mgr, Subnets::One(SubnetId(0))), "the subnet of statistics is 0, expected a number from 1 to 4294967295")]
-#[case::range(|mgr: &Memfile<Lease6>| statistics(mgr, Subnets::Range(SubnetId(7), SubnetId(3))), "the subnet range of statistics is 7 to 3, expected a first number of at least 1, and a last one that is not below it")]
-#[case::range_from_0(|mgr: &Memfile<Lease6>| statistics(mgr, Subnets::Range(SubnetId(0), SubnetId(3))), "the subnet range of statistics is 0 to 3, expected a first number of at least 1, and a last one that is not below it")]
+#[case::page(|mgr: &dyn LeaseMgr<Lease6>| mgr.page(None, 0).map(drop), "the limit of a query is 0, expected at least 1, or none for all leases")]
+#[case::limit(|mgr: &dyn LeaseMgr<Lease6>| mgr.find(&Query::state(LeaseState::DEFAULT).limit(0)).map(drop), "the limit of a query is 0, expected at least 1, or none for all leases")]
+#[case::backward(|mgr: &dyn LeaseMgr<Lease6>| mgr.find(&Query::all().heard_since(100).heard_until(50)).map(drop), "heard_until is 50, expected a time that is not before heard_since")]
+#[case::since(|mgr: &dyn LeaseMgr<Lease6>| mgr.find(&Query::all().heard_since(-7)).map(drop), "heard_since is -7, expected seconds since the epoch, 0 or more")]
+#[case::until(|mgr: &dyn LeaseMgr<Lease6>| mgr.find(&Query::all().heard_until(-7)).map(drop), "heard_until is -7, expected seconds since the epoch, 0 or more")]
+#[case::subnet(|mgr: &dyn LeaseMgr<Lease6>| statistics(mgr, Subnets::One(SubnetId(0))), "the subnet of statistics is 0, expected a number from 1 to 4294967295")]
+#[case::range(|mgr: &dyn LeaseMgr<Lease6>| statistics(mgr, Subnets::Range(SubnetId(7), SubnetId(3))), "the subnet range of statistics is 7 to 3, expected a first number of at least 1, and a last one that is not below it")]
+#[case::range_from_0(|mgr: &dyn LeaseMgr<Lease6>| statistics(mgr, Subnets::Range(SubnetId(0), SubnetId(3))), "the subnet range of statistics is 0 to 3, expected a first number of at least 1, and a last one that is not below it")]
 fn a_question_without_an_answer_is_refused_with_its_value(
-    #[case] ask: fn(&Memfile<Lease6>) -> Result<(), LeaseMgrError>,
+    #[case] ask: fn(&dyn LeaseMgr<Lease6>) -> Result<(), LeaseMgrError>,
     #[case] message: &str,
 ) {
     let mgr = in_memory();
-    with_states(&mgr, &[0, 1]);
-    let error = ask(&mgr).unwrap_err();
+    with_states(&*mgr, &[0, 1]);
+    let error = ask(&*mgr).unwrap_err();
     assert!(matches!(error, LeaseMgrError::BadArgument { .. }), "{error:?}");
     assert_eq!(error.to_string(), message);
 }
 
-fn statistics(mgr: &Memfile<Lease6>, subnets: Subnets) -> Result<(), LeaseMgrError> {
+fn statistics(mgr: &dyn LeaseMgr<Lease6>, subnets: Subnets) -> Result<(), LeaseMgrError> {
     mgr.statistics(&StatisticsQuery { subnets, by_pool: false }).map(drop)
 }
 
@@ -243,5 +244,5 @@ fn an_iata_has_no_part_in_limits() {
     *temporary.data_mut() = lease.data().clone();
     temporary.data_mut().subnet_id = SubnetId(1);
     assert_eq!(mgr.add(&temporary).unwrap(), Added::Added);
-    assert_eq!(check_limit(&mgr, r#"{ "subnet": { "id": 1, "address-limit": 1 } }"#), None);
+    assert_eq!(check_limit(&*mgr, r#"{ "subnet": { "id": 1, "address-limit": 1 } }"#), None);
 }

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use leasemgr::WriteLeases;
 use leasemgr::factory::{Backend, BackendError, ConnectionString};
 use leasemgr::lease::{Family, HwAddr, Lease, Lease4, LeaseState, Lifetime};
 use leasemgr::lease_file::{LeaseFileSet, Writer};
 use leasemgr::lfc::{Cleanup, Outcome};
 use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};
-use leasemgr::{Added, CleanupReport, CleanupStatus, LeaseMgr, LeaseMgrExt, LeaseMgrFactory};
+use leasemgr::{Added, CleanupReport, CleanupStatus, LeaseMgr, LeaseMgrFactory};
 use rstest::rstest;
 use tempfile::TempDir;
 use tracing::field::{Field, Visit};

@@ -177,8 +177,11 @@ pub(super) fn pages<L: Sample>(case: &Case<L>, query: &Query<'_, L>, size: usize
             return Ok(found);
         };
         holds(Asking(&page), leases.len() <= size, format_args!("at most {size} leases"), leases.len())?;
-        let forward = page.after.is_none_or(|after| last.address() > after);
-        holds(Asking(&page), forward, "addresses behind it", last.address())?;
+        let forward = page.after.is_none_or(|after| match page.reversed {
+            false => last.address() > after,
+            true => last.address() < after,
+        });
+        holds(Asking(&page), forward, "addresses after it", last.address())?;
         page = page.after(last.address());
         found.extend(leases);
     }
@@ -211,6 +214,18 @@ impl<L: Sample> Display for Asking<'_, '_, L> {
         }
         if let Some(until) = query.heard_until {
             write!(f, " heard until {until}")?;
+        }
+        if let Some(time) = query.ended_by {
+            write!(f, " ended by {time}")?;
+        }
+        if let Some(first) = query.first {
+            write!(f, " from {first}")?;
+        }
+        if let Some(last) = query.last {
+            write!(f, " to {last}")?;
+        }
+        if query.reversed {
+            f.write_str(" in reverse order")?;
         }
         if let Some(after) = query.after {
             write!(f, " after {after}")?;

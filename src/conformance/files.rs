@@ -9,7 +9,7 @@ use super::changes::extremes;
 use super::sample::{sample, samples, shuffled};
 use super::{Rule, TestedLease, rules};
 use crate::lease_file::Reader;
-use crate::{LeaseMgrExt, Query};
+use crate::{Query, WriteLeases};
 
 pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
     rules![

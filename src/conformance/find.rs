@@ -3,14 +3,14 @@
 use super::case::{Asking, Case, Verdict, ask, bad_argument, changed_meanwhile, pages, same, same_leases};
 use super::model::{answer, for_each_key};
 use super::sample::{
-    HEARD, PREFIX, Relay, Sample, at, hostname, hwaddr, id, in_state, in_subnet, rebuilt, sample, shuffled,
-    with, with_context,
+    END, HEARD, PREFIX, Relay, Sample, at, hostname, hwaddr, id, in_state, in_subnet, rebuilt, sample,
+    shuffled, with, with_context,
 };
 use super::{Rule, TestedLease, rules};
 use crate::lease::{
     Duid, Hostname, HwAddr, HwSource, HwType, Iaid, Lease, Lease6, LeaseState, LeaseType, SubnetId,
 };
-use crate::{Added, Client6, Key, LeaseMgrExt, LeaseMgrExt6, Query};
+use crate::{Added, ClientKey, Key, LeaseMgrExt, LeaseMgrExt6, Query};
 
 pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
     rules![
@@ -25,6 +25,14 @@ pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
         a_window_includes_both_of_its_ends,
         a_window_that_cannot_be_is_refused,
         a_window_narrows_every_key,
+        a_range_includes_both_of_its_ends,
+        a_range_narrows_every_key,
+        a_range_that_ends_before_it_begins_is_refused,
+        a_reversed_query_gives_the_leases_in_reverse_order,
+        a_reversed_query_goes_on_before_its_address,
+        only_leases_that_have_ended_are_found_by_their_end,
+        a_name_is_found_in_any_case,
+        a_state_is_found_across_many_subnets,
         a_client_may_have_leases_in_several_subnets,
         of_a_clients_leases_in_a_subnet_the_lowest_address_comes_first,
         a_hardware_address_is_found_whatever_its_type_and_source,
@@ -246,6 +254,126 @@ fn a_window_narrows_every_key<L: TestedLease>(case: &Case<L>) -> Verdict {
         let query = query.heard_since(HEARD + 205);
         case.finds(&query, answer(&query, &leases))
     })
+}
+
+fn a_range_includes_both_of_its_ends<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_scene(case)?;
+    for first in [0, 1, leases.len() / 2, leases.len() - 1] {
+        for last in [first, leases.len() - 1] {
+            let range = leases[first].address()..=leases[last].address();
+            case.finds(&Query::all().in_range(range), &leases[first..=last])?;
+        }
+    }
+    Ok(())
+}
+
+/// Ranges that begin and end at leases and between them.
+fn ranges<L: TestedLease>() -> impl Iterator<Item = std::ops::RangeInclusive<L::Address>> {
+    [(0, 200), (2, 2), (3, 3), (3, 60), (50, 51), (59, 107), (108, 200)]
+        .into_iter()
+        .map(|(first, last)| L::address_number(first)..=L::address_number(last))
+}
+
+fn a_range_narrows_every_key<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_scene(case)?;
+    for_each_key(case, &leases, |query| {
+        for query in [query, query.in_subnet(SubnetId(1)), query.reverse()] {
+            for range in ranges::<L>() {
+                let query = query.in_range(range);
+                case.finds(&query, answer(&query, &leases))?;
+                let query = query.limit(2);
+                case.finds(&query, answer(&query, &leases))?;
+                for address in [2, 30, 59] {
+                    let query = query.after(L::address_number(address));
+                    case.finds(&query, answer(&query, &leases))?;
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+fn a_range_that_ends_before_it_begins_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
+    with_scene(case)?;
+    let range = L::address_number(3)..=L::address_number(2);
+    refuses(case, &Query::all().in_range(range), &L::address_number(2).to_string())
+}
+
+fn a_reversed_query_gives_the_leases_in_reverse_order<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_scene(case)?;
+    for_each_key(case, &leases, |query| {
+        for query in [query, query.in_subnet(SubnetId(2)), query.heard_since(HEARD + 100)] {
+            let query = query.reverse();
+            case.finds(&query, answer(&query, &leases))?;
+            case.finds(&query.limit(3), answer(&query.limit(3), &leases))?;
+            case.finds(&query.reverse(), answer(&query.reverse(), &leases))?;
+        }
+        Ok(())
+    })
+}
+
+fn a_reversed_query_goes_on_before_its_address<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_scene(case)?;
+    for_each_key(case, &leases, |query| {
+        let query = query.reverse();
+        for lease in &leases {
+            let query = query.after(lease.address());
+            case.finds(&query, answer(&query, &leases))?;
+        }
+        same_leases(Asking(&query), &pages(case, &query, 4)?, answer(&query, &leases))
+    })
+}
+
+fn only_leases_that_have_ended_are_found_by_their_end<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let mut leases = scene::<L>()?;
+    let infinite = with(&sample::<L>(500, 1)?, |data| data.valid_lifetime.0 = u32::MAX);
+    let early = with(&sample::<L>(501, 1)?, |data| data.cltt = 5);
+    leases.extend([infinite, early]);
+    case.add_all(&shuffled(&leases))?;
+    for_each_key(case, &leases, |query| {
+        for time in [0, END - 1, END, END + 100, END + 350, u64::MAX] {
+            for query in [query.ended_by(time), query.ended_by(time).in_subnet(SubnetId(1)).limit(2)] {
+                case.finds(&query, answer(&query, &leases))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn a_name_is_found_in_any_case<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let mut leases = Vec::new();
+    for (n, name) in ["one.example.org", "ONE.Example.org", "two.example.org"].into_iter().enumerate() {
+        leases.push(with(&sample::<L>(n as u32, 1)?, |data| data.hostname = Hostname::new(name.as_bytes())));
+    }
+    for lease in &leases {
+        let lease = lease.clone();
+        let _ = ask("add", case.mgr().add(&lease))?;
+    }
+    for name in ["one.example.org", "ONE.EXAMPLE.ORG", "oNe.example.ORG"] {
+        let name = Hostname::new(name.as_bytes());
+        let found = ask("find by name", case.mgr().find(&Query::hostname(&name)))?;
+        let addresses: Vec<_> = found.iter().map(Lease::address).collect();
+        same("the addresses", &addresses, &leases[..2].iter().map(Lease::address).collect())?;
+    }
+    Ok(())
+}
+
+fn a_state_is_found_across_many_subnets<L: TestedLease>(case: &Case<L>) -> Verdict {
+    const SUBNETS: u32 = 100;
+    let mut leases = Vec::new();
+    for n in 0..10 * SUBNETS {
+        let lease = in_subnet(&sample::<L>(n, n % 7)?, 1 + n * 37 % SUBNETS);
+        leases.push(in_state(&lease, LeaseState(if n % 9 == 0 { 1 } else { 0 }))?);
+    }
+    case.add_all(&shuffled(&leases))?;
+    for state in [0, 1, 2].map(LeaseState) {
+        let query = Query::state(state);
+        for query in [query, query.limit(7), query.reverse(), query.heard_since(HEARD + 1)] {
+            case.finds(&query, answer(&query, &leases))?;
+        }
+        same_leases(Asking(&query), &pages(case, &query, 33)?, answer(&query, &leases))?;
+    }
+    Ok(())
 }
 
 fn a_client_may_have_leases_in_several_subnets<L: TestedLease>(case: &Case<L>) -> Verdict {
@@ -505,7 +633,11 @@ fn an_identity_is_narrowed_by_type_and_iaid(case: &Case<Lease6>) -> Verdict {
     case.add_all(&shuffled(&leases))?;
     case.holds(&leases, [])?;
     let (duid, absent) = (Duid::new(&id(0))?, Duid::new(&id(9))?);
-    let of = |duid, lease_type, iaid| Query::<Lease6>::new(Key::Client(Client6 { duid, iaid, lease_type }));
+    let of = |duid, lease_type: Option<LeaseType>, iaid: Option<Iaid>| {
+        let mut client = ClientKey::from(duid);
+        (client.iaid, client.lease_type) = (iaid, lease_type);
+        Query::<Lease6>::client(client)
+    };
     for lease_type in
         [None, Some(LeaseType::NA), Some(LeaseType::TA), Some(LeaseType::PD), Some(LeaseType(3))]
     {

@@ -17,8 +17,8 @@ pub(super) fn matches<L: Sample>(query: &Query<'_, L>, lease: &L) -> bool {
         Key::All => true,
         Key::State(state) => lease.state() == state,
         Key::HwAddr(hwaddr) => lease.hwaddr().map(HwAddr::as_bytes) == Some(hwaddr.as_bytes()),
-        Key::Client(client) => lease.is_of(client),
-        Key::Hostname(name) => !name.is_empty() && hostname == name,
+        Key::Client(client) => lease.client_keys().contains(&client),
+        Key::Hostname(name) => !name.is_empty() && hostname.as_bytes().eq_ignore_ascii_case(name.as_bytes()),
         Key::RelayId(id) => lease.relays().contains(id),
         Key::RemoteId(id) => lease.remotes().contains(id),
     };
@@ -26,23 +26,31 @@ pub(super) fn matches<L: Sample>(query: &Query<'_, L>, lease: &L) -> bool {
         && query.subnet.is_none_or(|subnet| *subnet_id == subnet)
         && query.heard_since.is_none_or(|since| *cltt >= since)
         && query.heard_until.is_none_or(|until| *cltt <= until)
-        && query.after.is_none_or(|after| lease.address() > after)
+        && query.ended_by.is_none_or(|time| has_ended(lease, time))
+        && query.first.is_none_or(|first| lease.address() >= first)
+        && query.last.is_none_or(|last| lease.address() <= last)
+        && match query.after {
+            None => true,
+            Some(after) if query.reversed => lease.address() < after,
+            Some(after) => lease.address() > after,
+        }
+}
+
+fn has_ended<L: Sample>(lease: &L, time: u64) -> bool {
+    let LeaseData { cltt, valid_lifetime, .. } = lease.data();
+    valid_lifetime.0 != u32::MAX && i128::from(*cltt) + i128::from(valid_lifetime.0) <= i128::from(time)
 }
 
 /// What a query gives, of leases in the order of their addresses.
 pub(super) fn answer<'a, L: Sample>(query: &Query<'_, L>, leases: &'a [L]) -> Vec<&'a L> {
     let limit = query.limit.unwrap_or(usize::MAX);
-    leases.iter().filter(|lease| matches(query, lease)).take(limit).collect()
+    let all = leases.iter().filter(|lease| matches(query, lease));
+    if query.reversed { all.rev().take(limit).collect() } else { all.take(limit).collect() }
 }
 
 /// Which leases have expired, in their order.
 pub(super) fn expired<L: Sample>(leases: &[L], now: u64, limit: usize) -> Vec<&L> {
-    let has_expired = |lease: &&L| {
-        let data = lease.data();
-        data.valid_lifetime.0 != u32::MAX
-            && lease.state().0 != 2
-            && i128::from(data.cltt) + i128::from(data.valid_lifetime.0) <= i128::from(now)
-    };
+    let has_expired = |lease: &&L| lease.state().0 != 2 && has_ended(*lease, now);
     let mut expired: Vec<_> = leases.iter().filter(has_expired).collect();
     expired.sort_by_key(|lease| (lease.end(), lease.address()));
     expired.truncate(if limit == 0 { usize::MAX } else { limit });
@@ -114,10 +122,9 @@ impl<'a, L: Sample> Keys<'a, L> {
     }
 
     /// Each of them.
-    pub(super) fn each(&self) -> Vec<Key<'_, L>> {
+    pub(super) fn each(&self) -> Vec<Key<'_>> {
         let hostname = &self.lease.data().hostname;
-        let is_lower = |name: &[u8]| !name.iter().any(u8::is_ascii_uppercase);
-        let hostname = Some(hostname).filter(|name| !name.is_empty() && is_lower(name.as_bytes()));
+        let hostname = Some(hostname).filter(|name| !name.is_empty());
         let mut keys = vec![Key::All, Key::State(self.lease.state())];
         keys.extend(self.lease.hwaddr().map(Key::HwAddr));
         keys.extend(self.lease.client_keys().into_iter().map(Key::Client));

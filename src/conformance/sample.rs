@@ -8,7 +8,8 @@ use crate::lease::{
     ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, Lease, Lease4, Lease6, LeaseData, LeaseState,
     LeaseType, Lifetime, PoolId, RelayId, RemoteId, SubnetId, UserContext,
 };
-use crate::{Client6, ManagedLease};
+use crate::lease_file::FileLease;
+use crate::{ClientKey, ManagedLease};
 
 /// When the clients of the samples were heard, in seconds since the epoch.
 pub(super) const HEARD: i64 = 1_700_000_000;
@@ -21,7 +22,7 @@ pub(super) const END: u64 = 1_700_003_600;
 pub(super) type Relay<'a> = (&'a [u8], &'a [u8]);
 
 /// What each family does in its own way.
-pub trait Sample: ManagedLease {
+pub trait Sample: ManagedLease + FileLease {
     /// The shortest and the longest client id or DUID, in bytes.
     const ID_LENGTHS: (usize, usize);
     /// What can be leased.
@@ -54,10 +55,7 @@ pub trait Sample: ManagedLease {
     fn id(&self) -> &[u8];
 
     /// All that the client can be asked for by.
-    fn client_keys(&self) -> Vec<Self::Client<'_>>;
-
-    /// Whether the lease is of a client.
-    fn is_of(&self, client: Self::Client<'_>) -> bool;
+    fn client_keys(&self) -> Vec<ClientKey<'_>>;
 
     /// The JSON of what relay agents said.
     fn relay_json(relays: &[Relay<'_>]) -> String;
@@ -292,12 +290,8 @@ impl Sample for Lease4 {
         self.client_id().map_or(&[], ClientId::as_bytes)
     }
 
-    fn client_keys(&self) -> Vec<&ClientId> {
-        self.client_id().into_iter().collect()
-    }
-
-    fn is_of(&self, client: &ClientId) -> bool {
-        self.client_id() == Some(client)
+    fn client_keys(&self) -> Vec<ClientKey<'_>> {
+        self.client_id().into_iter().map(ClientKey::from).collect()
     }
 
     fn relay_json(relays: &[Relay<'_>]) -> String {
@@ -387,23 +381,13 @@ impl Sample for Lease6 {
         self.duid().as_bytes()
     }
 
-    fn client_keys(&self) -> Vec<Client6<'_>> {
+    fn client_keys(&self) -> Vec<ClientKey<'_>> {
         if self.duid().is_empty() {
             return Vec::new();
         }
-        let (duid, iaid, lease_type) = (self.duid(), Some(self.iaid), Some(self.lease_type()));
-        vec![
-            Client6 { duid, iaid: None, lease_type: None },
-            Client6 { duid, iaid, lease_type: None },
-            Client6 { duid, iaid: None, lease_type },
-            Client6 { duid, iaid, lease_type },
-        ]
-    }
-
-    fn is_of(&self, client: Client6<'_>) -> bool {
-        self.duid() == client.duid
-            && client.iaid.is_none_or(|iaid| self.iaid == iaid)
-            && client.lease_type.is_none_or(|lease_type| self.lease_type() == lease_type)
+        let (client, lease_type) = (ClientKey::from(self.duid()), self.lease_type());
+        let in_iaid = client.iaid(self.iaid);
+        vec![client, in_iaid, client.lease_type(lease_type), in_iaid.lease_type(lease_type)]
     }
 
     fn relay_json(relays: &[Relay<'_>]) -> String {

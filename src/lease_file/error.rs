@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::lease::{Family, LeaseError};
+use crate::lease_mgr::LeaseMgrError;
 
 /// Why a whole file cannot be read as a lease file.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,12 @@ pub enum LeaseFileError {
         /// The lease file that the set is named after.
         path: PathBuf,
     },
+}
+
+impl From<LeaseFileError> for LeaseMgrError {
+    fn from(error: LeaseFileError) -> Self {
+        Self::Backend(error.into())
+    }
 }
 
 /// What is wrong with a header.

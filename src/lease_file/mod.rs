@@ -12,7 +12,6 @@ pub(crate) mod row;
 pub(crate) mod scan;
 mod schema;
 pub(crate) mod simd;
-mod snapshot;
 mod text;
 mod writer;
 
@@ -23,7 +22,6 @@ pub use reader::{ReadError, ReadStats, Reader};
 pub(crate) use reader::{ZEROS, is_row};
 pub use row::{FileLease, Parsed};
 pub use schema::{Conversion, Header, Schema};
-pub(crate) use snapshot::write_snapshot;
 pub use text::{escape, unescape};
 pub use writer::Writer;
 

@@ -6,8 +6,6 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::lease_file::LeaseFileError;
-
 /// Why a lease manager did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -79,9 +77,6 @@ pub enum LeaseMgrError {
         /// What is used up.
         what: &'static str,
     },
-    /// A lease file cannot be written or read.
-    #[error(transparent)]
-    File(#[from] LeaseFileError),
     /// A file that leases were to be written to is one that the lease manager keeps for itself.
     #[error("{}: belongs to the lease file {}; write to another name", path.display(), lease_file.display())]
     OwnFile {
@@ -103,7 +98,7 @@ pub enum LeaseMgrError {
     },
     /// A backend failed in its own way.
     #[error(transparent)]
-    Backend(Box<dyn Error + Send + Sync>),
+    Backend(#[from] Box<dyn Error + Send + Sync>),
 }
 
 impl LeaseMgrError {

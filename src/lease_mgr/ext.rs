@@ -1,20 +1,15 @@
 //! The questions of a server, by name.
 
 use std::cell::RefCell;
-use std::path::Path;
 
 use super::{
     CountedAs, Deleted, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery, StatisticsRow,
     Subnets, TotalsRow,
 };
-use crate::fs::{FileSystem, OsFileSystem};
 use crate::lease::{
     ClientClass, ClientId, Duid, ExtendedInfoChecks, Hostname, HwAddr, Iaid, Lease4, Lease6, LeaseKind,
     LeaseState, LeaseType, LimitExceeded, Limits, SubnetId, UserContext,
 };
-
-/// So many leases are read at a time where all are wanted.
-const PAGE: usize = 1000;
 
 /// What servers of both families ask a lease manager. Everything has it that is a [`LeaseMgr`].
 ///
@@ -270,31 +265,6 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     fn rebuild_relay_tables(&self, page_size: usize) -> Result<u64, LeaseMgrError> {
         super::rewrite::rebuild_relay_tables(self, page_size)
     }
-
-    /// Writes all leases into a file in the lease file format, in place of one of that name, and tells how many these
-    /// were. Who reads the name finds the old content or the new one, never a part. A symbolic link
-    /// is replaced, not followed, unless it leads to the manager's own lease file.
-    ///
-    /// The manager's own lease file is written anew, and further changes go there ([`LeaseMgr::write_own_file`]).
-    ///
-    /// # Errors
-    /// [`LeaseMgrError::File`] where it cannot be written; the old file stays then. [`LeaseMgrError::OwnFile`] where it is another
-    /// file that the manager keeps for itself.
-    fn write_to(&self, path: &Path) -> Result<u64, LeaseMgrError> {
-        self.write_with(&OsFileSystem, path)
-    }
-
-    #[doc(hidden)]
-    fn write_with(&self, fs: &dyn FileSystem, path: &Path) -> Result<u64, LeaseMgrError> {
-        if let Some(count) = self.write_own_file(path)? {
-            return Ok(count);
-        }
-        let pages = std::iter::successors(Some(self.page(None, PAGE)), |page| match page {
-            Ok(page) => page.last().map(|last| self.page(Some(last.address()), PAGE)),
-            Err(_) => None,
-        });
-        crate::lease_file::write_snapshot(fs, path, pages)
-    }
 }
 
 impl<L: ManagedLease, M: LeaseMgr<L> + ?Sized> LeaseMgrExt<L> for M {}
@@ -306,7 +276,7 @@ pub trait LeaseMgrExt4: LeaseMgr<Lease4> {
     /// # Errors
     /// [`LeaseMgrError`] where the backend cannot be asked.
     fn by_client_id(&self, client_id: &ClientId) -> Result<Vec<Lease4>, LeaseMgrError> {
-        self.find(&Query::client_id(client_id))
+        self.find(&Query::client(client_id))
     }
 
     /// The lease of a client id in a subnet; of several, the one with the lowest address.
@@ -318,7 +288,7 @@ pub trait LeaseMgrExt4: LeaseMgr<Lease4> {
         client_id: &ClientId,
         subnet: SubnetId,
     ) -> Result<Option<Lease4>, LeaseMgrError> {
-        Ok(self.find(&Query::client_id(client_id).in_subnet(subnet).limit(1))?.pop())
+        Ok(self.find(&Query::client(client_id).in_subnet(subnet).limit(1))?.pop())
     }
 
     /// All leases that are of a client in a subnet ([`Lease4::belongs_to_client`]): those of its client id or, where there
@@ -353,7 +323,7 @@ pub trait LeaseMgrExt4: LeaseMgr<Lease4> {
         subnet: SubnetId,
     ) -> Result<Vec<Lease4>, LeaseMgrError> {
         if let Some(client_id) = client_id {
-            let leases = self.find(&Query::client_id(client_id).in_subnet(subnet))?;
+            let leases = self.find(&Query::client(client_id).in_subnet(subnet))?;
             if !leases.is_empty() {
                 return Ok(leases);
             }
@@ -388,7 +358,7 @@ pub trait LeaseMgrExt6: LeaseMgr<Lease6> {
     /// # Errors
     /// [`LeaseMgrError`] where the backend cannot be asked.
     fn by_duid(&self, duid: &Duid) -> Result<Vec<Lease6>, LeaseMgrError> {
-        self.find(&Query::duid(duid))
+        self.find(&Query::client(duid))
     }
 
     /// All leases of a type that a client has in an identity association.

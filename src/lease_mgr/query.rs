@@ -1,38 +1,35 @@
 //! What leases can be looked for by.
 
+use std::ops::RangeInclusive;
+
 use super::LeaseMgrError;
 use crate::lease::{
-    ClientId, Duid, Hostname, HwAddr, Iaid, Lease4, Lease6, LeaseState, LeaseType, RelayId, RemoteId,
+    ClientId, Duid, Hostname, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseState, LeaseType, RelayId, RemoteId,
     SubnetId,
 };
-use crate::lease_file::FileLease;
-use crate::memfile::record::{Packed, StoredLease};
 
-/// A lease that can be managed: [`Lease4`] and [`Lease6`].
-pub trait ManagedLease: FileLease + StoredLease {
-    /// What names a client: of DHCPv4 its client id, of DHCPv6 [`Client6`].
-    type Client<'a>: Copy + std::fmt::Debug + PartialEq;
-
-    /// What is leased; `None` for DHCPv4, which has but one kind.
+/// A lease that can be managed: [`Lease4`] and [`Lease6`]. Other types cannot implement it.
+pub trait ManagedLease: Lease {
+    /// Returns what is leased; `None` for DHCPv4, which has one kind only.
     fn kind(&self) -> Option<LeaseType>;
 
-    /// Whether leases of this kind in this state are counted in statistics: those in use and declined ones, not
+    /// Returns whether leases of this kind in this state are counted in statistics: those in use and declined ones, not
     /// prefixes in any state but in use; addresses that clients registered; never temporary addresses.
     #[must_use]
     fn is_counted(kind: Option<LeaseType>, state: LeaseState) -> bool;
 
-    /// The bytes that name a client, and the number that tells its leases apart, if that is given too.
-    #[doc(hidden)]
-    fn client_query<'a>(client: &Self::Client<'a>, subnet: Option<SubnetId>) -> (&'a [u8], Option<u32>);
+    /// Returns the key of the client that has the lease; `None` for a lease without a client id (DHCPv4) or with an empty
+    /// DUID (DHCPv6, declined).
+    fn client_key(&self) -> Option<ClientKey<'_>>;
 
-    /// Whether a lease of the client is one of those that a query asks for.
-    #[doc(hidden)]
-    fn is_asked_for(client: &Self::Client<'_>, packed: &Packed<'_, Self>) -> bool;
+    /// Returns whether a relay agent with this relay id is recorded in the lease.
+    fn has_relay_id(&self, id: &RelayId) -> bool;
+
+    /// Returns whether a relay agent has recorded this remote id in the lease.
+    fn has_remote_id(&self, id: &RemoteId) -> bool;
 }
 
 impl ManagedLease for Lease4 {
-    type Client<'a> = &'a ClientId;
-
     fn kind(&self) -> Option<LeaseType> {
         None
     }
@@ -41,18 +38,20 @@ impl ManagedLease for Lease4 {
         matches!(state, LeaseState::DEFAULT | LeaseState::DECLINED)
     }
 
-    fn client_query<'a>(client: &Self::Client<'a>, subnet: Option<SubnetId>) -> (&'a [u8], Option<u32>) {
-        (client.as_bytes(), subnet.map(|subnet| subnet.0))
+    fn client_key(&self) -> Option<ClientKey<'_>> {
+        self.client_id().map(ClientKey::from)
     }
 
-    fn is_asked_for(_: &Self::Client<'_>, _: &Packed<'_, Self>) -> bool {
-        true
+    fn has_relay_id(&self, id: &RelayId) -> bool {
+        self.relay_id().as_ref() == Some(id)
+    }
+
+    fn has_remote_id(&self, id: &RemoteId) -> bool {
+        self.remote_id().as_ref() == Some(id)
     }
 }
 
 impl ManagedLease for Lease6 {
-    type Client<'a> = Client6<'a>;
-
     fn kind(&self) -> Option<LeaseType> {
         Some(self.lease_type())
     }
@@ -67,48 +66,125 @@ impl ManagedLease for Lease6 {
         }
     }
 
-    fn client_query<'a>(client: &Self::Client<'a>, _: Option<SubnetId>) -> (&'a [u8], Option<u32>) {
-        (client.duid.as_bytes(), client.iaid.map(|iaid| iaid.0))
+    fn client_key(&self) -> Option<ClientKey<'_>> {
+        let (iaid, lease_type) = (Some(self.iaid), Some(self.lease_type()));
+        (!self.duid().is_empty()).then(|| ClientKey { id: self.duid().as_bytes(), iaid, lease_type })
     }
 
-    fn is_asked_for(client: &Self::Client<'_>, packed: &Packed<'_, Self>) -> bool {
-        client.lease_type.is_none_or(|wanted| Self::kind_in(packed) == Some(wanted))
-            && client.iaid.is_none_or(|iaid| Self::client_order(packed) == iaid.0)
+    fn has_relay_id(&self, id: &RelayId) -> bool {
+        self.relay_ids().any(|other| other == *id)
+    }
+
+    fn has_remote_id(&self, id: &RemoteId) -> bool {
+        self.remote_ids().any(|other| other == *id)
     }
 }
 
-/// A DHCPv6 client, and which of its leases are meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Client6<'a> {
-    /// Its DUID.
-    pub duid: &'a Duid,
-    /// Leases in this identity association only.
+/// A client, and which of its leases are meant.
+///
+/// ```
+/// use leasemgr::ClientKey;
+/// use leasemgr::lease::{Iaid, LeaseType};
+///
+/// // DHCPv4: the client id. DHCPv6: the DUID, and what tells the leases of the client apart.
+/// let key = ClientKey::new(&[1, 2, 0, 0, 0, 0, 1]);
+/// let prefixes = ClientKey::new(b"\0\x04uuid").iaid(Iaid(7)).lease_type(LeaseType::PD);
+/// # let _ = (key, prefixes);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct ClientKey<'a> {
+    /// Bytes of the client id (DHCPv4) or DUID (DHCPv6).
+    pub id: &'a [u8],
+    /// Leases in this identity association only (DHCPv6).
     pub iaid: Option<Iaid>,
-    /// Leases of this type only.
+    /// Leases of this type only (DHCPv6).
     pub lease_type: Option<LeaseType>,
 }
 
+impl<'a> ClientKey<'a> {
+    /// All leases of the client with these bytes as client id or DUID.
+    #[must_use]
+    pub fn new(id: &'a [u8]) -> Self {
+        Self { id, iaid: None, lease_type: None }
+    }
+
+    /// Restricts it to leases in this identity association.
+    #[must_use]
+    pub fn iaid(self, iaid: Iaid) -> Self {
+        Self { iaid: Some(iaid), ..self }
+    }
+
+    /// Restricts it to leases of this type.
+    #[must_use]
+    pub fn lease_type(self, lease_type: LeaseType) -> Self {
+        Self { lease_type: Some(lease_type), ..self }
+    }
+
+    /// Returns whether the key is one of this lease.
+    #[must_use]
+    pub fn matches<L: ManagedLease>(&self, lease: &L) -> bool {
+        lease.client_key().is_some_and(|of_lease| {
+            self.id == of_lease.id
+                && (self.iaid.is_none() || self.iaid == of_lease.iaid)
+                && (self.lease_type.is_none() || self.lease_type == of_lease.lease_type)
+        })
+    }
+}
+
+impl<'a> From<&'a ClientId> for ClientKey<'a> {
+    fn from(id: &'a ClientId) -> Self {
+        Self::new(id.as_bytes())
+    }
+}
+
+impl<'a> From<&'a Duid> for ClientKey<'a> {
+    fn from(duid: &'a Duid) -> Self {
+        Self::new(duid.as_bytes())
+    }
+}
+
 /// What leases are looked for by.
-#[derive(Debug, PartialEq)]
-pub enum Key<'a, L: ManagedLease> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Key<'a> {
     /// Every lease.
     All,
-    /// What they are used as.
+    /// Leases in this state.
     State(LeaseState),
-    /// The hardware address of the client. Its type and source do not matter.
+    /// Leases of this hardware address. Its type and source do not matter.
     HwAddr(&'a HwAddr),
-    /// The client.
-    Client(L::Client<'a>),
-    /// The name of the client, in whatever case.
+    /// Leases of this client.
+    Client(ClientKey<'a>),
+    /// Leases with this hostname, in any ASCII case. An empty name finds none.
     Hostname(&'a Hostname),
-    /// The relay agent that the client was heard through, by its relay id.
+    /// Leases of clients that were heard through the relay agent with this relay id.
     RelayId(&'a RelayId),
-    /// The remote id that a relay agent gave for the client.
+    /// Leases of clients for which a relay agent gave this remote id.
     RemoteId(&'a RemoteId),
 }
 
-/// Which leases are looked for: those that a key names, of one subnet or of all, and of these those behind an
-/// address, up to a number.
+impl Key<'_> {
+    /// Returns whether the key is one of this lease.
+    #[must_use]
+    pub fn matches<L: ManagedLease>(&self, lease: &L) -> bool {
+        match *self {
+            Self::All => true,
+            Self::State(state) => lease.state() == state,
+            Self::HwAddr(hwaddr) => lease.hwaddr().is_some_and(|own| own.as_bytes() == hwaddr.as_bytes()),
+            Self::Client(client) => client.matches(lease),
+            Self::Hostname(name) => {
+                let (own, name) = (lease.data().hostname.as_bytes(), name.as_bytes());
+                !name.is_empty() && own.eq_ignore_ascii_case(name)
+            }
+            Self::RelayId(id) => lease.has_relay_id(id),
+            Self::RemoteId(id) => lease.has_remote_id(id),
+        }
+    }
+}
+
+/// Which leases are looked for: those with a key, in one subnet or in all, of these those in a range of addresses and
+/// a window of time, up to a number, in the order of their addresses or in the reverse order.
 ///
 /// ```
 /// use leasemgr::Query;
@@ -116,35 +192,37 @@ pub enum Key<'a, L: ManagedLease> {
 ///
 /// let declined = Query::<Lease4>::state(LeaseState::DECLINED).in_subnet(SubnetId(7)).limit(100);
 /// let next_page = declined.after([192, 0, 2, 17].into());
+/// let of_pool = Query::<Lease4>::all().in_range([192, 0, 2, 1].into()..=[192, 0, 2, 99].into());
 /// let id = ClientId::new(&[1, 2, 0, 0, 0, 0, 1])?;
-/// let of_client = Query::client_id(&id);
-/// # let _ = (next_page, of_client);
+/// let of_client = Query::<Lease4>::client(&id);
+/// # let _ = (next_page, of_pool, of_client);
 /// # Ok::<(), leasemgr::lease::LeaseError>(())
 /// ```
 #[derive(Debug, PartialEq)]
 #[must_use]
+#[non_exhaustive]
 pub struct Query<'a, L: ManagedLease> {
     /// What the leases are looked for by.
-    pub key: Key<'a, L>,
-    /// Leases of this subnet only.
+    pub key: Key<'a>,
+    /// Leases in this subnet only.
     pub subnet: Option<SubnetId>,
     /// Leases whose client was heard at this time (cltt, seconds since the epoch) or later.
     pub heard_since: Option<i64>,
     /// Leases whose client was heard at this time (cltt, seconds since the epoch) or before.
     pub heard_until: Option<i64>,
-    /// Leases with greater addresses only.
+    /// Leases that have ended at this time (seconds since the epoch) or before, whatever their state.
+    pub ended_by: Option<u64>,
+    /// Leases with this address or greater ones only.
+    pub first: Option<L::Address>,
+    /// Leases with this address or smaller ones only.
+    pub last: Option<L::Address>,
+    /// Leases after this address only, in the order of the query: greater addresses, or smaller ones if it is reversed.
     pub after: Option<L::Address>,
-    /// Not more leases than this, at least 1; `None` for all.
+    /// Whether the order is from the greatest address to the smallest.
+    pub reversed: bool,
+    /// Maximum number of leases, at least 1; `None` for all.
     pub limit: Option<usize>,
 }
-
-impl<L: ManagedLease> Clone for Key<'_, L> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<L: ManagedLease> Copy for Key<'_, L> {}
 
 impl<L: ManagedLease> Clone for Query<'_, L> {
     fn clone(&self) -> Self {
@@ -155,9 +233,20 @@ impl<L: ManagedLease> Clone for Query<'_, L> {
 impl<L: ManagedLease> Copy for Query<'_, L> {}
 
 impl<'a, L: ManagedLease> Query<'a, L> {
-    /// The leases that a key names.
-    pub fn new(key: Key<'a, L>) -> Self {
-        Self { key, subnet: None, heard_since: None, heard_until: None, after: None, limit: None }
+    /// Leases with this key.
+    pub fn new(key: Key<'a>) -> Self {
+        Self {
+            key,
+            subnet: None,
+            heard_since: None,
+            heard_until: None,
+            ended_by: None,
+            first: None,
+            last: None,
+            after: None,
+            reversed: false,
+            limit: None,
+        }
     }
 
     /// Every lease.
@@ -165,51 +254,97 @@ impl<'a, L: ManagedLease> Query<'a, L> {
         Self::new(Key::All)
     }
 
-    /// Leases in a state.
+    /// Leases in this state.
     pub fn state(state: LeaseState) -> Self {
         Self::new(Key::State(state))
     }
 
-    /// Leases of a hardware address.
+    /// Leases of this hardware address.
     pub fn hwaddr(hwaddr: &'a HwAddr) -> Self {
         Self::new(Key::HwAddr(hwaddr))
     }
 
-    /// Leases of clients with a name.
+    /// Leases of this client: a [`ClientKey`], or a reference to a client id or DUID.
+    pub fn client(client: impl Into<ClientKey<'a>>) -> Self {
+        Self::new(Key::Client(client.into()))
+    }
+
+    /// Leases with this hostname, in any ASCII case.
     pub fn hostname(hostname: &'a Hostname) -> Self {
         Self::new(Key::Hostname(hostname))
     }
 
-    /// Leases of clients behind a relay agent.
+    /// Leases of clients that were heard through this relay agent.
     pub fn relay_id(id: &'a RelayId) -> Self {
         Self::new(Key::RelayId(id))
     }
 
-    /// Leases of clients that a relay agent gave this remote id for.
+    /// Leases of clients for which a relay agent gave this remote id.
     pub fn remote_id(id: &'a RemoteId) -> Self {
         Self::new(Key::RemoteId(id))
     }
 
-    /// Of this subnet only.
+    /// Restricts it to leases in this subnet.
     pub fn in_subnet(self, subnet: SubnetId) -> Self {
         Self { subnet: Some(subnet), ..self }
     }
 
-    /// With greater addresses than this one only.
+    /// Restricts it to leases in this range of addresses.
+    pub fn in_range(self, range: RangeInclusive<L::Address>) -> Self {
+        let (first, last) = range.into_inner();
+        Self { first: Some(first), last: Some(last), ..self }
+    }
+
+    /// Restricts it to leases after this address, in the order of the query.
     pub fn after(self, address: L::Address) -> Self {
         Self { after: Some(address), ..self }
     }
 
-    /// Not more than this many, at least 1.
+    /// Reverses the order: from the greatest address to the smallest.
+    pub fn reverse(self) -> Self {
+        Self { reversed: !self.reversed, ..self }
+    }
+
+    /// Restricts it to this number of leases, at least 1.
     pub fn limit(self, limit: usize) -> Self {
         Self { limit: Some(limit), ..self }
+    }
+
+    /// Restricts it to clients that were heard at this time (cltt, seconds since the epoch) or later.
+    pub fn heard_since(self, cltt: i64) -> Self {
+        Self { heard_since: Some(cltt), ..self }
+    }
+
+    /// Restricts it to clients that were heard at this time (cltt, seconds since the epoch) or before.
+    pub fn heard_until(self, cltt: i64) -> Self {
+        Self { heard_until: Some(cltt), ..self }
+    }
+
+    /// Restricts it to leases that have ended at this time (seconds since the epoch) or before, whatever their state.
+    pub fn ended_by(self, time: u64) -> Self {
+        Self { ended_by: Some(time), ..self }
+    }
+
+    /// Returns whether the query asks for this lease, apart from its limit. A backend that finds leases by some of the
+    /// query's parts checks the others with it.
+    #[must_use]
+    pub fn matches(&self, lease: &L) -> bool {
+        let (data, address) = (lease.data(), lease.address());
+        self.subnet.is_none_or(|subnet| data.subnet_id == subnet)
+            && self.heard_since.is_none_or(|since| data.cltt >= since)
+            && self.heard_until.is_none_or(|until| data.cltt <= until)
+            && self.ended_by.is_none_or(|time| lease.is_expired(time))
+            && self.first.is_none_or(|first| address >= first)
+            && self.last.is_none_or(|last| address <= last)
+            && self.after.is_none_or(|after| if self.reversed { address < after } else { address > after })
+            && self.key.matches(lease)
     }
 
     /// Checks the bounds. For backends, before they answer a query.
     ///
     /// # Errors
-    /// Returns [`LeaseMgrError::BadArgument`] if the limit is 0, if a time is before 1970, and if the window
-    /// of time ends before it begins.
+    /// Returns [`LeaseMgrError::BadArgument`] if the limit is 0, if a time is before 1970, if the window
+    /// of time ends before it begins, or if the range of addresses does.
     pub fn check(&self) -> Result<(), LeaseMgrError> {
         let bad =
             |argument, value: String, expected| Err(LeaseMgrError::BadArgument { argument, value, expected });
@@ -223,38 +358,24 @@ impl<'a, L: ManagedLease> Query<'a, L> {
         }
         match (self.heard_since, self.heard_until) {
             (Some(since), Some(until)) if until < since => {
-                bad("heard_until", until.to_string(), "a time that is not before heard_since")
+                return bad("heard_until", until.to_string(), "a time that is not before heard_since");
             }
+            _ => {}
+        }
+        match (self.first, self.last) {
+            (Some(first), Some(last)) if last < first => bad(
+                "the last address of a range",
+                last.to_string(),
+                "one that is not before the first address",
+            ),
             _ => Ok(()),
         }
-    }
-
-    /// Of clients that were heard at this time (cltt, seconds since the epoch) or later only.
-    pub fn heard_since(self, cltt: i64) -> Self {
-        Self { heard_since: Some(cltt), ..self }
-    }
-
-    /// Of clients that were heard at this time (cltt, seconds since the epoch) or before only.
-    pub fn heard_until(self, cltt: i64) -> Self {
-        Self { heard_until: Some(cltt), ..self }
-    }
-}
-
-impl<'a> Query<'a, Lease4> {
-    /// Leases of a client id.
-    pub fn client_id(client_id: &'a ClientId) -> Self {
-        Self::new(Key::Client(client_id))
     }
 }
 
 impl<'a> Query<'a, Lease6> {
-    /// Leases of a DUID.
-    pub fn duid(duid: &'a Duid) -> Self {
-        Self::new(Key::Client(Client6 { duid, iaid: None, lease_type: None }))
-    }
-
     /// Leases of a type that a client has in an identity association.
     pub fn identity(lease_type: LeaseType, duid: &'a Duid, iaid: Iaid) -> Self {
-        Self::new(Key::Client(Client6 { duid, iaid: Some(iaid), lease_type: Some(lease_type) }))
+        Self::client(ClientKey::from(duid).iaid(iaid).lease_type(lease_type))
     }
 }

@@ -3,8 +3,6 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use crate::lfc::Figures;
-
 /// How a lease manager does.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -26,6 +24,14 @@ pub struct Status {
     pub warning: Option<String>,
     /// The cleanup of the lease files, where there are such.
     pub cleanup: Option<CleanupStatus>,
+}
+
+impl Status {
+    /// The status of a backend that keeps leases at a place: a file name, or a database without its password.
+    #[must_use]
+    pub fn new(backend: impl Into<String>, location: impl Into<String>) -> Self {
+        Self { backend: backend.into(), location: location.into(), ..Self::default() }
+    }
 }
 
 /// What a server is to do when its lease manager fails: when [`Status::refused`] gives a reason, or the connection to
@@ -79,11 +85,30 @@ pub struct CleanupReport {
     /// Why it failed, if it did; of a program also the end of what it wrote to its standard error, on one line.
     pub failure: Option<String>,
     /// Rows read and written. Known only of work inside the process.
-    pub figures: Option<(Figures, Figures)>,
+    pub rows: Option<CleanupRows>,
     /// Bytes of the lease files before it, the journal and what the cleanup before had left.
     pub bytes_before: u64,
     /// Bytes of what it left.
     pub bytes_after: u64,
+}
+
+/// Numbers of rows that a cleanup has read and written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CleanupRows {
+    /// Valid rows that were read, those that delete a lease included.
+    pub read: u64,
+    /// Invalid rows that were found.
+    pub invalid: u64,
+    /// Rows that were written, one for each lease.
+    pub written: u64,
+}
+
+impl CleanupReport {
+    /// A cleanup that has succeeded, with no bytes before and after it.
+    #[must_use]
+    pub fn new(work: CleanupWork, started: SystemTime, duration: Duration) -> Self {
+        Self { work, started, duration, failure: None, rows: None, bytes_before: 0, bytes_after: 0 }
+    }
 }
 
 /// What does the work of a cleanup.

@@ -5,10 +5,11 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::record::StoredLease;
 use super::{Durability, LfcProgram, Memfile, MemfileOptions, OpenRetries};
 use crate::factory::{Backend, BackendError, ConnectionString, ConnectionStringError, decimal};
 use crate::lease::{ExtendedInfoChecks, Family};
-use crate::lease_mgr::{LeaseMgr, ManagedLease, OnFail};
+use crate::lease_mgr::{LeaseMgr, OnFail};
 
 /// The folder of lease files without another one.
 const DATA_FOLDER: &str = "/var/lib/kea";
@@ -45,7 +46,7 @@ const DATA_FOLDER: &str = "/var/lib/kea";
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MemfileBackend;
 
-impl<L: ManagedLease> Backend<L> for MemfileBackend {
+impl<L: StoredLease> Backend<L> for MemfileBackend {
     fn name(&self) -> &str {
         "memfile"
     }

@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
+use super::record::StoredLease;
 use super::record::pack;
 use super::sanity::Verdict;
 use super::storage::{NoRoom, Storage};
@@ -18,12 +19,11 @@ use crate::lease::{ExtendedInfoChecks, ExtendedInfoError, LeaseType, check_exten
 use crate::lease_file::{
     Conversion, FileReader, LeaseFileError, LeaseFileSet, ReadError, Reader, RowError, is_begun,
 };
-use crate::lease_mgr::ManagedLease;
 use crate::lfc::pid_file::{Claim, Claimed, PidLock};
 use crate::lfc::{Cleanup, LfcError};
 
 /// What was loaded.
-pub(super) struct Loaded<L: ManagedLease> {
+pub(super) struct Loaded<L: StoredLease> {
     pub(super) storage: Storage<L>,
     /// Whether a cleanup should bring files into the current schema.
     pub(super) needs_conversion: bool,
@@ -36,7 +36,7 @@ pub(super) struct Loaded<L: ManagedLease> {
 }
 
 /// Loads the leases, when nobody else has the files.
-pub(super) fn load<L: ManagedLease>(
+pub(super) fn load<L: StoredLease>(
     mut storage: Storage<L>,
     files: &LeaseFileSet,
     options: &MemfileOptions,
@@ -121,7 +121,7 @@ pub(super) fn load<L: ManagedLease>(
 }
 
 /// Returns whether a file begins with a row in place of the header: another process has emptied it, and this one has appended to it.
-fn begins_with_row<L: ManagedLease>(file: &dyn ReadFile) -> std::io::Result<bool> {
+fn begins_with_row<L: StoredLease>(file: &dyn ReadFile) -> std::io::Result<bool> {
     const MAX_ROW: usize = 64 * 1024;
     let mut head = vec![0; MAX_ROW];
     let len = read_full(file, &mut head, 0)?;
@@ -248,7 +248,7 @@ impl<K> Batch<K> {
 }
 
 /// Loads the rows of a file. One thread reads them while another puts them into the storage, if there are two to be had.
-fn load_rows<L: ManagedLease, R: Read + Send>(
+fn load_rows<L: StoredLease, R: Read + Send>(
     reader: &mut Reader<L, R>,
     checks: ExtendedInfoChecks,
     storage: &mut Storage<L>,
@@ -277,7 +277,7 @@ fn load_rows<L: ManagedLease, R: Read + Send>(
 }
 
 /// Reads all rows, and gives them away in batches until that is refused.
-fn read_rows<L: ManagedLease, R: Read>(
+fn read_rows<L: StoredLease, R: Read>(
     reader: &mut Reader<L, R>,
     checks: ExtendedInfoChecks,
     mut give: impl FnMut(Batch<L::Key>) -> bool,
@@ -311,7 +311,7 @@ fn read_rows<L: ManagedLease, R: Read>(
 }
 
 /// Checks the extended info of a lease, and corrects it.
-fn check_info<L: ManagedLease>(
+fn check_info<L: StoredLease>(
     lease: &mut L,
     checks: ExtendedInfoChecks,
     line: u64,
@@ -332,7 +332,7 @@ fn check_info<L: ManagedLease>(
 }
 
 /// Puts rows into the storage.
-fn apply<L: ManagedLease>(
+fn apply<L: StoredLease>(
     batch: &Batch<L::Key>,
     storage: &mut Storage<L>,
     findings: &mut Findings<'_>,
@@ -364,7 +364,7 @@ fn apply<L: ManagedLease>(
 
 /// Looks for leases outside of their subnets, once all rows are loaded: of an address, the last row counts. What is moved or
 /// left out is so in memory; the files stay as they are, so that with another map nothing is lost.
-fn check_subnets<L: ManagedLease>(
+fn check_subnets<L: StoredLease>(
     storage: &mut Storage<L>,
     sanity: &LeaseSanity,
     path: &Path,
@@ -437,7 +437,7 @@ fn claim<'a>(fs: &'a dyn FileSystem, files: &LeaseFileSet) -> Result<(Claim, Pid
 }
 
 /// Makes a journal of another schema the input of a cleanup: rows of this schema cannot be appended to it.
-fn put_aside<L: ManagedLease>(files: &LeaseFileSet, fs: &dyn FileSystem) -> Result<(), OpenError> {
+fn put_aside<L: StoredLease>(files: &LeaseFileSet, fs: &dyn FileSystem) -> Result<(), OpenError> {
     let failed =
         |path: PathBuf| move |source: LfcError| OpenError::Conversion { path, source: Box::new(source) };
     let exists = |path: &Path| match fs.open(path) {

@@ -32,6 +32,7 @@ mod sanity;
 mod storage;
 mod threads;
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
@@ -45,14 +46,14 @@ use cleanup::{Cleaner, CleanerConfig, Watch};
 use gates::Gates;
 use journal::Journal;
 pub use options::{Durability, LfcProgram, MemfileOptions, OpenRetries};
-use record::pack;
+use record::{StoredLease, pack};
 use row_locks::RowLocks;
 pub use sanity::{LeaseChecks, LeaseSanity, SubnetMap, SubnetMapError};
 use storage::{NoRoom, Queue, Storage};
 use tracing::warn;
 
 use crate::fs::FileSystem;
-use crate::lease::{ClientClass, LeaseKind, SubnetId};
+use crate::lease::{ClientClass, Family, Lease4, Lease6, LeaseKind, SubnetId};
 use crate::lease_file::{LeaseFileError, LeaseFileSet, RowError};
 use crate::lease_mgr::{
     Added, Change, CleanupStart, Deleted, Key, LeaseMgr, LeaseMgrError, ManagedLease, OnFail, Query,
@@ -137,6 +138,25 @@ impl OpenError {
     }
 }
 
+/// Opens a memfile for leases of a family that the caller need not know, as [`Memfile::open`].
+///
+/// # Errors
+/// As [`Memfile::open`].
+pub fn open<L: ManagedLease>(options: MemfileOptions) -> Result<Arc<dyn LeaseMgr<L>>, OpenError> {
+    fn opened<S: StoredLease, L: ManagedLease>(
+        options: MemfileOptions,
+    ) -> Result<Arc<dyn LeaseMgr<L>>, OpenError> {
+        let memfile: Arc<dyn LeaseMgr<S>> = Arc::new(Memfile::<S>::open(options)?);
+        let memfile: Box<dyn Any> = Box::new(memfile);
+        // There are no leases but those of the two families, and one type for each.
+        memfile.downcast().map(|memfile| *memfile).map_err(|_| OpenError::Panicked)
+    }
+    match L::FAMILY {
+        Family::V4 => opened::<Lease4, L>(options),
+        Family::V6 => opened::<Lease6, L>(options),
+    }
+}
+
 /// Leases in memory, and on disk in Kea's lease files.
 ///
 /// ```no_run
@@ -154,7 +174,7 @@ impl OpenError {
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Memfile<L: ManagedLease> {
+pub struct Memfile<L: StoredLease> {
     /// Ended first: it uses the rest.
     cleaner: Option<Cleaner>,
     store: Arc<Store<L>>,
@@ -163,7 +183,7 @@ pub struct Memfile<L: ManagedLease> {
 }
 
 /// Leases in memory and the journal of their changes: what the users of a [`Memfile`] and the thread of its cleanups share.
-struct Store<L: ManagedLease> {
+struct Store<L: StoredLease> {
     storage: Gates<Storage<L>>,
     /// A change of the storage ended in a panic, and is perhaps half made.
     is_broken: AtomicBool,
@@ -182,14 +202,14 @@ struct Persistence {
     has_invalid_rows: AtomicBool,
 }
 
-impl<L: ManagedLease> fmt::Debug for Memfile<L> {
+impl<L: StoredLease> fmt::Debug for Memfile<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.store.persistence.as_ref().map(|persistence| persistence.files.current());
         f.debug_struct("Memfile").field("file", &file).field("leases", &self.store.read().len()).finish()
     }
 }
 
-impl<L: ManagedLease> Drop for Memfile<L> {
+impl<L: StoredLease> Drop for Memfile<L> {
     fn drop(&mut self) {
         drop(self.cleaner.take());
         self.store.look_after_file();
@@ -222,7 +242,7 @@ fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
     })
 }
 
-impl<L: ManagedLease> Memfile<L> {
+impl<L: StoredLease> Memfile<L> {
     /// Opens a memfile: loads the leases from its files, and begins to journal. With
     /// [`MemfileOptions::open_retries`], the calling thread waits for files that others have.
     ///
@@ -246,7 +266,7 @@ impl<L: ManagedLease> Memfile<L> {
     }
 
     fn open_once(options: &MemfileOptions) -> Result<Self, OpenError> {
-        let relay_tables = options.extended_info_tables || L::FAMILY == crate::lease::Family::V4;
+        let relay_tables = options.extended_info_tables || L::FAMILY == Family::V4;
         let storage = Storage::new(relay_tables);
         let Some(path) = options.file.clone() else {
             let store = Arc::new(Store::new(storage, options.on_fail, None));
@@ -291,7 +311,7 @@ impl<L: ManagedLease> Memfile<L> {
     }
 }
 
-impl<L: ManagedLease> Store<L> {
+impl<L: StoredLease> Store<L> {
     fn new(storage: Storage<L>, on_fail: OnFail, persistence: Option<Persistence>) -> Self {
         let (storage, tracking) = (Gates::new(storage), Tracking::default());
         let (is_broken, rows) = (AtomicBool::new(false), RowLocks::new());
@@ -374,14 +394,14 @@ impl<L: ManagedLease> Store<L> {
 }
 
 /// The storage, to be changed.
-struct Writing<'a, L: ManagedLease> {
+struct Writing<'a, L: StoredLease> {
     storage: gates::Writing<'a, Storage<L>>,
     is_broken: &'a AtomicBool,
     /// The change is made while a panic of something else unwinds the thread.
     was_panicking: bool,
 }
 
-impl<L: ManagedLease> Drop for Writing<'_, L> {
+impl<L: StoredLease> Drop for Writing<'_, L> {
     fn drop(&mut self) {
         if std::thread::panicking() && !self.was_panicking {
             self.is_broken.store(true, Ordering::Release);
@@ -389,7 +409,7 @@ impl<L: ManagedLease> Drop for Writing<'_, L> {
     }
 }
 
-impl<L: ManagedLease> std::ops::Deref for Writing<'_, L> {
+impl<L: StoredLease> std::ops::Deref for Writing<'_, L> {
     type Target = Storage<L>;
 
     fn deref(&self) -> &Storage<L> {
@@ -397,7 +417,7 @@ impl<L: ManagedLease> std::ops::Deref for Writing<'_, L> {
     }
 }
 
-impl<L: ManagedLease> std::ops::DerefMut for Writing<'_, L> {
+impl<L: StoredLease> std::ops::DerefMut for Writing<'_, L> {
     fn deref_mut(&mut self) -> &mut Storage<L> {
         &mut self.storage
     }
@@ -409,14 +429,14 @@ impl From<NoRoom> for LeaseMgrError {
     }
 }
 
-fn check_lifetime<L: ManagedLease>(lease: &L) -> Result<(), LeaseMgrError> {
+fn check_lifetime<L: StoredLease>(lease: &L) -> Result<(), LeaseMgrError> {
     if lease.data().valid_lifetime.0 == 0 {
         return Err(LeaseMgrError::ZeroLifetime { address: lease.address().into() });
     }
     Ok(())
 }
 
-impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
+impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
     fn status(&self) -> Status {
         let store = &*self.store;
         let persistence = store.persistence.as_ref();
@@ -485,6 +505,16 @@ impl<L: ManagedLease> LeaseMgr<L> for Memfile<L> {
         }
         let limit = query.limit.unwrap_or(usize::MAX);
         let mut found = Vec::new();
+        if let (Key::State(state), None) = (query.key, query.subnet)
+            && let Some(keys) = self.store.read().in_state(state, query)
+        {
+            for step in keys.chunks(STEP) {
+                if self.store.read().find_among(query, step, limit, &mut found) {
+                    break;
+                }
+            }
+            return Ok(found);
+        }
         let mut after = query.after.map(L::key_of);
         loop {
             let step = self.store.read().find(query, after, limit, STEP, &mut found);

@@ -1,6 +1,6 @@
 //! Ordered maps and sets in little memory, for the indexes of leases.
 
-use std::iter::{Copied, Zip};
+use std::iter::{Copied, Rev, Zip};
 use std::mem;
 use std::ops::Bound;
 use std::slice;
@@ -232,6 +232,12 @@ impl<K: Copy + Ord, V: Copy> Leaf<K, V> {
         let keys = self.keys.get(from..).unwrap_or_default();
         let values = self.values.get(from..).unwrap_or_default();
         keys.iter().copied().zip(values.iter().copied())
+    }
+
+    fn entries_before(&self, upto: usize) -> Rev<Entries<'_, K, V>> {
+        let keys = self.keys.get(..upto).unwrap_or_default();
+        let values = self.values.get(..upto).unwrap_or_default();
+        keys.iter().copied().zip(values.iter().copied()).rev()
     }
 }
 
@@ -539,6 +545,31 @@ impl<K: Copy + Ord, V: Copy, const LEAF: usize, const INNER: usize> Tree<K, V, L
         };
         Iter { entries: leaf.entries(from), leaves, inners }
     }
+
+    /// The entries up to a key, or those before it, or all, from the greatest key to the least.
+    pub(crate) fn iter_back_from(&self, bound: Bound<K>) -> impl Iterator<Item = (K, V)> {
+        let (leaf, leaves, inners) = match (&self.root, bound) {
+            (Root::Small(leaf), _) => (leaf, [].iter(), [].iter()),
+            (Root::Large(top), bound) => {
+                let nodes = &top.node.children;
+                let (outer, middle) = match bound {
+                    Bound::Included(key) | Bound::Excluded(key) => {
+                        let outer = top.node.find(key);
+                        (outer, nodes[outer].find(key))
+                    }
+                    Bound::Unbounded => (nodes.len() - 1, nodes[nodes.len() - 1].children.len() - 1),
+                };
+                let leaves = &nodes[outer].children;
+                (&leaves[middle], leaves[..middle].iter(), nodes[..outer].iter())
+            }
+        };
+        let upto = match bound {
+            Bound::Included(key) => count_not_greater(&leaf.keys, key),
+            Bound::Excluded(key) => count_less(&leaf.keys, key),
+            Bound::Unbounded => leaf.len(),
+        };
+        IterBack { entries: leaf.entries_before(upto), leaves, inners }
+    }
 }
 
 impl<K, V, const LEAF: usize, const INNER: usize> Default for Tree<K, V, LEAF, INNER> {
@@ -569,6 +600,31 @@ impl<K: Copy + Ord, V: Copy> Iterator for Iter<'_, K, V> {
                 self.entries = leaf.entries(0);
             } else {
                 self.leaves = self.inners.next()?.children.iter();
+            }
+        }
+    }
+}
+
+/// As [`Iter`], in the other direction.
+#[derive(Debug)]
+struct IterBack<'a, K, V> {
+    entries: Rev<Entries<'a, K, V>>,
+    leaves: slice::Iter<'a, Leaf<K, V>>,
+    inners: slice::Iter<'a, Inner<K, V>>,
+}
+
+impl<K: Copy + Ord, V: Copy> Iterator for IterBack<'_, K, V> {
+    type Item = (K, V);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(entry) = self.entries.next() {
+                return Some(entry);
+            }
+            if let Some(leaf) = self.leaves.next_back() {
+                self.entries = leaf.entries_before(leaf.len());
+            } else {
+                self.leaves = self.inners.next_back()?.children.iter();
             }
         }
     }
@@ -838,8 +894,11 @@ mod tests {
                 // To the end for some keys, and for the others a little way.
                 let most = if key % 64 == 0 { usize::MAX } else { 20 };
                 assert!(map.iter_from(bound).take(most).eq(entries.take(most)), "{bound:?}");
+                let entries = expected.range((Bound::Unbounded, bound)).map(|(key, value)| (*key, *value));
+                assert!(map.iter_back_from(bound).take(most).eq(entries.rev().take(most)), "{bound:?}");
             }
         }
+        assert!(map.iter_back_from(Bound::Unbounded).eq(expected.clone().into_iter().rev()));
         assert!(map.iter_from(Bound::Unbounded).eq(expected));
     }
 

@@ -28,7 +28,7 @@ use crate::lease::{
 use crate::lease_file::FileLease;
 use crate::lease_file::row::private::RowFormat;
 use crate::lease_file::row::{Common, Row4, Row6};
-use crate::lease_mgr::CountedAs;
+use crate::lease_mgr::{ClientKey, CountedAs, ManagedLease};
 
 const FWD: u8 = 1;
 const REV: u8 = 1 << 1;
@@ -53,7 +53,7 @@ const FAMILY_START: usize = 24;
 const LARGEST_FAMILY: usize = 32;
 
 /// What each family does in its own way.
-pub trait StoredLease: FileLease {
+pub trait StoredLease: FileLease + ManagedLease {
     /// How many bytes its fixed fields take.
     const FAMILY_LEN: usize;
 
@@ -74,6 +74,12 @@ pub trait StoredLease: FileLease {
 
     /// The number that leases of one client are told apart by: DHCPv4 the subnet, DHCPv6 the IAID.
     fn client_order(packed: &Packed<'_, Self>) -> u32;
+
+    /// The number that tells apart the leases that a query for a client asks for, if it names one.
+    fn order_of_query(client: &ClientKey<'_>, subnet: Option<SubnetId>) -> Option<u32>;
+
+    /// The IAID; `None` for DHCPv4.
+    fn iaid_in(packed: &Packed<'_, Self>) -> Option<Iaid>;
 
     /// What is leased; `None` for DHCPv4.
     fn kind_in(packed: &Packed<'_, Self>) -> Option<LeaseType>;
@@ -267,6 +273,13 @@ impl<'a, L: StoredLease> Packed<'a, L> {
         (!valid_lifetime.is_infinite()).then(|| expire_queue::end(self.cltt(), valid_lifetime.0))
     }
 
+    /// Whether the lease has ended at `time`, in seconds since the epoch.
+    pub(super) fn has_ended(&self, time: u64) -> bool {
+        let valid_lifetime = self.valid_lifetime();
+        !valid_lifetime.is_infinite()
+            && i128::from(self.cltt()) + i128::from(valid_lifetime.0) <= i128::from(time)
+    }
+
     /// How many seconds before the lease ends it stands in the queue of those that end.
     #[inline]
     pub(super) fn lag(&self) -> u32 {
@@ -424,6 +437,14 @@ impl StoredLease for Lease4 {
         packed.subnet_id().0
     }
 
+    fn order_of_query(_: &ClientKey<'_>, subnet: Option<SubnetId>) -> Option<u32> {
+        subnet.map(|subnet| subnet.0)
+    }
+
+    fn iaid_in(_: &Packed<'_, Self>) -> Option<Iaid> {
+        None
+    }
+
     fn kind_in(_: &Packed<'_, Self>) -> Option<LeaseType> {
         None
     }
@@ -476,6 +497,14 @@ impl StoredLease for Lease6 {
 
     fn client_order(packed: &Packed<'_, Self>) -> u32 {
         u32_at(packed.family(), 16)
+    }
+
+    fn order_of_query(client: &ClientKey<'_>, _: Option<SubnetId>) -> Option<u32> {
+        client.iaid.map(|iaid| iaid.0)
+    }
+
+    fn iaid_in(packed: &Packed<'_, Self>) -> Option<Iaid> {
+        Some(Iaid(Self::client_order(packed)))
     }
 
     fn kind_in(packed: &Packed<'_, Self>) -> Option<LeaseType> {

@@ -60,6 +60,14 @@ impl<L: StoredLease> Records<L> {
         self.in_order.iter_from(from)
     }
 
+    /// The addresses and blocks in the reverse order, from an address on.
+    pub(super) fn iter_back_from(
+        &self,
+        from: std::ops::Bound<L::Key>,
+    ) -> impl Iterator<Item = (L::Key, BlockId)> {
+        self.in_order.iter_back_from(from)
+    }
+
     /// Gives a block to an address that has none.
     pub(super) fn insert(&mut self, key: L::Key, id: BlockId) {
         let Self { arena, table, hasher, in_order } = self;

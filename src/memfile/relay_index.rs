@@ -5,19 +5,19 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 
 use super::ordered::OrderedMap;
+use super::record::StoredLease;
 use crate::lease::{RelayId, RelayInfo, RemoteId, UserContext};
-use crate::lease_mgr::ManagedLease;
 
 type Addresses<K> = OrderedMap<K, ()>;
 
 /// Addresses by relay id and by remote id. What the ids are, the user context says.
-pub(super) struct RelayIndex<L: ManagedLease> {
+pub(super) struct RelayIndex<L: StoredLease> {
     enabled: bool,
     relays: HashMap<RelayId, Addresses<L::Key>, RandomState>,
     remotes: HashMap<RemoteId, Addresses<L::Key>, RandomState>,
 }
 
-impl<L: ManagedLease> RelayIndex<L> {
+impl<L: StoredLease> RelayIndex<L> {
     pub(super) fn new(enabled: bool) -> Self {
         let (relays, remotes) = (HashMap::default(), HashMap::default());
         Self { enabled, relays, remotes }

@@ -16,11 +16,12 @@ use std::sync::atomic::Ordering;
 
 use tracing::{error, warn};
 
+use super::record::StoredLease;
 use super::record::{Packed, pack};
 use super::{Persistence, STEP, Store};
 use crate::fs::ReadFile;
 use crate::lease_file::{FileReader, LeaseFileError, LeaseFileSet, ReadError, Reader};
-use crate::lease_mgr::{Change, LeaseMgrError, ManagedLease};
+use crate::lease_mgr::{Change, LeaseMgrError};
 use crate::memfile::journal::{Changed, Look, Rewrite};
 
 /// Number of bytes of rows that are written together.
@@ -30,7 +31,7 @@ const CHUNK: usize = 256 * 1024;
 const MAX_GLUED: usize = 64 * 1024;
 
 /// What was found in a lease file that another process has changed.
-struct Found<L: ManagedLease> {
+struct Found<L: StoredLease> {
     /// The last row of each address, where it is not that of the lease in memory: a lease, or that there is none.
     rows: HashMap<L::Key, Foreign<L>>,
     /// Number of rows that cannot be read.
@@ -53,7 +54,7 @@ struct Taken {
     is_overwritten: bool,
 }
 
-impl<L: ManagedLease> Store<L> {
+impl<L: StoredLease> Store<L> {
     /// Looks whether the lease file is as it was written, and writes it anew if it is not.
     pub(super) fn look_after_file(&self) {
         let Some(persistence) = &self.persistence else {
@@ -289,7 +290,7 @@ impl<L: ManagedLease> Store<L> {
     }
 }
 
-impl<L: ManagedLease> Found<L> {
+impl<L: StoredLease> Found<L> {
     /// Reads rows, and compares them with what is in memory.
     fn read<R: Read>(&mut self, store: &Store<L>, mut reader: Reader<L, R>) -> Result<(), LeaseFileError> {
         let mut own = Vec::new();

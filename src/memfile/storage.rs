@@ -12,7 +12,7 @@ use super::arena::BlockId;
 use super::client_index::{ClientIndex, Found};
 use super::expire_queue::{ExpireQueue, Place, moment};
 use super::ordered::OrderedMap;
-use super::record::{Packed, set_lag};
+use super::record::{Packed, StoredLease, set_lag};
 use super::records::Records;
 use super::relay_index::RelayIndex;
 use super::row_locks::LOCKS;
@@ -21,7 +21,7 @@ use crate::lease::{
     ClientClass, LeaseKind, LeaseState, LeaseType, PoolId, SubnetId, UserContext, client_classes,
 };
 use crate::lease_file::row::private::RowFormat;
-use crate::lease_mgr::{Key, ManagedLease, Query, StatisticsQuery, StatisticsRow};
+use crate::lease_mgr::{Key, Query, StatisticsQuery, StatisticsRow};
 
 /// A set of addresses.
 type Addresses<K> = OrderedMap<K, ()>;
@@ -33,7 +33,7 @@ type States<K> = Vec<(LeaseState, Addresses<K>)>;
 type CountKey = (SubnetId, PoolId, Option<LeaseType>, LeaseState);
 
 /// All leases in memory, with their indexes.
-pub(super) struct Storage<L: ManagedLease> {
+pub(super) struct Storage<L: StoredLease> {
     records: Records<L>,
     /// The addresses of each subnet, by the state of their leases. There are few states.
     subnets: BTreeMap<SubnetId, States<L::Key>>,
@@ -82,7 +82,7 @@ pub(super) struct Misplaced;
 #[derive(Debug)]
 pub(super) struct NoRoom;
 
-impl<L: ManagedLease> Storage<L> {
+impl<L: StoredLease> Storage<L> {
     /// An empty one. `relay_tables`: whether leases are found by relay and remote ids.
     pub(super) fn new(relay_tables: bool) -> Self {
         let subnet = |packed: &Packed<'_, L>| packed.subnet_id().0;
@@ -339,8 +339,8 @@ impl<L: ManagedLease> Storage<L> {
         self.relays.insert(context, packed.key());
     }
 
-    /// The leases that a query asks for, behind `after` instead of the address that it names. At most `budget`
-    /// are looked at; if there may be more, the address is given to go on behind.
+    /// The leases that a query asks for, after `after` in its order instead of the address that it names. At most `budget`
+    /// are looked at; if there may be more, the address is given to go on after.
     pub(super) fn find(
         &self,
         query: &Query<'_, L>,
@@ -349,38 +349,77 @@ impl<L: ManagedLease> Storage<L> {
         budget: usize,
         found: &mut Vec<L>,
     ) -> Option<L::Key> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut search = Search { query, records: &self.records, limit, budget, found };
+        let span = Span::of(query, after);
+        let mut search = Search { query, span, records: &self.records, limit, budget, found };
         match (query.key, query.subnet) {
-            (Key::All, None) => search.blocks(self.records.iter_from(from)),
+            (Key::All, None) if span.reversed => search.blocks(self.records.iter_back_from(span.start())),
+            (Key::All, None) => search.blocks(self.records.iter_from(span.start())),
             (Key::All, Some(subnet)) => {
                 let states = self.subnets.get(&subnet).map_or(&[][..], Vec::as_slice);
-                search.merged(states.iter().map(|(_, addresses)| addresses), from)
+                search.merged(states.iter().map(|(_, addresses)| addresses))
             }
             (Key::State(state), Some(subnet)) => {
                 let states = self.subnets.get(&subnet).map_or(&[][..], Vec::as_slice);
                 let states = states.iter().filter(|(other, _)| *other == state);
-                search.merged(states.map(|(_, addresses)| addresses), from)
+                search.merged(states.map(|(_, addresses)| addresses))
             }
-            (Key::State(state), None) => {
-                let states = self.subnets.values().flatten().filter(|(other, _)| *other == state);
-                search.merged(states.map(|(_, addresses)| addresses), from)
+            (Key::State(_), None) if span.reversed => {
+                search.blocks(self.records.iter_back_from(span.start()))
             }
+            (Key::State(_), None) => search.blocks(self.records.iter_from(span.start())),
             (Key::HwAddr(hwaddr), subnet) => {
                 let order = subnet.map(|subnet| subnet.0);
-                search.client(self.hwaddrs.find(&self.records, hwaddr.as_bytes()), order, after)
+                search.client(self.hwaddrs.find(&self.records, hwaddr.as_bytes()), order)
             }
             (Key::Hostname(hostname), subnet) => {
                 let order = subnet.map(|subnet| subnet.0);
-                search.client(self.hostnames.find(&self.records, hostname.as_bytes()), order, after)
+                search.client(self.hostnames.find(&self.records, hostname.as_bytes()), order)
             }
             (Key::Client(client), subnet) => {
-                let (bytes, order) = L::client_query(&client, subnet);
-                search.client(self.clients.find(&self.records, bytes), order, after)
+                let order = L::order_of_query(&client, subnet);
+                search.client(self.clients.find(&self.records, client.id), order)
             }
-            (Key::RelayId(id), _) => search.merged(self.relays.by_relay(id), from),
-            (Key::RemoteId(id), _) => search.merged(self.relays.by_remote(id), from),
+            (Key::RelayId(id), _) => search.merged(self.relays.by_relay(id)),
+            (Key::RemoteId(id), _) => search.merged(self.relays.by_remote(id)),
         }
+    }
+
+    /// The addresses of the leases in a state, those that a query is about, in its order; `None` if that is a large part of
+    /// all leases, which [`Storage::find`] looks at then. Takes time for each subnet and for each of the addresses.
+    pub(super) fn in_state(&self, state: LeaseState, query: &Query<'_, L>) -> Option<Vec<L::Key>> {
+        /// The part of all leases from which on they are looked at one by one.
+        const PART: usize = 4;
+        let sets = || self.subnets.values().flatten().filter(|(other, _)| *other == state);
+        let count: usize = sets().map(|(_, addresses)| addresses.len()).sum();
+        if count > self.len() / PART {
+            return None;
+        }
+        let span = Span::of(query, query.after.map(L::key_of));
+        let mut keys = Vec::with_capacity(count);
+        for (_, addresses) in sets() {
+            let all = addresses.iter_from(Bound::Unbounded).map(|(key, ())| key);
+            keys.extend(all.filter(|&key| span.contains(key)));
+        }
+        keys.sort_unstable();
+        if span.reversed {
+            keys.reverse();
+        }
+        Some(keys)
+    }
+
+    /// Of the leases of these addresses, which are in the order of the query, those that the query asks for. Returns whether
+    /// these are as many as it asks for.
+    pub(super) fn find_among(
+        &self,
+        query: &Query<'_, L>,
+        keys: &[L::Key],
+        limit: usize,
+        found: &mut Vec<L>,
+    ) -> bool {
+        let span = Span::of(query, None);
+        let mut search = Search { query, span, records: &self.records, limit, budget: usize::MAX, found };
+        search.keys(keys.iter().copied());
+        found.len() >= limit
     }
 
     /// Appends the rows of leases, at most `count`, from the one behind `after` on. Returns the address to go on behind, if
@@ -642,11 +681,11 @@ impl<L: ManagedLease> Storage<L> {
 }
 
 /// What a lease is counted by.
-fn count_key<L: ManagedLease>(packed: &Packed<'_, L>) -> CountKey {
+fn count_key<L: StoredLease>(packed: &Packed<'_, L>) -> CountKey {
     (packed.subnet_id(), packed.pool_id(), L::kind_in(packed), packed.state())
 }
 
-fn change_count<L: ManagedLease>(counts: &mut BTreeMap<CountKey, u64>, key: CountKey, add: bool) {
+fn change_count<L: StoredLease>(counts: &mut BTreeMap<CountKey, u64>, key: CountKey, add: bool) {
     let (_, _, kind, state) = key;
     if !L::is_counted(kind, state) {
         return;
@@ -686,16 +725,77 @@ fn change_classes(
     }
 }
 
-/// The work at a query.
-struct Search<'a, 'q, L: ManagedLease> {
+/// The addresses that a query is about, from the one that comes first in its order to the one that comes last.
+#[derive(Clone, Copy)]
+struct Span<K> {
+    from: Bound<K>,
+    last: Option<K>,
+    reversed: bool,
+}
+
+impl<K: Copy + Ord> Span<K> {
+    fn of<L: StoredLease<Key = K>>(query: &Query<'_, L>, after: Option<K>) -> Self {
+        let (mut first, mut last) = (query.first.map(L::key_of), query.last.map(L::key_of));
+        if query.reversed {
+            std::mem::swap(&mut first, &mut last);
+        }
+        let reversed = query.reversed;
+        let comes_first = |a: K, b: K| if reversed { a > b } else { a < b };
+        let from = match (after, first) {
+            (Some(after), Some(first)) if comes_first(after, first) => Bound::Included(first),
+            (Some(after), _) => Bound::Excluded(after),
+            (None, Some(first)) => Bound::Included(first),
+            (None, None) => Bound::Unbounded,
+        };
+        Self { from, last, reversed }
+    }
+
+    fn start(&self) -> Bound<K> {
+        self.from
+    }
+
+    /// Whether an address comes after the last one.
+    fn is_past(&self, key: K) -> bool {
+        self.last.is_some_and(|last| if self.reversed { key < last } else { key > last })
+    }
+
+    /// Whether an address comes before the first one.
+    fn is_before(&self, key: K) -> bool {
+        match self.from {
+            Bound::Unbounded => false,
+            Bound::Included(from) => {
+                if self.reversed {
+                    key > from
+                } else {
+                    key < from
+                }
+            }
+            Bound::Excluded(from) => {
+                if self.reversed {
+                    key >= from
+                } else {
+                    key <= from
+                }
+            }
+        }
+    }
+
+    fn contains(&self, key: K) -> bool {
+        !self.is_before(key) && !self.is_past(key)
+    }
+}
+
+/// A search for the leases of a query.
+struct Search<'a, 'q, L: StoredLease> {
     query: &'a Query<'q, L>,
+    span: Span<L::Key>,
     records: &'a Records<L>,
     limit: usize,
     budget: usize,
     found: &'a mut Vec<L>,
 }
 
-impl<L: ManagedLease> Search<'_, '_, L> {
+impl<L: StoredLease> Search<'_, '_, L> {
     /// Takes a lease if it is one of those asked for; whether that was enough.
     fn look_at(&mut self, packed: &Packed<'_, L>) -> bool {
         let query = self.query;
@@ -703,8 +803,13 @@ impl<L: ManagedLease> Search<'_, '_, L> {
         if query.subnet.is_none_or(|subnet| packed.subnet_id() == subnet)
             && query.heard_since.is_none_or(|since| cltt >= since)
             && query.heard_until.is_none_or(|until| cltt <= until)
+            && query.ended_by.is_none_or(|time| packed.has_ended(time))
             && match &query.key {
-                Key::Client(client) => L::is_asked_for(client, packed),
+                Key::State(state) => packed.state() == *state,
+                Key::Client(client) => {
+                    client.lease_type.is_none_or(|wanted| L::kind_in(packed) == Some(wanted))
+                        && client.iaid.is_none_or(|wanted| L::iaid_in(packed) == Some(wanted))
+                }
                 _ => true,
             }
         {
@@ -714,12 +819,15 @@ impl<L: ManagedLease> Search<'_, '_, L> {
         self.found.len() >= self.limit || self.budget == 0
     }
 
-    /// Looks at leases in the order of their addresses.
+    /// Looks at leases in the order of the query, from the first in its span on.
     fn blocks(&mut self, blocks: impl Iterator<Item = (L::Key, BlockId)>) -> Option<L::Key> {
         if self.limit == 0 {
             return None;
         }
         for (key, id) in blocks {
+            if self.span.is_past(key) {
+                return None;
+            }
             if self.look_at(&self.records.packed(id)) {
                 return (self.found.len() < self.limit).then_some(key);
             }
@@ -732,60 +840,71 @@ impl<L: ManagedLease> Search<'_, '_, L> {
         self.blocks(keys.filter_map(|key| Some((key, records.block_of(key)?))))
     }
 
-    /// Looks at the leases of sets of addresses, in the order of the addresses.
-    fn merged<'s>(
-        &mut self,
-        sets: impl IntoIterator<Item = &'s Addresses<L::Key>>,
-        from: Bound<L::Key>,
-    ) -> Option<L::Key>
+    /// Looks at the leases of sets of addresses, in the order of the query.
+    fn merged<'s>(&mut self, sets: impl IntoIterator<Item = &'s Addresses<L::Key>>) -> Option<L::Key>
     where
         L: 's,
     {
-        let mut sets: Vec<_> = sets.into_iter().map(|set| set.iter_from(from).map(|(key, ())| key)).collect();
-        if let [one] = &mut sets[..] {
-            return self.keys(one);
+        let start = self.span.start();
+        if self.span.reversed {
+            let sets = sets.into_iter().map(|set| set.iter_back_from(start).map(|(key, ())| Reverse(key)));
+            self.keys(merge(sets.collect()).map(|Reverse(key)| key))
+        } else {
+            let sets = sets.into_iter().map(|set| set.iter_from(start).map(|(key, ())| key));
+            self.keys(merge(sets.collect()))
         }
-        let mut next: BinaryHeap<_> =
-            sets.iter_mut().enumerate().filter_map(|(n, set)| Some(Reverse((set.next()?, n)))).collect();
-        self.keys(std::iter::from_fn(|| {
-            let Reverse((key, n)) = next.pop()?;
-            next.extend(sets[n].next().map(|key| Reverse((key, n))));
-            Some(key)
-        }))
     }
 
     /// Looks at the leases of a client: where it has several, at those with the same order in its set, if one is given.
-    fn client(
-        &mut self,
-        leases: Found<'_, L::Key>,
-        order: Option<u32>,
-        after: Option<L::Key>,
-    ) -> Option<L::Key> {
+    fn client(&mut self, leases: Found<'_, L::Key>, order: Option<u32>) -> Option<L::Key> {
         // They are of one client, so all are looked at.
         self.budget = usize::MAX;
+        let span = self.span;
         match (leases, order) {
             (Found::None, _) => None,
             (Found::One(id), _) => {
                 let key = self.records.packed(id).key();
-                let behind = after.is_none_or(|after| key > after);
-                self.blocks(behind.then_some((key, id)).into_iter())
+                self.blocks(span.contains(key).then_some((key, id)).into_iter())
             }
-            (Found::Several(set), Some(order)) => {
-                let from = match after {
-                    None => Bound::Included((order, L::Key::default())),
-                    Some(after) => Bound::Excluded((order, after)),
+            (Found::Several(set), Some(order)) if !span.reversed => {
+                let from = match span.start() {
+                    Bound::Unbounded => Bound::Included((order, L::Key::default())),
+                    Bound::Included(key) => Bound::Included((order, key)),
+                    Bound::Excluded(key) => Bound::Excluded((order, key)),
                 };
                 let of_order = set.iter_from(from).map(|(member, ())| member);
                 self.keys(of_order.take_while(|&(other, _)| other == order).map(|(_, key)| key))
             }
-            (Found::Several(set), None) => {
-                let all = set.iter_from(Bound::Unbounded).map(|((_, key), ())| key);
-                let mut keys: Vec<_> = all.filter(|&key| after.is_none_or(|after| key > after)).collect();
+            (Found::Several(set), order) => {
+                let all = set.iter_from(
+                    order.map_or(Bound::Unbounded, |order| Bound::Included((order, L::Key::default()))),
+                );
+                let of_order = all.take_while(|((other, _), ())| order.is_none_or(|order| *other == order));
+                let mut keys: Vec<_> =
+                    of_order.map(|((_, key), ())| key).filter(|&key| span.contains(key)).collect();
                 keys.sort_unstable();
+                if span.reversed {
+                    keys.reverse();
+                }
                 self.keys(keys.into_iter())
             }
         }
     }
+}
+
+/// The elements of iterators that ascend, in their order.
+fn merge<K: Copy + Ord, I: Iterator<Item = K>>(mut sets: Vec<I>) -> impl Iterator<Item = K> {
+    let mut next: BinaryHeap<_> =
+        sets.iter_mut().enumerate().filter_map(|(n, set)| Some(Reverse((set.next()?, n)))).collect();
+    std::iter::from_fn(move || {
+        // With one set left there is nothing to compare.
+        let Reverse((key, n)) = next.peek().copied()?;
+        match sets[n].next() {
+            Some(following) => *next.peek_mut()? = Reverse((following, n)),
+            None => drop(next.pop()),
+        }
+        Some(key)
+    })
 }
 
 #[cfg(test)]

@@ -13,11 +13,11 @@ use leasemgr::lease::{
     Lifetime, PoolId, SubnetId, client_classes,
 };
 use leasemgr::{
-    Added, Change, CleanupStart, Client6, Deleted, Key, LeaseMgr, LeaseMgrError, Query, StatisticsQuery,
+    Added, Change, CleanupStart, Deleted, Key, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery,
     StatisticsRow, Status, Subnets, Tracking,
 };
 
-use super::{Leases, Reference, Scanned, class_kind, count, has_key, is_removable, is_within, names_class};
+use super::{Leases, Reference, class_kind, count, is_removable, is_within, names_class};
 
 /// Which index keeps a lease under what it had when it was added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +86,14 @@ pub(crate) enum Defect {
     LimitCountsOtherSubnets,
     WindowIsOpenAtItsEnd,
     WindowIsForAllLeasesOnly,
+    RangeEndsAreLeftOut,
+    RangeIsForAllLeasesOnly,
+    RangesAreNotChecked,
+    ReverseIsIgnored,
+    ReverseGoesOnForward,
+    EndsAreIgnored,
+    HostnamesHaveCase,
+    StatesAreFoundInAFewSubnets,
     ClientHasOneLease,
     ClientsLastLeaseComesFirst,
     HardwareTypesAreCompared,
@@ -171,14 +179,9 @@ pub(crate) enum Defect {
 }
 
 /// What the families do in their own ways, wrongly.
-pub(crate) trait Spoiled: Scanned {
+pub(crate) trait Spoiled: ManagedLease {
     /// The bytes of the client's identifier.
     fn client_bytes(&self) -> &[u8];
-
-    fn bytes_of<'a>(client: &Self::Client<'a>) -> &'a [u8];
-
-    /// The client without its identity association.
-    fn without_iaid<'a>(client: &Self::Client<'a>) -> Self::Client<'a>;
 
     /// How many relay agents there are.
     fn relay_count(&self) -> usize;
@@ -190,14 +193,6 @@ pub(crate) trait Spoiled: Scanned {
 impl Spoiled for Lease4 {
     fn client_bytes(&self) -> &[u8] {
         self.client_id().map_or(&[], |id| id.as_bytes())
-    }
-
-    fn bytes_of<'a>(client: &Self::Client<'a>) -> &'a [u8] {
-        client.as_bytes()
-    }
-
-    fn without_iaid<'a>(client: &Self::Client<'a>) -> Self::Client<'a> {
-        client
     }
 
     fn relay_count(&self) -> usize {
@@ -215,14 +210,6 @@ impl Spoiled for Lease4 {
 impl Spoiled for Lease6 {
     fn client_bytes(&self) -> &[u8] {
         self.duid().as_bytes()
-    }
-
-    fn bytes_of<'a>(client: &Self::Client<'a>) -> &'a [u8] {
-        client.duid.as_bytes()
-    }
-
-    fn without_iaid<'a>(client: &Self::Client<'a>) -> Self::Client<'a> {
-        Client6 { iaid: None, ..*client }
     }
 
     fn relay_count(&self) -> usize {
@@ -502,25 +489,30 @@ impl<L: Spoiled> Broken<L> {
         *there == expected
     }
 
-    fn has_key(&self, lease: &L, key: &Key<'_, L>) -> bool {
-        let right = has_key(lease, key);
+    fn has_key(&self, lease: &L, key: &Key<'_>) -> bool {
+        let right = key.matches(lease);
         match (self.defect, key) {
             (Defect::Stale(Index::HwAddr), Key::HwAddr(_))
             | (Defect::Stale(Index::Client), Key::Client(_))
             | (Defect::Stale(Index::Hostname), Key::Hostname(_))
             | (Defect::Stale(Index::State), Key::State(_))
             | (Defect::Stale(Index::Relay), Key::RelayId(_) | Key::RemoteId(_)) => {
-                has_key(&self.first(lease), key)
+                key.matches(&self.first(lease))
             }
+            (Defect::HostnamesHaveCase, Key::Hostname(name)) => right && lease.data().hostname == **name,
             (Defect::HostnamesAreIgnored, Key::Hostname(_)) => !lease.data().hostname.is_empty(),
             (Defect::HardwareTypesAreCompared, Key::HwAddr(hwaddr)) => lease.hwaddr() == Some(hwaddr),
             (Defect::IdentifiersAreCutAt14, Key::Client(client)) => {
-                cut(lease.client_bytes(), 14) == cut(L::bytes_of(client), 14)
+                cut(lease.client_bytes(), 14) == cut(client.id, 14)
             }
             (Defect::IdentifiersAreCutAt100, Key::Client(client)) => {
-                cut(lease.client_bytes(), 100) == cut(L::bytes_of(client), 100)
+                cut(lease.client_bytes(), 100) == cut(client.id, 100)
             }
-            (Defect::IaidIsIgnored, Key::Client(client)) => lease.belongs_to(&L::without_iaid(client)),
+            (Defect::IaidIsIgnored, Key::Client(client)) => {
+                let mut client = *client;
+                client.iaid = None;
+                client.matches(lease)
+            }
             (Defect::NamesEndAtNul, Key::Hostname(name)) => {
                 let end =
                     |name: &Hostname| name.as_bytes().split(|&byte| byte == 0).next().map(<[u8]>::to_vec);
@@ -537,7 +529,9 @@ impl<L: Spoiled> Broken<L> {
             }
             (Defect::RelaysAreNotFound, Key::RelayId(_) | Key::RemoteId(_)) => false,
             (Defect::RelaysAndRemotesAreMixed, Key::RelayId(relay)) => {
-                right || leasemgr::lease::RemoteId::new(relay.as_bytes()).is_ok_and(|id| lease.came_from(&id))
+                right
+                    || leasemgr::lease::RemoteId::new(relay.as_bytes())
+                        .is_ok_and(|id| lease.has_remote_id(&id))
             }
             (Defect::OptionsOfRelaysAreIgnored, Key::RelayId(_)) => {
                 let context = lease.data().user_context.as_ref();
@@ -549,8 +543,12 @@ impl<L: Spoiled> Broken<L> {
     }
 
     fn is_within(&self, lease: &L, query: &Query<'_, L>) -> bool {
-        let without_subnet = Query { subnet: None, ..*query };
-        let without_window = Query { heard_since: None, heard_until: None, ..*query };
+        let (mut without_subnet, mut without_window) = (*query, *query);
+        without_subnet.subnet = None;
+        (without_window.heard_since, without_window.heard_until) = (None, None);
+        let (mut without_range, mut without_end) = (*query, *query);
+        (without_range.first, without_range.last) = (None, None);
+        without_end.ended_by = None;
         match self.defect {
             Defect::Stale(Index::Subnet) => {
                 let subnet = self.first(lease).data().subnet_id;
@@ -562,6 +560,14 @@ impl<L: Spoiled> Broken<L> {
             Defect::SubnetZeroIsAll if query.subnet == Some(SubnetId(0)) => is_within(lease, &without_subnet),
             Defect::WindowIsOpenAtItsEnd => {
                 is_within(lease, query) && query.heard_until.is_none_or(|until| lease.data().cltt < until)
+            }
+            Defect::RangeEndsAreLeftOut => {
+                is_within(lease, query) && query.last.is_none_or(|last| lease.address() < last)
+            }
+            Defect::RangeIsForAllLeasesOnly if query.key != Key::All => is_within(lease, &without_range),
+            Defect::EndsAreIgnored => is_within(lease, &without_end),
+            Defect::StatesAreFoundInAFewSubnets if matches!(query.key, Key::State(_)) => {
+                is_within(lease, query) && lease.data().subnet_id != SubnetId(50)
             }
             Defect::WindowIsForAllLeasesOnly if query.key != Key::All => is_within(lease, &without_window),
             _ => is_within(lease, query),
@@ -706,14 +712,19 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
     }
 
     fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError> {
-        if !self.is(Defect::LimitZeroIsAll) && !self.is(Defect::BoundsAreNotChecked) {
+        let is_checked = match self.defect {
+            Defect::LimitZeroIsAll | Defect::BoundsAreNotChecked => false,
+            Defect::RangesAreNotChecked => query.first.is_none(),
+            _ => true,
+        };
+        if is_checked {
             query.check()?;
         }
         let others = self.other_leases(query);
         let there = self.inner.lock();
         let leases = others.as_ref().unwrap_or(&there);
         let unknown =
-            self.is(Defect::UnknownKeysFindAll) && !leases.values().any(|lease| has_key(lease, &query.key));
+            self.is(Defect::UnknownKeysFindAll) && !leases.values().any(|lease| query.key.matches(lease));
         let mut found: Vec<_> = leases
             .values()
             .filter(|lease| self.is_known(lease.address()))
@@ -721,10 +732,16 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
             .filter(|lease| self.is(Defect::LimitCountsOtherSubnets) || self.is_within(lease, query))
             .filter(|lease| match query.after {
                 Some(after) if self.is(Defect::AfterIsIncluded) => lease.address() >= after,
+                Some(after) if query.reversed && !self.is(Defect::ReverseGoesOnForward) => {
+                    lease.address() < after
+                }
                 Some(after) => lease.address() > after,
                 None => true,
             })
             .collect();
+        if query.reversed && !self.is(Defect::ReverseIsIgnored) {
+            found.reverse();
+        }
         let limit = query.limit.unwrap_or(match self.defect {
             Defect::AtMost1000AreFound => 1000,
             _ => usize::MAX,

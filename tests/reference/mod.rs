@@ -5,80 +5,21 @@ pub(crate) mod broken;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use leasemgr::lease::{
-    ClientClass, Hostname, HwAddr, Lease4, Lease6, LeaseKind, LeaseState, Lifetime, RelayId, RemoteId,
-    client_classes,
-};
+use leasemgr::lease::{ClientClass, LeaseKind, LeaseState, Lifetime, client_classes};
 use leasemgr::{
-    Added, Change, Client6, Deleted, Key, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery,
+    Added, Change, Deleted, Key, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery,
     StatisticsRow, Status, Tracking,
 };
 
-/// What a query asks of a lease, where the families differ.
-pub(crate) trait Scanned: ManagedLease {
-    /// Whether the lease is of the client.
-    fn belongs_to(&self, client: &Self::Client<'_>) -> bool;
-
-    /// Whether the client was heard through the relay agent.
-    fn came_through(&self, relay: &RelayId) -> bool;
-
-    /// Whether a relay agent heard the client there.
-    fn came_from(&self, remote: &RemoteId) -> bool;
-}
-
-impl Scanned for Lease4 {
-    fn belongs_to(&self, client: &Self::Client<'_>) -> bool {
-        self.client_id() == Some(*client)
-    }
-
-    fn came_through(&self, relay: &RelayId) -> bool {
-        self.relay_id().as_ref() == Some(relay)
-    }
-
-    fn came_from(&self, remote: &RemoteId) -> bool {
-        self.remote_id().as_ref() == Some(remote)
-    }
-}
-
-impl Scanned for Lease6 {
-    fn belongs_to(&self, client: &Client6<'_>) -> bool {
-        self.duid() == client.duid
-            && client.iaid.is_none_or(|iaid| iaid == self.iaid)
-            && client.lease_type.is_none_or(|lease_type| lease_type == self.lease_type())
-    }
-
-    fn came_through(&self, relay: &RelayId) -> bool {
-        self.relay_ids().any(|id| id == *relay)
-    }
-
-    fn came_from(&self, remote: &RemoteId) -> bool {
-        self.remote_ids().any(|id| id == *remote)
-    }
-}
-
-/// Whether a lease has the key of a query.
-pub(crate) fn has_key<L: Scanned>(lease: &L, key: &Key<'_, L>) -> bool {
-    match key {
-        Key::All => true,
-        Key::State(state) => lease.state() == *state,
-        Key::HwAddr(hwaddr) => lease.hwaddr().map(HwAddr::as_bytes) == Some(hwaddr.as_bytes()),
-        Key::Client(client) => lease.belongs_to(client),
-        Key::Hostname(name) => !Hostname::is_empty(name) && lease.data().hostname == **name,
-        Key::RelayId(relay) => lease.came_through(relay),
-        Key::RemoteId(remote) => lease.came_from(remote),
-    }
-}
-
-/// Whether a lease is in the subnet and in the window of a query.
-pub(crate) fn is_within<L: Scanned>(lease: &L, query: &Query<'_, L>) -> bool {
-    let data = lease.data();
-    query.subnet.is_none_or(|subnet| data.subnet_id == subnet)
-        && query.heard_since.is_none_or(|since| data.cltt >= since)
-        && query.heard_until.is_none_or(|until| data.cltt <= until)
+/// Whether a lease is in the subnet, in the window and in the range of a query.
+pub(crate) fn is_within<L: ManagedLease>(lease: &L, query: &Query<'_, L>) -> bool {
+    let mut query = *query;
+    (query.key, query.after) = (Key::All, None);
+    query.matches(lease)
 }
 
 /// Rows for leases, with counts.
-pub(crate) fn count<'a, L: Scanned>(
+pub(crate) fn count<'a, L: ManagedLease>(
     leases: impl IntoIterator<Item = &'a L>,
     query: &StatisticsQuery,
 ) -> Vec<StatisticsRow> {
@@ -102,7 +43,7 @@ pub(crate) fn count<'a, L: Scanned>(
 }
 
 /// What a lease counts as in a class, if it is in use.
-pub(crate) fn class_kind<L: Scanned>(lease: &L) -> Option<LeaseKind> {
+pub(crate) fn class_kind<L: ManagedLease>(lease: &L) -> Option<LeaseKind> {
     match lease.kind() {
         _ if lease.state() != LeaseState::DEFAULT => None,
         None => Some(LeaseKind::Address),
@@ -111,7 +52,7 @@ pub(crate) fn class_kind<L: Scanned>(lease: &L) -> Option<LeaseKind> {
 }
 
 /// Whether a lease names a class.
-pub(crate) fn names_class<L: Scanned>(lease: &L, class: &ClientClass) -> bool {
+pub(crate) fn names_class<L: ManagedLease>(lease: &L, class: &ClientClass) -> bool {
     let context = lease.data().user_context.as_ref();
     context.into_iter().flat_map(client_classes).any(|name| *name == *class.as_bytes())
 }
@@ -128,7 +69,7 @@ pub(crate) struct Reference<L: ManagedLease> {
     tracking: Tracking<L>,
 }
 
-impl<L: Scanned> Reference<L> {
+impl<L: ManagedLease> Reference<L> {
     pub(crate) fn new() -> Self {
         Self::with_leases(Arc::default())
     }
@@ -162,12 +103,12 @@ impl<L: Scanned> Reference<L> {
 }
 
 /// Whether a lease is reclaimed and ended at `until`.
-pub(crate) fn is_removable<L: Scanned>(lease: &L, until: u64) -> bool {
+pub(crate) fn is_removable<L: ManagedLease>(lease: &L, until: u64) -> bool {
     lease.is_reclaimed() && lease.is_expired(until)
 }
 
 /// A lease that is valid for no time cannot be kept.
-pub(crate) fn check_lifetime<L: Scanned>(lease: &L) -> Result<(), LeaseMgrError> {
+pub(crate) fn check_lifetime<L: ManagedLease>(lease: &L) -> Result<(), LeaseMgrError> {
     if lease.data().valid_lifetime == Lifetime(0) {
         return Err(LeaseMgrError::ZeroLifetime { address: lease.address().into() });
     }
@@ -175,14 +116,14 @@ pub(crate) fn check_lifetime<L: Scanned>(lease: &L) -> Result<(), LeaseMgrError>
 }
 
 /// What stands in the way of a conditional change, if anything does.
-pub(crate) fn check_expected<L: Scanned>(there: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
+pub(crate) fn check_expected<L: ManagedLease>(there: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
     if expected.is_some_and(|expected| there != expected) {
         return Err(LeaseMgrError::ChangedMeanwhile { address: there.address().into() });
     }
     Ok(())
 }
 
-impl<L: Scanned> LeaseMgr<L> for Reference<L> {
+impl<L: ManagedLease> LeaseMgr<L> for Reference<L> {
     fn status(&self) -> Status {
         let mut status = Status::default();
         status.backend = "reference".to_owned();
@@ -208,9 +149,12 @@ impl<L: Scanned> LeaseMgr<L> for Reference<L> {
     fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError> {
         query.check()?;
         let leases = self.lock();
-        let found = leases.values().filter(|lease| has_key(*lease, &query.key) && is_within(*lease, query));
-        let found = found.filter(|lease| query.after.is_none_or(|after| lease.address() > after));
-        Ok(found.take(query.limit.unwrap_or(usize::MAX)).cloned().collect())
+        let mut found: Vec<_> = leases.values().filter(|lease| query.matches(*lease)).cloned().collect();
+        if query.reversed {
+            found.reverse();
+        }
+        found.truncate(query.limit.unwrap_or(usize::MAX));
+        Ok(found)
     }
 
     fn expired(&self, now: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {

@@ -14,7 +14,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use leasemgr::lease::{Family, Lease, Lease4, Lease6, LeaseState, LeaseType, SubnetId};
-use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions, OpenError};
+use leasemgr::lease_file::FileLease;
+use leasemgr::memfile::{self, LfcProgram, MemfileOptions, OpenError};
 use leasemgr::{CleanupStart, LeaseMgr, LeaseMgrExt, ManagedLease};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -93,10 +94,10 @@ impl Setting {
     }
 
     /// Opens the leases as the next server would, and waits for a cleanup that is still running.
-    pub(crate) fn open<L: ManagedLease>(&self) -> Memfile<L> {
+    pub(crate) fn open<L: ManagedLease + FileLease>(&self) -> Arc<dyn LeaseMgr<L>> {
         let start = Instant::now();
         loop {
-            let opened = Memfile::open(MemfileOptions {
+            let opened = memfile::open(MemfileOptions {
                 file: Some(self.path("")),
                 lfc_interval: None,
                 // A kill may tear a row, which may be there still at the next.
@@ -340,7 +341,7 @@ impl History {
 }
 
 /// A lease of a client of the server.
-pub(crate) trait OfClient: ManagedLease {
+pub(crate) trait OfClient: ManagedLease + FileLease {
     /// The number of the client.
     fn number_of_client(&self) -> u32;
 
@@ -422,7 +423,10 @@ pub(crate) fn last_change<L: OfClient>(setting: &Setting, lease: &L) -> Last {
 }
 
 /// The changes that all leases come from. That no client has two is looked at too.
-pub(crate) fn last_changes<L: OfClient>(setting: &Setting, leases: &Memfile<L>) -> BTreeMap<IpAddr, Last> {
+pub(crate) fn last_changes<L: OfClient>(
+    setting: &Setting,
+    leases: &dyn LeaseMgr<L>,
+) -> BTreeMap<IpAddr, Last> {
     let mut has_lease = vec![false; setting.clients as usize];
     let mut look_at = |lease: &L| {
         let last = last_change(setting, lease);
@@ -437,7 +441,7 @@ pub(crate) fn last_changes<L: OfClient>(setting: &Setting, leases: &Memfile<L>) 
 }
 
 /// Cleans up, and waits for the end of it.
-pub(crate) fn clean<L: OfClient>(leases: &Memfile<L>) {
+pub(crate) fn clean<L: OfClient>(leases: &dyn LeaseMgr<L>) {
     assert_eq!(leases.clean_up().unwrap(), CleanupStart::Requested);
     let start = Instant::now();
     loop {

@@ -11,8 +11,9 @@ use leasemgr::lease::{
     ClientClass, ClientId, Duid, Family, Hostname, HwAddr, HwSource, HwType, Iaid, Lease, Lease4, Lease6,
     LeaseData, LeaseKind, LeaseState, LeaseType, Lifetime, PoolId, RelayId, RemoteId, SubnetId, UserContext,
 };
+use leasemgr::lease_file::FileLease;
 use leasemgr::{
-    Client6, Key, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery, StatisticsRow, Subnets,
+    ClientKey, Key, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery, StatisticsRow, Subnets,
 };
 use proptest::prelude::*;
 
@@ -20,7 +21,7 @@ use proptest::prelude::*;
 pub(crate) const HEARD: i64 = 1_700_000_000;
 
 /// What each family does in its own way.
-pub(crate) trait TestLease: ManagedLease {
+pub(crate) trait TestLease: ManagedLease + FileLease {
     /// An address; they ascend with their numbers.
     fn numbered(n: u32) -> Self::Address;
 
@@ -39,10 +40,7 @@ pub(crate) trait TestLease: ManagedLease {
     fn tagged(n: u32, tag: u32) -> Self;
 
     /// What the client can be asked for by.
-    fn clients(&self) -> Vec<Self::Client<'_>>;
-
-    /// Whether the lease is of a client.
-    fn is_of(&self, client: Self::Client<'_>) -> bool;
+    fn clients(&self) -> Vec<ClientKey<'_>>;
 }
 
 /// A user context, and what it says.
@@ -217,12 +215,8 @@ impl TestLease for Lease4 {
         lease
     }
 
-    fn clients(&self) -> Vec<&ClientId> {
-        self.client_id().into_iter().collect()
-    }
-
-    fn is_of(&self, client: &ClientId) -> bool {
-        self.client_id() == Some(client)
+    fn clients(&self) -> Vec<ClientKey<'_>> {
+        self.client_id().into_iter().map(ClientKey::from).collect()
     }
 }
 
@@ -288,17 +282,13 @@ impl TestLease for Lease6 {
         lease
     }
 
-    fn clients(&self) -> Vec<Client6<'_>> {
-        let (duid, one_iaid, one_type) = (self.duid(), Some(self.iaid), Some(self.lease_type()));
-        [(None, None), (one_iaid, None), (None, one_type), (one_iaid, one_type)]
-            .map(|(iaid, lease_type)| Client6 { duid, iaid, lease_type })
-            .to_vec()
-    }
-
-    fn is_of(&self, client: Client6<'_>) -> bool {
-        self.duid() == client.duid
-            && client.iaid.is_none_or(|iaid| self.iaid == iaid)
-            && client.lease_type.is_none_or(|kind| self.lease_type() == kind)
+    fn clients(&self) -> Vec<ClientKey<'_>> {
+        if self.duid().is_empty() {
+            return Vec::new();
+        }
+        let (client, lease_type) = (ClientKey::from(self.duid()), self.lease_type());
+        let in_iaid = client.iaid(self.iaid);
+        vec![client, in_iaid, client.lease_type(lease_type), in_iaid.lease_type(lease_type)]
     }
 }
 
@@ -372,7 +362,7 @@ impl<'a, L: TestLease> Clues<'a, L> {
         Self { lease, hostname, relays, remotes }
     }
 
-    pub(crate) fn keys(&self) -> Vec<Key<'_, L>> {
+    pub(crate) fn keys(&self) -> Vec<Key<'_>> {
         let mut keys = vec![Key::All, Key::State(self.lease.state()), Key::Hostname(&self.hostname)];
         keys.extend(self.lease.hwaddr().map(Key::HwAddr));
         keys.extend(self.lease.clients().into_iter().map(Key::Client));
@@ -389,18 +379,25 @@ fn is_asked_for<L: TestLease>(query: &Query<'_, L>, lease: &L) -> bool {
         Key::All => true,
         Key::State(state) => lease.state() == state,
         Key::HwAddr(hwaddr) => lease.hwaddr().is_some_and(|own| own.as_bytes() == hwaddr.as_bytes()),
-        Key::Client(client) => lease.is_of(client),
+        Key::Client(client) => lease.clients().contains(&client),
         Key::Hostname(name) => {
             !name.is_empty() && data.hostname.as_bytes().eq_ignore_ascii_case(name.as_bytes())
         }
         Key::RelayId(id) => relays(lease).contains(&id.as_bytes()),
         Key::RemoteId(id) => remotes(lease).contains(&id.as_bytes()),
+        key => unreachable!("{key:?} is not known here"),
     };
     has_key
         && query.subnet.is_none_or(|subnet| data.subnet_id == subnet)
         && query.heard_since.is_none_or(|since| data.cltt >= since)
         && query.heard_until.is_none_or(|until| data.cltt <= until)
-        && query.after.is_none_or(|after| lease.address() > after)
+        && query.ended_by.is_none_or(|time| data.valid_lifetime.0 != u32::MAX && end(lease) <= time.into())
+        && query.first.is_none_or(|first| first <= lease.address())
+        && query.last.is_none_or(|last| lease.address() <= last)
+        && match query.after {
+            None => true,
+            Some(after) => (lease.address() > after) != query.reversed && lease.address() != after,
+        }
 }
 
 /// The leases that have ended, of those that are in state 2 or of the others, those that ended first first.
@@ -491,7 +488,8 @@ pub(crate) fn check_query<L: TestLease>(
 ) {
     let found = mgr.find(query);
     let backward = query.heard_since.zip(query.heard_until).is_some_and(|(since, until)| until < since);
-    if query.limit == Some(0) || backward {
+    let no_range = query.first.zip(query.last).is_some_and(|(first, last)| last < first);
+    if query.limit == Some(0) || backward || no_range {
         assert!(matches!(found, Err(LeaseMgrError::BadArgument { .. })), "{query:?}: {found:?}");
         return;
     }
@@ -499,8 +497,11 @@ pub(crate) fn check_query<L: TestLease>(
         assert!(matches!(found, Err(LeaseMgrError::Unsupported { .. })), "{query:?}: {found:?}");
         return;
     }
-    let expected =
-        leases.iter().filter(|lease| is_asked_for(query, lease)).take(query.limit.unwrap_or(usize::MAX));
+    let mut expected: Vec<_> = leases.iter().filter(|lease| is_asked_for(query, *lease)).collect();
+    if query.reversed {
+        expected.reverse();
+    }
+    expected.truncate(query.limit.unwrap_or(usize::MAX));
     assert_same(format_args!("{query:?}"), &found.unwrap(), expected);
 }
 

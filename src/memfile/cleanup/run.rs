@@ -18,9 +18,9 @@ use super::{Given, Shared, WATCH};
 use crate::fs::{FileSystem, ProcessLock};
 use crate::lease::{Family, Lease4, Lease6};
 use crate::lease_file::{Conversion, FileLease, Header, read_file};
-use crate::lease_mgr::{CleanupReport, CleanupWork};
+use crate::lease_mgr::{CleanupReport, CleanupRows, CleanupWork};
 use crate::lfc::pid_file::{Claim, Claimed, PidFile, PidFileError, PidLock, lock_path};
-use crate::lfc::{self, Cleanup, Figures, LfcError, LfcFiles, Outcome, RunningCleanup};
+use crate::lfc::{self, Cleanup, LfcError, LfcFiles, Outcome, RunningCleanup};
 use crate::memfile::journal::RotateError;
 use crate::panics::panic_message;
 
@@ -81,14 +81,14 @@ pub(super) struct Run<'a> {
     shared: &'a Shared,
     files: LfcFiles,
     work: CleanupWork,
-    figures: Option<(Figures, Figures)>,
+    rows: Option<CleanupRows>,
     bytes_before: u64,
 }
 
 impl<'a> Run<'a> {
     pub(super) fn new(shared: &'a Shared) -> Self {
         let files = shared.config.files.lfc_files();
-        Self { shared, files, work: CleanupWork::Thread, figures: None, bytes_before: 0 }
+        Self { shared, files, work: CleanupWork::Thread, rows: None, bytes_before: 0 }
     }
 
     /// Does the cleanup, and tells how that went.
@@ -98,7 +98,7 @@ impl<'a> Run<'a> {
             .unwrap_or_else(|panic| Err(Failure::Panicked(panic_message(panic.as_ref()))));
         let duration = clock.elapsed();
         let bytes_after = self.bytes();
-        let Self { work, figures, bytes_before, .. } = self;
+        let Self { work, rows, bytes_before, .. } = self;
         match &result {
             Ok(()) => info!(
                 id = "DHCPSRV_MEMFILE_LFC_END",
@@ -115,7 +115,13 @@ impl<'a> Run<'a> {
             }
         }
         let failure = result.err().map(|failure| failure.to_string());
-        CleanupReport { work, started, duration, failure, figures, bytes_before, bytes_after }
+        CleanupReport {
+            failure,
+            rows,
+            bytes_before,
+            bytes_after,
+            ..CleanupReport::new(work, started, duration)
+        }
     }
 
     fn clean(&mut self) -> Result<(), Failure> {
@@ -372,7 +378,8 @@ impl<'a> Run<'a> {
             }
         })?;
         if let Outcome::Cleaned { read, written } = lfc::end(pid_file, result)? {
-            self.figures = Some((read, written));
+            self.rows =
+                Some(CleanupRows { read: read.leases, invalid: read.errors, written: written.leases });
         }
         Ok(())
     }

@@ -8,8 +8,8 @@ use super::*;
 use crate::fs::{OsFileSystem, ProcessLock, ReadFile, WriteFile};
 use crate::lease::{Lease4, Lease6};
 use crate::lease_file::FileLease;
-use crate::lease_mgr::CleanupWork;
-use crate::lfc::{Cleanup, Figures, Outcome, RunningCleanup};
+use crate::lease_mgr::{CleanupRows, CleanupWork};
+use crate::lfc::{Cleanup, Outcome, RunningCleanup};
 use crate::memfile::Durability;
 
 /// What a program does that cleans up without fault or effort.
@@ -356,9 +356,7 @@ fn inside_the_process_the_rows_are_counted() {
     assert_eq!(setup.read("f.2"), file(&[1, 2, 3]));
     assert_eq!(setup.read("f"), file(&[]));
     assert_eq!(report.work, CleanupWork::Thread);
-    let read = Figures { leases: 5, attempts: 7, errors: 0 };
-    let written = Figures { leases: 3, attempts: 3, errors: 0 };
-    assert_eq!(report.figures, Some((read, written)));
+    assert_eq!(report.rows, Some(CleanupRows { read: 5, invalid: 0, written: 3 }));
     assert_eq!((report.bytes_before, report.bytes_after), (before, file(&[1, 2, 3]).len() as u64));
     assert!(!setup.has("f.1") && !setup.has("f.pid") && !setup.has("f.pid.lock"));
 }
@@ -421,7 +419,7 @@ fn a_program_is_told_the_files_and_has_nothing_to_read(#[case] family: Family, #
         format!("{option} -x {f}.2 -i {f}.1 -o {f}.output -f {f}.completed -p {f}.pid -c ignored-path");
     assert_eq!(setup.read("arguments").lines().collect::<Vec<_>>(), expected.split(' ').collect::<Vec<_>>());
     let LfcProgram::Program(path) = program else { unreachable!() };
-    assert_eq!((report.work, report.figures), (CleanupWork::Program(path), None));
+    assert_eq!((report.work, report.rows), (CleanupWork::Program(path), None));
 }
 
 #[test]

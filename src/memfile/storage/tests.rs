@@ -11,7 +11,7 @@ use crate::lease::{
 };
 
 /// Leases of few clients and addresses, so that they meet.
-trait Arbitrary: ManagedLease {
+trait Arbitrary: StoredLease {
     fn arbitrary() -> BoxedStrategy<Self>;
 }
 
@@ -107,13 +107,13 @@ fn steps<L: Arbitrary>() -> impl Strategy<Value = Vec<Step<L>>> {
     prop::collection::vec(step, 1..120)
 }
 
-fn packed<L: ManagedLease>(lease: &L) -> Vec<u8> {
+fn packed<L: StoredLease>(lease: &L) -> Vec<u8> {
     let mut record = Vec::new();
     pack(lease, &mut record);
     record
 }
 
-fn expired<L: ManagedLease>(storage: &mut Storage<L>, queue: Queue, now: u64) -> Vec<L> {
+fn expired<L: StoredLease>(storage: &mut Storage<L>, queue: Queue, now: u64) -> Vec<L> {
     loop {
         match storage.ended(queue, now, None, usize::MAX) {
             Ok(leases) => return leases.into_iter().map(|(_, lease)| lease).collect(),

@@ -1,0 +1,38 @@
+//! The backends of this crate: the only file that names them.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use crate::factory::{Backend, LeaseMgrFactory};
+use crate::lease::{Family, Lease4, Lease6};
+use crate::lease_mgr::ManagedLease;
+
+impl<L: ManagedLease> Default for LeaseMgrFactory<L> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<L: ManagedLease> LeaseMgrFactory<L> {
+    /// A factory that knows the backends of this crate, and has no current manager.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_backends(backends())
+    }
+}
+
+/// The backends for leases of a family.
+macro_rules! backends_for {
+    ($lease:ty) => {
+        vec![Arc::new(crate::memfile::MemfileBackend) as Arc<dyn Backend<$lease>>]
+    };
+}
+
+fn backends<L: ManagedLease>() -> Vec<Arc<dyn Backend<L>>> {
+    let backends: Box<dyn Any> = match L::FAMILY {
+        Family::V4 => Box::new(backends_for!(Lease4)),
+        Family::V6 => Box::new(backends_for!(Lease6)),
+    };
+    // There are no leases but these two.
+    backends.downcast().map_or_else(|_| Vec::new(), |backends| *backends)
+}
