@@ -84,7 +84,7 @@ fn run<L: Served>(options: Options) -> Outcome {
     // All deletions are told here, because a lease manager also deletes many leases at a time.
     let deletions = Arc::clone(&output);
     leases.tracking().register("lease_server", ChangeKind::Delete, None, move |change| {
-        deletions.tell("deleted", change.lease());
+        change.lease().into_iter().for_each(|lease| deletions.tell("deleted", lease));
     })?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {

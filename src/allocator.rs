@@ -278,12 +278,11 @@ impl<A: PoolAddress, C: Clone + Eq + Hash + Send + Sync + 'static> Allocator<A, 
     }
 
     fn learn<L: ManagedLease<Address = A>>(&self, change: &Change<'_, L>) {
-        match change {
-            Change::Added(lease) => self.learn_of(*lease),
+        match (change.old(), change.new()) {
             // A renewal is no news.
-            Change::Updated { old, new } if old.is_reclaimed() == new.is_reclaimed() => {}
-            Change::Updated { new, .. } => self.learn_of(*new),
-            Change::Deleted(lease) => self.released(lease.address()),
+            (Some(old), Some(new)) if old.is_reclaimed() == new.is_reclaimed() => {}
+            (_, Some(new)) => self.learn_of(new),
+            (_, None) => self.released(change.address()),
         }
     }
 

@@ -35,6 +35,7 @@
 //! ```
 
 mod calling;
+mod change;
 mod error;
 mod ext;
 mod query;
@@ -47,13 +48,14 @@ mod tracking;
 use std::fmt;
 use std::path::Path;
 
+pub use change::{Change, ChangeKind, Origin};
 pub use error::LeaseMgrError;
 pub use ext::{LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6};
 pub use query::{ClientKey, Key, ManagedLease, Query};
 pub use statistics::{StatisticsQuery, StatisticsRow, Subnets};
 pub use status::{CleanupReport, CleanupRows, CleanupStart, CleanupStatus, CleanupWork, OnFail, Status};
 pub use totals::{CountedAs, Totals, TotalsRow};
-pub use tracking::{CallbackError, Change, ChangeKind, LeaseLock, Scope, Tracking};
+pub use tracking::{CallbackError, LeaseLock, Scope, Tracking};
 
 use crate::lease::{ClientClass, LeaseKind, SubnetId};
 

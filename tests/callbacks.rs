@@ -119,12 +119,12 @@ fn an_error_in_a_callback_says_what_to_do() {
 fn a_callback_changes_the_leases_of_another_manager() {
     let (from, to) = (memfile::<Lease4>(None), memfile::<Lease6>(None));
     let mirror = Arc::clone(&to);
-    at_each(&from, move |_, change| match change {
-        Change::Added(_) => {
+    at_each(&from, move |_, change| match (change.old(), change.new()) {
+        (None, _) => {
             assert_eq!(mirror.add(&Lease6::tagged(1, 1)).unwrap(), Added::Added);
         }
-        Change::Updated { .. } => mirror.update(&Lease6::tagged(1, 2)).unwrap(),
-        Change::Deleted(_) => {
+        (Some(_), Some(_)) => mirror.update(&Lease6::tagged(1, 2)).unwrap(),
+        (Some(_), None) => {
             assert_eq!(mirror.delete(Lease6::numbered(1)).unwrap(), Deleted::Deleted);
         }
     });
@@ -167,7 +167,7 @@ fn callbacks_of_managers_in_a_ring_do_not_wait_for_each_other() {
             let next = Arc::downgrade(&managers[(n + 1) % managers.len()]);
             let (meet, results) = (Arc::clone(&meet), Arc::clone(&results));
             at_each(manager, move |_, change| {
-                if *change == Change::Added(&Lease4::tagged(1, 1)) {
+                if *change == Change::added(&Lease4::tagged(1, 1)) {
                     meet.wait();
                     // The address whose change the next manager tells.
                     let result = next.upgrade().unwrap().update(&Lease4::tagged(1, 2));

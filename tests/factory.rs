@@ -124,7 +124,7 @@ impl LeaseMgr<Lease4> for TreeMgr {
             return Ok(Added::AddressTaken);
         }
         leases.insert(lease.address(), lease.clone());
-        self.tracking.notify(&Change::Added(lease));
+        self.tracking.notify(&Change::added(lease));
         Ok(Added::Added)
     }
 

@@ -210,12 +210,8 @@ struct Told<L> {
 
 impl<L: TestLease> Told<L> {
     fn of(change: &Change<'_, L>) -> Self {
-        let kept = |lease: &L| Some(lease.clone().kept());
-        match change {
-            Change::Added(new) => Self { old: None, new: kept(new) },
-            Change::Updated { old, new } => Self { old: kept(old), new: kept(new) },
-            Change::Deleted(old) => Self { old: kept(old), new: None },
-        }
+        let kept = |lease: Option<&L>| lease.map(|lease| lease.clone().kept());
+        Self { old: kept(change.old()), new: kept(change.new()) }
     }
 
     fn address(&self) -> Option<L::Address> {

@@ -522,13 +522,10 @@ impl<L: TestLease> Work<L> {
 }
 
 fn note<L: TestLease>(change: &Change<'_, L>, chains: &Mutex<Vec<Chain>>) {
-    let address = change.lease().address();
+    let address = change.address();
     let n = (0..ADDRESSES).find(|&n| L::numbered(n) == address).unwrap();
-    let (old, new) = match change {
-        Change::Added(new) => (None, Some(tag_of(n, *new))),
-        Change::Updated { old, new } => (Some(tag_of(n, *old)), Some(tag_of(n, *new))),
-        Change::Deleted(old) => (Some(tag_of(n, *old)), None),
-    };
+    let tag = |lease: &L| tag_of(n, lease);
+    let (old, new) = (change.old().map(tag), change.new().map(tag));
     TOLD.with_borrow_mut(|told| told.push((n, old, new)));
     // So that others overtake, if they can.
     thread::yield_now();

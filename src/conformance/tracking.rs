@@ -55,11 +55,7 @@ impl<L: TestedLease> Log<L> {
         for &kind in kinds {
             let Self(list) = log.clone();
             let write = move |change: &Change<'_, L>| {
-                let told = match change {
-                    Change::Added(new) => (None, Some((*new).clone())),
-                    Change::Updated { old, new } => (Some((*old).clone()), Some((*new).clone())),
-                    Change::Deleted(old) => (Some((*old).clone()), None),
-                };
+                let told = (change.old().cloned(), change.new().cloned());
                 list.lock().unwrap_or_else(PoisonError::into_inner).push(told);
             };
             register(case, owner, kind, scope, write)?;
@@ -348,11 +344,10 @@ fn changes_of_an_address_are_told_in_their_order<L: TestedLease>(case: &Case<L>)
 
 fn a_callback_may_read_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
     let verdicts = in_each(case, &KINDS, |mgr, change| {
-        let lease = change.lease();
-        let expected = match change {
-            Change::Deleted(_) => None,
-            _ => Some(lease),
+        let Some(lease) = change.lease() else {
+            return Err(Fault::new("a change", "the lease before or after it", "neither"));
         };
+        let expected = change.new();
         let found = ask("get in a callback", mgr.get(lease.address()))?;
         same_leases("get in a callback", found.iter(), expected)?;
         for query in [Query::all(), Query::hostname(&lease.data().hostname)] {
@@ -392,7 +387,9 @@ fn a_callback_cannot_change_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
     let (threads, mgr) = (Arc::clone(&handed), case.weak());
     let (new, there) = (absent.clone(), other.clone());
     let verdicts = in_each(case, &KINDS, move |calling, change| {
-        let own = change.lease();
+        let Some(own) = change.lease() else {
+            return Err(Fault::new("a change", "the lease before or after it", "neither"));
+        };
         for lease in [own, &new, &there] {
             let address = lease.address();
             let longer = with(lease, |data| data.valid_lifetime.0 += 1);
@@ -413,7 +410,7 @@ fn a_callback_cannot_change_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
         calling.tracking().unregister_all(None);
         in_callback("delete in a callback that has unregistered itself", &calling.delete(own.address()))?;
         // Another thread can, when the change is made.
-        if let (Some(mgr), Change::Added(_)) = (mgr.upgrade(), change) {
+        if let (Some(mgr), ChangeKind::Add) = (mgr.upgrade(), change.kind()) {
             let new = new.clone();
             let thread = thread::spawn(move || mgr.add(&new));
             threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
@@ -443,7 +440,7 @@ fn a_callback_may_register_and_unregister<L: TestedLease>(case: &Case<L>) -> Ver
         same("unregister in a callback", &tracking.unregister("suite", None), &1)?;
         let Log(list) = inner.clone();
         let write = move |change: &Change<'_, L>| {
-            let told = (None, Some(change.lease().clone()));
+            let told = (None, change.lease().cloned());
             list.lock().unwrap_or_else(PoisonError::into_inner).push(told);
         };
         let registered = tracking.register("inner", ChangeKind::Add, None, write);

@@ -13,56 +13,9 @@ use parking_lot::RwLock;
 use tracing::error;
 
 use super::calling::{Calling, would_wait_for_itself};
-use super::{CountedAs, LeaseMgrError, ManagedLease, Totals};
-use crate::lease::{Family, Lease, LeaseType, SubnetId};
+use super::{Change, ChangeKind, CountedAs, LeaseMgrError, ManagedLease, Origin, Totals};
+use crate::lease::{Family, LeaseType, SubnetId};
 use crate::panics::panic_message;
-
-/// What kind of change it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ChangeKind {
-    /// A lease was added.
-    Add,
-    /// A lease was put in the place of another.
-    Update,
-    /// A lease was deleted.
-    Delete,
-}
-
-/// A change that was made.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Change<'a, L> {
-    /// This lease was added.
-    Added(&'a L),
-    /// A lease was put in the place of another.
-    Updated {
-        /// The one that was there.
-        old: &'a L,
-        /// The one that is there now.
-        new: &'a L,
-    },
-    /// This lease was deleted.
-    Deleted(&'a L),
-}
-
-impl<L: Lease> Change<'_, L> {
-    /// What kind of change it is.
-    #[must_use]
-    pub fn kind(&self) -> ChangeKind {
-        match self {
-            Self::Added(_) => ChangeKind::Add,
-            Self::Updated { .. } => ChangeKind::Update,
-            Self::Deleted(_) => ChangeKind::Delete,
-        }
-    }
-
-    /// The lease as it is now; as it was, if it was deleted.
-    #[must_use]
-    pub fn lease(&self) -> &L {
-        match self {
-            Self::Added(lease) | Self::Updated { new: lease, .. } | Self::Deleted(lease) => lease,
-        }
-    }
-}
 
 /// Which leases a callback is registered for.
 ///
@@ -96,12 +49,10 @@ impl Scope {
             && self.lease_type.is_none_or(|lease_type| lease.kind() == Some(lease_type))
     }
 
-    /// Whether it concerns a change: an update, if it includes the lease before or the one after.
+    /// Returns whether a change concerns it: if it includes the lease before or the one after, or if neither is known.
     fn is_concerned_by<L: ManagedLease>(&self, change: &Change<'_, L>) -> bool {
-        match change {
-            Change::Updated { old, new } => self.includes(*old) || self.includes(*new),
-            Change::Added(lease) | Change::Deleted(lease) => self.includes(*lease),
-        }
+        let leases = [change.old(), change.new()];
+        leases.iter().flatten().any(|lease| self.includes(*lease)) || change.lease().is_none()
     }
 
     /// Whether each restriction of this scope is one of the other scope, too.
@@ -155,7 +106,7 @@ pub enum CallbackError {
 
 type Function<L> = Box<dyn Fn(&Change<'_, L>) + Send + Sync>;
 
-struct Callback<L> {
+struct Callback<L: ManagedLease> {
     owner: String,
     kind: ChangeKind,
     scope: Scope,
@@ -336,10 +287,13 @@ impl<L: ManagedLease> Tracking<L> {
     /// Counts a change, and calls the callbacks that it concerns. For backends, after each change, and without a lock that
     /// readers wait for. A panic of a callback does not come through.
     pub fn notify(&self, change: &Change<'_, L>) {
-        match change {
-            Change::Added(lease) => self.count_added(lease),
-            Change::Updated { old, new } => self.count_updated(CountedAs::of(*old), new),
-            Change::Deleted(_) => {}
+        // What is changed elsewhere is counted there.
+        if change.origin() == Origin::Here {
+            match (change.old(), change.new()) {
+                (None, Some(new)) => self.count_added(new),
+                (Some(old), Some(new)) => self.count_updated(CountedAs::of(old), new),
+                _ => {}
+            }
         }
         if !self.is_watched() {
             return;
@@ -352,7 +306,7 @@ impl<L: ManagedLease> Tracking<L> {
             let called = contained(|| (callback.function)(change));
             if let Err(message) = called {
                 let Callback { owner, kind, .. } = &*callback;
-                let address: IpAddr = change.lease().address().into();
+                let address: IpAddr = change.address().into();
                 error!(
                     id = "DHCPSRV_LEASE_MGR_CALLBACK_FAILED",
                     "the callback of {owner} for {kind:?} panicked at the lease of {address}: {message}"

@@ -367,7 +367,7 @@ impl<L: StoredLease> Store<L> {
         }
         drop(storage);
         for lease in &gone {
-            self.tracking.notify(&Change::Deleted(lease));
+            self.tracking.notify(&Change::deleted(lease));
         }
         Ok(gone.len() as u64)
     }
@@ -487,7 +487,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
         if added == Added::AddressTaken {
             return Ok(added);
         }
-        self.store.tracking.notify(&Change::Added(lease));
+        self.store.tracking.notify(&Change::added(lease));
         Ok(Added::Added)
     }
 
@@ -561,7 +561,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
             Ok((old, counted))
         })?;
         match &old {
-            (Some(old), _) => self.store.tracking.notify(&Change::Updated { old, new: lease }),
+            (Some(old), _) => self.store.tracking.notify(&Change::updated(old, lease)),
             (None, counted) => self.store.tracking.count_updated(*counted, lease),
         }
         Ok(())
@@ -596,7 +596,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
             return Ok(Deleted::NoSuchLease);
         };
         if let Some(old) = &old {
-            self.store.tracking.notify(&Change::Deleted(old));
+            self.store.tracking.notify(&Change::deleted(old));
         }
         Ok(Deleted::Deleted)
     }

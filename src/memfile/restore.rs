@@ -191,8 +191,8 @@ impl<L: StoredLease> Store<L> {
                     };
                     taken.updated += 1;
                     match &old {
-                        Some(old) => self.tracking.notify(&Change::Updated { old, new: &lease }),
-                        None => self.tracking.notify(&Change::Added(&lease)),
+                        Some(old) => self.tracking.notify(&Change::updated(old, &lease)),
+                        None => self.tracking.notify(&Change::added(&lease)),
                     }
                 }
                 (Foreign::Deletion, Some(old)) if !is_overwritten => {
@@ -202,7 +202,7 @@ impl<L: StoredLease> Store<L> {
                         continue;
                     };
                     taken.deleted += 1;
-                    self.tracking.notify(&Change::Deleted(&old));
+                    self.tracking.notify(&Change::deleted(&old));
                 }
                 _ => {}
             }

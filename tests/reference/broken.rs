@@ -422,10 +422,10 @@ impl<L: Spoiled> Broken<L> {
         };
         let (old, new) = (old.map(spoil), new.map(spoil));
         let change = match (&old, &new) {
-            (None, Some(new)) => Change::Added(new),
-            (Some(_), Some(new)) if self.is(Defect::TellsTheNewAsTheOld) => Change::Updated { old: new, new },
-            (Some(old), Some(new)) => Change::Updated { old, new },
-            (Some(old), None) => Change::Deleted(old),
+            (None, Some(new)) => Change::added(new),
+            (Some(_), Some(new)) if self.is(Defect::TellsTheNewAsTheOld) => Change::updated(new, new),
+            (Some(old), Some(new)) => Change::updated(old, new),
+            (Some(old), None) => Change::deleted(old),
             (None, None) => return,
         };
         if !self.is(Defect::TellsBeforeTheChange) {
@@ -434,7 +434,7 @@ impl<L: Spoiled> Broken<L> {
         }
         let put = |lease: Option<&L>| match lease {
             Some(lease) => self.inner.lock().insert(lease.address(), lease.clone()),
-            None => self.inner.lock().remove(&change.lease().address()),
+            None => self.inner.lock().remove(&change.address()),
         };
         put(old.as_ref());
         self.tracking[0].notify(&change);
@@ -444,7 +444,7 @@ impl<L: Spoiled> Broken<L> {
     fn refuse(&self, lease: &L) {
         self.refused.fetch_add(1, Ordering::Relaxed);
         if self.is(Defect::TellsOfRefused) {
-            self.tracking[0].notify(&Change::Added(lease));
+            self.tracking[0].notify(&Change::added(lease));
         }
         if self.is(Defect::SavesRefused) {
             self.disk.lock().unwrap().insert(lease.address(), lease.clone());

@@ -96,7 +96,7 @@ impl<L: ManagedLease> Reference<L> {
         let meant: Vec<_> = self.lock().values().filter(|lease| is_meant(lease)).cloned().collect();
         for lease in &meant {
             self.lock().remove(&lease.address());
-            self.tracking.notify(&Change::Deleted(lease));
+            self.tracking.notify(&Change::deleted(lease));
         }
         Ok(meant.len() as u64)
     }
@@ -138,7 +138,7 @@ impl<L: ManagedLease> LeaseMgr<L> for Reference<L> {
             return Ok(Added::AddressTaken);
         }
         self.lock().insert(lease.address(), lease.clone());
-        self.tracking.notify(&Change::Added(lease));
+        self.tracking.notify(&Change::added(lease));
         Ok(Added::Added)
     }
 
@@ -175,7 +175,7 @@ impl<L: ManagedLease> LeaseMgr<L> for Reference<L> {
         };
         check_expected(&old, expected)?;
         self.lock().insert(address, lease.clone());
-        self.tracking.notify(&Change::Updated { old: &old, new: lease });
+        self.tracking.notify(&Change::updated(&old, lease));
         Ok(())
     }
 
@@ -186,7 +186,7 @@ impl<L: ManagedLease> LeaseMgr<L> for Reference<L> {
         };
         check_expected(&there, expected)?;
         self.lock().remove(&address);
-        self.tracking.notify(&Change::Deleted(&there));
+        self.tracking.notify(&Change::deleted(&there));
         Ok(Deleted::Deleted)
     }
 
