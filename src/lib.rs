@@ -44,6 +44,8 @@ mod export;
 pub mod factory;
 mod first_of_many;
 pub mod fs;
+mod identifiers;
+mod kea_json;
 pub mod lease;
 pub mod lease_file;
 pub mod lease_mgr;

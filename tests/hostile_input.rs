@@ -165,15 +165,15 @@ fn deep(open: &str, close: &str, depth: usize) -> Vec<u8> {
 #[case::a_carriage_return([row(9).trim_end().as_bytes(), b"\r"].concat(), "line 3: pool_id is \"0\\r\", expected a number from 0 to 4294967295 (address 10.0.0.9)")]
 #[case::deep_lists(
     deep("[", "]", 1_000_000),
-    "line 3: user_context: a user context: maps and lists nested too deep at byte 1007 (address 10.0.0.9)"
+    "line 3: user_context: maps and lists nested too deep at byte 1007 (address 10.0.0.9)"
 )]
 #[case::deep_maps(
     deep("{\"a\":", "}", 1_000_000),
-    "line 3: user_context: a user context: maps and lists nested too deep at byte 5003 (address 10.0.0.9)"
+    "line 3: user_context: maps and lists nested too deep at byte 5003 (address 10.0.0.9)"
 )]
 #[case::unending_lists(
     deep("[", "", 1_000_000),
-    "line 3: user_context: a user context: maps and lists nested too deep at byte 1007 (address 10.0.0.9)"
+    "line 3: user_context: maps and lists nested too deep at byte 1007 (address 10.0.0.9)"
 )]
 #[case::a_terminal(b"\x1b[31m,02:00:00:00:00:01,,3600,1790003600,1,0,0,\x1b]0;x\x07,0,,0".to_vec(), "line 3: address is \"\\x1b[31m\", expected an IPv4 address")]
 fn a_row_that_is_no_lease_is_named_and_the_others_are_kept(#[case] bad: Vec<u8>, #[case] problem: &str) {

@@ -184,7 +184,7 @@ fn a_legal_dhcpv4_lease_is_read(#[case] change: Value) {
 #[case(json!({"valid-lft": null}), "missing field `valid-lft`")]
 #[case(json!({"cltt": null}), "missing field `cltt`")]
 #[case(json!({"expire": 99}), "expire is 99, expected at least valid-lft, 100")]
-#[case(json!({"user-context": [1]}), "a user context: expected a JSON map at byte 0")]
+#[case(json!({"user-context": [1]}), "expected a JSON map at byte 0")]
 #[case(json!({"subnet-id": 0}), "subnet-id is 0, expected at least 1")]
 #[case(json!({"cltt": 0}), "cltt is 0, expected at least 1")]
 #[case(json!({"cltt": -300}), "cltt is -300, expected at least 1")]

@@ -8,7 +8,7 @@ use std::thread;
 
 use super::sample::Sample;
 use super::{Subject, TestedLease, model};
-use crate::lease::{LeaseError, UserContextError};
+use crate::lease::{IdentifierError, JsonError, LeaseError};
 use crate::panics::panic_message;
 use crate::{Added, Deleted, Key, LeaseMgr, LeaseMgrError, Query};
 
@@ -38,17 +38,16 @@ impl Fault {
     }
 }
 
-impl From<LeaseError> for Fault {
-    fn from(error: LeaseError) -> Self {
-        Self::of_sample(error)
-    }
+macro_rules! of_sample {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Fault {
+            fn from(error: $error) -> Self {
+                Self::of_sample(error)
+            }
+        })*
+    };
 }
-
-impl From<UserContextError> for Fault {
-    fn from(error: UserContextError) -> Self {
-        Self::of_sample(error)
-    }
-}
+of_sample!(IdentifierError, JsonError, LeaseError);
 
 /// Opens the managers of a subject.
 pub(super) struct Opener<'a, L: TestedLease> {

@@ -2,32 +2,15 @@
 
 use std::net::Ipv6Addr;
 
-use super::LeaseState;
+use super::{IdentifierError, JsonError, LeaseState};
 
 /// Why a value cannot stand in a lease.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaseError {
-    /// A client id is 2 to 255 bytes long.
-    #[error("a client id of {len} bytes, expected 2 to 255")]
-    ClientIdLength {
-        /// Its length in bytes.
-        len: usize,
-    },
-    /// A DUID is 3 to 130 bytes long; that of a recorded lease, 1 to 130.
-    #[error("a DUID of {len} bytes, expected {min} to 130")]
-    DuidLength {
-        /// Its length in bytes.
-        len: usize,
-        /// The shortest length that is accepted.
-        min: usize,
-    },
-    /// A hardware address is 1 to 20 bytes long.
-    #[error("a hardware address of {len} bytes, expected 1 to 20")]
-    HwAddrLength {
-        /// Its length in bytes.
-        len: usize,
-    },
+    /// An identifier that is none.
+    #[error(transparent)]
+    Identifier(#[from] IdentifierError),
     /// Only a declined DHCPv4 lease may have neither a hardware address nor a client id.
     #[error("neither a hardware address nor a client id in state {state}, expected one unless declined (1)")]
     NoIdentity {
@@ -56,5 +39,5 @@ pub enum LeaseError {
     },
     /// A user context that is no JSON map as Kea knows it.
     #[error(transparent)]
-    UserContext(#[from] super::user_context::UserContextError),
+    UserContext(#[from] JsonError),
 }

@@ -17,81 +17,8 @@ use std::ops::RangeInclusive;
 
 pub use checks::{CheckedExtendedInfo, ExtendedInfoChecks, ExtendedInfoError, check_extended_info};
 
-use super::octets::octets;
-use super::short_bytes::ShortBytes;
-use super::{Duid, Family, Json, JsonRef, Lease, Lease4, Lease6, UserContext};
-
-/// A relay id or a remote id of an impossible length.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a {what} of {len} bytes, expected 1 to 255")]
-pub struct IdLengthError {
-    what: &'static str,
-    /// Its length in bytes.
-    pub len: usize,
-}
-
-macro_rules! id {
-    ($(#[$doc:meta])* $name:ident, $what:literal) => {
-        $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(ShortBytes);
-
-        impl $name {
-            /// The longest one, in bytes.
-            pub const MAX_LEN: usize = 255;
-
-            /// One of these bytes.
-            ///
-            /// # Errors
-            /// [`IdLengthError`] for no or more than 255 bytes.
-            pub fn new(bytes: &[u8]) -> Result<Self, IdLengthError> {
-                if (1..=Self::MAX_LEN).contains(&bytes.len()) {
-                    Ok(Self(ShortBytes::new(bytes)))
-                } else {
-                    Err(IdLengthError { what: $what, len: bytes.len() })
-                }
-            }
-
-            /// The bytes.
-            #[must_use]
-            pub fn as_bytes(&self) -> &[u8] {
-                self.0.as_slice()
-            }
-        }
-
-        /// Two upper-case hex digits for each byte, as in a user context.
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02X}"))
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}({self})", stringify!($name))
-            }
-        }
-    };
-}
-
-id!(
-    /// What a relay agent calls itself, 1 to 255 bytes: in DHCPv4 its relay identifier (RFC 6925), in
-    /// DHCPv6 its DUID (RFC 5460), which is shorter.
-    RelayId,
-    "relay id"
-);
-id!(
-    /// What a relay agent calls the far end of the line that the client is on, 1 to 255 bytes (RFC 3046; RFC 4649, where
-    /// the enterprise number is part of it).
-    RemoteId,
-    "remote id"
-);
-
-impl From<&Duid> for RelayId {
-    fn from(duid: &Duid) -> Self {
-        Self(ShortBytes::new(duid.as_bytes()))
-    }
-}
+use super::{Duid, Family, Json, JsonRef, Lease, Lease4, Lease6, RelayId, RemoteId, UserContext};
+use crate::identifiers::octets::octets;
 
 /// Who a relay agent is, and where it heard the client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -158,7 +85,7 @@ const REMOTE_ID: &str = "remote-id";
 ///     r#"{ "remote-id": "C0000201", "sub-options": "0x0104AABBCCDD0204C0000201" }"#
 /// );
 /// assert_eq!(keep_relay_ids(Family::V4, &kept), None);
-/// # Ok::<(), leasemgr::lease::UserContextError>(())
+/// # Ok::<(), leasemgr::lease::JsonError>(())
 /// ```
 #[must_use]
 pub fn keep_relay_ids(family: Family, context: &UserContext) -> Option<UserContext> {
@@ -596,19 +523,6 @@ mod tests {
         assert_eq!(with.with_relays(&[]).as_str(), r#"{ "ISC": { "relay-info": [  ], "relays": [  ] } }"#);
     }
 
-    #[test]
-    fn an_id_has_1_to_255_bytes() {
-        assert_eq!(RelayId::new(&[]).unwrap_err().to_string(), "a relay id of 0 bytes, expected 1 to 255");
-        assert_eq!(
-            RemoteId::new(&[0; 256]).unwrap_err().to_string(),
-            "a remote id of 256 bytes, expected 1 to 255"
-        );
-        assert_eq!(RemoteId::new(&[7; 255]).unwrap().as_bytes(), [7; 255]);
-        assert!(RelayId::new(&[1]).unwrap() < RelayId::new(&[1, 0]).unwrap());
-        let duid = Duid::new(&[1, 2, 0xab]).unwrap();
-        assert_eq!(format!("{:?}", RelayId::from(&duid)), "RelayId(0102AB)");
-    }
-
     /// The hex of options without their last `cut` bytes.
     fn hex_of_options(family: Family, options: &[(u16, Vec<u8>)], cut: usize) -> String {
         let mut bytes = Vec::new();
@@ -663,7 +577,7 @@ mod tests {
         #[test]
         fn no_context_makes_a_panic(
             info in prop_oneof![
-                crate::lease::user_context::tests::json(),
+                crate::kea_json::tests::json(),
                 "\"0x[0-9a-f]{0,40}\"",
                 "\\{\"(sub-options|options|relay-id)\":\"0x[0-9a-f]{0,40}\",\"remote-id\":\"[0-9x]{0,5}\"\\}",
             ],

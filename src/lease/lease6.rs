@@ -206,26 +206,6 @@ mod tests {
         }
     }
 
-    #[rstest]
-    #[case(0, false, false)]
-    #[case(1, false, true)]
-    #[case(2, false, true)]
-    #[case(3, true, true)]
-    #[case(130, true, true)]
-    #[case(131, false, false)]
-    fn a_recorded_duid_may_be_shorter_than_a_new_one(
-        #[case] len: usize,
-        #[case] new: bool,
-        #[case] recorded: bool,
-    ) {
-        let bytes = vec![7; len];
-        let made = |duid: Result<Duid, LeaseError>| duid.map(|duid| duid.as_bytes().to_vec());
-        let wanted =
-            |good, min| if good { Ok(bytes.clone()) } else { Err(LeaseError::DuidLength { len, min }) };
-        assert_eq!(made(Duid::new(&bytes)), wanted(new, 3));
-        assert_eq!(made(Duid::recorded(&bytes)), wanted(recorded, 1));
-    }
-
     #[test]
     fn the_empty_duid_of_kea_2_is_empty_in_any_state() {
         let duid = Duid::recorded(&[0]).unwrap();

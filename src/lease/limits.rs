@@ -5,55 +5,10 @@
 //! * `ISC`/`client-classes`: the names of the classes that the client is in,
 //! * `ISC`/`limits`: the limits of these classes and of the subnet, for the lease manager to check.
 
-use std::borrow::{Borrow, Cow};
+use std::borrow::Cow;
 use std::fmt;
 
-use super::short_bytes::ShortBytes;
-use super::{Family, JsonRef, LeaseType, SubnetId, UserContext};
-
-/// The name of a client class, as bytes.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClientClass(ShortBytes);
-
-impl ClientClass {
-    /// A name of these bytes.
-    #[must_use]
-    pub fn new(bytes: &[u8]) -> Self {
-        Self(ShortBytes::new(bytes))
-    }
-
-    /// The bytes.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        self.0.as_slice()
-    }
-}
-
-impl From<&str> for ClientClass {
-    fn from(name: &str) -> Self {
-        Self::new(name.as_bytes())
-    }
-}
-
-/// So that a map with classes as keys can be asked for the bytes of a name.
-impl Borrow<[u8]> for ClientClass {
-    fn borrow(&self) -> &[u8] {
-        self.as_bytes()
-    }
-}
-
-/// Control bytes and bytes outside ASCII are shown as `\xHH`.
-impl fmt::Display for ClientClass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.as_bytes().escape_ascii())
-    }
-}
-
-impl fmt::Debug for ClientClass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ClientClass({self})")
-    }
-}
+use super::{ClientClass, Family, JsonRef, LeaseType, SubnetId, UserContext};
 
 /// What is counted apart: addresses, and delegated prefixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,7 +87,7 @@ pub struct SubnetLimit {
 /// let limits = Limits::of(&context).unwrap();
 /// let exceeded = limits.exceeded(Family::V4, |_class, _kind| 2, |_subnet, _kind| 0);
 /// assert_eq!(exceeded.unwrap().to_string(), r#"address limit 2 of client class "foo" reached, current count 2"#);
-/// # Ok::<(), leasemgr::lease::UserContextError>(())
+/// # Ok::<(), leasemgr::lease::JsonError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
@@ -494,8 +449,8 @@ mod tests {
     proptest! {
         #[test]
         fn limits_are_read_where_all_values_are_good(
-            name in prop_oneof!["\"[a-z]{1,3}\"", crate::lease::user_context::tests::json()],
-            limit in prop_oneof!["[1-9][0-9]{0,10}", crate::lease::user_context::tests::json()],
+            name in prop_oneof!["\"[a-z]{1,3}\"", crate::kea_json::tests::json()],
+            limit in prop_oneof!["[1-9][0-9]{0,10}", crate::kea_json::tests::json()],
         ) {
             let context = context(&format!(
                 r#"{{"ISC":{{"limits":{{"client-classes":[{{"name":{name},"prefix-limit":{limit}}}]}},

@@ -657,7 +657,7 @@ impl<'a> Cursor<'a> {
                 [b'\\', b'u', b'0', b'0', high, low, ..] => {
                     // As it stands only where no shorter spelling is given.
                     let lower = |b: &u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
-                    let byte = crate::lease::octets::hex_byte(*high, *low);
+                    let byte = crate::identifiers::octets::hex_byte(*high, *low);
                     let long =
                         byte.is_some_and(|b| !matches!(b, 0x20..=0x7e | 0x08 | 0x09 | 0x0a | 0x0c | 0x0d));
                     if !(lower(high) && lower(low) && long) {

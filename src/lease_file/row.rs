@@ -8,7 +8,7 @@ use super::canonical::Canonical;
 use super::error::{RowProblem, excerpt};
 use super::schema::{Conversion, Header, SCHEMA4, SCHEMA6, Schema};
 use super::text::{escape, flag, ipv4, number, unescape, write_ipv4, write_ipv6, write_number, write_octets};
-use crate::lease::octets::{Octets, octets, separated_octets};
+use crate::identifiers::octets::{Octets, octets, separated_octets};
 use crate::lease::{
     ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, Lease, Lease4, Lease6, LeaseData, LeaseError,
     LeaseState, LeaseType, Lifetime, PoolId, SubnetId, UserContext,
@@ -157,9 +157,9 @@ impl<'a> Values<'a> {
         }
     }
 
-    fn lease_error(&self, column: usize) -> impl Fn(LeaseError) -> RowProblem + use<'a> {
+    fn lease_error<E: Into<LeaseError>>(&self, column: usize) -> impl Fn(E) -> RowProblem + use<'a, E> {
         let column = self.schema.columns[column];
-        move |source| RowProblem::Lease { column, source }
+        move |source| RowProblem::Lease { column, source: source.into() }
     }
 
     /// A number, or `default` where the row ends before it.
@@ -185,8 +185,7 @@ impl<'a> Values<'a> {
         };
         let mut text = Vec::with_capacity(value.len());
         unescape(value, &mut text);
-        let context = UserContext::parse(&text).map_err(LeaseError::UserContext);
-        context.map(Some).map_err(self.lease_error(column))
+        UserContext::parse(&text).map(Some).map_err(self.lease_error(column))
     }
 
     /// A hardware address, `None` where there is no value.

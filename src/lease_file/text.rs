@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::lease::octets::hex_byte;
+use crate::identifiers::octets::hex_byte;
 
 /// Whether a byte of a name or a user context stands in a lease file as itself.
 pub(super) fn is_plain(byte: u8) -> bool {

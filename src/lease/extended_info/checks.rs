@@ -80,7 +80,7 @@ pub struct CheckedExtendedInfo {
 ///     checked.problem.unwrap().to_string(),
 ///     "ISC/relay-agent-info in the user context is 7, expected a map or hexadecimal digits"
 /// );
-/// # Ok::<(), leasemgr::lease::UserContextError>(())
+/// # Ok::<(), leasemgr::lease::JsonError>(())
 /// ```
 #[must_use]
 pub fn check_extended_info(

@@ -8,7 +8,7 @@ use memchr::memchr2;
 
 use super::parse::unescape;
 
-/// A value in a [`UserContext`](super::UserContext) or a [`Json`](super::Json), read from its text when it is asked for.
+/// A value in a user context or a [`Json`](super::Json), read from its text when it is asked for.
 ///
 /// Nothing is allocated but for strings with escapes, and what is not asked for is only skipped. Where a
 /// value is not of the kind that is asked for, the answer is `None`.
@@ -358,10 +358,10 @@ mod tests {
 
     use super::super::tests::json;
     use super::*;
-    use crate::lease::UserContext;
+    use crate::kea_json::Json;
 
-    fn context(text: &str) -> UserContext {
-        UserContext::parse(text.as_bytes()).unwrap()
+    fn map(text: &str) -> Json {
+        Json::parse_map(text.as_bytes()).unwrap()
     }
 
     const ALL_KINDS: &str = r#"{ "b": [ ], "c": { "}": "]", "x": "\"}" }, "d": "a\u00e9\n", "e": -5, "f": true,
@@ -376,7 +376,7 @@ mod tests {
     #[case("j", "1.5")]
     #[case("l", r#"[ [ 1, [ 2 ] ], "[", 3 ]"#)]
     fn a_member_is_found_past_all_that_stands_before_it(#[case] key: &str, #[case] text: &str) {
-        assert_eq!(context(ALL_KINDS).get(key).unwrap().as_json(), text);
+        assert_eq!(map(ALL_KINDS).root().get(key).unwrap().as_json(), text);
     }
 
     #[rstest]
@@ -387,19 +387,19 @@ mod tests {
     #[case::a_value("12")]
     #[case::empty("")]
     fn a_key_that_is_not_there_is_not_found(#[case] key: &str) {
-        assert_eq!(context(ALL_KINDS).get(key), None);
+        assert_eq!(map(ALL_KINDS).root().get(key), None);
     }
 
     #[test]
     fn a_value_is_only_what_it_is() {
-        let context = context(ALL_KINDS);
-        let ints = |key| context.get(key).map(|v| (v.as_u64(), v.as_i64()));
+        let map = map(ALL_KINDS);
+        let ints = |key| map.root().get(key).map(|v| (v.as_u64(), v.as_i64()));
         assert_eq!(ints("e"), Some((None, Some(-5))));
         assert_eq!(ints("i"), Some((Some(u64::MAX), None)));
         for other in ["b", "c", "d", "f", "h", "j", "k"] {
             assert_eq!(ints(other), Some((None, None)), "{other}");
         }
-        let value = |key| context.get(key).unwrap();
+        let value = |key| map.root().get(key).unwrap();
         assert_eq!((value("j").as_f64(), value("k").as_f64()), (Some(1.5), None));
         assert_eq!((value("f").as_bool(), value("g").as_bool()), (Some(true), Some(false)));
         assert_eq!((value("h").as_bool(), value("h").is_null(), value("e").is_null()), (None, true, false));
@@ -412,13 +412,13 @@ mod tests {
 
     #[test]
     fn keys_and_strings_without_escapes_are_borrowed() {
-        let context = context(r#"{ "a": "plain", "\u00e9": "\u00e9" }"#);
-        let members: Vec<_> = context.root().as_map().unwrap().collect();
+        let map = map(r#"{ "a": "plain", "\u00e9": "\u00e9" }"#);
+        let members: Vec<_> = map.root().as_map().unwrap().collect();
         assert!(
             matches!(&members[0], (Cow::Borrowed(b"a"), value) if matches!(value.as_bytes(), Some(Cow::Borrowed(b"plain"))))
         );
         assert_eq!((&*members[1].0, members[1].1.as_bytes().as_deref()), (&b"\xe9"[..], Some(&b"\xe9"[..])));
-        assert_eq!(context.get([0xe9]).map(JsonRef::as_json), Some(r#""\u00e9""#));
+        assert_eq!(map.root().get([0xe9]).map(JsonRef::as_json), Some(r#""\u00e9""#));
     }
 
     /// Both read the same, all the way down.
@@ -447,10 +447,10 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_read_is_what_serde_json_reads(value in json(), others in prop::collection::vec("\\PC{0,3}", 4)) {
-            let context = UserContext::parse(format!("{{\"root\": {value}}}").as_bytes()).unwrap();
-            let expected: Value = serde_json::from_str(context.as_str()).unwrap();
-            assert_same(context.root(), &expected);
-            let inner = context.get("root").unwrap();
+            let map = Json::parse_map(format!("{{\"root\": {value}}}").as_bytes()).unwrap();
+            let expected: Value = serde_json::from_str(map.as_str()).unwrap();
+            assert_same(map.root(), &expected);
+            let inner = map.root().get("root").unwrap();
             for other in others {
                 let key: String = other.bytes().map(char::from).collect();
                 prop_assert_eq!(inner.get(&other).is_some(), expected["root"].get(key).is_some());

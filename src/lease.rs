@@ -2,14 +2,12 @@
 
 mod error;
 mod extended_info;
-mod ids;
 #[cfg(feature = "serde")]
 mod json;
 mod lease4;
 mod lease6;
 mod limits;
-pub(crate) mod octets;
-mod short_bytes;
+mod numbers;
 mod user_context;
 
 use std::fmt;
@@ -18,22 +16,25 @@ use std::net::IpAddr;
 
 pub use error::LeaseError;
 pub use extended_info::{
-    CheckedExtendedInfo, ExtendedInfoChecks, ExtendedInfoError, IdLengthError, RelayId, RelayInfo, Relayed,
-    RemoteId, check_extended_info, keep_relay_ids,
-};
-pub use ids::{
-    ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, LeaseState, LeaseType, Lifetime, PoolId,
-    SubnetId,
+    CheckedExtendedInfo, ExtendedInfoChecks, ExtendedInfoError, RelayInfo, Relayed, check_extended_info,
+    keep_relay_ids,
 };
 #[cfg(feature = "serde")]
 pub use json::Recorded;
 pub use lease4::Lease4;
 pub use lease6::Lease6;
 pub use limits::{
-    ClassLimit, ClientClass, LeaseKind, LeaseLimits, LimitExceeded, Limited, Limits, LimitsError,
-    SubnetLimit, client_classes,
+    ClassLimit, LeaseKind, LeaseLimits, LimitExceeded, Limited, Limits, LimitsError, SubnetLimit,
+    client_classes,
 };
-pub use user_context::{Json, JsonItems, JsonMembers, JsonRef, UserContext, UserContextError};
+pub use numbers::{LeaseState, LeaseType, Lifetime};
+pub use user_context::UserContext;
+
+pub use crate::identifiers::{
+    ClientClass, ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, IdentifierError, IdentifierKind,
+    PoolId, RelayId, RemoteId, SubnetId,
+};
+pub use crate::kea_json::{Json, JsonError, JsonItems, JsonMembers, JsonRef};
 
 /// DHCPv4 or DHCPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,14 +4,14 @@ use std::borrow::Cow;
 
 use memchr::memchr2;
 
-use super::UserContextError;
-use crate::lease::octets::hex_byte;
+use super::JsonError;
+use crate::identifiers::octets::hex_byte;
 
-/// How deep maps and lists may be nested in a user context.
+/// How deep maps and lists may be nested.
 pub(super) const MAX_DEPTH: usize = 1000;
 
 /// The canonical spelling of the map that is all of `text`.
-pub(super) fn map(text: &[u8]) -> Result<String, UserContextError> {
+pub(super) fn map(text: &[u8]) -> Result<String, JsonError> {
     let parser = Parser::new(text);
     if parser.peek() != Some(b'{') {
         return Err(parser.error("expected a JSON map"));
@@ -20,7 +20,7 @@ pub(super) fn map(text: &[u8]) -> Result<String, UserContextError> {
 }
 
 /// The canonical spelling of the value that is all of `text`.
-pub(super) fn value(text: &[u8]) -> Result<String, UserContextError> {
+pub(super) fn value(text: &[u8]) -> Result<String, JsonError> {
     Parser::new(text).all()
 }
 
@@ -46,7 +46,7 @@ impl<'a> Parser<'a> {
         parser
     }
 
-    fn all(mut self) -> Result<String, UserContextError> {
+    fn all(mut self) -> Result<String, JsonError> {
         self.value()?;
         self.blanks();
         if self.at < self.text.len() {
@@ -55,8 +55,8 @@ impl<'a> Parser<'a> {
         Ok(self.out)
     }
 
-    fn error(&self, what: &'static str) -> UserContextError {
-        UserContextError { at: self.at, what }
+    fn error(&self, what: &'static str) -> JsonError {
+        JsonError { at: self.at, what }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -69,13 +69,13 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn enter(&mut self) -> Result<(), UserContextError> {
+    fn enter(&mut self) -> Result<(), JsonError> {
         self.at += 1;
         self.depth += 1;
         if self.depth > MAX_DEPTH { Err(self.error("maps and lists nested too deep")) } else { Ok(()) }
     }
 
-    fn value(&mut self) -> Result<(), UserContextError> {
+    fn value(&mut self) -> Result<(), JsonError> {
         match self.peek() {
             Some(b'{') => self.map(),
             Some(b'[') => self.list(),
@@ -92,7 +92,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn word(&mut self, word: &'static str) -> Result<(), UserContextError> {
+    fn word(&mut self, word: &'static str) -> Result<(), JsonError> {
         let rest = &self.text[self.at..];
         let len = rest.iter().take_while(|b| b.is_ascii_alphabetic()).count();
         if &rest[..len] != word.as_bytes() {
@@ -103,7 +103,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    fn map(&mut self) -> Result<(), UserContextError> {
+    fn map(&mut self) -> Result<(), JsonError> {
         self.enter()?;
         self.out.push_str("{ ");
         let first = self.out.len();
@@ -170,7 +170,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn list(&mut self) -> Result<(), UserContextError> {
+    fn list(&mut self) -> Result<(), JsonError> {
         self.enter()?;
         self.out.push_str("[ ");
         let mut first = true;
@@ -198,7 +198,7 @@ impl<'a> Parser<'a> {
     }
 
     /// The bytes of the string that starts here.
-    fn string(&mut self) -> Result<Cow<'a, [u8]>, UserContextError> {
+    fn string(&mut self) -> Result<Cow<'a, [u8]>, JsonError> {
         let start = self.at;
         let mut bytes = Cow::Borrowed(&[][..]);
         self.at += 1;
@@ -223,13 +223,13 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn escape(&mut self) -> Result<u8, UserContextError> {
+    fn escape(&mut self) -> Result<u8, JsonError> {
         let (byte, len) = unescape(&self.text[self.at..]).map_err(|what| self.error(what))?;
         self.at += len;
         Ok(byte)
     }
 
-    fn number(&mut self) -> Result<(), UserContextError> {
+    fn number(&mut self) -> Result<(), JsonError> {
         let rest = &self.text[self.at..];
         let len =
             rest.iter().take_while(|b| matches!(b, b'+' | b'-' | b'.' | b'e' | b'E' | b'0'..=b'9')).count();
@@ -367,7 +367,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::lease::UserContext;
+    use crate::kea_json::Json;
 
     #[rstest]
     #[case::empty("{}", "{  }")]
@@ -389,9 +389,9 @@ mod tests {
         r#"{ "a": [ 0.5, 1.0, -0.5, 1.50, 1e3, 100000000.5, 1e+5 ] }"#
     )]
     fn a_map_is_spelled_as_kea_spells_it(#[case] text: &str, #[case] canonical: &str) {
-        let context = UserContext::parse(text.as_bytes()).unwrap();
-        assert_eq!(context.as_str(), canonical);
-        assert_eq!(UserContext::parse(canonical.as_bytes()).unwrap(), context);
+        let map = Json::parse_map(text.as_bytes()).unwrap();
+        assert_eq!(map.as_str(), canonical);
+        assert_eq!(Json::parse_map(canonical.as_bytes()).unwrap(), map);
     }
 
     #[rstest]
@@ -414,12 +414,12 @@ mod tests {
     #[case("{ \"a\": 1.2.3 }", 7)]
     #[case("{ \"a\": [,] }", 8)]
     fn what_is_no_map_is_refused_where_it_goes_wrong(#[case] text: &str, #[case] at: usize) {
-        assert_eq!(UserContext::parse(text.as_bytes()).unwrap_err().at, at, "{text}");
+        assert_eq!(Json::parse_map(text.as_bytes()).unwrap_err().at, at, "{text}");
     }
 
     #[test]
     fn a_number_is_below_the_largest_double() {
-        let number = |digits: String| UserContext::parse(format!("{{\"a\": {digits}.5}}").as_bytes());
+        let number = |digits: String| Json::parse_map(format!("{{\"a\": {digits}.5}}").as_bytes());
         assert!(number("9".repeat(308)).is_ok());
         assert!(number(format!("1{}", "0".repeat(308))).is_ok());
         assert!(number("9".repeat(309)).is_err());
@@ -428,8 +428,8 @@ mod tests {
     #[test]
     fn nesting_is_bounded() {
         let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
-        assert!(UserContext::parse(nested(MAX_DEPTH - 1).as_bytes()).is_ok());
-        assert!(UserContext::parse(nested(MAX_DEPTH).as_bytes()).is_err());
-        assert!(UserContext::parse("{\"a\":".repeat(100_000).as_bytes()).is_err());
+        assert!(Json::parse_map(nested(MAX_DEPTH - 1).as_bytes()).is_ok());
+        assert!(Json::parse_map(nested(MAX_DEPTH).as_bytes()).is_err());
+        assert!(Json::parse_map("{\"a\":".repeat(100_000).as_bytes()).is_err());
     }
 }

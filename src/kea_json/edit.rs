@@ -1,31 +1,62 @@
-//! Changing a user context: its canonical text is cut and joined.
+//! Values of their own, and changes of them: canonical text is cut and joined.
 
 use std::cmp::Ordering;
 use std::fmt;
 
 use super::parse::{self, MAX_DEPTH, write_string};
 use super::read::{Entries, Entry, depth};
-use super::{JsonRef, UserContext, UserContextError};
+use super::{JsonError, JsonRef};
 
-/// A JSON value of its own, in canonical spelling, to be put into a [`UserContext`].
+/// A JSON value of its own, in canonical spelling, to be put into a user context.
 ///
 /// ```
 /// use leasemgr::lease::Json;
 ///
 /// assert_eq!(Json::from("a\tb").root().as_json(), r#""a\tb""#);
 /// assert_eq!(Json::parse(b"[1,2]")?.root().as_json(), "[ 1, 2 ]");
-/// # Ok::<(), leasemgr::lease::UserContextError>(())
+/// # Ok::<(), leasemgr::lease::JsonError>(())
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Json(Box<str>);
 
 impl Json {
-    /// Reads a JSON value, as [`UserContext::parse`] does.
+    /// Reads a JSON value. Where a key stands twice, the last one counts.
+    ///
+    /// Beyond JSON, what Kea's own reader takes is taken: form feeds and backspaces as blanks, a
+    /// comma after the last item of a list, and numbers such as `+1`, `007`, `.5` and `1.`, which
+    /// are then written as JSON has them. The value of a number is never changed.
     ///
     /// # Errors
-    /// As [`UserContext::parse`].
-    pub fn parse(text: &[u8]) -> Result<Self, UserContextError> {
+    /// Returns [`JsonError`] if the text is not JSON, if a `\u` escape is not `\u00XX` (Kea has no strings
+    /// beyond bytes), if a number is beyond the range of a double, and if maps and lists are nested more than
+    /// 1000 deep.
+    pub fn parse(text: &[u8]) -> Result<Self, JsonError> {
         parse::value(text).map(|text| Self(text.into_boxed_str()))
+    }
+
+    /// Reads a JSON map.
+    ///
+    /// # Errors
+    /// Returns [`JsonError`] if the value is not a map, and fails as [`Json::parse`].
+    pub fn parse_map(text: &[u8]) -> Result<Self, JsonError> {
+        parse::map(text).map(|text| Self(text.into_boxed_str()))
+    }
+
+    /// A value of canonical text.
+    pub(crate) fn from_stored(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The empty map.
+    #[must_use]
+    pub fn empty_map() -> Self {
+        Self("{  }".into())
+    }
+
+    /// The JSON text, printable ASCII.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 
     /// The value.
@@ -80,26 +111,16 @@ impl From<JsonRef<'_>> for Json {
     }
 }
 
-impl From<UserContext> for Json {
-    fn from(map: UserContext) -> Self {
-        Self(map.0)
-    }
-}
-
-impl UserContext {
-    /// The user context with `value` at `path`, the keys from the outermost map inwards. What stood there is
+impl Json {
+    /// The value with `value` at `path`, the keys from the outermost map inwards. What stood there is
     /// replaced; maps that do not exist are made. In a list, a key is the number of an item
     /// that exists, from 0, as in a JSON Pointer (RFC 6901).
     ///
     /// # Errors
-    /// [`UserContextError`] where the path leads through a value that is neither map nor list or to an item that
-    /// a list does not have, where maps and lists would be nested more than 1000 deep, and where
-    /// the path has no keys and `value` is no map.
-    pub fn with<K: AsRef<[u8]>>(&self, path: &[K], value: impl Into<Json>) -> Result<Self, UserContextError> {
+    /// Returns [`JsonError`] if the path leads through a value that is neither map nor list or to an item that
+    /// a list does not have, and if maps and lists would be nested more than 1000 deep.
+    pub fn with<K: AsRef<[u8]>>(&self, path: &[K], value: impl Into<Json>) -> Result<Self, JsonError> {
         let Json(value) = value.into();
-        if path.is_empty() && !value.starts_with('{') {
-            return Err(UserContextError { at: 0, what: "expected a JSON map" });
-        }
         let mut here = self.root();
         let mut path = path.iter();
         while let Some(key) = path.next() {
@@ -109,13 +130,13 @@ impl UserContext {
                     let member = format!("{before}{}{behind}", member(key, path.as_slice(), &value));
                     return self.spliced(rest, 0, &member);
                 }
-                Err(what) => return Err(UserContextError { at: self.offset(here.and_rest()), what }),
+                Err(what) => return Err(JsonError { at: self.offset(here.and_rest()), what }),
             }
         }
         self.spliced(here.and_rest(), here.as_json().len(), &value)
     }
 
-    /// The user context without what stands at `path`, which is given as in [`UserContext::with`]; the
+    /// The value without what stands at `path`, which is given as in [`Json::with`]; the
     /// same where there is nothing.
     #[must_use]
     pub fn without<K: AsRef<[u8]>>(&self, path: &[K]) -> Self {
@@ -148,11 +169,11 @@ impl UserContext {
     }
 
     /// With `text` in place of the first `len` bytes of `rest`.
-    fn spliced(&self, rest: &str, len: usize, text: &str) -> Result<Self, UserContextError> {
+    fn spliced(&self, rest: &str, len: usize, text: &str) -> Result<Self, JsonError> {
         let start = self.offset(rest);
         let spliced = joined(&self.0, start, text, start + len);
         if depth(&spliced) > MAX_DEPTH {
-            return Err(UserContextError { at: start, what: "maps and lists nested too deep" });
+            return Err(JsonError { at: start, what: "maps and lists nested too deep" });
         }
         Ok(Self(spliced))
     }
@@ -231,8 +252,8 @@ mod tests {
     use super::super::tests::json;
     use super::*;
 
-    fn context(text: &str) -> UserContext {
-        UserContext::parse(text.as_bytes()).unwrap()
+    fn map(text: &str) -> Json {
+        Json::parse_map(text.as_bytes()).unwrap()
     }
 
     #[rstest]
@@ -248,7 +269,7 @@ mod tests {
     #[case::in_place_of_an_item(r#"{ "a": [ 1, 2 ] }"#, &["a", "1"], r#"{ "a": [ 1, 7 ] }"#)]
     #[case::a_key_with_escapes("{}", &["\"\u{e9}"], r#"{ "\"\u00c3\u00a9": 7 }"#)]
     fn a_value_is_put_at_its_path(#[case] before: &str, #[case] path: &[&str], #[case] after: &str) {
-        assert_eq!(context(before).with(path, 7).unwrap().as_str(), after);
+        assert_eq!(map(before).with(path, 7).unwrap().as_str(), after);
     }
 
     #[rstest]
@@ -262,19 +283,18 @@ mod tests {
         #[case] there: &str,
         #[case] what: &str,
     ) {
-        let context = context(r#"{ "a": 1, "b": {}, "c": "", "l": [ 1, 2 ] }"#);
-        let error = context.with(path, 7).unwrap_err();
+        let map = map(r#"{ "a": 1, "b": {}, "c": "", "l": [ 1, 2 ] }"#);
+        let error = map.with(path, 7).unwrap_err();
         assert_eq!(error.what, what);
-        assert!(context.as_str()[error.at..].starts_with(there), "{error}");
-        assert_eq!(context.without(path), context);
+        assert!(map.as_str()[error.at..].starts_with(there), "{error}");
+        assert_eq!(map.without(path), map);
     }
 
     #[test]
-    fn the_path_without_keys_is_the_whole_map() {
-        let before = context(r#"{ "a": 1 }"#);
+    fn the_path_without_keys_is_the_whole_value() {
+        let before = map(r#"{ "a": 1 }"#);
         let none: [&str; 0] = [];
-        assert_eq!(before.with(&none, context(r#"{ "b": 2 }"#)).unwrap().as_str(), r#"{ "b": 2 }"#);
-        assert!(before.with(&none, 7).is_err());
+        assert_eq!(before.with(&none, 7).unwrap().as_str(), "7");
         assert_eq!(before.without(&none), before);
     }
 
@@ -287,17 +307,17 @@ mod tests {
     #[case::an_item(r#"{ "a": [ 1, 2 ] }"#, &["a", "1"], r#"{ "a": [ 1 ] }"#)]
     #[case::nothing(r#"{ "a": 1 }"#, &["b"], r#"{ "a": 1 }"#)]
     fn a_value_is_taken_out(#[case] before: &str, #[case] path: &[&str], #[case] after: &str) {
-        assert_eq!(context(before).without(path).as_str(), after);
+        assert_eq!(map(before).without(path).as_str(), after);
     }
 
     #[test]
     fn nesting_is_bounded_also_by_changes() {
         let path = |keys: usize| vec!["a"; keys];
-        let empty = UserContext::default();
+        let empty = Json::empty_map();
         let deepest = empty.with(&path(MAX_DEPTH), 7).unwrap();
-        assert_eq!(context(deepest.as_str()), deepest);
+        assert_eq!(map(deepest.as_str()), deepest);
         assert!(empty.with(&path(MAX_DEPTH + 1), 7).is_err());
-        assert!(empty.with(&path(MAX_DEPTH), UserContext::default()).is_err());
+        assert!(empty.with(&path(MAX_DEPTH), Json::empty_map()).is_err());
         assert!(deepest.with(&path(MAX_DEPTH), Json::from("[[")).is_ok());
     }
 
@@ -307,7 +327,7 @@ mod tests {
     #[case(Json::from(-1), "-1")]
     #[case(Json::from(u64::MAX), "18446744073709551615")]
     #[case(Json::from(true), "true")]
-    #[case(Json::from(context(r#"{ "a": [ 1 ] }"#).get("a").unwrap()), "[ 1 ]")]
+    #[case(Json::from(map(r#"{ "a": [ 1 ] }"#).root().get("a").unwrap()), "[ 1 ]")]
     #[case(Json::parse(b" [1,{\"b\":2,\"a\":1}] ").unwrap(), r#"[ 1, { "a": 1, "b": 2 } ]"#)]
     fn a_value_of_its_own_is_canonical(#[case] value: Json, #[case] text: &str) {
         assert_eq!(value.root().as_json(), text);
@@ -321,15 +341,15 @@ mod tests {
             value in json(),
             path in prop::collection::vec(prop_oneof!["[a-c]{0,2}", "[0-6]"], 0..5),
         ) {
-            let before = UserContext::parse(format!("{{\"a\": {before}}}").as_bytes()).unwrap();
+            let before = Json::parse_map(format!("{{\"a\": {before}}}").as_bytes()).unwrap();
             let value = Json::parse(value.as_bytes()).unwrap();
             let path: Vec<&str> = std::iter::once("a").chain(path.iter().map(String::as_str)).collect();
             let canonical = |value: &Value| {
                 // The characters of serde_json's strings are bytes here.
                 let bytes: Vec<u8> = value.to_string().chars().map(|c| u8::try_from(c).unwrap()).collect();
-                UserContext::parse(&bytes).unwrap()
+                Json::parse_map(&bytes).unwrap()
             };
-            let read = |context: &UserContext| serde_json::from_str::<Value>(context.as_str()).unwrap();
+            let read = |map: &Json| serde_json::from_str::<Value>(map.as_str()).unwrap();
 
             let mut expected = read(&before);
             let put = put(&mut expected, &path, serde_json::from_str(value.root().as_json()).unwrap());
@@ -337,7 +357,7 @@ mod tests {
                 Ok(after) => {
                     prop_assert!(put);
                     prop_assert_eq!(&read(&after), &expected);
-                    prop_assert_eq!(&UserContext::parse(after.as_str().as_bytes()).unwrap(), &after);
+                    prop_assert_eq!(&Json::parse_map(after.as_str().as_bytes()).unwrap(), &after);
                 }
                 Err(_) => prop_assert!(!put),
             }
@@ -346,7 +366,7 @@ mod tests {
             take(&mut expected, &path);
             let after = before.without(&path);
             prop_assert_eq!(canonical(&read(&after)), canonical(&expected));
-            prop_assert_eq!(&UserContext::parse(after.as_str().as_bytes()).unwrap(), &after);
+            prop_assert_eq!(&Json::parse_map(after.as_str().as_bytes()).unwrap(), &after);
         }
     }
 

@@ -1,0 +1,18 @@
+//! What names clients, relay agents, subnets and pools in a lease, each a type of its own.
+
+mod clients;
+mod error;
+mod names;
+mod numbers;
+pub(crate) mod octets;
+mod relays;
+#[cfg(feature = "serde")]
+pub(crate) mod serde;
+mod short_bytes;
+
+pub use clients::{ClientId, Duid, HwAddr};
+pub use error::{IdentifierError, IdentifierKind};
+pub use names::{ClientClass, Hostname};
+pub(crate) use numbers::number;
+pub use numbers::{HwSource, HwType, Iaid, PoolId, SubnetId};
+pub use relays::{RelayId, RemoteId};

@@ -1,0 +1,51 @@
+//! Identifiers that are numbers.
+
+/// A number with a meaning of its own.
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
+        pub struct $name(pub $inner);
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl From<$inner> for $name {
+            fn from(value: $inner) -> Self {
+                Self(value)
+            }
+        }
+    };
+}
+
+pub(crate) use number;
+
+number!(
+    /// The number of the subnet that an address belongs to, as the server's configuration gives it.
+    SubnetId(u32)
+);
+number!(
+    /// The number of the pool within its subnet; 0 where pools have none.
+    PoolId(u32)
+);
+number!(
+    /// Identity association identifier of a DHCPv6 client (RFC 8415 section 4.2).
+    Iaid(u32)
+);
+number!(
+    /// Hardware type, the `htype` of RFC 2131; 1 is Ethernet.
+    HwType(u16)
+);
+number!(
+    /// Where a DHCPv6 server learned a hardware address from, as a bit mask; 0 is unknown.
+    HwSource(u32)
+);
+
+impl HwType {
+    /// Ethernet, 1.
+    pub const ETHERNET: Self = Self(1);
+}

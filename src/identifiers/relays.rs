@@ -1,0 +1,81 @@
+//! Identifiers of relay agents and of their lines.
+
+use std::fmt;
+
+use super::short_bytes::ShortBytes;
+use super::{Duid, IdentifierError, IdentifierKind};
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(ShortBytes);
+
+        impl $name {
+            /// The longest one, in bytes.
+            pub const MAX_LEN: usize = 255;
+
+            /// One of these bytes.
+            ///
+            /// # Errors
+            /// [`IdentifierError`] for no or more than 255 bytes.
+            pub fn new(bytes: &[u8]) -> Result<Self, IdentifierError> {
+                IdentifierError::check(IdentifierKind::$name, bytes, 1, Self::MAX_LEN).map(Self)
+            }
+
+            /// The bytes.
+            #[must_use]
+            pub fn as_bytes(&self) -> &[u8] {
+                self.0.as_slice()
+            }
+        }
+
+        /// Two upper-case hex digits for each byte, as in a user context.
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02X}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({self})", stringify!($name))
+            }
+        }
+    };
+}
+
+id!(
+    /// What a relay agent calls itself, 1 to 255 bytes: in DHCPv4 its relay identifier (RFC 6925), in
+    /// DHCPv6 its DUID (RFC 5460), which is shorter.
+    RelayId
+);
+id!(
+    /// What a relay agent calls the far end of the line that the client is on, 1 to 255 bytes (RFC 3046; RFC 4649, where
+    /// the enterprise number is part of it).
+    RemoteId
+);
+
+impl From<&Duid> for RelayId {
+    fn from(duid: &Duid) -> Self {
+        Self(ShortBytes::new(duid.as_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_1_to_255_bytes() {
+        assert_eq!(RelayId::new(&[]).unwrap_err().to_string(), "a relay id of 0 bytes, expected 1 to 255");
+        assert_eq!(
+            RemoteId::new(&[0; 256]).unwrap_err().to_string(),
+            "a remote id of 256 bytes, expected 1 to 255"
+        );
+        assert_eq!(RemoteId::new(&[7; 255]).unwrap().as_bytes(), [7; 255]);
+        assert!(RelayId::new(&[1]).unwrap() < RelayId::new(&[1, 0]).unwrap());
+        let duid = Duid::new(&[1, 2, 0xab]).unwrap();
+        assert_eq!(format!("{:?}", RelayId::from(&duid)), "RelayId(0102AB)");
+    }
+}
