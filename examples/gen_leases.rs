@@ -16,8 +16,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use leasemgr::lease::{
-    ClientId, Duid, Hostname, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseError, LeaseState, LeaseType,
-    Lifetime, SubnetId, UserContext,
+    ClientId, Duid, Hostname, HwAddr, Iaid, Lease4, Lease6, LeaseError, LeaseState, LeaseType, Lifetime,
+    SubnetId, UserContext,
 };
 use leasemgr::lease_file::{FileLease, Writer};
 
@@ -89,7 +89,7 @@ impl Sample for Lease6 {
             let address = base([0x2001, 0xdb8, 0]) + number;
             Self::new(LeaseType::NA, address.into(), duid, Iaid(i), LeaseState::DEFAULT)?
         };
-        lease.hwaddr = Some(HwAddr::new(&hwaddr)?);
+        lease.set_hwaddr(Some(HwAddr::new(&hwaddr)?));
         Ok(lease)
     }
 
@@ -99,7 +99,7 @@ impl Sample for Lease6 {
 
     fn set_lifetime(&mut self, seconds: u32) {
         self.data_mut().valid_lifetime = Lifetime(seconds);
-        self.preferred_lifetime = Lifetime(seconds / 8 * 5);
+        self.set_preferred_lifetime(Lifetime(seconds / 8 * 5));
     }
 }
 

@@ -36,7 +36,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use leasemgr::factory::ConnectionString;
 use leasemgr::lease::{
     ClientId, Duid, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseState, LeaseType, Lifetime, SubnetId,
-    UserContext,
+    UserContext, system_time,
 };
 use leasemgr::{
     Added, ChangeKind, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6, ManagedLease,
@@ -218,7 +218,7 @@ impl Served for Lease6 {
             LeaseType::PD => Self::new_prefix(address, 64, duid, iaid, LeaseState::DEFAULT)?,
             other => Self::new(other, address, duid, iaid, LeaseState::DEFAULT)?,
         };
-        lease.hwaddr = Some(hwaddr(client)?);
+        lease.set_hwaddr(Some(hwaddr(client)?));
         Ok(lease)
     }
 
@@ -228,7 +228,7 @@ impl Served for Lease6 {
 
     fn set_lifetime(&mut self, lifetime: Lifetime) {
         self.data_mut().valid_lifetime = lifetime;
-        self.preferred_lifetime = Lifetime(lifetime.0 / 8 * 5);
+        self.set_preferred_lifetime(Lifetime(lifetime.0 / 8 * 5));
     }
 }
 
@@ -375,7 +375,7 @@ impl<L: Served> Server<L> {
                 return Ok(());
             }
             let mut declined = lease.clone();
-            declined.decline(now()?, PROBATION);
+            declined.decline(system_time(now()?), PROBATION);
             if self.update("declined", &lease, declined)? {
                 return Ok(());
             }

@@ -49,7 +49,7 @@ impl Shown for Lease6 {
         if self.duid().is_empty() {
             return String::new();
         }
-        format!("duid {} iaid {}", self.duid(), self.iaid)
+        format!("duid {} iaid {}", self.duid(), self.iaid())
     }
 }
 
@@ -122,7 +122,7 @@ fn expiry(lease: &impl Lease, now: u64) -> String {
     let Ok(end) = u64::try_from(end) else {
         return "expired before 1970".to_owned();
     };
-    let tense = if lease.is_expired(now) { "expired" } else { "expires" };
+    let tense = if lease.has_ended(now) { "expired" } else { "expires" };
     format!("{tense} {}", date_and_time(end))
 }
 

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use leasemgr::lease::{ClientId, HwAddr, Lease, Lease4, LeaseState, Lifetime, SubnetId};
+use leasemgr::lease::{ClientId, HwAddr, Lease4, LeaseState, Lifetime, SubnetId};
 use leasemgr::{Added, Deleted, LeaseMgr, LeaseMgrExt, LeaseMgrExt4, LeaseMgrFactory};
 use rustix::time::{ClockId, clock_gettime};
 

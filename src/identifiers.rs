@@ -1,5 +1,6 @@
 //! What names clients, relay agents, subnets and pools in a lease, each a type of its own.
 
+mod bytes;
 mod clients;
 mod error;
 mod names;
@@ -13,6 +14,6 @@ mod short_bytes;
 pub use clients::{ClientId, Duid, HwAddr};
 pub use error::{IdentifierError, IdentifierKind};
 pub use names::{ClientClass, Hostname};
-pub(crate) use numbers::number;
 pub use numbers::{HwSource, HwType, Iaid, PoolId, SubnetId};
+pub(crate) use numbers::{number, shown_as_number};
 pub use relays::{RelayId, RemoteId};

@@ -832,8 +832,8 @@ fn lease6(extent: Extent) -> impl Strategy<Value = Lease6> {
                 None => Lease6::new(LeaseType(kind), address.into(), duid, iaid, state),
             }
             .unwrap();
-            lease.preferred_lifetime = Lifetime(preferred);
-            lease.hwaddr = hwaddr;
+            lease.set_preferred_lifetime(Lifetime(preferred));
+            lease.set_hwaddr(hwaddr);
             *lease.data_mut() = data;
             lease
         },
@@ -844,7 +844,7 @@ fn lease6(extent: Extent) -> impl Strategy<Value = Lease6> {
 fn or_declined<L: Lease>(lease: impl Strategy<Value = L>) -> impl Strategy<Value = L> {
     (lease, prop::bool::weighted(0.1)).prop_map(|(mut lease, declined)| {
         if declined {
-            lease.decline(1_790_000_000, Lifetime(86400));
+            lease.decline(leasemgr::lease::system_time(1_790_000_000), Lifetime(86400));
         }
         lease
     })

@@ -12,7 +12,7 @@ use std::sync::{Arc, Barrier, Mutex, Weak};
 use std::thread;
 
 use leasemgr::WriteLeases;
-use leasemgr::lease::{Lease, Lease4, Lease6, LeaseType, SubnetId};
+use leasemgr::lease::{Lease4, Lease6, LeaseType, SubnetId};
 use leasemgr::lease_file::FileLease;
 use leasemgr::memfile::{self, MemfileOptions};
 use leasemgr::{

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use leasemgr::WriteLeases;
-use leasemgr::lease::{Family, Lease, Lease4, Lease6};
+use leasemgr::lease::{Family, Lease4, Lease6};
 use leasemgr::lease_file::{FileLease, LeaseFileSet, Reader};
 use leasemgr::memfile::{self, Durability, LfcProgram, MemfileOptions};
 use leasemgr::{Added, ChangeKind, LeaseMgr, LeaseMgrError, LeaseMgrExt, ManagedLease};

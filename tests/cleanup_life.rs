@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use leasemgr::lease::{
-    Duid, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseState, LeaseType, Lifetime, PoolId, SubnetId,
+    Duid, HwAddr, Iaid, Lease4, Lease6, LeaseState, LeaseType, Lifetime, PoolId, SubnetId,
 };
 use leasemgr::lease_file::FileLease;
 use leasemgr::lease_file::LeaseFileSet;

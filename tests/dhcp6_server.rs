@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use dhcproto::v6::{DhcpOption, DhcpOptions, IAAddr, IANA, Message, MessageType, OptionCode};
 use dhcproto::{Decodable, Encodable};
-use leasemgr::lease::{Lease, Lease6, LeaseState};
+use leasemgr::lease::{Lease6, LeaseState};
 use leasemgr::lease_file::LeaseFileSet;
 use rustix::process::{Pid, Signal, kill_process};
 

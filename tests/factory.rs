@@ -18,9 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 use leasemgr::factory::{Backend, BackendError, ConnectionString, ConnectionStringError, FactoryError};
-use leasemgr::lease::{
-    ClientClass, HwAddr, Lease, Lease4, Lease6, LeaseKind, LeaseState, Lifetime, SubnetId,
-};
+use leasemgr::lease::{ClientClass, HwAddr, Lease4, Lease6, LeaseKind, LeaseState, Lifetime, SubnetId};
 use leasemgr::memfile::OpenError;
 use leasemgr::{
     Added, Change, ChangeKind, Deleted, Key, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrFactory,

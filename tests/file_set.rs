@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use leasemgr::lease::{ClientId, Family, HwAddr, Lease, Lease4, Lease6, LeaseState, Lifetime, SubnetId};
+use leasemgr::lease::{ClientId, Family, HwAddr, Lease4, Lease6, LeaseState, Lifetime, SubnetId};
 use leasemgr::lease_file::{FileLease, LeaseFileError, LeaseFileSet, LeaseSet, Writer};
 use leasemgr::lfc::{Cleanup, Outcome};
 use leasemgr::memfile::{self, LfcProgram, MemfileOptions};

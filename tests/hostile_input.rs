@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use leasemgr::LeaseMgrExt;
 use leasemgr::fs::ReadFile;
-use leasemgr::lease::{Family, Lease, Lease4, UserContext};
+use leasemgr::lease::{Family, Lease4, UserContext};
 use leasemgr::lease_file::{LeaseFileSet, LeaseSet, MAX_BAD_ROWS, MAX_LINE, Reader};
 use leasemgr::lfc::{Cleanup, Outcome};
 use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};

@@ -88,7 +88,7 @@ fn what_lease_add_may_leave_out_is_at_its_default() {
     let duid = Duid::new(&[1, 2, 3]).unwrap();
     let address = "2001:db8::1".parse().unwrap();
     let mut lease = Lease6::new(LeaseType::NA, address, duid, Iaid(5), LeaseState::DEFAULT).unwrap();
-    lease.preferred_lifetime = Lifetime(50);
+    lease.set_preferred_lifetime(Lifetime(50));
     lease.data_mut().subnet_id = SubnetId(7);
     lease.data_mut().valid_lifetime = Lifetime(100);
     lease.data_mut().cltt = 900;
@@ -170,7 +170,7 @@ fn a_legal_dhcpv4_lease_is_read(#[case] change: Value) {
 }
 
 #[rstest]
-#[case(json!({"hw-address": ""}), "neither a hardware address nor a client id in state 0")]
+#[case(json!({"hw-address": ""}), "neither a hardware address nor a client id of a lease that is assigned (0)")]
 #[case(json!({"hw-address": "02:0g"}), "expected hex octets with ':' between them")]
 #[case(json!({"hw-address": "0201"}), "expected hex octets with ':' between them")]
 #[case(json!({"hw-address": "0:".repeat(20) + "0"}), "a hardware address of 21 bytes, expected 1 to 20")]
@@ -210,7 +210,7 @@ fn a_legal_dhcpv6_lease_is_read(#[case] change: Value, #[case] lease_type: u16, 
 }
 
 #[rstest]
-#[case(json!({"duid": "00:00:00"}), "the empty DUID 00:00:00 in state 0")]
+#[case(json!({"duid": "00:00:00"}), "the empty DUID 00:00:00 of a lease that is assigned (0)")]
 #[case(json!({"duid": "01:02"}), "a DUID of 2 bytes, expected 3 to 130")]
 #[case(json!({"duid": null}), "missing field `duid`")]
 #[case(json!({"type": "IA_PD"}), "missing field `prefix-len`")]
@@ -254,7 +254,7 @@ fn what_only_a_recorded_lease_may_have_survives_as_json_of_a_recorded_lease(#[ca
 
 #[rstest]
 #[case(json!({"duid": ""}), "a DUID of 0 bytes, expected 1 to 130")]
-#[case(json!({"duid": "00:00:00"}), "the empty DUID 00:00:00 in state 0")]
+#[case(json!({"duid": "00:00:00"}), "the empty DUID 00:00:00 of a lease that is assigned (0)")]
 #[case(json!({"type": "IA_PD", "prefix-len": 129}), "a prefix length of 129, expected 0 to 128")]
 fn what_no_recorded_lease_has_is_refused(#[case] change: Value, #[case] reason: &str) {
     let base = json!({
@@ -395,8 +395,8 @@ fn any_lease6() -> impl Strategy<Value = Lease6> {
             } else {
                 Lease6::new(LeaseType(lease_type), bits.into(), duid, Iaid(iaid), state).unwrap()
             };
-            lease.preferred_lifetime = Lifetime(preferred);
-            lease.hwaddr = hwaddr;
+            lease.set_preferred_lifetime(Lifetime(preferred));
+            lease.set_hwaddr(hwaddr);
             lease
         },
     );

@@ -20,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use leasemgr::lease::{
-    ExtendedInfoChecks, Family, HwSource, HwType, Lease, Lease4, Lease6, PoolId, Recorded,
+    ExtendedInfoChecks, Family, HwAddr, HwSource, HwType, Lease4, Lease6, PoolId, Recorded,
 };
 use leasemgr::memfile::{self, LfcProgram, MemfileOptions};
 use leasemgr::{
@@ -710,24 +710,23 @@ impl OfKea for Lease6 {
                 "iaid": n, "subnet-id": 1, "preferred-lft": 1800, "valid-lft": 3600, "cltt": 1_990_000_000,
             });
             let mut lease: Self = serde_json::from_value(with(&base, lease)).unwrap();
-            match lease.hwaddr.as_mut() {
-                Some(hwaddr) if hwaddr.as_bytes().len() == 20 => {
-                    (hwaddr.htype, hwaddr.source) = (HwType(6), HwSource(2));
+            let hwaddr = lease.hwaddr().cloned().map(|mut hwaddr| {
+                match hwaddr.as_bytes().len() {
+                    20 => (hwaddr.htype, hwaddr.source) = (HwType(6), HwSource(2)),
+                    1 => (hwaddr.htype, hwaddr.source) = (HwType(u16::MAX), HwSource(u32::MAX)),
+                    _ => {}
                 }
-                Some(hwaddr) if hwaddr.as_bytes().len() == 1 => {
-                    (hwaddr.htype, hwaddr.source) = (HwType(u16::MAX), HwSource(u32::MAX));
-                }
-                _ => {}
-            }
+                hwaddr
+            });
+            lease.set_hwaddr(hwaddr);
             lease
         };
         leases.as_array().unwrap().iter().enumerate().map(lease).collect()
     }
 
     fn into_shown(mut self) -> Self {
-        if let Some(hwaddr) = &mut self.hwaddr {
-            (hwaddr.htype, hwaddr.source) = (HwType::ETHERNET, HwSource(0));
-        }
+        let hwaddr = self.hwaddr().map(|hwaddr| HwAddr::new(hwaddr.as_bytes()).unwrap());
+        self.set_hwaddr(hwaddr);
         self.without_pool()
     }
 }

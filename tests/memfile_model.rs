@@ -463,7 +463,7 @@ impl<L: TestLease> Case<L> {
             let rows = self.names().load(L::FAMILY, &files).unwrap();
             let numbers = |lease: &L| {
                 let data = lease.data();
-                let numbers = [data.valid_lifetime.0.into(), lease.expire(), data.subnet_id.0.into()];
+                let numbers = [data.valid_lifetime.0.into(), lease.expires_at(), data.subnet_id.0.into()];
                 [numbers[0], numbers[1], numbers[2], lease.state().0.into(), data.pool_id.0.into()]
             };
             let expected: BTreeMap<IpAddr, _> =

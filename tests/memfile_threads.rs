@@ -670,7 +670,7 @@ impl<'a, L: TestLease> Worker<'a, L> {
         let mgr = self.work.mgr.as_ref();
         let expired = mgr.expired(u64::MAX, 0).unwrap();
         assert!(expired.iter().all(|lease| !lease.is_reclaimed()), "{expired:?}");
-        assert!(expired.is_sorted_by_key(L::expire), "{expired:?}");
+        assert!(expired.is_sorted_by_key(L::expires_at), "{expired:?}");
         let counted: u64 =
             mgr.statistics(&StatisticsQuery::default()).unwrap().iter().map(|row| row.count).sum();
         assert!(counted <= ADDRESSES.into(), "{counted} leases");

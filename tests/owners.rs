@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use leasemgr::LeaseMgr;
 use leasemgr::WriteLeases;
-use leasemgr::lease::{Family, HwAddr, Lease, Lease4, LeaseState, Lifetime};
+use leasemgr::lease::{Family, HwAddr, Lease4, LeaseState, Lifetime};
 use leasemgr::lease_file::LeaseFileSet;
 use leasemgr::lfc::Cleanup;
 use leasemgr::memfile::{Durability, LfcProgram, Memfile, MemfileOptions};

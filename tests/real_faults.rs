@@ -16,7 +16,7 @@ use std::sync::{Mutex, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use leasemgr::lease::{HwAddr, Lease, Lease4, LeaseState, Lifetime, SubnetId};
+use leasemgr::lease::{HwAddr, Lease4, LeaseState, Lifetime, SubnetId};
 use leasemgr::lease_file::LeaseFileSet;
 use leasemgr::memfile::{Durability, LfcProgram, Memfile, MemfileOptions};
 use leasemgr::{Added, CleanupStart, LeaseMgr, LeaseMgrError, LeaseMgrExt};

@@ -73,7 +73,7 @@ fn the_limit_of_a_subnet_counts_leases_in_use_and_declined_ones<L: TestLease>() 
     }
     // A client declines its address: it stays assigned.
     let mut declined = mgr.by_state(LeaseState::DEFAULT, None).unwrap().remove(0);
-    declined.decline(1_790_000_000, Lifetime(86400));
+    declined.decline(leasemgr::lease::system_time(1_790_000_000), Lifetime(86400));
     mgr.update(&declined).unwrap();
     assert!(check_limit(&*mgr, &subnet(5)).is_some());
     assert_eq!(check_limit(&*mgr, &class(2)), None);
@@ -107,7 +107,7 @@ fn declined<L: TestLease>(text: &str) -> Vec<(Arc<dyn LeaseMgr<L>>, Arc<tempfile
     let mut lease = L::tagged(1, 1);
     lease.data_mut().user_context = Some(context(text));
     let mut declined = lease.clone();
-    declined.decline(1_790_000_000, Lifetime(86400));
+    declined.decline(leasemgr::lease::system_time(1_790_000_000), Lifetime(86400));
     for mgr in [&before, &after] {
         assert_eq!(mgr.add(&lease).unwrap(), Added::Added);
         assert_eq!(mgr.find(&Query::relay_id(&relay())).unwrap().len(), 1);
@@ -239,7 +239,7 @@ fn an_iata_has_no_part_in_limits() {
     let mgr = in_memory::<Lease6>();
     let lease = Lease6::tagged(1, 1);
     let mut temporary =
-        Lease6::new(LeaseType::TA, lease.address(), lease.duid().clone(), lease.iaid, LeaseState::DEFAULT)
+        Lease6::new(LeaseType::TA, lease.address(), lease.duid().clone(), lease.iaid(), LeaseState::DEFAULT)
             .unwrap();
     *temporary.data_mut() = lease.data().clone();
     temporary.data_mut().subnet_id = SubnetId(1);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use leasemgr::WriteLeases;
 use leasemgr::factory::{Backend, BackendError, ConnectionString};
-use leasemgr::lease::{Family, HwAddr, Lease, Lease4, LeaseState, Lifetime};
+use leasemgr::lease::{Family, HwAddr, Lease4, LeaseState, Lifetime};
 use leasemgr::lease_file::{LeaseFileSet, Writer};
 use leasemgr::lfc::{Cleanup, Outcome};
 use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};

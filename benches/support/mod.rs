@@ -62,8 +62,8 @@ impl Sample for Lease6 {
         let duid = Duid::new(&[&[0, 1, 0, 1, 0x2a, 0xbb, 0xcc, 0xdd], &hwaddr[..]].concat())?;
         let address = Ipv6Addr::from_bits((0x2001_0db8 << 96) + u128::from(i) + 1);
         let mut lease = Self::new(LeaseType::NA, address, duid, Iaid(i), LeaseState::DEFAULT)?;
-        lease.preferred_lifetime = Lifetime(2250);
-        lease.hwaddr = Some(HwAddr::new(&hwaddr)?);
+        lease.set_preferred_lifetime(Lifetime(2250));
+        lease.set_hwaddr(Some(HwAddr::new(&hwaddr)?));
         Ok(lease)
     }
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use dhcproto::v4::{CLIENT_PORT, DhcpOption, MessageType, SERVER_PORT};
 use leasemgr::allocator::{Allocator, PoolAddress};
-use leasemgr::lease::{Lease, Lease4, LeaseState, Lifetime, SubnetId};
+use leasemgr::lease::{Lease, Lease4, LeaseState, Lifetime, SubnetId, system_time};
 use leasemgr::{Added, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt4};
 
 use crate::server::{Answer, Outcome, Subnet};
@@ -195,7 +195,7 @@ impl Server4 {
             return Ok(None);
         };
         let declined = self.change_own(request, address, |lease| {
-            lease.decline(clock.epoch, PROBATION);
+            lease.decline(system_time(clock.epoch), PROBATION);
             Ok(())
         })?;
         if let Some(client) = request.client().filter(|_| declined) {

@@ -428,7 +428,7 @@ fn a_released_address_is_free_and_remembered() {
     let own = scene.lease(&client(1));
     assert_eq!(scene.send(&releasing(&client(1), own)), None);
     let lease = scene.get(own).unwrap();
-    assert_eq!((lease.state(), lease.expire()), (LeaseState::EXPIRED_RECLAIMED, BEGIN as u64 + 1));
+    assert_eq!((lease.state(), lease.expires_at()), (LeaseState::EXPIRED_RECLAIMED, BEGIN as u64 + 1));
     assert_eq!(scene.lease(&client(1)), own);
     scene.send(&releasing(&client(1), own));
     assert_eq!(scene.lease(&client(2)), own);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leasemgr::allocator::{Allocator, Pool, Strategy};
-use leasemgr::lease::{Duid, HwAddr, Iaid, Lease, Lease6, LeaseState, LeaseType, Lifetime, SubnetId};
+use leasemgr::lease::{Duid, HwAddr, Iaid, Lease6, LeaseState, LeaseType, Lifetime, SubnetId, system_time};
 use leasemgr::{Added, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt6, Query};
 use parking_lot::{Mutex, MutexGuard};
 
@@ -220,7 +220,7 @@ impl Bindings {
         }
         self.end(client, ia, |lease| {
             let mut declined = lease.clone();
-            declined.decline(client.now, PROBATION);
+            declined.decline(system_time(client.now), PROBATION);
             self.replace(lease, &declined)
         })
     }
@@ -261,8 +261,8 @@ impl Bindings {
     /// Fills in what a client is granted.
     fn grant(&self, lease: &mut Lease6, client: &Client<'_, '_>) -> Outcome {
         lease.set_state(LeaseState::DEFAULT)?;
-        lease.preferred_lifetime = self.lifetimes.preferred;
-        lease.hwaddr.clone_from(&client.hwaddr);
+        lease.set_preferred_lifetime(self.lifetimes.preferred);
+        lease.set_hwaddr(client.hwaddr.clone());
         let data = lease.data_mut();
         data.valid_lifetime = self.lifetimes.valid;
         data.cltt = client.now;
@@ -299,7 +299,7 @@ impl Client<'_, '_> {
     /// Whether the address of a lease can be this client's: its client did not come back, or a declined address was
     /// out of use for long enough.
     fn may_have(&self, lease: &Lease6) -> bool {
-        lease.is_reclaimed() || u64::try_from(self.now).is_ok_and(|now| lease.is_expired(now))
+        lease.is_reclaimed() || u64::try_from(self.now).is_ok_and(|now| lease.has_ended(now))
     }
 }
 

@@ -466,7 +466,7 @@ fn a_declined_address_is_out_of_use_until_its_probation_is_over() {
     assert_eq!((status_of(reply.opts()), said(&reply).len()), (Some(Status::Success), 0));
     let declined = lab.lease(&address).unwrap();
     assert_eq!(
-        (declined.state(), declined.duid().is_empty(), declined.expire()),
+        (declined.state(), declined.duid().is_empty(), declined.expires_at()),
         (LeaseState::DECLINED, true, 1_790_086_400)
     );
     for client in [1, 2] {
@@ -518,7 +518,7 @@ fn an_expired_lease_that_is_not_reclaimed_yet_is_anothers_that_wishes_for_it(
     let lab = lab();
     let address = lab.ask(Kind::Request, 1, na(1, &[])).only();
     lab.send(&from_client(last, 1, [na(1, &[&address])])).unwrap();
-    let end = i64::try_from(lab.lease(&address).unwrap().expire()).unwrap();
+    let end = i64::try_from(lab.lease(&address).unwrap().expires_at()).unwrap();
     assert_ne!(lab.ask_at(end - 1, Kind::Request, 2, na(1, &[&address])).only(), address);
     assert_eq!(lab.ask_at(end, Kind::Request, 3, na(1, &[&address])).only(), address);
     assert_eq!(lab.lease(&address).unwrap().duid().as_bytes(), duid(3));

@@ -5,12 +5,13 @@ use std::convert::Infallible;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Barrier;
 use std::thread;
+use std::time::UNIX_EPOCH;
 
 use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
 use rstest::rstest;
 
 use super::*;
-use crate::lease::{Duid, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseState, LeaseType, Lifetime, SubnetId};
+use crate::lease::{Duid, HwAddr, Iaid, Lease4, Lease6, LeaseState, LeaseType, Lifetime, SubnetId};
 use crate::{Added, LeaseMgrExt, LeaseMgrFactory};
 
 const OFFER_TIME: Duration = Duration::from_secs(10);
@@ -278,7 +279,7 @@ fn what_a_followed_manager_has_and_changes_is_known() {
     leases.update(&lease(address(7))).unwrap();
     expect(&[0, 6, 8], &[1]);
     let mut declined = lease(address(2));
-    declined.decline(0, Lifetime(100));
+    declined.decline(UNIX_EPOCH, Lifetime(100));
     leases.update(&declined).unwrap();
     expect(&[0, 6, 8], &[1]);
     leases.delete_reclaimed(1000, 0).unwrap();

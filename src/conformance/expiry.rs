@@ -54,7 +54,7 @@ fn what_ended_first_comes_first<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = [5, 1, 4, 2, 3].map(|n| Ok(ending(&sample::<L>(10 - n, n)?, END + u64::from(n))));
     let mut leases = leases.into_iter().collect::<Verdict<Vec<_>>>()?;
     case.add_all(&leases)?;
-    leases.sort_by_key(L::expire);
+    leases.sort_by_key(L::expires_at);
     for n in 0..5 {
         case.expired(END + n, 0, &leases[..n as usize])?;
     }

@@ -9,6 +9,7 @@ use super::sample::{
 use super::{Rule, TestedLease, rules};
 use crate::lease::{
     Duid, Hostname, HwAddr, HwSource, HwType, Iaid, Lease, Lease6, LeaseState, LeaseType, SubnetId,
+    system_time,
 };
 use crate::{Added, ClientKey, Key, LeaseMgrExt, LeaseMgrExt6, Query};
 
@@ -583,7 +584,7 @@ fn a_declined_lease_is_nobodys<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.add_all(&before)?;
     let mut leases = before.clone();
     for n in [3, 0, 4, 1] {
-        leases[n].decline(HEARD + 10, crate::lease::Lifetime(86400));
+        leases[n].decline(system_time(HEARD + 10), crate::lease::Lifetime(86400));
         case.update(&leases[n])?;
         case.has(leases[n].address(), Some(&leases[n]))?;
         case.holds(&leases, &before)?;
@@ -626,7 +627,7 @@ fn an_identity_is_narrowed_by_type_and_iaid(case: &Case<Lease6>) -> Verdict {
     for n in 0..24 {
         let kind = Lease6::KINDS[n as usize % 3];
         let mut lease = sample::<Lease6>(n, n / 12)?.with_kind(kind)?;
-        lease.iaid = Iaid(n / 3 % 2);
+        lease.set_iaid(Iaid(n / 3 % 2));
         lease.data_mut().subnet_id = SubnetId(1 + n / 6 % 2);
         leases.push(lease);
     }

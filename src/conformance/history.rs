@@ -181,7 +181,7 @@ fn change<L: TestedLease>(
                 1 => ask("recount", mgr.recount())?,
                 _ => {
                     ask("remove reclaimed leases", mgr.remove_reclaimed(until))?;
-                    leases.retain(|lease| lease.state().0 != 2 || !lease.is_expired(until));
+                    leases.retain(|lease| lease.state().0 != 2 || !lease.has_ended(until));
                 }
             }
         }

@@ -6,7 +6,7 @@ use super::sample::{
     changed, hostname, hwaddr, id, in_state, in_subnet, rebuilt, sample, shuffled, with, with_context,
 };
 use super::{Rule, TestedLease, rules};
-use crate::lease::{Hostname, HwAddr, Iaid, Lease, Lease6, LeaseState, LeaseType};
+use crate::lease::{Hostname, HwAddr, Lease6, LeaseState, LeaseType, system_time};
 
 pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
     rules![
@@ -103,7 +103,7 @@ fn a_lease_loses_identifiers_and_gets_them_back<L: TestedLease>(case: &Case<L>) 
     let lease = sample::<L>(500, 1)?;
     let nameless = with(&lease, |data| data.hostname = Hostname::default());
     let mut declined = lease.clone();
-    declined.decline(lease.data().cltt + 5, crate::lease::Lifetime(600));
+    declined.decline(system_time(lease.data().cltt + 5), crate::lease::Lifetime(600));
     let mut forms = vec![lease.clone(), lease.with_client(None, lease.id())?, nameless, declined];
     let others = lease.family_variants()?.into_iter();
     forms.extend(others.filter(|(field, _)| *field == "no client id").map(|(_, lease)| lease));
@@ -171,7 +171,7 @@ fn leases_that_share_a_key_do_not_follow_each_other<L: TestedLease>(case: &Case<
 
 fn a_lease_moves_to_another_identity_association(case: &Case<Lease6>) -> Verdict {
     let lease = sample::<Lease6>(500, 1)?;
-    follows(case, &[1, 2, 0, u32::MAX].map(|iaid| changed(&lease, |lease| lease.iaid = Iaid(iaid))))
+    follows(case, &[1, 2, 0, u32::MAX].map(|iaid| changed(&lease, |lease| lease.set_iaid(iaid))))
 }
 
 fn a_lease_moves_to_another_type(case: &Case<Lease6>) -> Verdict {

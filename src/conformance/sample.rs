@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::case::Verdict;
 use super::{Rule, TestedLease, find, indexes, statistics, tracking};
 use crate::lease::{
-    ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, Lease, Lease4, Lease6, LeaseData, LeaseState,
+    ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, Lease4, Lease6, LeaseData, LeaseState,
     LeaseType, Lifetime, PoolId, RelayId, RemoteId, SubnetId, UserContext,
 };
 use crate::lease_file::FileLease;
@@ -358,8 +358,8 @@ impl Sample for Lease6 {
     fn of_client(address: Ipv6Addr, hwaddr: Option<HwAddr>, id: &[u8], state: LeaseState) -> Verdict<Self> {
         let duid = if id.is_empty() { Duid::empty() } else { Duid::new(id)? };
         let mut lease = Self::new(LeaseType::NA, address, duid, Iaid(1), state)?;
-        lease.hwaddr = hwaddr;
-        lease.preferred_lifetime = Lifetime(VALID / 2);
+        lease.set_hwaddr(hwaddr);
+        lease.set_preferred_lifetime(Lifetime(VALID / 2));
         Ok(lease)
     }
 
@@ -370,7 +370,7 @@ impl Sample for Lease6 {
     fn with_client(&self, hwaddr: Option<HwAddr>, id: &[u8]) -> Verdict<Self> {
         let duid = if id.is_empty() { Duid::empty() } else { Duid::new(id)? };
         let lease = rebuilt(self, self.address(), self.lease_type(), self.prefix_len(), duid)?;
-        Ok(changed(&lease, |lease| lease.hwaddr = hwaddr))
+        Ok(changed(&lease, |lease| lease.set_hwaddr(hwaddr.clone())))
     }
 
     fn with_kind(&self, kind: Option<LeaseType>) -> Verdict<Self> {
@@ -386,7 +386,7 @@ impl Sample for Lease6 {
             return Vec::new();
         }
         let (client, lease_type) = (ClientKey::from(self.duid()), self.lease_type());
-        let in_iaid = client.iaid(self.iaid);
+        let in_iaid = client.iaid(self.iaid());
         vec![client, in_iaid, client.lease_type(lease_type), in_iaid.lease_type(lease_type)]
     }
 
@@ -410,8 +410,8 @@ impl Sample for Lease6 {
 
     fn family_variants(&self) -> Verdict<Vec<(&'static str, Self)>> {
         Ok(vec![
-            ("IAID", changed(self, |lease| lease.iaid.0 += 1)),
-            ("preferred lifetime", changed(self, |lease| lease.preferred_lifetime.0 += 7)),
+            ("IAID", changed(self, |lease| lease.iaid().0 += 1)),
+            ("preferred lifetime", changed(self, |lease| lease.preferred_lifetime().0 += 7)),
             ("type TA", self.with_kind(Some(LeaseType::TA))?),
             ("type PD", self.with_kind(Some(LeaseType::PD))?),
             // What Kea 2.2 records.
@@ -451,14 +451,14 @@ pub(super) fn rebuilt(
     prefix_len: u8,
     duid: Duid,
 ) -> Verdict<Lease6> {
-    let (iaid, state) = (lease.iaid, lease.state());
+    let (iaid, state) = (lease.iaid(), lease.state());
     let mut other = if lease_type == LeaseType::PD {
         Lease6::recorded_prefix(address, prefix_len.into(), duid, iaid, state)?
     } else {
         Lease6::new(lease_type, address, duid, iaid, state)?
     };
-    other.hwaddr = lease.hwaddr.clone();
-    other.preferred_lifetime = lease.preferred_lifetime;
+    other.set_hwaddr(lease.hwaddr().cloned());
+    other.set_preferred_lifetime(lease.preferred_lifetime());
     *other.data_mut() = lease.data().clone();
     Ok(other)
 }

@@ -224,7 +224,7 @@ fn statistics_follow_the_removal_of_many<L: TestedLease>(case: &Case<L>) -> Verd
     counts(case, &leases)?;
     let end = END + 200;
     ask("remove reclaimed leases", case.mgr().remove_reclaimed(end))?;
-    leases.retain(|lease| lease.state() != LeaseState::EXPIRED_RECLAIMED || lease.expire() > end);
+    leases.retain(|lease| lease.state() != LeaseState::EXPIRED_RECLAIMED || lease.expires_at() > end);
     counts(case, &leases)?;
     ask("wipe subnet 2", case.mgr().wipe_subnet(SubnetId(2)))?;
     leases.retain(|lease| lease.data().subnet_id != SubnetId(2));

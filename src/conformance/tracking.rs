@@ -7,7 +7,7 @@ use std::thread;
 use super::case::{Case, Fault, Verdict, ask, holds, in_callback, in_threads, same, same_leases};
 use super::sample::{END, Sample, in_state, in_subnet, sample, samples, with};
 use super::{Rule, TestedLease, rules};
-use crate::lease::{ClientClass, Lease, Lease6, LeaseKind, LeaseState, LeaseType, SubnetId};
+use crate::lease::{ClientClass, Lease6, LeaseKind, LeaseState, LeaseType, SubnetId};
 use crate::{Change, ChangeKind, LeaseMgr, LeaseMgrError, LeaseMgrExt, Query, Scope, StatisticsQuery};
 
 pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {

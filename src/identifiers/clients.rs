@@ -2,21 +2,9 @@
 
 use std::fmt;
 
+use super::bytes::{Octets, identifier};
 use super::short_bytes::ShortBytes;
 use super::{HwSource, HwType, IdentifierError, IdentifierKind};
-
-/// Octets as two hex digits each, separated by colons.
-struct Octets<'a>(&'a [u8]);
-
-impl fmt::Display for Octets<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, octet) in self.0.iter().enumerate() {
-            let colon = if i == 0 { "" } else { ":" };
-            write!(f, "{colon}{octet:02x}")?;
-        }
-        Ok(())
-    }
-}
 
 macro_rules! octets {
     ($name:ident) => {
@@ -27,6 +15,8 @@ macro_rules! octets {
                 self.0.as_slice()
             }
         }
+
+        identifier!($name);
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,6 +42,8 @@ impl ClientId {
     pub const MIN_LEN: usize = 2;
     /// The longest client id, in bytes.
     pub const MAX_LEN: usize = 255;
+    /// What stands before the length and the octets of one that is too short for Kea.
+    const SHORT: u8 = 255;
 
     /// A client id of these bytes.
     ///
@@ -59,6 +51,40 @@ impl ClientId {
     /// [`IdentifierError::Length`] for less than 2 or more than 255 bytes.
     pub fn new(bytes: &[u8]) -> Result<Self, IdentifierError> {
         IdentifierError::check(IdentifierKind::ClientId, bytes, Self::MIN_LEN, Self::MAX_LEN).map(Self)
+    }
+
+    /// The client id of option 61 as the client sent it, of any 0 to 255 octets.
+    ///
+    /// RFC 2132 asks for two octets or more, and Kea's columns hold no less. What a client sends in spite of that is kept
+    /// after the octet 255 and its length, so no two such clients are taken for one: a client id of type 255 has an
+    /// IAID and a DUID after it (RFC 4361), and is never so short. [`ClientId::as_option`] has what was sent.
+    ///
+    /// ```
+    /// use leasemgr::lease::ClientId;
+    ///
+    /// let id = ClientId::from_option(&[0x41])?;
+    /// assert_eq!((id.as_bytes(), id.as_option()), (&[255, 1, 0x41][..], &[0x41][..]));
+    /// # Ok::<(), leasemgr::lease::IdentifierError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Returns [`IdentifierError::Length`] if there are more than 255 octets.
+    pub fn from_option(octets: &[u8]) -> Result<Self, IdentifierError> {
+        match *octets {
+            [] => Ok(Self(ShortBytes::new(&[Self::SHORT, 0]))),
+            [octet] => Ok(Self(ShortBytes::new(&[Self::SHORT, 1, octet]))),
+            _ => Self::new(octets),
+        }
+    }
+
+    /// The octets that the client sent in option 61, and that go back to it (RFC 6842).
+    #[must_use]
+    pub fn as_option(&self) -> &[u8] {
+        match self.as_bytes() {
+            [Self::SHORT, 0] => &[],
+            [Self::SHORT, 1, octet] => std::slice::from_ref(octet),
+            octets => octets,
+        }
     }
 
     /// A client id of bytes that were one before.
@@ -82,7 +108,7 @@ impl Duid {
     pub const MIN_RECORDED_LEN: usize = 1;
     /// The longest DUID, in bytes.
     pub const MAX_LEN: usize = 130;
-    const EMPTY_BYTES: [u8; 3] = [0; 3];
+    pub(crate) const EMPTY_BYTES: [u8; 3] = [0; 3];
     /// How Kea 2.2 writes the empty DUID.
     const EMPTY_OF_KEA_2: [u8; 1] = [0];
 
@@ -168,6 +194,15 @@ impl HwAddr {
     }
 }
 
+identifier!(HwAddr);
+
+/// An Ethernet address from an unknown source.
+impl From<[u8; 6]> for HwAddr {
+    fn from(bytes: [u8; 6]) -> Self {
+        Self::from_stored(&bytes, HwType::ETHERNET, HwSource(0))
+    }
+}
+
 impl fmt::Display for HwAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Octets(self.as_bytes()).fmt(f)
@@ -185,6 +220,48 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+
+    #[rstest]
+    #[case(&[], &[255, 0])]
+    #[case(&[0x41], &[255, 1, 0x41])]
+    #[case(&[255], &[255, 1, 255])]
+    #[case(&[0, 0x41], &[0, 0x41])]
+    #[case(&[255, 2], &[255, 2])]
+    #[case(&[7; 255], &[7; 255])]
+    fn an_option_of_any_octets_is_a_client_id(#[case] option: &[u8], #[case] bytes: &[u8]) {
+        let id = ClientId::from_option(option).unwrap();
+        assert_eq!((id.as_bytes(), id.as_option()), (bytes, option));
+        assert_eq!(id.to_string().parse(), Ok(id));
+    }
+
+    #[test]
+    fn an_option_is_not_longer_than_a_client_id() {
+        let (kind, min, max) = (IdentifierKind::ClientId, 2, 255);
+        let error = IdentifierError::Length { kind, len: 256, min, max };
+        assert_eq!(ClientId::from_option(&[0; 256]), Err(error));
+    }
+
+    #[rstest]
+    #[case("2:0:0:0:0:1", Ok(HwAddr::from([2, 0, 0, 0, 0, 1])))]
+    #[case("02-00", Err(IdentifierError::Text { kind: IdentifierKind::HwAddr }))]
+    #[case("", Err(IdentifierError::Length { kind: IdentifierKind::HwAddr, len: 0, min: 1, max: 20 }))]
+    fn a_hardware_address_is_read_from_its_text(
+        #[case] text: &str,
+        #[case] read: Result<HwAddr, IdentifierError>,
+    ) {
+        assert_eq!(text.parse(), read);
+    }
+
+    #[rstest]
+    #[case("01:02:03", Some(&[1, 2, 3][..]))]
+    #[case("01 02 03", Some(&[1, 2, 3][..]))]
+    #[case("0x010203", Some(&[1, 2, 3][..]))]
+    #[case("01", None)]
+    #[case("xy", None)]
+    fn a_duid_is_read_from_its_text(#[case] text: &str, #[case] bytes: Option<&[u8]>) {
+        assert_eq!(text.parse::<Duid>().ok().as_ref().map(AsRef::as_ref), bytes);
+        assert_eq!(bytes.map(Duid::try_from).transpose().unwrap(), text.parse().ok());
+    }
 
     #[rstest]
     #[case(0, false, false)]

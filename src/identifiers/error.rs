@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::octets::{octets, separated_octets};
 use super::short_bytes::ShortBytes;
 
 /// A kind of identifier that is made of bytes.
@@ -18,6 +19,29 @@ pub enum IdentifierKind {
     RelayId,
     /// A [`RemoteId`](super::RemoteId).
     RemoteId,
+}
+
+impl IdentifierKind {
+    /// What the text of one is made of.
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::HwAddr => "hex octets with ':' between them",
+            _ => "hex octets with ':' or blanks between them, or plain hex digits",
+        }
+    }
+
+    /// The bytes of the text of one, of any length.
+    pub(crate) fn bytes_of(self, text: &str) -> Result<Vec<u8>, IdentifierError> {
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let octets = match self {
+            Self::HwAddr => separated_octets(text.as_bytes(), b':'),
+            _ => octets(text.as_bytes()),
+        };
+        let octets = octets.ok_or(IdentifierError::Text { kind: self })?;
+        Ok(octets.as_slice().to_vec())
+    }
 }
 
 impl fmt::Display for IdentifierKind {
@@ -47,6 +71,12 @@ pub enum IdentifierError {
         min: u8,
         /// Maximum length in bytes.
         max: u8,
+    },
+    /// The text is not that of an identifier.
+    #[error("a {kind} that is not {}", .kind.text())]
+    Text {
+        /// What it should be.
+        kind: IdentifierKind,
     },
 }
 

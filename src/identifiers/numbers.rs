@@ -8,21 +8,40 @@ macro_rules! number {
         #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
         pub struct $name(pub $inner);
 
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                self.0.fmt(f)
-            }
-        }
-
         impl From<$inner> for $name {
             fn from(value: $inner) -> Self {
                 Self(value)
             }
         }
+
+        impl From<$name> for $inner {
+            fn from(value: $name) -> Self {
+                value.0
+            }
+        }
     };
 }
 
-pub(crate) use number;
+/// Numbers whose text is the number.
+macro_rules! shown_as_number {
+    ($($name:ident),*) => {
+        $(impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = std::num::ParseIntError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        })*
+    };
+}
+
+pub(crate) use {number, shown_as_number};
 
 number!(
     /// The number of the subnet that an address belongs to, as the server's configuration gives it.
@@ -49,3 +68,5 @@ impl HwType {
     /// Ethernet, 1.
     pub const ETHERNET: Self = Self(1);
 }
+
+shown_as_number!(SubnetId, PoolId, Iaid, HwType, HwSource);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::bytes::identifier;
 use super::short_bytes::ShortBytes;
 use super::{Duid, IdentifierError, IdentifierKind};
 
@@ -29,6 +30,8 @@ macro_rules! id {
                 self.0.as_slice()
             }
         }
+
+        identifier!($name);
 
         /// Two upper-case hex digits for each byte, as in a user context.
         impl fmt::Display for $name {

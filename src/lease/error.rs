@@ -1,8 +1,9 @@
 //! What makes a lease impossible.
 
-use std::net::Ipv6Addr;
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv6Addr};
 
-use super::{IdentifierError, JsonError, LeaseState};
+use super::{Family, IdentifierError, JsonError, LeaseState};
 
 /// Why a value cannot stand in a lease.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -11,14 +12,18 @@ pub enum LeaseError {
     /// An identifier that is none.
     #[error(transparent)]
     Identifier(#[from] IdentifierError),
-    /// Only a declined DHCPv4 lease may have neither a hardware address nor a client id.
-    #[error("neither a hardware address nor a client id in state {state}, expected one unless declined (1)")]
+    /// Only a declined or reclaimed DHCPv4 lease may have neither a hardware address nor a client id.
+    #[error(
+        "neither a hardware address nor a client id of a lease that is {state:#}; only a declined or reclaimed one may lack both"
+    )]
     NoIdentity {
         /// The state of the lease.
         state: LeaseState,
     },
-    /// Only a declined DHCPv6 lease may have the empty DUID.
-    #[error("the empty DUID 00:00:00 in state {state}, expected one of a client unless declined (1)")]
+    /// Only a declined or reclaimed DHCPv6 lease may have the empty DUID.
+    #[error(
+        "the empty DUID 00:00:00 of a lease that is {state:#}; only a declined or reclaimed one may have it"
+    )]
     EmptyDuid {
         /// The state of the lease.
         state: LeaseState,
@@ -37,7 +42,28 @@ pub enum LeaseError {
         /// The length in bits.
         len: u8,
     },
+    /// The address is of the other family.
+    #[error("the address {address}, expected one of {expected}")]
+    Family {
+        /// The address.
+        address: IpAddr,
+        /// The family of the lease.
+        expected: Family,
+    },
+    /// The text is neither one of the words nor a number.
+    #[error("a text that is not {expected}")]
+    Word {
+        /// What is expected.
+        expected: &'static str,
+    },
     /// A user context that is no JSON map as Kea knows it.
     #[error(transparent)]
     UserContext(#[from] JsonError),
+}
+
+/// So that a value that is always good is taken where others may fail.
+impl From<Infallible> for LeaseError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
 }

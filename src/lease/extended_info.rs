@@ -17,7 +17,7 @@ use std::ops::RangeInclusive;
 
 pub use checks::{CheckedExtendedInfo, ExtendedInfoChecks, ExtendedInfoError, check_extended_info};
 
-use super::{Duid, Family, Json, JsonRef, Lease, Lease4, Lease6, RelayId, RemoteId, UserContext};
+use super::{Duid, Family, Json, JsonRef, Lease4, Lease6, RelayId, RemoteId, UserContext};
 use crate::identifiers::octets::octets;
 
 /// Who a relay agent is, and where it heard the client.

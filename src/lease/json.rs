@@ -25,7 +25,8 @@ use super::{
     ClientId, Duid, Hostname, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseData, LeaseError, LeaseState,
     LeaseType, Lifetime, PoolId, SubnetId, UserContext,
 };
-use crate::identifiers::serde::{bytes_of, client_octets, hwaddr};
+use crate::identifiers::IdentifierKind;
+use crate::identifiers::serde::{bytes_of, text_error};
 
 /// A DHCPv4 lease as Kea writes it.
 #[derive(Serialize, Deserialize)]
@@ -277,7 +278,9 @@ impl Json6 {
 }
 
 fn recorded_duid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duid, D::Error> {
-    Duid::recorded(&client_octets(&String::deserialize(deserializer)?)?).map_err(D::Error::custom)
+    let text = String::deserialize(deserializer)?;
+    let bytes = IdentifierKind::Duid.bytes_of(&text).map_err(|error| text_error(&text, error))?;
+    Duid::recorded(&bytes).map_err(D::Error::custom)
 }
 
 macro_rules! to_json {
@@ -362,7 +365,10 @@ fn hwaddr_or_empty<S: Serializer>(hwaddr: &Option<HwAddr>, serializer: S) -> Res
 
 fn no_hwaddr_if_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<HwAddr>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    if text.is_empty() { Ok(None) } else { hwaddr(&text).map(Some) }
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|error| text_error(&text, error))
 }
 
 /// A map, whose strings have a character from U+0000 to U+00FF for each byte, as Kea writes them.

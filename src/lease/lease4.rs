@@ -3,22 +3,25 @@
 use std::net::Ipv4Addr;
 
 use super::private::{Parts, Token};
-use super::{ClientId, Family, HwAddr, Lease, LeaseBase, LeaseError, LeaseState};
+use super::{Client4, ClientId, Family, Fields, HwAddr, Lease, LeaseBase, LeaseError, LeaseState};
 
 /// A DHCPv4 lease.
 ///
-/// It names its client by hardware address, client id or both; only a declined lease has neither.
+/// It names its client by hardware address, client id or both; only a declined or reclaimed lease may have neither.
 ///
 /// ```
-/// use leasemgr::lease::{HwAddr, Lease, Lease4, LeaseState, Lifetime, SubnetId};
+/// use std::time::{Duration, SystemTime};
 ///
-/// let hwaddr = HwAddr::new(&[2, 0, 0, 0, 0, 1])?;
-/// let mut lease = Lease4::new([192, 0, 2, 1].into(), Some(hwaddr), None, LeaseState::DEFAULT)?;
-/// lease.data_mut().subnet_id = SubnetId(1);
-/// lease.data_mut().cltt = 1_790_000_000;
-/// lease.data_mut().valid_lifetime = Lifetime(3600);
-/// assert_eq!(lease.expire(), 1_790_003_600);
-/// assert!(lease.is_expired(1_790_003_600));
+/// use leasemgr::lease::{HwAddr, Lease4};
+///
+/// let now = SystemTime::now();
+/// let client = HwAddr::from([2, 0, 0, 0, 0, 1]);
+/// let mut lease =
+///     Lease4::builder([192, 0, 2, 1].into()).client(client).subnet(1).lifetime(3600).heard_at(now).build()?;
+/// assert!(lease.is_expired(now + Duration::from_secs(3600)));
+///
+/// lease.set_valid_until(now, now + Duration::from_secs(60));
+/// assert!(lease.is_expired(now + Duration::from_secs(60)));
 /// # Ok::<(), leasemgr::lease::LeaseError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +35,7 @@ impl Lease4 {
     /// A lease of `address`, with all of [`LeaseData`](super::LeaseData) at its defaults.
     ///
     /// # Errors
-    /// [`LeaseError::NoIdentity`] where a lease that is not declined has neither a hardware
+    /// Returns [`LeaseError::NoIdentity`] if a lease that is neither declined nor reclaimed has neither a hardware
     /// address nor a client id.
     pub fn new(
         address: Ipv4Addr,
@@ -52,6 +55,22 @@ impl Lease4 {
         client_id: Option<ClientId>,
     ) -> Self {
         Self { base, hwaddr, client_id }
+    }
+
+    /// One without a client, which only a declined or reclaimed lease may be.
+    pub(super) fn of_nobody(address: Ipv4Addr, state: LeaseState) -> Self {
+        Self { base: LeaseBase::new(address, state), hwaddr: None, client_id: None }
+    }
+
+    /// The client; `None` where the lease belongs to no client.
+    #[must_use]
+    pub fn client(&self) -> Option<Client4> {
+        (self.hwaddr.clone(), self.client_id.clone()).try_into().ok()
+    }
+
+    /// Makes the lease one of this client.
+    pub fn set_client(&mut self, client: impl Into<Client4>) {
+        (self.hwaddr, self.client_id) = client.into().into_parts();
     }
 
     /// The client identifier, where the client sent one.
@@ -89,6 +108,15 @@ impl Parts<Ipv4Addr> for Lease4 {
         // It says who the client was: its classes, and what relay agents called it.
         self.base.data.user_context = None;
     }
+
+    fn client_fields<'a>(&'a self, fields: &mut Fields<'a>) {
+        fields.client = self.client_id.as_ref().map(ClientId::as_bytes);
+    }
+
+    fn of_client_fields(base: LeaseBase<Ipv4Addr>, fields: &Fields<'_>) -> Result<Self, LeaseError> {
+        let client_id = fields.client.map(ClientId::new).transpose()?;
+        Ok(Self { base, hwaddr: fields.hwaddr()?, client_id })
+    }
 }
 
 impl Lease for Lease4 {
@@ -101,7 +129,7 @@ impl Lease for Lease4 {
     }
 
     fn check_state(&self, state: LeaseState) -> Result<(), LeaseError> {
-        if self.hwaddr.is_none() && self.client_id.is_none() && state != LeaseState::DECLINED {
+        if self.hwaddr.is_none() && self.client_id.is_none() && !state.may_lack_client() {
             return Err(LeaseError::NoIdentity { state });
         }
         Ok(())
@@ -113,7 +141,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::lease::{LeaseData, Lifetime, SubnetId, UserContext};
+    use crate::lease::{LeaseData, Lifetime, SubnetId, UserContext, system_time};
 
     fn hwaddr(last: u8) -> HwAddr {
         HwAddr::new(&[2, 0, 0, 0, 0, last]).unwrap()
@@ -124,13 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_without_a_client_is_declined_or_impossible() {
+    fn a_lease_without_a_client_is_declined_reclaimed_or_impossible() {
         let new = |state| Lease4::new(Ipv4Addr::LOCALHOST, None, None, state);
         assert!(new(LeaseState::DECLINED).is_ok());
         assert_eq!(new(LeaseState::DEFAULT), Err(LeaseError::NoIdentity { state: LeaseState(0) }));
         let mut declined = new(LeaseState::DECLINED).unwrap();
-        assert!(declined.set_state(LeaseState::EXPIRED_RECLAIMED).is_err());
+        assert!(declined.set_state(LeaseState::RELEASED).is_err());
         assert_eq!(declined.state(), LeaseState::DECLINED);
+        assert_eq!(declined.set_state(LeaseState::EXPIRED_RECLAIMED), Ok(()));
     }
 
     #[rstest]
@@ -161,7 +190,7 @@ mod tests {
         lease.data_mut().user_context =
             Some(UserContext::parse(b"{ \"ISC\": { \"client-classes\": [ \"gold\" ] } }").unwrap());
         lease.data_mut().subnet_id = SubnetId(7);
-        lease.decline(1000, Lifetime(60));
+        lease.decline(system_time(1000), Lifetime(60));
         assert_eq!((lease.hwaddr(), lease.client_id()), (None, None));
         assert_eq!(lease.state(), LeaseState::DECLINED);
         assert_eq!(
@@ -196,7 +225,31 @@ mod tests {
         let mut lease = Lease4::new(Ipv4Addr::LOCALHOST, Some(hwaddr(1)), None, LeaseState::DEFAULT).unwrap();
         lease.data_mut().cltt = cltt;
         lease.data_mut().valid_lifetime = Lifetime(valid);
-        assert_eq!(lease.is_expired(now), expired);
+        assert_eq!(lease.has_ended(now), expired);
+    }
+
+    #[rstest]
+    #[case::as_given(1000, Some(1060), 60, Some(1060))]
+    #[case::for_ever(1000, None, u32::MAX, None)]
+    #[case::already_over(1000, Some(999), 0, Some(1000))]
+    #[case::longer_than_a_lifetime(0, Some(1 << 40), u32::MAX - 1, Some(i64::from(u32::MAX) - 1))]
+    #[case::before_1970(-300, Some(-100), 200, Some(-100))]
+    #[case::from_before_1970_on(-10, Some(10), 20, Some(10))]
+    #[case::as_late_as_can_be(i64::MAX - 5, Some(i64::MAX), 5, Some(i64::MAX))]
+    fn a_lease_is_valid_until_its_end(
+        #[case] now: i64,
+        #[case] end: Option<i64>,
+        #[case] lifetime: u32,
+        #[case] valid_until: Option<i64>,
+    ) {
+        let mut lease = Lease4::declined(Ipv4Addr::LOCALHOST).build().unwrap();
+        lease.set_valid_until(system_time(now), end.map(system_time));
+        assert_eq!((lease.cltt(), lease.valid_lifetime()), (now, Lifetime(lifetime)));
+        assert_eq!(lease.heard_at(), system_time(now));
+        assert_eq!(lease.valid_until(), valid_until.map(system_time));
+        if let Some(end) = valid_until {
+            assert!(lease.is_expired(system_time(end)) && !lease.is_expired(system_time(end - 1)));
+        }
     }
 
     #[test]

@@ -3,32 +3,34 @@
 use std::net::Ipv6Addr;
 
 use super::private::{Parts, Token};
-use super::{Duid, Family, HwAddr, Iaid, Lease, LeaseBase, LeaseError, LeaseState, LeaseType, Lifetime};
+use super::{
+    Duid, Family, Fields, HwAddr, Iaid, Lease, LeaseBase, LeaseError, LeaseState, LeaseType, Lifetime,
+};
 
 /// A DHCPv6 lease, of an address or of a delegated prefix.
 ///
-/// It names its client by DUID and IAID; only a declined lease has the empty DUID. A lease that a server has
+/// It names its client by DUID and IAID; only a declined or reclaimed lease may have the empty DUID. A lease that a server has
 /// recorded is kept as it stands, where a new one would be refused ([`Duid::recorded`],
 /// [`Lease6::recorded_prefix`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease6 {
     base: LeaseBase<Ipv6Addr>,
-    lease_type: LeaseType,
+    pub(super) lease_type: LeaseType,
     prefix_len: u8,
-    duid: Duid,
+    pub(super) duid: Duid,
     /// The identity association that the client uses the lease in.
-    pub iaid: Iaid,
+    pub(super) iaid: Iaid,
     /// For how long the client should prefer the address, in seconds.
-    pub preferred_lifetime: Lifetime,
+    pub(super) preferred_lifetime: Lifetime,
     /// The hardware address of the client, where the server learned it.
-    pub hwaddr: Option<HwAddr>,
+    pub(super) hwaddr: Option<HwAddr>,
 }
 
 impl Lease6 {
     /// A lease of a single address, with all else at its defaults.
     ///
     /// # Errors
-    /// [`LeaseError::EmptyDuid`] where a lease that is not declined has the empty DUID.
+    /// Returns [`LeaseError::EmptyDuid`] if a lease that is neither declined nor reclaimed has the empty DUID.
     pub fn new(
         lease_type: LeaseType,
         address: Ipv6Addr,
@@ -36,15 +38,7 @@ impl Lease6 {
         iaid: Iaid,
         state: LeaseState,
     ) -> Result<Self, LeaseError> {
-        let lease = Self {
-            base: LeaseBase::new(address, state),
-            lease_type,
-            prefix_len: 128,
-            duid,
-            iaid,
-            preferred_lifetime: Lifetime(0),
-            hwaddr: None,
-        };
+        let lease = Self { lease_type, duid, iaid, ..Self::of_nobody(address, state) };
         lease.check_state(state)?;
         Ok(lease)
     }
@@ -62,9 +56,7 @@ impl Lease6 {
         state: LeaseState,
     ) -> Result<Self, LeaseError> {
         let lease = Self::recorded_prefix(address, prefix_len, duid, iaid, state)?;
-        if address.to_bits().checked_shl(prefix_len).unwrap_or(0) != 0 {
-            return Err(LeaseError::PrefixBits { address, len: lease.prefix_len });
-        }
+        lease.check_prefix_bits()?;
         Ok(lease)
     }
 
@@ -81,13 +73,41 @@ impl Lease6 {
         iaid: Iaid,
         state: LeaseState,
     ) -> Result<Self, LeaseError> {
-        let len = match u8::try_from(prefix_len) {
+        let mut lease = Self { duid, iaid, ..Self::of_nobody(address, state) };
+        lease.set_prefix(prefix_len)?;
+        lease.check_state(state)?;
+        Ok(lease)
+    }
+
+    /// One of a non-temporary address without a client, which only a declined or reclaimed lease may be.
+    pub(super) fn of_nobody(address: Ipv6Addr, state: LeaseState) -> Self {
+        Self {
+            base: LeaseBase::new(address, state),
+            lease_type: LeaseType::NA,
+            prefix_len: 128,
+            duid: Duid::empty(),
+            iaid: Iaid(0),
+            preferred_lifetime: Lifetime(0),
+            hwaddr: None,
+        }
+    }
+
+    /// Makes the lease one of a prefix of this length.
+    pub(super) fn set_prefix(&mut self, prefix_len: u32) -> Result<(), LeaseError> {
+        self.prefix_len = match u8::try_from(prefix_len) {
             Ok(len) if len <= 128 => len,
             _ => return Err(LeaseError::PrefixLength { len: prefix_len }),
         };
-        let mut lease = Self::new(LeaseType::PD, address, duid, iaid, state)?;
-        lease.prefix_len = len;
-        Ok(lease)
+        self.lease_type = LeaseType::PD;
+        Ok(())
+    }
+
+    pub(super) fn check_prefix_bits(&self) -> Result<(), LeaseError> {
+        let (address, len) = (self.address(), self.prefix_len);
+        if address.to_bits().checked_shl(len.into()).unwrap_or(0) != 0 {
+            return Err(LeaseError::PrefixBits { address, len });
+        }
+        Ok(())
     }
 
     /// A lease of parts that were one before. The preferred lifetime is 0.
@@ -113,10 +133,50 @@ impl Lease6 {
         self.prefix_len
     }
 
-    /// The client's DUID.
+    /// The client's DUID; [`Duid::empty`] where the lease belongs to no client.
     #[must_use]
     pub fn duid(&self) -> &Duid {
         &self.duid
+    }
+
+    /// The identity association that the client uses the lease in.
+    #[must_use]
+    pub fn iaid(&self) -> Iaid {
+        self.iaid
+    }
+
+    /// Changes the identity association that the client uses the lease in.
+    pub fn set_iaid(&mut self, iaid: impl Into<Iaid>) {
+        self.iaid = iaid.into();
+    }
+
+    /// Makes the lease one of this client, in this identity association.
+    ///
+    /// # Errors
+    /// Returns [`LeaseError::EmptyDuid`] if the DUID is the empty one and the lease is neither declined nor reclaimed.
+    pub fn set_client(&mut self, duid: Duid, iaid: impl Into<Iaid>) -> Result<(), LeaseError> {
+        let state = self.state();
+        if duid.is_new_empty() && !state.may_lack_client() {
+            return Err(LeaseError::EmptyDuid { state });
+        }
+        (self.duid, self.iaid) = (duid, iaid.into());
+        Ok(())
+    }
+
+    /// For how long the client should prefer the address, in seconds.
+    #[must_use]
+    pub fn preferred_lifetime(&self) -> Lifetime {
+        self.preferred_lifetime
+    }
+
+    /// Changes for how long the client should prefer the address, in seconds.
+    pub fn set_preferred_lifetime(&mut self, lifetime: impl Into<Lifetime>) {
+        self.preferred_lifetime = lifetime.into();
+    }
+
+    /// Changes the hardware address of the client.
+    pub fn set_hwaddr(&mut self, hwaddr: impl Into<Option<HwAddr>>) {
+        self.hwaddr = hwaddr.into();
     }
 }
 
@@ -134,6 +194,30 @@ impl Parts<Ipv6Addr> for Lease6 {
         self.hwaddr = None;
         self.preferred_lifetime = Lifetime(0);
     }
+
+    fn client_fields<'a>(&'a self, fields: &mut Fields<'a>) {
+        fields.client = Some(self.duid.as_bytes());
+        fields.lease_type = self.lease_type;
+        fields.prefix_len = self.prefix_len;
+        fields.iaid = self.iaid;
+        fields.preferred_lifetime = self.preferred_lifetime;
+    }
+
+    fn of_client_fields(base: LeaseBase<Ipv6Addr>, fields: &Fields<'_>) -> Result<Self, LeaseError> {
+        let mut lease = Self {
+            base,
+            lease_type: fields.lease_type,
+            prefix_len: 128,
+            duid: Duid::recorded(fields.client.unwrap_or_default())?,
+            iaid: fields.iaid,
+            preferred_lifetime: fields.preferred_lifetime,
+            hwaddr: fields.hwaddr()?,
+        };
+        if lease.lease_type == LeaseType::PD {
+            lease.set_prefix(fields.prefix_len.into())?;
+        }
+        Ok(lease)
+    }
 }
 
 impl Lease for Lease6 {
@@ -146,7 +230,7 @@ impl Lease for Lease6 {
     }
 
     fn check_state(&self, state: LeaseState) -> Result<(), LeaseError> {
-        if self.duid.is_new_empty() && state != LeaseState::DECLINED {
+        if self.duid.is_new_empty() && !state.may_lack_client() {
             return Err(LeaseError::EmptyDuid { state });
         }
         Ok(())
@@ -158,16 +242,16 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::lease::UserContext;
+    use crate::lease::{UserContext, system_time};
 
     fn duid() -> Duid {
         Duid::new(&[0, 1, 0, 1, 5]).unwrap()
     }
 
     #[test]
-    fn a_lease_without_a_client_is_declined_or_impossible() {
+    fn a_lease_without_a_client_is_declined_reclaimed_or_impossible() {
         let new = |state| Lease6::new(LeaseType::NA, Ipv6Addr::LOCALHOST, Duid::empty(), Iaid(1), state);
-        assert!(new(LeaseState::DECLINED).is_ok());
+        assert!(new(LeaseState::DECLINED).is_ok() && new(LeaseState::EXPIRED_RECLAIMED).is_ok());
         assert_eq!(new(LeaseState::RELEASED), Err(LeaseError::EmptyDuid { state: LeaseState(3) }));
     }
 
@@ -225,11 +309,11 @@ mod tests {
         lease.data_mut().hostname = "a.example".into();
         let context = UserContext::parse(b"{ \"a\": 1 }").unwrap();
         lease.data_mut().user_context = Some(context.clone());
-        lease.decline(1000, Lifetime(60));
+        lease.decline(system_time(1000), Lifetime(60));
         assert_eq!(lease.data().user_context, Some(context));
         assert!(lease.duid().is_empty());
         assert_eq!((lease.hwaddr(), lease.preferred_lifetime), (None, Lifetime(0)));
-        assert_eq!(lease.expire(), 1060);
+        assert_eq!(lease.expires_at(), 1060);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Numbers that say what a lease is: its state, its type, and how long it lasts.
 
-use crate::identifiers::number;
+use std::ops::RangeInclusive;
+
+use super::LeaseError;
+use crate::identifiers::{number, shown_as_number};
 
 number!(
     /// A lifetime in seconds.
@@ -8,16 +11,7 @@ number!(
     /// [`Lifetime::INFINITE`] stands for "for ever" (RFC 2131 section 3.3, RFC 8415 section 7.7).
     Lifetime(u32)
 );
-number!(
-    /// What a lease is used as: 0 in use, 1 declined, 2 expired and reclaimed, 3 released,
-    /// 4 registered (DHCPv6 only). Numbers beyond these are kept as they are.
-    LeaseState(u32)
-);
-number!(
-    /// The kind of a DHCPv6 lease: 0 IA_NA, 1 IA_TA, 2 IA_PD (RFC 8415). Numbers beyond these are
-    /// kept as they are.
-    LeaseType(u16)
-);
+shown_as_number!(Lifetime);
 
 impl Lifetime {
     /// The lifetime of a lease that never expires, 0xffffffff.
@@ -30,10 +24,77 @@ impl Lifetime {
     }
 }
 
+/// Numbers of which some have a word of their own as their text, and the others a word that all have in common.
+macro_rules! shown_as_word {
+    ($name:ident, $other:literal, $expected:literal, [$($word:literal = $value:ident),* $(,)?]) => {
+        #[doc = concat!("A word where there is one, else `", $other, "` and the number. `{:#}` adds the number to a word.")]
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                match *self {
+                    $(Self::$value if f.alternate() => write!(f, "{} ({})", $word, self.0),
+                    Self::$value => f.write_str($word),)*
+                    Self(number) => write!(f, "{} {number}", $other),
+                }
+            }
+        }
+
+        /// Reads a word, or a number.
+        impl std::str::FromStr for $name {
+            type Err = LeaseError;
+
+            fn from_str(text: &str) -> Result<Self, LeaseError> {
+                match text {
+                    $($word => Ok(Self::$value),)*
+                    _ => {
+                        let number = text.strip_prefix(concat!($other, " ")).unwrap_or(text);
+                        number.parse().map(Self).map_err(|_| LeaseError::Word { expected: $expected })
+                    }
+                }
+            }
+        }
+    };
+}
+
+number!(
+    /// What a lease is used as.
+    ///
+    /// | number | what it is | in Kea |
+    /// |---|---|---|
+    /// | 0 | [`DEFAULT`](Self::DEFAULT) | the same |
+    /// | 1 | [`DECLINED`](Self::DECLINED) | the same |
+    /// | 2 | [`EXPIRED_RECLAIMED`](Self::EXPIRED_RECLAIMED) | the same |
+    /// | 3 | [`RELEASED`](Self::RELEASED) | the same |
+    /// | 4 | [`REGISTERED`](Self::REGISTERED), DHCPv6 only | the same |
+    /// | 128 | [`OFFERED`](Self::OFFERED) | not known |
+    /// | 192 to 255 | free for applications, [`APPLICATION`](Self::APPLICATION) | not known |
+    ///
+    /// All other numbers are kept as they are.
+    ///
+    /// # States that Kea does not know
+    /// Kea numbers its states from 0 upwards and has five. Its servers and `kea-lfc` keep a lease in another state as it is, with its
+    /// number. To a server, its address is taken until the lease expires; then it is reclaimed like an assigned
+    /// one. Statistics do not count it. The tables of Kea's SQL backends refuse a state that is not in their
+    /// table `lease_state`.
+    LeaseState(u32)
+);
+shown_as_word!(
+    LeaseState,
+    "state",
+    "a state of a lease such as assigned, or a number",
+    [
+        "assigned" = DEFAULT,
+        "declined" = DECLINED,
+        "reclaimed" = EXPIRED_RECLAIMED,
+        "released" = RELEASED,
+        "registered" = REGISTERED,
+        "offered" = OFFERED,
+    ]
+);
+
 impl LeaseState {
     /// Assigned to a client.
     pub const DEFAULT: Self = Self(0);
-    /// Found in use by somebody else, and kept back for a probation period.
+    /// Found in use by a host that it was not assigned to, and kept back for a probation period.
     pub const DECLINED: Self = Self(1);
     /// Expired, and its clean-up (DNS, statistics) done.
     pub const EXPIRED_RECLAIMED: Self = Self(2);
@@ -41,7 +102,31 @@ impl LeaseState {
     pub const RELEASED: Self = Self(3);
     /// An address that its client registered (DHCPv6, RFC 9686).
     pub const REGISTERED: Self = Self(4);
+    /// Offered to a client that has not asked for it yet (DHCPOFFER, Advertise). Kea does not keep its offers; see
+    /// [above](Self#states-that-kea-does-not-know) for what it makes of this state.
+    pub const OFFERED: Self = Self(128);
+    /// The states that applications may give a meaning of their own, 192 to 255. Neither this crate nor Kea
+    /// uses them.
+    pub const APPLICATION: RangeInclusive<Self> = Self(192)..=Self(255);
+
+    /// Whether a lease in this state may belong to no client: a declined one, and one that was reclaimed.
+    #[must_use]
+    pub fn may_lack_client(self) -> bool {
+        matches!(self, Self::DECLINED | Self::EXPIRED_RECLAIMED)
+    }
 }
+
+number!(
+    /// The kind of a DHCPv6 lease: 0 IA_NA, 1 IA_TA, 2 IA_PD (RFC 8415). Numbers beyond these are
+    /// kept as they are.
+    LeaseType(u16)
+);
+shown_as_word!(
+    LeaseType,
+    "type",
+    "IA_NA, IA_TA, IA_PD or a number from 0 to 65535",
+    ["IA_NA" = NA, "IA_TA" = TA, "IA_PD" = PD,]
+);
 
 impl LeaseType {
     /// A non-temporary address.
@@ -50,4 +135,48 @@ impl LeaseType {
     pub const TA: Self = Self(1);
     /// A delegated prefix.
     pub const PD: Self = Self(2);
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(LeaseState(0), "assigned", "assigned (0)")]
+    #[case(LeaseState(2), "reclaimed", "reclaimed (2)")]
+    #[case(LeaseState(128), "offered", "offered (128)")]
+    #[case(LeaseState(193), "state 193", "state 193")]
+    #[case(LeaseState(u32::MAX), "state 4294967295", "state 4294967295")]
+    fn a_state_is_shown_as_a_word(#[case] state: LeaseState, #[case] word: &str, #[case] both: &str) {
+        assert_eq!((state.to_string(), format!("{state:#}")), (word.to_owned(), both.to_owned()));
+        assert_eq!(word.parse(), Ok(state));
+        assert_eq!(state.0.to_string().parse(), Ok(state));
+    }
+
+    #[rstest]
+    #[case(LeaseType::PD, "IA_PD", "IA_PD (2)")]
+    #[case(LeaseType(9), "type 9", "type 9")]
+    fn a_type_is_shown_as_a_word(#[case] kind: LeaseType, #[case] word: &str, #[case] both: &str) {
+        assert_eq!((kind.to_string(), format!("{kind:#}")), (word.to_owned(), both.to_owned()));
+        assert_eq!(word.parse(), Ok(kind));
+    }
+
+    #[rstest]
+    #[case("Assigned")]
+    #[case("")]
+    #[case("state")]
+    #[case("-1")]
+    #[case("4294967296")]
+    fn another_word_is_not_a_state(#[case] text: &str) {
+        let expected = "a state of a lease such as assigned, or a number";
+        assert_eq!(text.parse::<LeaseState>(), Err(LeaseError::Word { expected }));
+    }
+
+    #[test]
+    fn states_of_applications_are_unknown_to_kea() {
+        let known = [0, 1, 2, 3, 4, 128].map(LeaseState);
+        assert!(known.iter().all(|state| !LeaseState::APPLICATION.contains(state)));
+    }
 }

@@ -25,7 +25,7 @@ use super::schema::Header;
 /// 192.0.2.300,02:00:00:00:00:02,,3600,1790003600,1,0,0,,0,,0
 /// ";
 /// let mut reader = Reader::<Lease4, _>::new(text.as_bytes())?;
-/// assert_eq!(reader.next().unwrap()?.lease.expire(), 1_790_003_600);
+/// assert_eq!(reader.next().unwrap()?.lease.expires_at(), 1_790_003_600);
 /// let error = reader.next().unwrap().unwrap_err();
 /// assert_eq!(error.to_string(), "line 3: address is \"192.0.2.300\", expected an IPv4 address");
 /// assert!(reader.next().is_none());

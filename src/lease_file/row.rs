@@ -220,6 +220,15 @@ impl<'a> Values<'a> {
     }
 }
 
+/// What stands in the client id or DUID of the row of a reclaimed lease that belongs to no client, where Kea would refuse a row
+/// without a client: two octets 0, a type that no client id or DUID has, and `nobody`.
+pub(crate) const NOBODY: &[u8] = b"\0\0nobody";
+
+/// The client id or DUID of a row, given that of the lease; `lacks_client` if it belongs to no client.
+fn written_client<'a>(client: &'a [u8], lacks_client: bool, common: &Common<'_>) -> &'a [u8] {
+    if lacks_client && common.state == LeaseState::EXPIRED_RECLAIMED { NOBODY } else { client }
+}
+
 impl private::RowFormat for Lease4 {
     const SCHEMA: &'static Schema = &SCHEMA4;
 
@@ -249,6 +258,13 @@ impl private::RowFormat for Lease4 {
             pool_id: PoolId(values.number(11, Some(0), U32)?),
         };
         let state = LeaseState(values.number(9, Some(0), U32)?);
+        let is_nobody = state == LeaseState::EXPIRED_RECLAIMED && hwaddr.is_none();
+        let client_id = match client_id {
+            Some(id) if is_nobody && id.as_bytes() == NOBODY => None,
+            // Kea refuses it too.
+            None if is_nobody => return Err(values.lease_error(1)(LeaseError::NoIdentity { state })),
+            client_id => client_id,
+        };
         let mut lease = Self::new(address, hwaddr, client_id, state).map_err(values.lease_error(1))?;
         *lease.data_mut() = data;
         Ok(Parsed { lease, dropped: None })
@@ -285,6 +301,14 @@ impl private::RowFormat for Lease6 {
         let lease_type = lease_type(values)?;
         let iaid = Iaid(values.number(7, None, U32)?);
         let state = LeaseState(values.number(13, Some(0), U32)?);
+        let duid = match (state, duid.as_bytes()) {
+            (LeaseState::EXPIRED_RECLAIMED, NOBODY) => Duid::empty(),
+            // Kea refuses it too.
+            (LeaseState::EXPIRED_RECLAIMED, _) if duid.is_new_empty() => {
+                return Err(values.lease_error(1)(LeaseError::EmptyDuid { state }));
+            }
+            _ => duid,
+        };
         let mut lease = if lease_type == LeaseType::PD {
             let prefix_len = values.number(8, None, "a number from 0 to 128")?;
             Self::recorded_prefix(address, prefix_len, duid, iaid, state).map_err(|error| {
@@ -294,7 +318,7 @@ impl private::RowFormat for Lease6 {
         } else {
             Self::new(lease_type, address, duid, iaid, state).map_err(values.lease_error(1))?
         };
-        lease.preferred_lifetime = preferred_lifetime;
+        lease.set_preferred_lifetime(preferred_lifetime);
         *lease.data_mut() = LeaseData {
             valid_lifetime: Lifetime(valid_lifetime),
             cltt: cltt6(expire, valid_lifetime),
@@ -307,7 +331,7 @@ impl private::RowFormat for Lease6 {
         };
         let dropped = match hwaddr6(values) {
             Ok(hwaddr) => {
-                lease.hwaddr = hwaddr;
+                lease.set_hwaddr(hwaddr);
                 None
             }
             Err(problem) => Some(problem),
@@ -324,14 +348,11 @@ impl private::RowFormat for Lease6 {
         let row = Row6 {
             address: self.address(),
             duid: self.duid().as_bytes(),
-            preferred_lifetime: self.preferred_lifetime,
+            preferred_lifetime: self.preferred_lifetime(),
             lease_type: self.lease_type(),
-            iaid: self.iaid,
+            iaid: self.iaid(),
             prefix_len: self.prefix_len(),
-            hardware: self
-                .hwaddr
-                .as_ref()
-                .map_or_else(Default::default, |hwaddr| (hwaddr.htype, hwaddr.source)),
+            hardware: self.hwaddr().map_or_else(Default::default, |hwaddr| (hwaddr.htype, hwaddr.source)),
             common,
         };
         row.write(out);
@@ -404,7 +425,7 @@ impl<'a> Common<'a> {
         Self {
             hwaddr: lease.hwaddr().map_or(&[], HwAddr::as_bytes),
             valid_lifetime: data.valid_lifetime,
-            expire: lease.expire(),
+            expire: lease.expires_at(),
             subnet_id: data.subnet_id,
             fqdn_fwd: data.fqdn_fwd,
             fqdn_rev: data.fqdn_rev,
@@ -449,7 +470,8 @@ impl Row4<'_> {
         out.push(b',');
         write_octets(self.common.hwaddr, out);
         out.push(b',');
-        write_octets(self.client_id, out);
+        let lacks_client = self.client_id.is_empty() && self.common.hwaddr.is_empty();
+        write_octets(written_client(self.client_id, lacks_client, &self.common), out);
         self.common.write_times(out);
         self.common.write_names(out);
         self.common.write_state(out);
@@ -476,7 +498,8 @@ impl Row6<'_> {
         let (htype, source) = self.hardware;
         write_ipv6(self.address, out);
         out.push(b',');
-        write_octets(self.duid, out);
+        let lacks_client = self.duid == Duid::EMPTY_BYTES;
+        write_octets(written_client(self.duid, lacks_client, &self.common), out);
         self.common.write_times(out);
         write_numbers([self.preferred_lifetime.0.into(), self.lease_type.0.into()], out);
         write_numbers([self.iaid.0.into(), self.prefix_len.into()], out);
@@ -486,5 +509,66 @@ impl Row6<'_> {
         self.common.write_state(out);
         write_numbers([htype.0.into(), source.0.into(), self.common.pool_id.0.into()], out);
         out.push(b'\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::super::{FileLease, Reader, Writer};
+    use super::*;
+    use crate::lease::system_time;
+
+    /// The file of a lease, and the lease that is read from it.
+    fn written_and_read<L: FileLease>(lease: &L) -> (String, L) {
+        let mut writer = Writer::new(Vec::new()).unwrap();
+        writer.append(lease).unwrap();
+        let text = writer.into_inner();
+        let read = Reader::new(&text[..]).unwrap().next().unwrap().unwrap().lease;
+        (String::from_utf8(text).unwrap(), read)
+    }
+
+    #[test]
+    fn a_reclaimed_lease_of_no_client_has_a_row_that_kea_reads() {
+        let mut lease = Lease4::declined([192, 0, 2, 1].into()).lifetime(60).cltt(1000).build().unwrap();
+        lease.reclaim();
+        let (text, read) = written_and_read(&lease);
+        let context = "{ \"leasemgr\": { \"reclaimed-from\": 1 } }";
+        let row = "192.0.2.1,,00:00:6e:6f:62:6f:64:79,60,1060,0,0,0,,2,";
+        assert_eq!(text.lines().nth(1), Some(&*format!("{row}{context},0")));
+        assert_eq!(read, lease);
+    }
+
+    #[test]
+    fn a_reclaimed_dhcpv6_lease_of_no_client_has_a_row_that_kea_reads() {
+        let mut lease = Lease6::declined("2001:db8::1".parse().unwrap()).lifetime(60).build().unwrap();
+        lease.decline(system_time(1000), Lifetime(60));
+        lease.reclaim();
+        let (text, read) = written_and_read(&lease);
+        let row = "2001:db8::1,00:00:6e:6f:62:6f:64:79,60,1060,0,0,0,0,128,0,0,,,2,";
+        assert!(text.lines().nth(1).unwrap().starts_with(row), "{text}");
+        assert_eq!(read, lease);
+    }
+
+    #[rstest]
+    #[case(LeaseState::DECLINED, "")]
+    #[case(LeaseState::EXPIRED_RECLAIMED, "00:00:6e:6f:62:6f:64:79")]
+    fn only_a_reclaimed_lease_needs_a_client_in_its_row(#[case] state: LeaseState, #[case] client: &str) {
+        let lease = Lease4::declined([192, 0, 2, 1].into()).state(state).lifetime(60).build().unwrap();
+        let (text, read) = written_and_read(&lease);
+        assert_eq!(text.lines().nth(1).unwrap().split(',').nth(2), Some(client));
+        assert_eq!(read, lease);
+    }
+
+    #[rstest]
+    #[case(128)]
+    #[case(192)]
+    #[case(255)]
+    #[case(u32::MAX)]
+    fn any_state_is_kept_in_a_row(#[case] state: u32) {
+        let lease = Lease4::builder([192, 0, 2, 1].into()).client(HwAddr::from([2, 0, 0, 0, 0, 1]));
+        let lease = lease.state(LeaseState(state)).lifetime(60).build().unwrap();
+        assert_eq!(written_and_read(&lease).1, lease);
     }
 }

@@ -244,7 +244,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::lease::{Lease, Lease4, Lease6};
+    use crate::lease::{Lease4, Lease6};
     use crate::lease_file::canonical::Tail;
     use crate::lease_file::row::private::RowFormat;
 

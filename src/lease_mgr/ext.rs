@@ -55,7 +55,9 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// done: not if somebody has changed the lease since, such as the client that came back just now.
     ///
     /// ```
-    /// use leasemgr::lease::{HwAddr, Lease, Lease4, LeaseState, Lifetime};
+    /// use std::time::UNIX_EPOCH;
+    ///
+    /// use leasemgr::lease::{HwAddr, Lease4, LeaseState, Lifetime};
     /// use leasemgr::{LeaseMgr, LeaseMgrExt, LeaseMgrFactory};
     ///
     /// let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
@@ -63,7 +65,7 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// let mut lease = Lease4::new([192, 0, 2, 1].into(), hwaddr.clone(), None, LeaseState::DEFAULT)?;
     /// lease.data_mut().valid_lifetime = Lifetime(60);
     /// let mut declined = Lease4::new([192, 0, 2, 2].into(), hwaddr, None, LeaseState::DEFAULT)?;
-    /// declined.decline(0, Lifetime(60));
+    /// declined.decline(UNIX_EPOCH, Lifetime(60));
     /// for lease in [&lease, &declined] {
     ///     let _ = leases.add(lease)?;
     /// }

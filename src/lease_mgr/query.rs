@@ -67,7 +67,7 @@ impl ManagedLease for Lease6 {
     }
 
     fn client_key(&self) -> Option<ClientKey<'_>> {
-        let (iaid, lease_type) = (Some(self.iaid), Some(self.lease_type()));
+        let (iaid, lease_type) = (Some(self.iaid()), Some(self.lease_type()));
         (!self.duid().is_empty()).then(|| ClientKey { id: self.duid().as_bytes(), iaid, lease_type })
     }
 
@@ -333,7 +333,7 @@ impl<'a, L: ManagedLease> Query<'a, L> {
         self.subnet.is_none_or(|subnet| data.subnet_id == subnet)
             && self.heard_since.is_none_or(|since| data.cltt >= since)
             && self.heard_until.is_none_or(|until| data.cltt <= until)
-            && self.ended_by.is_none_or(|time| lease.is_expired(time))
+            && self.ended_by.is_none_or(|time| lease.has_ended(time))
             && self.first.is_none_or(|first| address >= first)
             && self.last.is_none_or(|last| address <= last)
             && self.after.is_none_or(|after| if self.reversed { address < after } else { address > after })

@@ -339,7 +339,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::lease::{HwAddr, Lease, Lease4, Lifetime};
+    use crate::lease::{HwAddr, Lease4, Lifetime};
     use crate::lease_mgr::Subnets;
 
     const ALL: StatisticsQuery = StatisticsQuery { subnets: Subnets::All, by_pool: false };

@@ -476,8 +476,8 @@ impl StoredLease for Lease6 {
         let (high, low) = self.key();
         out[..8].copy_from_slice(&high.to_le_bytes());
         out[8..16].copy_from_slice(&low.to_le_bytes());
-        out[16..20].copy_from_slice(&self.iaid.0.to_le_bytes());
-        out[20..24].copy_from_slice(&self.preferred_lifetime.0.to_le_bytes());
+        out[16..20].copy_from_slice(&self.iaid().0.to_le_bytes());
+        out[20..24].copy_from_slice(&self.preferred_lifetime().0.to_le_bytes());
         out[24..26].copy_from_slice(&self.lease_type().0.to_le_bytes());
         self.prefix_len()
     }
@@ -519,7 +519,7 @@ impl StoredLease for Lease6 {
         let iaid = Iaid(Self::client_order(packed));
         let hwaddr = packed.whole_hwaddr();
         let mut lease = Self::from_stored(base, (lease_type, packed.bytes[6]), duid, iaid, hwaddr);
-        lease.preferred_lifetime = Lifetime(u32_at(packed.family(), 20));
+        lease.set_preferred_lifetime(Lifetime(u32_at(packed.family(), 20)));
         lease
     }
 

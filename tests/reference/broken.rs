@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use leasemgr::conformance::{Subject, TestedLease};
 use leasemgr::lease::{
-    ClientClass, Duid, Hostname, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseKind, LeaseState, LeaseType,
-    Lifetime, PoolId, SubnetId, client_classes,
+    ClientClass, Duid, Hostname, HwAddr, Iaid, Lease4, Lease6, LeaseKind, LeaseState, LeaseType, Lifetime,
+    PoolId, SubnetId, client_classes,
 };
 use leasemgr::{
     Added, Change, CleanupStart, Deleted, Key, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery,
@@ -483,7 +483,7 @@ impl<L: Spoiled> Broken<L> {
                     return expected.data() == there.data();
                 }
             }
-            Defect::OnlyEndsAreCompared => return expected.expire() == there.expire(),
+            Defect::OnlyEndsAreCompared => return expected.expires_at() == there.expires_at(),
             _ => {}
         }
         *there == expected
@@ -609,12 +609,12 @@ impl<L: Spoiled> Broken<L> {
     fn ends(&self, lease: &L, now: u64) -> bool {
         let infinite = lease.data().valid_lifetime.is_infinite();
         match self.defect {
-            Defect::ExpiredOneSecondLater => !infinite && lease.expire() < now,
-            Defect::InfiniteExpires => lease.expire() <= now,
-            Defect::ExpiresInUnsigned => !infinite && lease.expire() <= now,
-            Defect::ExpiresAsFirstAdded => self.first(lease).is_expired(now),
-            Defect::ExpiresIn32Bits => !infinite && lease.expire() & u64::from(u32::MAX) <= now,
-            _ => lease.is_expired(now),
+            Defect::ExpiredOneSecondLater => !infinite && lease.expires_at() < now,
+            Defect::InfiniteExpires => lease.expires_at() <= now,
+            Defect::ExpiresInUnsigned => !infinite && lease.expires_at() <= now,
+            Defect::ExpiresAsFirstAdded => self.first(lease).has_ended(now),
+            Defect::ExpiresIn32Bits => !infinite && lease.expires_at() & u64::from(u32::MAX) <= now,
+            _ => lease.has_ended(now),
         }
     }
 
@@ -630,15 +630,15 @@ impl<L: Spoiled> Broken<L> {
 
     fn is_removed(&self, lease: &L, until: u64) -> bool {
         match self.defect {
-            Defect::RemovesAllExpired => lease.is_expired(until),
-            Defect::ExpiresInUnsigned => is_removable(lease, until) && lease.expire() <= until,
-            Defect::RemovesOneSecondLater => is_removable(lease, until) && lease.expire() < until,
+            Defect::RemovesAllExpired => lease.has_ended(until),
+            Defect::ExpiresInUnsigned => is_removable(lease, until) && lease.expires_at() <= until,
+            Defect::RemovesOneSecondLater => is_removable(lease, until) && lease.expires_at() < until,
             Defect::RemovesInfinite => {
                 is_removable(lease, until)
                     || (lease.is_reclaimed() && lease.data().valid_lifetime == Lifetime::INFINITE)
             }
             Defect::RemovesOnceReclaimed => {
-                lease.is_expired(until) && self.reclaimed.lock().unwrap().contains(&lease.address())
+                lease.has_ended(until) && self.reclaimed.lock().unwrap().contains(&lease.address())
             }
             _ => is_removable(lease, until),
         }
@@ -791,7 +791,7 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
                 expired.reverse();
                 expired.sort_by_key(L::end);
             }
-            Defect::ExpiresIn32Bits => expired.sort_by_key(|lease| lease.expire() & u64::from(u32::MAX)),
+            Defect::ExpiresIn32Bits => expired.sort_by_key(|lease| lease.expires_at() & u64::from(u32::MAX)),
             _ => expired.sort_by_key(L::end),
         }
         expired.truncate(limit);

@@ -104,7 +104,7 @@ impl<L: ManagedLease> Reference<L> {
 
 /// Whether a lease is reclaimed and ended at `until`.
 pub(crate) fn is_removable<L: ManagedLease>(lease: &L, until: u64) -> bool {
-    lease.is_reclaimed() && lease.is_expired(until)
+    lease.is_reclaimed() && lease.has_ended(until)
 }
 
 /// A lease that is valid for no time cannot be kept.
@@ -160,7 +160,7 @@ impl<L: ManagedLease> LeaseMgr<L> for Reference<L> {
     fn expired(&self, now: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
         let leases = self.lock();
         let mut expired: Vec<_> =
-            leases.values().filter(|lease| !lease.is_reclaimed() && lease.is_expired(now)).collect();
+            leases.values().filter(|lease| !lease.is_reclaimed() && lease.has_ended(now)).collect();
         expired.sort_by_key(|lease| (lease.end(), lease.address()));
         expired.truncate(if limit == 0 { usize::MAX } else { limit });
         Ok(expired.into_iter().cloned().collect())

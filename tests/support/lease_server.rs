@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use leasemgr::lease::{Family, Lease, Lease4, Lease6, LeaseState, LeaseType, SubnetId};
+use leasemgr::lease::{Family, Lease4, Lease6, LeaseState, LeaseType, SubnetId};
 use leasemgr::lease_file::FileLease;
 use leasemgr::memfile::{self, LfcProgram, MemfileOptions, OpenError};
 use leasemgr::{CleanupStart, LeaseMgr, LeaseMgrExt, ManagedLease};
@@ -377,7 +377,7 @@ impl OfClient for Lease6 {
     fn is_for(&self, client: u32) -> bool {
         let hwaddr = self.hwaddr().unwrap().as_bytes();
         let (kind, len) = if client % 4 == 3 { (LeaseType::PD, 64) } else { (LeaseType::NA, 128) };
-        self.iaid.0 == client
+        self.iaid().0 == client
             && number_in(hwaddr, &[2, 0]) == client
             && (self.lease_type(), self.prefix_len()) == (kind, len)
     }

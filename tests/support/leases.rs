@@ -252,8 +252,8 @@ impl TestLease for Lease6 {
                 let is_nobodys = is_nobodys && state == LeaseState::DECLINED;
                 let duid = if is_nobodys { Duid::empty() } else { duid };
                 let mut lease = lease6(kind, Self::numbered(n), duid, Iaid(iaid), state);
-                lease.hwaddr = hwaddr;
-                lease.preferred_lifetime = Lifetime(preferred);
+                lease.set_hwaddr(hwaddr);
+                lease.set_preferred_lifetime(Lifetime(preferred));
                 *lease.data_mut() = data;
                 lease
             })
@@ -261,9 +261,9 @@ impl TestLease for Lease6 {
     }
 
     fn at(&self, address: Ipv6Addr) -> Self {
-        let mut lease = lease6(self.lease_type(), address, self.duid().clone(), self.iaid, self.state());
-        lease.hwaddr = self.hwaddr.clone();
-        lease.preferred_lifetime = self.preferred_lifetime;
+        let mut lease = lease6(self.lease_type(), address, self.duid().clone(), self.iaid(), self.state());
+        lease.set_hwaddr(self.hwaddr().cloned());
+        lease.set_preferred_lifetime(self.preferred_lifetime());
         *lease.data_mut() = self.data().clone();
         lease
     }
@@ -277,7 +277,7 @@ impl TestLease for Lease6 {
         let kind = if low % 4 == 0 { LeaseType::PD } else { LeaseType::NA };
         let duid = Duid::new(&[0, 3, 1, low % 3]).unwrap();
         let mut lease = lease6(kind, Self::numbered(n), duid, Iaid(tag % 2), state_of(tag));
-        lease.hwaddr = HwAddr::new(&[2, 0, 0, 0, 0, low % 5]).ok().filter(|_| !tag.is_multiple_of(5));
+        lease.set_hwaddr(HwAddr::new(&[2, 0, 0, 0, 0, low % 5]).ok().filter(|_| !tag.is_multiple_of(5)));
         *lease.data_mut() = tagged_data(tag);
         lease
     }
@@ -287,7 +287,7 @@ impl TestLease for Lease6 {
             return Vec::new();
         }
         let (client, lease_type) = (ClientKey::from(self.duid()), self.lease_type());
-        let in_iaid = client.iaid(self.iaid);
+        let in_iaid = client.iaid(self.iaid());
         vec![client, in_iaid, client.lease_type(lease_type), in_iaid.lease_type(lease_type)]
     }
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::super::record::{Packed, pack};
 use super::*;
 use crate::lease::{
-    ClientId, Duid, Hostname, HwAddr, HwType, Iaid, Lease, Lease4, Lease6, LeaseData, Lifetime, PoolId,
+    ClientId, Duid, Hostname, HwAddr, HwType, Iaid, Lease4, Lease6, LeaseData, Lifetime, PoolId,
 };
 
 /// Leases of few clients and addresses, so that they meet.
@@ -82,8 +82,8 @@ impl Arbitrary for Lease6 {
                     2 => Self::new_prefix(address, 64, duid, iaid, state).unwrap(),
                     _ => Self::new(LeaseType(lease_type), address, duid, iaid, state).unwrap(),
                 };
-                lease.hwaddr = hwaddr;
-                lease.preferred_lifetime = Lifetime(n);
+                lease.set_hwaddr(hwaddr);
+                lease.set_preferred_lifetime(Lifetime(n));
                 *lease.data_mut() = data;
                 lease
             })
@@ -138,7 +138,7 @@ fn agree<L: Arbitrary>(steps: Vec<Step<L>>) -> Result<(), TestCaseError> {
                 for queue in [Queue::Expiring, Queue::Reclaimed] {
                     let mut wanted: Vec<_> = model
                         .values()
-                        .filter(|lease| Queue::of(lease.state()) == queue && lease.is_expired(now))
+                        .filter(|lease| Queue::of(lease.state()) == queue && lease.has_ended(now))
                         .cloned()
                         .collect();
                     wanted.sort_by_key(|lease| (lease.end(), lease.key()));

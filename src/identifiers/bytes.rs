@@ -1,0 +1,111 @@
+//! What all identifiers that are made of bytes have in common.
+
+use std::fmt;
+
+/// Octets as two hex digits each, separated by colons.
+pub(super) struct Octets<'a>(pub(super) &'a [u8]);
+
+impl fmt::Display for Octets<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, octet) in self.0.iter().enumerate() {
+            let colon = if i == 0 { "" } else { ":" };
+            write!(f, "{colon}{octet:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The conversions from and to bytes and text of an identifier with the methods `new` and `as_bytes`.
+macro_rules! identifier {
+    ($name:ident) => {
+        impl AsRef<[u8]> for $name {
+            fn as_ref(&self) -> &[u8] {
+                self.as_bytes()
+            }
+        }
+
+        impl TryFrom<&[u8]> for $name {
+            type Error = $crate::identifiers::IdentifierError;
+
+            fn try_from(bytes: &[u8]) -> Result<Self, Self::Error> {
+                Self::new(bytes)
+            }
+        }
+
+        /// Reads hex octets with colons between them; other forms are in the error of a text that is none.
+        impl std::str::FromStr for $name {
+            type Err = $crate::identifiers::IdentifierError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                let kind = $crate::identifiers::IdentifierKind::$name;
+                Self::new(&kind.bytes_of(text)?)
+            }
+        }
+    };
+}
+
+/// The conversions from and to bytes and text of a name.
+macro_rules! name {
+    ($name:ident) => {
+        impl $name {
+            /// A name of these bytes.
+            #[must_use]
+            pub fn new(bytes: &[u8]) -> Self {
+                Self(ShortBytes::new(bytes))
+            }
+
+            /// The bytes.
+            #[must_use]
+            pub fn as_bytes(&self) -> &[u8] {
+                self.0.as_slice()
+            }
+        }
+
+        impl AsRef<[u8]> for $name {
+            fn as_ref(&self) -> &[u8] {
+                self.as_bytes()
+            }
+        }
+
+        impl From<&[u8]> for $name {
+            fn from(bytes: &[u8]) -> Self {
+                Self::new(bytes)
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(name: &str) -> Self {
+                Self::new(name.as_bytes())
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(name: String) -> Self {
+                Self::new(name.as_bytes())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = std::convert::Infallible;
+
+            fn from_str(name: &str) -> Result<Self, Self::Err> {
+                Ok(name.into())
+            }
+        }
+
+        /// Control bytes and bytes outside ASCII are shown as `\xHH`, so that a hostile name cannot steer a terminal.
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}", self.as_bytes().escape_ascii())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({self})", stringify!($name))
+            }
+        }
+    };
+}
+
+pub(super) use {identifier, name};

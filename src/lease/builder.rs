@@ -1,0 +1,338 @@
+//! Making leases, value by value.
+
+use std::marker::PhantomData;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::SystemTime;
+
+use super::private::Token;
+use super::{
+    Client4, Duid, Hostname, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseError, LeaseState, LeaseType,
+    Lifetime, PoolId, SubnetId, UserContext, seconds_since_epoch,
+};
+
+/// What a [`Builder`] is while the client is not given: it cannot build.
+#[derive(Clone, Copy, Debug)]
+pub enum WithoutClient {}
+
+/// What a [`Builder`] is when the client is given, or when the lease belongs to no client.
+#[derive(Clone, Copy, Debug)]
+pub enum WithClient {}
+
+/// Makes a lease. It begins with [`Lease4::builder`], [`Lease6::builder`], [`Lease6::prefix_builder`],
+/// [`Lease4::declined`] or [`Lease6::declined`].
+///
+/// What is not given is 0, empty or none: the lease is in use ([`LeaseState::DEFAULT`]) in subnet 0 with a lifetime of 0.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it builds"]
+pub struct Builder<L, C = WithClient> {
+    /// Its client and its state may not go together before it is built.
+    lease: Result<L, LeaseError>,
+    client: PhantomData<C>,
+}
+
+impl<L: Lease, C> Builder<L, C> {
+    pub(super) fn new(lease: Result<L, LeaseError>) -> Self {
+        Self { lease, client: PhantomData }
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut L)) -> Self {
+        if let Ok(lease) = &mut self.lease {
+            set(lease);
+        }
+        self
+    }
+
+    /// With the client given, or an error.
+    fn of_client(self, set: impl FnOnce(&mut L) -> Result<(), LeaseError>) -> Builder<L> {
+        Builder::new(self.lease.and_then(|mut lease| set(&mut lease).map(|()| lease)))
+    }
+
+    /// What the lease is used as.
+    pub fn state(self, state: LeaseState) -> Self {
+        self.with(|lease| lease.base_mut(Token(())).state = state)
+    }
+
+    /// The subnet that the address is in.
+    pub fn subnet(self, subnet: impl Into<SubnetId>) -> Self {
+        self.with(|lease| lease.data_mut().subnet_id = subnet.into())
+    }
+
+    /// The pool that the address is from.
+    pub fn pool(self, pool: impl Into<PoolId>) -> Self {
+        self.with(|lease| lease.data_mut().pool_id = pool.into())
+    }
+
+    /// For how long the lease is valid, in seconds from when the client was heard.
+    pub fn lifetime(self, lifetime: impl Into<Lifetime>) -> Self {
+        self.with(|lease| lease.data_mut().valid_lifetime = lifetime.into())
+    }
+
+    /// When the client was heard. A fraction of a second is cut off.
+    pub fn heard_at(self, time: SystemTime) -> Self {
+        self.cltt(seconds_since_epoch(time))
+    }
+
+    /// When the client was heard, in seconds since the epoch.
+    pub fn cltt(self, seconds: i64) -> Self {
+        self.with(|lease| lease.data_mut().cltt = seconds)
+    }
+
+    /// The name of the client.
+    pub fn hostname(self, hostname: impl Into<Hostname>) -> Self {
+        self.with(|lease| lease.data_mut().hostname = hostname.into())
+    }
+
+    /// Whether the server has put the name into the forward and into the reverse zone of the DNS.
+    pub fn fqdn(self, forward: bool, reverse: bool) -> Self {
+        self.with(|lease| {
+            lease.data_mut().fqdn_fwd = forward;
+            lease.data_mut().fqdn_rev = reverse;
+        })
+    }
+
+    /// What the server and its hooks attach to the lease.
+    pub fn user_context(self, context: impl Into<Option<UserContext>>) -> Self {
+        self.with(|lease| lease.data_mut().user_context = context.into())
+    }
+}
+
+impl<L: Lease> Builder<L> {
+    /// Returns the lease.
+    ///
+    /// # Errors
+    /// Returns the error of the first value that was none, and [`LeaseError`] if the lease belongs to no client
+    /// in a state that needs one.
+    pub fn build(self) -> Result<L, LeaseError> {
+        let lease = self.lease?;
+        lease.check_state(lease.state())?;
+        Ok(lease)
+    }
+}
+
+impl<C> Builder<Lease4, C> {
+    /// The client: a [`HwAddr`], a [`ClientId`](super::ClientId), or both as a pair.
+    pub fn client<T: TryInto<Client4, Error: Into<LeaseError>>>(self, client: T) -> Builder<Lease4> {
+        self.of_client(|lease| {
+            lease.set_client(client.try_into().map_err(Into::into)?);
+            Ok(())
+        })
+    }
+}
+
+impl<C> Builder<Lease6, C> {
+    /// The client, and the identity association that it uses the lease in.
+    pub fn client<T: TryInto<Duid, Error: Into<LeaseError>>>(
+        self,
+        duid: T,
+        iaid: impl Into<Iaid>,
+    ) -> Builder<Lease6> {
+        self.of_client(|lease| {
+            lease.duid = duid.try_into().map_err(Into::into)?;
+            lease.iaid = iaid.into();
+            Ok(())
+        })
+    }
+
+    /// For how long the client should prefer the address, in seconds.
+    pub fn preferred_lifetime(self, lifetime: impl Into<Lifetime>) -> Self {
+        self.with(|lease| lease.preferred_lifetime = lifetime.into())
+    }
+
+    /// The hardware address of the client, where the server learned it.
+    pub fn hwaddr(self, hwaddr: impl Into<Option<HwAddr>>) -> Self {
+        self.with(|lease| lease.hwaddr = hwaddr.into())
+    }
+}
+
+impl Lease4 {
+    /// Begins a lease of `address`. It can be built once it has a client:
+    ///
+    /// ```compile_fail,E0599
+    /// use leasemgr::lease::Lease4;
+    ///
+    /// let lease = Lease4::builder([192, 0, 2, 1].into()).subnet(1).lifetime(3600).build();
+    /// ```
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// use leasemgr::lease::{HwAddr, Lease4, LeaseError};
+    ///
+    /// let now = SystemTime::now();
+    /// let lease = Lease4::builder([192, 0, 2, 1].into())
+    ///     .client(HwAddr::from([2, 0, 0, 0, 0, 1]))
+    ///     .subnet(1)
+    ///     .lifetime(3600)
+    ///     .heard_at(now)
+    ///     .build()?;
+    /// assert!(!lease.is_expired(now) && lease.is_expired(now + Duration::from_secs(3600)));
+    /// # Ok::<(), LeaseError>(())
+    /// ```
+    pub fn builder(address: Ipv4Addr) -> Builder<Self, WithoutClient> {
+        Builder::new(Ok(Self::of_nobody(address, LeaseState::DEFAULT)))
+    }
+
+    /// Begins a declined lease of `address`, which belongs to no client. Its lifetime is the probation period.
+    ///
+    /// ```
+    /// use leasemgr::lease::{Lease4, LeaseState};
+    ///
+    /// let lease = Lease4::declined([192, 0, 2, 1].into()).subnet(1).lifetime(86400).build()?;
+    /// assert_eq!((lease.state(), lease.client()), (LeaseState::DECLINED, None));
+    /// # Ok::<(), leasemgr::lease::LeaseError>(())
+    /// ```
+    pub fn declined(address: Ipv4Addr) -> Builder<Self> {
+        Builder::new(Ok(Self::of_nobody(address, LeaseState::DECLINED)))
+    }
+}
+
+impl Lease6 {
+    /// Begins a lease of a non-temporary address. It can be built once it has a client.
+    ///
+    /// ```
+    /// use leasemgr::lease::{Duid, Iaid, Lease6};
+    ///
+    /// let lease = Lease6::builder("2001:db8::1".parse()?)
+    ///     .client(Duid::new(&[0, 3, 0, 1, 2, 0, 0, 0, 0, 1])?, 7)
+    ///     .subnet(1)
+    ///     .lifetime(3600)
+    ///     .preferred_lifetime(1800)
+    ///     .build()?;
+    /// assert_eq!(lease.iaid(), Iaid(7));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn builder(address: Ipv6Addr) -> Builder<Self, WithoutClient> {
+        Builder::new(Ok(Self::of_nobody(address, LeaseState::DEFAULT)))
+    }
+
+    /// Begins a lease of the delegated prefix `address`/`prefix_len`. What follows fails with
+    /// [`LeaseError::PrefixLength`] if the length is beyond 128, and with [`LeaseError::PrefixBits`] if the address has
+    /// bits set after it.
+    ///
+    /// ```
+    /// use leasemgr::lease::{Duid, Lease6};
+    ///
+    /// let duid = Duid::new(&[0, 3, 0, 1, 2, 0, 0, 0, 0, 1])?;
+    /// let lease = Lease6::prefix_builder("2001:db8:8::".parse()?, 56).client(duid.clone(), 1).build()?;
+    /// assert_eq!(lease.prefix_len(), 56);
+    /// assert!(Lease6::prefix_builder("2001:db8:8::1".parse()?, 56).client(duid, 1).build().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn prefix_builder(address: Ipv6Addr, prefix_len: u32) -> Builder<Self, WithoutClient> {
+        let mut lease = Self::of_nobody(address, LeaseState::DEFAULT);
+        let set = lease.set_prefix(prefix_len).and_then(|()| lease.check_prefix_bits());
+        Builder::new(set.map(|()| lease))
+    }
+
+    /// Begins a declined lease of a non-temporary address, which belongs to no client. Its lifetime is the probation
+    /// period.
+    pub fn declined(address: Ipv6Addr) -> Builder<Self> {
+        Builder::new(Ok(Self::of_nobody(address, LeaseState::DECLINED)))
+    }
+}
+
+impl<C> Builder<Lease6, C> {
+    /// The lease of a temporary address, an IA_TA (RFC 8415 section 13.2), or of another type that is not a prefix.
+    /// [`Lease6::prefix_builder`] begins that of a prefix: for it, the type stays what it is.
+    pub fn lease_type(self, lease_type: LeaseType) -> Self {
+        self.with(|lease| {
+            if lease.lease_type != LeaseType::PD && lease_type != LeaseType::PD {
+                lease.lease_type = lease_type;
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::lease::{ClientId, system_time};
+
+    const ADDRESS4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+    fn hwaddr() -> HwAddr {
+        HwAddr::from([2, 0, 0, 0, 0, 1])
+    }
+
+    fn duid() -> Duid {
+        Duid::new(&[0, 3, 0, 1, 7]).unwrap()
+    }
+
+    #[test]
+    fn every_value_is_what_was_given() {
+        let context = UserContext::parse(br#"{ "a": 1 }"#).unwrap();
+        let id = ClientId::new(&[1, 2]).unwrap();
+        let lease = Lease4::builder(ADDRESS4)
+            .client((hwaddr(), id.clone()))
+            .state(LeaseState::OFFERED)
+            .subnet(7)
+            .pool(8)
+            .lifetime(60)
+            .heard_at(system_time(-20))
+            .hostname("a.example")
+            .fqdn(true, false)
+            .user_context(context.clone())
+            .build()
+            .unwrap();
+        assert_eq!((lease.address(), lease.state()), (ADDRESS4, LeaseState::OFFERED));
+        assert_eq!((lease.hwaddr(), lease.client_id()), (Some(&hwaddr()), Some(&id)));
+        assert_eq!(lease.client(), Some((hwaddr(), id).into()));
+        assert_eq!((lease.subnet_id(), lease.pool_id()), (SubnetId(7), PoolId(8)));
+        assert_eq!((lease.valid_lifetime(), lease.cltt()), (Lifetime(60), -20));
+        assert_eq!(lease.valid_until(), Some(system_time(40)));
+        assert_eq!(
+            (lease.hostname(), lease.fqdn_fwd(), lease.fqdn_rev()),
+            (&"a.example".into(), true, false)
+        );
+        assert_eq!(lease.user_context(), Some(&context));
+    }
+
+    #[test]
+    fn a_dhcpv6_lease_has_also_its_own_values() {
+        let lease = Lease6::builder(Ipv6Addr::LOCALHOST)
+            .client(duid().as_bytes(), 9)
+            .lease_type(LeaseType::TA)
+            .preferred_lifetime(30)
+            .hwaddr(hwaddr())
+            .build()
+            .unwrap();
+        assert_eq!((lease.lease_type(), lease.prefix_len()), (LeaseType::TA, 128));
+        assert_eq!((lease.duid(), lease.iaid()), (&duid(), Iaid(9)));
+        assert_eq!((lease.preferred_lifetime(), lease.hwaddr()), (Lifetime(30), Some(&hwaddr())));
+    }
+
+    #[test]
+    fn the_type_of_an_address_and_of_a_prefix_do_not_mix() {
+        let prefix = Lease6::prefix_builder("2001:db8::".parse().unwrap(), 64);
+        let prefix = prefix.lease_type(LeaseType::NA).client(duid(), 1).build().unwrap();
+        assert_eq!((prefix.lease_type(), prefix.prefix_len()), (LeaseType::PD, 64));
+        let address =
+            Lease6::builder(Ipv6Addr::LOCALHOST).lease_type(LeaseType::PD).client(duid(), 1).build();
+        assert_eq!(address.unwrap().lease_type(), LeaseType::NA);
+    }
+
+    #[test]
+    fn the_first_error_is_that_of_the_lease() {
+        let none = (None, None);
+        let error = LeaseError::NoIdentity { state: LeaseState::DEFAULT };
+        assert_eq!(Lease4::builder(ADDRESS4).client(none).subnet(1).build(), Err(error));
+        let len = LeaseError::PrefixLength { len: 129 };
+        assert_eq!(Lease6::prefix_builder(Ipv6Addr::LOCALHOST, 129).client(&[0][..], 1).build(), Err(len));
+        let empty = LeaseError::EmptyDuid { state: LeaseState::DEFAULT };
+        assert_eq!(Lease6::builder(Ipv6Addr::LOCALHOST).client(Duid::empty(), 1).build(), Err(empty));
+    }
+
+    #[rstest]
+    #[case(LeaseState::DECLINED, true)]
+    #[case(LeaseState::EXPIRED_RECLAIMED, true)]
+    #[case(LeaseState::DEFAULT, false)]
+    #[case(LeaseState::RELEASED, false)]
+    #[case(LeaseState::OFFERED, false)]
+    fn a_lease_of_no_client_is_declined_or_reclaimed(#[case] state: LeaseState, #[case] possible: bool) {
+        let lease4 = Lease4::declined(ADDRESS4).state(state).build();
+        let lease6 = Lease6::declined(Ipv6Addr::LOCALHOST).state(state).build();
+        assert_eq!((lease4.is_ok(), lease6.is_ok()), (possible, possible));
+    }
+}
