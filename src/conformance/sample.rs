@@ -410,8 +410,11 @@ impl Sample for Lease6 {
 
     fn family_variants(&self) -> Verdict<Vec<(&'static str, Self)>> {
         Ok(vec![
-            ("IAID", changed(self, |lease| lease.iaid().0 += 1)),
-            ("preferred lifetime", changed(self, |lease| lease.preferred_lifetime().0 += 7)),
+            ("IAID", changed(self, |lease| lease.set_iaid(lease.iaid().0 + 1))),
+            (
+                "preferred lifetime",
+                changed(self, |lease| lease.set_preferred_lifetime(lease.preferred_lifetime().0 + 7)),
+            ),
             ("type TA", self.with_kind(Some(LeaseType::TA))?),
             ("type PD", self.with_kind(Some(LeaseType::PD))?),
             // What Kea 2.2 records.
