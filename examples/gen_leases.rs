@@ -16,8 +16,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use leasemgr::lease::{
-    ClientId, Duid, Hostname, HwAddr, Iaid, Lease4, Lease6, LeaseError, LeaseState, LeaseType, Lifetime,
-    SubnetId, UserContext,
+    ClientId, Duid, Hostname, HwAddr, Lease4, Lease6, LeaseError, Lifetime, SubnetId, UserContext,
 };
 use leasemgr::lease_file::{FileLease, Writer};
 
@@ -63,7 +62,7 @@ impl Sample for Lease4 {
         let hwaddr = hwaddr(i);
         let client_id = if i % 2 == 1 { Some(ClientId::new(&[&[1], &hwaddr[..]].concat())?) } else { None };
         let address = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits().saturating_add(i));
-        Self::new(address, Some(HwAddr::new(&hwaddr)?), client_id, LeaseState::DEFAULT)
+        Self::builder(address).client((HwAddr::new(&hwaddr)?, client_id)).build()
     }
 
     fn in_order(clients: u32) -> impl Iterator<Item = u32> {
@@ -82,15 +81,12 @@ impl Sample for Lease6 {
         let duid = Duid::new(&[&[0, 1, 0, 1, 0x2a, 0xbb, 0xcc, 0xdd], &hwaddr[..]].concat())?;
         let base = |text: [u16; 3]| Ipv6Addr::new(text[0], text[1], text[2], 0, 0, 0, 0, 0).to_bits();
         let number = u128::from(i) + 1;
-        let mut lease = if has_prefix(i) {
-            let prefix = base([0x2001, 0xdb8, 0x100]) + (number << 64);
-            Self::new_prefix(prefix.into(), 64, duid, Iaid(i), LeaseState::DEFAULT)?
+        let builder = if has_prefix(i) {
+            Self::prefix_builder((base([0x2001, 0xdb8, 0x100]) + (number << 64)).into(), 64)
         } else {
-            let address = base([0x2001, 0xdb8, 0]) + number;
-            Self::new(LeaseType::NA, address.into(), duid, Iaid(i), LeaseState::DEFAULT)?
+            Self::builder((base([0x2001, 0xdb8, 0]) + number).into())
         };
-        lease.set_hwaddr(Some(HwAddr::new(&hwaddr)?));
-        Ok(lease)
+        builder.client(duid, i).hwaddr(HwAddr::new(&hwaddr)?).build()
     }
 
     fn in_order(clients: u32) -> impl Iterator<Item = u32> {

@@ -213,13 +213,11 @@ impl Served for Lease6 {
     }
 
     fn for_client(address: Ipv6Addr, client: u32) -> Outcome<Self> {
-        let (duid, iaid) = (duid(client)?, Iaid(client));
-        let mut lease = match kind(client) {
-            LeaseType::PD => Self::new_prefix(address, 64, duid, iaid, LeaseState::DEFAULT)?,
-            other => Self::new(other, address, duid, iaid, LeaseState::DEFAULT)?,
+        let builder = match kind(client) {
+            LeaseType::PD => Self::prefix_builder(address, 64),
+            _ => Self::builder(address),
         };
-        lease.set_hwaddr(Some(hwaddr(client)?));
-        Ok(lease)
+        Ok(builder.client(duid(client)?, client).hwaddr(hwaddr(client)?).build()?)
     }
 
     fn of_client(leases: &dyn LeaseMgr<Self>, client: u32) -> Outcome<Option<Self>> {

@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use leasemgr::lease::{Lease, Lease4, Lease6, LeaseState, LeaseType};
+use leasemgr::lease::{Lease, Lease4, Lease6, LeaseType};
 use leasemgr::lease_file::{FileLease, LeaseFileSet};
 
 /// What each family shows in its own way.
@@ -97,21 +97,10 @@ fn list<L: Shown>(path: &str) -> Result<(), Box<dyn Error>> {
 fn show<'a, L: Shown>(leases: impl Iterator<Item = &'a L>, now: u64) -> io::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     for lease in leases {
-        let (leased, state, client) = (lease.leased(), state(lease.state()), lease.client());
+        let (leased, state, client) = (lease.leased(), lease.state(), lease.client());
         writeln!(out, "{leased}\t{state}\t{client}\t{}", expiry(lease, now))?;
     }
     out.flush()
-}
-
-fn state(state: LeaseState) -> String {
-    match state {
-        LeaseState::DEFAULT => "assigned".to_owned(),
-        LeaseState::DECLINED => "declined".to_owned(),
-        LeaseState::EXPIRED_RECLAIMED => "reclaimed".to_owned(),
-        LeaseState::RELEASED => "released".to_owned(),
-        LeaseState::REGISTERED => "registered".to_owned(),
-        other => format!("state {other}"),
-    }
 }
 
 /// When a lease ends or ended.

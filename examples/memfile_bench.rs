@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use leasemgr::lease::{ClientId, HwAddr, Lease4, LeaseState, Lifetime, SubnetId};
+use leasemgr::lease::{ClientId, HwAddr, Lease4, SubnetId};
 use leasemgr::{Added, Deleted, LeaseMgr, LeaseMgrExt, LeaseMgrExt4, LeaseMgrFactory};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -106,15 +106,14 @@ fn scattered(i: u32, n: u32) -> u32 {
 }
 
 fn lease(i: u32) -> Outcome<Lease4> {
-    let hwaddr = HwAddr::new(&mac(i))?;
-    let mut lease = Lease4::new(address(i), Some(hwaddr), Some(client_id(i)?), LeaseState::DEFAULT)?;
-    let data = lease.data_mut();
-    data.valid_lifetime = Lifetime(3600);
-    // The clock that C's `time` reads.
-    data.cltt = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
-    data.subnet_id = subnet(i);
-    data.hostname = format!("host-{i}.example.org").as_str().into();
-    Ok(lease)
+    Ok(Lease4::builder(address(i))
+        .client((HwAddr::new(&mac(i))?, client_id(i)?))
+        .lifetime(3600)
+        // The clock that C's `time` reads.
+        .cltt(clock_gettime(ClockId::RealtimeCoarse).tv_sec)
+        .subnet(subnet(i))
+        .hostname(format!("host-{i}.example.org"))
+        .build()?)
 }
 
 fn known(lease: Option<Lease4>) -> Outcome<Lease4> {

@@ -13,7 +13,7 @@
 //! use std::time::{Duration, Instant};
 //!
 //! use leasemgr::allocator::{Allocator, Pool, Strategy};
-//! use leasemgr::lease::{HwAddr, Lease, Lease4, LeaseState, Lifetime};
+//! use leasemgr::lease::{HwAddr, Lease4};
 //! use leasemgr::{Added, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrFactory};
 //!
 //! let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
@@ -30,8 +30,8 @@
 //! assert_eq!(allocator.offer(&"clock", None, now, is_free)?, None);
 //!
 //! // The client takes it; the allocator hears of that from the lease manager.
-//! let mut lease = Lease4::new(offered, Some(HwAddr::new(&[2, 0, 0, 0, 0, 1])?), None, LeaseState::DEFAULT)?;
-//! lease.data_mut().valid_lifetime = Lifetime(3600);
+//! let client = HwAddr::from([2, 0, 0, 0, 0, 1]);
+//! let lease = Lease4::builder(offered).client(client).lifetime(3600).build()?;
 //! assert_eq!(leases.add(&lease)?, Added::Added);
 //! assert_eq!(allocator.offered(&"printer", now), None);
 //!

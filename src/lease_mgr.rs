@@ -5,24 +5,23 @@
 //! ([`LeaseMgrExt`], [`LeaseMgrExt4`], [`LeaseMgrExt6`]) are built on it, and are the same for every backend.
 //!
 //! ```
-//! use leasemgr::lease::{HwAddr, Lease, Lease4, LeaseState, Lifetime, SubnetId};
+//! use leasemgr::lease::{HwAddr, Lease4, SubnetId, system_time};
 //! use leasemgr::{Added, LeaseMgr, LeaseMgrExt, LeaseMgrFactory};
 //!
 //! let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
-//! let client = HwAddr::new(&[2, 0, 0, 0, 0, 1])?;
+//! let client = HwAddr::from([2, 0, 0, 0, 0, 1]);
 //!
 //! // A client without a lease in this subnet gets a free address: the first to add it has it.
 //! assert_eq!(leases.by_hwaddr_in_subnet(&client, SubnetId(1))?, None);
-//! let mut lease = Lease4::new([192, 0, 2, 1].into(), Some(client), None, LeaseState::DEFAULT)?;
-//! lease.data_mut().subnet_id = SubnetId(1);
-//! lease.data_mut().valid_lifetime = Lifetime(3600);
-//! lease.data_mut().cltt = 1_790_000_000;
+//! let now = system_time(1_790_000_000);
+//! let lease =
+//!     Lease4::builder([192, 0, 2, 1].into()).client(client).subnet(1).lifetime(3600).heard_at(now).build()?;
 //! assert_eq!(leases.add(&lease)?, Added::Added);
 //! assert_eq!(leases.add(&lease)?, Added::AddressTaken);
 //!
 //! // It renews its lease. Had another thread or server changed the lease meanwhile, this were an error.
 //! let mut renewed = lease.clone();
-//! renewed.data_mut().cltt += 1800;
+//! renewed.set_heard_at(system_time(1_790_001_800));
 //! leases.update_if_unchanged(&lease, &renewed)?;
 //! assert_eq!(leases.get([192, 0, 2, 1].into())?, Some(renewed));
 //!

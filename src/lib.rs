@@ -11,7 +11,9 @@
 //!   servers can run.
 //!
 //! ```
-//! use leasemgr::lease::{HwAddr, Lease, Lease4, LeaseState, Lifetime, SubnetId};
+//! use std::time::SystemTime;
+//!
+//! use leasemgr::lease::{HwAddr, Lease4, SubnetId};
 //! use leasemgr::{Added, LeaseMgr, LeaseMgrExt, LeaseMgrFactory};
 //!
 //! # let folder = tempfile::tempdir()?;
@@ -22,12 +24,14 @@
 //! let connection = "type=memfile name=/var/lib/dhcp/leases4.csv lfc-interval=3600";
 //! # }
 //! let leases = LeaseMgrFactory::<Lease4>::new().open(connection)?;
-//! let client = HwAddr::new(&[2, 0, 0, 0, 0, 1])?;
+//! let client = HwAddr::from([2, 0, 0, 0, 0, 1]);
 //! if leases.by_hwaddr_in_subnet(&client, SubnetId(1))?.is_none() {
-//!     let mut lease = Lease4::new([192, 0, 2, 1].into(), Some(client), None, LeaseState::DEFAULT)?;
-//!     lease.data_mut().subnet_id = SubnetId(1);
-//!     lease.data_mut().valid_lifetime = Lifetime(3600);
-//!     lease.data_mut().cltt = 1_790_000_000;
+//!     let lease = Lease4::builder([192, 0, 2, 1].into())
+//!         .client(client)
+//!         .subnet(1)
+//!         .lifetime(3600)
+//!         .heard_at(SystemTime::now())
+//!         .build()?;
 //!     match leases.add(&lease)? {
 //!         Added::Added => println!("{} is leased", lease.address()),
 //!         Added::AddressTaken => println!("somebody was faster"),

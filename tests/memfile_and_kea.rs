@@ -20,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use leasemgr::lease::{
-    ExtendedInfoChecks, Family, HwAddr, HwSource, HwType, Lease4, Lease6, PoolId, Recorded,
+    ExtendedInfoChecks, Family, HwAddr, HwSource, HwType, Lease4, Lease6, LeaseState, PoolId, Recorded,
 };
 use leasemgr::memfile::{self, LfcProgram, MemfileOptions};
 use leasemgr::{
@@ -594,6 +594,8 @@ impl OfKea for Lease4 {
             { "client-id": "ff:01", "state": 1 },
             { "state": 2, "cltt": 1_600_000_000 },
             { "state": 3 },
+            { "state": LeaseState::OFFERED },
+            { "state": LeaseState::APPLICATION.end() },
             { "hostname": "caf\u{e9}&#x2c", "user-context": {} },
             { "pool-id": 7 },
             { "cltt": 5_000_000_000_u64 },
@@ -695,6 +697,8 @@ impl OfKea for Lease6 {
             { "duid": "00:00:00", "state": 1, "preferred-lft": 0, "valid-lft": 86400 },
             { "state": 2, "cltt": 1_600_000_000 },
             { "state": 3 },
+            { "state": LeaseState::OFFERED },
+            { "state": LeaseState::APPLICATION.end() },
             { "state": 4 },
             { "hostname": "caf\u{e9}&#x2c", "user-context": {} },
             { "pool-id": 7 },

@@ -269,19 +269,20 @@ impl Server4 {
         clock: Clock,
     ) -> Outcome<Lease4> {
         let client_id = request.client_id.clone().or_else(|| old?.client_id().cloned());
-        let mut lease = Lease4::new(address, request.hwaddr.clone(), client_id, LeaseState::DEFAULT)?;
-        let known = old.and_then(|old| old.data().user_context.as_ref());
-        let data = lease.data_mut();
-        data.subnet_id = SUBNET;
-        data.valid_lifetime = self.valid_lifetime;
-        data.cltt = clock.epoch;
-        data.hostname = request.hostname.clone();
-        data.user_context = match &request.relay_agent_info {
+        let known = old.and_then(Lease4::user_context);
+        let context = match &request.relay_agent_info {
             Some(info) => Some(known.cloned().unwrap_or_default().with_relay_agent_info(info)),
             // A client renews its lease without the relay agent in between, which is where it was none the less.
             None => known.cloned(),
         };
-        Ok(lease)
+        Ok(Lease4::builder(address)
+            .client((request.hwaddr.clone(), client_id))
+            .subnet(SUBNET)
+            .lifetime(self.valid_lifetime)
+            .cltt(clock.epoch)
+            .hostname(request.hostname.clone())
+            .user_context(context)
+            .build()?)
     }
 
     /// An offer or an acknowledgement of an address.

@@ -147,11 +147,11 @@ impl Bindings {
             let Some(free) = self.free(client, ia)? else {
                 break;
             };
-            let (duid, state) = (client.duid.clone(), LeaseState::DEFAULT);
-            let mut lease = match ia.lease_type {
-                LeaseType::PD => Lease6::new_prefix(free.address, free.len.into(), duid, ia.iaid, state)?,
-                other => Lease6::new(other, free.address, duid, ia.iaid, state)?,
+            let builder = match ia.lease_type {
+                LeaseType::PD => Lease6::prefix_builder(free.address, free.len.into()),
+                _ => Lease6::builder(free.address),
             };
+            let mut lease = builder.client(client.duid.clone(), ia.iaid).build()?;
             self.grant(&mut lease, client)?;
             if self.take(&lease, client)? {
                 return Ok(vec![free]);

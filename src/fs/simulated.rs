@@ -45,7 +45,7 @@
 //!
 //! use leasemgr::LeaseMgr;
 //! use leasemgr::fs::simulated::{Action, Contents, EIO, Effect, Fault, SimulatedDisk, State};
-//! use leasemgr::lease::{HwAddr, Lease, Lease4, LeaseState, Lifetime};
+//! use leasemgr::lease::{HwAddr, Lease4};
 //! use leasemgr::memfile::{Durability, LfcProgram, Memfile, MemfileOptions, OpenError};
 //!
 //! fn open(disk: &SimulatedDisk) -> Result<Memfile<Lease4>, OpenError> {
@@ -59,10 +59,8 @@
 //! }
 //!
 //! fn lease() -> Lease4 {
-//!     let client = HwAddr::new(&[2, 0, 0, 0, 0, 1]).unwrap();
-//!     let mut lease = Lease4::new([192, 0, 2, 1].into(), Some(client), None, LeaseState::DEFAULT).unwrap();
-//!     lease.data_mut().valid_lifetime = Lifetime(3600);
-//!     lease
+//!     let client = HwAddr::from([2, 0, 0, 0, 0, 1]);
+//!     Lease4::builder([192, 0, 2, 1].into()).client(client).lifetime(3600).build().unwrap()
 //! }
 //!
 //! // Opens it and adds a lease, and tells whether the lease was acknowledged.

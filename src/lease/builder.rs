@@ -18,8 +18,8 @@ pub enum WithoutClient {}
 #[derive(Clone, Copy, Debug)]
 pub enum WithClient {}
 
-/// Makes a lease. It begins with [`Lease4::builder`], [`Lease6::builder`], [`Lease6::prefix_builder`],
-/// [`Lease4::declined`] or [`Lease6::declined`].
+/// Makes a lease. It begins with [`Lease4::builder`], [`Lease6::builder`], [`Lease6::temporary_builder`],
+/// [`Lease6::prefix_builder`], [`Lease4::declined`] or [`Lease6::declined`].
 ///
 /// What is not given is 0, empty or none: the lease is in use ([`LeaseState::DEFAULT`]) in subnet 0 with a lifetime of 0.
 #[derive(Clone, Debug)]
@@ -205,6 +205,13 @@ impl Lease6 {
         Builder::new(Ok(Self::of_nobody(address, LeaseState::DEFAULT)))
     }
 
+    /// Begins a lease of a temporary address (RFC 8415 section 13.2).
+    pub fn temporary_builder(address: Ipv6Addr) -> Builder<Self, WithoutClient> {
+        let mut lease = Self::of_nobody(address, LeaseState::DEFAULT);
+        lease.lease_type = LeaseType::TA;
+        Builder::new(Ok(lease))
+    }
+
     /// Begins a lease of the delegated prefix `address`/`prefix_len`. What follows fails with
     /// [`LeaseError::PrefixLength`] if the length is beyond 128, and with [`LeaseError::PrefixBits`] if the address has
     /// bits set after it.
@@ -228,18 +235,6 @@ impl Lease6 {
     /// period.
     pub fn declined(address: Ipv6Addr) -> Builder<Self> {
         Builder::new(Ok(Self::of_nobody(address, LeaseState::DECLINED)))
-    }
-}
-
-impl<C> Builder<Lease6, C> {
-    /// The lease of a temporary address, an IA_TA (RFC 8415 section 13.2), or of another type that is not a prefix.
-    /// [`Lease6::prefix_builder`] begins that of a prefix: for it, the type stays what it is.
-    pub fn lease_type(self, lease_type: LeaseType) -> Self {
-        self.with(|lease| {
-            if lease.lease_type != LeaseType::PD && lease_type != LeaseType::PD {
-                lease.lease_type = lease_type;
-            }
-        })
     }
 }
 
@@ -291,9 +286,8 @@ mod tests {
 
     #[test]
     fn a_dhcpv6_lease_has_also_its_own_values() {
-        let lease = Lease6::builder(Ipv6Addr::LOCALHOST)
+        let lease = Lease6::temporary_builder(Ipv6Addr::LOCALHOST)
             .client(duid().as_bytes(), 9)
-            .lease_type(LeaseType::TA)
             .preferred_lifetime(30)
             .hwaddr(hwaddr())
             .build()
@@ -301,16 +295,6 @@ mod tests {
         assert_eq!((lease.lease_type(), lease.prefix_len()), (LeaseType::TA, 128));
         assert_eq!((lease.duid(), lease.iaid()), (&duid(), Iaid(9)));
         assert_eq!((lease.preferred_lifetime(), lease.hwaddr()), (Lifetime(30), Some(&hwaddr())));
-    }
-
-    #[test]
-    fn the_type_of_an_address_and_of_a_prefix_do_not_mix() {
-        let prefix = Lease6::prefix_builder("2001:db8::".parse().unwrap(), 64);
-        let prefix = prefix.lease_type(LeaseType::NA).client(duid(), 1).build().unwrap();
-        assert_eq!((prefix.lease_type(), prefix.prefix_len()), (LeaseType::PD, 64));
-        let address =
-            Lease6::builder(Ipv6Addr::LOCALHOST).lease_type(LeaseType::PD).client(duid(), 1).build();
-        assert_eq!(address.unwrap().lease_type(), LeaseType::NA);
     }
 
     #[test]

@@ -71,10 +71,10 @@ number!(
     /// All other numbers are kept as they are.
     ///
     /// # States that Kea does not know
-    /// Kea numbers its states from 0 upwards and has five. Its servers and `kea-lfc` keep a lease in another state as it is, with its
-    /// number. To a server, its address is taken until the lease expires; then it is reclaimed like an assigned
-    /// one. Statistics do not count it. The tables of Kea's SQL backends refuse a state that is not in their
-    /// table `lease_state`.
+    /// Kea numbers its states from 0 upwards and has five. Its servers load a lease in another state from a lease file, show
+    /// it with its number, and reclaim it when it has expired, like an assigned one; statistics do not count it. `kea-lfc` keeps
+    /// it as it is. Kea's lease commands do not accept such a state, and the tables of its SQL backends only
+    /// if it is in their table `lease_state`.
     LeaseState(u32)
 );
 shown_as_word!(

@@ -18,12 +18,12 @@ use crate::fs::{create_file, open_file};
 /// most. Give it a [`std::io::BufWriter`] where that is not wanted.
 ///
 /// ```
-/// use leasemgr::lease::{Duid, Iaid, Lease6, LeaseState, LeaseType};
+/// use leasemgr::lease::{Duid, Lease6};
 /// use leasemgr::lease_file::{Reader, Writer};
 ///
 /// let duid = Duid::new(&[0, 1, 2, 3])?;
 /// let address = "2001:db8::1".parse()?;
-/// let lease = Lease6::new(LeaseType::NA, address, duid, Iaid(7), LeaseState::DEFAULT)?;
+/// let lease = Lease6::builder(address).client(duid, 7).build()?;
 /// let mut writer = Writer::new(Vec::new())?;
 /// writer.append(&lease)?;
 /// let text = writer.into_inner();

@@ -55,17 +55,13 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// done: not if somebody has changed the lease since, such as the client that came back just now.
     ///
     /// ```
-    /// use std::time::UNIX_EPOCH;
-    ///
-    /// use leasemgr::lease::{HwAddr, Lease4, LeaseState, Lifetime};
+    /// use leasemgr::lease::{HwAddr, Lease4};
     /// use leasemgr::{LeaseMgr, LeaseMgrExt, LeaseMgrFactory};
     ///
     /// let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
-    /// let hwaddr = Some(HwAddr::new(&[2, 0, 0, 0, 0, 1])?);
-    /// let mut lease = Lease4::new([192, 0, 2, 1].into(), hwaddr.clone(), None, LeaseState::DEFAULT)?;
-    /// lease.data_mut().valid_lifetime = Lifetime(60);
-    /// let mut declined = Lease4::new([192, 0, 2, 2].into(), hwaddr, None, LeaseState::DEFAULT)?;
-    /// declined.decline(UNIX_EPOCH, Lifetime(60));
+    /// let client = HwAddr::from([2, 0, 0, 0, 0, 1]);
+    /// let lease = Lease4::builder([192, 0, 2, 1].into()).client(client).lifetime(60).build()?;
+    /// let declined = Lease4::declined([192, 0, 2, 2].into()).lifetime(60).build()?;
     /// for lease in [&lease, &declined] {
     ///     let _ = leases.add(lease)?;
     /// }
@@ -230,15 +226,13 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// are looked at as they are then; no change of another caller is undone.
     ///
     /// ```
-    /// use leasemgr::lease::{ExtendedInfoChecks, HwAddr, Lease, Lease4, LeaseState, Lifetime, UserContext};
+    /// use leasemgr::lease::{ExtendedInfoChecks, HwAddr, Lease4, UserContext};
     /// use leasemgr::{LeaseMgr, LeaseMgrExt, LeaseMgrFactory};
     ///
     /// let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
-    /// let hwaddr = Some(HwAddr::new(&[2, 0, 0, 0, 0, 1])?);
-    /// let mut lease = Lease4::new([192, 0, 2, 1].into(), hwaddr, None, LeaseState::DEFAULT)?;
-    /// lease.data_mut().valid_lifetime = Lifetime(60);
+    /// let client = HwAddr::from([2, 0, 0, 0, 0, 1]);
     /// let old = UserContext::parse(br#"{ "ISC": { "relay-agent-info": "0x0202BEEF" } }"#)?;
-    /// lease.data_mut().user_context = Some(old);
+    /// let lease = Lease4::builder([192, 0, 2, 1].into()).client(client).lifetime(60).user_context(old).build()?;
     /// let _ = leases.add(&lease)?;
     /// assert_eq!(leases.upgrade_extended_info(ExtendedInfoChecks::Fix, 1000)?, 1);
     /// assert_eq!(leases.upgrade_extended_info(ExtendedInfoChecks::Fix, 1000)?, 0);
@@ -297,15 +291,14 @@ pub trait LeaseMgrExt4: LeaseMgr<Lease4> {
     /// are none, those of its hardware address that are not of another client id.
     ///
     /// ```
-    /// use leasemgr::lease::{ClientId, HwAddr, Lease, Lease4, LeaseState, Lifetime, SubnetId};
+    /// use leasemgr::lease::{ClientId, HwAddr, Lease4, SubnetId};
     /// use leasemgr::{LeaseMgr, LeaseMgrExt4, LeaseMgrFactory};
     ///
     /// let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
-    /// let card = HwAddr::new(&[2, 0, 0, 0, 0, 1])?;
+    /// let card = HwAddr::from([2, 0, 0, 0, 0, 1]);
     /// let (one, two) = (ClientId::new(b"one")?, ClientId::new(b"two")?);
-    /// let mut lease = Lease4::new([192, 0, 2, 1].into(), Some(card.clone()), Some(one.clone()), LeaseState::DEFAULT)?;
-    /// lease.data_mut().subnet_id = SubnetId(1);
-    /// lease.data_mut().valid_lifetime = Lifetime(3600);
+    /// let client = (card.clone(), one.clone());
+    /// let lease = Lease4::builder([192, 0, 2, 1].into()).client(client).subnet(1).lifetime(3600).build()?;
     /// leases.add(&lease)?;
     ///
     /// // By its client id, whatever card it has now, and by its card, if it sends no client id.

@@ -84,21 +84,19 @@ const SHARDS: usize = 8;
 /// What an operator or a partner server changes is no assignment, see [`Totals::uncounted`].
 ///
 /// ```
-/// use leasemgr::lease::{HwAddr, Lease, Lease4, LeaseState, Lifetime, PoolId, SubnetId};
+/// use leasemgr::lease::{HwAddr, Lease4, PoolId, SubnetId, system_time};
 /// use leasemgr::{LeaseMgr, LeaseMgrExt, LeaseMgrFactory, StatisticsQuery};
 ///
 /// let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
 /// leases.tracking().totals().set_size(SubnetId(1), PoolId(0), None, Some(191));
-/// let hwaddr = Some(HwAddr::new(&[2, 0, 0, 0, 0, 1])?);
-/// let mut lease = Lease4::new([192, 0, 2, 1].into(), hwaddr, None, LeaseState::DEFAULT)?;
-/// lease.data_mut().subnet_id = SubnetId(1);
-/// lease.data_mut().valid_lifetime = Lifetime(60);
+/// let client = HwAddr::from([2, 0, 0, 0, 0, 1]);
+/// let mut lease = Lease4::builder([192, 0, 2, 1].into()).client(client).subnet(1).lifetime(60).build()?;
 /// let _ = leases.add(&lease)?;
 /// for lease in leases.expired(60, 0)? {
 ///     leases.reclaim(&lease)?;
 /// }
 /// // The client comes back.
-/// lease.data_mut().cltt = 100;
+/// lease.set_heard_at(system_time(100));
 /// leases.update(&lease)?;
 /// let row = leases.totals(&StatisticsQuery::default())?[0];
 /// assert_eq!((row.size, row.assigned), (Some(191), 1));
@@ -209,13 +207,12 @@ impl Totals {
     /// server, such as lease commands of an operator and updates of a partner server.
     ///
     /// ```
-    /// use leasemgr::lease::{HwAddr, Lease, Lease4, LeaseState, Lifetime};
+    /// use leasemgr::lease::{HwAddr, Lease4};
     /// use leasemgr::{LeaseMgr, LeaseMgrExt, LeaseMgrFactory, StatisticsQuery};
     ///
     /// let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
-    /// let hwaddr = Some(HwAddr::new(&[2, 0, 0, 0, 0, 1])?);
-    /// let mut lease = Lease4::new([192, 0, 2, 1].into(), hwaddr, None, LeaseState::DEFAULT)?;
-    /// lease.data_mut().valid_lifetime = Lifetime(60);
+    /// let client = HwAddr::from([2, 0, 0, 0, 0, 1]);
+    /// let lease = Lease4::builder([192, 0, 2, 1].into()).client(client).lifetime(60).build()?;
     /// leases.tracking().totals().uncounted(|| leases.add(&lease))?;
     /// let row = leases.totals(&StatisticsQuery::default())?[0];
     /// assert_eq!((row.assigned, row.cumulative_assigned), (1, 0));
