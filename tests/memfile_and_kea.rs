@@ -697,16 +697,14 @@ impl OfKea for Lease6 {
             { "duid": "00:00:00", "state": 1, "preferred-lft": 0, "valid-lft": 86400 },
             { "state": 2, "cltt": 1_600_000_000 },
             { "state": 3 },
-            { "state": LeaseState::OFFERED },
-            { "state": LeaseState::APPLICATION.end() },
             { "state": 4 },
             { "hostname": "caf\u{e9}&#x2c", "user-context": {} },
-            { "pool-id": 7 },
+            { "pool-id": 7, "state": LeaseState::OFFERED },
             { "cltt": 1_600_000_000 },
             { "ip-address": "2001:db8:1:100::", "type": "IA_PD", "prefix-len": 56 },
             { "ip-address": "2001:db8:8000::", "type": "IA_PD", "prefix-len": 33, "state": 2 },
             { "ip-address": "2001:db8:1:200::1", "type": "IA_PD", "prefix-len": 128 },
-            { "ip-address": "::192.0.2.1" },
+            { "ip-address": "::192.0.2.1", "state": LeaseState::APPLICATION.end() },
         ]);
         let lease = |(n, lease): (usize, &Value)| {
             let base = json!({
