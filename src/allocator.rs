@@ -278,7 +278,7 @@ impl<A: PoolAddress, C: Clone + Eq + Hash + Send + Sync + 'static> Allocator<A, 
     }
 
     fn learn<L: ManagedLease<Address = A>>(&self, change: &Change<'_, L>) {
-        match (change.old(), change.new()) {
+        match (change.before(), change.now()) {
             // A renewal is no news.
             (Some(old), Some(new)) if old.is_reclaimed() == new.is_reclaimed() => {}
             (_, Some(new)) => self.learn_of(new),

@@ -52,7 +52,7 @@
 //! after 2106, no hardware address of another type than Ethernet in DHCPv4, and no user context that the checks of extended info
 //! change ([`crate::lease::check_extended_info`]). Where a rule needs more, the lease is deleted at its end.
 //!
-//! Not in it: limits, which are computed from what is proved here, and what a backend does when its disk or its
+//! Not in it: what a backend does when its disk or its
 //! database fails. For those with files there is the disk of `fs::simulated` (feature `simulated-disk`).
 
 mod case;
@@ -61,12 +61,14 @@ mod classes;
 mod expiry;
 mod files;
 mod find;
+mod free_range;
 mod history;
 mod indexes;
 mod model;
 mod persistence;
 mod reclaimed;
 mod relays;
+mod round_trips;
 mod sample;
 mod statistics;
 mod threads;
@@ -250,6 +252,8 @@ impl<L: TestedLease> Suite<L> {
             reclaimed::rules(),
             statistics::rules(),
             totals::rules(),
+            round_trips::rules(),
+            free_range::rules(),
             classes::rules(),
             tracking::rules(),
             files::rules(),

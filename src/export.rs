@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::fs::{FileSystem, OsFileSystem, WriteFile, attributes_of, create_in_place_of, folder_of};
 use crate::lease_file::{FileLease, LeaseFileError};
-use crate::lease_mgr::{LeaseMgr, LeaseMgrError, LeaseMgrExt, ManagedLease};
+use crate::lease_mgr::{LeaseMgr, LeaseMgrError, LeaseMgrExt, ManagedLease, Query};
 
 /// Number of leases that are read at a time.
 const PAGE: usize = 1000;
@@ -32,11 +32,7 @@ pub trait WriteLeases<L: ManagedLease + FileLease>: LeaseMgr<L> {
         if let Some(count) = self.write_own_file(path)? {
             return Ok(count);
         }
-        let pages = std::iter::successors(Some(self.page(None, PAGE)), |page| match page {
-            Ok(page) => page.last().map(|last| self.page(Some(last.address()), PAGE)),
-            Err(_) => None,
-        });
-        write_snapshot(fs, path, pages)
+        write_snapshot(fs, path, self.pages(Query::all(), PAGE))
     }
 }
 

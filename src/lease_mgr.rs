@@ -35,8 +35,10 @@
 
 mod calling;
 mod change;
+mod defaults;
 mod error;
 mod ext;
+mod free_range;
 mod query;
 mod rewrite;
 mod statistics;
@@ -50,13 +52,16 @@ use std::path::Path;
 pub use change::{Change, ChangeKind, Origin};
 pub use error::LeaseMgrError;
 pub use ext::{LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6};
+pub use free_range::FreeRange;
 pub use query::{ClientKey, Key, ManagedLease, Query};
 pub use statistics::{StatisticsQuery, StatisticsRow, Subnets};
-pub use status::{CleanupReport, CleanupRows, CleanupStart, CleanupStatus, CleanupWork, OnFail, Status};
+pub use status::{
+    Availability, CleanupReport, CleanupRows, CleanupStart, CleanupStatus, CleanupWork, OnFail, Status,
+};
 pub use totals::{CountedAs, Totals, TotalsRow};
 pub use tracking::{CallbackError, LeaseLock, Scope, Tracking};
 
-use crate::lease::{ClientClass, LeaseKind, SubnetId};
+use crate::lease::{ClientClass, HwAddr, LeaseKind, LeaseState, LimitExceeded, SubnetId, UserContext};
 
 /// What became of a lease that was to be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +80,77 @@ pub enum Deleted {
     Deleted,
     /// The address had none.
     NoSuchLease,
+}
+
+/// What became of a lease that was to be added within limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a lease that was not added must not be given to a client"]
+pub enum AddedWithin {
+    /// The lease was added.
+    Added,
+    /// The address has a lease already, which is unchanged.
+    AddressTaken,
+    /// A limit is reached, and nothing was changed.
+    LimitReached(LimitExceeded),
+}
+
+/// A lease that was given the lowest free address of a range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Claimed<L> {
+    /// The lease.
+    pub lease: L,
+    /// The lease that the address had before, which had ended or was reclaimed.
+    pub replaced: Option<L>,
+}
+
+impl<L> Claimed<L> {
+    /// A lease that was given its address. For backends.
+    #[must_use]
+    pub fn new(lease: L, replaced: Option<L>) -> Self {
+        Self { lease, replaced }
+    }
+}
+
+/// Where a scan of all leases goes on. Its bytes mean something to the backend that has returned it only.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Cursor(Vec<u8>);
+
+impl Cursor {
+    /// A cursor with these bytes. For backends, and for cursors that were kept elsewhere.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
+    /// Returns the bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Checks that a lease can be kept by any backend. For backends, before they add or update it.
+///
+/// # Errors
+/// Returns [`LeaseMgrError::ZeroLifetime`] if it is valid for 0 seconds.
+pub fn check<L: ManagedLease>(lease: &L) -> Result<(), LeaseMgrError> {
+    if lease.data().valid_lifetime.0 == 0 {
+        return Err(LeaseMgrError::ZeroLifetime { address: lease.address().into() });
+    }
+    Ok(())
+}
+
+/// Checks that the lease of an address is the expected one, in its kept form, if one is expected. For backends, before they
+/// update or delete it.
+///
+/// # Errors
+/// Returns [`LeaseMgrError::ChangedMeanwhile`] if it is another one.
+pub fn unchanged<L: ManagedLease>(there: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
+    if expected.is_some_and(|expected| there != expected) {
+        return Err(LeaseMgrError::ChangedMeanwhile { address: there.address().into() });
+    }
+    Ok(())
 }
 
 /// The leases of a DHCP server.
@@ -139,63 +215,238 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     /// written.
     fn remove(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError>;
 
-    /// Deletes the reclaimed leases that ended at `until` (seconds since the epoch) or before, and tells how many
-    /// these were. One with an infinite lifetime never ends.
+    /// Deletes the reclaimed leases that ended at `until` (seconds since the epoch) or before, and returns their number.
+    /// One with an infinite lifetime never ends.
     ///
     /// # Errors
     /// As [`LeaseMgr::remove`]; some of the leases may be deleted then.
-    fn remove_reclaimed(&self, until: u64) -> Result<u64, LeaseMgrError>;
+    fn remove_reclaimed(&self, until: u64) -> Result<u64, LeaseMgrError> {
+        defaults::delete_all(self, &Query::state(LeaseState::EXPIRED_RECLAIMED).ended_by(until))
+    }
 
-    /// Deletes all leases of a subnet, and tells how many these were.
+    /// Deletes all leases of a subnet, and returns their number.
     ///
     /// # Errors
     /// As [`LeaseMgr::remove`]; some of the leases may be deleted then.
     fn wipe_subnet(&self, subnet: SubnetId) -> Result<u64, LeaseMgrError> {
-        self.tracking().refuse_in_callback()?;
-        let mut deleted = 0;
-        let mut query = Query::all().in_subnet(subnet).limit(1000);
-        loop {
-            let page = self.find(&query)?;
-            let Some(last) = page.last() else {
-                return Ok(deleted);
-            };
-            query = query.after(last.address());
-            for lease in &page {
-                match self.remove(lease.address(), Some(lease)) {
-                    Ok(Deleted::Deleted) => deleted += 1,
-                    Ok(Deleted::NoSuchLease) => {}
-                    // It counts what it is now.
-                    Err(LeaseMgrError::ChangedMeanwhile { .. }) => match self.get(lease.address())? {
-                        Some(now) if now.data().subnet_id == subnet => {
-                            deleted += u64::from(self.remove(lease.address(), None)? == Deleted::Deleted);
-                        }
-                        _ => {}
-                    },
-                    Err(error) => return Err(error),
-                }
-            }
-        }
+        defaults::delete_all(self, &Query::all().in_subnet(subnet))
     }
 
-    /// How many leases there are, of each subnet, or each pool, and each state that counts.
+    /// Returns how many leases there are, of each subnet, or each pool, and each state that counts.
+    ///
+    /// By default, reads all leases.
     ///
     /// # Errors
-    /// [`LeaseMgrError::BadArgument`] as [`StatisticsQuery::check`] says, and others where the backend cannot be asked.
-    fn statistics(&self, query: &StatisticsQuery) -> Result<Vec<StatisticsRow>, LeaseMgrError>;
+    /// Returns [`LeaseMgrError::BadArgument`] as [`StatisticsQuery::check`] says, and others if the backend cannot be asked.
+    fn statistics(&self, query: &StatisticsQuery) -> Result<Vec<StatisticsRow>, LeaseMgrError> {
+        defaults::statistics(self, query)
+    }
 
     /// Counts all leases again, where the figures of [`LeaseMgr::statistics`] and [`LeaseMgr::class_leases`] are kept
     /// beside the leases.
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where the backend cannot be asked.
-    fn recount(&self) -> Result<(), LeaseMgrError>;
+    /// Returns [`LeaseMgrError`] if the backend cannot be asked.
+    fn recount(&self) -> Result<(), LeaseMgrError> {
+        Ok(())
+    }
 
-    /// How many leases of this kind are in use (state 0) and name this client class under `ISC` / `client-classes` in their
-    /// user context.
+    /// Returns how many leases of this kind are in use (state 0) and name this client class under `ISC` / `client-classes`
+    /// in their user context.
+    ///
+    /// By default, reads all leases in use.
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where the backend cannot be asked.
-    fn class_leases(&self, class: &ClientClass, kind: LeaseKind) -> Result<u64, LeaseMgrError>;
+    /// Returns [`LeaseMgrError`] if the backend cannot be asked.
+    fn class_leases(&self, class: &ClientClass, kind: LeaseKind) -> Result<u64, LeaseMgrError> {
+        defaults::class_leases(self, class, kind)
+    }
+
+    /// Returns the lease as it will be read back when it was added: with a hostname in lower case, where the backend keeps
+    /// it so. Comparisons with an expected lease are with its kept form.
+    ///
+    /// # Errors
+    /// Returns what [`LeaseMgr::add`] would: [`LeaseMgrError::ZeroLifetime`], and [`LeaseMgrError::CannotKeep`] if a field
+    /// would come back as something else, other than documented by the backend.
+    fn kept(&self, lease: &L) -> Result<L, LeaseMgrError> {
+        check(lease)?;
+        Ok(lease.clone())
+    }
+
+    /// Returns whether other servers and programs may change the same leases. Their changes are told to the callbacks with
+    /// [`Origin::Elsewhere`], if at all and as late as the backend says. An allocator that follows changes cannot know then
+    /// which addresses are free, and asks instead ([`LeaseMgr::free_address`]).
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Returns the leases of several addresses, in the order of these: `None` where there is none.
+    ///
+    /// # Errors
+    /// Returns [`LeaseMgrError`] if the backend cannot be asked.
+    fn get_many(&self, addresses: &[L::Address]) -> Result<Vec<Option<L>>, LeaseMgrError> {
+        addresses.iter().map(|&address| self.get(address)).collect()
+    }
+
+    /// Returns the number of leases that a query asks for.
+    ///
+    /// By default, reads them.
+    ///
+    /// # Errors
+    /// As [`LeaseMgr::find`].
+    fn count(&self, query: &Query<'_, L>) -> Result<u64, LeaseMgrError> {
+        let mut count = 0;
+        defaults::each(self, query, |_| {
+            count += 1;
+            Ok(())
+        })?;
+        Ok(count)
+    }
+
+    /// Returns the leases that are of a client in a subnet: those with its client id or DUID or, if there are
+    /// none, those with its hardware address that have no client id, or all of these if the client has none. A server
+    /// asks it for every packet.
+    ///
+    /// ```
+    /// use leasemgr::lease::{ClientId, HwAddr, Lease, Lease4, LeaseState, Lifetime, SubnetId};
+    /// use leasemgr::{ClientKey, LeaseMgr, LeaseMgrFactory};
+    ///
+    /// let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
+    /// let card = HwAddr::new(&[2, 0, 0, 0, 0, 1])?;
+    /// let (one, two) = (ClientId::new(b"one")?, ClientId::new(b"two")?);
+    /// let mut lease = Lease4::new([192, 0, 2, 1].into(), Some(card.clone()), Some(one.clone()), LeaseState::DEFAULT)?;
+    /// lease.data_mut().subnet_id = SubnetId(1);
+    /// lease.data_mut().valid_lifetime = Lifetime(3600);
+    /// leases.add(&lease)?;
+    ///
+    /// // By its client id, with any card, and by its card, if it sends no client id.
+    /// let of = |card, id: Option<&ClientId>| leases.by_client_in_subnet(card, id.map(ClientKey::from), SubnetId(1));
+    /// assert_eq!(of(None, Some(&one))?, [lease.clone()]);
+    /// assert_eq!(of(Some(&card), None)?, [lease]);
+    /// // Another client on the same card is another client.
+    /// assert_eq!(of(Some(&card), Some(&two))?, []);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`LeaseMgr::find`].
+    fn by_client_in_subnet(
+        &self,
+        hwaddr: Option<&HwAddr>,
+        client: Option<ClientKey<'_>>,
+        subnet: SubnetId,
+    ) -> Result<Vec<L>, LeaseMgrError> {
+        defaults::by_client_in_subnet(self, hwaddr, client, subnet)
+    }
+
+    /// Returns up to `limit` leases in no promised order, and the cursor to go on with; `None` at the end. A lease that does
+    /// not change during a whole scan comes exactly once. For backends that cannot give leases in the order of their
+    /// addresses cheaply; by default, that is the order.
+    ///
+    /// # Errors
+    /// Returns [`LeaseMgrError::BadArgument`] for a limit of 0 or a cursor of another backend, and others if the backend cannot be asked.
+    fn scan(&self, cursor: Option<&Cursor>, limit: usize) -> Result<(Vec<L>, Option<Cursor>), LeaseMgrError> {
+        defaults::scan(self, cursor, limit)
+    }
+
+    /// Reclaims leases that have ended at `now` (seconds since the epoch), those that ended first first: at most
+    /// `limit`, or all with a limit of 0. Returns those that this call has reclaimed, in state
+    /// [`EXPIRED_RECLAIMED`](LeaseState::EXPIRED_RECLAIMED), for the server to clean up after; declined leases are deleted, and
+    /// returned as they were. Of several servers that reclaim at the same time, each lease is returned to one.
+    ///
+    /// # Errors
+    /// Returns [`LeaseMgrError`] if a change could not be made; some of the leases may be reclaimed then.
+    fn reclaim_expired(&self, now: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
+        defaults::reclaim_expired(self, now, limit)
+    }
+
+    /// Returns the first limit under `ISC` / `limits` of a user context that is reached already, so that a lease with this
+    /// context must not be given out. The limit of a subnet counts leases in use and declined ones, that of a client class
+    /// leases in use, as Kea does.
+    ///
+    /// # Errors
+    /// Returns [`LeaseMgrError::Limits`] if the limits are of another form, [`LeaseMgrError::BadArgument`] for a limit of
+    /// subnet 0, and others if the backend cannot be asked.
+    fn check_limits(&self, context: &UserContext) -> Result<Option<LimitExceeded>, LeaseMgrError> {
+        defaults::check_limits(self, context)
+    }
+
+    /// Adds a lease, unless a limit of the user context is reached ([`LeaseMgr::check_limits`]). Of several calls at the same
+    /// time, no two take the last lease that a limit allows; a lease that [`LeaseMgr::add`] adds or a change of another
+    /// method meanwhile can still go beyond it.
+    ///
+    /// # Errors
+    /// As [`LeaseMgr::check_limits`] and [`LeaseMgr::add`].
+    fn add_within(&self, lease: &L, context: &UserContext) -> Result<AddedWithin, LeaseMgrError> {
+        defaults::add_within(self, lease, context)
+    }
+
+    /// Returns an address of a range that has no lease, or one that has ended at `now` (seconds since the epoch) or is
+    /// reclaimed; any one of them, so that several servers that ask at the same time are likely to get different ones.
+    ///
+    /// # Errors
+    /// Returns [`LeaseMgrError::Unsupported`] if the backend has no better way than [`LeaseMgr::first_free`], which is the
+    /// default, and others if it cannot be asked.
+    fn free_address(&self, range: &FreeRange<L>, now: u64) -> Result<Option<L::Address>, LeaseMgrError> {
+        let _ = (range, now);
+        Err(LeaseMgrError::Unsupported {
+            backend: self.status().backend,
+            operation: "find any free address".to_owned(),
+        })
+    }
+
+    /// Returns the lowest address of a range that has no lease, or one that has ended at `now` (seconds since the epoch) or
+    /// is reclaimed; `None` if there is no such address.
+    ///
+    /// By default, reads the leases of the range from its first address on.
+    ///
+    /// # Errors
+    /// Returns [`LeaseMgrError`] if the backend cannot be asked.
+    fn first_free(&self, range: &FreeRange<L>, now: u64) -> Result<Option<L::Address>, LeaseMgrError> {
+        defaults::first_free(self, range, now)
+    }
+
+    /// Gives the lowest free address of a range ([`LeaseMgr::first_free`]) the lease that `make` returns for it, in one step:
+    /// of several calls at the same time, each gets another address. `make` may be called for several addresses, if other
+    /// calls are faster. Returns `None` if no address is free.
+    ///
+    /// ```
+    /// use std::net::Ipv4Addr;
+    /// use leasemgr::lease::{HwAddr, Lease, Lease4, LeaseState, Lifetime};
+    /// use leasemgr::{FreeRange, LeaseMgr, LeaseMgrFactory};
+    ///
+    /// let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
+    /// let range = FreeRange::new(Ipv4Addr::new(192, 0, 2, 10)..=Ipv4Addr::new(192, 0, 2, 11));
+    /// let client = HwAddr::new(&[2, 0, 0, 0, 0, 1])?;
+    /// let mut claim = |now: u32| {
+    ///     leases.claim_first(&range, now.into(), &mut |address| {
+    ///         let mut lease = Lease4::new(address, Some(client.clone()), None, LeaseState::DEFAULT).expect("it has a client");
+    ///         lease.data_mut().cltt = now.into();
+    ///         lease.data_mut().valid_lifetime = Lifetime(60);
+    ///         lease
+    ///     })
+    /// };
+    /// assert_eq!(claim(0)?.unwrap().lease.address(), Ipv4Addr::new(192, 0, 2, 10));
+    /// assert_eq!(claim(30)?.unwrap().lease.address(), Ipv4Addr::new(192, 0, 2, 11));
+    /// assert_eq!(claim(59)?, None);
+    /// // The first lease has ended.
+    /// let claimed = claim(60)?.unwrap();
+    /// assert_eq!(claimed.lease.address(), Ipv4Addr::new(192, 0, 2, 10));
+    /// assert!(claimed.replaced.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`LeaseMgr::first_free`], [`LeaseMgr::add`] and [`LeaseMgr::replace`]; and [`LeaseMgrError::BadArgument`] if the lease that `make`
+    /// returns has another address.
+    fn claim_first(
+        &self,
+        range: &FreeRange<L>,
+        now: u64,
+        make: &mut dyn FnMut(L::Address) -> L,
+    ) -> Result<Option<Claimed<L>>, LeaseMgrError> {
+        defaults::claim_first(self, range, now, make)
+    }
 
     /// The callbacks that are called when leases change, the locks of leases, and how many were assigned and reclaimed.
     fn tracking(&self) -> &Tracking<L>;

@@ -119,7 +119,7 @@ fn an_error_in_a_callback_says_what_to_do() {
 fn a_callback_changes_the_leases_of_another_manager() {
     let (from, to) = (memfile::<Lease4>(None), memfile::<Lease6>(None));
     let mirror = Arc::clone(&to);
-    at_each(&from, move |_, change| match (change.old(), change.new()) {
+    at_each(&from, move |_, change| match (change.before(), change.now()) {
         (None, _) => {
             assert_eq!(mirror.add(&Lease6::tagged(1, 1)).unwrap(), Added::Added);
         }

@@ -211,7 +211,7 @@ struct Told<L> {
 impl<L: TestLease> Told<L> {
     fn of(change: &Change<'_, L>) -> Self {
         let kept = |lease: Option<&L>| lease.map(|lease| lease.clone().kept());
-        Self { old: kept(change.old()), new: kept(change.new()) }
+        Self { old: kept(change.before()), new: kept(change.now()) }
     }
 
     fn address(&self) -> Option<L::Address> {

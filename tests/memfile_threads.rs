@@ -525,7 +525,7 @@ fn note<L: TestLease>(change: &Change<'_, L>, chains: &Mutex<Vec<Chain>>) {
     let address = change.address();
     let n = (0..ADDRESSES).find(|&n| L::numbered(n) == address).unwrap();
     let tag = |lease: &L| tag_of(n, lease);
-    let (old, new) = (change.old().map(tag), change.new().map(tag));
+    let (old, new) = (change.before().map(tag), change.now().map(tag));
     TOLD.with_borrow_mut(|told| told.push((n, old, new)));
     // So that others overtake, if they can.
     thread::yield_now();

@@ -12,7 +12,7 @@ use std::time::Instant;
 use dhcproto::v4::{CLIENT_PORT, DhcpOption, MessageType, SERVER_PORT};
 use leasemgr::allocator::{Allocator, PoolAddress};
 use leasemgr::lease::{Lease, Lease4, LeaseState, Lifetime, SubnetId, system_time};
-use leasemgr::{Added, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt4};
+use leasemgr::{Added, ClientKey, LeaseMgr, LeaseMgrError, LeaseMgrExt};
 
 use crate::server::{Answer, Outcome, Subnet};
 pub(crate) use wire::Client;
@@ -254,8 +254,8 @@ impl Server4 {
 
     /// The lease that a client has or had, of the addresses that are given out; one in use before a reclaimed one.
     fn own_lease(&self, request: &Request<'_>) -> Result<Option<Lease4>, LeaseMgrError> {
-        let leases =
-            self.leases.by_client_in_subnet(request.hwaddr.as_ref(), request.client_id.as_ref(), SUBNET)?;
+        let client = request.client_id.as_ref().map(ClientKey::from);
+        let leases = self.leases.by_client_in_subnet(request.hwaddr.as_ref(), client, SUBNET)?;
         let of_pool = leases.into_iter().filter(|lease| self.allocator.pool().contains(lease.address()));
         Ok(of_pool.min_by_key(Lease::is_reclaimed))
     }

@@ -55,7 +55,7 @@ impl<L: TestedLease> Log<L> {
         for &kind in kinds {
             let Self(list) = log.clone();
             let write = move |change: &Change<'_, L>| {
-                let told = (change.old().cloned(), change.new().cloned());
+                let told = (change.before().cloned(), change.now().cloned());
                 list.lock().unwrap_or_else(PoisonError::into_inner).push(told);
             };
             register(case, owner, kind, scope, write)?;
@@ -347,7 +347,7 @@ fn a_callback_may_read_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
         let Some(lease) = change.lease() else {
             return Err(Fault::new("a change", "the lease before or after it", "neither"));
         };
-        let expected = change.new();
+        let expected = change.now();
         let found = ask("get in a callback", mgr.get(lease.address()))?;
         same_leases("get in a callback", found.iter(), expected)?;
         for query in [Query::all(), Query::hostname(&lease.data().hostname)] {

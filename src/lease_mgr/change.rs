@@ -113,13 +113,13 @@ impl<'a, L: ManagedLease> Change<'a, L> {
 
     /// Returns the lease before the change; `None` if one was added, or if it is not known (then [`Origin::Elsewhere`]).
     #[must_use]
-    pub fn old(&self) -> Option<&'a L> {
+    pub fn before(&self) -> Option<&'a L> {
         self.old
     }
 
     /// Returns the lease after the change; `None` if it was deleted.
     #[must_use]
-    pub fn new(&self) -> Option<&'a L> {
+    pub fn now(&self) -> Option<&'a L> {
         self.new
     }
 

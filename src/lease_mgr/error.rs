@@ -5,6 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Why a lease manager did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,41 @@ pub enum LeaseMgrError {
     ZeroLifetime {
         /// The address.
         address: IpAddr,
+    },
+    /// The backend cannot keep what is in a field of the lease: it would be lost, or come back as something else. Nothing was
+    /// changed.
+    #[error("the {field} of the lease of {address} cannot be kept, expected {limit}")]
+    CannotKeep {
+        /// The address.
+        address: IpAddr,
+        /// The field, such as `hostname`.
+        field: &'static str,
+        /// The values that can be kept.
+        limit: String,
+    },
+    /// The leases cannot be reached at present. Nothing was changed; the call can be tried again later.
+    #[error("{place} is not available")]
+    Unavailable {
+        /// Where the leases are, in words.
+        place: String,
+        /// Since when that is so.
+        since: SystemTime,
+        /// Why.
+        source: Option<Box<dyn Error + Send + Sync>>,
+    },
+    /// A change was sent, and no answer came: it was made, or not. A server reads the lease before it answers the client.
+    #[error("whether the lease of {address} was changed is not known, as no answer came; read it")]
+    OutcomeUnknown {
+        /// The address.
+        address: IpAddr,
+        /// Why no answer came.
+        source: Option<Box<dyn Error + Send + Sync>>,
+    },
+    /// The lease manager was opened to read only, or the place of the leases can be read only.
+    #[error("{place} is read-only")]
+    ReadOnly {
+        /// Where the leases are, in words.
+        place: String,
     },
     /// An argument that no backend has a right answer to, such as the number 0 of a subnet, or a page of no leases.
     #[error("{argument} is {value}, expected {expected}")]
@@ -102,10 +138,29 @@ pub enum LeaseMgrError {
 }
 
 impl LeaseMgrError {
-    /// Whether somebody else was faster: the lease that was to be changed has changed since it was read, or is gone. Nothing is
-    /// amiss; whoever wants to can read it once more and decide anew.
+    /// Returns whether the lease that was to be changed has changed since it was read, or is gone. Nothing was changed; the
+    /// caller can read it again and decide again.
     #[must_use]
     pub fn is_stale(&self) -> bool {
         matches!(self, Self::NoSuchLease { .. } | Self::ChangedMeanwhile { .. })
+    }
+
+    /// Returns whether nothing was changed and the same call may succeed later: the leases cannot be reached at present, or
+    /// there is no room for the change.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } => true,
+            Self::Write { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            _ => false,
+        }
+    }
+
+    /// Returns whether the change may have been made, or not.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, Self::OutcomeUnknown { .. })
     }
 }

@@ -1,14 +1,9 @@
 //! The questions of a server, by name.
 
-use std::cell::RefCell;
-
-use super::{
-    CountedAs, Deleted, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery, StatisticsRow,
-    Subnets, TotalsRow,
-};
+use super::{CountedAs, Deleted, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery, TotalsRow};
 use crate::lease::{
-    ClientClass, ClientId, Duid, ExtendedInfoChecks, Hostname, HwAddr, Iaid, Lease4, Lease6, LeaseKind,
-    LeaseState, LeaseType, LimitExceeded, Limits, SubnetId, UserContext,
+    ClientId, Duid, ExtendedInfoChecks, Hostname, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseState, LeaseType,
+    SubnetId,
 };
 
 /// What servers of both families ask a lease manager. Everything has it that is a [`LeaseMgr`].
@@ -176,38 +171,121 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
         Ok(deleted)
     }
 
-    /// Returns the first limit under `ISC` / `limits` of a user context that is reached already, so that a lease with this
-    /// context must not be given out. The limit of a subnet counts leases in use and declined ones, that of a client class
-    /// leases in use, as Kea does.
+    /// Replaces the lease of an address by what `change` makes of it, and returns that one; `None` if the address has no lease, or
+    /// `change` returns `None`, and nothing is changed then. If the lease is modified concurrently, `change` is called again
+    /// with what is there then, so no change of another caller is undone.
+    ///
+    /// ```
+    /// use leasemgr::lease::{HwAddr, Lease, Lease4, LeaseState, Lifetime};
+    /// use leasemgr::{LeaseMgr, LeaseMgrExt, LeaseMgrFactory};
+    ///
+    /// let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
+    /// let hwaddr = Some(HwAddr::new(&[2, 0, 0, 0, 0, 1])?);
+    /// let mut lease = Lease4::new([192, 0, 2, 1].into(), hwaddr.clone(), None, LeaseState::DEFAULT)?;
+    /// lease.data_mut().valid_lifetime = Lifetime(60);
+    /// let _ = leases.add(&lease)?;
+    ///
+    /// // The client that has it renews it.
+    /// let renewed = leases.update_with(lease.address(), |lease| {
+    ///     let mut renewed = lease.clone();
+    ///     renewed.data_mut().cltt = 30;
+    ///     lease.belongs_to_client(hwaddr.as_ref(), None).then_some(renewed)
+    /// })?;
+    /// assert_eq!(renewed.unwrap().data().cltt, 30);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// Returns [`LeaseMgrError::Limits`] if the limits are of another form, [`LeaseMgrError::BadArgument`] for a limit of subnet 0,
-    /// and others if the backend cannot be asked.
-    fn check_limits(&self, context: &UserContext) -> Result<Option<LimitExceeded>, LeaseMgrError> {
-        let limits = Limits::of(context)?;
-        let mut failure = None;
-        let of_class = |class: &ClientClass, kind| self.class_leases(class, kind);
-        let of_subnet = |subnet, kind| {
-            let query = StatisticsQuery { subnets: Subnets::One(subnet), by_pool: false };
-            let is_assigned = |row: &StatisticsRow| {
-                matches!(row.state, LeaseState::DEFAULT | LeaseState::DECLINED)
-                    && row.lease_type.map_or(Some(LeaseKind::Address), LeaseKind::of) == Some(kind)
+    /// As [`LeaseMgr::replace`], apart from the concurrent modification.
+    fn update_with(
+        &self,
+        address: L::Address,
+        mut change: impl FnMut(&L) -> Option<L>,
+    ) -> Result<Option<L>, LeaseMgrError> {
+        while let Some(there) = self.get(address)? {
+            let Some(new) = change(&there) else {
+                break;
             };
-            Ok(self.statistics(&query)?.iter().filter(|row| is_assigned(row)).map(|row| row.count).sum())
-        };
-        let failures = RefCell::new(&mut failure);
-        let known = |count: Result<u64, LeaseMgrError>| {
-            count.unwrap_or_else(|error| {
-                **failures.borrow_mut() = Some(error);
-                0
-            })
-        };
-        let exceeded = limits.exceeded(
-            L::FAMILY,
-            |class, kind| known(of_class(class, kind)),
-            |subnet, kind| known(of_subnet(subnet, kind)),
-        );
-        failure.map_or(Ok(exceeded), Err)
+            match self.replace(&new, Some(&there)) {
+                Ok(()) => return Ok(Some(new)),
+                Err(error) if error.is_stale() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Deletes the lease of an address if `is_meant` says so, and returns it. If the lease is modified concurrently, `is_meant`
+    /// is called again with what is there then.
+    ///
+    /// # Errors
+    /// As [`LeaseMgr::remove`], apart from the concurrent modification.
+    fn delete_if(
+        &self,
+        address: L::Address,
+        mut is_meant: impl FnMut(&L) -> bool,
+    ) -> Result<Option<L>, LeaseMgrError> {
+        while let Some(there) = self.get(address)?.filter(|lease| is_meant(lease)) {
+            match self.remove(address, Some(&there)) {
+                Ok(Deleted::Deleted) => return Ok(Some(there)),
+                Ok(Deleted::NoSuchLease) => break,
+                Err(error) if error.is_stale() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Calls `work` with each lease that a query asks for, in its order. Reads a page at a time, so that any number of
+    /// leases takes little memory.
+    ///
+    /// # Errors
+    /// As [`LeaseMgr::find`].
+    fn for_each(&self, query: &Query<'_, L>, mut work: impl FnMut(L)) -> Result<(), LeaseMgrError> {
+        super::defaults::each(self, query, |lease| {
+            work(lease);
+            Ok(())
+        })
+    }
+
+    /// Returns the leases that a query asks for, in its order, in pages of `size` leases (at least 1), which are read as the
+    /// iterator gets to them. It ends after an error.
+    ///
+    /// ```
+    /// use leasemgr::lease::Lease4;
+    /// use leasemgr::{LeaseMgrExt, LeaseMgrFactory, Query};
+    ///
+    /// let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
+    /// for page in leases.pages(Query::all(), 1000) {
+    ///     for lease in page? {
+    ///         println!("{lease:?}");
+    ///     }
+    /// }
+    /// # Ok::<(), leasemgr::LeaseMgrError>(())
+    /// ```
+    fn pages<'a>(
+        &'a self,
+        query: Query<'a, L>,
+        size: usize,
+    ) -> impl Iterator<Item = Result<Vec<L>, LeaseMgrError>> + 'a {
+        let (mut query, mut left) = (query, query.limit.unwrap_or(usize::MAX));
+        let mut is_done = false;
+        std::iter::from_fn(move || {
+            if is_done || left == 0 {
+                return None;
+            }
+            let size = size.min(left);
+            let page = self.find(&query.limit(size));
+            match &page {
+                Ok(leases) => {
+                    left -= leases.len().min(left);
+                    is_done = leases.len() < size;
+                    query.after = leases.last().map(Lease::address).or(query.after);
+                }
+                Err(_) => is_done = true,
+            }
+            Some(page).filter(|page| page.as_ref().map_or(true, |leases| !leases.is_empty()))
+        })
     }
 
     /// How many leases were assigned and reclaimed since the manager was opened, beside the sizes that
@@ -285,50 +363,6 @@ pub trait LeaseMgrExt4: LeaseMgr<Lease4> {
         subnet: SubnetId,
     ) -> Result<Option<Lease4>, LeaseMgrError> {
         Ok(self.find(&Query::client(client_id).in_subnet(subnet).limit(1))?.pop())
-    }
-
-    /// All leases that are of a client in a subnet ([`Lease4::belongs_to_client`]): those of its client id or, where there
-    /// are none, those of its hardware address that are not of another client id.
-    ///
-    /// ```
-    /// use leasemgr::lease::{ClientId, HwAddr, Lease4, SubnetId};
-    /// use leasemgr::{LeaseMgr, LeaseMgrExt4, LeaseMgrFactory};
-    ///
-    /// let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
-    /// let card = HwAddr::from([2, 0, 0, 0, 0, 1]);
-    /// let (one, two) = (ClientId::new(b"one")?, ClientId::new(b"two")?);
-    /// let client = (card.clone(), one.clone());
-    /// let lease = Lease4::builder([192, 0, 2, 1].into()).client(client).subnet(1).lifetime(3600).build()?;
-    /// leases.add(&lease)?;
-    ///
-    /// // By its client id, whatever card it has now, and by its card, if it sends no client id.
-    /// assert_eq!(leases.by_client_in_subnet(None, Some(&one), SubnetId(1))?, [lease.clone()]);
-    /// assert_eq!(leases.by_client_in_subnet(Some(&card), None, SubnetId(1))?, [lease]);
-    /// // Another client on the same card is another client.
-    /// assert_eq!(leases.by_client_in_subnet(Some(&card), Some(&two), SubnetId(1))?, []);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`LeaseMgrError`] where the backend cannot be asked.
-    fn by_client_in_subnet(
-        &self,
-        hwaddr: Option<&HwAddr>,
-        client_id: Option<&ClientId>,
-        subnet: SubnetId,
-    ) -> Result<Vec<Lease4>, LeaseMgrError> {
-        if let Some(client_id) = client_id {
-            let leases = self.find(&Query::client(client_id).in_subnet(subnet))?;
-            if !leases.is_empty() {
-                return Ok(leases);
-            }
-        }
-        let Some(hwaddr) = hwaddr else {
-            return Ok(Vec::new());
-        };
-        let mut leases = self.find(&Query::hwaddr(hwaddr).in_subnet(subnet))?;
-        leases.retain(|lease| lease.belongs_to_client(Some(hwaddr), client_id));
-        Ok(leases)
     }
 }
 

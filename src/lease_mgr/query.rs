@@ -1,5 +1,6 @@
 //! What leases can be looked for by.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use super::LeaseMgrError;
@@ -10,6 +11,17 @@ use crate::lease::{
 
 /// A lease that can be managed: [`Lease4`] and [`Lease6`]. Other types cannot implement it.
 pub trait ManagedLease: Lease {
+    /// Number of bits of an address.
+    const ADDRESS_BITS: u32;
+
+    /// Returns an address as a number.
+    #[must_use]
+    fn bits_of(address: Self::Address) -> u128;
+
+    /// Returns the address that the lowest [`ADDRESS_BITS`](Self::ADDRESS_BITS) bits of a number stand for.
+    #[must_use]
+    fn address_of_bits(bits: u128) -> Self::Address;
+
     /// Returns what is leased; `None` for DHCPv4, which has one kind only.
     fn kind(&self) -> Option<LeaseType>;
 
@@ -30,6 +42,17 @@ pub trait ManagedLease: Lease {
 }
 
 impl ManagedLease for Lease4 {
+    const ADDRESS_BITS: u32 = 32;
+
+    fn bits_of(address: Ipv4Addr) -> u128 {
+        address.to_bits().into()
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the lowest 32 bits are what counts")]
+    fn address_of_bits(bits: u128) -> Ipv4Addr {
+        Ipv4Addr::from_bits(bits as u32)
+    }
+
     fn kind(&self) -> Option<LeaseType> {
         None
     }
@@ -52,6 +75,16 @@ impl ManagedLease for Lease4 {
 }
 
 impl ManagedLease for Lease6 {
+    const ADDRESS_BITS: u32 = 128;
+
+    fn bits_of(address: Ipv6Addr) -> u128 {
+        address.to_bits()
+    }
+
+    fn address_of_bits(bits: u128) -> Ipv6Addr {
+        Ipv6Addr::from_bits(bits)
+    }
+
     fn kind(&self) -> Option<LeaseType> {
         Some(self.lease_type())
     }

@@ -20,6 +20,8 @@ pub struct Status {
     /// What a server is to do while changes are refused, where the backend was told. The server acts on it; the
     /// manager does not.
     pub on_fail: Option<OnFail>,
+    /// Whether changes are taken.
+    pub availability: Availability,
     /// What is wrong though changes are taken, where something is.
     pub warning: Option<String>,
     /// The cleanup of the lease files, where there are such.
@@ -32,6 +34,30 @@ impl Status {
     pub fn new(backend: impl Into<String>, location: impl Into<String>) -> Self {
         Self { backend: backend.into(), location: location.into(), ..Self::default() }
     }
+}
+
+/// Whether a lease manager takes changes. A change of this is told to what is registered with
+/// [`Tracking::on_availability`](super::Tracking::on_availability).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Availability {
+    /// It takes changes.
+    #[default]
+    Up,
+    /// The leases cannot be reached, and the manager tries to reach them again.
+    Lost {
+        /// Since when.
+        since: SystemTime,
+        /// Number of tries so far.
+        tries: u32,
+        /// When the next try is due.
+        next_try: Option<SystemTime>,
+    },
+    /// The manager takes no changes until it is reopened: a write has failed, or all tries to reach the leases again.
+    GivenUp {
+        /// Since when.
+        since: SystemTime,
+    },
 }
 
 /// What a server is to do when its lease manager fails: when [`Status::refused`] gives a reason, or the connection to

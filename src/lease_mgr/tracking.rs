@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dashmap::DashSet;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tracing::error;
 
 use super::calling::{Calling, would_wait_for_itself};
-use super::{Change, ChangeKind, CountedAs, LeaseMgrError, ManagedLease, Origin, Totals};
+use super::{Availability, Change, ChangeKind, CountedAs, LeaseMgrError, ManagedLease, Origin, Totals};
 use crate::lease::{Family, LeaseType, SubnetId};
 use crate::panics::panic_message;
 
@@ -51,7 +51,7 @@ impl Scope {
 
     /// Returns whether a change concerns it: if it includes the lease before or the one after, or if neither is known.
     fn is_concerned_by<L: ManagedLease>(&self, change: &Change<'_, L>) -> bool {
-        let leases = [change.old(), change.new()];
+        let leases = [change.before(), change.now()];
         leases.iter().flatten().any(|lease| self.includes(*lease)) || change.lease().is_none()
     }
 
@@ -168,7 +168,13 @@ pub struct Tracking<L: ManagedLease> {
     was_watched: AtomicBool,
     locked: DashSet<L::Address>,
     totals: Totals,
+    watchers: RwLock<Vec<(String, Arc<Watcher>)>>,
+    /// Held while a lease is counted and added within limits.
+    pub(super) limits: Mutex<()>,
 }
+
+/// What is called when the availability of a lease manager changes.
+type Watcher = dyn Fn(Availability) + Send + Sync;
 
 impl<L: ManagedLease> Default for Tracking<L> {
     fn default() -> Self {
@@ -178,6 +184,8 @@ impl<L: ManagedLease> Default for Tracking<L> {
             was_watched: AtomicBool::new(false),
             locked: DashSet::new(),
             totals: Totals::default(),
+            watchers: RwLock::default(),
+            limits: Mutex::default(),
         }
     }
 }
@@ -261,9 +269,42 @@ impl<L: ManagedLease> Tracking<L> {
     pub fn adopt(&self, other: &Self) {
         self.totals.adopt(&other.totals);
         let adopted = other.callbacks.read().clone();
+        self.watchers.write().extend(other.watchers.read().iter().cloned());
         let mut callbacks = self.callbacks.write();
         callbacks.extend(adopted);
         self.set_count(callbacks.len());
+    }
+
+    /// Calls `function` from now on whenever the availability of the manager changes, with the new one, in the thread that
+    /// notices it. It must not wait for changes of leases. `owner` replaces a function that it has registered before.
+    pub fn on_availability(&self, owner: &str, function: impl Fn(Availability) + Send + Sync + 'static) {
+        let mut watchers = self.watchers.write();
+        let before: Vec<_> = watchers.extract_if(.., |(other, _)| other == owner).collect();
+        watchers.push((owner.to_owned(), Arc::new(function)));
+        drop(watchers);
+        drop(before);
+    }
+
+    /// Removes the function that the owner has registered for changes of the availability. Returns whether there was one.
+    pub fn forget_availability(&self, owner: &str) -> bool {
+        let mut watchers = self.watchers.write();
+        let removed: Vec<_> = watchers.extract_if(.., |(other, _)| other == owner).collect();
+        drop(watchers);
+        !removed.is_empty()
+    }
+
+    /// Tells that the availability has changed. For backends, without a lock that changes or readers wait for. A panic of
+    /// a function is logged and does not come through.
+    pub fn notify_availability(&self, availability: Availability) {
+        let watchers = self.watchers.read().clone();
+        for (owner, function) in watchers {
+            if let Err(message) = contained(|| function(availability)) {
+                error!(
+                    id = "DHCPSRV_LEASE_MGR_CALLBACK_FAILED",
+                    "the function of {owner} for changes of the availability panicked: {message}"
+                );
+            }
+        }
     }
 
     /// Whether there are callbacks. Without, backends need not put a [`Change`] together: [`Tracking::count_added`] and
@@ -289,7 +330,7 @@ impl<L: ManagedLease> Tracking<L> {
     pub fn notify(&self, change: &Change<'_, L>) {
         // What is changed elsewhere is counted there.
         if change.origin() == Origin::Here {
-            match (change.old(), change.new()) {
+            match (change.before(), change.now()) {
                 (None, Some(new)) => self.count_added(new),
                 (Some(old), Some(new)) => self.count_updated(CountedAs::of(old), new),
                 _ => {}

@@ -34,6 +34,7 @@ mod tests;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use crossbeam_utils::CachePadded;
 
@@ -149,6 +150,11 @@ impl Journal {
     /// Why nothing is appended any more, if so.
     pub(crate) fn refused(&self) -> Option<String> {
         self.shared.failure.get().map(Failure::to_string)
+    }
+
+    /// Since when nothing is appended any more, if so.
+    pub(crate) fn failed_since(&self) -> Option<SystemTime> {
+        self.shared.failure.get().map(Failure::since)
     }
 
     /// What is wrong with the file though rows are taken, if anything is.

@@ -56,8 +56,8 @@ use crate::fs::FileSystem;
 use crate::lease::{ClientClass, Family, Lease4, Lease6, LeaseKind, SubnetId};
 use crate::lease_file::{LeaseFileError, LeaseFileSet, RowError};
 use crate::lease_mgr::{
-    Added, Change, CleanupStart, Deleted, Key, LeaseMgr, LeaseMgrError, ManagedLease, OnFail, Query,
-    StatisticsQuery, StatisticsRow, Status, Tracking,
+    Added, Availability, Change, CleanupStart, Deleted, Key, LeaseMgr, LeaseMgrError, ManagedLease, OnFail,
+    Query, StatisticsQuery, StatisticsRow, Status, Tracking, check,
 };
 use crate::lfc::RunningCleanup;
 
@@ -187,6 +187,8 @@ struct Store<L: StoredLease> {
     storage: Gates<Storage<L>>,
     /// A change of the storage ended in a panic, and is perhaps half made.
     is_broken: AtomicBool,
+    /// Whether it was told that no changes are taken any more.
+    is_given_up: AtomicBool,
     on_fail: OnFail,
     rows: RowLocks,
     tracking: Tracking<L>,
@@ -314,8 +316,8 @@ impl<L: StoredLease> Memfile<L> {
 impl<L: StoredLease> Store<L> {
     fn new(storage: Storage<L>, on_fail: OnFail, persistence: Option<Persistence>) -> Self {
         let (storage, tracking) = (Gates::new(storage), Tracking::default());
-        let (is_broken, rows) = (AtomicBool::new(false), RowLocks::new());
-        Self { storage, is_broken, on_fail, rows, tracking, persistence }
+        let (is_broken, is_given_up) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { storage, is_broken, is_given_up, on_fail, rows: RowLocks::new(), tracking, persistence }
     }
 
     fn read(&self) -> gates::Reading<'_, Storage<L>> {
@@ -336,7 +338,23 @@ impl<L: StoredLease> Store<L> {
     /// Writes rows to the journal, where there is one.
     fn journal(&self, rows: &[u8]) -> Result<(), LeaseMgrError> {
         self.check()?;
-        self.persistence.as_ref().map_or(Ok(()), |persistence| persistence.journal.append(rows))
+        let Some(persistence) = &self.persistence else {
+            return Ok(());
+        };
+        persistence.journal.append(rows).inspect_err(|_| self.tell_availability())
+    }
+
+    fn availability(&self) -> Availability {
+        let failed = self.persistence.as_ref().and_then(|persistence| persistence.journal.failed_since());
+        failed.map_or(Availability::Up, |since| Availability::GivenUp { since })
+    }
+
+    /// Tells that no changes are taken any more, once.
+    fn tell_availability(&self) {
+        let availability = self.availability();
+        if availability != Availability::Up && !self.is_given_up.swap(true, Ordering::Relaxed) {
+            self.tracking.notify_availability(availability);
+        }
     }
 
     /// Deletes these leases, if they are still as they were, with one write. Tells how many it were.
@@ -429,13 +447,6 @@ impl From<NoRoom> for LeaseMgrError {
     }
 }
 
-fn check_lifetime<L: StoredLease>(lease: &L) -> Result<(), LeaseMgrError> {
-    if lease.data().valid_lifetime.0 == 0 {
-        return Err(LeaseMgrError::ZeroLifetime { address: lease.address().into() });
-    }
-    Ok(())
-}
-
 impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
     fn status(&self) -> Status {
         let store = &*self.store;
@@ -453,6 +464,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
                 refused => refused,
             },
             on_fail: Some(store.on_fail),
+            availability: store.availability(),
             warning: persistence.and_then(|persistence| persistence.journal.warning()),
             cleanup: self.cleaner.as_ref().map(Cleaner::status),
         }
@@ -460,7 +472,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
 
     fn add(&self, lease: &L) -> Result<Added, LeaseMgrError> {
         self.store.tracking.refuse_in_callback()?;
-        check_lifetime(lease)?;
+        check(lease)?;
         let key = lease.key();
         let _row = self.store.rows.lock(key);
         let added = with_scratch(|scratch| {
@@ -489,6 +501,14 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
         }
         self.store.tracking.notify(&Change::added(lease));
         Ok(Added::Added)
+    }
+
+    fn kept(&self, lease: &L) -> Result<L, LeaseMgrError> {
+        check(lease)?;
+        Ok(with_scratch(|scratch| {
+            pack(lease, &mut scratch.record);
+            record::Packed::new(&scratch.record).lease()
+        }))
     }
 
     fn get(&self, address: L::Address) -> Result<Option<L>, LeaseMgrError> {
@@ -531,7 +551,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
 
     fn replace(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
         self.store.tracking.refuse_in_callback()?;
-        check_lifetime(lease)?;
+        check(lease)?;
         let key = lease.key();
         let address = || lease.address().into();
         let _row = self.store.rows.lock(key);

@@ -64,6 +64,7 @@ impl<L: StoredLease> Store<L> {
             // The change that the callback is told of would be waited for.
             return;
         }
+        self.tell_availability();
         let journal = &persistence.journal;
         // If that cannot be told, as without a free descriptor, nothing is known to be wrong.
         let Ok(look @ (Look::Lost | Look::Changed | Look::Due)) = journal.look() else {

@@ -7,14 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
+use leasemgr::LeaseMgrExt;
 use leasemgr::conformance::{Subject, TestedLease};
 use leasemgr::lease::{
     ClientClass, Duid, Hostname, HwAddr, Iaid, Lease4, Lease6, LeaseKind, LeaseState, LeaseType, Lifetime,
-    PoolId, SubnetId, client_classes,
+    PoolId, SubnetId, UserContext, client_classes,
 };
 use leasemgr::{
-    Added, Change, CleanupStart, Deleted, Key, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery,
-    StatisticsRow, Status, Subnets, Tracking,
+    Added, AddedWithin, Change, Claimed, CleanupStart, Cursor, Deleted, FreeRange, Key, LeaseMgr,
+    LeaseMgrError, ManagedLease, Query, StatisticsQuery, StatisticsRow, Status, Subnets, Tracking,
 };
 
 use super::{Leases, Reference, class_kind, count, is_removable, is_within, names_class};
@@ -165,6 +166,30 @@ pub(crate) enum Defect {
     TellsBeforeTheChange,
     CallbacksChangeLeases,
 
+    KeptLosesTheHostname,
+    KeepsAnything,
+    ManyComeInTheirOwnOrder,
+    CountIgnoresTheLimit,
+    ScanSkipsALease,
+    ScanTakesAnyCursor,
+    ReclaimedComeBackAsTheyWere,
+    ReclaimsByAddress,
+    ReclaimsForEveryone,
+    LimitsAreIgnored,
+    LimitsAreCheckedBefore,
+    FirstFreeIgnoresGaps,
+    FirstFreeIgnoresEnds,
+    FirstFreeIgnoresReclaimed,
+    FirstFreeIgnoresExclusions,
+    FirstFreeIsAlwaysSomething,
+    FirstFreeIsOneMore,
+    FirstFreeIsAsFirstAdded,
+    FirstFreeLooksAt1000,
+    ClaimForgets,
+    ClaimForgetsTheReplaced,
+    ClaimTakesAnyAddress,
+    ClaimRaces,
+    ClaimsInCallbacks,
     ForgetsAll,
     ForgetsAtTheThirdTime,
     FindsMore,
@@ -242,6 +267,7 @@ pub(crate) struct Broken<L: Spoiled> {
     inner: Reference<L>,
     /// One change at a time, unless that is the defect.
     turn: Mutex<()>,
+    limits: Mutex<()>,
     /// Leases as they were when they were added.
     first: Mutex<Leases<L>>,
     /// Leases that were deleted.
@@ -276,6 +302,7 @@ impl<L: Spoiled> Broken<L> {
             defect,
             inner: Reference::new(),
             turn: Mutex::default(),
+            limits: Mutex::default(),
             first: Mutex::new(leases.clone()),
             deleted: Mutex::default(),
             reclaimed: Mutex::default(),
@@ -452,7 +479,7 @@ impl<L: Spoiled> Broken<L> {
     }
 
     /// A lease as it is kept.
-    fn kept(&self, lease: &L) -> L {
+    fn stored(&self, lease: &L) -> L {
         let mut lease = lease.clone();
         let name = lease.data().hostname.as_bytes().to_vec();
         match self.defect {
@@ -680,7 +707,7 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
         let _turn = self.change()?;
         let address = lease.address();
         let there = self.inner.lock().get(&address).cloned();
-        let kept = self.kept(lease);
+        let kept = self.stored(lease);
         let overwrites = match (self.defect, &there) {
             (Defect::AddForgets, None) => return Ok(Added::Added),
             (Defect::AddressesAreUsedOnce, None) if self.deleted.lock().unwrap().contains_key(&address) => {
@@ -820,7 +847,7 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
             }
             return Err(Self::changed(address));
         }
-        let mut new = self.kept(lease);
+        let mut new = self.stored(lease);
         match self.defect {
             Defect::UpdateKeepsThePool => new.data_mut().pool_id = old.data().pool_id,
             Defect::UpdateRaces => {
@@ -877,6 +904,144 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
             self.follow(removed.as_ref(), None, false);
         }
         Ok(Deleted::Deleted)
+    }
+
+    fn kept(&self, lease: &L) -> Result<L, LeaseMgrError> {
+        let mut kept = lease.clone();
+        match self.defect {
+            Defect::KeptLosesTheHostname => kept.data_mut().hostname = Hostname::default(),
+            Defect::KeepsAnything => {}
+            _ => leasemgr::check(lease)?,
+        }
+        Ok(kept)
+    }
+
+    fn get_many(&self, addresses: &[L::Address]) -> Result<Vec<Option<L>>, LeaseMgrError> {
+        let mut addresses = addresses.to_vec();
+        if self.is(Defect::ManyComeInTheirOwnOrder) {
+            addresses.sort_unstable();
+        }
+        addresses.into_iter().map(|address| self.get(address)).collect()
+    }
+
+    fn count(&self, query: &Query<'_, L>) -> Result<u64, LeaseMgrError> {
+        query.check()?;
+        let mut query = *query;
+        if self.is(Defect::CountIgnoresTheLimit) {
+            query.limit = None;
+        }
+        Ok(self.find(&query)?.len() as u64)
+    }
+
+    fn scan(&self, cursor: Option<&Cursor>, limit: usize) -> Result<(Vec<L>, Option<Cursor>), LeaseMgrError> {
+        let (mut leases, next) = match self.inner.scan(cursor, limit) {
+            Err(_) if self.is(Defect::ScanTakesAnyCursor) => self.inner.scan(None, limit)?,
+            scanned => scanned?,
+        };
+        if self.is(Defect::ScanSkipsALease) && next.is_none() {
+            leases.pop();
+        }
+        Ok((leases, next))
+    }
+
+    fn reclaim_expired(&self, now: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
+        let mut expired = self.expired(now, limit)?;
+        if self.is(Defect::ReclaimsByAddress) {
+            expired = self.expired(now, 0)?;
+            expired.sort_by_key(L::address);
+            expired.truncate(if limit == 0 { usize::MAX } else { limit });
+        }
+        let mut reclaimed = Vec::new();
+        pause();
+        for mut lease in expired {
+            let is_mine = self.reclaim(&lease)?;
+            if lease.state() != LeaseState::DECLINED && !self.is(Defect::ReclaimedComeBackAsTheyWere) {
+                lease.set_state(LeaseState::EXPIRED_RECLAIMED).unwrap();
+            }
+            if is_mine || self.is(Defect::ReclaimsForEveryone) {
+                reclaimed.push(lease);
+            }
+        }
+        Ok(reclaimed)
+    }
+
+    fn add_within(&self, lease: &L, context: &UserContext) -> Result<AddedWithin, LeaseMgrError> {
+        let _turn = (!self.is(Defect::LimitsAreCheckedBefore)).then(|| self.limits.lock().unwrap());
+        let reached = self.check_limits(context)?.filter(|_| !self.is(Defect::LimitsAreIgnored));
+        pause();
+        Ok(match reached {
+            Some(exceeded) => AddedWithin::LimitReached(exceeded),
+            None if self.add(lease)? == Added::Added => AddedWithin::Added,
+            None => AddedWithin::AddressTaken,
+        })
+    }
+
+    fn first_free(&self, range: &FreeRange<L>, now: u64) -> Result<Option<L::Address>, LeaseMgrError> {
+        let leases = self.inner.lock().clone();
+        let is_free = |address: &L::Address| {
+            leases.get(address).is_none_or(|lease| match self.defect {
+                Defect::FirstFreeIgnoresEnds => lease.is_reclaimed(),
+                Defect::FirstFreeIgnoresReclaimed => lease.has_ended(now),
+                Defect::FirstFreeIsAsFirstAdded => lease.is_reclaimed() || self.first(lease).has_ended(now),
+                _ => lease.is_reclaimed() || lease.has_ended(now),
+            })
+        };
+        let mut free = match self.defect {
+            Defect::FirstFreeIgnoresExclusions => {
+                FreeRange::<L>::new(range.first()..=range.last()).iter().take(10_000).find(&is_free)
+            }
+            Defect::FirstFreeLooksAt1000 => range.iter().take(1000).find(&is_free),
+            Defect::FirstFreeIgnoresGaps => {
+                let last = leases.keys().copied().filter(|&address| range.contains(address)).max();
+                last.map_or(Some(range.first()), |last| range.after(last))
+            }
+            _ => range.iter().find(&is_free),
+        };
+        match self.defect {
+            Defect::FirstFreeIsOneMore => free = free.and_then(|address| range.after(address)),
+            Defect::FirstFreeIsAlwaysSomething => free = free.or(Some(range.first())),
+            _ => {}
+        }
+        Ok(free)
+    }
+
+    fn claim_first(
+        &self,
+        range: &FreeRange<L>,
+        now: u64,
+        make: &mut dyn FnMut(L::Address) -> L,
+    ) -> Result<Option<Claimed<L>>, LeaseMgrError> {
+        if !self.is(Defect::ClaimsInCallbacks) {
+            self.tracking().refuse_in_callback()?;
+        }
+        while let Some(address) = self.first_free(range, now)? {
+            let replaced = self.get(address)?;
+            let is_taken = |lease: &L| !lease.is_reclaimed() && !lease.has_ended(now);
+            if replaced.as_ref().is_some_and(is_taken) && !self.is(Defect::ClaimRaces) {
+                continue;
+            }
+            let lease = make(address);
+            if lease.address() != address && !self.is(Defect::ClaimTakesAnyAddress) {
+                let (argument, value) = ("the address of the lease", lease.address().to_string());
+                return Err(LeaseMgrError::BadArgument {
+                    argument,
+                    value,
+                    expected: "the address asked for",
+                });
+            }
+            pause();
+            let done = match &replaced {
+                _ if matches!(self.defect, Defect::ClaimForgets | Defect::ClaimsInCallbacks) => true,
+                Some(_) if self.is(Defect::ClaimRaces) => self.replace(&lease, None).is_ok(),
+                Some(old) => self.replace(&lease, Some(old)).is_ok(),
+                None => self.add(&lease)? == Added::Added || self.is(Defect::ClaimRaces),
+            };
+            if done {
+                let replaced = replaced.filter(|_| !self.is(Defect::ClaimForgetsTheReplaced));
+                return Ok(Some(Claimed::new(lease, replaced)));
+            }
+        }
+        Ok(None)
     }
 
     fn remove_reclaimed(&self, until: u64) -> Result<u64, LeaseMgrError> {

@@ -8,6 +8,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use super::Shared;
 use super::tail::Tail;
@@ -28,6 +29,7 @@ pub(super) struct Failure {
     source: Arc<io::Error>,
     /// The last ticket whose rows were in what failed.
     upto: u64,
+    since: SystemTime,
 }
 
 impl Action {
@@ -44,6 +46,11 @@ impl Failure {
     fn struck(&self) -> LeaseMgrError {
         let (path, action, source) = (self.path.to_path_buf(), self.action.name(), Arc::clone(&self.source));
         LeaseMgrError::Write { path, action, source }
+    }
+
+    /// When it was.
+    pub(super) fn since(&self) -> SystemTime {
+        self.since
     }
 
     /// For those who come later.
@@ -82,7 +89,13 @@ impl Shared {
         if !(action == Action::Write && is_full(&source) && tail.is_sound()) {
             return self.fail(tail, action, source, upto);
         }
-        let failure = Failure { path: Arc::clone(&self.path), action, source: Arc::new(source), upto };
+        let failure = Failure {
+            path: Arc::clone(&self.path),
+            action,
+            source: Arc::new(source),
+            upto,
+            since: SystemTime::now(),
+        };
         if !self.is_full.swap(true, Ordering::Relaxed) {
             let warning = format!("{failure}: changes fail until there is room again");
             tracing::error!(id = "DHCPSRV_MEMFILE_DISK_FULL", "{warning}");
@@ -119,7 +132,13 @@ impl Shared {
         source: io::Error,
         upto: u64,
     ) -> LeaseMgrError {
-        let failure = Failure { path: Arc::clone(&self.path), action, source: Arc::new(source), upto };
+        let failure = Failure {
+            path: Arc::clone(&self.path),
+            action,
+            source: Arc::new(source),
+            upto,
+            since: SystemTime::now(),
+        };
         tracing::error!("{failure}: no change is taken any more");
         let error = failure.struck();
         // Another sync may have failed before: the first failure keeps its reason.
@@ -141,7 +160,13 @@ impl Drop for Undecided<'_> {
         if std::thread::panicking() {
             let source = Arc::new(io::Error::other("a panic in the middle of it"));
             let path = Arc::clone(&self.0.path);
-            let _ = self.0.failure.set(Failure { path, action: Action::Write, source, upto: u64::MAX });
+            let _ = self.0.failure.set(Failure {
+                path,
+                action: Action::Write,
+                source,
+                upto: u64::MAX,
+                since: SystemTime::now(),
+            });
         }
     }
 }

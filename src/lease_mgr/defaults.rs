@@ -1,0 +1,274 @@
+//! What the methods of [`LeaseMgr`] do that a backend need not implement: each is built on the required ones.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use super::{
+    Added, AddedWithin, Claimed, ClientKey, CountedAs, Cursor, Deleted, FreeRange, LeaseMgr, LeaseMgrError,
+    LeaseMgrExt, ManagedLease, Query, StatisticsQuery, StatisticsRow, Subnets,
+};
+use crate::lease::{
+    ClientClass, HwAddr, LeaseKind, LeaseState, LimitExceeded, Limits, SubnetId, UserContext, client_classes,
+};
+use crate::lease_mgr::free_range::Gap;
+
+/// Number of leases that are read at a time.
+const PAGE: usize = 1000;
+
+/// Calls a function with each lease that a query asks for, page by page.
+pub(super) fn each<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+    mgr: &M,
+    query: &Query<'_, L>,
+    mut work: impl FnMut(L) -> Result<(), LeaseMgrError>,
+) -> Result<(), LeaseMgrError> {
+    query.check()?;
+    let mut left = query.limit.unwrap_or(usize::MAX);
+    let mut query = *query;
+    while left > 0 {
+        let size = left.min(PAGE);
+        let page = mgr.find(&query.limit(size))?;
+        left -= page.len().min(left);
+        let is_last = page.len() < size;
+        if let Some(last) = page.last() {
+            query = query.after(last.address());
+        }
+        page.into_iter().try_for_each(&mut work)?;
+        if is_last {
+            break;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn delete_all<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+    mgr: &M,
+    query: &Query<'_, L>,
+) -> Result<u64, LeaseMgrError> {
+    mgr.tracking().refuse_in_callback()?;
+    let mut deleted = 0;
+    each(mgr, query, |lease| {
+        let mut there = Some(lease);
+        // A lease that changes meanwhile is looked at as it is then.
+        while let Some(lease) = there.take().filter(|lease| query.matches(lease)) {
+            match mgr.remove(lease.address(), Some(&lease)) {
+                Ok(done) => deleted += u64::from(done == Deleted::Deleted),
+                Err(error) if error.is_stale() => there = mgr.get(lease.address())?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    })?;
+    Ok(deleted)
+}
+
+pub(super) fn statistics<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+    mgr: &M,
+    query: &StatisticsQuery,
+) -> Result<Vec<StatisticsRow>, LeaseMgrError> {
+    query.check()?;
+    let (first, last) = query.subnets.bounds();
+    let mut counts = BTreeMap::new();
+    each(mgr, &Query::all(), |lease: L| {
+        let CountedAs { subnet_id, pool_id, lease_type, state, .. } = CountedAs::of(&lease);
+        if (first..=last).contains(&subnet_id) && L::is_counted(lease_type, state) {
+            let pool_id = query.by_pool.then_some(pool_id);
+            *counts.entry((subnet_id, pool_id, lease_type, state)).or_insert(0) += 1;
+        }
+        Ok(())
+    })?;
+    let row = |((subnet_id, pool_id, lease_type, state), count)| StatisticsRow {
+        subnet_id,
+        pool_id,
+        lease_type,
+        state,
+        count,
+    };
+    Ok(counts.into_iter().map(row).collect())
+}
+
+pub(super) fn class_leases<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+    mgr: &M,
+    class: &ClientClass,
+    kind: LeaseKind,
+) -> Result<u64, LeaseMgrError> {
+    let mut count = 0;
+    each(mgr, &Query::state(LeaseState::DEFAULT), |lease: L| {
+        let is_of_kind = lease.kind().map_or(Some(LeaseKind::Address), LeaseKind::of) == Some(kind);
+        let context = lease.data().user_context.as_ref().filter(|_| is_of_kind);
+        let is_named =
+            context.is_some_and(|context| client_classes(context).any(|name| *name == *class.as_bytes()));
+        count += u64::from(is_named);
+        Ok(())
+    })?;
+    Ok(count)
+}
+
+pub(super) fn check_limits<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+    mgr: &M,
+    context: &UserContext,
+) -> Result<Option<LimitExceeded>, LeaseMgrError> {
+    let limits = Limits::of(context)?;
+    let of_class = |class: &ClientClass, kind| mgr.class_leases(class, kind);
+    let of_subnet = |subnet, kind| {
+        let query = StatisticsQuery { subnets: Subnets::One(subnet), by_pool: false };
+        let is_assigned = |row: &StatisticsRow| {
+            matches!(row.state, LeaseState::DEFAULT | LeaseState::DECLINED)
+                && row.lease_type.map_or(Some(LeaseKind::Address), LeaseKind::of) == Some(kind)
+        };
+        Ok(mgr.statistics(&query)?.iter().filter(|row| is_assigned(row)).map(|row| row.count).sum())
+    };
+    let failure = RefCell::new(None);
+    let known = |count: Result<u64, LeaseMgrError>| {
+        count.unwrap_or_else(|error| {
+            *failure.borrow_mut() = Some(error);
+            0
+        })
+    };
+    let exceeded = limits.exceeded(
+        L::FAMILY,
+        |class, kind| known(of_class(class, kind)),
+        |subnet, kind| known(of_subnet(subnet, kind)),
+    );
+    failure.into_inner().map_or(Ok(exceeded), Err)
+}
+
+pub(super) fn add_within<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+    mgr: &M,
+    lease: &L,
+    context: &UserContext,
+) -> Result<AddedWithin, LeaseMgrError> {
+    let tracking = mgr.tracking();
+    tracking.refuse_in_callback()?;
+    let _turn = tracking.limits.lock();
+    match mgr.check_limits(context)? {
+        Some(exceeded) => Ok(AddedWithin::LimitReached(exceeded)),
+        None => Ok(match mgr.add(lease)? {
+            Added::Added => AddedWithin::Added,
+            Added::AddressTaken => AddedWithin::AddressTaken,
+        }),
+    }
+}
+
+pub(super) fn by_client_in_subnet<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+    mgr: &M,
+    hwaddr: Option<&HwAddr>,
+    client: Option<ClientKey<'_>>,
+    subnet: SubnetId,
+) -> Result<Vec<L>, LeaseMgrError> {
+    if let Some(client) = client {
+        let leases = mgr.find(&Query::client(client).in_subnet(subnet))?;
+        if !leases.is_empty() {
+            return Ok(leases);
+        }
+    }
+    let Some(hwaddr) = hwaddr else {
+        return Ok(Vec::new());
+    };
+    let mut leases = mgr.find(&Query::hwaddr(hwaddr).in_subnet(subnet))?;
+    leases.retain(|lease| {
+        let is_same_type = lease.hwaddr().is_some_and(|own| own.htype == hwaddr.htype);
+        is_same_type && (client.is_none() || lease.client_key().is_none())
+    });
+    Ok(leases)
+}
+
+pub(super) fn reclaim_expired<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+    mgr: &M,
+    now: u64,
+    limit: usize,
+) -> Result<Vec<L>, LeaseMgrError> {
+    mgr.tracking().refuse_in_callback()?;
+    let mut reclaimed = Vec::new();
+    for mut lease in mgr.expired(now, limit)? {
+        if mgr.reclaim(&lease)? {
+            if lease.state() != LeaseState::DECLINED {
+                // One without a client is deleted as declined ones are, and stays as it was here.
+                let _ = lease.set_state(LeaseState::EXPIRED_RECLAIMED);
+            }
+            reclaimed.push(lease);
+        }
+    }
+    Ok(reclaimed)
+}
+
+pub(super) fn scan<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+    mgr: &M,
+    cursor: Option<&Cursor>,
+    limit: usize,
+) -> Result<(Vec<L>, Option<Cursor>), LeaseMgrError> {
+    let after = cursor.map(|cursor| match <[u8; 16]>::try_from(cursor.as_bytes()) {
+        Ok(bits) => Ok(L::address_of_bits(u128::from_be_bytes(bits))),
+        Err(_) => Err(LeaseMgrError::BadArgument {
+            argument: "the cursor",
+            value: format!("{:02x?}", cursor.as_bytes()),
+            expected: "one that a scan of this manager has returned",
+        }),
+    });
+    let leases = mgr.page(after.transpose()?, limit)?;
+    let next = leases.last().filter(|_| leases.len() == limit);
+    let next = next.map(|last| Cursor::new(&L::bits_of(last.address()).to_be_bytes()));
+    Ok((leases, next))
+}
+
+pub(super) fn first_free<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+    mgr: &M,
+    range: &FreeRange<L>,
+    now: u64,
+) -> Result<Option<L::Address>, LeaseMgrError> {
+    let Some(mut next) = range.from(range.first()) else {
+        return Ok(None);
+    };
+    loop {
+        let query = Query::all().in_range(next..=range.last()).limit(PAGE);
+        let page = mgr.find(&query)?;
+        let occupied = page.iter().filter(|lease| !is_replaceable(*lease, now)).map(L::address);
+        match range.lowest_gap(next, occupied) {
+            Gap::Found(address) => return Ok(Some(address)),
+            Gap::After(address) => match page.last().filter(|_| page.len() == PAGE) {
+                Some(last) if address <= last.address() => return Ok(Some(address)),
+                Some(_) => next = address,
+                None => return Ok(Some(address)),
+            },
+            Gap::None => return Ok(None),
+        }
+    }
+}
+
+/// Returns whether another client can get the address of the lease: it has ended, or is reclaimed.
+pub(crate) fn is_replaceable<L: ManagedLease>(lease: &L, now: u64) -> bool {
+    lease.is_reclaimed() || lease.has_ended(now)
+}
+
+pub(super) fn claim_first<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+    mgr: &M,
+    range: &FreeRange<L>,
+    now: u64,
+    make: &mut dyn FnMut(L::Address) -> L,
+) -> Result<Option<Claimed<L>>, LeaseMgrError> {
+    mgr.tracking().refuse_in_callback()?;
+    while let Some(address) = mgr.first_free(range, now)? {
+        let there = mgr.get(address)?;
+        if there.as_ref().is_some_and(|lease| !is_replaceable(lease, now)) {
+            continue;
+        }
+        let lease = make(address);
+        if lease.address() != address {
+            return Err(LeaseMgrError::BadArgument {
+                argument: "the address of the lease that was made",
+                value: lease.address().to_string(),
+                expected: "the address that it was made for",
+            });
+        }
+        let done = match &there {
+            None => mgr.add(&lease).map(|added| added == Added::Added),
+            Some(old) => mgr.replace(&lease, Some(old)).map(|()| true),
+        };
+        match done {
+            Ok(true) => return Ok(Some(Claimed { lease, replaced: there })),
+            Ok(false) => {}
+            Err(error) if error.is_stale() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}

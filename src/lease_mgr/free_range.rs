@@ -1,0 +1,139 @@
+//! Ranges of addresses and prefixes that a server may lease.
+
+use std::iter;
+use std::ops::RangeInclusive;
+
+use super::ManagedLease;
+
+/// The addresses of a range, or the prefixes of one length in it, that a server may lease, apart from those in exclusions.
+///
+/// ```
+/// use std::net::{Ipv4Addr, Ipv6Addr};
+/// use leasemgr::FreeRange;
+/// use leasemgr::lease::{Lease4, Lease6};
+///
+/// let first = Ipv4Addr::new(192, 0, 2, 1);
+/// let range = FreeRange::<Lease4>::new(first..=Ipv4Addr::new(192, 0, 2, 254))
+///     .without(first..=Ipv4Addr::new(192, 0, 2, 9));
+/// assert_eq!(range.from(first), Some(Ipv4Addr::new(192, 0, 2, 10)));
+///
+/// let first: Ipv6Addr = "2001:db8::".parse()?;
+/// let prefixes = FreeRange::<Lease6>::prefixes(first..="2001:db8:ff::".parse()?, 48);
+/// assert_eq!(prefixes.after(first), Some("2001:db8:1::".parse()?));
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FreeRange<L: ManagedLease> {
+    first: L::Address,
+    last: L::Address,
+    /// Length of the prefixes in bits; that of an address for addresses.
+    prefix_len: u32,
+    /// In the order of their first addresses.
+    exclusions: Vec<(u128, u128)>,
+}
+
+impl<L: ManagedLease> FreeRange<L> {
+    /// The addresses of a range; none if it ends before it begins.
+    #[must_use]
+    pub fn new(range: RangeInclusive<L::Address>) -> Self {
+        let (first, last) = range.into_inner();
+        Self { first, last, prefix_len: L::ADDRESS_BITS, exclusions: Vec::new() }
+    }
+
+    /// The prefixes of a length in bits (up to that of an address, 0 counts as 1) whose first addresses are in a range,
+    /// each a multiple of the length after the first address of the range.
+    #[must_use]
+    pub fn prefixes(range: RangeInclusive<L::Address>, prefix_len: u8) -> Self {
+        Self { prefix_len: u32::from(prefix_len).clamp(1, L::ADDRESS_BITS), ..Self::new(range) }
+    }
+
+    /// Leaves out the addresses, or the prefixes whose first addresses are, in this range.
+    #[must_use]
+    pub fn without(mut self, excluded: RangeInclusive<L::Address>) -> Self {
+        let (first, last) = excluded.into_inner();
+        self.exclusions.push((L::bits_of(first), L::bits_of(last)));
+        self.exclusions.sort_unstable();
+        self
+    }
+
+    /// Returns the first address of the range.
+    #[must_use]
+    pub fn first(&self) -> L::Address {
+        self.first
+    }
+
+    /// Returns the last address of the range.
+    #[must_use]
+    pub fn last(&self) -> L::Address {
+        self.last
+    }
+
+    /// Distance between two addresses, or first addresses of prefixes.
+    fn step(&self) -> u128 {
+        1 << (L::ADDRESS_BITS - self.prefix_len)
+    }
+
+    /// Returns whether the server may lease this address, or the prefix with this first address.
+    #[must_use]
+    pub fn contains(&self, address: L::Address) -> bool {
+        self.from(address) == Some(address)
+    }
+
+    /// Returns the lowest address of the range that is not before this one.
+    #[must_use]
+    pub fn from(&self, address: L::Address) -> Option<L::Address> {
+        self.at_or_after(L::bits_of(address))
+    }
+
+    /// Returns the lowest address of the range that is greater than this one.
+    #[must_use]
+    pub fn after(&self, address: L::Address) -> Option<L::Address> {
+        self.at_or_after(L::bits_of(address).checked_add(1)?)
+    }
+
+    fn at_or_after(&self, bits: u128) -> Option<L::Address> {
+        let (first, last, step) = (L::bits_of(self.first), L::bits_of(self.last), self.step());
+        let round_up = |bits: u128| {
+            let behind = bits.saturating_sub(first) % step;
+            if behind == 0 { Some(bits.max(first)) } else { bits.checked_add(step - behind) }
+        };
+        let mut bits = round_up(bits)?;
+        for &(from, to) in &self.exclusions {
+            if (from..=to).contains(&bits) {
+                bits = round_up(to.checked_add(1)?)?;
+            }
+        }
+        (bits <= last).then(|| L::address_of_bits(bits))
+    }
+
+    /// Returns all addresses, or first addresses of prefixes, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = L::Address> {
+        iter::successors(self.from(self.first), |&address| self.after(address))
+    }
+
+    /// Returns the lowest address, from this one on, that none of these leases occupies. They are leases of the range in the order of their
+    /// addresses, without those that a new one may replace.
+    pub(crate) fn lowest_gap(&self, from: L::Address, occupied: impl Iterator<Item = L::Address>) -> Gap<L> {
+        let mut next = self.from(from);
+        for address in occupied {
+            match next {
+                Some(candidate) if candidate == address => next = self.after(address),
+                Some(candidate) if candidate < address => return Gap::Found(candidate),
+                Some(_) => {}
+                None => return Gap::None,
+            }
+        }
+        next.map_or(Gap::None, Gap::After)
+    }
+}
+
+/// What a search for an address without a lease has found.
+#[derive(Debug)]
+pub(crate) enum Gap<L: ManagedLease> {
+    /// This address has none.
+    Found(L::Address),
+    /// All before this address are occupied; whether this one is was not seen.
+    After(L::Address),
+    /// Every address is occupied.
+    None,
+}
