@@ -49,6 +49,7 @@ pub use crate::kea_json::{Json, JsonError, JsonItems, JsonMembers, JsonRef};
 
 /// DHCPv4 or DHCPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 pub enum Family {
     /// DHCPv4.
     V4,

@@ -5,8 +5,8 @@
 use std::fmt::Debug;
 
 use leasemgr::lease::{
-    ClientId, Duid, Hostname, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseState, LeaseType, Lifetime, PoolId,
-    Recorded, SubnetId, UserContext,
+    Client4, ClientId, Duid, Family, Hostname, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseState, LeaseType,
+    Lifetime, Limits, PoolId, Recorded, RelayId, RelayInfo, SubnetId, UserContext,
 };
 use proptest::prelude::*;
 use rstest::rstest;
@@ -306,6 +306,25 @@ fn numbers_of_a_user_context(#[case] written: &str, #[case] read: &str) {
     let context = |numbers| UserContext::parse(format!("{{ \"n\": {numbers} }}").as_bytes()).unwrap();
     let json = serde_json::to_string(&context(written)).unwrap();
     assert_eq!(serde_json::from_str::<UserContext>(&json).unwrap(), context(read), "{json}");
+}
+
+#[test]
+fn limits_clients_and_families_are_json_too() {
+    fn same<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, expected: Value) {
+        assert_eq!(serde_json::to_value(value).unwrap(), expected);
+        assert_eq!(&serde_json::from_value::<T>(expected).unwrap(), value);
+    }
+    let context =
+        br#"{ "ISC": { "limits": { "client-classes": [ { "name": "a", "address-limit": 2 } ] } } }"#;
+    let limits = Limits::of(&UserContext::parse(context).unwrap()).unwrap();
+    let of_class = json!({ "class": "a", "limits": { "addresses": 2, "prefixes": null } });
+    same(&limits, json!({ "classes": [of_class], "subnet": null }));
+    let exceeded = limits.exceeded(Family::V6, |_, _| 3, |_, _| 0).unwrap();
+    same(&exceeded, json!({ "kind": "address", "limit": 2, "count": 3, "of": { "class": "a" } }));
+    same(&Client4::from(HwAddr::from([2, 0, 0, 0, 0, 1])), json!({ "hw-addr": "02:00:00:00:00:01" }));
+    same(&Family::V4, json!("v4"));
+    let relay = RelayInfo { relay_id: RelayId::new(&[0xab]).ok(), remote_id: None };
+    same(&relay, json!({ "relay-id": "AB", "remote-id": null }));
 }
 
 fn bytes(len: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Vec<u8>> {

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use leasemgr::lease::{
     Lease, Lease4, Lease6, LeaseState, LeaseType, Lifetime, RelayId, RemoteId, SubnetId, UserContext,
 };
-use leasemgr::lease_file::FileLease;
+use leasemgr::lease_file::{FileLease, LeaseFileSet};
+use leasemgr::lfc::Cleanup;
 use leasemgr::memfile::{self, LfcProgram, Memfile, MemfileOptions};
 use leasemgr::{Added, LeaseMgr, LeaseMgrError, LeaseMgrExt, ManagedLease, Query, StatisticsQuery, Subnets};
 use rstest::rstest;
@@ -119,6 +120,40 @@ fn declined<L: TestLease>(text: &str) -> Vec<(Arc<dyn LeaseMgr<L>>, Arc<tempfile
 
 fn relay() -> RelayId {
     RelayId::new(&[1, 2, 3, 4]).unwrap()
+}
+
+/// A declined lease is reclaimed without a client, and stays so when its manager is opened again and its files are
+/// cleaned up.
+fn a_reclaimed_lease_of_no_client_is_kept<L: TestLease>() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lease = L::tagged(1, 1);
+    lease.decline(leasemgr::lease::system_time(1_790_000_000), Lifetime(86400));
+    let mgr = in_folder::<L>(&folder);
+    assert_eq!(mgr.add(&lease).unwrap(), Added::Added);
+    lease.reclaim();
+    mgr.update(&lease).unwrap();
+    drop(mgr);
+    let files = LeaseFileSet::new(folder.path().join("leases.csv"));
+    for is_cleaned in [false, true] {
+        if is_cleaned {
+            fs::rename(files.current(), files.input()).unwrap();
+            Cleanup::new(L::FAMILY, files.lfc_files()).run().unwrap();
+        }
+        let kept = in_folder::<L>(&folder).all().unwrap();
+        assert_eq!(kept, [lease.clone()]);
+        assert_eq!(kept[0].reclaimed_from(), Some(LeaseState::DECLINED));
+        assert!(kept[0].check_state(LeaseState::DEFAULT).is_err());
+    }
+}
+
+#[test]
+fn a_reclaimed_lease_of_no_client_is_kept4() {
+    a_reclaimed_lease_of_no_client_is_kept::<Lease4>();
+}
+
+#[test]
+fn a_reclaimed_lease_of_no_client_is_kept6() {
+    a_reclaimed_lease_of_no_client_is_kept::<Lease6>();
 }
 
 #[test]

@@ -14,6 +14,7 @@ use super::{ClientId, HwAddr, LeaseError, LeaseState};
 /// # Ok::<(), leasemgr::lease::IdentifierError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum Client4 {
     /// A client that sent no client id.
     HwAddr(HwAddr),

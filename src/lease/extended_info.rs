@@ -22,6 +22,7 @@ use crate::identifiers::octets::octets;
 
 /// Who a relay agent is, and where it heard the client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub struct RelayInfo {
     /// The relay agent.
     pub relay_id: Option<RelayId>,
@@ -116,6 +117,7 @@ pub fn keep_relay_ids(family: Family, context: &UserContext) -> Option<UserConte
 
 /// A relay that a DHCPv6 message came through, and what it put in (RFC 8415 section 9).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub struct Relayed {
     /// How many relays the message had come through before.
     pub hop_count: u8,

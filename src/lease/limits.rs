@@ -15,6 +15,7 @@ use super::{ClientClass, Family, LeaseType, SubnetId};
 
 /// What is counted apart: addresses, and delegated prefixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum LeaseKind {
     /// A DHCPv4 address, or an IA_NA.
     Address,
@@ -45,6 +46,7 @@ impl fmt::Display for LeaseKind {
 
 /// How many leases there may be at a time; `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub struct LeaseLimits {
     /// How many addresses.
     pub addresses: Option<u32>,
@@ -63,6 +65,7 @@ impl LeaseLimits {
 
 /// How many leases the clients of a class may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub struct ClassLimit {
     /// The class.
     pub class: ClientClass,
@@ -72,6 +75,7 @@ pub struct ClassLimit {
 
 /// How many leases there may be in a subnet.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub struct SubnetLimit {
     /// The subnet.
     pub subnet: SubnetId,
@@ -93,6 +97,7 @@ pub struct SubnetLimit {
 /// # Ok::<(), leasemgr::lease::JsonError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub struct Limits {
     /// Those of client classes, in the order of the user context.
     pub classes: Vec<ClassLimit>,
@@ -151,6 +156,7 @@ fn reached(limit: Option<u32>, count: impl FnOnce() -> u64) -> Option<(u32, u64)
 
 /// Whose limit it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum Limited {
     /// That of a client class.
     Class(ClientClass),
@@ -169,6 +175,7 @@ impl fmt::Display for Limited {
 
 /// Why a lease must not be given out: as many as there may be are there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[error("{kind} limit {limit} of {of} reached, current count {count}")]
 pub struct LimitExceeded {
     /// What is limited.
