@@ -407,8 +407,9 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     }
 
     /// Gives the lowest free address of a range ([`LeaseMgr::first_free`]) the lease that `make` returns for it, in one step:
-    /// of several calls at the same time, each gets another address. `make` may be called for several addresses, if other
-    /// calls are faster. Returns `None` if no address is free.
+    /// of several calls at the same time, each gets another address. An address that is locked ([`Tracking::try_lock`]) is
+    /// passed over. `make` may be called for several addresses, if other calls are faster. Returns `None` if no address is
+    /// free.
     ///
     /// ```
     /// use std::net::Ipv4Addr;

@@ -246,7 +246,19 @@ pub(super) fn claim_first<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     make: &mut dyn FnMut(L::Address) -> L,
 ) -> Result<Option<Claimed<L>>, LeaseMgrError> {
     mgr.tracking().refuse_in_callback()?;
-    while let Some(address) = mgr.first_free(range, now)? {
+    loop {
+        // What another caller is about to claim is as good as taken.
+        let mut left = Some(range.clone());
+        let (address, _lock) = loop {
+            let Some(address) = left.take().map(|range| mgr.first_free(&range, now)).transpose()?.flatten()
+            else {
+                return Ok(None);
+            };
+            match mgr.tracking().try_lock(address) {
+                Some(lock) => break (address, lock),
+                None => left = range.starting_after(address),
+            }
+        };
         let there = mgr.get(address)?;
         if there.as_ref().is_some_and(|lease| !is_replaceable(lease, now)) {
             continue;
@@ -270,5 +282,4 @@ pub(super) fn claim_first<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
             Err(error) => return Err(error),
         }
     }
-    Ok(None)
 }

@@ -106,6 +106,13 @@ impl<L: ManagedLease> FreeRange<L> {
         (bits <= last).then(|| L::address_of_bits(bits))
     }
 
+    /// Returns the part of the range with greater addresses than this one.
+    #[must_use]
+    pub fn starting_after(&self, address: L::Address) -> Option<Self> {
+        let first = self.after(address)?;
+        Some(Self { first, ..self.clone() })
+    }
+
     /// Returns all addresses, or first addresses of prefixes, in their order.
     pub fn iter(&self) -> impl Iterator<Item = L::Address> {
         iter::successors(self.from(self.first), |&address| self.after(address))
@@ -136,4 +143,57 @@ pub(crate) enum Gap<L: ManagedLease> {
     After(L::Address),
     /// Every address is occupied.
     None,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::lease::{Lease4, Lease6};
+
+    fn v4(n: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(0x0a00_0000 + n)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_range_has_the_addresses_that_are_in_no_exclusion(
+            first in 0..40_u32,
+            len in 0..40_u32,
+            excluded in prop::collection::vec((0..80_u32, 0..20_u32), 0..4),
+            from in 0..80_u32,
+        ) {
+            let mut range = FreeRange::<Lease4>::new(v4(first)..=v4(first + len));
+            for &(start, len) in &excluded {
+                range = range.without(v4(start)..=v4(start + len));
+            }
+            let is_in = |n: u32| !excluded.iter().any(|&(start, len)| (start..=start + len).contains(&n));
+            let expected: Vec<_> = (first..=first + len).filter(|&n| is_in(n)).map(v4).collect();
+            prop_assert_eq!(range.iter().collect::<Vec<_>>(), expected.clone());
+            prop_assert_eq!(range.from(v4(from)), expected.iter().copied().find(|&address| address >= v4(from)));
+            prop_assert_eq!(range.contains(v4(from)), expected.contains(&v4(from)));
+            let rest = range.starting_after(v4(from));
+            let rest: Vec<_> = rest.iter().flat_map(FreeRange::iter).collect();
+            prop_assert_eq!(rest, expected.into_iter().filter(|&address| address > v4(from)).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn the_ends_of_the_address_space_are_in_a_range_of_everything() {
+        let last = Ipv6Addr::from_bits(u128::MAX);
+        let all = FreeRange::<Lease6>::new(Ipv6Addr::UNSPECIFIED..=last);
+        assert_eq!(all.from(last), Some(last));
+        assert_eq!(all.after(last), None);
+        let halves = FreeRange::<Lease6>::prefixes(Ipv6Addr::UNSPECIFIED..=last, 1);
+        assert_eq!(halves.iter().count(), 2);
+        assert_eq!(FreeRange::<Lease6>::prefixes(last..=last, 0).iter().count(), 1);
+        let all = FreeRange::<Lease4>::new(Ipv4Addr::UNSPECIFIED..=Ipv4Addr::BROADCAST);
+        assert_eq!(all.after(Ipv4Addr::BROADCAST), None);
+        assert_eq!(all.without(v4(0)..=Ipv4Addr::BROADCAST).from(v4(1)), None);
+    }
 }
