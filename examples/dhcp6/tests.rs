@@ -11,7 +11,7 @@ use dhcproto::v6::{
 };
 use dhcproto::{Decodable, Encodable};
 use leasemgr::allocator::{Pool, Strategy};
-use leasemgr::lease::{Duid, HwSource, Lease, Lease6, LeaseState, LeaseType, Lifetime, RelayId, RemoteId};
+use leasemgr::lease::{Duid, HwSource, Lease6, LeaseState, LeaseType, Lifetime, RelayId, RemoteId};
 use leasemgr::{Added, LeaseMgr, LeaseMgrExt, LeaseMgrFactory};
 use rstest::rstest;
 
@@ -202,12 +202,15 @@ fn a_client_gets_what_it_was_advertised() {
     assert_eq!(got.leased, [(ip(&advertised), 128, 2500, 4000)]);
     assert_eq!((got.times, got.status), ((1250, 2000), None));
     let lease = lab.lease(&advertised).unwrap();
-    assert_eq!((lease.duid().as_bytes(), lease.iaid.0, lease.lease_type()), (&duid(1)[..], 5, LeaseType::NA));
     assert_eq!(
-        (lease.data().cltt, lease.data().valid_lifetime, lease.preferred_lifetime),
+        (lease.duid().as_bytes(), lease.iaid().0, lease.lease_type()),
+        (&duid(1)[..], 5, LeaseType::NA)
+    );
+    assert_eq!(
+        (lease.data().cltt, lease.data().valid_lifetime, lease.preferred_lifetime()),
         (NOW, Lifetime(4000), Lifetime(2500))
     );
-    let hwaddr = lease.hwaddr.as_ref().unwrap();
+    let hwaddr = lease.hwaddr().unwrap();
     assert_eq!((hwaddr.as_bytes(), hwaddr.htype.0, hwaddr.source), (&[2, 0, 0, 0, 0, 1][..], 1, HwSource(2)));
     assert_eq!(lease.data().user_context, None);
 
@@ -729,7 +732,7 @@ fn a_hardware_address_comes_from_the_relay_agent_where_the_duid_has_none() {
     request.opts_mut().insert(DhcpOption::ClientId(vec![0, 2, 0, 0, 0, 9, 1]));
     let address = option(79, &[0, 6, 1, 2, 3]);
     lab.relay(&relayed(12, 0, "::", &address, &request.to_vec().unwrap())).unwrap();
-    let hwaddr = lab.lease("2001:db8::10").unwrap().hwaddr.unwrap();
+    let hwaddr = lab.lease("2001:db8::10").unwrap().hwaddr().cloned().unwrap();
     assert_eq!((hwaddr.as_bytes(), hwaddr.htype.0, hwaddr.source), (&[1, 2, 3][..], 6, HwSource(8)));
 }
 
