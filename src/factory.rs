@@ -19,9 +19,7 @@
 //! ```
 
 mod backend;
-mod connection_string;
 mod error;
-mod keywords;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,12 +29,9 @@ use parking_lot::{Mutex, RwLock};
 use tracing::{error, info};
 
 pub use backend::{Backend, BackendError};
-pub use connection_string::{ConnectionString, ConnectionStringError, Word};
 pub use error::FactoryError;
-pub use keywords::{KEYWORDS, Keyword};
 
-pub(crate) use connection_string::decimal;
-
+use crate::connection::{self, ConnectionString};
 use crate::lease::Family;
 use crate::lease_mgr::{LeaseMgr, ManagedLease, Tracking};
 
@@ -250,7 +245,7 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
         let name = connection.required("type")?;
         let Some(backend) = self.backends.read().get(name).cloned() else {
             let (name, registered) = (name.to_owned(), self.names());
-            return Err(if keywords::TYPES.contains(&name.as_str()) {
+            return Err(if connection::TYPES.contains(&name.as_str()) {
                 FactoryError::NotBuilt { name, registered }
             } else {
                 FactoryError::UnknownType { name, registered }

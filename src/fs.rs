@@ -217,6 +217,16 @@ pub trait WriteFile: Send + Sync {
     fn sync(&self) -> io::Result<()>;
 }
 
+/// Does something again for as long as a signal interrupts it.
+pub(crate) fn retry<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match work() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// Reads until `buffer` is full or the file ends, and tells how many bytes that were.
 ///
 /// # Errors
@@ -224,11 +234,9 @@ pub trait WriteFile: Send + Sync {
 pub(crate) fn read_full(file: &dyn ReadFile, buffer: &mut [u8], at: u64) -> io::Result<usize> {
     let mut done = 0;
     while done < buffer.len() {
-        match file.read_at(&mut buffer[done..], at + done as u64) {
-            Ok(0) => break,
-            Ok(count) => done += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        match retry(|| file.read_at(&mut buffer[done..], at + done as u64))? {
+            0 => break,
+            count => done += count,
         }
     }
     Ok(done)
@@ -260,14 +268,12 @@ pub(crate) fn attributes_of(fs: &dyn FileSystem, paths: &[&Path]) -> io::Result<
 /// As [`WriteFile::write_at`]; some of the bytes may have been written.
 pub(crate) fn write_full(file: &dyn WriteFile, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
     while !bytes.is_empty() {
-        match file.write_at(bytes, at) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => {
+        match retry(|| file.write_at(bytes, at))? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => {
                 bytes = &bytes[count..];
                 at += count as u64;
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
         }
     }
     Ok(())
@@ -663,11 +669,9 @@ struct AppendFile(File);
 impl WriteFile for AppendFile {
     fn append(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            match rustix::io::write(&self.0, bytes) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => bytes = &bytes[count..],
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+            match retry(|| Ok(rustix::io::write(&self.0, bytes)?))? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                count => bytes = &bytes[count..],
             }
         }
         Ok(())

@@ -44,6 +44,7 @@ pub mod allocator;
 mod builtin;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod connection;
 mod export;
 pub mod factory;
 mod first_of_many;
@@ -56,6 +57,8 @@ pub mod lease_mgr;
 pub mod lfc;
 pub mod memfile;
 mod panics;
+mod parallel;
+mod simd;
 mod sync;
 
 pub use export::WriteLeases;

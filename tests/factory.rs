@@ -17,7 +17,8 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock, Weak};
 use std::thread;
 use std::time::Duration;
 
-use leasemgr::factory::{Backend, BackendError, ConnectionString, ConnectionStringError, FactoryError};
+use leasemgr::connection::{ConnectionString, ConnectionStringError};
+use leasemgr::factory::{Backend, BackendError, FactoryError};
 use leasemgr::lease::{ClientClass, HwAddr, Lease4, Lease6, LeaseKind, LeaseState, Lifetime, SubnetId};
 use leasemgr::memfile::OpenError;
 use leasemgr::{

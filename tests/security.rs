@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use leasemgr::WriteLeases;
-use leasemgr::factory::{Backend, BackendError, ConnectionString};
+use leasemgr::connection::ConnectionString;
+use leasemgr::factory::{Backend, BackendError};
 use leasemgr::lease::{Family, HwAddr, Lease4, LeaseState, Lifetime};
 use leasemgr::lease_file::{LeaseFileSet, Writer};
 use leasemgr::lfc::{Cleanup, Outcome};

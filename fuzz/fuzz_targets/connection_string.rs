@@ -1,7 +1,7 @@
 //! Connection strings: what is shown of one is the same connection, and never a password.
 #![no_main]
 
-use leasemgr::factory::{ConnectionString, KEYWORDS};
+use leasemgr::connection::{ConnectionString, KEYWORDS};
 use leasemgr_fuzz::{is_plain, with_memory};
 use libfuzzer_sys::fuzz_target;
 

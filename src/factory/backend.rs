@@ -3,19 +3,20 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use super::ConnectionString;
+use crate::connection::ConnectionString;
 use crate::lease_mgr::{LeaseMgr, ManagedLease};
 
 /// Why a backend cannot open a lease manager. It must not show the password.
 ///
-/// [`ConnectionStringError`](super::ConnectionStringError) and the backend's own error become one by `?`.
+/// [`ConnectionStringError`](crate::connection::ConnectionStringError) and the backend's own error become one by `?`.
 pub type BackendError = Box<dyn Error + Send + Sync>;
 
 /// What opens lease managers of one type.
 ///
 /// ```
 /// use std::sync::Arc;
-/// use leasemgr::factory::{Backend, BackendError, ConnectionString};
+/// use leasemgr::connection::ConnectionString;
+/// use leasemgr::factory::{Backend, BackendError};
 /// use leasemgr::lease::Lease6;
 /// use leasemgr::memfile::{Memfile, MemfileOptions};
 /// use leasemgr::{LeaseMgr, LeaseMgrFactory};

@@ -1,6 +1,7 @@
 //! Why there is no lease manager.
 
-use super::{BackendError, ConnectionStringError};
+use super::BackendError;
+use crate::connection::ConnectionStringError;
 
 /// Why the factory did not do what it was asked.
 #[derive(Debug, thiserror::Error)]

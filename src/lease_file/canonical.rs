@@ -6,8 +6,8 @@
 //! from [`RowFormat`](super::row::private::RowFormat); where deciding is laborious (dotted IPv6
 //! addresses, keys with escapes), a row is given up to the slow way, which is always right.
 
-use super::simd::{Block, Mask, first};
 use super::text::{is_plain, longest_zero_run};
+use crate::simd::{Block, Mask, first};
 
 /// How many bytes behind the text a check may look at, whatever they are.
 pub(crate) const PADDING: usize = 16;

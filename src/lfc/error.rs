@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::lease_file::{LeaseFileError, RowError};
+use crate::parallel::Panicked;
 
 /// Why a cleanup failed.
 #[derive(Debug, thiserror::Error)]
@@ -77,5 +78,11 @@ impl LfcError {
         path: &P,
     ) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.as_ref().to_owned(), source }
+    }
+}
+
+impl From<Panicked> for LfcError {
+    fn from(Panicked: Panicked) -> Self {
+        Self::Panicked
     }
 }

@@ -15,11 +15,12 @@ use super::index::{Entry, Part, Place, Tally, Way};
 use super::output::Output;
 use super::source::{InvalidRow, Source};
 use super::window::{WINDOW, Windows};
-use super::{Control, LfcError, in_parallel};
+use super::{Control, LfcError};
 use crate::fs::read_full;
 use crate::lease_file::canonical::{Canonical, Tail};
 use crate::lease_file::row::FileLease;
 use crate::lease_file::scan::{Row, Scanner};
+use crate::parallel::in_parallel;
 
 /// The newest rows of a part of a journal, and the file that they are in.
 pub(super) struct JournalPart<'a, K> {
@@ -453,7 +454,7 @@ fn merge_group<L: FileLease>(
     let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
     // A thread that is ahead goes on, until so many pieces wait for the one before them.
     let ahead = 2 * mergers.len();
-    in_parallel(mergers, |merger| {
+    in_parallel(mergers, |merger| -> Result<(), LfcError> {
         let _guard = PanicGuard { queue: &queue, written: &written };
         loop {
             let n = taken.fetch_add(1, Ordering::Relaxed);

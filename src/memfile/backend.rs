@@ -5,9 +5,10 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::record::StoredLease;
+use super::storage::packed_lease::StoredLease;
 use super::{Durability, LfcProgram, Memfile, MemfileOptions, OpenRetries};
-use crate::factory::{Backend, BackendError, ConnectionString, ConnectionStringError, decimal};
+use crate::connection::{ConnectionString, ConnectionStringError, decimal};
+use crate::factory::{Backend, BackendError};
 use crate::lease::{ExtendedInfoChecks, Family};
 use crate::lease_mgr::{LeaseMgr, OnFail};
 
@@ -208,7 +209,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::factory::KEYWORDS;
+    use crate::connection::KEYWORDS;
     use crate::lease::{Lease4, Lease6};
 
     fn read(text: &str) -> Result<MemfileOptions, ConnectionStringError> {

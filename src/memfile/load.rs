@@ -8,9 +8,8 @@ use std::sync::mpsc;
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
-use super::record::StoredLease;
-use super::record::pack;
 use super::sanity::Verdict;
+use super::storage::packed_lease::{StoredLease, pack};
 use super::storage::{NoRoom, Storage};
 use super::{LeaseSanity, MemfileOptions, OpenError};
 use crate::first_of_many::FirstOfMany;
@@ -21,6 +20,7 @@ use crate::lease_file::{
 };
 use crate::lfc::pid_file::{Claim, Claimed, PidLock};
 use crate::lfc::{Cleanup, LfcError};
+use crate::parallel::Panicked;
 
 /// What was loaded.
 pub(super) struct Loaded<L: StoredLease> {
@@ -113,7 +113,7 @@ pub(super) fn load<L: StoredLease>(
     if let Some(sanity) = options.lease_sanity.as_ref().filter(|sanity| sanity.is_needed()) {
         check_subnets(&mut storage, sanity, files.current())?;
     }
-    storage.build_indexes();
+    storage.build_indexes().map_err(|Panicked| OpenError::Panicked)?;
     if convert_current {
         put_aside::<L>(files, fs)?;
     }

@@ -16,8 +16,7 @@ use std::sync::atomic::Ordering;
 
 use tracing::{error, warn};
 
-use super::record::StoredLease;
-use super::record::{Packed, pack};
+use super::storage::packed_lease::{Packed, StoredLease, pack};
 use super::{Persistence, STEP, Store};
 use crate::fs::ReadFile;
 use crate::lease_file::{FileReader, LeaseFileError, LeaseFileSet, ReadError, Reader};

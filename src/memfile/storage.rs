@@ -2,26 +2,37 @@
 //!
 //! Nothing here locks, waits or does I/O: who has a `&Storage` reads, who has a `&mut Storage` changes.
 
+mod arena;
+mod b_tree;
+mod client_index;
+mod expiry_queue;
+mod hash_index;
+pub(crate) mod packed_lease;
+mod prefetch;
+mod primary_index;
+mod relay_index;
+pub(super) mod sharded_lock;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::ops::Bound;
 
 use foldhash::fast::RandomState;
 
-use super::arena::BlockId;
-use super::client_index::{ClientIndex, Found};
-use super::expire_queue::{ExpireQueue, Place, moment};
-use super::ordered::OrderedMap;
-use super::record::{Packed, StoredLease, set_lag};
-use super::records::Records;
-use super::relay_index::RelayIndex;
 use super::row_locks::LOCKS;
-use super::threads::in_parallel;
 use crate::lease::{
     ClientClass, LeaseKind, LeaseState, LeaseType, PoolId, SubnetId, UserContext, client_classes,
 };
 use crate::lease_file::row::private::RowFormat;
 use crate::lease_mgr::{Key, Query, StatisticsQuery, StatisticsRow};
+use crate::parallel::{Panicked, in_parallel};
+use arena::BlockId;
+use b_tree::OrderedMap;
+use client_index::{ClientIndex, Found};
+use expiry_queue::{ExpiryQueue, Place, moment};
+use packed_lease::{Packed, StoredLease, set_lag};
+use primary_index::PrimaryIndex;
+use relay_index::RelayIndex;
 
 /// A set of addresses.
 type Addresses<K> = OrderedMap<K, ()>;
@@ -34,10 +45,10 @@ type CountKey = (SubnetId, PoolId, Option<LeaseType>, LeaseState);
 
 /// All leases in memory, with their indexes.
 pub(super) struct Storage<L: StoredLease> {
-    records: Records<L>,
+    records: PrimaryIndex<L>,
     /// The addresses of each subnet, by the state of their leases. There are few states.
     subnets: BTreeMap<SubnetId, States<L::Key>>,
-    queues: [ExpireQueue<L::Key>; 2],
+    queues: [ExpiryQueue<L::Key>; 2],
     hwaddrs: ClientIndex<L>,
     clients: ClientIndex<L>,
     hostnames: ClientIndex<L>,
@@ -87,9 +98,9 @@ impl<L: StoredLease> Storage<L> {
     pub(super) fn new(relay_tables: bool) -> Self {
         let subnet = |packed: &Packed<'_, L>| packed.subnet_id().0;
         Self {
-            records: Records::new(),
+            records: PrimaryIndex::new(),
             subnets: BTreeMap::new(),
-            queues: [ExpireQueue::default(), ExpireQueue::default()],
+            queues: [ExpiryQueue::default(), ExpiryQueue::default()],
             hwaddrs: ClientIndex::new(|packed| packed.hwaddr(), subnet, false),
             clients: ClientIndex::new(|packed| packed.client(), L::client_order, false),
             hostnames: ClientIndex::new(|packed| packed.hostname(), subnet, true),
@@ -553,7 +564,7 @@ impl<L: StoredLease> Storage<L> {
     }
 
     /// Builds all indexes, when all rows are loaded.
-    pub(super) fn build_indexes(&mut self) {
+    pub(super) fn build_indexes(&mut self) -> Result<(), Panicked> {
         let Self { records, hwaddrs, clients, hostnames, subnets, queues, relays, counts, classes } = self;
         let records = &*records;
         let blocks = || records.iter_from(Bound::Unbounded).map(|(_, id)| id);
@@ -590,12 +601,17 @@ impl<L: StoredLease> Storage<L> {
                 queue.fill(places);
             }
         };
-        in_parallel([
-            Box::new(|| fill(hwaddrs)) as Box<dyn FnOnce() + Send>,
+        let work = [
+            Box::new(build_others) as Box<dyn FnOnce() + Send>,
+            Box::new(|| fill(hwaddrs)),
             Box::new(|| fill(clients)),
             Box::new(|| fill(hostnames)),
-            Box::new(build_others),
-        ]);
+        ];
+        in_parallel(work, |build| {
+            build();
+            Ok::<_, Panicked>(())
+        })?;
+        Ok(())
     }
 
     /// How many bytes are allocated, by what for.
@@ -606,7 +622,7 @@ impl<L: StoredLease> Storage<L> {
             ("leases", leases),
             ("by address", addresses),
             ("by subnet and state", subnets.map(|(_, addresses)| addresses.memory()).sum()),
-            ("by expiry", self.queues.iter().map(ExpireQueue::memory).sum()),
+            ("by expiry", self.queues.iter().map(ExpiryQueue::memory).sum()),
             ("by hardware address", self.hwaddrs.memory()),
             ("by client", self.clients.memory()),
             ("by hostname", self.hostnames.memory()),
@@ -620,7 +636,7 @@ impl<L: StoredLease> Storage<L> {
         for (_, id) in self.records.iter_from(Bound::Unbounded) {
             let packed = self.records.packed(id);
             let mut record = Vec::new();
-            super::record::pack(&packed.lease(), &mut record);
+            packed_lease::pack(&packed.lease(), &mut record);
             built.insert(&record).map_err(|NoRoom| "no room")?;
             for (name, index, key) in [
                 ("hwaddr", &self.hwaddrs, packed.hwaddr()),
@@ -669,7 +685,7 @@ impl<L: StoredLease> Storage<L> {
             ("hostnames", self.hostnames.count() == built.hostnames.count()),
             (
                 "queues",
-                self.queues.each_ref().map(ExpireQueue::len) == built.queues.each_ref().map(ExpireQueue::len),
+                self.queues.each_ref().map(ExpiryQueue::len) == built.queues.each_ref().map(ExpiryQueue::len),
             ),
         ] {
             if !same {
@@ -789,7 +805,7 @@ impl<K: Copy + Ord> Span<K> {
 struct Search<'a, 'q, L: StoredLease> {
     query: &'a Query<'q, L>,
     span: Span<L::Key>,
-    records: &'a Records<L>,
+    records: &'a PrimaryIndex<L>,
     limit: usize,
     budget: usize,
     found: &'a mut Vec<L>,

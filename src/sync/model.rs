@@ -1,6 +1,6 @@
 //! The same under the rule of `shuttle`.
 
-#![allow(unsafe_code, reason = "a raw lock, which gates are made of, is opened with `unsafe` calls")]
+#![allow(unsafe_code, reason = "a raw lock, which a sharded lock is made of, is opened with `unsafe` calls")]
 
 use std::ops::Sub;
 use std::sync::PoisonError;

@@ -13,6 +13,8 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tracing::{error, warn};
 
+use crate::fs::retry;
+
 /// How long a process has to end by itself when it is no longer wanted, and again after each signal.
 pub(super) const GRACE: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 2000 });
 /// How often it is looked after in that time.
@@ -65,7 +67,7 @@ impl Said {
         while let Some(pipe) = &mut self.pipe
             && total < Self::READ
         {
-            match pipe.read(&mut buffer) {
+            match retry(|| pipe.read(&mut buffer)) {
                 Ok(0) => self.pipe = None,
                 Ok(count) => {
                     total += count;
@@ -74,7 +76,6 @@ impl Said {
                     self.is_cut |= excess > 0;
                     self.bytes.drain(..excess);
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => self.pipe = None,
             }

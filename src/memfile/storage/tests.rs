@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::super::record::{Packed, pack};
+use super::packed_lease::{Packed, pack};
 use super::*;
 use crate::lease::{
     ClientId, Duid, Hostname, HwAddr, HwType, Iaid, Lease4, Lease6, LeaseData, Lifetime, PoolId,
@@ -158,7 +158,7 @@ fn agree<L: Arbitrary>(steps: Vec<Step<L>>) -> Result<(), TestCaseError> {
     for lease in &all {
         loaded.load(&packed(lease)).map_err(|NoRoom| TestCaseError::fail("no room"))?;
     }
-    loaded.build_indexes();
+    loaded.build_indexes().unwrap();
     loaded.check().map_err(TestCaseError::fail)
 }
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-use super::ordered::OrderedMap;
-use super::record::StoredLease;
+use super::b_tree::OrderedMap;
+use super::packed_lease::StoredLease;
 use crate::lease::{RelayId, RelayInfo, RemoteId, UserContext};
 
 type Addresses<K> = OrderedMap<K, ()>;

@@ -10,10 +10,10 @@ use std::hash::{BuildHasher, Hasher};
 use foldhash::fast::RandomState;
 
 use super::arena::BlockId;
+use super::b_tree::OrderedMap;
 use super::hash_index::{HashIndex, Hashed};
-use super::ordered::OrderedMap;
-use super::record::{Packed, StoredLease};
-use super::records::Records;
+use super::packed_lease::{Packed, StoredLease};
+use super::primary_index::PrimaryIndex;
 
 /// What a number in the table stands for: a block, or with the highest bit set a set.
 enum Holder {
@@ -76,7 +76,7 @@ impl<L: StoredLease> ClientIndex<L> {
     }
 
     /// The leases that have a string.
-    pub(super) fn find(&self, records: &Records<L>, key: &[u8]) -> Found<'_, L::Key> {
+    pub(super) fn find(&self, records: &PrimaryIndex<L>, key: &[u8]) -> Found<'_, L::Key> {
         if key.is_empty() {
             return Found::None;
         }
@@ -98,14 +98,14 @@ impl<L: StoredLease> ClientIndex<L> {
     }
 
     /// Takes a lease in, whose block holds it already.
-    pub(super) fn insert(&mut self, records: &Records<L>, id: BlockId) {
+    pub(super) fn insert(&mut self, records: &PrimaryIndex<L>, id: BlockId) {
         let packed = records.packed(id);
         let hash = self.strings.hash((self.strings.key_of)(&packed));
         self.insert_hashed(records, id, hash);
     }
 
     /// Takes a lease in, whose block holds it already, and whose string has this hash.
-    pub(super) fn insert_hashed(&mut self, records: &Records<L>, id: BlockId, hash: u64) {
+    pub(super) fn insert_hashed(&mut self, records: &PrimaryIndex<L>, id: BlockId, hash: u64) {
         let Self { strings, table } = self;
         let packed = records.packed(id);
         let key = (strings.key_of)(&packed);
@@ -135,13 +135,13 @@ impl<L: StoredLease> ClientIndex<L> {
     }
 
     /// Lets go of a lease, while its block still holds it and the records still find it.
-    pub(super) fn remove(&mut self, records: &Records<L>, id: BlockId) {
+    pub(super) fn remove(&mut self, records: &PrimaryIndex<L>, id: BlockId) {
         let hash = self.strings.hash((self.strings.key_of)(&records.packed(id)));
         self.remove_hashed(records, id, hash);
     }
 
     /// Lets go of a lease, while its block still holds it and the records still find it, and whose string has this hash.
-    pub(super) fn remove_hashed(&mut self, records: &Records<L>, id: BlockId, hash: u64) {
+    pub(super) fn remove_hashed(&mut self, records: &PrimaryIndex<L>, id: BlockId, hash: u64) {
         let Self { strings, table } = self;
         let packed = records.packed(id);
         let key = (strings.key_of)(&packed);
@@ -170,7 +170,7 @@ impl<L: StoredLease> ClientIndex<L> {
     }
 
     /// Follows a lease, which both blocks hold, to another block.
-    pub(super) fn relocate(&mut self, records: &Records<L>, old: BlockId, new: BlockId) {
+    pub(super) fn relocate(&mut self, records: &PrimaryIndex<L>, old: BlockId, new: BlockId) {
         let key = (self.strings.key_of)(&records.packed(new));
         if !key.is_empty() {
             self.table.replace(self.strings.hash(key), old.0, new.0);
@@ -183,7 +183,7 @@ impl<L: StoredLease> ClientIndex<L> {
     }
 
     /// Whether a lease is in it, or should be.
-    pub(super) fn is_in(&self, records: &Records<L>, id: BlockId) -> bool {
+    pub(super) fn is_in(&self, records: &PrimaryIndex<L>, id: BlockId) -> bool {
         !(self.strings.key_of)(&records.packed(id)).is_empty()
     }
 
@@ -220,7 +220,7 @@ impl<L: StoredLease> Strings<L> {
 
     /// Whether a number stands for leases of a string.
     #[inline]
-    fn is_of(&self, records: &Records<L>, number: u32, key: &[u8]) -> bool {
+    fn is_of(&self, records: &PrimaryIndex<L>, number: u32, key: &[u8]) -> bool {
         self.owner(records, number).is_some_and(|owner| {
             let own = (self.key_of)(&owner);
             own == key || (self.ignore_case && own.eq_ignore_ascii_case(key))
@@ -229,7 +229,7 @@ impl<L: StoredLease> Strings<L> {
 
     /// A lease that a number stands for.
     #[inline]
-    fn owner<'a>(&self, records: &'a Records<L>, number: u32) -> Option<Packed<'a, L>> {
+    fn owner<'a>(&self, records: &'a PrimaryIndex<L>, number: u32) -> Option<Packed<'a, L>> {
         match Holder::of(number) {
             Holder::Block(id) => Some(records.packed(id)),
             Holder::Set(n) => {
@@ -247,7 +247,7 @@ impl<L: StoredLease> Strings<L> {
 /// The hashes of the strings of leases.
 struct StringsOf<'a, L: StoredLease> {
     strings: &'a Strings<L>,
-    records: &'a Records<L>,
+    records: &'a PrimaryIndex<L>,
 }
 
 impl<L: StoredLease> Hashed for StringsOf<'_, L> {

@@ -5,7 +5,7 @@
 //! in memory: one of the two bytes holds the bits of the hash that the next seven doublings need.
 
 use super::prefetch::prefetch;
-use crate::lease_file::simd::Block;
+use crate::simd::Block;
 
 /// How many numbers a bucket holds.
 const WIDTH: usize = 10;

@@ -20,7 +20,7 @@
 use std::marker::PhantomData;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::expire_queue;
+use super::expiry_queue;
 use crate::lease::{
     ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, Lease4, Lease6, LeaseBase, LeaseData,
     LeaseState, LeaseType, Lifetime, PoolId, SubnetId, UserContext,
@@ -118,7 +118,7 @@ fn low_byte(value: usize) -> u8 {
 }
 
 /// Packs a lease, in place of what is in `out`.
-pub(super) fn pack<L: StoredLease>(lease: &L, out: &mut Vec<u8>) {
+pub(in crate::memfile) fn pack<L: StoredLease>(lease: &L, out: &mut Vec<u8>) {
     let data = lease.data();
     let hwaddr = lease.hwaddr();
     let hostname = data.hostname.as_bytes();
@@ -191,7 +191,7 @@ fn length(len: usize) -> u32 {
 impl<'a, L: StoredLease> Packed<'a, L> {
     /// Packed by [`pack`]; bytes behind the lease do not matter.
     #[inline]
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(in crate::memfile) fn new(bytes: &'a [u8]) -> Self {
         let mut names = FAMILY_START + L::FAMILY_LEN;
         let flags = bytes[1];
         if flags & !(FWD | REV) != 0 {
@@ -214,7 +214,7 @@ impl<'a, L: StoredLease> Packed<'a, L> {
 
     /// The address, as a key.
     #[inline]
-    pub(super) fn key(&self) -> L::Key {
+    pub(in crate::memfile) fn key(&self) -> L::Key {
         L::key_in(self.family())
     }
 
@@ -223,7 +223,7 @@ impl<'a, L: StoredLease> Packed<'a, L> {
     }
 
     #[inline]
-    pub(super) fn state(&self) -> LeaseState {
+    pub(in crate::memfile) fn state(&self) -> LeaseState {
         if self.has(WIDE_STATE) {
             LeaseState(u32_at(self.bytes, self.optional(WIDE_STATE)))
         } else {
@@ -232,21 +232,21 @@ impl<'a, L: StoredLease> Packed<'a, L> {
     }
 
     #[inline]
-    pub(super) fn subnet_id(&self) -> SubnetId {
+    pub(in crate::memfile) fn subnet_id(&self) -> SubnetId {
         SubnetId(u32_at(self.bytes, 8))
     }
 
-    pub(super) fn pool_id(&self) -> PoolId {
+    pub(in crate::memfile) fn pool_id(&self) -> PoolId {
         PoolId(if self.has(POOL) { u32_at(self.bytes, self.optional(POOL)) } else { 0 })
     }
 
     #[inline]
-    pub(super) fn valid_lifetime(&self) -> Lifetime {
+    pub(in crate::memfile) fn valid_lifetime(&self) -> Lifetime {
         Lifetime(u32_at(self.bytes, 12))
     }
 
     #[inline]
-    pub(super) fn cltt(&self) -> i64 {
+    pub(in crate::memfile) fn cltt(&self) -> i64 {
         if self.has(WIDE_CLTT) {
             u64_at(self.bytes, self.optional(WIDE_CLTT)).cast_signed()
         } else {
@@ -255,7 +255,7 @@ impl<'a, L: StoredLease> Packed<'a, L> {
     }
 
     /// What matters for totals.
-    pub(super) fn counted_as(&self) -> CountedAs {
+    pub(in crate::memfile) fn counted_as(&self) -> CountedAs {
         let lifetime = self.valid_lifetime();
         CountedAs {
             subnet_id: self.subnet_id(),
@@ -268,9 +268,9 @@ impl<'a, L: StoredLease> Packed<'a, L> {
 
     /// The moment at which the lease ends, as queues know it; `None` if it never does.
     #[inline]
-    pub(super) fn end(&self) -> Option<u64> {
+    pub(in crate::memfile) fn end(&self) -> Option<u64> {
         let valid_lifetime = self.valid_lifetime();
-        (!valid_lifetime.is_infinite()).then(|| expire_queue::end(self.cltt(), valid_lifetime.0))
+        (!valid_lifetime.is_infinite()).then(|| expiry_queue::end(self.cltt(), valid_lifetime.0))
     }
 
     /// Whether the lease has ended at `time`, in seconds since the epoch.
@@ -282,7 +282,7 @@ impl<'a, L: StoredLease> Packed<'a, L> {
 
     /// How many seconds before the lease ends it stands in the queue of those that end.
     #[inline]
-    pub(super) fn lag(&self) -> u32 {
+    pub(in crate::memfile) fn lag(&self) -> u32 {
         u32_at(self.bytes, LAG.start)
     }
 
@@ -303,19 +303,19 @@ impl<'a, L: StoredLease> Packed<'a, L> {
     }
 
     #[inline]
-    pub(super) fn hwaddr(&self) -> &'a [u8] {
+    pub(in crate::memfile) fn hwaddr(&self) -> &'a [u8] {
         &self.bytes[self.names..self.names + self.hwaddr_len()]
     }
 
     /// The client id or DUID.
     #[inline]
-    pub(super) fn client(&self) -> &'a [u8] {
+    pub(in crate::memfile) fn client(&self) -> &'a [u8] {
         let at = self.names + self.hwaddr_len();
         &self.bytes[at..at + self.client_len()]
     }
 
     #[inline]
-    pub(super) fn hostname(&self) -> &'a [u8] {
+    pub(in crate::memfile) fn hostname(&self) -> &'a [u8] {
         let at = self.names + self.hwaddr_len() + self.client_len();
         &self.bytes[at..at + self.hostname_len()]
     }
@@ -328,7 +328,7 @@ impl<'a, L: StoredLease> Packed<'a, L> {
         Some(&self.bytes[at..at + u32_at(self.bytes, self.optional(CONTEXT)) as usize])
     }
 
-    pub(super) fn user_context(&self) -> Option<UserContext> {
+    pub(in crate::memfile) fn user_context(&self) -> Option<UserContext> {
         self.context_bytes().map(UserContext::from_stored)
     }
 
@@ -339,19 +339,19 @@ impl<'a, L: StoredLease> Packed<'a, L> {
     }
 
     /// Whether it is the same lease as another.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
+    pub(in crate::memfile) fn is_same(&self, other: &Self) -> bool {
         self.len() == other.len()
             && self.bytes[1..LAG.start] == other.bytes[1..LAG.start]
             && self.bytes[LAG.end..self.len()] == other.bytes[LAG.end..other.len()]
     }
 
     /// Whether both have the same user context.
-    pub(super) fn has_context_of(&self, other: &Self) -> bool {
+    pub(in crate::memfile) fn has_context_of(&self, other: &Self) -> bool {
         self.context_bytes() == other.context_bytes()
     }
 
     /// The lease.
-    pub(super) fn lease(&self) -> L {
+    pub(in crate::memfile) fn lease(&self) -> L {
         L::unpack(self)
     }
 
@@ -404,7 +404,7 @@ impl<'a, L: StoredLease> Packed<'a, L> {
 
 /// Puts the lag into a packed lease.
 #[inline]
-pub(super) fn set_lag(record: &mut [u8], lag: u32) {
+pub(in crate::memfile) fn set_lag(record: &mut [u8], lag: u32) {
     record[LAG].copy_from_slice(&lag.to_le_bytes());
 }
 

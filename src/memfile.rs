@@ -11,26 +11,15 @@
 //! Looking up a lease takes a fraction of a microsecond, a change about as long as the system takes to write its row. A DHCPv4 lease
 //! takes some 130 to 160 bytes of memory with all its indexes. Figures: see the README, and `docs/design.md` for what they are made of.
 
-pub(crate) mod arena;
 mod backend;
 mod cleanup;
-mod client_index;
-mod expire_queue;
-mod gates;
-mod hash_index;
 mod journal;
 mod load;
 mod options;
-mod ordered;
-mod prefetch;
-pub(crate) mod record;
-mod records;
-mod relay_index;
 mod restore;
 mod row_locks;
 mod sanity;
 mod storage;
-mod threads;
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -43,13 +32,14 @@ use std::time::Duration;
 
 pub use backend::MemfileBackend;
 use cleanup::{Cleaner, CleanerConfig, Watch};
-use gates::Gates;
 use journal::Journal;
 pub use options::{Durability, LfcProgram, MemfileOptions, OpenRetries};
-use record::{StoredLease, pack};
 use row_locks::RowLocks;
 pub use sanity::{LeaseChecks, LeaseSanity, SubnetMap, SubnetMapError};
+use storage::packed_lease::{Packed, StoredLease, pack};
+use storage::sharded_lock::{ReadGuard, ShardedLock, WriteGuard};
 use storage::{NoRoom, Queue, Storage};
+
 use tracing::warn;
 
 use crate::fs::FileSystem;
@@ -184,7 +174,7 @@ pub struct Memfile<L: StoredLease> {
 
 /// Leases in memory and the journal of their changes: what the users of a [`Memfile`] and the thread of its cleanups share.
 struct Store<L: StoredLease> {
-    storage: Gates<Storage<L>>,
+    storage: ShardedLock<Storage<L>>,
     /// A change of the storage ended in a panic, and is perhaps half made.
     is_broken: AtomicBool,
     /// Whether it was told that no changes are taken any more.
@@ -315,12 +305,12 @@ impl<L: StoredLease> Memfile<L> {
 
 impl<L: StoredLease> Store<L> {
     fn new(storage: Storage<L>, on_fail: OnFail, persistence: Option<Persistence>) -> Self {
-        let (storage, tracking) = (Gates::new(storage), Tracking::default());
+        let (storage, tracking) = (ShardedLock::new(storage), Tracking::default());
         let (is_broken, is_given_up) = (AtomicBool::new(false), AtomicBool::new(false));
         Self { storage, is_broken, is_given_up, on_fail, rows: RowLocks::new(), tracking, persistence }
     }
 
-    fn read(&self) -> gates::Reading<'_, Storage<L>> {
+    fn read(&self) -> ReadGuard<'_, Storage<L>> {
         self.storage.read()
     }
 
@@ -365,7 +355,7 @@ impl<L: StoredLease> Store<L> {
             let storage = self.read();
             for lease in leases {
                 pack(lease, &mut scratch.expected);
-                let expected = record::Packed::new(&scratch.expected);
+                let expected = Packed::new(&scratch.expected);
                 if let Some(packed) = storage.get(lease.key())
                     && packed.is_same(&expected)
                 {
@@ -413,7 +403,7 @@ impl<L: StoredLease> Store<L> {
 
 /// The storage, to be changed.
 struct Writing<'a, L: StoredLease> {
-    storage: gates::Writing<'a, Storage<L>>,
+    storage: WriteGuard<'a, Storage<L>>,
     is_broken: &'a AtomicBool,
     /// The change is made while a panic of something else unwinds the thread.
     was_panicking: bool,
@@ -479,7 +469,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
             pack(lease, &mut scratch.record);
             let hashes = {
                 let storage = self.store.read();
-                let hashes = storage.fetch(&record::Packed::new(&scratch.record));
+                let hashes = storage.fetch(&Packed::new(&scratch.record));
                 if self.store.persistence.is_some() {
                     // Meanwhile the storage is fetched.
                     lease.write_row(&mut scratch.row);
@@ -507,7 +497,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
         check(lease)?;
         Ok(with_scratch(|scratch| {
             pack(lease, &mut scratch.record);
-            record::Packed::new(&scratch.record).lease()
+            Packed::new(&scratch.record).lease()
         }))
     }
 
@@ -562,7 +552,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
             };
             if let Some(expected) = expected {
                 pack(expected, &mut scratch.expected);
-                if !packed.is_same(&record::Packed::new(&scratch.expected)) {
+                if !packed.is_same(&Packed::new(&scratch.expected)) {
                     return Err(LeaseMgrError::ChangedMeanwhile { address: address() });
                 }
             }
@@ -598,7 +588,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
             };
             if let Some(expected) = expected {
                 pack(expected, &mut scratch.expected);
-                if !packed.is_same(&record::Packed::new(&scratch.expected)) {
+                if !packed.is_same(&Packed::new(&scratch.expected)) {
                     return Err(LeaseMgrError::ChangedMeanwhile { address: address.into() });
                 }
             }

@@ -7,7 +7,7 @@
 use std::cmp::Ordering;
 use std::ops::Bound;
 
-use super::ordered::OrderedMap;
+use super::b_tree::OrderedMap;
 
 /// A moment as a number that queues are ordered by: seconds since the epoch, and so many more that those before it are numbers, too.
 const EPOCH: u64 = (1 << 63) - (1 << 32);
@@ -27,7 +27,7 @@ pub(super) fn moment(time: u64) -> u64 {
 
 /// A place in a queue: the moment, in two halves so that it takes no more room than it must, and the address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place<K> {
+pub(in crate::memfile) struct Place<K> {
     low: u32,
     high: u32,
     pub(super) key: K,
@@ -63,15 +63,15 @@ impl<K> Place<K> {
 
 /// Addresses by the time at which their leases end, or by an earlier one.
 #[derive(Debug)]
-pub(super) struct ExpireQueue<K>(OrderedMap<Place<K>, ()>);
+pub(super) struct ExpiryQueue<K>(OrderedMap<Place<K>, ()>);
 
-impl<K: Copy + Ord> Default for ExpireQueue<K> {
+impl<K: Copy + Ord> Default for ExpiryQueue<K> {
     fn default() -> Self {
         Self(OrderedMap::default())
     }
 }
 
-impl<K: Copy + Ord> ExpireQueue<K> {
+impl<K: Copy + Ord> ExpiryQueue<K> {
     pub(super) fn insert(&mut self, time: u64, key: K) {
         self.0.insert(Place::new(time, key), ());
     }

@@ -14,7 +14,7 @@ pub struct Keyword {
 }
 
 /// The types of lease managers that Kea has. Not every build has them all.
-pub(super) const TYPES: &[&str] = &["memfile", "mysql", "postgresql"];
+pub(crate) const TYPES: &[&str] = &["memfile", "mysql", "postgresql"];
 
 /// The keywords that every backend has.
 pub(super) const COMMON: [&str; 2] = ["type", "universe"];
@@ -78,6 +78,11 @@ pub static KEYWORDS: &[Keyword] = keywords! {
 /// The keyword of this name.
 pub(super) fn keyword(name: &str) -> Option<&'static Keyword> {
     KEYWORDS.iter().find(|keyword| keyword.name == name)
+}
+
+/// Whether Kea or this crate has a keyword of this name, for any lease manager.
+pub(super) fn is_known(name: &str) -> bool {
+    keyword(name).is_some()
 }
 
 /// The name that was probably meant: the nearest one, if it is no more than one change away from a word of up to four

@@ -32,7 +32,6 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use tracing::{debug, error, info, warn};
 
@@ -50,6 +49,7 @@ use crate::lease::Family;
 use crate::lease::{Lease4, Lease6};
 use crate::lease_file::row::FileLease;
 use crate::lease_file::{Conversion, LeaseFileError};
+use crate::parallel::in_parallel;
 
 /// The files of a cleanup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -266,7 +266,7 @@ impl<'a> Cleanup<'a> {
         // Removed while they are open, the old files take no time to remove; closing them does, one each on a thread.
         in_parallel(sources, |source| {
             drop(source);
-            Ok(())
+            Ok::<_, LfcError>(())
         })?;
         Ok(outcome)
     }
@@ -474,36 +474,6 @@ impl Control<'_> {
     fn check(&self) -> Result<(), LfcError> {
         if self.monitor.cancelled.load(Ordering::Relaxed) { Err(LfcError::Cancelled) } else { Ok(()) }
     }
-}
-
-/// Does something with each item, on a thread each, and gives the results in order. Where there are no threads to
-/// be had, the one that calls does it all.
-fn in_parallel<I: Send, T: Send>(
-    items: impl IntoIterator<Item = I>,
-    work: impl Fn(I) -> Result<T, LfcError> + Sync,
-) -> Result<Vec<T>, LfcError> {
-    let items: Vec<(usize, I)> = items.into_iter().enumerate().collect();
-    let count = items.len();
-    let items = Mutex::new(items.into_iter());
-    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let work = || {
-        let mut results = Vec::new();
-        while let Some((n, item)) = next() {
-            results.push((n, work(item)));
-        }
-        results
-    };
-    let mut results = std::thread::scope(|scope| {
-        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
-        let threads: Vec<_> = (1..count).map_while(spawn).collect();
-        let mut results = work();
-        for thread in threads {
-            results.extend(thread.join().map_err(|_| LfcError::Panicked)?);
-        }
-        Ok::<_, LfcError>(results)
-    })?;
-    results.sort_unstable_by_key(|&(n, _)| n);
-    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// A journal, indexed.

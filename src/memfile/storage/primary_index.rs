@@ -6,19 +6,19 @@ use std::marker::PhantomData;
 use foldhash::fast::RandomState;
 
 use super::arena::{Arena, BlockId};
+use super::b_tree::OrderedMap;
 use super::hash_index::{HashIndex, Hashed};
-use super::ordered::OrderedMap;
-use super::record::{Packed, StoredLease};
+use super::packed_lease::{Packed, StoredLease};
 
 /// The leases, by address: in a hash table, for one at a time, and in order.
-pub(super) struct Records<L: StoredLease> {
+pub(super) struct PrimaryIndex<L: StoredLease> {
     pub(super) arena: Arena,
     table: HashIndex,
     hasher: RandomState,
     in_order: OrderedMap<L::Key, BlockId>,
 }
 
-impl<L: StoredLease> Records<L> {
+impl<L: StoredLease> PrimaryIndex<L> {
     pub(super) fn new() -> Self {
         let (arena, table) = (Arena::default(), HashIndex::new());
         Self { arena, table, hasher: RandomState::default(), in_order: OrderedMap::default() }

@@ -11,7 +11,6 @@ mod reader;
 pub(crate) mod row;
 pub(crate) mod scan;
 mod schema;
-pub(crate) mod simd;
 mod text;
 mod writer;
 
