@@ -30,11 +30,13 @@ pub(crate) fn in_parallel<I: Send, T: Send, E: From<Panicked> + Send>(
     let mut results = std::thread::scope(|scope| {
         let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
         let threads: Vec<_> = (1..count).map_while(spawn).collect();
-        let mut results = work();
-        for thread in threads {
-            results.extend(thread.join().map_err(|_| Panicked)?);
-        }
-        Ok::<_, Panicked>(results)
+        let own = work();
+        // All are joined: a scope panics if one that was not has panicked.
+        let joined: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
+        joined.into_iter().try_fold(own, |mut results, of_thread| {
+            results.extend(of_thread.map_err(|_| Panicked)?);
+            Ok::<_, Panicked>(results)
+        })
     })?;
     results.sort_unstable_by_key(|&(n, _)| n);
     results.into_iter().map(|(_, result)| result).collect()
