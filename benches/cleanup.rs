@@ -9,7 +9,7 @@ use criterion::{BatchSize, Criterion};
 use leasemgr::lease::{Family, Lease4, Lease6, Lifetime};
 use leasemgr::lease_file::{LeaseFileSet, ReadStats};
 use leasemgr::lfc::{Cleanup, Outcome as Cleaned};
-use support::{Contexts, MemoryFile, MemoryFiles, Outcome, Sample, criterion, leases, text, throughput};
+use support::{Contexts, Files, Outcome, Sample, criterion, leases, memory_files, text, throughput};
 
 const LEASES: u32 = 50_000;
 const JOURNAL: u32 = 50_000;
@@ -51,10 +51,8 @@ fn cleanup<L: Sample>(criterion: &mut Criterion, family: Family) -> Outcome {
     let all = std::thread::available_parallelism()?.get();
     let mut group = criterion.benchmark_group(format!("{family} cleanup of"));
     let mut bench = |name: &str, previous: &[u8], input: &[u8], threads: usize| {
-        let (previous_file, input_file) = (MemoryFile::from(previous), MemoryFile::from(input));
-        let file_set = || MemoryFiles::with([(&files.previous, &previous_file), (&files.input, &input_file)]);
-        let run =
-            |fs: MemoryFiles| Cleanup::new(family, files.clone()).file_system(&fs).threads(threads).run();
+        let file_set = || memory_files([(&files.previous, previous), (&files.input, input)]);
+        let run = |fs: Files| Cleanup::new(family, files.clone()).file_system(&fs).threads(threads).run();
         let Cleaned::Cleaned { read, .. } = run(file_set())? else {
             return Err("the cleanup found nothing to do".into());
         };
@@ -62,7 +60,7 @@ fn cleanup<L: Sample>(criterion: &mut Criterion, family: Family) -> Outcome {
         let rows = usize::try_from(read.leases)?;
         group.throughput(throughput(rows, &[previous, input].concat()));
         group.bench_function(format!("{name}, {threads} threads"), |bencher| {
-            bencher.iter_batched(file_set, run, BatchSize::SmallInput);
+            bencher.iter_batched(file_set, run, BatchSize::PerIteration);
         });
         Outcome::Ok(())
     };

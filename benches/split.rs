@@ -13,7 +13,7 @@ use csv::{ByteRecord, ReaderBuilder};
 use leasemgr::lease::{Family, Lease4, Lease6};
 use leasemgr::lease_file::{LeaseFileSet, Reader};
 use leasemgr::lfc::Cleanup;
-use support::{Contexts, MemoryFile, MemoryFiles, Outcome, Sample, criterion, leases, text, throughput};
+use support::{Contexts, Outcome, Sample, criterion, leases, memory_files, text, throughput};
 
 const ROWS: u32 = 10_000;
 
@@ -84,12 +84,11 @@ fn split<L: Sample>(criterion: &mut Criterion, family: Family) -> Outcome {
         bencher.iter(|| Reader::<L, _>::new(black_box(&text[..])).map(Iterator::count));
     });
     let files = LeaseFileSet::new("leases.csv").lfc_files();
-    let file = MemoryFile::from(&text[..]);
     group.bench_function("cleanup, with all else", |bencher| {
         bencher.iter_batched(
-            || MemoryFiles::with([(&files.previous, &file)]),
+            || memory_files([(&files.previous, &text)]),
             |fs| Cleanup::new(family, files.clone()).file_system(&fs).threads(1).run(),
-            BatchSize::SmallInput,
+            BatchSize::PerIteration,
         );
     });
     group.finish();

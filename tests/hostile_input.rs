@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use leasemgr::LeaseMgrExt;
-use leasemgr::fs::ReadFile;
+use leasemgr::fs::{OsFileSystem, ReadFile};
 use leasemgr::lease::{Family, Lease4, UserContext};
 use leasemgr::lease_file::{LeaseFileSet, LeaseSet, MAX_BAD_ROWS, MAX_LINE, Reader};
 use leasemgr::lfc::{Cleanup, Outcome};
@@ -395,7 +395,7 @@ fn what_is_read_grows_as_the_file_does(#[case] content: fn(usize) -> Vec<u8>) {
         let content = [HEADER.as_bytes(), &content(bytes)].concat();
         fs::write(role(&folder.files), &content).unwrap();
         let counting = Counting::default();
-        let fs = Surrounded(counting.clone());
+        let fs = Surrounded(counting.clone(), OsFileSystem);
         if load {
             let file_system = Arc::new(fs);
             drop(Memfile::<Lease4>::open(MemfileOptions { file_system, ..folder.options() }).unwrap());

@@ -1156,7 +1156,7 @@ fn check_readers<L: TestLease>(durability: Durability, stop: Stop) {
         lfc_interval: None,
         durability,
         lfc_program: LfcProgram::Internal,
-        file_system: Arc::new(Surrounded(Gated(Arc::clone(&gate)))),
+        file_system: Arc::new(Surrounded(Gated(Arc::clone(&gate)), OsFileSystem)),
         ..MemfileOptions::default()
     });
     let mgr = mgr.unwrap();

@@ -2,17 +2,19 @@
 
 #![allow(dead_code, reason = "each of the benchmarks uses a part of it")]
 
-use std::collections::HashMap;
+#[path = "../../tests/support/around.rs"]
+mod around;
+
 use std::error::Error;
 use std::hint::black_box;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
 use std::time::Duration;
 
+use around::{Around, Surrounded};
 use criterion::{Criterion, Throughput};
-use leasemgr::fs::{FileSystem, ReadFile, WriteFile};
+use leasemgr::fs::{Memory, WriteFile};
 use leasemgr::lease::{
     ClientId, Duid, Hostname, HwAddr, Iaid, Lease4, Lease6, LeaseState, LeaseType, Lifetime, SubnetId,
     UserContext,
@@ -106,95 +108,23 @@ pub(crate) fn text<L: FileLease>(leases: &[L]) -> Outcome<Vec<u8>> {
 }
 
 /// Files in memory, so that what is measured is not the disk. What is written is thrown away.
+pub(crate) type Files = Surrounded<Discarding, Memory>;
+
+/// These files.
+pub(crate) fn memory_files<const N: usize>(files: [(&Path, &[u8]); N]) -> Files {
+    let memory = Memory::default();
+    for (path, bytes) in files {
+        memory.put(path, bytes);
+    }
+    Surrounded(Discarding, memory)
+}
+
 #[derive(Debug)]
-pub(crate) struct MemoryFiles(Mutex<HashMap<PathBuf, MemoryFile>>);
+pub(crate) struct Discarding;
 
-#[derive(Clone, Debug)]
-pub(crate) struct MemoryFile(Arc<[u8]>);
-
-impl From<&[u8]> for MemoryFile {
-    fn from(text: &[u8]) -> Self {
-        Self(text.into())
-    }
-}
-
-impl MemoryFiles {
-    pub(crate) fn with<const N: usize>(files: [(&Path, &MemoryFile); N]) -> Self {
-        let files = files.map(|(path, file)| (path.to_owned(), file.clone()));
-        Self(Mutex::new(files.into()))
-    }
-
-    fn files(&self) -> MutexGuard<'_, HashMap<PathBuf, MemoryFile>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take(&self, path: &Path) -> io::Result<MemoryFile> {
-        self.files().remove(path).ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-}
-
-impl FileSystem for MemoryFiles {
-    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
-        match self.files().get(path) {
-            Some(file) => Ok(Box::new(file.clone())),
-            None => Err(io::ErrorKind::NotFound.into()),
-        }
-    }
-
-    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        self.files().insert(path.to_owned(), MemoryFile([].into()));
-        Ok(Box::new(Discard))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let file = self.take(from)?;
-        self.files().insert(to.to_owned(), file);
-        Ok(())
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.take(path).map(drop)
-    }
-
-    fn sync_file(&self, _path: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn sync_folder(&self, _folder: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn lock(&self, _path: &Path) -> io::Result<Box<dyn Send>> {
-        Ok(Box::new(()))
-    }
-
-    fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        self.open(path).map(|_| Box::new(Discard) as _)
-    }
-
-    fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        self.open(path).map(|_| Box::new(Discard) as _)
-    }
-
-    fn try_lock(&self, _path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
-        Ok(Some(Box::new(())))
-    }
-}
-
-impl ReadFile for MemoryFile {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.len() as u64)
-    }
-
-    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        let rest = usize::try_from(at).ok().and_then(|at| self.0.get(at..)).unwrap_or_default();
-        let count = rest.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&rest[..count]);
-        Ok(count)
-    }
-
-    fn identity(&self) -> io::Result<(u64, u64)> {
-        Ok((0, self.0.as_ptr().addr() as u64))
+impl Around for Discarding {
+    fn around_write(&self, _: Box<dyn WriteFile>) -> Box<dyn WriteFile> {
+        Box::new(Discard)
     }
 }
 

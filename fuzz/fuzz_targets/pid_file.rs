@@ -3,10 +3,11 @@
 
 use std::path::Path;
 
+use leasemgr::fs::Memory;
 use leasemgr::lease::Family;
 use leasemgr::lease_file::LeaseFileSet;
 use leasemgr::lfc::{Cleanup, Outcome};
-use leasemgr_fuzz::{Files, with_memory};
+use leasemgr_fuzz::with_memory;
 use libfuzzer_sys::fuzz_target;
 
 /// The number in a PID file, read in another way.
@@ -37,9 +38,9 @@ fn is_cleanup(pid: i32) -> bool {
 }
 
 fuzz_target!(|text: &[u8]| {
-    let (fs, names) = (Files::default(), LeaseFileSet::new("f"));
+    let (fs, names) = (Memory::default(), LeaseFileSet::new("f"));
     fs.put(&names.pid(), text);
-    let cleanup = Cleanup::new(Family::V4, names.lfc_files()).file_system(fs.file_system());
+    let cleanup = Cleanup::new(Family::V4, names.lfc_files()).file_system(&fs);
     let outcome =
         with_memory(text.len(), 4 * 1024 * 1024, 1, || cleanup.run()).expect("nothing is in its way");
     match outcome {

@@ -1,12 +1,8 @@
-//! What the fuzz targets share: an eye on memory, files in memory, and what is true of every lease file.
-
-#[path = "../../src/fs/memory.rs"]
-mod memory;
+//! What the fuzz targets share: an eye on memory, and what is true of every lease file.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use leasemgr::fs::{FileSystem, ReadFile, WriteFile};
+use leasemgr::fs::Memory;
 use leasemgr::lease::Lease;
 use leasemgr::lease_file::{Conversion, FileLease, LeaseFileSet, ReadError, Reader, Writer};
 use leasemgr::lfc::{Cleanup, LfcError, Outcome};
@@ -14,32 +10,6 @@ use peak_alloc::PeakAlloc;
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
-
-/// Files in memory.
-#[derive(Default)]
-pub struct Files(memory::Memory);
-
-impl Files {
-    /// Makes a file of this content.
-    pub fn put(&self, path: &Path, content: &[u8]) {
-        self.0.put(path, content);
-    }
-
-    /// What is in a file, if it is there.
-    pub fn get(&self, path: &Path) -> Option<Vec<u8>> {
-        self.0.get(path)
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.0.count()
-    }
-
-    /// The file operations on them.
-    pub fn file_system(&self) -> &dyn FileSystem {
-        &self.0
-    }
-}
 
 /// The leases of a file, by address, and what came between.
 pub struct Read<L: Lease> {
@@ -125,10 +95,10 @@ fn write_and_read<L: FileLease>(lease: &L) -> L {
 pub fn clean<L: FileLease>(previous: &[u8], input: &[u8]) {
     const FIXED: usize = 16 * 1024 * 1024;
     const FACTOR: usize = 64;
-    let (fs, files) = (Files::default(), LeaseFileSet::new("f").lfc_files());
+    let (fs, files) = (Memory::default(), LeaseFileSet::new("f").lfc_files());
     fs.put(&files.previous, previous);
     fs.put(&files.input, input);
-    let cleanup = Cleanup::new(L::FAMILY, files.clone()).file_system(fs.file_system()).max_bad_rows(u64::MAX);
+    let cleanup = Cleanup::new(L::FAMILY, files.clone()).file_system(&fs).max_bad_rows(u64::MAX);
     let outcome = with_memory(previous.len() + input.len(), FIXED, FACTOR, || cleanup.run());
     let result = files.previous;
     let (Some(first), Some(second)) = (read::<L>(previous), read::<L>(input)) else {
@@ -137,7 +107,7 @@ pub fn clean<L: FileLease>(previous: &[u8], input: &[u8]) {
             (fs.get(&result).as_deref(), fs.get(&files.input).as_deref()),
             (Some(previous), Some(input))
         );
-        assert_eq!(fs.count(), 2);
+        assert_eq!(fs.names().len(), 2);
         return;
     };
     // A file of several rows of which none can be read is another file than it is taken for.
@@ -165,7 +135,7 @@ pub fn clean<L: FileLease>(previous: &[u8], input: &[u8]) {
         other => panic!("{other:?}"),
     }
     let kept = bad_rows > 0;
-    assert_eq!((fs.count(), fs.get(&LeaseFileSet::new("f").bad()).is_some()), (1 + usize::from(kept), kept));
+    assert_eq!((fs.names().len(), fs.get(&LeaseFileSet::new("f").bad()).is_some()), (1 + usize::from(kept), kept));
     let result = fs.get(&result).expect("a cleanup gives a previous file");
     let found = self::read::<L>(&result).expect("what a cleanup gives is a lease file");
     assert_eq!((found.bad_rows, found.conversion), (0, Conversion::None));

@@ -1,131 +1,291 @@
-//! Files in memory, for tests.
+//! Files in memory.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{FileSystem, ReadFile, WriteFile};
+use parking_lot::{Condvar, Mutex};
 
-/// Files in memory.
-#[derive(Debug, Default)]
-pub(crate) struct Memory(Mutex<HashMap<PathBuf, Content>>, Arc<Mutex<HashSet<PathBuf>>>);
+use super::{FileSystem, ReadFile, WriteFile, in_memory};
 
-/// What is locked by [`FileSystem::try_lock`], until it is dropped.
-struct Locked(Arc<Mutex<HashSet<PathBuf>>>, PathBuf);
-
-impl Drop for Locked {
-    fn drop(&mut self) {
-        self.0.lock().unwrap().remove(&self.1);
-    }
-}
-
+/// Files in memory, for tests, examples and benchmarks. Clones are the same files.
+///
+/// All directories exist. There are no symbolic links, owners or modes, and nothing is durable: for power cuts and failures there is
+/// the module `simulated` (feature `simulated-disk`).
+///
+/// ```
+/// use std::sync::Arc;
+/// use leasemgr::fs::Memory;
+/// use leasemgr::lease::Lease4;
+/// use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};
+///
+/// let files = Memory::default();
+/// let leases = Memfile::<Lease4>::open(MemfileOptions {
+///     file: Some("leases4.csv".into()),
+///     lfc_program: LfcProgram::Internal,
+///     file_system: Arc::new(files.clone()),
+///     ..MemfileOptions::default()
+/// })?;
+/// assert!(files.get("leases4.csv").is_some_and(|text| text.starts_with(b"address,")));
+/// # drop(leases);
+/// # Ok::<(), leasemgr::memfile::OpenError>(())
+/// ```
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Content(Arc<Mutex<Vec<u8>>>);
+pub struct Memory(Arc<Files>);
 
-impl Memory {
-    pub(crate) fn put(&self, path: &Path, text: &[u8]) {
-        self.0.lock().unwrap().insert(path.to_owned(), Content(Arc::new(Mutex::new(text.to_vec()))));
-    }
+#[derive(Debug, Default)]
+struct Files {
+    by_name: Mutex<BTreeMap<PathBuf, Content>>,
+    locked: Mutex<BTreeSet<PathBuf>>,
+    unlocked: Condvar,
+}
 
-    pub(crate) fn get(&self, path: &Path) -> Option<Vec<u8>> {
-        self.0.lock().unwrap().get(path).map(|content| content.0.lock().unwrap().clone())
+/// A file, whatever its names.
+#[derive(Clone, Debug)]
+struct Content {
+    number: u64,
+    bytes: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Content {
+    fn new(bytes: Vec<u8>) -> Self {
+        static FILES: AtomicU64 = AtomicU64::new(0);
+        Self { number: FILES.fetch_add(1, Ordering::Relaxed), bytes: Arc::new(Mutex::new(bytes)) }
     }
 }
 
 impl Memory {
-    pub(crate) fn count(&self) -> usize {
-        self.0.lock().unwrap().len()
+    /// Creates a file with these bytes, in place of a file of that name. Who has that one open keeps it.
+    pub fn put(&self, path: impl Into<PathBuf>, bytes: &[u8]) {
+        self.0.by_name.lock().insert(path.into(), Content::new(bytes.to_vec()));
+    }
+
+    /// Returns the bytes of a file; `None` if there is none of this name.
+    #[must_use]
+    pub fn get(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
+        self.0.by_name.lock().get(path.as_ref()).map(|content| content.bytes.lock().clone())
+    }
+
+    /// Returns the names of all files, in their order.
+    #[must_use]
+    pub fn names(&self) -> Vec<PathBuf> {
+        self.0.by_name.lock().keys().cloned().collect()
+    }
+
+    fn content(&self, path: &Path) -> io::Result<Content> {
+        self.0.by_name.lock().get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn lock_guard(&self, path: &Path) -> LockGuard {
+        LockGuard { files: Arc::clone(&self.0), path: path.to_owned() }
     }
 }
 
 impl FileSystem for Memory {
     fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
-        let content = self.0.lock().unwrap().get(path).cloned();
-        content.map(|content| Box::new(content) as _).ok_or(io::ErrorKind::NotFound.into())
+        Ok(Box::new(self.content(path)?))
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        assert_eq!(self.get(path), None, "{} must not exist", path.display());
-        self.put(path, b"");
-        Ok(Box::new(self.0.lock().unwrap()[path].clone()))
+        let mut files = self.0.by_name.lock();
+        if files.contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let content = Content::new(Vec::new());
+        files.insert(path.to_owned(), content.clone());
+        Ok(Box::new(content))
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        let content = self.0.lock().unwrap().get(path).cloned();
-        content.map(|content| Box::new(content) as _).ok_or(io::ErrorKind::NotFound.into())
+        Ok(Box::new(self.content(path)?))
     }
 
     fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        self.open_write(path)
+        Ok(Box::new(AppendOnly(self.content(path)?)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut files = self.0.lock().unwrap();
+        let mut files = self.0.by_name.lock();
         let content = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
         files.insert(to.to_owned(), content);
         Ok(())
     }
 
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.0.lock().unwrap().remove(path).map(drop).ok_or(io::ErrorKind::NotFound.into())
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut files = self.0.by_name.lock();
+        let content = files.get(from).cloned().ok_or(io::ErrorKind::NotFound)?;
+        if files.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        files.insert(to.to_owned(), content);
+        Ok(())
     }
 
-    fn sync_file(&self, _: &Path) -> io::Result<()> {
-        Ok(())
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.by_name.lock().remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        self.content(path).map(drop)
     }
 
     fn sync_folder(&self, _: &Path) -> io::Result<()> {
         Ok(())
     }
 
-    fn lock(&self, _: &Path) -> io::Result<Box<dyn Send>> {
-        Ok(Box::new(()))
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
+        let mut locked = self.0.locked.lock();
+        while !locked.insert(path.to_owned()) {
+            self.0.unlocked.wait(&mut locked);
+        }
+        Ok(Box::new(self.lock_guard(path)))
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
-        let free = self.1.lock().unwrap().insert(path.to_owned());
-        Ok(free.then(|| Box::new(Locked(Arc::clone(&self.1), path.to_owned())) as _))
+        let is_free = self.0.locked.lock().insert(path.to_owned());
+        Ok(is_free.then(|| Box::new(self.lock_guard(path)) as _))
+    }
+}
+
+/// A lock, until it is dropped.
+struct LockGuard {
+    files: Arc<Files>,
+    path: PathBuf,
+}
+
+impl Drop for LockGuard {
+    fn drop(&mut self) {
+        self.files.locked.lock().remove(&self.path);
+        self.files.unlocked.notify_all();
     }
 }
 
 impl ReadFile for Content {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().unwrap().len() as u64)
+        Ok(self.bytes.lock().len() as u64)
     }
 
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        let content = self.0.lock().unwrap();
-        let rest = &content[usize::try_from(at).unwrap().min(content.len())..];
+        let bytes = self.bytes.lock();
+        let rest = usize::try_from(at).ok().and_then(|at| bytes.get(at..)).unwrap_or_default();
         let count = rest.len().min(buffer.len());
         buffer[..count].copy_from_slice(&rest[..count]);
         Ok(count)
     }
 
     fn identity(&self) -> io::Result<(u64, u64)> {
-        Ok((0, Arc::as_ptr(&self.0).addr() as u64))
+        Ok((0, self.number))
     }
 }
 
 impl WriteFile for Content {
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        self.bytes.lock().extend_from_slice(bytes);
         Ok(())
     }
 
-    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
-        let (content, at) = (&mut *self.0.lock().unwrap(), usize::try_from(at).unwrap());
-        content.resize(content.len().max(at + bytes.len()), 0);
-        content[at..at + bytes.len()].copy_from_slice(bytes);
-        Ok(bytes.len())
+    fn write_at(&self, new: &[u8], at: u64) -> io::Result<usize> {
+        let (start, end) = (in_memory(at)?, in_memory(at.saturating_add(new.len() as u64))?);
+        let mut bytes = self.bytes.lock();
+        let len = bytes.len().max(end);
+        bytes.resize(len, 0);
+        bytes[start..end].copy_from_slice(new);
+        Ok(new.len())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.lock().unwrap().resize(usize::try_from(len).unwrap(), 0);
+        self.bytes.lock().resize(in_memory(len)?, 0);
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// A file that was opened to append to it.
+struct AppendOnly(Content);
+
+impl WriteFile for AppendOnly {
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        self.0.append(bytes)
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<usize> {
+        Err(super::opened_to_append())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_kept_by_who_has_it_open_whatever_becomes_of_its_name() {
+        let files = Memory::default();
+        files.put("a", b"old");
+        let old = files.open(Path::new("a")).unwrap();
+        files.put("a", b"newer");
+        assert_eq!((old.len().unwrap(), files.get("a").unwrap()), (3, b"newer".to_vec()));
+        assert_ne!(old.identity().unwrap(), files.open(Path::new("a")).unwrap().identity().unwrap());
+        files.link(Path::new("a"), Path::new("b")).unwrap();
+        files.rename(Path::new("a"), Path::new("c")).unwrap();
+        files.open_append(Path::new("b")).unwrap().append(b"!").unwrap();
+        assert_eq!(files.names(), [Path::new("b"), Path::new("c")]);
+        assert_eq!(files.get("c").unwrap(), b"newer!");
+        files.remove(Path::new("b")).unwrap();
+        assert_eq!(files.remove(Path::new("b")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn bytes_are_written_where_they_are_to_be() {
+        let files = Memory::default();
+        let file = files.create(Path::new("a")).unwrap();
+        assert_eq!(file.write_at(b"xy", 3).unwrap(), 2);
+        assert_eq!(files.get("a").unwrap(), b"\0\0\0xy");
+        file.set_len(4).unwrap();
+        file.append(b"z").unwrap();
+        assert_eq!(files.get("a").unwrap(), b"\0\0\0xz");
+        let mut buffer = [0; 8];
+        let read = files.open(Path::new("a")).unwrap();
+        assert_eq!((read.read_at(&mut buffer, 3).unwrap(), &buffer[..2]), (2, &b"xz"[..]));
+        assert_eq!(read.read_at(&mut buffer, u64::MAX).unwrap(), 0);
+        assert_eq!(file.write_at(b"x", u64::MAX).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        let append = files.open_append(Path::new("a")).unwrap();
+        assert_eq!(append.write_at(b"x", 0).unwrap_err().kind(), io::ErrorKind::Unsupported);
+        assert_eq!(files.create(Path::new("a")).map(drop).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn a_lock_is_waited_for_until_it_is_dropped() {
+        let files = Memory::default();
+        let path = Path::new("a.lock");
+        let held = files.try_lock(path).unwrap().expect("nothing else holds it");
+        assert!(files.try_lock(path).unwrap().is_none());
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let others = files.clone();
+            scope.spawn(move || {
+                let lock = others.lock(path).unwrap();
+                sender.send(()).unwrap();
+                drop(lock);
+            });
+            assert!(receiver.recv_timeout(Duration::from_millis(50)).is_err());
+            drop(held);
+            receiver.recv().unwrap();
+        });
+        assert!(files.try_lock(path).unwrap().is_some());
     }
 }

@@ -351,8 +351,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::fs::WriteFile;
-    use crate::fs::memory::Memory;
+    use crate::fs::simulated::{Action, SimulatedDisk, State};
     use crate::lease::Lease4;
 
     const HEADER: &str = "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state,user_context,pool_id\n";
@@ -361,73 +360,24 @@ mod tests {
         format!("192.0.2.{n},02:00:00:00:00:01,,3600,1790003600,1,0,0,,0,,0\n")
     }
 
-    /// Does the steps of a rotation and a cleanup between the opens of a reader.
-    #[derive(Debug)]
-    struct Meddler {
-        fs: Memory,
-        files: LeaseFileSet,
-        /// Before which open each step is done.
-        gaps: [usize; 6],
-        opens: AtomicUsize,
-        done: Mutex<usize>,
-        with_previous: bool,
+    fn put(disk: &SimulatedDisk, path: &Path, rows: &str) {
+        disk.create(path).and_then(|file| file.append(format!("{HEADER}{rows}").as_bytes())).unwrap();
     }
 
-    impl Meddler {
-        fn step(&self, n: usize) {
-            let (fs, f) = (&self.fs, &self.files);
-            match n {
-                0 => fs.rename(f.current(), &f.input()).unwrap(),
-                1 => fs.put(f.current(), HEADER.as_bytes()),
-                2 => {
-                    let previous = if self.with_previous { row(1) } else { String::new() };
-                    fs.put(&f.finish(), format!("{HEADER}{previous}{}", row(2)).as_bytes());
-                }
-                3 => {
-                    let _ = fs.remove(&f.previous());
-                }
-                4 => fs.remove(&f.input()).unwrap(),
-                _ => fs.rename(&f.finish(), &f.previous()).unwrap(),
+    /// Does a step of a rotation and a cleanup.
+    fn step(disk: &SimulatedDisk, files: &LeaseFileSet, with_previous: bool, n: usize) {
+        match n {
+            0 => disk.rename(files.current(), &files.input()).unwrap(),
+            1 => put(disk, files.current(), ""),
+            2 => {
+                let previous = if with_previous { row(1) } else { String::new() };
+                put(disk, &files.finish(), &(previous + &row(2)));
             }
-        }
-    }
-
-    impl FileSystem for Meddler {
-        fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
-            let n = self.opens.fetch_add(1, Ordering::SeqCst);
-            let mut done = self.done.lock().unwrap();
-            while *done < 6 && self.gaps[*done] <= n {
-                self.step(*done);
-                *done += 1;
+            3 => {
+                let _ = disk.remove(&files.previous());
             }
-            self.fs.open(path)
-        }
-        fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-            self.fs.create(path)
-        }
-        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-            self.fs.rename(from, to)
-        }
-        fn remove(&self, path: &Path) -> io::Result<()> {
-            self.fs.remove(path)
-        }
-        fn sync_file(&self, path: &Path) -> io::Result<()> {
-            self.fs.sync_file(path)
-        }
-        fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-            self.fs.sync_folder(folder)
-        }
-        fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
-            self.fs.lock(path)
-        }
-        fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-            self.fs.open_write(path)
-        }
-        fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-            self.fs.open_append(path)
-        }
-        fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
-            self.fs.try_lock(path)
+            4 => disk.remove(&files.input()).unwrap(),
+            _ => disk.rename(&files.finish(), &files.previous()).unwrap(),
         }
     }
 
@@ -482,20 +432,24 @@ mod tests {
             let mut gaps = [0; 6];
             loop {
                 count += 1;
-                let (fs, files) = (Memory::default(), LeaseFileSet::new("f"));
+                let (disk, files) = (SimulatedDisk::new(State::default()), LeaseFileSet::new("f"));
                 if with_previous {
-                    fs.put(&files.previous(), format!("{HEADER}{}", row(1)).as_bytes());
+                    put(&disk, &files.previous(), &row(1));
                 }
-                fs.put(files.current(), format!("{HEADER}{}", row(2)).as_bytes());
-                let meddler = Meddler {
-                    fs,
-                    files: files.clone(),
-                    gaps,
-                    opens: AtomicUsize::new(0),
-                    done: Mutex::new(0),
-                    with_previous,
-                };
-                let set = files.read_with::<Lease4>(&meddler).unwrap();
+                put(&disk, files.current(), &row(2));
+                let (stepped, set) = (disk.clone(), files.clone());
+                let (opens, done) = (AtomicUsize::new(0), Mutex::new(0));
+                let disk = disk.before_each(move |_, operation| {
+                    if operation.action == Action::Open {
+                        let n = opens.fetch_add(1, Ordering::SeqCst);
+                        let mut done = done.lock().unwrap();
+                        while *done < 6 && gaps[*done] <= n {
+                            step(&stepped, &set, with_previous, *done);
+                            *done += 1;
+                        }
+                    }
+                });
+                let set = files.read_with::<Lease4>(&disk).unwrap();
                 let found: Vec<u8> = set.leases.keys().map(|a| a.octets()[3]).collect();
                 let wanted: &[u8] = if with_previous { &[1, 2] } else { &[2] };
                 if found != wanted {

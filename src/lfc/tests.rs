@@ -1,14 +1,12 @@
 //! The cleanup against the plainest thing that does the same: a map.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::fs::memory::Memory;
-use crate::fs::{ReadFile, WriteFile};
+use crate::fs::Memory;
+use crate::fs::simulated::{Action, SimulatedDisk, State};
 use crate::lease_file::row::private::RowFormat;
 
 /// What a cleanup should come to.
@@ -155,7 +153,7 @@ fn check<L: FileLease>(previous: Option<&[u8]>, input: Option<&[u8]>, threads: u
     let kept = fs.get(Path::new("f.bad")).unwrap_or_default();
     assert!(kept == expected.invalid, "{}\n\n{}", kept.escape_ascii(), expected.invalid.escape_ascii());
     let count = if kept.is_empty() { 1 } else { 2 };
-    assert_eq!(fs.count(), count, "nothing but the previous file and the invalid rows is left");
+    assert_eq!(fs.names().len(), count, "nothing but the previous file and the invalid rows is left");
 }
 
 /// How the previous file is.
@@ -280,7 +278,7 @@ fn a_bad_row_too_many_is_named_with_its_line_and_changes_nothing() {
                     assert_eq!(message, expected);
                     assert_eq!(fs.get(&files.previous).unwrap(), text(bad_previous).as_bytes());
                     assert_eq!(fs.get(&files.input).unwrap(), text(bad_input).as_bytes());
-                    assert_eq!(fs.count(), 2);
+                    assert_eq!(fs.names().len(), 2);
                 }
             }
         }
@@ -298,73 +296,7 @@ fn a_cancelled_cleanup_changes_nothing() {
     let result = Cleanup::new(Family::V4, files.clone()).file_system(&fs).monitor(&monitor).run();
     assert!(matches!(result, Err(LfcError::Cancelled)));
     assert_eq!(fs.get(&files.input), Some(text));
-    assert_eq!(fs.count(), 1);
-}
-
-/// Files of which the reading panics at some time.
-#[derive(Debug)]
-struct Panicking {
-    files: Memory,
-    reads_left: Arc<AtomicU64>,
-}
-
-struct PanickingFile(Box<dyn ReadFile>, Arc<AtomicU64>);
-
-impl FileSystem for Panicking {
-    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
-        Ok(Box::new(PanickingFile(self.files.open(path)?, Arc::clone(&self.reads_left))))
-    }
-
-    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        self.files.create(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.files.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.files.remove(path)
-    }
-
-    fn sync_file(&self, path: &Path) -> io::Result<()> {
-        self.files.sync_file(path)
-    }
-
-    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        self.files.sync_folder(folder)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
-        self.files.lock(path)
-    }
-
-    fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        self.files.open_write(path)
-    }
-
-    fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        self.files.open_append(path)
-    }
-
-    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
-        self.files.try_lock(path)
-    }
-}
-
-impl ReadFile for PanickingFile {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        assert_ne!(self.1.fetch_sub(1, Ordering::Relaxed), 0, "as wanted");
-        self.0.read_at(buffer, at)
-    }
-
-    fn identity(&self) -> io::Result<(u64, u64)> {
-        self.0.identity()
-    }
+    assert_eq!(fs.names().len(), 1);
 }
 
 #[test]
@@ -374,17 +306,21 @@ fn a_thread_that_panics_does_not_leave_the_others_waiting() {
     let mut ended = 0;
     for reads in 0.. {
         let files = crate::lease_file::LeaseFileSet::new("f").lfc_files();
-        let fs = Panicking { files: Memory::default(), reads_left: Arc::new(AtomicU64::new(reads)) };
-        fs.files.put(&files.previous, &text);
-        fs.files.put(&files.input, &text);
+        let contents = [files.previous.clone(), files.input.clone()].map(|path| (path, text.clone())).into();
+        let reads_left = AtomicU64::new(reads);
+        let fs = SimulatedDisk::new(State::holding(&contents)).before_each(move |_, operation| {
+            if operation.action == Action::Read {
+                assert_ne!(reads_left.fetch_sub(1, Ordering::Relaxed), 0, "as wanted");
+            }
+        });
         let cleanup = Cleanup::new(Family::V4, files.clone()).file_system(&fs).threads(2);
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cleanup.run()));
         if let Ok(Ok(_)) = result {
             break;
         }
         ended += 1;
-        assert_eq!(fs.files.get(&files.previous).unwrap(), text);
-        assert_eq!(fs.files.get(&files.input).unwrap(), text);
+        let left = fs.state().contents();
+        assert_eq!((&left[&files.previous], &left[&files.input]), (&text, &text));
     }
     assert!(ended > 50, "{ended} panics were tried");
 }

@@ -156,28 +156,19 @@ impl<'a> Windows<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::fs::{FileSystem, Memory};
 
-    struct Text(Vec<u8>);
-
-    impl ReadFile for Text {
-        fn len(&self) -> io::Result<u64> {
-            Ok(self.0.len() as u64)
-        }
-
-        fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-            let rest = &self.0[usize::try_from(at).unwrap().min(self.0.len())..];
-            let count = rest.len().min(buffer.len());
-            buffer[..count].copy_from_slice(&rest[..count]);
-            Ok(count)
-        }
-
-        fn identity(&self) -> io::Result<(u64, u64)> {
-            Ok((0, 0))
-        }
+    /// A file of these bytes.
+    fn file(bytes: &[u8]) -> Box<dyn ReadFile> {
+        let files = Memory::default();
+        files.put("f", bytes);
+        files.open(Path::new("f")).unwrap()
     }
 
-    fn lines_of(text: &Text, from: u64, to: u64) -> Vec<(u64, Vec<u8>)> {
+    fn lines_of(text: &dyn ReadFile, from: u64, to: u64) -> Vec<(u64, Vec<u8>)> {
         let mut windows = Windows::new(text, 3, from, to, Vec::new());
         let mut lines = Vec::new();
         while let Some(window) = windows.next().unwrap() {
@@ -195,15 +186,15 @@ mod tests {
 
     #[test]
     fn every_line_is_in_exactly_the_part_that_it_starts_in() {
-        let text = Text(b"hd\na\n\nbcd\ne\n\n\nfgh\nrest".to_vec());
-        let len = text.0.len() as u64;
-        let all = lines_of(&text, 3, len);
+        let text = file(b"hd\na\n\nbcd\ne\n\n\nfgh\nrest");
+        let len = text.len().unwrap();
+        let all = lines_of(&*text, 3, len);
         assert_eq!(all.last().unwrap(), &(18, b"rest\n".to_vec()));
         for cut in 3..=len {
             for other in cut..=len {
-                let mut parts = lines_of(&text, 3, cut);
-                parts.extend(lines_of(&text, cut, other));
-                parts.extend(lines_of(&text, other, len));
+                let mut parts = lines_of(&*text, 3, cut);
+                parts.extend(lines_of(&*text, cut, other));
+                parts.extend(lines_of(&*text, other, len));
                 assert_eq!(parts, all, "cut at {cut} and {other}");
             }
         }
@@ -214,14 +205,14 @@ mod tests {
         let mut bytes = b"hd\na\n".to_vec();
         bytes.extend(std::iter::repeat_n(b'x', MAX_LINE * 2));
         bytes.extend(b"\nb\nc");
-        let text = Text(bytes);
-        let len = text.0.len() as u64;
-        let all = lines_of(&text, 3, len);
+        let text = file(&bytes);
+        let len = text.len().unwrap();
+        let all = lines_of(&*text, 3, len);
         let lines: Vec<_> = all.iter().map(|(_, line)| line.as_slice()).collect();
         assert_eq!(lines, [&b"a\n"[..], b"overlong", b"b\n", b"c\n"]);
         for cut in [4, 5, 6, 1_000_000, len - 4, len - 3, len - 2, len - 1] {
-            let mut parts = lines_of(&text, 3, cut);
-            parts.extend(lines_of(&text, cut, len));
+            let mut parts = lines_of(&*text, 3, cut);
+            parts.extend(lines_of(&*text, cut, len));
             assert_eq!(parts, all, "cut at {cut}");
         }
     }
@@ -233,16 +224,16 @@ mod tests {
             bytes.extend(std::iter::repeat_n(fill, len));
             bytes.push(b'\n');
         }
-        let text = Text(bytes);
-        let len = text.0.len() as u64;
-        let all = lines_of(&text, 3, len);
+        let text = file(&bytes);
+        let len = text.len().unwrap();
+        let all = lines_of(&*text, 3, len);
         assert_eq!(
             all.iter().map(|(_, line)| line.len()).collect::<Vec<_>>(),
             [11, 3 * WINDOW + 1, 11, WINDOW + 1, 5 * WINDOW + 1]
         );
         for cut in (3..len).step_by(WINDOW / 3) {
-            let mut parts = lines_of(&text, 3, cut);
-            parts.extend(lines_of(&text, cut, len));
+            let mut parts = lines_of(&*text, 3, cut);
+            parts.extend(lines_of(&*text, cut, len));
             assert_eq!(parts, all, "cut at {cut}");
         }
     }

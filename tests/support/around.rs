@@ -1,10 +1,10 @@
-//! The files of the operating system, and what a test puts around those that are opened.
+//! A file system, and what a test or a benchmark puts around the files that are opened.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use leasemgr::fs::{Attributes, FileSystem, OsFileSystem, ReadFile, WriteFile};
+use leasemgr::fs::{Attributes, FileSystem, ReadFile, WriteFile};
 
 /// Puts something around files.
 pub(crate) trait Around: fmt::Debug + Send + Sync {
@@ -19,68 +19,68 @@ pub(crate) trait Around: fmt::Debug + Send + Sync {
     }
 }
 
-/// The file system of the operating system, with this around its files.
+/// A file system with this around its files.
 #[derive(Debug)]
-pub(crate) struct Surrounded<A>(pub(crate) A);
+pub(crate) struct Surrounded<A, F>(pub(crate) A, pub(crate) F);
 
-impl<A: Around> FileSystem for Surrounded<A> {
+impl<A: Around, F: FileSystem> FileSystem for Surrounded<A, F> {
     fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
-        Ok(self.0.around_read(OsFileSystem.open(path)?))
+        Ok(self.0.around_read(self.1.open(path)?))
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        Ok(self.0.around_write(OsFileSystem.create(path)?))
+        Ok(self.0.around_write(self.1.create(path)?))
     }
 
     fn create_like(&self, path: &Path, attributes: &Attributes) -> io::Result<Box<dyn WriteFile>> {
-        Ok(self.0.around_write(OsFileSystem.create_like(path, attributes)?))
+        Ok(self.0.around_write(self.1.create_like(path, attributes)?))
     }
 
     fn set_attributes(&self, path: &Path, attributes: &Attributes) -> io::Result<()> {
-        OsFileSystem.set_attributes(path, attributes)
+        self.1.set_attributes(path, attributes)
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        Ok(self.0.around_write(OsFileSystem.open_write(path)?))
+        Ok(self.0.around_write(self.1.open_write(path)?))
     }
 
     fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        Ok(self.0.around_write(OsFileSystem.open_append(path)?))
+        Ok(self.0.around_write(self.1.open_append(path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsFileSystem.rename(from, to)
+        self.1.rename(from, to)
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsFileSystem.link(from, to)
+        self.1.link(from, to)
     }
 
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
-        OsFileSystem.resolve(path)
+        self.1.resolve(path)
     }
 
     fn is_same_name(&self, one: &Path, other: &Path) -> io::Result<bool> {
-        OsFileSystem.is_same_name(one, other)
+        self.1.is_same_name(one, other)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        OsFileSystem.remove(path)
+        self.1.remove(path)
     }
 
     fn sync_file(&self, path: &Path) -> io::Result<()> {
-        OsFileSystem.sync_file(path)
+        self.1.sync_file(path)
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        OsFileSystem.sync_folder(folder)
+        self.1.sync_folder(folder)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
-        OsFileSystem.lock(path)
+        self.1.lock(path)
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
-        OsFileSystem.try_lock(path)
+        self.1.try_lock(path)
     }
 }

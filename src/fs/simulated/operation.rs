@@ -1,0 +1,117 @@
+//! The operations of a disk, and how they fail.
+
+use std::fmt;
+use std::path::PathBuf;
+
+#[cfg(doc)]
+use crate::fs::{FileSystem, ReadFile, WriteFile};
+use rustix::io::Errno;
+
+/// The error number of an I/O error.
+pub const EIO: i32 = Errno::IO.raw_os_error();
+/// The error number of a call that a signal interrupted.
+pub const EINTR: i32 = Errno::INTR.raw_os_error();
+/// The error number of a full disk.
+pub const ENOSPC: i32 = Errno::NOSPC.raw_os_error();
+/// The error number of a user who has no room left on a disk.
+pub const EDQUOT: i32 = Errno::DQUOT.raw_os_error();
+
+/// What is done with a file, or a folder: a call of a [`FileSystem`] or of an open file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Action {
+    /// [`FileSystem::open`]
+    Open,
+    /// [`ReadFile::len`]
+    Len,
+    /// [`ReadFile::identity`]
+    Identity,
+    /// [`ReadFile::attributes`]
+    Attributes,
+    /// [`ReadFile::read_at`]
+    Read,
+    /// [`FileSystem::create`] or [`FileSystem::create_like`]
+    Create,
+    /// [`FileSystem::set_attributes`]
+    SetAttributes,
+    /// [`FileSystem::open_write`]
+    OpenWrite,
+    /// [`FileSystem::open_append`]
+    OpenAppend,
+    /// [`WriteFile::append`]
+    Append,
+    /// [`WriteFile::write_at`]
+    WriteAt,
+    /// [`WriteFile::set_len`]
+    SetLen,
+    /// [`WriteFile::sync`] or [`FileSystem::sync_file`]
+    Sync,
+    /// [`FileSystem::rename`]
+    Rename,
+    /// [`FileSystem::link`]
+    Link,
+    /// [`FileSystem::remove`]
+    Remove,
+    /// [`FileSystem::sync_folder`]
+    SyncFolder,
+    /// [`FileSystem::lock`] or [`FileSystem::try_lock`]
+    Lock,
+}
+
+/// One file operation that was asked for, whatever came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Operation {
+    /// What is done.
+    pub action: Action,
+    /// The file or folder that it is done with, by the name with which it was opened; of a renaming or a link, the old name.
+    pub path: PathBuf,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}", self.action, self.path.display())
+    }
+}
+
+/// What an operation that fails has done all the same.
+///
+/// Of [`Action::Append`] and [`Action::WriteAt`] it is a matter of bytes. Of all others [`Half`](Self::Half) and
+/// [`AllButOne`](Self::AllButOne) are as [`Everything`](Self::Everything), but for [`Action::Sync`]: there only
+/// [`Everything`](Self::Everything) makes durable what was written, and after any other nothing more of that file ever is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing was done.
+    Nothing,
+    /// Half of the bytes were written.
+    Half,
+    /// All bytes but one were written.
+    AllButOne,
+    /// All was done, and yet it was called a failure.
+    Everything,
+}
+
+impl Effect {
+    /// How many of the bytes were written.
+    pub(super) fn of(self, bytes: usize) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::Half => bytes / 2,
+            Self::AllButOne => bytes.saturating_sub(1),
+            Self::Everything => bytes,
+        }
+    }
+}
+
+/// An operation that fails.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// How many operations come before it.
+    pub at: usize,
+    /// The error number that it gives, as [`EIO`].
+    pub error: i32,
+    /// What it does all the same.
+    pub effect: Effect,
+    /// Whether all later operations fail too, with the same error number and without any effect.
+    pub lasting: bool,
+}
