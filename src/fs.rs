@@ -55,7 +55,7 @@ fn opened_to_append() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, "the file was opened to append to it")
 }
 
-/// A length or a place in a file, if it is one that memory can have.
+/// A length or a place in a file, if it is one that a `Vec` can have.
 fn in_memory(at: u64) -> io::Result<usize> {
-    usize::try_from(at).map_err(|_| io::ErrorKind::FileTooLarge.into())
+    isize::try_from(at).map(isize::cast_unsigned).map_err(|_| io::ErrorKind::FileTooLarge.into())
 }
