@@ -5,7 +5,7 @@
 //! ([`crate::lfc`]), while changes go on.
 //!
 //! # Files
-//! Those of Kea's memfile ([`LeaseFileSet`]), and `F.lock`, by which one process owns a lease file.
+//! Those of Kea's memfile ([`LeaseFileSet`](crate::lease_file::LeaseFileSet)), and `F.lock`, by which one process owns a lease file.
 //!
 //! # Cost
 //! Looking up a lease takes a fraction of a microsecond, a change about as long as the system takes to write its row. A DHCPv4 lease
@@ -13,139 +13,38 @@
 
 mod backend;
 mod cleanup;
+mod error;
 mod journal;
 mod load;
+mod open;
 mod options;
 mod restore;
 mod row_locks;
 mod sanity;
+mod scratch;
 mod storage;
+mod store;
 
-use std::any::Any;
-use std::cell::RefCell;
 use std::fmt;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 pub use backend::MemfileBackend;
-use cleanup::{Cleaner, CleanerConfig, Watch};
-use journal::Journal;
+use cleanup::Cleaner;
+pub use error::OpenError;
+pub use open::open;
 pub use options::{Durability, LfcProgram, MemfileOptions, OpenRetries};
-use row_locks::RowLocks;
 pub use sanity::{LeaseChecks, LeaseSanity, SubnetMap, SubnetMapError};
+use scratch::with_scratch;
 use storage::packed_lease::{Packed, StoredLease, pack};
-use storage::sharded_lock::{ReadGuard, ShardedLock, WriteGuard};
-use storage::{NoRoom, Queue, Storage};
+use storage::{ExpiryKind, NoRoom};
+use store::{STEP, Store};
 
-use tracing::warn;
-
-use crate::fs::FileSystem;
-use crate::lease::{ClientClass, Family, Lease4, Lease6, LeaseKind, SubnetId};
-use crate::lease_file::{LeaseFileError, LeaseFileSet, RowError};
+use crate::lease::{ClientClass, LeaseKind, SubnetId};
 use crate::lease_mgr::{
-    Added, Availability, Change, CleanupStart, Deleted, Key, LeaseMgr, LeaseMgrError, ManagedLease, OnFail,
-    Query, StatisticsQuery, StatisticsRow, Status, Tracking, check,
+    Added, Change, CleanupStart, Deleted, Key, LeaseMgr, LeaseMgrError, Query, StatisticsQuery,
+    StatisticsRow, Status, Tracking, check,
 };
-use crate::lfc::RunningCleanup;
-
-/// So many leases are looked at in one go, before a change that waits gets its turn.
-const STEP: usize = 256;
-
-/// Why a memfile cannot be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// Another manager, in this process or another, has the lease file.
-    #[error("{}: the lease file is in use by another lease manager, which holds {}", path.display(), lock.display())]
-    Owned {
-        /// The lease file.
-        path: PathBuf,
-        /// Its lock.
-        lock: PathBuf,
-    },
-    /// A cleanup process is at work with the files.
-    #[error("{}: {running}", path.display())]
-    CleanupRunning {
-        /// The lease file.
-        path: PathBuf,
-        /// The process; 0 if the PID file names none.
-        pid: i32,
-        /// What is known of the cleanup.
-        running: RunningCleanup,
-    },
-    /// A lease file cannot be read or written, or is none.
-    #[error(transparent)]
-    File(#[from] LeaseFileError),
-    /// A file has more invalid rows than are tolerated.
-    #[error(
-        "{}: more than {limit} invalid rows in this file, the last in {last}; \
-         fix the file, or raise max-row-errors (0 for any number)",
-        path.display()
-    )]
-    TooManyBadRows {
-        /// The file.
-        path: PathBuf,
-        /// How many are tolerated in each file.
-        limit: u64,
-        /// The row that was one too many.
-        last: RowError,
-    },
-    /// A lease file of another version cannot be converted.
-    #[error("{}: cannot be converted: {source}", path.display())]
-    Conversion {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: Box<crate::lfc::LfcError>,
-    },
-    /// There are more leases than fit.
-    #[error("{}: more leases than there is room for", path.display())]
-    NoRoom {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A thread that read the files panicked.
-    #[error("a thread that read the lease files panicked")]
-    Panicked,
-    /// No thread can be started for the cleanup.
-    #[error("cannot start the thread for the cleanup: {source}")]
-    Thread {
-        /// Why.
-        source: io::Error,
-    },
-}
-
-impl OpenError {
-    /// Whether opening may succeed later though the content of the files stays what it is.
-    fn may_pass(&self) -> bool {
-        matches!(
-            self,
-            Self::Owned { .. } | Self::CleanupRunning { .. } | Self::File(LeaseFileError::Io { .. })
-        )
-    }
-}
-
-/// Opens a memfile for leases of a family that the caller need not know, as [`Memfile::open`].
-///
-/// # Errors
-/// As [`Memfile::open`].
-pub fn open<L: ManagedLease>(options: MemfileOptions) -> Result<Arc<dyn LeaseMgr<L>>, OpenError> {
-    fn opened<S: StoredLease, L: ManagedLease>(
-        options: MemfileOptions,
-    ) -> Result<Arc<dyn LeaseMgr<L>>, OpenError> {
-        let memfile: Arc<dyn LeaseMgr<S>> = Arc::new(Memfile::<S>::open(options)?);
-        let memfile: Box<dyn Any> = Box::new(memfile);
-        // There are no leases but those of the two families, and one type for each.
-        memfile.downcast().map(|memfile| *memfile).map_err(|_| OpenError::Panicked)
-    }
-    match L::FAMILY {
-        Family::V4 => opened::<Lease4, L>(options),
-        Family::V6 => opened::<Lease6, L>(options),
-    }
-}
 
 /// Leases in memory, and on disk in Kea's lease files.
 ///
@@ -172,28 +71,6 @@ pub struct Memfile<L: StoredLease> {
     _owners: Vec<Box<dyn Send + Sync>>,
 }
 
-/// Leases in memory and the journal of their changes: what the users of a [`Memfile`] and the thread of its cleanups share.
-struct Store<L: StoredLease> {
-    storage: ShardedLock<Storage<L>>,
-    /// A change of the storage ended in a panic, and is perhaps half made.
-    is_broken: AtomicBool,
-    /// Whether it was told that no changes are taken any more.
-    is_given_up: AtomicBool,
-    on_fail: OnFail,
-    rows: RowLocks,
-    tracking: Tracking<L>,
-    persistence: Option<Persistence>,
-}
-
-/// Where the leases are on disk.
-struct Persistence {
-    journal: Arc<Journal>,
-    files: LeaseFileSet,
-    fs: Arc<dyn FileSystem>,
-    /// Whether the lease file had rows that cannot be read when it was opened, so that they are nowhere else.
-    has_invalid_rows: AtomicBool,
-}
-
 impl<L: StoredLease> fmt::Debug for Memfile<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.store.persistence.as_ref().map(|persistence| persistence.files.current());
@@ -208,232 +85,11 @@ impl<L: StoredLease> Drop for Memfile<L> {
     }
 }
 
-/// Memory that every change needs, kept for the next one of the thread.
-#[derive(Default)]
-struct Scratch {
-    row: Vec<u8>,
-    record: Vec<u8>,
-    expected: Vec<u8>,
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
-
-/// What a row takes that is kept as memory for the next.
-const SCRATCH_LIMIT: usize = 64 * 1024;
-
-fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
-    SCRATCH.with_borrow_mut(|scratch| {
-        let result = work(scratch);
-        for buffer in [&mut scratch.row, &mut scratch.record, &mut scratch.expected] {
-            buffer.clear();
-            buffer.shrink_to(SCRATCH_LIMIT);
-        }
-        result
-    })
-}
-
 impl<L: StoredLease> Memfile<L> {
-    /// Opens a memfile: loads the leases from its files, and begins to journal. With
-    /// [`MemfileOptions::open_retries`], the calling thread waits for files that others have.
-    ///
-    /// # Errors
-    /// [`OpenError`] says which file and why. The files are as they were then.
-    pub fn open(options: MemfileOptions) -> Result<Self, OpenError> {
-        let OpenRetries { tries, wait } =
-            options.open_retries.unwrap_or(OpenRetries { tries: 0, wait: Duration::ZERO });
-        for next in 1..=tries {
-            match Self::open_once(&options) {
-                Err(error) if error.may_pass() => warn!(
-                    id = "DHCPSRV_MEMFILE_OPEN_RETRY",
-                    "{error}; try {next} of {tries} comes in {} ms",
-                    wait.as_millis()
-                ),
-                opened => return opened,
-            }
-            std::thread::sleep(wait);
-        }
-        Self::open_once(&options)
-    }
-
-    fn open_once(options: &MemfileOptions) -> Result<Self, OpenError> {
-        let relay_tables = options.extended_info_tables || L::FAMILY == Family::V4;
-        let storage = Storage::new(relay_tables);
-        let Some(path) = options.file.clone() else {
-            let store = Arc::new(Store::new(storage, options.on_fail, None));
-            return Ok(Self { cleaner: None, store, _owners: Vec::new() });
-        };
-        let files = LeaseFileSet::new(path);
-        let fs = Arc::clone(&options.file_system);
-        let loaded = load::load(storage, &files, options)?;
-        let path = files.current().to_owned();
-        let journal = Journal::open(fs.clone(), path, L::SCHEMA.header, options.durability)?;
-        let journal = Arc::new(journal);
-        let persistence = Persistence {
-            journal: Arc::clone(&journal),
-            files: files.clone(),
-            fs: fs.clone(),
-            has_invalid_rows: loaded.has_invalid_rows.into(),
-        };
-        let store = Arc::new(Store::new(loaded.storage, options.on_fail, Some(persistence)));
-        if loaded.needs_rewrite {
-            journal.set_due();
-            store.look_after_file();
-        }
-        let watched = Arc::clone(&store);
-        let config = CleanerConfig {
-            family: L::FAMILY,
-            files,
-            fs,
-            program: options.lfc_program.clone(),
-            interval: options.lfc_interval,
-            at_once: loaded.needs_conversion,
-            watch: Watch(Box::new(move || watched.look_after_file())),
-        };
-        let cleaner = Cleaner::start(config, journal);
-        let cleaner = Some(cleaner.map_err(|source| OpenError::Thread { source })?);
-        Ok(Self { cleaner, store, _owners: loaded.owners })
-    }
-
     /// How many bytes of memory the leases and each index take.
     #[must_use]
     pub fn memory(&self) -> Vec<(&'static str, usize)> {
         self.store.read().memory().to_vec()
-    }
-}
-
-impl<L: StoredLease> Store<L> {
-    fn new(storage: Storage<L>, on_fail: OnFail, persistence: Option<Persistence>) -> Self {
-        let (storage, tracking) = (ShardedLock::new(storage), Tracking::default());
-        let (is_broken, is_given_up) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { storage, is_broken, is_given_up, on_fail, rows: RowLocks::new(), tracking, persistence }
-    }
-
-    fn read(&self) -> ReadGuard<'_, Storage<L>> {
-        self.storage.read()
-    }
-
-    fn write(&self) -> Result<Writing<'_, L>, LeaseMgrError> {
-        let storage = self.storage.write();
-        self.check()?;
-        Ok(Writing { storage, is_broken: &self.is_broken, was_panicking: std::thread::panicking() })
-    }
-
-    /// Whether all changes of the storage came to their end.
-    fn check(&self) -> Result<(), LeaseMgrError> {
-        if self.is_broken.load(Ordering::Acquire) { Err(LeaseMgrError::Panicked) } else { Ok(()) }
-    }
-
-    /// Writes rows to the journal, where there is one.
-    fn journal(&self, rows: &[u8]) -> Result<(), LeaseMgrError> {
-        self.check()?;
-        let Some(persistence) = &self.persistence else {
-            return Ok(());
-        };
-        persistence.journal.append(rows).inspect_err(|_| self.tell_availability())
-    }
-
-    fn availability(&self) -> Availability {
-        let failed = self.persistence.as_ref().and_then(|persistence| persistence.journal.failed_since());
-        failed.map_or(Availability::Up, |since| Availability::GivenUp { since })
-    }
-
-    /// Tells that no changes are taken any more, once.
-    fn tell_availability(&self) {
-        let availability = self.availability();
-        if availability != Availability::Up && !self.is_given_up.swap(true, Ordering::Relaxed) {
-            self.tracking.notify_availability(availability);
-        }
-    }
-
-    /// Deletes these leases, if they are still as they were, with one write. Tells how many it were.
-    fn remove_all(&self, leases: &[L]) -> Result<u64, LeaseMgrError> {
-        let _rows = self.rows.lock_all(leases.iter().map(L::key));
-        let mut gone = Vec::with_capacity(leases.len());
-        with_scratch(|scratch| {
-            let storage = self.read();
-            for lease in leases {
-                pack(lease, &mut scratch.expected);
-                let expected = Packed::new(&scratch.expected);
-                if let Some(packed) = storage.get(lease.key())
-                    && packed.is_same(&expected)
-                {
-                    L::write_deletion(&packed, &mut scratch.row);
-                    gone.push(lease);
-                }
-            }
-            drop(storage);
-            if gone.is_empty() {
-                return Ok(());
-            }
-            self.journal(&scratch.row)
-        })?;
-        let mut storage = self.write()?;
-        for lease in &gone {
-            storage.remove(lease.key());
-        }
-        drop(storage);
-        for lease in &gone {
-            self.tracking.notify(&Change::deleted(lease));
-        }
-        Ok(gone.len() as u64)
-    }
-
-    /// Leases of a queue that have ended at `time`, at most `limit`, those that ended first first.
-    fn ended(&self, queue: Queue, time: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
-        let mut ended = Vec::new();
-        let mut after = None;
-        while ended.len() < limit {
-            let count = STEP.min(limit - ended.len());
-            let step = self.read().ended(queue, time, after, count);
-            let Ok(step) = step else {
-                self.write()?.put_in_place(queue, time, after, count);
-                continue;
-            };
-            let Some((last, _)) = step.last() else {
-                break;
-            };
-            after = Some(*last);
-            ended.extend(step.into_iter().map(|(_, lease)| lease));
-        }
-        Ok(ended)
-    }
-}
-
-/// The storage, to be changed.
-struct Writing<'a, L: StoredLease> {
-    storage: WriteGuard<'a, Storage<L>>,
-    is_broken: &'a AtomicBool,
-    /// The change is made while a panic of something else unwinds the thread.
-    was_panicking: bool,
-}
-
-impl<L: StoredLease> Drop for Writing<'_, L> {
-    fn drop(&mut self) {
-        if std::thread::panicking() && !self.was_panicking {
-            self.is_broken.store(true, Ordering::Release);
-        }
-    }
-}
-
-impl<L: StoredLease> std::ops::Deref for Writing<'_, L> {
-    type Target = Storage<L>;
-
-    fn deref(&self) -> &Storage<L> {
-        &self.storage
-    }
-}
-
-impl<L: StoredLease> std::ops::DerefMut for Writing<'_, L> {
-    fn deref_mut(&mut self) -> &mut Storage<L> {
-        &mut self.storage
-    }
-}
-
-impl From<NoRoom> for LeaseMgrError {
-    fn from(_: NoRoom) -> Self {
-        Self::Full { what: "16 GiB of leases" }
     }
 }
 
@@ -536,7 +192,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
     }
 
     fn expired(&self, now: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
-        self.store.ended(Queue::Expiring, now, if limit == 0 { usize::MAX } else { limit })
+        self.store.ended(ExpiryKind::Expiring, now, if limit == 0 { usize::MAX } else { limit })
     }
 
     fn replace(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
@@ -615,7 +271,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
         self.store.tracking.refuse_in_callback()?;
         let mut removed = 0;
         loop {
-            let leases = self.store.ended(Queue::Reclaimed, until, STEP)?;
+            let leases = self.store.ended(ExpiryKind::Reclaimed, until, STEP)?;
             if leases.is_empty() {
                 return Ok(removed);
             }

@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use tracing::{error, warn};
 
 use super::storage::packed_lease::{Packed, StoredLease, pack};
-use super::{Persistence, STEP, Store};
+use super::store::{Persistence, STEP, Store};
 use crate::fs::ReadFile;
 use crate::lease_file::{FileReader, LeaseFileError, LeaseFileSet, ReadError, Reader};
 use crate::lease_mgr::{Change, LeaseMgrError};

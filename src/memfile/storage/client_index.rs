@@ -76,12 +76,12 @@ impl<L: StoredLease> ClientIndex<L> {
     }
 
     /// The leases that have a string.
-    pub(super) fn find(&self, records: &PrimaryIndex<L>, key: &[u8]) -> Found<'_, L::Key> {
+    pub(super) fn find(&self, primary: &PrimaryIndex<L>, key: &[u8]) -> Found<'_, L::Key> {
         if key.is_empty() {
             return Found::None;
         }
         let found =
-            self.table.find(self.strings.hash(key), |number| self.strings.is_of(records, number, key));
+            self.table.find(self.strings.hash(key), |number| self.strings.is_of(primary, number, key));
         match found.map(Holder::of) {
             None => Found::None,
             Some(Holder::Block(id)) => Found::One(id),
@@ -98,30 +98,30 @@ impl<L: StoredLease> ClientIndex<L> {
     }
 
     /// Takes a lease in, whose block holds it already.
-    pub(super) fn insert(&mut self, records: &PrimaryIndex<L>, id: BlockId) {
-        let packed = records.packed(id);
+    pub(super) fn insert(&mut self, primary: &PrimaryIndex<L>, id: BlockId) {
+        let packed = primary.packed(id);
         let hash = self.strings.hash((self.strings.key_of)(&packed));
-        self.insert_hashed(records, id, hash);
+        self.insert_hashed(primary, id, hash);
     }
 
     /// Takes a lease in, whose block holds it already, and whose string has this hash.
-    pub(super) fn insert_hashed(&mut self, records: &PrimaryIndex<L>, id: BlockId, hash: u64) {
+    pub(super) fn insert_hashed(&mut self, primary: &PrimaryIndex<L>, id: BlockId, hash: u64) {
         let Self { strings, table } = self;
-        let packed = records.packed(id);
+        let packed = primary.packed(id);
         let key = (strings.key_of)(&packed);
         if key.is_empty() {
             return;
         }
-        let found = table.find(hash, |number| strings.is_of(records, number, key));
+        let found = table.find(hash, |number| strings.is_of(primary, number, key));
         match found.map(Holder::of) {
-            None => table.insert(hash, id.0, &StringsOf { strings, records }),
+            None => table.insert(hash, id.0, &StringsOf { strings, primary }),
             Some(Holder::Set(n)) => {
                 let member = strings.member(&packed);
                 strings.sets[n].insert(member, ());
             }
             Some(Holder::Block(other)) => {
                 let mut set = OrderedMap::default();
-                set.insert(strings.member(&records.packed(other)), ());
+                set.insert(strings.member(&primary.packed(other)), ());
                 set.insert(strings.member(&packed), ());
                 let n = strings.free_sets.pop().unwrap_or(strings.sets.len());
                 if n == strings.sets.len() {
@@ -134,16 +134,16 @@ impl<L: StoredLease> ClientIndex<L> {
         }
     }
 
-    /// Lets go of a lease, while its block still holds it and the records still find it.
-    pub(super) fn remove(&mut self, records: &PrimaryIndex<L>, id: BlockId) {
-        let hash = self.strings.hash((self.strings.key_of)(&records.packed(id)));
-        self.remove_hashed(records, id, hash);
+    /// Lets go of a lease, while its block still holds it and the primary index still finds it.
+    pub(super) fn remove(&mut self, primary: &PrimaryIndex<L>, id: BlockId) {
+        let hash = self.strings.hash((self.strings.key_of)(&primary.packed(id)));
+        self.remove_hashed(primary, id, hash);
     }
 
-    /// Lets go of a lease, while its block still holds it and the records still find it, and whose string has this hash.
-    pub(super) fn remove_hashed(&mut self, records: &PrimaryIndex<L>, id: BlockId, hash: u64) {
+    /// Lets go of a lease, while its block still holds it and the primary index still finds it, and whose string has this hash.
+    pub(super) fn remove_hashed(&mut self, primary: &PrimaryIndex<L>, id: BlockId, hash: u64) {
         let Self { strings, table } = self;
-        let packed = records.packed(id);
+        let packed = primary.packed(id);
         let key = (strings.key_of)(&packed);
         if key.is_empty() {
             return;
@@ -151,16 +151,16 @@ impl<L: StoredLease> ClientIndex<L> {
         let found = table.find_and_remove(
             hash,
             // Of most strings there is but one lease, which need not be compared.
-            |number| number == id.0 || strings.is_of(records, number, key),
+            |number| number == id.0 || strings.is_of(primary, number, key),
             |number| number == id.0,
-            &StringsOf { strings, records },
+            &StringsOf { strings, primary },
         );
         if let Some(Holder::Set(n)) = found.map(Holder::of) {
             let member = strings.member(&packed);
             strings.sets[n].remove(member);
             if strings.sets[n].len() == 1
                 && let Some(((_, last), ())) = strings.sets[n].first()
-                && let Some(last) = records.block_of(last)
+                && let Some(last) = primary.block_of(last)
             {
                 strings.sets[n].clear();
                 strings.free_sets.push(n);
@@ -170,8 +170,8 @@ impl<L: StoredLease> ClientIndex<L> {
     }
 
     /// Follows a lease, which both blocks hold, to another block.
-    pub(super) fn relocate(&mut self, records: &PrimaryIndex<L>, old: BlockId, new: BlockId) {
-        let key = (self.strings.key_of)(&records.packed(new));
+    pub(super) fn relocate(&mut self, primary: &PrimaryIndex<L>, old: BlockId, new: BlockId) {
+        let key = (self.strings.key_of)(&primary.packed(new));
         if !key.is_empty() {
             self.table.replace(self.strings.hash(key), old.0, new.0);
         }
@@ -183,8 +183,8 @@ impl<L: StoredLease> ClientIndex<L> {
     }
 
     /// Whether a lease is in it, or should be.
-    pub(super) fn is_in(&self, records: &PrimaryIndex<L>, id: BlockId) -> bool {
-        !(self.strings.key_of)(&records.packed(id)).is_empty()
+    pub(super) fn is_in(&self, primary: &PrimaryIndex<L>, id: BlockId) -> bool {
+        !(self.strings.key_of)(&primary.packed(id)).is_empty()
     }
 
     /// How many leases are in it.
@@ -220,8 +220,8 @@ impl<L: StoredLease> Strings<L> {
 
     /// Whether a number stands for leases of a string.
     #[inline]
-    fn is_of(&self, records: &PrimaryIndex<L>, number: u32, key: &[u8]) -> bool {
-        self.owner(records, number).is_some_and(|owner| {
+    fn is_of(&self, primary: &PrimaryIndex<L>, number: u32, key: &[u8]) -> bool {
+        self.owner(primary, number).is_some_and(|owner| {
             let own = (self.key_of)(&owner);
             own == key || (self.ignore_case && own.eq_ignore_ascii_case(key))
         })
@@ -229,12 +229,12 @@ impl<L: StoredLease> Strings<L> {
 
     /// A lease that a number stands for.
     #[inline]
-    fn owner<'a>(&self, records: &'a PrimaryIndex<L>, number: u32) -> Option<Packed<'a, L>> {
+    fn owner<'a>(&self, primary: &'a PrimaryIndex<L>, number: u32) -> Option<Packed<'a, L>> {
         match Holder::of(number) {
-            Holder::Block(id) => Some(records.packed(id)),
+            Holder::Block(id) => Some(primary.packed(id)),
             Holder::Set(n) => {
                 let ((_, key), ()) = self.sets[n].first()?;
-                records.get(key)
+                primary.get(key)
             }
         }
     }
@@ -247,18 +247,18 @@ impl<L: StoredLease> Strings<L> {
 /// The hashes of the strings of leases.
 struct StringsOf<'a, L: StoredLease> {
     strings: &'a Strings<L>,
-    records: &'a PrimaryIndex<L>,
+    primary: &'a PrimaryIndex<L>,
 }
 
 impl<L: StoredLease> Hashed for StringsOf<'_, L> {
     fn hash(&self, number: u32) -> u64 {
-        let owner = self.strings.owner(self.records, number);
+        let owner = self.strings.owner(self.primary, number);
         owner.map_or(0, |owner| self.strings.hash((self.strings.key_of)(&owner)))
     }
 
     fn fetch(&self, number: u32) {
         if let Holder::Block(id) = Holder::of(number) {
-            self.records.arena.fetch(id);
+            self.primary.arena.fetch(id);
         }
     }
 }

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::ended::Misplaced;
 use super::packed_lease::{Packed, pack};
 use super::*;
 use crate::lease::{
-    ClientId, Duid, Hostname, HwAddr, HwType, Iaid, Lease4, Lease6, LeaseData, Lifetime, PoolId,
+    ClientId, Duid, Hostname, HwAddr, HwType, Iaid, Lease4, Lease6, LeaseData, LeaseType, Lifetime, PoolId,
 };
+use crate::lease_mgr::Query;
 
 /// Leases of few clients and addresses, so that they meet.
 trait Arbitrary: StoredLease {
@@ -113,7 +115,7 @@ fn packed<L: StoredLease>(lease: &L) -> Vec<u8> {
     record
 }
 
-fn expired<L: StoredLease>(storage: &mut Storage<L>, queue: Queue, now: u64) -> Vec<L> {
+fn expired<L: StoredLease>(storage: &mut Storage<L>, queue: ExpiryKind, now: u64) -> Vec<L> {
     loop {
         match storage.ended(queue, now, None, usize::MAX) {
             Ok(leases) => return leases.into_iter().map(|(_, lease)| lease).collect(),
@@ -135,10 +137,10 @@ fn agree<L: Arbitrary>(steps: Vec<Step<L>>) -> Result<(), TestCaseError> {
                 prop_assert_eq!(storage.remove(lease.key()), model.remove(&lease.key()).is_some());
             }
             Step::Expired(now) => {
-                for queue in [Queue::Expiring, Queue::Reclaimed] {
+                for queue in [ExpiryKind::Expiring, ExpiryKind::Reclaimed] {
                     let mut wanted: Vec<_> = model
                         .values()
-                        .filter(|lease| Queue::of(lease.state()) == queue && lease.has_ended(now))
+                        .filter(|lease| ExpiryKind::of(lease.state()) == queue && lease.has_ended(now))
                         .cloned()
                         .collect();
                     wanted.sort_by_key(|lease| (lease.end(), lease.key()));

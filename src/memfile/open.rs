@@ -1,0 +1,100 @@
+//! Opening a memfile: loading its files, and starting its journal and its cleanups.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::cleanup::{Cleaner, CleanerConfig, Watch};
+use super::journal::Journal;
+use super::load;
+use super::storage::Storage;
+use super::storage::packed_lease::StoredLease;
+use super::store::{Persistence, Store};
+use super::{Memfile, MemfileOptions, OpenError, OpenRetries};
+use crate::lease::{Family, Lease4, Lease6};
+use crate::lease_file::LeaseFileSet;
+use crate::lease_mgr::{LeaseMgr, ManagedLease};
+
+/// Opens a memfile for leases of a family that the caller need not know, as [`Memfile::open`].
+///
+/// # Errors
+/// As [`Memfile::open`].
+pub fn open<L: ManagedLease>(options: MemfileOptions) -> Result<Arc<dyn LeaseMgr<L>>, OpenError> {
+    fn opened<S: StoredLease, L: ManagedLease>(
+        options: MemfileOptions,
+    ) -> Result<Arc<dyn LeaseMgr<L>>, OpenError> {
+        let memfile: Arc<dyn LeaseMgr<S>> = Arc::new(Memfile::<S>::open(options)?);
+        let memfile: Box<dyn Any> = Box::new(memfile);
+        // There are no leases but those of the two families, and one type for each.
+        memfile.downcast().map(|memfile| *memfile).map_err(|_| OpenError::Panicked)
+    }
+    match L::FAMILY {
+        Family::V4 => opened::<Lease4, L>(options),
+        Family::V6 => opened::<Lease6, L>(options),
+    }
+}
+
+impl<L: StoredLease> Memfile<L> {
+    /// Opens a memfile: loads the leases from its files, and begins to journal. With
+    /// [`MemfileOptions::open_retries`], the calling thread waits for files that others have.
+    ///
+    /// # Errors
+    /// [`OpenError`] says which file and why. The files are as they were then.
+    pub fn open(options: MemfileOptions) -> Result<Self, OpenError> {
+        let OpenRetries { tries, wait } =
+            options.open_retries.unwrap_or(OpenRetries { tries: 0, wait: Duration::ZERO });
+        for next in 1..=tries {
+            match Self::open_once(&options) {
+                Err(error) if error.may_pass() => warn!(
+                    id = "DHCPSRV_MEMFILE_OPEN_RETRY",
+                    "{error}; try {next} of {tries} comes in {} ms",
+                    wait.as_millis()
+                ),
+                opened => return opened,
+            }
+            std::thread::sleep(wait);
+        }
+        Self::open_once(&options)
+    }
+
+    fn open_once(options: &MemfileOptions) -> Result<Self, OpenError> {
+        let relay_tables = options.extended_info_tables || L::FAMILY == Family::V4;
+        let storage = Storage::new(relay_tables);
+        let Some(path) = options.file.clone() else {
+            let store = Arc::new(Store::new(storage, options.on_fail, None));
+            return Ok(Self { cleaner: None, store, _owners: Vec::new() });
+        };
+        let files = LeaseFileSet::new(path);
+        let fs = Arc::clone(&options.file_system);
+        let loaded = load::load(storage, &files, options)?;
+        let path = files.current().to_owned();
+        let journal = Journal::open(fs.clone(), path, L::SCHEMA.header, options.durability)?;
+        let journal = Arc::new(journal);
+        let persistence = Persistence {
+            journal: Arc::clone(&journal),
+            files: files.clone(),
+            fs: fs.clone(),
+            has_invalid_rows: loaded.has_invalid_rows.into(),
+        };
+        let store = Arc::new(Store::new(loaded.storage, options.on_fail, Some(persistence)));
+        if loaded.needs_rewrite {
+            journal.set_due();
+            store.look_after_file();
+        }
+        let watched = Arc::clone(&store);
+        let config = CleanerConfig {
+            family: L::FAMILY,
+            files,
+            fs,
+            program: options.lfc_program.clone(),
+            interval: options.lfc_interval,
+            at_once: loaded.needs_conversion,
+            watch: Watch(Box::new(move || watched.look_after_file())),
+        };
+        let cleaner = Cleaner::start(config, journal);
+        let cleaner = Some(cleaner.map_err(|source| OpenError::Thread { source })?);
+        Ok(Self { cleaner, store, _owners: loaded.owners })
+    }
+}

@@ -1,0 +1,72 @@
+//! Which leases have ended.
+
+use super::Storage;
+use super::expiry_queue::{Place, moment};
+use super::packed_lease::{StoredLease, set_lag};
+use crate::lease::LeaseState;
+use crate::lease_file::row::private::RowFormat;
+
+/// The queues of leases that end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::memfile) enum ExpiryKind {
+    /// Of those that are not reclaimed.
+    Expiring,
+    /// Of those that are.
+    Reclaimed,
+}
+
+impl ExpiryKind {
+    pub(super) fn of(state: LeaseState) -> Self {
+        if state == LeaseState::EXPIRED_RECLAIMED { Self::Reclaimed } else { Self::Expiring }
+    }
+}
+
+/// Leases that have ended, and their places in the queue.
+pub(in crate::memfile) type Ended<L> = Vec<(Place<<L as RowFormat>::Key>, L)>;
+
+/// Leases in a queue are not where they belong.
+#[derive(Debug)]
+pub(in crate::memfile) struct Misplaced;
+
+impl<L: StoredLease> Storage<L> {
+    /// The leases of a queue that have ended at `time` (seconds since the epoch), from a place on, at most `count`.
+    pub(in crate::memfile) fn ended(
+        &self,
+        queue: ExpiryKind,
+        time: u64,
+        after: Option<Place<L::Key>>,
+        count: usize,
+    ) -> Result<Ended<L>, Misplaced> {
+        let places = self.queues[queue as usize].until(moment(time), after, count);
+        let leases = places.into_iter().filter_map(|place| Some((place, self.primary.get(place.key)?)));
+        leases
+            .map(
+                |(place, packed)| {
+                    if packed.lag() == 0 { Ok((place, packed.lease())) } else { Err(Misplaced) }
+                },
+            )
+            .collect()
+    }
+
+    /// Moves those of the first `count` leases of a queue that are ahead of their time to where they belong.
+    pub(in crate::memfile) fn put_in_place(
+        &mut self,
+        queue: ExpiryKind,
+        time: u64,
+        after: Option<Place<L::Key>>,
+        count: usize,
+    ) {
+        let queue = &mut self.queues[queue as usize];
+        for place in queue.until(moment(time), after, count) {
+            let Some(id) = self.primary.block_of(place.key) else {
+                continue;
+            };
+            let lag = self.primary.packed(id).lag();
+            if lag > 0 {
+                queue.remove(place.time(), place.key);
+                queue.insert(place.time().wrapping_add(lag.into()), place.key);
+                set_lag(self.primary.arena.get_mut(id), 0);
+            }
+        }
+    }
+}

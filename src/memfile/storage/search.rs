@@ -1,0 +1,284 @@
+//! Finding the leases of a query by the index that answers it.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ops::Bound;
+
+use super::arena::BlockId;
+use super::client_index::Found;
+use super::packed_lease::{Packed, StoredLease};
+use super::primary_index::PrimaryIndex;
+use super::{Addresses, Storage};
+use crate::lease::LeaseState;
+use crate::lease_mgr::{Key, Query};
+
+impl<L: StoredLease> Storage<L> {
+    /// The leases that a query asks for, after `after` in its order instead of the address that it names. At most `budget`
+    /// are looked at; if there may be more, the address is given to go on after.
+    pub(in crate::memfile) fn find(
+        &self,
+        query: &Query<'_, L>,
+        after: Option<L::Key>,
+        limit: usize,
+        budget: usize,
+        found: &mut Vec<L>,
+    ) -> Option<L::Key> {
+        let span = Span::of(query, after);
+        let mut search = Search { query, span, primary: &self.primary, limit, budget, found };
+        match (query.key, query.subnet) {
+            (Key::All, None) if span.reversed => search.blocks(self.primary.iter_back_from(span.start())),
+            (Key::All, None) => search.blocks(self.primary.iter_from(span.start())),
+            (Key::All, Some(subnet)) => {
+                let states = self.subnets.get(&subnet).map_or(&[][..], Vec::as_slice);
+                search.merged(states.iter().map(|(_, addresses)| addresses))
+            }
+            (Key::State(state), Some(subnet)) => {
+                let states = self.subnets.get(&subnet).map_or(&[][..], Vec::as_slice);
+                let states = states.iter().filter(|(other, _)| *other == state);
+                search.merged(states.map(|(_, addresses)| addresses))
+            }
+            (Key::State(_), None) if span.reversed => {
+                search.blocks(self.primary.iter_back_from(span.start()))
+            }
+            (Key::State(_), None) => search.blocks(self.primary.iter_from(span.start())),
+            (Key::HwAddr(hwaddr), subnet) => {
+                let order = subnet.map(|subnet| subnet.0);
+                search.client(self.hwaddrs.find(&self.primary, hwaddr.as_bytes()), order)
+            }
+            (Key::Hostname(hostname), subnet) => {
+                let order = subnet.map(|subnet| subnet.0);
+                search.client(self.hostnames.find(&self.primary, hostname.as_bytes()), order)
+            }
+            (Key::Client(client), subnet) => {
+                let order = L::order_of_query(&client, subnet);
+                search.client(self.clients.find(&self.primary, client.id), order)
+            }
+            (Key::RelayId(id), _) => search.merged(self.relays.by_relay(id)),
+            (Key::RemoteId(id), _) => search.merged(self.relays.by_remote(id)),
+        }
+    }
+
+    /// The addresses of the leases in a state, those that a query is about, in its order; `None` if that is a large part of
+    /// all leases, which [`Storage::find`] looks at then. Takes time for each subnet and for each of the addresses.
+    pub(in crate::memfile) fn in_state(
+        &self,
+        state: LeaseState,
+        query: &Query<'_, L>,
+    ) -> Option<Vec<L::Key>> {
+        /// The part of all leases from which on they are looked at one by one.
+        const PART: usize = 4;
+        let sets = || self.subnets.values().flatten().filter(|(other, _)| *other == state);
+        let count: usize = sets().map(|(_, addresses)| addresses.len()).sum();
+        if count > self.len() / PART {
+            return None;
+        }
+        let span = Span::of(query, query.after.map(L::key_of));
+        let mut keys = Vec::with_capacity(count);
+        for (_, addresses) in sets() {
+            let all = addresses.iter_from(Bound::Unbounded).map(|(key, ())| key);
+            keys.extend(all.filter(|&key| span.contains(key)));
+        }
+        keys.sort_unstable();
+        if span.reversed {
+            keys.reverse();
+        }
+        Some(keys)
+    }
+
+    /// Of the leases of these addresses, which are in the order of the query, those that the query asks for. Returns whether
+    /// these are as many as it asks for.
+    pub(in crate::memfile) fn find_among(
+        &self,
+        query: &Query<'_, L>,
+        keys: &[L::Key],
+        limit: usize,
+        found: &mut Vec<L>,
+    ) -> bool {
+        let span = Span::of(query, None);
+        let mut search = Search { query, span, primary: &self.primary, limit, budget: usize::MAX, found };
+        search.keys(keys.iter().copied());
+        found.len() >= limit
+    }
+}
+
+/// The addresses that a query is about, from the one that comes first in its order to the one that comes last.
+#[derive(Clone, Copy)]
+struct Span<K> {
+    from: Bound<K>,
+    last: Option<K>,
+    reversed: bool,
+}
+
+impl<K: Copy + Ord> Span<K> {
+    fn of<L: StoredLease<Key = K>>(query: &Query<'_, L>, after: Option<K>) -> Self {
+        let (mut first, mut last) = (query.first.map(L::key_of), query.last.map(L::key_of));
+        if query.reversed {
+            std::mem::swap(&mut first, &mut last);
+        }
+        let reversed = query.reversed;
+        let comes_first = |a: K, b: K| if reversed { a > b } else { a < b };
+        let from = match (after, first) {
+            (Some(after), Some(first)) if comes_first(after, first) => Bound::Included(first),
+            (Some(after), _) => Bound::Excluded(after),
+            (None, Some(first)) => Bound::Included(first),
+            (None, None) => Bound::Unbounded,
+        };
+        Self { from, last, reversed }
+    }
+
+    fn start(&self) -> Bound<K> {
+        self.from
+    }
+
+    /// Whether an address comes after the last one.
+    fn is_past(&self, key: K) -> bool {
+        self.last.is_some_and(|last| if self.reversed { key < last } else { key > last })
+    }
+
+    /// Whether an address comes before the first one.
+    fn is_before(&self, key: K) -> bool {
+        match self.from {
+            Bound::Unbounded => false,
+            Bound::Included(from) => {
+                if self.reversed {
+                    key > from
+                } else {
+                    key < from
+                }
+            }
+            Bound::Excluded(from) => {
+                if self.reversed {
+                    key >= from
+                } else {
+                    key <= from
+                }
+            }
+        }
+    }
+
+    fn contains(&self, key: K) -> bool {
+        !self.is_before(key) && !self.is_past(key)
+    }
+}
+
+/// A search for the leases of a query.
+struct Search<'a, 'q, L: StoredLease> {
+    query: &'a Query<'q, L>,
+    span: Span<L::Key>,
+    primary: &'a PrimaryIndex<L>,
+    limit: usize,
+    budget: usize,
+    found: &'a mut Vec<L>,
+}
+
+impl<L: StoredLease> Search<'_, '_, L> {
+    /// Takes a lease if it is one of those asked for; whether that was enough.
+    fn look_at(&mut self, packed: &Packed<'_, L>) -> bool {
+        let query = self.query;
+        let cltt = packed.cltt();
+        if query.subnet.is_none_or(|subnet| packed.subnet_id() == subnet)
+            && query.heard_since.is_none_or(|since| cltt >= since)
+            && query.heard_until.is_none_or(|until| cltt <= until)
+            && query.ended_by.is_none_or(|time| packed.has_ended(time))
+            && match &query.key {
+                Key::State(state) => packed.state() == *state,
+                Key::Client(client) => {
+                    client.lease_type.is_none_or(|wanted| L::kind_in(packed) == Some(wanted))
+                        && client.iaid.is_none_or(|wanted| L::iaid_in(packed) == Some(wanted))
+                }
+                _ => true,
+            }
+        {
+            self.found.push(packed.lease());
+        }
+        self.budget -= 1;
+        self.found.len() >= self.limit || self.budget == 0
+    }
+
+    /// Looks at leases in the order of the query, from the first in its span on.
+    fn blocks(&mut self, blocks: impl Iterator<Item = (L::Key, BlockId)>) -> Option<L::Key> {
+        if self.limit == 0 {
+            return None;
+        }
+        for (key, id) in blocks {
+            if self.span.is_past(key) {
+                return None;
+            }
+            if self.look_at(&self.primary.packed(id)) {
+                return (self.found.len() < self.limit).then_some(key);
+            }
+        }
+        None
+    }
+
+    fn keys(&mut self, keys: impl Iterator<Item = L::Key>) -> Option<L::Key> {
+        let primary = self.primary;
+        self.blocks(keys.filter_map(|key| Some((key, primary.block_of(key)?))))
+    }
+
+    /// Looks at the leases of sets of addresses, in the order of the query.
+    fn merged<'s>(&mut self, sets: impl IntoIterator<Item = &'s Addresses<L::Key>>) -> Option<L::Key>
+    where
+        L: 's,
+    {
+        let start = self.span.start();
+        if self.span.reversed {
+            let sets = sets.into_iter().map(|set| set.iter_back_from(start).map(|(key, ())| Reverse(key)));
+            self.keys(merge(sets.collect()).map(|Reverse(key)| key))
+        } else {
+            let sets = sets.into_iter().map(|set| set.iter_from(start).map(|(key, ())| key));
+            self.keys(merge(sets.collect()))
+        }
+    }
+
+    /// Looks at the leases of a client: where it has several, at those with the same order in its set, if one is given.
+    fn client(&mut self, leases: Found<'_, L::Key>, order: Option<u32>) -> Option<L::Key> {
+        // They are of one client, so all are looked at.
+        self.budget = usize::MAX;
+        let span = self.span;
+        match (leases, order) {
+            (Found::None, _) => None,
+            (Found::One(id), _) => {
+                let key = self.primary.packed(id).key();
+                self.blocks(span.contains(key).then_some((key, id)).into_iter())
+            }
+            (Found::Several(set), Some(order)) if !span.reversed => {
+                let from = match span.start() {
+                    Bound::Unbounded => Bound::Included((order, L::Key::default())),
+                    Bound::Included(key) => Bound::Included((order, key)),
+                    Bound::Excluded(key) => Bound::Excluded((order, key)),
+                };
+                let of_order = set.iter_from(from).map(|(member, ())| member);
+                self.keys(of_order.take_while(|&(other, _)| other == order).map(|(_, key)| key))
+            }
+            (Found::Several(set), order) => {
+                let all = set.iter_from(
+                    order.map_or(Bound::Unbounded, |order| Bound::Included((order, L::Key::default()))),
+                );
+                let of_order = all.take_while(|((other, _), ())| order.is_none_or(|order| *other == order));
+                let mut keys: Vec<_> =
+                    of_order.map(|((_, key), ())| key).filter(|&key| span.contains(key)).collect();
+                keys.sort_unstable();
+                if span.reversed {
+                    keys.reverse();
+                }
+                self.keys(keys.into_iter())
+            }
+        }
+    }
+}
+
+/// The elements of iterators that ascend, in their order.
+fn merge<K: Copy + Ord, I: Iterator<Item = K>>(mut sets: Vec<I>) -> impl Iterator<Item = K> {
+    let mut next: BinaryHeap<_> =
+        sets.iter_mut().enumerate().filter_map(|(n, set)| Some(Reverse((set.next()?, n)))).collect();
+    std::iter::from_fn(move || {
+        // With one set left there is nothing to compare.
+        let Reverse((key, n)) = next.peek().copied()?;
+        match sets[n].next() {
+            Some(following) => *next.peek_mut()? = Reverse((following, n)),
+            None => drop(next.pop()),
+        }
+        Some(key)
+    })
+}

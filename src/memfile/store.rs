@@ -1,0 +1,173 @@
+//! The leases in memory and their journal, which the users of a memfile and the thread of its cleanups share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::journal::Journal;
+use super::row_locks::RowLocks;
+use super::scratch::with_scratch;
+use super::storage::packed_lease::{Packed, StoredLease, pack};
+use super::storage::sharded_lock::{ReadGuard, ShardedLock, WriteGuard};
+use super::storage::{ExpiryKind, NoRoom, Storage};
+use crate::fs::FileSystem;
+use crate::lease_file::LeaseFileSet;
+use crate::lease_mgr::{Availability, Change, LeaseMgrError, OnFail, Tracking};
+
+/// Maximum number of leases that are looked at in one go, before a change that waits gets its turn.
+pub(super) const STEP: usize = 256;
+
+/// Leases in memory and the journal of their changes: what the users of a [`Memfile`] and the thread of its cleanups share.
+pub(super) struct Store<L: StoredLease> {
+    pub(super) storage: ShardedLock<Storage<L>>,
+    /// A change of the storage ended in a panic, and is perhaps half made.
+    is_broken: AtomicBool,
+    /// Whether it was told that no changes are taken any more.
+    is_given_up: AtomicBool,
+    pub(super) on_fail: OnFail,
+    pub(super) rows: RowLocks,
+    pub(super) tracking: Tracking<L>,
+    pub(super) persistence: Option<Persistence>,
+}
+
+/// Where the leases are on disk.
+pub(super) struct Persistence {
+    pub(super) journal: Arc<Journal>,
+    pub(super) files: LeaseFileSet,
+    pub(super) fs: Arc<dyn FileSystem>,
+    /// Whether the lease file had rows that cannot be read when it was opened, so that they are nowhere else.
+    pub(super) has_invalid_rows: AtomicBool,
+}
+
+impl<L: StoredLease> Store<L> {
+    pub(super) fn new(storage: Storage<L>, on_fail: OnFail, persistence: Option<Persistence>) -> Self {
+        let (storage, tracking) = (ShardedLock::new(storage), Tracking::default());
+        let (is_broken, is_given_up) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { storage, is_broken, is_given_up, on_fail, rows: RowLocks::new(), tracking, persistence }
+    }
+
+    pub(super) fn read(&self) -> ReadGuard<'_, Storage<L>> {
+        self.storage.read()
+    }
+
+    pub(super) fn write(&self) -> Result<Writing<'_, L>, LeaseMgrError> {
+        let storage = self.storage.write();
+        self.check()?;
+        Ok(Writing { storage, is_broken: &self.is_broken, was_panicking: std::thread::panicking() })
+    }
+
+    /// Whether all changes of the storage came to their end.
+    pub(super) fn check(&self) -> Result<(), LeaseMgrError> {
+        if self.is_broken.load(Ordering::Acquire) { Err(LeaseMgrError::Panicked) } else { Ok(()) }
+    }
+
+    /// Writes rows to the journal, where there is one.
+    pub(super) fn journal(&self, rows: &[u8]) -> Result<(), LeaseMgrError> {
+        self.check()?;
+        let Some(persistence) = &self.persistence else {
+            return Ok(());
+        };
+        persistence.journal.append(rows).inspect_err(|_| self.tell_availability())
+    }
+
+    pub(super) fn availability(&self) -> Availability {
+        let failed = self.persistence.as_ref().and_then(|persistence| persistence.journal.failed_since());
+        failed.map_or(Availability::Up, |since| Availability::GivenUp { since })
+    }
+
+    /// Tells that no changes are taken any more, once.
+    pub(super) fn tell_availability(&self) {
+        let availability = self.availability();
+        if availability != Availability::Up && !self.is_given_up.swap(true, Ordering::Relaxed) {
+            self.tracking.notify_availability(availability);
+        }
+    }
+
+    /// Deletes these leases, if they are still as they were, with one write. Tells how many it were.
+    pub(super) fn remove_all(&self, leases: &[L]) -> Result<u64, LeaseMgrError> {
+        let _rows = self.rows.lock_all(leases.iter().map(L::key));
+        let mut gone = Vec::with_capacity(leases.len());
+        with_scratch(|scratch| {
+            let storage = self.read();
+            for lease in leases {
+                pack(lease, &mut scratch.expected);
+                let expected = Packed::new(&scratch.expected);
+                if let Some(packed) = storage.get(lease.key())
+                    && packed.is_same(&expected)
+                {
+                    L::write_deletion(&packed, &mut scratch.row);
+                    gone.push(lease);
+                }
+            }
+            drop(storage);
+            if gone.is_empty() {
+                return Ok(());
+            }
+            self.journal(&scratch.row)
+        })?;
+        let mut storage = self.write()?;
+        for lease in &gone {
+            storage.remove(lease.key());
+        }
+        drop(storage);
+        for lease in &gone {
+            self.tracking.notify(&Change::deleted(lease));
+        }
+        Ok(gone.len() as u64)
+    }
+
+    /// Leases of a queue that have ended at `time`, at most `limit`, those that ended first first.
+    pub(super) fn ended(&self, queue: ExpiryKind, time: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
+        let mut ended = Vec::new();
+        let mut after = None;
+        while ended.len() < limit {
+            let count = STEP.min(limit - ended.len());
+            let step = self.read().ended(queue, time, after, count);
+            let Ok(step) = step else {
+                self.write()?.put_in_place(queue, time, after, count);
+                continue;
+            };
+            let Some((last, _)) = step.last() else {
+                break;
+            };
+            after = Some(*last);
+            ended.extend(step.into_iter().map(|(_, lease)| lease));
+        }
+        Ok(ended)
+    }
+}
+
+/// The storage, to be changed.
+pub(super) struct Writing<'a, L: StoredLease> {
+    storage: WriteGuard<'a, Storage<L>>,
+    is_broken: &'a AtomicBool,
+    /// The change is made while a panic of something else unwinds the thread.
+    was_panicking: bool,
+}
+
+impl<L: StoredLease> Drop for Writing<'_, L> {
+    fn drop(&mut self) {
+        if std::thread::panicking() && !self.was_panicking {
+            self.is_broken.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl<L: StoredLease> std::ops::Deref for Writing<'_, L> {
+    type Target = Storage<L>;
+
+    fn deref(&self) -> &Storage<L> {
+        &self.storage
+    }
+}
+
+impl<L: StoredLease> std::ops::DerefMut for Writing<'_, L> {
+    fn deref_mut(&mut self) -> &mut Storage<L> {
+        &mut self.storage
+    }
+}
+
+impl From<NoRoom> for LeaseMgrError {
+    fn from(_: NoRoom) -> Self {
+        Self::Full { what: "16 GiB of leases" }
+    }
+}
