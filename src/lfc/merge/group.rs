@@ -1,0 +1,133 @@
+//! Merging pieces on several threads, and writing them in their order.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use super::cut::Piece;
+use super::piece::{Cursor, Merger};
+use super::{JournalPart, Merged, Stop};
+use crate::lease_file::row::FileLease;
+use crate::lfc::output::Output;
+use crate::lfc::source::Source;
+use crate::lfc::{Control, LfcError};
+use crate::parallel::in_parallel;
+
+/// Pieces whose rows of the journal are in memory.
+pub(super) struct Group<'a, L: FileLease> {
+    pub(super) previous: Option<&'a Source>,
+    pub(super) journal: &'a [JournalPart<'a, L::Key>],
+    pub(super) pieces: &'a [Piece<L::Key>],
+    /// For each part of the journal, the rows of the pieces, one behind the other.
+    pub(super) fetched: &'a [&'a [u8]],
+}
+
+/// What is merged but not written yet, and what came of the pieces that are.
+struct WriteQueue {
+    /// The piece to be written next.
+    next: usize,
+    ready: BTreeMap<usize, Result<(Merged, Vec<u8>), Stop>>,
+    /// Whether a thread is writing.
+    writing: bool,
+    /// Memory of rows that were written.
+    spare: Vec<Vec<u8>>,
+    merged: Merged,
+    stop: Option<Stop>,
+}
+
+/// Merges the pieces of a group, a merger on each thread, and writes them.
+pub(super) fn merge_group<L: FileLease>(
+    group: &Group<'_, L>,
+    mergers: &mut [Merger],
+    output: &Output,
+    control: &Control<'_>,
+    merged: Merged,
+) -> Result<Merged, Stop> {
+    // Where the rows of each piece start in what was fetched.
+    let mut starts = vec![0; group.journal.len()];
+    let starts: Vec<Vec<usize>> = group
+        .pieces
+        .iter()
+        .map(|piece| {
+            let next = starts.iter().zip(&piece.bytes).map(|(start, bytes)| start + bytes).collect();
+            std::mem::replace(&mut starts, next)
+        })
+        .collect();
+    let taken = AtomicUsize::new(0);
+    let queue =
+        WriteQueue { next: 0, ready: BTreeMap::new(), writing: false, spare: Vec::new(), merged, stop: None };
+    let queue = Mutex::new(queue);
+    let written = Condvar::new();
+    let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
+    // A thread that is ahead goes on, until so many pieces wait for the one before them.
+    let ahead = 2 * mergers.len();
+    in_parallel(mergers, |merger| -> Result<(), LfcError> {
+        let _guard = PanicGuard { queue: &queue, written: &written };
+        loop {
+            let n = taken.fetch_add(1, Ordering::Relaxed);
+            let Some(piece) = group.pieces.get(n) else {
+                return Ok(());
+            };
+            let mut out = lock().spare.pop().unwrap_or_default();
+            out.clear();
+            let cursor = Cursor::new(group, piece, &starts[n]);
+            let result = merger.merge_piece::<L>(group.previous, piece, cursor, &mut out, control);
+            let mut queue = lock();
+            while queue.ready.len() >= ahead && queue.next != n && queue.stop.is_none() {
+                queue = written.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            }
+            queue.ready.insert(n, result.map(|merged| (merged, out)));
+            if queue.writing {
+                // That thread writes this piece too when its turn comes.
+                continue;
+            }
+            queue.writing = true;
+            while queue.stop.is_none() {
+                let next = queue.next;
+                let Some(result) = queue.ready.remove(&next) else {
+                    break;
+                };
+                let added = result.and_then(|(merged, out)| {
+                    queue.merged.add::<L>(merged, group.previous, control)?;
+                    Ok(out)
+                });
+                match added {
+                    Ok(out) => {
+                        drop(queue);
+                        let appended = output.append(&out);
+                        queue = lock();
+                        queue.spare.push(out);
+                        if let Err(error) = appended {
+                            queue.stop = Some(Stop::Error(error));
+                        }
+                    }
+                    Err(stop) => queue.stop = Some(stop),
+                }
+                queue.next += 1;
+                written.notify_all();
+            }
+            queue.writing = false;
+            if queue.stop.is_some() {
+                return Ok(());
+            }
+        }
+    })?;
+    let queue = queue.into_inner().unwrap_or_else(PoisonError::into_inner);
+    queue.stop.map_or(Ok(queue.merged), Err)
+}
+
+/// Ends the work of all threads when one panics: they would wait for its piece.
+struct PanicGuard<'a> {
+    queue: &'a Mutex<WriteQueue>,
+    written: &'a Condvar,
+}
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.stop = Some(Stop::Error(LfcError::Panicked));
+            self.written.notify_all();
+        }
+    }
+}
