@@ -77,8 +77,8 @@ fn cleanup<L: Sample>(criterion: &mut Criterion, family: Family) -> Outcome {
 
     let dir = tempfile::tempdir()?;
     let set = LeaseFileSet::new(dir.path().join("leases.csv"));
-    fs::write(set.previous(), &plain)?;
-    fs::write(set.current(), &journal)?;
+    fs::write(set.previous_path(), &plain)?;
+    fs::write(set.current_path(), &journal)?;
     let rows = u64::from(LEASES + JOURNAL);
     assert_eq!(set.read::<L>()?.stats, ReadStats { leases: rows, bad_rows: 0 });
     let mut group = criterion.benchmark_group(format!("{family} file set"));

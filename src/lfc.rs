@@ -48,8 +48,22 @@ use crate::fs::{Attributes, FileSystem, OsFileSystem, attributes_of, folder_of};
 use crate::lease::Family;
 use crate::lease::{Lease4, Lease6};
 use crate::lease_file::row::FileLease;
-use crate::lease_file::{Conversion, LeaseFileError};
+use crate::lease_file::{Conversion, LeaseFileError, LeaseFileSet};
 use crate::parallel::in_parallel;
+
+impl LeaseFileSet {
+    /// The files of a cleanup.
+    #[must_use]
+    pub fn lfc_files(&self) -> LfcFiles {
+        LfcFiles {
+            previous: self.previous_path(),
+            input: self.input_path(),
+            output: self.output_path(),
+            finish: self.finish_path(),
+            pid: self.pid_path(),
+        }
+    }
+}
 
 /// The files of a cleanup.
 #[derive(Clone, Debug, PartialEq, Eq)]

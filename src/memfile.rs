@@ -73,7 +73,7 @@ pub struct Memfile<L: StoredLease> {
 
 impl<L: StoredLease> fmt::Debug for Memfile<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let file = self.store.persistence.as_ref().map(|persistence| persistence.files.current());
+        let file = self.store.persistence.as_ref().map(|persistence| persistence.files.current_path());
         f.debug_struct("Memfile").field("file", &file).field("leases", &self.store.read().len()).finish()
     }
 }
@@ -97,7 +97,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
     fn status(&self) -> Status {
         let store = &*self.store;
         let persistence = store.persistence.as_ref();
-        let lease_file = persistence.map(|persistence| persistence.files.current().to_owned());
+        let lease_file = persistence.map(|persistence| persistence.files.current_path().to_owned());
         Status {
             backend: "memfile".to_owned(),
             location: lease_file

@@ -400,19 +400,19 @@ fn a_cleanup_and_a_reader_skip_zeros_at_the_beginning(#[values(Family::V4, Famil
         let folder = tempfile::tempdir().unwrap();
         let files = LeaseFileSet::new(folder.path().join("leases.csv"));
         let rows = row::<L>(1, 0) + &row::<L>(2, 0);
-        fs::write(files.previous(), format!("{}\n{}", header::<L>(), row::<L>(3, 0))).unwrap();
-        fs::write(files.input(), ["\0".repeat(5000), rows].concat()).unwrap();
+        fs::write(files.previous_path(), format!("{}\n{}", header::<L>(), row::<L>(3, 0))).unwrap();
+        fs::write(files.input_path(), ["\0".repeat(5000), rows].concat()).unwrap();
         let addresses =
             |files: &LeaseFileSet| files.read::<L>().unwrap().leases.into_keys().collect::<Vec<_>>();
         let expected: Vec<_> = (1..4).map(|n| lease::<L>(n, 0).address()).collect();
         assert_eq!(addresses(&files), expected);
         leasemgr::lfc::Cleanup::new(L::FAMILY, files.lfc_files()).run().unwrap();
         assert_eq!(addresses(&files), expected);
-        assert!(!files.input().exists());
+        assert!(!files.input_path().exists());
         // Zeros alone are no lease file.
-        fs::write(files.current(), "\0".repeat(5000)).unwrap();
+        fs::write(files.current_path(), "\0".repeat(5000)).unwrap();
         assert!(files.read::<L>().is_err());
-        assert!(memfile::open::<L>(options(files.current(), Durability::Written)).is_err());
+        assert!(memfile::open::<L>(options(files.current_path(), Durability::Written)).is_err());
     }
     for_family!(family, run());
 }
@@ -428,7 +428,7 @@ fn leases_written_to_the_own_lease_file_are_there_and_so_are_later_changes(
         let file = folder.path().join("leases.csv");
         // Leases in other files, which are deleted: they must not come back.
         let files = LeaseFileSet::new(&file);
-        for path in [files.input(), files.previous()] {
+        for path in [files.input_path(), files.previous_path()] {
             if path.to_string_lossy().ends_with(existing) {
                 let rows: String = (500..520).map(|n| row::<L>(n, 0)).collect();
                 fs::write(path, format!("{}\n{rows}", header::<L>())).unwrap();

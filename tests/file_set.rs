@@ -88,18 +88,18 @@ fn one(last: u8, subnet: u32) -> Vec<u8> {
 #[test]
 fn the_files_have_the_names_that_kea_gives_them() {
     let files = LeaseFileSet::new("/srv/leases.csv");
-    assert_eq!(files.current(), Path::new("/srv/leases.csv"));
-    assert_eq!(files.input(), Path::new("/srv/leases.csv.1"));
-    assert_eq!(files.previous(), Path::new("/srv/leases.csv.2"));
-    assert_eq!(files.output(), Path::new("/srv/leases.csv.output"));
-    assert_eq!(files.finish(), Path::new("/srv/leases.csv.completed"));
-    assert_eq!(files.pid(), Path::new("/srv/leases.csv.pid"));
+    assert_eq!(files.current_path(), Path::new("/srv/leases.csv"));
+    assert_eq!(files.input_path(), Path::new("/srv/leases.csv.1"));
+    assert_eq!(files.previous_path(), Path::new("/srv/leases.csv.2"));
+    assert_eq!(files.output_path(), Path::new("/srv/leases.csv.output"));
+    assert_eq!(files.finish_path(), Path::new("/srv/leases.csv.completed"));
+    assert_eq!(files.pid_path(), Path::new("/srv/leases.csv.pid"));
     let of_cleanup = files.lfc_files();
-    assert_eq!(of_cleanup.previous, files.previous());
-    assert_eq!(of_cleanup.input, files.input());
-    assert_eq!(of_cleanup.output, files.output());
-    assert_eq!(of_cleanup.finish, files.finish());
-    assert_eq!(of_cleanup.pid, files.pid());
+    assert_eq!(of_cleanup.previous, files.previous_path());
+    assert_eq!(of_cleanup.input, files.input_path());
+    assert_eq!(of_cleanup.output, files.output_path());
+    assert_eq!(of_cleanup.finish, files.finish_path());
+    assert_eq!(of_cleanup.pid, files.pid_path());
 }
 
 #[rstest]
@@ -278,7 +278,7 @@ fn numbered(n: u32, subnet: SubnetId, lifetime: u32) -> Lease4 {
 /// Appends to the current file and, as lease managers do it, starts a cleanup now and then where none is at work.
 fn serve(files: &LeaseFileSet, journal: &Journal) {
     let create = || {
-        let file = OpenOptions::new().append(true).create_new(true).open(files.current()).unwrap();
+        let file = OpenOptions::new().append(true).create_new(true).open(files.current_path()).unwrap();
         Writer::<Lease4, File>::new(file).unwrap()
     };
     let mut writer = create();
@@ -294,8 +294,8 @@ fn serve(files: &LeaseFileSet, journal: &Journal) {
             writer.append(&numbered(n - AGE, RENEWED, 0)).unwrap();
         }
         journal.done.store(n, Ordering::SeqCst);
-        if n % 5 == 0 && !files.finish().exists() && !files.input().exists() {
-            std::fs::rename(files.current(), files.input()).unwrap();
+        if n % 5 == 0 && !files.finish_path().exists() && !files.input_path().exists() {
+            std::fs::rename(files.current_path(), files.input_path()).unwrap();
             writer = create();
         }
         // Some thousand rows a second are a busy server. More would be read for longer than they last.
@@ -305,7 +305,7 @@ fn serve(files: &LeaseFileSet, journal: &Journal) {
 
 fn clean(files: &LeaseFileSet, journal: &Journal) {
     while !journal.stop.load(Ordering::SeqCst) {
-        if files.input().exists() {
+        if files.input_path().exists() {
             let outcome = Cleanup::new(Family::V4, files.lfc_files()).run().unwrap();
             assert!(matches!(outcome, Outcome::Cleaned { read, .. } if read.errors == 0), "{outcome:?}");
             journal.cleanups.fetch_add(1, Ordering::SeqCst);

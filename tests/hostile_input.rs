@@ -49,13 +49,13 @@ impl Folder {
     fn with_rows_between_leases(rows: &[u8]) -> Self {
         let folder = Self::new();
         let text = [HEADER.as_bytes(), row(1).as_bytes(), rows, b"\n", row(2).as_bytes()].concat();
-        fs::write(folder.files.input(), text).unwrap();
+        fs::write(folder.files.input_path(), text).unwrap();
         folder
     }
 
     fn options(&self) -> MemfileOptions {
         MemfileOptions {
-            file: Some(self.files.current().to_owned()),
+            file: Some(self.files.current_path().to_owned()),
             lfc_program: LfcProgram::Internal,
             lfc_interval: None,
             ..MemfileOptions::default()
@@ -138,12 +138,12 @@ fn a_file_of_another_program_is_refused_and_stays(#[case] content: impl AsRef<[u
         assert!(error.contains(&expected) && is_plain(error), "{error:?}, expected {expected:?}");
         assert_eq!(fs::read(path).unwrap(), content);
     };
-    for path in [folder.files.current().to_owned(), folder.files.previous(), folder.files.input()] {
+    for path in [folder.files.current_path().to_owned(), folder.files.previous_path(), folder.files.input_path()] {
         fs::write(&path, content).unwrap();
         check(&path, &Reader::<Lease4, _>::open(&path).unwrap_err().to_string());
         check(&path, &folder.files.read::<Lease4>().unwrap_err().to_string());
         check(&path, &Memfile::<Lease4>::open(folder.options()).unwrap_err().to_string());
-        if path != folder.files.current() {
+        if path != folder.files.current_path() {
             let output = folder.run_kea_lfc();
             assert_eq!(output.status.code(), Some(1));
             check(&path, &text_of(&output));
@@ -178,7 +178,7 @@ fn deep(open: &str, close: &str, depth: usize) -> Vec<u8> {
 #[case::a_terminal(b"\x1b[31m,02:00:00:00:00:01,,3600,1790003600,1,0,0,\x1b]0;x\x07,0,,0".to_vec(), "line 3: address is \"\\x1b[31m\", expected an IPv4 address")]
 fn a_row_that_is_no_lease_is_named_and_the_others_are_kept(#[case] bad: Vec<u8>, #[case] problem: &str) {
     let folder = Folder::with_rows_between_leases(&bad);
-    let input = folder.files.input();
+    let input = folder.files.input_path();
     let (found, set) = folder.read();
     assert_eq!(found, [1, 2]);
     let bad_rows: Vec<_> = set.bad_rows.iter().map(|row| (row.path.clone(), row.error.to_string())).collect();
@@ -223,7 +223,7 @@ fn a_user_context_as_deep_as_one_may_be_is_read_on_a_small_stack() {
 fn a_line_of_a_gigabyte_takes_no_memory() {
     const LEN: u64 = 1 << 30;
     let folder = Folder::new();
-    let mut file = fs::File::create(folder.files.input()).unwrap();
+    let mut file = fs::File::create(folder.files.input_path()).unwrap();
     file.write_all([HEADER, &row(1)].concat().as_bytes()).unwrap();
     file.seek(SeekFrom::Current(i64::try_from(LEN).unwrap())).unwrap();
     file.write_all(format!("\n{}", row(2)).as_bytes()).unwrap();
@@ -248,22 +248,22 @@ fn a_line_of_commas_takes_memory_for_its_text_only(#[case] beginning: &str) {
     let check = |output: Output| assert!(output.status.success(), "{}", text_of(&output));
 
     let folder = Folder::with_rows_between_leases(&line);
-    check(within(memory, &example("list_leases")).arg("4").arg(folder.files.current()).output().unwrap());
-    let server = format!("type=memfile universe=4 lfc-interval=0 name={}", folder.files.current().display());
+    check(within(memory, &example("list_leases")).arg("4").arg(folder.files.current_path()).output().unwrap());
+    let server = format!("type=memfile universe=4 lfc-interval=0 name={}", folder.files.current_path().display());
     let args = [server.as_str(), "--threads", "1", "--seconds", "0"];
     check(within(memory, &example("lease_server")).args(args).output().unwrap());
     check(folder.run_kea_lfc_within(memory));
 
     let folder = Folder::with_rows_between_leases(&line);
-    fs::rename(folder.files.input(), folder.files.previous()).unwrap();
+    fs::rename(folder.files.input_path(), folder.files.previous_path()).unwrap();
     check(folder.run_kea_lfc_within(memory));
 }
 
 #[test]
 fn a_last_row_without_a_newline_is_listed_and_told_of() {
     let folder = Folder::new();
-    fs::write(folder.files.current(), format!("{HEADER}{}", row(1).trim_end())).unwrap();
-    let output = Command::new(example("list_leases")).arg("4").arg(folder.files.current()).output().unwrap();
+    fs::write(folder.files.current_path(), format!("{HEADER}{}", row(1).trim_end())).unwrap();
+    let output = Command::new(example("list_leases")).arg("4").arg(folder.files.current_path()).output().unwrap();
     let (listed, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && listed.lines().count() == 1, "{listed}{told}");
     assert!(told.ends_with("the last line has no newline; it may be incomplete\n"), "{told}");
@@ -273,12 +273,12 @@ fn a_last_row_without_a_newline_is_listed_and_told_of() {
 fn a_file_of_bad_rows_lists_the_first_of_them_only() {
     let folder = Folder::new();
     let rows = MAX_BAD_ROWS + 10;
-    fs::write(folder.files.current(), format!("{HEADER}{}{}", "x\n".repeat(rows), row(1))).unwrap();
+    fs::write(folder.files.current_path(), format!("{HEADER}{}{}", "x\n".repeat(rows), row(1))).unwrap();
     let (found, set) = folder.read();
     assert_eq!((found, set.bad_rows.len(), set.stats.bad_rows), (vec![1], MAX_BAD_ROWS, rows as u64));
     assert_eq!(set.bad_rows.last().unwrap().error.line, MAX_BAD_ROWS as u64 + 1);
 
-    let output = Command::new(example("list_leases")).arg("4").arg(folder.files.current()).output().unwrap();
+    let output = Command::new(example("list_leases")).arg("4").arg(folder.files.current_path()).output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.ends_with("\nlist_leases: 10 more rows are no lease\n"), "{text}");
 }
@@ -309,7 +309,7 @@ fn nothing_that_a_client_sends_reaches_a_terminal() {
             text.push(b'\n');
         }
     }
-    fs::write(folder.files.input(), text).unwrap();
+    fs::write(folder.files.input_path(), text).unwrap();
     let set = folder.read().1;
     // Those that are leases have it in their name.
     assert!(set.leases.len() >= 8 && set.bad_rows.len() >= 50, "{} {}", set.leases.len(), set.bad_rows.len());
@@ -322,7 +322,7 @@ fn nothing_that_a_client_sends_reaches_a_terminal() {
     }
     assert!(is_plain(&shown), "{shown:?}");
 
-    let output = Command::new(example("list_leases")).arg("4").arg(folder.files.current()).output().unwrap();
+    let output = Command::new(example("list_leases")).arg("4").arg(folder.files.current_path()).output().unwrap();
     assert!(output.status.success());
     let text = text_of(&output);
     // There are tabs between its columns.
@@ -410,9 +410,9 @@ fn what_is_read_grows_as_the_file_does(#[case] content: fn(usize) -> Vec<u8>) {
     };
     const SMALL: usize = 2 << 20;
     for (role, load) in [
-        (LeaseFileSet::input as fn(&_) -> _, false),
-        (LeaseFileSet::previous, false),
-        (LeaseFileSet::input, true),
+        (LeaseFileSet::input_path as fn(&_) -> _, false),
+        (LeaseFileSet::previous_path, false),
+        (LeaseFileSet::input_path, true),
     ] {
         let (small, large) = (bytes_read(SMALL, role, load), bytes_read(2 * SMALL, role, load));
         assert!(large <= 2 * small + MORE, "{small} bytes read, of a file of twice the length {large}");

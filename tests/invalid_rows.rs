@@ -103,7 +103,7 @@ impl Place {
 
     /// The rows that are kept, with the lines before them.
     fn kept(&self) -> Vec<(String, Vec<u8>)> {
-        let text = fs::read(self.files.bad()).unwrap_or_default();
+        let text = fs::read(self.files.bad_path()).unwrap_or_default();
         let lines: Vec<_> = text.split(|&byte| byte == b'\n').collect();
         let (pairs, end) = lines.as_chunks::<2>();
         assert_eq!(end, [b""], "{}", text.escape_ascii());
@@ -120,9 +120,9 @@ fn a_file_none_of_whose_rows_can_be_read_fails_the_cleanup_and_changes_nothing(
 ) {
     let place = Place::new(family, by_program);
     let (bad, good) = if in_previous {
-        (place.files.previous(), place.files.input())
+        (place.files.previous_path(), place.files.input_path())
     } else {
-        (place.files.input(), place.files.previous())
+        (place.files.input_path(), place.files.previous_path())
     };
     place.put(&bad, (1..=count).map(|n| other_row(family, n)));
     place.put(&good, [row(family, 200)]);
@@ -147,7 +147,7 @@ fn one_or_two_rows_may_be_what_a_crash_has_left(
     #[values(false, true)] by_program: bool,
 ) {
     let place = Place::new(family, by_program);
-    place.put(place.files.input(), (1..=count).map(|n| other_row(family, n)));
+    place.put(place.files.input_path(), (1..=count).map(|n| other_row(family, n)));
     place.clean().unwrap();
     let kept: Vec<_> = place.kept().into_iter().map(|(_, row)| row).collect();
     assert_eq!(kept, (1..=count).map(|n| other_row(family, n).into_bytes()).collect::<Vec<_>>());
@@ -165,21 +165,21 @@ fn rows_that_cannot_be_read_are_kept_byte_for_byte(
     let other = other_row(family, 7).into_bytes();
     let good = [row(family, 3).into_bytes(), row(family, 5).into_bytes()];
     let in_previous = if is_sorted { [&good[0], &other, &good[1]] } else { [&good[1], &other, &good[0]] };
-    place.put(place.files.previous(), in_previous);
-    place.put(place.files.input(), strange.into_iter().chain([&good[0][..]]));
+    place.put(place.files.previous_path(), in_previous);
+    place.put(place.files.input_path(), strange.into_iter().chain([&good[0][..]]));
     place.clean().unwrap();
     let kept = place.kept();
     let rows: Vec<_> = kept.iter().map(|(_, row)| row.as_slice()).collect();
     assert_eq!(rows, [&[&other[..]], &strange[..]].concat());
     let comments: Vec<_> = kept.iter().map(|(line, _)| line.as_str()).collect();
-    let of_previous = format!("# {}: line 3: ", place.files.previous().display());
+    let of_previous = format!("# {}: line 3: ", place.files.previous_path().display());
     assert!(comments[0].starts_with(&of_previous), "{}", comments[0]);
     for (n, comment) in comments[1..].iter().enumerate() {
-        let of_input = format!("# {}: line {}: ", place.files.input().display(), n + 2);
+        let of_input = format!("# {}: line {}: ", place.files.input_path().display(), n + 2);
         assert!(comment.starts_with(&of_input) && comment.len() > of_input.len(), "{comment}");
     }
     let expected = format!("{}\n{}\n{}\n", header(family), row(family, 3), row(family, 5));
-    assert_eq!(fs::read_to_string(place.files.previous()).unwrap(), expected);
+    assert_eq!(fs::read_to_string(place.files.previous_path()).unwrap(), expected);
     let names: Vec<_> = place.contents().into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["leases.csv.2", "leases.csv.bad"]);
 }
@@ -190,12 +190,12 @@ fn later_rows_are_appended_and_rows_that_are_there_are_not(#[values(false, true)
     let place = Place::new(family, by_program);
     let (first, second) = ([row(family, 1), other_row(family, 2)], [row(family, 1), other_row(family, 3)]);
     for (rows, count) in [(&first, 1), (&first, 1), (&second, 2), (&first, 2), (&second, 2)] {
-        place.put(place.files.input(), rows);
+        place.put(place.files.input_path(), rows);
         place.clean().unwrap();
         assert_eq!(place.kept().len(), count);
     }
     // The same row on another line is another one.
-    place.put(place.files.input(), [&second[..], &second[..]].concat());
+    place.put(place.files.input_path(), [&second[..], &second[..]].concat());
     place.clean().unwrap();
     assert_eq!(place.kept().len(), 3);
 }
@@ -205,8 +205,8 @@ fn later_rows_are_appended_and_rows_that_are_there_are_not(#[values(false, true)
 #[case::torn_in_a_comment("# a: line 1: b\nrow\n# half a comm", 2)]
 fn what_an_interrupted_append_has_left_does_not_hide_a_row(#[case] left: &str, #[case] before: usize) {
     let place = Place::new(Family::V4, false);
-    fs::write(place.files.bad(), left).unwrap();
-    place.put(place.files.input(), [row(Family::V4, 1), other_row(Family::V4, 2)]);
+    fs::write(place.files.bad_path(), left).unwrap();
+    place.put(place.files.input_path(), [row(Family::V4, 1), other_row(Family::V4, 2)]);
     place.clean().unwrap();
     let kept = place.kept();
     assert_eq!(kept.len(), before + 1);
@@ -221,15 +221,15 @@ fn a_cleanup_that_cannot_keep_the_rows_fails_and_changes_nothing(
     let place = Place::new(Family::V4, by_program);
     if is_full {
         let line = format!("# it: is full\n{}\n", "x".repeat(1000));
-        fs::write(place.files.bad(), line.repeat((16 << 20) / line.len() + 1)).unwrap();
+        fs::write(place.files.bad_path(), line.repeat((16 << 20) / line.len() + 1)).unwrap();
     } else {
-        fs::create_dir(place.files.bad()).unwrap();
+        fs::create_dir(place.files.bad_path()).unwrap();
     }
-    place.put(place.files.previous(), [row(Family::V4, 9)]);
-    place.put(place.files.input(), [row(Family::V4, 1), other_row(Family::V4, 2)]);
+    place.put(place.files.previous_path(), [row(Family::V4, 9)]);
+    place.put(place.files.input_path(), [row(Family::V4, 1), other_row(Family::V4, 2)]);
     let before = place.contents();
     let error = place.clean().unwrap_err();
-    let bad = place.files.bad();
+    let bad = place.files.bad_path();
     assert!(error.contains(&format!("{}", bad.display())), "{error}");
     assert!(!is_full || error.contains("look at them, and move the file away"), "{error}");
     assert_eq!(place.contents(), before);
@@ -245,21 +245,21 @@ fn a_cleanup_that_cannot_keep_the_rows_fails_and_changes_nothing(
 #[test]
 fn a_full_file_does_not_matter_where_its_rows_are_there() {
     let place = Place::new(Family::V4, false);
-    place.put(place.files.input(), [row(Family::V4, 1), other_row(Family::V4, 2)]);
+    place.put(place.files.input_path(), [row(Family::V4, 1), other_row(Family::V4, 2)]);
     place.clean().unwrap();
-    let mut text = fs::read(place.files.bad()).unwrap();
+    let mut text = fs::read(place.files.bad_path()).unwrap();
     text.extend(format!("# it: is full\n{}\n", "x".repeat(16 << 20)).as_bytes());
-    fs::write(place.files.bad(), &text).unwrap();
-    place.put(place.files.input(), [row(Family::V4, 1), other_row(Family::V4, 2)]);
+    fs::write(place.files.bad_path(), &text).unwrap();
+    place.put(place.files.input_path(), [row(Family::V4, 1), other_row(Family::V4, 2)]);
     place.clean().unwrap();
-    assert_eq!(fs::read(place.files.bad()).unwrap(), text);
+    assert_eq!(fs::read(place.files.bad_path()).unwrap(), text);
 }
 
 #[test]
 fn many_rows_are_kept_if_many_are_allowed() {
     let place = Place::new(Family::V4, false);
     let rows: Vec<_> = (0..5000).map(|n| format!("{n} is no address,,,,")).collect();
-    place.put(place.files.input(), std::iter::once(row(Family::V4, 1)).chain(rows.clone()));
+    place.put(place.files.input_path(), std::iter::once(row(Family::V4, 1)).chain(rows.clone()));
     let files = place.files.lfc_files();
     let cleanup = Cleanup::new(Family::V4, files).max_bad_rows(u64::MAX).threads(3);
     cleanup.run().unwrap();
@@ -271,22 +271,22 @@ fn many_rows_are_kept_if_many_are_allowed() {
 #[test]
 fn a_lease_file_that_is_written_anew_leaves_its_invalid_rows_beside_it() {
     let place = Place::new(Family::V4, false);
-    place.put(place.files.current(), [row(Family::V4, 1), other_row(Family::V4, 2)]);
-    let before = fs::read(place.files.current()).unwrap();
+    place.put(place.files.current_path(), [row(Family::V4, 1), other_row(Family::V4, 2)]);
+    let before = fs::read(place.files.current_path()).unwrap();
     let manager = Memfile::<Lease4>::open(MemfileOptions {
-        file: Some(place.files.current().to_owned()),
+        file: Some(place.files.current_path().to_owned()),
         lfc_interval: None,
         ..MemfileOptions::default()
     })
     .unwrap();
-    assert_eq!(manager.write_to(place.files.current()).unwrap(), 1);
-    let mut replaced = place.files.current().as_os_str().to_owned();
+    assert_eq!(manager.write_to(place.files.current_path()).unwrap(), 1);
+    let mut replaced = place.files.current_path().as_os_str().to_owned();
     replaced.push(".replaced");
     assert_eq!(fs::read(&replaced).unwrap(), before);
     let now = format!("{}\n{}\n", header(Family::V4), row(Family::V4, 1));
-    assert_eq!(fs::read_to_string(place.files.current()).unwrap().trim_end(), now.trim_end());
+    assert_eq!(fs::read_to_string(place.files.current_path()).unwrap().trim_end(), now.trim_end());
     // The file that is replaced now has nothing that is nowhere else.
-    manager.write_to(place.files.current()).unwrap();
+    manager.write_to(place.files.current_path()).unwrap();
     assert_eq!(fs::read(&replaced).unwrap(), before);
 }
 
@@ -299,7 +299,7 @@ fn a_lease_file_that_is_written_anew_leaves_its_invalid_rows_beside_it() {
 fn the_file_is_named_after_the_lease_file(#[case] names: [&str; 3], #[case] bad: &str) {
     let [input, finish, previous] = names;
     let mut files = LeaseFileSet::new("F").lfc_files();
-    assert_eq!(files.bad(), LeaseFileSet::new("F").bad());
+    assert_eq!(files.bad(), LeaseFileSet::new("F").bad_path());
     (files.input, files.finish, files.previous) = (input.into(), finish.into(), previous.into());
     assert_eq!(files.bad(), Path::new(bad));
 }
@@ -398,11 +398,11 @@ mod on_a_disk_that_fails {
         let text = |rows: &[&str]| format!("{}\n{}\n", header(family), rows.join("\n")).into_bytes();
         let (one, two) = (row(family, 1), row(family, 2));
         let mut contents = Contents::new();
-        contents.insert(files.previous(), text(&[&one, OLD]));
-        contents.insert(files.input(), text(&[&two, NEW]));
+        contents.insert(files.previous_path(), text(&[&one, OLD]));
+        contents.insert(files.input_path(), text(&[&two, NEW]));
         let state = State::holding(&contents)
-            .with_attributes(files.previous(), Attributes::new(7, 8, 0o664))
-            .with_attributes(files.input(), Attributes::new(7, 9, 0o644));
+            .with_attributes(files.previous_path(), Attributes::new(7, 8, 0o664))
+            .with_attributes(files.input_path(), Attributes::new(7, 9, 0o644));
         (files, state)
     }
 
@@ -412,7 +412,7 @@ mod on_a_disk_that_fails {
             let text = contents.get(path).map_or(&[][..], |text| text);
             text.split(|&byte| byte == b'\n').any(|line| line == row.as_bytes())
         };
-        let paths = [files.previous(), files.input(), files.bad()];
+        let paths = [files.previous_path(), files.input_path(), files.bad_path()];
         [OLD, NEW].into_iter().find(|row| !paths.iter().any(|path| has(path, row)))
     }
 
@@ -424,9 +424,9 @@ mod on_a_disk_that_fails {
         let undisturbed = SimulatedDisk::new(state.clone()).with_moments();
         clean(&undisturbed).unwrap();
         let end = undisturbed.state();
-        assert_eq!(end.attributes(files.previous()), Some(&Attributes::new(7, 8, 0o664)));
-        assert_eq!(end.attributes(files.bad()), Some(&Attributes::new(7, 9, 0o644)));
-        let kept = end.contents()[&files.bad()].clone();
+        assert_eq!(end.attributes(files.previous_path()), Some(&Attributes::new(7, 8, 0o664)));
+        assert_eq!(end.attributes(files.bad_path()), Some(&Attributes::new(7, 9, 0o644)));
+        let kept = end.contents()[&files.bad_path()].clone();
         // The process dies, or the power fails, at any moment.
         for (n, moment) in undisturbed.moments().into_iter().enumerate() {
             for contents in moment.some_survivors(n as u64, 30).into_iter().chain([moment.contents()]) {
@@ -434,7 +434,7 @@ mod on_a_disk_that_fails {
                 // The next cleanup keeps each of them, and none of them twice.
                 let disk = SimulatedDisk::new(State::holding(&contents));
                 clean(&disk).unwrap();
-                let kept = disk.state().contents()[&files.bad()].clone();
+                let kept = disk.state().contents()[&files.bad_path()].clone();
                 for row in [OLD, NEW] {
                     let times =
                         kept.split(|&byte| byte == b'\n').filter(|line| *line == row.as_bytes()).count();
@@ -452,7 +452,7 @@ mod on_a_disk_that_fails {
                     assert_eq!(lost(&files, &contents), None, "{operation} failed, and the power did");
                 }
                 clean(&disk).unwrap();
-                assert_eq!(disk.state().contents()[&files.bad()], kept, "{operation} failed, {effect:?}");
+                assert_eq!(disk.state().contents()[&files.bad_path()], kept, "{operation} failed, {effect:?}");
             }
         }
     }
@@ -467,8 +467,8 @@ mod on_a_disk_that_fails {
         };
         let (result, after) = clean(state.clone());
         result.unwrap();
-        assert_eq!(after.attributes(files.previous()), Some(&Attributes::new(5, 8, 0o664)));
-        let closed = state.with_attributes(files.previous(), Attributes::new(7, 8, 0o660));
+        assert_eq!(after.attributes(files.previous_path()), Some(&Attributes::new(5, 8, 0o664)));
+        let closed = state.with_attributes(files.previous_path(), Attributes::new(7, 8, 0o660));
         let (result, after) = clean(closed.clone());
         assert!(matches!(result, Err(LfcError::Io { action: "create", .. })), "{result:?}");
         assert_eq!(after.contents(), closed.contents());

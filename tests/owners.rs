@@ -105,7 +105,7 @@ impl Place {
 
     fn open(&self, durability: Durability, program: LfcProgram) -> Memfile<Lease4> {
         Memfile::open(MemfileOptions {
-            file: Some(self.files.current().to_owned()),
+            file: Some(self.files.current_path().to_owned()),
             durability,
             lfc_interval: None,
             lfc_program: program,
@@ -177,7 +177,7 @@ fn a_cleanup_gives_its_result_the_attributes_of_previous_or_else_of_input(
 fn without_any_file_the_result_is_for_the_owner_and_the_group(#[values(false, true)] by_program: bool) {
     let place = Place::new();
     place.run(Family::V4, by_program);
-    let (_, _, mode) = attributes(place.files.previous());
+    let (_, _, mode) = attributes(place.files.previous_path());
     assert_eq!((mode & 0o600, mode & !0o640), (0o600, 0));
 }
 
@@ -187,10 +187,10 @@ fn a_result_that_another_program_has_left_gets_the_attributes_of_previous() {
         return;
     }
     let place = Place::new();
-    place.put(place.files.previous(), leases(Family::V4, &[1]), KEA);
-    place.put(place.files.finish(), leases(Family::V4, &[1, 2]), (0, 0, 0o640));
+    place.put(place.files.previous_path(), leases(Family::V4, &[1]), KEA);
+    place.put(place.files.finish_path(), leases(Family::V4, &[1, 2]), (0, 0, 0o640));
     place.run(Family::V4, true);
-    assert_eq!(attributes(place.files.previous()), KEA);
+    assert_eq!(attributes(place.files.previous_path()), KEA);
 }
 
 #[rstest]
@@ -199,15 +199,15 @@ fn rows_that_cannot_be_read_are_kept_with_the_attributes_of_input(#[values(false
         return;
     }
     let place = Place::new();
-    place.put(place.files.input(), [leases(Family::V4, &[1]), b"what\n".to_vec()].concat(), ADMIN);
-    place.put(place.files.previous(), leases(Family::V4, &[1]), KEA);
+    place.put(place.files.input_path(), [leases(Family::V4, &[1]), b"what\n".to_vec()].concat(), ADMIN);
+    place.put(place.files.previous_path(), leases(Family::V4, &[1]), KEA);
     place.run(Family::V4, by_program);
-    assert_eq!(attributes(place.files.bad()), ADMIN);
+    assert_eq!(attributes(place.files.bad_path()), ADMIN);
     // Once it is there, it is its owner's.
-    place.put(place.files.bad(), fs::read(place.files.bad()).unwrap(), PRIVATE);
-    place.put(place.files.input(), [leases(Family::V4, &[1]), b"more\n".to_vec()].concat(), ADMIN);
+    place.put(place.files.bad_path(), fs::read(place.files.bad_path()).unwrap(), PRIVATE);
+    place.put(place.files.input_path(), [leases(Family::V4, &[1]), b"more\n".to_vec()].concat(), ADMIN);
     place.run(Family::V4, by_program);
-    assert_eq!(attributes(place.files.bad()), PRIVATE);
+    assert_eq!(attributes(place.files.bad_path()), PRIVATE);
 }
 
 #[rstest]
@@ -226,7 +226,7 @@ fn a_journal_keeps_its_attributes_through_rotations(
     } else {
         LfcProgram::Internal
     };
-    let journal = place.files.current();
+    let journal = place.files.current_path();
     let manager = place.open(durability, program);
     place.put(journal, fs::read(journal).unwrap(), expected);
     for n in 1..4 {
@@ -238,7 +238,7 @@ fn a_journal_keeps_its_attributes_through_rotations(
     }
     drop(manager);
     assert_eq!(attributes(journal), expected);
-    assert_eq!(attributes(place.files.previous()), expected);
+    assert_eq!(attributes(place.files.previous_path()), expected);
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn a_journal_that_was_taken_away_comes_back_with_its_attributes() {
     }
     let place = Place::new();
     let manager = place.open(Durability::Written, LfcProgram::Internal);
-    let journal = place.files.current();
+    let journal = place.files.current_path();
     place.put(journal, fs::read(journal).unwrap(), ADMIN);
     assert_eq!(manager.add(&lease(1)).unwrap(), leasemgr::Added::Added);
     fs::remove_file(journal).unwrap();
@@ -287,14 +287,14 @@ fn a_journal_of_an_older_schema_keeps_its_attributes() {
         return;
     }
     let place = Place::new();
-    place.put(place.files.current(), oldest_lease_file(Family::V4, &[row(Family::V4, 1, 1, 3600)]), ADMIN);
+    place.put(place.files.current_path(), oldest_lease_file(Family::V4, &[row(Family::V4, 1, 1, 3600)]), ADMIN);
     let manager = place.open(Durability::Written, LfcProgram::Internal);
     assert_eq!(manager.add(&lease(1)).unwrap(), leasemgr::Added::Added);
-    assert_eq!(attributes(place.files.current()), ADMIN);
-    wait_until("the conversion", || place.files.previous().exists() && !place.files.input().exists());
+    assert_eq!(attributes(place.files.current_path()), ADMIN);
+    wait_until("the conversion", || place.files.previous_path().exists() && !place.files.input_path().exists());
     drop(manager);
-    assert_eq!(attributes(place.files.previous()), ADMIN);
-    assert_eq!(attributes(place.files.current()), ADMIN);
+    assert_eq!(attributes(place.files.previous_path()), ADMIN);
+    assert_eq!(attributes(place.files.current_path()), ADMIN);
 }
 
 /// Files of user 4321, cleaned up by user 5555.
@@ -312,16 +312,16 @@ fn a_user_locks_the_owner_of_the_files_out_of_none(
         return;
     }
     let place = Place::new();
-    place.put(place.files.input(), leases(Family::V4, &[1]), (4321, group, mode));
+    place.put(place.files.input_path(), leases(Family::V4, &[1]), (4321, group, mode));
     if with_previous {
-        place.put(place.files.previous(), leases(Family::V4, &[2]), (4321, group, mode));
+        place.put(place.files.previous_path(), leases(Family::V4, &[2]), (4321, group, mode));
     }
     let before = place.contents();
     let output = place.command(Family::V4).uid(5555).gid(5555).output().unwrap();
     match expected {
         Some(expected) => {
             assert!(output.status.success(), "{}", text(&output));
-            assert_eq!(attributes(place.files.previous()), expected);
+            assert_eq!(attributes(place.files.previous_path()), expected);
         }
         None => {
             assert_eq!(output.status.code(), Some(1), "{}", text(&output));
@@ -412,13 +412,13 @@ fn a_kea_server_of_its_own_user_reads_what_the_superuser_has_cleaned_up(
     }
     let place = Place::new();
     chown(place.directory.path(), Some(owner), Some(group)).unwrap();
-    place.put(place.files.input(), leases(Family::V4, &[1, 2, 3, 4, 5]), (owner, group, mode));
+    place.put(place.files.input_path(), leases(Family::V4, &[1, 2, 3, 4, 5]), (owner, group, mode));
     if with_previous {
-        place.put(place.files.previous(), leases(Family::V4, &[6, 7]), (owner, group, mode));
+        place.put(place.files.previous_path(), leases(Family::V4, &[6, 7]), (owner, group, mode));
     }
     place.run(Family::V4, true);
-    assert_eq!(attributes(place.files.previous()), (owner, group, mode));
-    let server = KeaServer::start(place.directory.path(), place.files.current(), (owner, group));
+    assert_eq!(attributes(place.files.previous_path()), (owner, group, mode));
+    let server = KeaServer::start(place.directory.path(), place.files.current_path(), (owner, group));
     let name = "subnet[1].assigned-addresses";
     let ask = format!(r#"{{ "command": "statistic-get", "arguments": {{ "name": "{name}" }} }}"#);
     let answer = server.ask(&ask);

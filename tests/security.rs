@@ -50,9 +50,9 @@ impl Place {
     fn new() -> Self {
         let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let files = LeaseFileSet::new(folder.path().join("leases.csv"));
-        fs::write(files.previous(), [HEADER, &row(1)].concat()).unwrap();
-        fs::write(files.input(), [HEADER, &row(2)].concat()).unwrap();
-        fs::write(files.current(), [HEADER, &row(3)].concat()).unwrap();
+        fs::write(files.previous_path(), [HEADER, &row(1)].concat()).unwrap();
+        fs::write(files.input_path(), [HEADER, &row(2)].concat()).unwrap();
+        fs::write(files.current_path(), [HEADER, &row(3)].concat()).unwrap();
         Self { folder, other, files }
     }
 
@@ -79,7 +79,7 @@ impl Place {
 
     fn open(&self) -> Result<Memfile<Lease4>, leasemgr::memfile::OpenError> {
         Memfile::open(MemfileOptions {
-            file: Some(self.files.current().to_owned()),
+            file: Some(self.files.current_path().to_owned()),
             lfc_program: LfcProgram::Internal,
             lfc_interval: None,
             ..MemfileOptions::default()
@@ -139,7 +139,7 @@ fn a_cleanup_follows_no_planted_link(#[case] suffix: &str, #[case] problem: &str
                 assert_eq!(problem, "");
                 assert!(matches!(outcome, Outcome::Cleaned { .. }));
                 assert_eq!(place.addresses(), [1, 2, 3]);
-                assert!(fs::symlink_metadata(place.files.previous()).unwrap().is_file());
+                assert!(fs::symlink_metadata(place.files.previous_path()).unwrap().is_file());
             }
             Err(error) => {
                 let error = error.to_string();
@@ -182,7 +182,7 @@ fn a_lease_manager_follows_no_planted_link(#[case] suffix: &str, #[case] problem
 #[test]
 fn a_rotation_follows_no_planted_link() {
     let place = Place::new();
-    for old in [place.files.previous(), place.files.input()] {
+    for old in [place.files.previous_path(), place.files.input_path()] {
         fs::remove_file(old).unwrap();
     }
     let leases = place.open().unwrap();
@@ -224,7 +224,7 @@ fn a_writer_follows_no_planted_link() {
         if !place.plant("", SOMEBODY) {
             return;
         }
-        let error = Writer::<Lease4, _>::open(place.files.current()).map(drop).unwrap_err().to_string();
+        let error = Writer::<Lease4, _>::open(place.files.current_path()).map(drop).unwrap_err().to_string();
         assert!(error.ends_with("a symbolic link of user 65534, which is not followed"), "{error}");
         assert_eq!(fs::read_to_string(place.target()).ok().as_deref(), target);
     }
@@ -234,7 +234,7 @@ fn a_writer_follows_no_planted_link() {
 fn a_link_of_ones_own_is_followed_if_it_leads_to_a_file() {
     let place = Place::new();
     let own = fs::metadata(place.folder.path()).unwrap().uid();
-    fs::rename(place.files.current(), place.target()).unwrap();
+    fs::rename(place.files.current_path(), place.target()).unwrap();
     assert!(place.plant("", own));
     let leases = place.open().unwrap();
     add(&leases, 4);
@@ -246,12 +246,12 @@ fn a_link_of_ones_own_is_followed_if_it_leads_to_a_file() {
     add(&leases, 6);
     drop(leases);
     assert_eq!(place.addresses(), [1, 2, 3, 4, 5, 6]);
-    assert!(place.files.current().is_symlink() && place.target().is_file());
+    assert!(place.files.current_path().is_symlink() && place.target().is_file());
 
     // A target that is absent is created, as after a boot.
     let place = Place::new();
     let own = fs::metadata(place.folder.path()).unwrap().uid();
-    let _ = fs::remove_file(place.files.current());
+    let _ = fs::remove_file(place.files.current_path());
     assert!(place.plant("", own));
     let leases = place.open().unwrap();
     add(&leases, 4);

@@ -39,7 +39,7 @@ fn is_cleanup(pid: i32) -> bool {
 
 fuzz_target!(|text: &[u8]| {
     let (fs, names) = (Memory::default(), LeaseFileSet::new("f"));
-    fs.put(&names.pid(), text);
+    fs.put(&names.pid_path(), text);
     let cleanup = Cleanup::new(Family::V4, names.lfc_files()).file_system(&fs);
     let outcome =
         with_memory(text.len(), 4 * 1024 * 1024, 1, || cleanup.run()).expect("nothing is in its way");
@@ -47,11 +47,11 @@ fuzz_target!(|text: &[u8]| {
         Outcome::Running(pid) => {
             assert_eq!(number(text), Some(pid));
             assert!(is_cleanup(pid));
-            assert_eq!(fs.get(&names.pid()).as_deref(), Some(text));
+            assert_eq!(fs.get(&names.pid_path()).as_deref(), Some(text));
         }
         _ => {
             assert!(!number(text).is_some_and(is_cleanup));
-            assert_eq!(fs.get(&names.pid()), None);
+            assert_eq!(fs.get(&names.pid_path()), None);
         }
     }
 });

@@ -11,7 +11,6 @@ use super::reader::{ReadError, ReadStats, Reader};
 use super::row::FileLease;
 use super::schema::Conversion;
 use crate::fs::{FileSystem, OsFileSystem, ReadFile, read_full};
-use crate::lfc::LfcFiles;
 
 /// The names of a server's lease files.
 ///
@@ -65,49 +64,49 @@ impl LeaseFileSet {
 
     /// The file that the server appends to, `F`.
     #[must_use]
-    pub fn current(&self) -> &Path {
+    pub fn current_path(&self) -> &Path {
         &self.current
     }
 
     /// The journal that a cleanup works at, `F.1`.
     #[must_use]
-    pub fn input(&self) -> PathBuf {
+    pub fn input_path(&self) -> PathBuf {
         self.with_suffix(".1")
     }
 
     /// What the last cleanup gave, `F.2`.
     #[must_use]
-    pub fn previous(&self) -> PathBuf {
+    pub fn previous_path(&self) -> PathBuf {
         self.with_suffix(".2")
     }
 
     /// What a cleanup is writing, `F.output`.
     #[must_use]
-    pub fn output(&self) -> PathBuf {
+    pub fn output_path(&self) -> PathBuf {
         self.with_suffix(".output")
     }
 
     /// The complete result of a cleanup that has not replaced the previous file yet, `F.completed`.
     #[must_use]
-    pub fn finish(&self) -> PathBuf {
+    pub fn finish_path(&self) -> PathBuf {
         self.with_suffix(".completed")
     }
 
     /// Returns the file in which cleanups keep rows that cannot be read, `F.bad`.
     #[must_use]
-    pub fn bad(&self) -> PathBuf {
+    pub fn bad_path(&self) -> PathBuf {
         self.with_suffix(".bad")
     }
 
     /// Which process does a cleanup, `F.pid`.
     #[must_use]
-    pub fn pid(&self) -> PathBuf {
+    pub fn pid_path(&self) -> PathBuf {
         self.with_suffix(".pid")
     }
 
     /// The lock of the lease manager that owns the files, `F.lock`.
     #[must_use]
-    pub fn lock(&self) -> PathBuf {
+    pub fn lock_path(&self) -> PathBuf {
         self.with_suffix(".lock")
     }
 
@@ -130,18 +129,6 @@ impl LeaseFileSet {
             ".replaced",
         ];
         SUFFIXES.map(|suffix| self.with_suffix(suffix)).into()
-    }
-
-    /// The files of a cleanup.
-    #[must_use]
-    pub fn lfc_files(&self) -> LfcFiles {
-        LfcFiles {
-            previous: self.previous(),
-            input: self.input(),
-            output: self.output(),
-            finish: self.finish(),
-            pid: self.pid(),
-        }
     }
 
     /// Reads all leases, as they are at one moment.
@@ -197,7 +184,7 @@ impl LeaseFileSet {
     fn open_all(&self, fs: &dyn FileSystem) -> Result<[Option<OpenFile>; 4], LeaseFileError> {
         /// A rename or two may come between; hundreds do not.
         const TRIES: usize = 100;
-        let paths = [self.finish(), self.previous(), self.input(), self.current.clone()];
+        let paths = [self.finish_path(), self.previous_path(), self.input_path(), self.current.clone()];
         let open = |path: &PathBuf| match fs.open(path) {
             Ok(file) => {
                 let identity = file.identity().map_err(io_error(path, "look at"))?;
@@ -367,17 +354,17 @@ mod tests {
     /// Does a step of a rotation and a cleanup.
     fn step(disk: &SimulatedDisk, files: &LeaseFileSet, with_previous: bool, n: usize) {
         match n {
-            0 => disk.rename(files.current(), &files.input()).unwrap(),
-            1 => put(disk, files.current(), ""),
+            0 => disk.rename(files.current_path(), &files.input_path()).unwrap(),
+            1 => put(disk, files.current_path(), ""),
             2 => {
                 let previous = if with_previous { row(1) } else { String::new() };
-                put(disk, &files.finish(), &(previous + &row(2)));
+                put(disk, &files.finish_path(), &(previous + &row(2)));
             }
             3 => {
-                let _ = disk.remove(&files.previous());
+                let _ = disk.remove(&files.previous_path());
             }
-            4 => disk.remove(&files.input()).unwrap(),
-            _ => disk.rename(&files.finish(), &files.previous()).unwrap(),
+            4 => disk.remove(&files.input_path()).unwrap(),
+            _ => disk.rename(&files.finish_path(), &files.previous_path()).unwrap(),
         }
     }
 
@@ -434,9 +421,9 @@ mod tests {
                 count += 1;
                 let (disk, files) = (SimulatedDisk::new(State::default()), LeaseFileSet::new("f"));
                 if with_previous {
-                    put(&disk, &files.previous(), &row(1));
+                    put(&disk, &files.previous_path(), &row(1));
                 }
-                put(&disk, files.current(), &row(2));
+                put(&disk, files.current_path(), &row(2));
                 let (stepped, set) = (disk.clone(), files.clone());
                 let (opens, done) = (AtomicUsize::new(0), Mutex::new(0));
                 let disk = disk.before_each(move |_, operation| {

@@ -231,7 +231,7 @@ impl Shared {
         const PATIENCE: Duration = Duration::from_secs(1);
         const PAUSE: Duration = Duration::from_millis(5);
         let start = Instant::now();
-        let pid_file = self.config.files.pid();
+        let pid_file = self.config.files.pid_path();
         loop {
             if self.state.lock().running {
                 return true;

@@ -46,12 +46,12 @@ pub(super) fn load<L: StoredLease>(
         let path = path.to_owned();
         move |source| LeaseFileError::Io { path, action, source }
     };
-    let current = files.current();
+    let current = files.current_path();
     let target = fs.resolve(current).map_err(io(current, "open"))?;
     let mut owners = Vec::new();
     // Behind a symbolic link, the file may be that of a manager which was given its own name.
     let of_target = (target != current).then(|| LeaseFileSet::new(target));
-    for lock in [Some(files.lock()), of_target.map(|files| files.lock())].into_iter().flatten() {
+    for lock in [Some(files.lock_path()), of_target.map(|files| files.lock_path())].into_iter().flatten() {
         let Some(owner) = fs.try_lock(&lock).map_err(io(&lock, "lock"))? else {
             return Err(OpenError::Owned { path: current.to_owned(), lock });
         };
@@ -64,7 +64,7 @@ pub(super) fn load<L: StoredLease>(
     let mut needs_rewrite = false;
     let mut has_invalid_rows = false;
     for (file, path) in files.open_for_loading::<L>(fs)? {
-        if path == files.current() && is_begun::<L>(file.as_ref()).map_err(io(&path, "read"))? {
+        if path == files.current_path() && is_begun::<L>(file.as_ref()).map_err(io(&path, "read"))? {
             warn!(
                 id = "DHCPSRV_MEMFILE_TORN_HEADER",
                 "{}: its header is cut off, and there is nothing behind it; it is begun anew",
@@ -75,7 +75,7 @@ pub(super) fn load<L: StoredLease>(
         }
         let header = format!("{}\n", L::SCHEMA.header);
         let is_headless =
-            path == files.current() && begins_with_row::<L>(file.as_ref()).map_err(io(&path, "read"))?;
+            path == files.current_path() && begins_with_row::<L>(file.as_ref()).map_err(io(&path, "read"))?;
         let header = if is_headless { header.as_bytes() } else { &[] };
         let rows = header.chain(FileReader::starting_at(file.as_ref(), 0));
         let mut reader = Reader::<L, _>::with_path(rows, &path)?;
@@ -85,7 +85,7 @@ pub(super) fn load<L: StoredLease>(
                 "{}: another process has cut off its beginning, header and all; the rest of it is read",
                 path.display()
             );
-            needs_rewrite |= path == files.current();
+            needs_rewrite |= path == files.current_path();
         }
         if reader.header().conversion != Conversion::None {
             let (version, current) = (reader.header().version, L::SCHEMA.version());
@@ -95,12 +95,12 @@ pub(super) fn load<L: StoredLease>(
                 path.display()
             );
             needs_conversion = true;
-            convert_current |= path == files.current();
+            convert_current |= path == files.current_path();
         }
         let mut findings = Findings { path: &path, limit: options.max_row_errors, ..Findings::default() };
         load_rows(&mut reader, options.extended_info_checks, &mut storage, &mut findings)?;
         findings.log();
-        has_invalid_rows |= path == files.current() && findings.bad_rows.count() > 0;
+        has_invalid_rows |= path == files.current_path() && findings.bad_rows.count() > 0;
         let stats = reader.stats();
         info!(
             id = "DHCPSRV_MEMFILE_LOADED",
@@ -111,7 +111,7 @@ pub(super) fn load<L: StoredLease>(
         );
     }
     if let Some(sanity) = options.lease_sanity.as_ref().filter(|sanity| sanity.is_needed()) {
-        check_subnets(&mut storage, sanity, files.current())?;
+        check_subnets(&mut storage, sanity, files.current_path())?;
     }
     storage.build_indexes().map_err(|Panicked| OpenError::Panicked)?;
     if convert_current {
@@ -426,12 +426,12 @@ fn check_subnets<L: StoredLease>(
 
 /// Claims the cleanup, unless one is running.
 fn claim<'a>(fs: &'a dyn FileSystem, files: &LeaseFileSet) -> Result<(Claim, PidLock<'a>), OpenError> {
-    let lock = PidLock::take(fs, &files.pid()).map_err(LeaseFileError::from)?;
+    let lock = PidLock::take(fs, &files.pid_path()).map_err(LeaseFileError::from)?;
     match lock.claim().map_err(LeaseFileError::from)? {
         Claimed::Ours(claim) => Ok((claim, lock)),
         Claimed::Running(running) => {
             let pid = running.pid().unwrap_or_default();
-            Err(OpenError::CleanupRunning { path: files.current().to_owned(), pid, running })
+            Err(OpenError::CleanupRunning { path: files.current_path().to_owned(), pid, running })
         }
     }
 }
@@ -445,11 +445,11 @@ fn put_aside<L: StoredLease>(files: &LeaseFileSet, fs: &dyn FileSystem) -> Resul
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(source) => Err(LeaseFileError::Io { path: path.to_owned(), action: "open", source }),
     };
-    let (current, input) = (files.current(), files.input());
+    let (current, input) = (files.current_path(), files.input_path());
     loop {
         // While the cleanup is claimed, none begins that would remove the input.
         let claimed = claim(fs, files)?;
-        if !(exists(&input)? || exists(&files.finish())?) {
+        if !(exists(&input)? || exists(&files.finish_path())?) {
             give_to_cleanup(fs, current, &input).map_err(|source| {
                 let action = "rename for its conversion";
                 LeaseFileError::Io { path: current.to_owned(), action, source }

@@ -69,7 +69,7 @@ impl<L: StoredLease> Memfile<L> {
         let files = LeaseFileSet::new(path);
         let fs = Arc::clone(&options.file_system);
         let loaded = load::load(storage, &files, options)?;
-        let path = files.current().to_owned();
+        let path = files.current_path().to_owned();
         let journal = Journal::open(fs.clone(), path, L::SCHEMA.header, options.durability)?;
         let journal = Arc::new(journal);
         let persistence = Persistence {

@@ -78,7 +78,7 @@ impl<L: StoredLease> Store<L> {
                 Look::Lost => "another process has removed or replaced it",
                 _ => "another process has changed it",
             };
-            let path = persistence.files.current().display();
+            let path = persistence.files.current_path().display();
             let warning = format!(
                 "{path}: {what}, and it cannot be written anew: {error}; until it is, changes may be lost when the lease \
                  manager ends: make room for it, and let it be created"
@@ -95,7 +95,7 @@ impl<L: StoredLease> Store<L> {
             return Ok(None);
         };
         let Persistence { journal, files, fs, .. } = persistence;
-        let current = files.current();
+        let current = files.current_path();
         let failed = |source| LeaseFileError::Io { path: path.to_owned(), action: "open", source };
         let own = fs.resolve(current).map_err(failed)?;
         // A link that may not be followed is replaced.
@@ -153,7 +153,7 @@ impl<L: StoredLease> Store<L> {
 
     /// Reads the rows that another process may have changed. No lease is being changed meanwhile.
     fn examine(&self, file: &dyn ReadFile, changed: Changed) -> Result<Found<L>, LeaseFileError> {
-        let path = self.persistence.as_ref().map(|persistence| persistence.files.current());
+        let path = self.persistence.as_ref().map(|persistence| persistence.files.current_path());
         let path = path.unwrap_or(Path::new("lease file"));
         let rest = || FileReader::starting_at(file, changed.from);
         let own_header = format!("{}\n", L::SCHEMA.header);
@@ -232,7 +232,7 @@ impl<L: StoredLease> Store<L> {
             return Ok(());
         };
         let (mut text, mut record) = (Vec::new(), Vec::new());
-        let current = persistence.files.current();
+        let current = persistence.files.current_path();
         for (file, path) in persistence.files.open_for_loading::<L>(persistence.fs.as_ref())? {
             if path == current {
                 continue;
@@ -260,7 +260,7 @@ impl<L: StoredLease> Store<L> {
         let Some(persistence) = &self.persistence else {
             return;
         };
-        let path = persistence.files.current().display();
+        let path = persistence.files.current_path().display();
         let what = match look {
             Look::Lost if kept.is_some() && taken.is_none() => "replaced",
             Look::Lost => "removed",
