@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use crate::factory::{Backend, LeaseMgrFactory};
+use crate::factory::{LeaseMgrFactory, LeaseMgrOpener};
 use crate::lease::{Family, Lease4, Lease6};
 use crate::lease_mgr::ManagedLease;
 
@@ -24,11 +24,11 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
 /// The backends for leases of a family.
 macro_rules! backends_for {
     ($lease:ty) => {
-        vec![Arc::new(crate::memfile::MemfileBackend) as Arc<dyn Backend<$lease>>]
+        vec![Arc::new(crate::memfile::MemfileOpener) as Arc<dyn LeaseMgrOpener<$lease>>]
     };
 }
 
-fn backends<L: ManagedLease>() -> Vec<Arc<dyn Backend<L>>> {
+fn backends<L: ManagedLease>() -> Vec<Arc<dyn LeaseMgrOpener<L>>> {
     let backends: Box<dyn Any> = match L::FAMILY {
         Family::V4 => Box::new(backends_for!(Lease4)),
         Family::V6 => Box::new(backends_for!(Lease6)),

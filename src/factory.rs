@@ -1,6 +1,6 @@
 //! Where lease managers come from.
 //!
-//! [`LeaseMgrFactory`] opens a lease manager by a [`ConnectionString`], whose `type` says which [`Backend`] does it. A
+//! [`LeaseMgrFactory`] opens a lease manager by a [`ConnectionString`], whose `type` says which [`LeaseMgrOpener`] does it. A
 //! server that has one lease manager has the factory keep it:
 //!
 //! ```
@@ -18,8 +18,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod backend;
 mod error;
+mod opener;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,8 +28,8 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use tracing::{error, info};
 
-pub use backend::{Backend, BackendError};
 pub use error::FactoryError;
+pub use opener::{LeaseMgrOpener, OpenerError};
 
 use crate::connection::{self, ConnectionString};
 use crate::lease::Family;
@@ -41,7 +41,7 @@ use crate::lease_mgr::{LeaseMgr, ManagedLease, Tracking};
 /// [`recreate_with`](Self::recreate_with) and [`destroy`](Self::destroy) happen one after the other; the other methods do not wait for them, so there is no current
 /// manager while a new one is opened.
 pub struct LeaseMgrFactory<L: ManagedLease> {
-    backends: RwLock<BTreeMap<String, Arc<dyn Backend<L>>>>,
+    backends: RwLock<BTreeMap<String, Arc<dyn LeaseMgrOpener<L>>>>,
     /// Held while the current manager is closed and opened, so that this is not done twice at a time. What is in it is left of
     /// a manager that was closed to be opened again, and could not be.
     turn: Mutex<Option<Closed<L>>>,
@@ -70,7 +70,7 @@ impl<L: ManagedLease> fmt::Debug for LeaseMgrFactory<L> {
 impl<L: ManagedLease> LeaseMgrFactory<L> {
     /// A factory that knows these backends, and has no current manager. Of several with the same name, the last counts.
     #[must_use]
-    pub fn with_backends(backends: impl IntoIterator<Item = Arc<dyn Backend<L>>>) -> Self {
+    pub fn with_backends(backends: impl IntoIterator<Item = Arc<dyn LeaseMgrOpener<L>>>) -> Self {
         let by_name = backends.into_iter().map(|backend| (backend.name().to_owned(), backend));
         Self { backends: RwLock::new(by_name.collect()), turn: Mutex::new(None), current: RwLock::new(None) }
     }
@@ -216,7 +216,7 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
     ///
     /// # Errors
     /// [`FactoryError::Registered`] where another one has the name.
-    pub fn register(&self, backend: Arc<dyn Backend<L>>) -> Result<(), FactoryError> {
+    pub fn register(&self, backend: Arc<dyn LeaseMgrOpener<L>>) -> Result<(), FactoryError> {
         let mut backends = self.backends.write();
         let name = backend.name().to_owned();
         if backends.contains_key(&name) {
@@ -241,7 +241,7 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
     }
 
     /// The backend that the connection string is for, if that is right as far as can be said without the backend.
-    fn backend_for(&self, connection: &ConnectionString) -> Result<Opener<L>, FactoryError> {
+    fn backend_for(&self, connection: &ConnectionString) -> Result<Checked<L>, FactoryError> {
         let name = connection.required("type")?;
         let Some(backend) = self.backends.read().get(name).cloned() else {
             let (name, registered) = (name.to_owned(), self.names());
@@ -260,7 +260,7 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
             let expected = format!("{universe} for {} leases", L::FAMILY);
             return Err(connection.bad_value("universe", expected).into());
         }
-        Ok(Opener(backend))
+        Ok(Checked(backend))
     }
 
     fn set(&self, connection: ConnectionString, manager: Arc<dyn LeaseMgr<L>>) {
@@ -305,9 +305,9 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
 }
 
 /// A backend that a connection string was found right for.
-struct Opener<L: ManagedLease>(Arc<dyn Backend<L>>);
+struct Checked<L: ManagedLease>(Arc<dyn LeaseMgrOpener<L>>);
 
-impl<L: ManagedLease> Opener<L> {
+impl<L: ManagedLease> Checked<L> {
     fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<L>>, FactoryError> {
         self.0.open(connection).map_err(|error| match error.downcast() {
             Ok(error) => FactoryError::ConnectionString(*error),

@@ -421,7 +421,7 @@ impl<'a> Cleanup<'a> {
     fn merge_to_output<L: FileLease>(
         &self,
         previous: Option<&Source>,
-        parts: &[JournalPart<'_, L::Key>],
+        parts: &[JournalPart<'_, L::AddressKey>],
         attributes: Option<&Attributes>,
         control: &Control<'_>,
     ) -> Result<Merged, Stop> {
@@ -500,7 +500,7 @@ struct Journal<'a, K> {
 fn index<'a, L: FileLease>(
     source: Option<&'a Source>,
     control: &Control<'_>,
-) -> Result<Journal<'a, L::Key>, LfcError> {
+) -> Result<Journal<'a, L::AddressKey>, LfcError> {
     let Some(source) = source else {
         return Ok(Journal { parts: Vec::new(), tally: Tally::default() });
     };
@@ -509,7 +509,7 @@ fn index<'a, L: FileLease>(
     let bound = |n: u64| source.first + bytes * n / threads;
     let parts = in_parallel(0..threads, |n| index_part::<L>(source, bound(n), bound(n + 1), control))?;
     let mut tally = Tally::default();
-    let parts = parts.into_iter().map(|mut part: Part<L::Key>| {
+    let parts = parts.into_iter().map(|mut part: Part<L::AddressKey>| {
         tally.add(std::mem::take(&mut part.tally), control.max_bad_rows);
         JournalPart { source, part }
     });

@@ -11,12 +11,12 @@
 //! Looking up a lease takes a fraction of a microsecond, a change about as long as the system takes to write its row. A DHCPv4 lease
 //! takes some 130 to 160 bytes of memory with all its indexes. Figures: see the README, and `docs/design.md` for what they are made of.
 
-mod backend;
 mod cleanup;
 mod error;
 mod journal;
 mod load;
 mod open;
+mod opener;
 mod options;
 mod restore;
 mod row_locks;
@@ -29,10 +29,10 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use backend::MemfileBackend;
 use cleanup::Cleaner;
 pub use error::OpenError;
 pub use open::open;
+pub use opener::MemfileOpener;
 pub use options::{Durability, LfcProgram, MemfileOptions, OpenRetries};
 pub use sanity::{LeaseChecks, LeaseSanity, SubnetMap, SubnetMapError};
 use scratch::with_scratch;

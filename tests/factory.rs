@@ -18,7 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 use leasemgr::connection::{ConnectionString, ConnectionStringError};
-use leasemgr::factory::{Backend, BackendError, FactoryError};
+use leasemgr::factory::{FactoryError, LeaseMgrOpener, OpenerError};
 use leasemgr::lease::{ClientClass, HwAddr, Lease4, Lease6, LeaseKind, LeaseState, Lifetime, SubnetId};
 use leasemgr::memfile::OpenError;
 use leasemgr::{
@@ -61,7 +61,7 @@ struct TreeMgr {
 #[error("the trunk {0} is in use")]
 struct InUse(String);
 
-impl Backend<Lease4> for TreeBackend {
+impl LeaseMgrOpener<Lease4> for TreeBackend {
     fn name(&self) -> &str {
         "tree"
     }
@@ -74,7 +74,7 @@ impl Backend<Lease4> for TreeBackend {
         &["name", "colour", "rings", "password"]
     }
 
-    fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<Lease4>>, BackendError> {
+    fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<Lease4>>, OpenerError> {
         if let Some((called, go_on)) = &*self.gate.lock().unwrap() {
             called.send(())?;
             go_on.recv()?;
@@ -226,7 +226,7 @@ fn memfile_is_known_from_the_start() {
 /// A backend of a name only.
 struct Named(&'static str);
 
-impl Backend<Lease4> for Named {
+impl LeaseMgrOpener<Lease4> for Named {
     fn name(&self) -> &str {
         self.0
     }
@@ -239,7 +239,7 @@ impl Backend<Lease4> for Named {
         &[]
     }
 
-    fn open(&self, _: &ConnectionString) -> Result<Arc<dyn LeaseMgr<Lease4>>, BackendError> {
+    fn open(&self, _: &ConnectionString) -> Result<Arc<dyn LeaseMgr<Lease4>>, OpenerError> {
         Err("nothing in it".into())
     }
 }

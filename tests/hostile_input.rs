@@ -138,7 +138,9 @@ fn a_file_of_another_program_is_refused_and_stays(#[case] content: impl AsRef<[u
         assert!(error.contains(&expected) && is_plain(error), "{error:?}, expected {expected:?}");
         assert_eq!(fs::read(path).unwrap(), content);
     };
-    for path in [folder.files.current_path().to_owned(), folder.files.previous_path(), folder.files.input_path()] {
+    for path in
+        [folder.files.current_path().to_owned(), folder.files.previous_path(), folder.files.input_path()]
+    {
         fs::write(&path, content).unwrap();
         check(&path, &Reader::<Lease4, _>::open(&path).unwrap_err().to_string());
         check(&path, &folder.files.read::<Lease4>().unwrap_err().to_string());
@@ -248,8 +250,11 @@ fn a_line_of_commas_takes_memory_for_its_text_only(#[case] beginning: &str) {
     let check = |output: Output| assert!(output.status.success(), "{}", text_of(&output));
 
     let folder = Folder::with_rows_between_leases(&line);
-    check(within(memory, &example("list_leases")).arg("4").arg(folder.files.current_path()).output().unwrap());
-    let server = format!("type=memfile universe=4 lfc-interval=0 name={}", folder.files.current_path().display());
+    check(
+        within(memory, &example("list_leases")).arg("4").arg(folder.files.current_path()).output().unwrap(),
+    );
+    let server =
+        format!("type=memfile universe=4 lfc-interval=0 name={}", folder.files.current_path().display());
     let args = [server.as_str(), "--threads", "1", "--seconds", "0"];
     check(within(memory, &example("lease_server")).args(args).output().unwrap());
     check(folder.run_kea_lfc_within(memory));
@@ -263,7 +268,8 @@ fn a_line_of_commas_takes_memory_for_its_text_only(#[case] beginning: &str) {
 fn a_last_row_without_a_newline_is_listed_and_told_of() {
     let folder = Folder::new();
     fs::write(folder.files.current_path(), format!("{HEADER}{}", row(1).trim_end())).unwrap();
-    let output = Command::new(example("list_leases")).arg("4").arg(folder.files.current_path()).output().unwrap();
+    let output =
+        Command::new(example("list_leases")).arg("4").arg(folder.files.current_path()).output().unwrap();
     let (listed, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && listed.lines().count() == 1, "{listed}{told}");
     assert!(told.ends_with("the last line has no newline; it may be incomplete\n"), "{told}");
@@ -278,7 +284,8 @@ fn a_file_of_bad_rows_lists_the_first_of_them_only() {
     assert_eq!((found, set.bad_rows.len(), set.stats.bad_rows), (vec![1], MAX_BAD_ROWS, rows as u64));
     assert_eq!(set.bad_rows.last().unwrap().error.line, MAX_BAD_ROWS as u64 + 1);
 
-    let output = Command::new(example("list_leases")).arg("4").arg(folder.files.current_path()).output().unwrap();
+    let output =
+        Command::new(example("list_leases")).arg("4").arg(folder.files.current_path()).output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.ends_with("\nlist_leases: 10 more rows are no lease\n"), "{text}");
 }
@@ -322,7 +329,8 @@ fn nothing_that_a_client_sends_reaches_a_terminal() {
     }
     assert!(is_plain(&shown), "{shown:?}");
 
-    let output = Command::new(example("list_leases")).arg("4").arg(folder.files.current_path()).output().unwrap();
+    let output =
+        Command::new(example("list_leases")).arg("4").arg(folder.files.current_path()).output().unwrap();
     assert!(output.status.success());
     let text = text_of(&output);
     // There are tabs between its columns.

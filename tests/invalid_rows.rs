@@ -452,7 +452,11 @@ mod on_a_disk_that_fails {
                     assert_eq!(lost(&files, &contents), None, "{operation} failed, and the power did");
                 }
                 clean(&disk).unwrap();
-                assert_eq!(disk.state().contents()[&files.bad_path()], kept, "{operation} failed, {effect:?}");
+                assert_eq!(
+                    disk.state().contents()[&files.bad_path()],
+                    kept,
+                    "{operation} failed, {effect:?}"
+                );
             }
         }
     }

@@ -287,11 +287,17 @@ fn a_journal_of_an_older_schema_keeps_its_attributes() {
         return;
     }
     let place = Place::new();
-    place.put(place.files.current_path(), oldest_lease_file(Family::V4, &[row(Family::V4, 1, 1, 3600)]), ADMIN);
+    place.put(
+        place.files.current_path(),
+        oldest_lease_file(Family::V4, &[row(Family::V4, 1, 1, 3600)]),
+        ADMIN,
+    );
     let manager = place.open(Durability::Written, LfcProgram::Internal);
     assert_eq!(manager.add(&lease(1)).unwrap(), leasemgr::Added::Added);
     assert_eq!(attributes(place.files.current_path()), ADMIN);
-    wait_until("the conversion", || place.files.previous_path().exists() && !place.files.input_path().exists());
+    wait_until("the conversion", || {
+        place.files.previous_path().exists() && !place.files.input_path().exists()
+    });
     drop(manager);
     assert_eq!(attributes(place.files.previous_path()), ADMIN);
     assert_eq!(attributes(place.files.current_path()), ADMIN);

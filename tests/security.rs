@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use leasemgr::WriteLeases;
 use leasemgr::connection::ConnectionString;
-use leasemgr::factory::{Backend, BackendError};
+use leasemgr::factory::{LeaseMgrOpener, OpenerError};
 use leasemgr::lease::{Family, HwAddr, Lease4, LeaseState, Lifetime};
 use leasemgr::lease_file::{LeaseFileSet, Writer};
 use leasemgr::lfc::{Cleanup, Outcome};
@@ -440,7 +440,7 @@ impl Recorder {
 /// A backend with a database behind it, which is not there.
 struct Database;
 
-impl Backend<Lease4> for Database {
+impl LeaseMgrOpener<Lease4> for Database {
     fn name(&self) -> &'static str {
         "mysql"
     }
@@ -450,7 +450,7 @@ impl Backend<Lease4> for Database {
     fn keywords(&self) -> &[&str] {
         &["name", "host", "port", "user", "password", "password-file", "readonly", "my-passphrase"]
     }
-    fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<Lease4>>, BackendError> {
+    fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<Lease4>>, OpenerError> {
         connection.number("port", 1..=65535)?;
         connection.flag("readonly")?;
         match connection.get("host") {

@@ -1,6 +1,6 @@
 //! Why there is no lease manager.
 
-use super::BackendError;
+use super::OpenerError;
 use crate::connection::ConnectionStringError;
 
 /// Why the factory did not do what it was asked.
@@ -47,6 +47,6 @@ pub enum FactoryError {
         /// The backend.
         backend: String,
         /// Why.
-        source: BackendError,
+        source: OpenerError,
     },
 }

@@ -36,10 +36,10 @@ pub(crate) mod private {
         const SCHEMA: &'static Schema;
 
         /// An address that sorts as the address does.
-        type Key: super::Key;
+        type AddressKey: super::AddressKey;
 
         /// The key of the lease's address.
-        fn key(&self) -> Self::Key;
+        fn key(&self) -> Self::AddressKey;
 
         /// The lease of these values.
         fn from_values(values: &Values<'_>) -> Result<Parsed<Self>, RowProblem>;
@@ -52,7 +52,12 @@ pub(crate) mod private {
         ///
         /// The row starts at `start` of `text`, after which some more bytes follow; the first separators from
         /// there on are at `ends`.
-        fn canonical(text: &[u8], start: usize, ends: &[u32], values: usize) -> Option<Canonical<Self::Key>>;
+        fn canonical(
+            text: &[u8],
+            start: usize,
+            ends: &[u32],
+            values: usize,
+        ) -> Option<Canonical<Self::AddressKey>>;
 
         /// The lease of a row, given without its newline.
         fn parse_row(line: &[u8], header: &Header) -> Result<Parsed<Self>, RowProblem> {
@@ -64,7 +69,7 @@ pub(crate) mod private {
 }
 
 /// An address as a number: small, and fast to compare and to sort.
-pub trait Key: Copy + fmt::Debug + Default + Eq + Hash + Ord + Send + Sync + 'static {
+pub trait AddressKey: Copy + fmt::Debug + Default + Eq + Hash + Ord + Send + Sync + 'static {
     /// The `n`th byte, counted from the least significant one.
     fn byte(self, n: usize) -> u8;
 
@@ -72,7 +77,7 @@ pub trait Key: Copy + fmt::Debug + Default + Eq + Hash + Ord + Send + Sync + 'st
     const BYTES: usize;
 }
 
-impl Key for u32 {
+impl AddressKey for u32 {
     const BYTES: usize = 4;
 
     fn byte(self, n: usize) -> u8 {
@@ -81,7 +86,7 @@ impl Key for u32 {
 }
 
 /// The upper and the lower half of an IPv6 address: aligned to 8 bytes, where a `u128` would take 16.
-impl Key for (u64, u64) {
+impl AddressKey for (u64, u64) {
     const BYTES: usize = 16;
 
     fn byte(self, n: usize) -> u8 {
@@ -232,7 +237,7 @@ fn written_client<'a>(client: &'a [u8], lacks_client: bool, common: &Common<'_>)
 impl private::RowFormat for Lease4 {
     const SCHEMA: &'static Schema = &SCHEMA4;
 
-    type Key = u32;
+    type AddressKey = u32;
 
     fn key(&self) -> u32 {
         self.address().to_bits()
@@ -283,7 +288,7 @@ impl private::RowFormat for Lease4 {
 impl private::RowFormat for Lease6 {
     const SCHEMA: &'static Schema = &SCHEMA6;
 
-    type Key = (u64, u64);
+    type AddressKey = (u64, u64);
 
     fn key(&self) -> (u64, u64) {
         super::canonical::halves(self.address().to_bits())

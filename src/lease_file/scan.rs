@@ -65,7 +65,7 @@ impl Scanner {
         len: usize,
         header: &Header,
         lines: &mut u64,
-        mut each: impl FnMut(Row<'_, L::Key>) -> bool,
+        mut each: impl FnMut(Row<'_, L::AddressKey>) -> bool,
     ) {
         let mut from = 0;
         while from < len {
@@ -99,7 +99,7 @@ impl Scanner {
         Range { mut start, end: len }: Range<usize>,
         header: &Header,
         lines: &mut u64,
-        each: &mut impl FnMut(Row<'_, L::Key>) -> bool,
+        each: &mut impl FnMut(Row<'_, L::AddressKey>) -> bool,
     ) -> bool {
         let count = find_separators(window, start..len, &mut self.separators);
         // Number of values of the rows before, which most likely is that of the next one as well.
@@ -154,7 +154,7 @@ impl Scanner {
         Range { start, end }: Range<usize>,
         header: &Header,
         line: u64,
-        each: &mut impl FnMut(Row<'_, L::Key>) -> bool,
+        each: &mut impl FnMut(Row<'_, L::AddressKey>) -> bool,
     ) -> bool {
         // There may be millions of separators, of which no more than these are wanted.
         let ends: Vec<u32> = memchr::memchr2_iter(b',', b'\n', &window[start..=end])
@@ -177,7 +177,7 @@ impl Scanner {
         start: usize,
         header: &Header,
         line: u64,
-        each: &mut impl FnMut(Row<'_, L::Key>) -> bool,
+        each: &mut impl FnMut(Row<'_, L::AddressKey>) -> bool,
     ) -> bool {
         match parse::<L>(text, header) {
             Ok(parsed) => {
@@ -261,11 +261,11 @@ mod tests {
         copied: bool,
     }
 
-    fn scan<L: FileLease>(text: &[u8]) -> Vec<Seen<L::Key>> {
+    fn scan<L: FileLease>(text: &[u8]) -> Vec<Seen<L::AddressKey>> {
         scan_as::<L>(text, &L::SCHEMA.current())
     }
 
-    fn scan_as<L: FileLease>(text: &[u8], header: &Header) -> Vec<Seen<L::Key>> {
+    fn scan_as<L: FileLease>(text: &[u8], header: &Header) -> Vec<Seen<L::AddressKey>> {
         let mut window = text.to_vec();
         window.extend([b'9'; WINDOW_PADDING]);
         let mut rows = Vec::new();
@@ -286,7 +286,7 @@ mod tests {
     }
 
     /// What the slow way makes of a row.
-    fn slowly<L: FileLease>(line: &[u8], header: &Header) -> Seen<L::Key> {
+    fn slowly<L: FileLease>(line: &[u8], header: &Header) -> Seen<L::AddressKey> {
         match L::parse_row(line, header) {
             Ok(parsed) => {
                 let mut written = Vec::new();

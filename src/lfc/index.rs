@@ -9,7 +9,7 @@ use super::window::Windows;
 use super::{Control, LfcError};
 use crate::first_of_many::FirstOfMany;
 use crate::lease_file::canonical::{Canonical, Tail};
-use crate::lease_file::row::{FileLease, Key};
+use crate::lease_file::row::{AddressKey, FileLease};
 use crate::lease_file::scan::{Row, Scanner};
 use crate::lease_file::{LeaseFileError, RowError};
 
@@ -247,7 +247,7 @@ pub(super) fn index_part<L: FileLease>(
     from: u64,
     to: u64,
     control: &Control<'_>,
-) -> Result<Part<L::Key>, LfcError> {
+) -> Result<Part<L::AddressKey>, LfcError> {
     /// What a row is at least thought to take, to have room for the entries.
     const ROW: u64 = 80;
     let mut entries = Vec::with_capacity(usize::try_from((to - from) / ROW).unwrap_or(0));
@@ -256,7 +256,7 @@ pub(super) fn index_part<L: FileLease>(
     let mut scanner = Scanner::default();
     let mut long = HashMap::new();
     let mut differing = [0_u8; 16];
-    let mut first_key: Option<L::Key> = None;
+    let mut first_key: Option<L::AddressKey> = None;
     let limit = control.max_bad_rows;
     let mut within_limit = true;
     while let Some(window) = windows.next().map_err(|error| source.unreadable(error))? {
@@ -289,7 +289,7 @@ pub(super) fn index_part<L: FileLease>(
                 long.insert(position, len);
             }
             let first = *first_key.get_or_insert(key);
-            for (n, byte) in differing[..L::Key::BYTES].iter_mut().enumerate() {
+            for (n, byte) in differing[..L::AddressKey::BYTES].iter_mut().enumerate() {
                 *byte |= key.byte(n) ^ first.byte(n);
             }
             let place = Place::new(position, len, if deletes { Way::Delete } else { way });
@@ -303,7 +303,7 @@ pub(super) fn index_part<L: FileLease>(
             break;
         }
     }
-    let entries = last_of_each(entries, &differing[..L::Key::BYTES]);
+    let entries = last_of_each(entries, &differing[..L::AddressKey::BYTES]);
     Ok(Part { entries, long, tally })
 }
 
@@ -311,7 +311,7 @@ pub(super) fn index_part<L: FileLease>(
 ///
 /// A radix sort keeps entries of one address in their order, so the last of them is the newest. Bytes
 /// that are the same in all addresses (`differing` is 0) need no pass.
-fn last_of_each<K: Key>(mut entries: Vec<Entry<K>>, differing: &[u8]) -> Vec<Entry<K>> {
+fn last_of_each<K: AddressKey>(mut entries: Vec<Entry<K>>, differing: &[u8]) -> Vec<Entry<K>> {
     /// Below this, sorting by comparison is faster.
     const SMALL: usize = 256;
     if entries.len() < SMALL {
@@ -335,7 +335,7 @@ fn last_of_each<K: Key>(mut entries: Vec<Entry<K>>, differing: &[u8]) -> Vec<Ent
     entries
 }
 
-fn sort_by_byte<K: Key>(from: &[Entry<K>], to: &mut [Entry<K>], n: usize) {
+fn sort_by_byte<K: AddressKey>(from: &[Entry<K>], to: &mut [Entry<K>], n: usize) {
     let mut places = [0_usize; 256];
     for entry in from {
         places[usize::from(entry.key.byte(n))] += 1;

@@ -56,7 +56,7 @@ pub(super) struct Merged {
 /// Merges `previous` and the journal, whose parts are in the order of their age, into `output`.
 pub(super) fn merge<L: FileLease>(
     previous: Option<&Source>,
-    journal: &[JournalPart<'_, L::Key>],
+    journal: &[JournalPart<'_, L::AddressKey>],
     output: &Output,
     control: &Control<'_>,
 ) -> Result<Merged, Stop> {

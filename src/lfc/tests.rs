@@ -22,7 +22,7 @@ struct Expected {
 
 /// What the cleanup should make of two files.
 fn model<L: FileLease>(texts: [Option<&[u8]>; 2]) -> Expected {
-    let mut rows: BTreeMap<L::Key, Option<Vec<u8>>> = BTreeMap::new();
+    let mut rows: BTreeMap<L::AddressKey, Option<Vec<u8>>> = BTreeMap::new();
     let mut expected = Expected::default();
     let Expected { figures, invalid, unreadable, .. } = &mut expected;
     for (path, text) in ["f.2", "f.1"].into_iter().zip(texts) {

@@ -256,7 +256,7 @@ fn load_rows<L: StoredLease, R: Read + Send>(
 ) -> Result<(), OpenError> {
     /// So many batches may wait.
     const WAITING: usize = 8;
-    let (sender, receiver) = mpsc::sync_channel::<Batch<L::Key>>(WAITING);
+    let (sender, receiver) = mpsc::sync_channel::<Batch<L::AddressKey>>(WAITING);
     let reader = Mutex::new(reader);
     std::thread::scope(|scope| {
         let read = || {
@@ -280,7 +280,7 @@ fn load_rows<L: StoredLease, R: Read + Send>(
 fn read_rows<L: StoredLease, R: Read>(
     reader: &mut Reader<L, R>,
     checks: ExtendedInfoChecks,
-    mut give: impl FnMut(Batch<L::Key>) -> bool,
+    mut give: impl FnMut(Batch<L::AddressKey>) -> bool,
 ) -> Result<(), LeaseFileError> {
     let mut batch = Batch::new();
     let mut record = Vec::new();
@@ -302,7 +302,9 @@ fn read_rows<L: StoredLease, R: Read>(
             Err(ReadError::Row(error)) => batch.rows.push(Row::Bad(error)),
             Err(ReadError::File(error)) => return Err(error),
         }
-        if batch.rows.len() >= Batch::<L::Key>::ROWS && !give(std::mem::replace(&mut batch, Batch::new())) {
+        if batch.rows.len() >= Batch::<L::AddressKey>::ROWS
+            && !give(std::mem::replace(&mut batch, Batch::new()))
+        {
             return Ok(());
         }
     }
@@ -315,7 +317,7 @@ fn check_info<L: StoredLease>(
     lease: &mut L,
     checks: ExtendedInfoChecks,
     line: u64,
-    batch: &mut Batch<L::Key>,
+    batch: &mut Batch<L::AddressKey>,
 ) {
     let context = lease.data().user_context.as_ref();
     let Some(checked) = context.and_then(|context| check_extended_info(L::FAMILY, context, checks)) else {
@@ -333,7 +335,7 @@ fn check_info<L: StoredLease>(
 
 /// Puts rows into the storage.
 fn apply<L: StoredLease>(
-    batch: &Batch<L::Key>,
+    batch: &Batch<L::AddressKey>,
     storage: &mut Storage<L>,
     findings: &mut Findings<'_>,
 ) -> Result<(), OpenError> {

@@ -32,7 +32,7 @@ const MAX_GLUED: usize = 64 * 1024;
 /// What was found in a lease file that another process has changed.
 struct Found<L: StoredLease> {
     /// The last row of each address, where it is not that of the lease in memory: a lease, or that there is none.
-    rows: HashMap<L::Key, Foreign<L>>,
+    rows: HashMap<L::AddressKey, Foreign<L>>,
     /// Number of rows that cannot be read.
     invalid: u64,
 }

@@ -45,8 +45,8 @@ type States<K> = Vec<(LeaseState, Addresses<K>)>;
 pub(super) struct Storage<L: StoredLease> {
     primary: PrimaryIndex<L>,
     /// The addresses of each subnet, by the state of their leases. There are few states.
-    subnets: BTreeMap<SubnetId, States<L::Key>>,
-    queues: [ExpiryQueue<L::Key>; 2],
+    subnets: BTreeMap<SubnetId, States<L::AddressKey>>,
+    queues: [ExpiryQueue<L::AddressKey>; 2],
     hwaddrs: ClientIndex<L>,
     clients: ClientIndex<L>,
     hostnames: ClientIndex<L>,
@@ -101,7 +101,7 @@ impl<L: StoredLease> Storage<L> {
 
     /// The lease of an address.
     #[inline]
-    pub(super) fn get(&self, key: L::Key) -> Option<Packed<'_, L>> {
+    pub(super) fn get(&self, key: L::AddressKey) -> Option<Packed<'_, L>> {
         self.primary.get(key)
     }
 
@@ -221,7 +221,7 @@ impl<L: StoredLease> Storage<L> {
     }
 
     /// Lets go of the lease of an address, and tells whether there was one.
-    pub(super) fn remove(&mut self, key: L::Key) -> bool {
+    pub(super) fn remove(&mut self, key: L::AddressKey) -> bool {
         let Some(packed) = self.primary.get(key) else {
             return false;
         };
@@ -230,7 +230,7 @@ impl<L: StoredLease> Storage<L> {
     }
 
     /// Lets go of the lease of an address, for which was fetched what it needs, and tells whether there was one.
-    pub(super) fn remove_fetched(&mut self, key: L::Key, hashes: &Hashes) -> bool {
+    pub(super) fn remove_fetched(&mut self, key: L::AddressKey, hashes: &Hashes) -> bool {
         let Some(id) = self.primary.block_of(key) else {
             return false;
         };
@@ -278,7 +278,7 @@ impl<L: StoredLease> Storage<L> {
     }
 
     /// The addresses of a lease's subnet and state.
-    fn subnet_set(&mut self, packed: &Packed<'_, L>) -> &mut Addresses<L::Key> {
+    fn subnet_set(&mut self, packed: &Packed<'_, L>) -> &mut Addresses<L::AddressKey> {
         let states = self.subnets.entry(packed.subnet_id()).or_default();
         let state = packed.state();
         let at = match states.iter().position(|(other, _)| *other == state) {
@@ -327,10 +327,10 @@ impl<L: StoredLease> Storage<L> {
     /// there may be more.
     pub(super) fn write_rows(
         &self,
-        after: Option<L::Key>,
+        after: Option<L::AddressKey>,
         count: usize,
         out: &mut Vec<u8>,
-    ) -> (usize, Option<L::Key>) {
+    ) -> (usize, Option<L::AddressKey>) {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut written = (0, None);
         for (key, id) in self.primary.iter_from(from).take(count) {

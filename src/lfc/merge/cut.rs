@@ -27,13 +27,13 @@ pub(super) struct Piece<K> {
 /// Cuts the addresses into pieces.
 pub(super) fn cut<L: FileLease>(
     previous: Option<&Source>,
-    journal: &[JournalPart<'_, L::Key>],
-) -> Result<Vec<Piece<L::Key>>, Stop> {
+    journal: &[JournalPart<'_, L::AddressKey>],
+) -> Result<Vec<Piece<L::AddressKey>>, Stop> {
     let mut cutter = Cutter::<L> { previous, journal, starts: vec![0; journal.len()], pieces: Vec::new() };
     let (first, len) = previous.map_or((0, 0), |source| (source.first, source.len));
     let mut from = first;
     if let Some(source) = previous {
-        let mut last_key: Option<L::Key> = None;
+        let mut last_key: Option<L::AddressKey> = None;
         let mut buffer = Vec::new();
         let mut at = first + WINDOW as u64;
         while at < len {
@@ -60,7 +60,7 @@ fn first_key<L: FileLease>(
     from: u64,
     to: u64,
     buffer: &mut Vec<u8>,
-) -> Result<Option<L::Key>, LfcError> {
+) -> Result<Option<L::AddressKey>, LfcError> {
     /// Some rows: nearly always, the first of them is good.
     const GLANCE: usize = 2048;
     let windows = Windows::new(source.file.as_ref(), source.first, from, to, std::mem::take(buffer));
@@ -85,15 +85,15 @@ fn first_key<L: FileLease>(
 /// Makes pieces, one behind the other.
 struct Cutter<'a, L: FileLease> {
     previous: Option<&'a Source>,
-    journal: &'a [JournalPart<'a, L::Key>],
+    journal: &'a [JournalPart<'a, L::AddressKey>],
     /// For each part of the journal, the first entry that is in no piece yet.
     starts: Vec<usize>,
-    pieces: Vec<Piece<L::Key>>,
+    pieces: Vec<Piece<L::AddressKey>>,
 }
 
 impl<L: FileLease> Cutter<'_, L> {
     /// Makes a piece of this stretch of the previous file, and of what the journal has below an address.
-    fn cut(&mut self, range: Range<u64>, below: Option<L::Key>) -> Result<(), Stop> {
+    fn cut(&mut self, range: Range<u64>, below: Option<L::AddressKey>) -> Result<(), Stop> {
         let keys = self.too_large(below);
         let mut from = range.start;
         if !keys.is_empty() {
@@ -113,7 +113,7 @@ impl<L: FileLease> Cutter<'_, L> {
         Ok(())
     }
 
-    fn push(&mut self, previous: Range<u64>, below: Option<L::Key>) {
+    fn push(&mut self, previous: Range<u64>, below: Option<L::AddressKey>) {
         let ends: Vec<usize> = self.journal.iter().map(|part| end_of(&part.part.entries, below)).collect();
         let entries: Vec<_> = self.starts.iter().zip(&ends).map(|(&start, &end)| start..end).collect();
         let bytes = self.journal.iter().zip(&entries).map(|(part, range)| {
@@ -126,7 +126,7 @@ impl<L: FileLease> Cutter<'_, L> {
     }
 
     /// Addresses at which to cut a piece that would take far more of the journal than a piece should.
-    fn too_large(&self, below: Option<L::Key>) -> Vec<L::Key> {
+    fn too_large(&self, below: Option<L::AddressKey>) -> Vec<L::AddressKey> {
         const LARGE: usize = 8 * WINDOW;
         let mut keys = Vec::new();
         for (part, &start) in self.journal.iter().zip(&self.starts) {
@@ -151,10 +151,10 @@ fn end_of<K: Ord>(entries: &[Entry<K>], below: Option<K>) -> usize {
 }
 
 /// The good rows of a stretch of the previous file: their keys, and where they start.
-fn rows_of<L: FileLease>(source: &Source, range: Range<u64>) -> Result<Vec<(L::Key, u64)>, Stop> {
+fn rows_of<L: FileLease>(source: &Source, range: Range<u64>) -> Result<Vec<(L::AddressKey, u64)>, Stop> {
     let mut windows = Windows::new(source.file.as_ref(), source.first, range.start, range.end, Vec::new());
     let mut scanner = Scanner::default();
-    let mut rows: Vec<(L::Key, u64)> = Vec::new();
+    let mut rows: Vec<(L::AddressKey, u64)> = Vec::new();
     let mut in_order = true;
     while let Some(window) = windows.next().map_err(|error| source.unreadable(error))? {
         scanner.scan::<L>(window.text, window.len, &source.header, &mut 0, |row| {

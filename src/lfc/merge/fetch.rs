@@ -45,7 +45,7 @@ impl Fetcher {
     /// Fetches the rows of these entries.
     pub(super) fn fetch<L: FileLease>(
         &mut self,
-        part: &JournalPart<'_, L::Key>,
+        part: &JournalPart<'_, L::AddressKey>,
         range: Range<usize>,
         control: &Control<'_>,
     ) -> Result<(), LfcError> {

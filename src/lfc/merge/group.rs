@@ -16,8 +16,8 @@ use crate::parallel::in_parallel;
 /// Pieces whose rows of the journal are in memory.
 pub(super) struct Group<'a, L: FileLease> {
     pub(super) previous: Option<&'a Source>,
-    pub(super) journal: &'a [JournalPart<'a, L::Key>],
-    pub(super) pieces: &'a [Piece<L::Key>],
+    pub(super) journal: &'a [JournalPart<'a, L::AddressKey>],
+    pub(super) pieces: &'a [Piece<L::AddressKey>],
     /// For each part of the journal, the rows of the pieces, one behind the other.
     pub(super) fetched: &'a [&'a [u8]],
 }

@@ -25,7 +25,7 @@ struct CursorPart<'a, K> {
 }
 
 impl<'a, K: Copy + Ord> Cursor<'a, K> {
-    pub(super) fn new<L: FileLease<Key = K>>(
+    pub(super) fn new<L: FileLease<AddressKey = K>>(
         group: &'a Group<'a, L>,
         piece: &Piece<K>,
         starts: &[usize],
@@ -80,8 +80,8 @@ impl Merger {
     pub(super) fn merge_piece<L: FileLease>(
         &mut self,
         previous: Option<&Source>,
-        piece: &Piece<L::Key>,
-        mut cursor: Cursor<'_, L::Key>,
+        piece: &Piece<L::AddressKey>,
+        mut cursor: Cursor<'_, L::AddressKey>,
         out: &mut Vec<u8>,
         control: &Control<'_>,
     ) -> Result<Merged, Stop> {
@@ -97,7 +97,7 @@ impl Merger {
                 end,
                 std::mem::take(&mut self.buffer),
             );
-            let mut last: Option<L::Key> = None;
+            let mut last: Option<L::AddressKey> = None;
             let mut in_order = true;
             let mut within_limit = true;
             while let Some(window) = windows.next().map_err(|error| source.unreadable(error))? {

@@ -57,7 +57,7 @@ struct Strings<L: StoredLease> {
 }
 
 /// The leases of one string.
-type Set<L> = OrderedMap<Member<<L as crate::lease_file::row::private::RowFormat>::Key>, ()>;
+type Set<L> = OrderedMap<Member<<L as crate::lease_file::row::private::RowFormat>::AddressKey>, ()>;
 
 /// The leases that a string has.
 pub(super) enum Found<'a, K> {
@@ -76,7 +76,7 @@ impl<L: StoredLease> ClientIndex<L> {
     }
 
     /// The leases that have a string.
-    pub(super) fn find(&self, primary: &PrimaryIndex<L>, key: &[u8]) -> Found<'_, L::Key> {
+    pub(super) fn find(&self, primary: &PrimaryIndex<L>, key: &[u8]) -> Found<'_, L::AddressKey> {
         if key.is_empty() {
             return Found::None;
         }
@@ -239,7 +239,7 @@ impl<L: StoredLease> Strings<L> {
         }
     }
 
-    fn member(&self, packed: &Packed<'_, L>) -> Member<L::Key> {
+    fn member(&self, packed: &Packed<'_, L>) -> Member<L::AddressKey> {
         ((self.order_of)(packed), packed.key())
     }
 }

@@ -22,7 +22,7 @@ impl ExpiryKind {
 }
 
 /// Leases that have ended, and their places in the queue.
-pub(in crate::memfile) type Ended<L> = Vec<(Place<<L as RowFormat>::Key>, L)>;
+pub(in crate::memfile) type Ended<L> = Vec<(Place<<L as RowFormat>::AddressKey>, L)>;
 
 /// Leases in a queue are not where they belong.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl<L: StoredLease> Storage<L> {
         &self,
         queue: ExpiryKind,
         time: u64,
-        after: Option<Place<L::Key>>,
+        after: Option<Place<L::AddressKey>>,
         count: usize,
     ) -> Result<Ended<L>, Misplaced> {
         let places = self.queues[queue as usize].until(moment(time), after, count);
@@ -53,7 +53,7 @@ impl<L: StoredLease> Storage<L> {
         &mut self,
         queue: ExpiryKind,
         time: u64,
-        after: Option<Place<L::Key>>,
+        after: Option<Place<L::AddressKey>>,
         count: usize,
     ) {
         let queue = &mut self.queues[queue as usize];

@@ -31,7 +31,7 @@ impl<L: StoredLease> Storage<L> {
     }
 
     /// Takes in a row of a lease file that deletes a lease.
-    pub(in crate::memfile) fn load_deletion(&mut self, key: L::Key) {
+    pub(in crate::memfile) fn load_deletion(&mut self, key: L::AddressKey) {
         if let Some(id) = self.primary.block_of(key) {
             self.primary.remove(key, id);
             self.primary.arena.remove(id);

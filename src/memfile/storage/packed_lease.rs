@@ -64,13 +64,13 @@ pub trait StoredLease: FileLease + ManagedLease {
     fn pack_family(&self, out: &mut [u8]) -> u8;
 
     /// The key of the address in the fixed fields.
-    fn key_in(family: &[u8]) -> Self::Key;
+    fn key_in(family: &[u8]) -> Self::AddressKey;
 
     /// The address of a key.
-    fn address_of(key: Self::Key) -> Self::Address;
+    fn address_of(key: Self::AddressKey) -> Self::Address;
 
     /// The key of an address.
-    fn key_of(address: Self::Address) -> Self::Key;
+    fn key_of(address: Self::Address) -> Self::AddressKey;
 
     /// The number that leases of one client are told apart by: DHCPv4 the subnet, DHCPv6 the IAID.
     fn client_order(packed: &Packed<'_, Self>) -> u32;
@@ -214,7 +214,7 @@ impl<'a, L: StoredLease> Packed<'a, L> {
 
     /// The address, as a key.
     #[inline]
-    pub(in crate::memfile) fn key(&self) -> L::Key {
+    pub(in crate::memfile) fn key(&self) -> L::AddressKey {
         L::key_in(self.family())
     }
 

@@ -15,7 +15,7 @@ pub(super) struct PrimaryIndex<L: StoredLease> {
     pub(super) arena: Arena,
     table: HashIndex,
     hasher: RandomState,
-    in_order: OrderedMap<L::Key, BlockId>,
+    in_order: OrderedMap<L::AddressKey, BlockId>,
 }
 
 impl<L: StoredLease> PrimaryIndex<L> {
@@ -31,7 +31,7 @@ impl<L: StoredLease> PrimaryIndex<L> {
 
     /// The block of the lease of an address.
     #[inline]
-    pub(super) fn block_of(&self, key: L::Key) -> Option<BlockId> {
+    pub(super) fn block_of(&self, key: L::AddressKey) -> Option<BlockId> {
         self.table
             .find(self.hasher.hash_one(key), |number| self.packed(BlockId(number)).key() == key)
             .map(BlockId)
@@ -39,13 +39,13 @@ impl<L: StoredLease> PrimaryIndex<L> {
 
     /// Has the processor fetch what is needed to look for an address.
     #[inline]
-    pub(super) fn fetch(&self, key: L::Key) {
+    pub(super) fn fetch(&self, key: L::AddressKey) {
         self.table.fetch(self.hasher.hash_one(key));
     }
 
     /// The lease of an address.
     #[inline]
-    pub(super) fn get(&self, key: L::Key) -> Option<Packed<'_, L>> {
+    pub(super) fn get(&self, key: L::AddressKey) -> Option<Packed<'_, L>> {
         self.block_of(key).map(|id| self.packed(id))
     }
 
@@ -56,33 +56,36 @@ impl<L: StoredLease> PrimaryIndex<L> {
     }
 
     /// The addresses and blocks in order, from an address on.
-    pub(super) fn iter_from(&self, from: std::ops::Bound<L::Key>) -> impl Iterator<Item = (L::Key, BlockId)> {
+    pub(super) fn iter_from(
+        &self,
+        from: std::ops::Bound<L::AddressKey>,
+    ) -> impl Iterator<Item = (L::AddressKey, BlockId)> {
         self.in_order.iter_from(from)
     }
 
     /// The addresses and blocks in the reverse order, from an address on.
     pub(super) fn iter_back_from(
         &self,
-        from: std::ops::Bound<L::Key>,
-    ) -> impl Iterator<Item = (L::Key, BlockId)> {
+        from: std::ops::Bound<L::AddressKey>,
+    ) -> impl Iterator<Item = (L::AddressKey, BlockId)> {
         self.in_order.iter_back_from(from)
     }
 
     /// Gives a block to an address that has none.
-    pub(super) fn insert(&mut self, key: L::Key, id: BlockId) {
+    pub(super) fn insert(&mut self, key: L::AddressKey, id: BlockId) {
         let Self { arena, table, hasher, in_order } = self;
         table.insert(hasher.hash_one(key), id.0, &Addresses::<L>::new(arena, hasher));
         in_order.insert(key, id);
     }
 
     /// Gives another block to an address. Both hold a lease of it.
-    pub(super) fn relocate(&mut self, key: L::Key, old: BlockId, new: BlockId) {
+    pub(super) fn relocate(&mut self, key: L::AddressKey, old: BlockId, new: BlockId) {
         self.table.replace(self.hasher.hash_one(key), old.0, new.0);
         self.in_order.insert(key, new);
     }
 
     /// Takes the block, which still holds the lease, from an address.
-    pub(super) fn remove(&mut self, key: L::Key, id: BlockId) {
+    pub(super) fn remove(&mut self, key: L::AddressKey, id: BlockId) {
         let Self { arena, table, hasher, in_order } = self;
         let is_it = |number| number == id.0;
         let addresses = Addresses::<L>::new(arena, hasher);

@@ -13,8 +13,8 @@ type Addresses<K> = OrderedMap<K, ()>;
 /// Addresses by relay id and by remote id. What the ids are, the user context says.
 pub(super) struct RelayIndex<L: StoredLease> {
     enabled: bool,
-    relays: HashMap<RelayId, Addresses<L::Key>, RandomState>,
-    remotes: HashMap<RemoteId, Addresses<L::Key>, RandomState>,
+    relays: HashMap<RelayId, Addresses<L::AddressKey>, RandomState>,
+    remotes: HashMap<RemoteId, Addresses<L::AddressKey>, RandomState>,
 }
 
 impl<L: StoredLease> RelayIndex<L> {
@@ -23,7 +23,7 @@ impl<L: StoredLease> RelayIndex<L> {
         Self { enabled, relays, remotes }
     }
 
-    pub(super) fn insert(&mut self, context: &UserContext, key: L::Key) {
+    pub(super) fn insert(&mut self, context: &UserContext, key: L::AddressKey) {
         if self.enabled {
             for RelayInfo { relay_id, remote_id } in RelayInfo::all(L::FAMILY, context) {
                 if let Some(id) = relay_id {
@@ -36,7 +36,7 @@ impl<L: StoredLease> RelayIndex<L> {
         }
     }
 
-    pub(super) fn remove(&mut self, context: &UserContext, key: L::Key) {
+    pub(super) fn remove(&mut self, context: &UserContext, key: L::AddressKey) {
         if self.enabled {
             for RelayInfo { relay_id, remote_id } in RelayInfo::all(L::FAMILY, context) {
                 if let Some(id) = relay_id {
@@ -49,11 +49,11 @@ impl<L: StoredLease> RelayIndex<L> {
         }
     }
 
-    pub(super) fn by_relay(&self, id: &RelayId) -> Option<&Addresses<L::Key>> {
+    pub(super) fn by_relay(&self, id: &RelayId) -> Option<&Addresses<L::AddressKey>> {
         self.relays.get(id)
     }
 
-    pub(super) fn by_remote(&self, id: &RemoteId) -> Option<&Addresses<L::Key>> {
+    pub(super) fn by_remote(&self, id: &RemoteId) -> Option<&Addresses<L::AddressKey>> {
         self.remotes.get(id)
     }
 
@@ -63,8 +63,8 @@ impl<L: StoredLease> RelayIndex<L> {
 
     /// All that is in it.
     #[cfg(test)]
-    pub(super) fn content(&self) -> std::collections::BTreeSet<(Vec<u8>, bool, L::Key)> {
-        let all = |n: &[u8], addresses: &Addresses<L::Key>, relay| {
+    pub(super) fn content(&self) -> std::collections::BTreeSet<(Vec<u8>, bool, L::AddressKey)> {
+        let all = |n: &[u8], addresses: &Addresses<L::AddressKey>, relay| {
             let keys: Vec<_> = addresses.iter_from(std::ops::Bound::Unbounded).map(|(key, ())| key).collect();
             keys.into_iter().map(|key| (n.to_vec(), relay, key)).collect::<Vec<_>>()
         };

@@ -18,11 +18,11 @@ impl<L: StoredLease> Storage<L> {
     pub(in crate::memfile) fn find(
         &self,
         query: &Query<'_, L>,
-        after: Option<L::Key>,
+        after: Option<L::AddressKey>,
         limit: usize,
         budget: usize,
         found: &mut Vec<L>,
-    ) -> Option<L::Key> {
+    ) -> Option<L::AddressKey> {
         let span = Span::of(query, after);
         let mut search = Search { query, span, primary: &self.primary, limit, budget, found };
         match (query.key, query.subnet) {
@@ -64,7 +64,7 @@ impl<L: StoredLease> Storage<L> {
         &self,
         state: LeaseState,
         query: &Query<'_, L>,
-    ) -> Option<Vec<L::Key>> {
+    ) -> Option<Vec<L::AddressKey>> {
         /// The part of all leases from which on they are looked at one by one.
         const PART: usize = 4;
         let sets = || self.subnets.values().flatten().filter(|(other, _)| *other == state);
@@ -90,7 +90,7 @@ impl<L: StoredLease> Storage<L> {
     pub(in crate::memfile) fn find_among(
         &self,
         query: &Query<'_, L>,
-        keys: &[L::Key],
+        keys: &[L::AddressKey],
         limit: usize,
         found: &mut Vec<L>,
     ) -> bool {
@@ -110,7 +110,7 @@ struct Span<K> {
 }
 
 impl<K: Copy + Ord> Span<K> {
-    fn of<L: StoredLease<Key = K>>(query: &Query<'_, L>, after: Option<K>) -> Self {
+    fn of<L: StoredLease<AddressKey = K>>(query: &Query<'_, L>, after: Option<K>) -> Self {
         let (mut first, mut last) = (query.first.map(L::key_of), query.last.map(L::key_of));
         if query.reversed {
             std::mem::swap(&mut first, &mut last);
@@ -164,7 +164,7 @@ impl<K: Copy + Ord> Span<K> {
 /// A search for the leases of a query.
 struct Search<'a, 'q, L: StoredLease> {
     query: &'a Query<'q, L>,
-    span: Span<L::Key>,
+    span: Span<L::AddressKey>,
     primary: &'a PrimaryIndex<L>,
     limit: usize,
     budget: usize,
@@ -196,7 +196,7 @@ impl<L: StoredLease> Search<'_, '_, L> {
     }
 
     /// Looks at leases in the order of the query, from the first in its span on.
-    fn blocks(&mut self, blocks: impl Iterator<Item = (L::Key, BlockId)>) -> Option<L::Key> {
+    fn blocks(&mut self, blocks: impl Iterator<Item = (L::AddressKey, BlockId)>) -> Option<L::AddressKey> {
         if self.limit == 0 {
             return None;
         }
@@ -211,13 +211,16 @@ impl<L: StoredLease> Search<'_, '_, L> {
         None
     }
 
-    fn keys(&mut self, keys: impl Iterator<Item = L::Key>) -> Option<L::Key> {
+    fn keys(&mut self, keys: impl Iterator<Item = L::AddressKey>) -> Option<L::AddressKey> {
         let primary = self.primary;
         self.blocks(keys.filter_map(|key| Some((key, primary.block_of(key)?))))
     }
 
     /// Looks at the leases of sets of addresses, in the order of the query.
-    fn merged<'s>(&mut self, sets: impl IntoIterator<Item = &'s Addresses<L::Key>>) -> Option<L::Key>
+    fn merged<'s>(
+        &mut self,
+        sets: impl IntoIterator<Item = &'s Addresses<L::AddressKey>>,
+    ) -> Option<L::AddressKey>
     where
         L: 's,
     {
@@ -232,7 +235,7 @@ impl<L: StoredLease> Search<'_, '_, L> {
     }
 
     /// Looks at the leases of a client: where it has several, at those with the same order in its set, if one is given.
-    fn client(&mut self, leases: Found<'_, L::Key>, order: Option<u32>) -> Option<L::Key> {
+    fn client(&mut self, leases: Found<'_, L::AddressKey>, order: Option<u32>) -> Option<L::AddressKey> {
         // They are of one client, so all are looked at.
         self.budget = usize::MAX;
         let span = self.span;
@@ -244,7 +247,7 @@ impl<L: StoredLease> Search<'_, '_, L> {
             }
             (Found::Several(set), Some(order)) if !span.reversed => {
                 let from = match span.start() {
-                    Bound::Unbounded => Bound::Included((order, L::Key::default())),
+                    Bound::Unbounded => Bound::Included((order, L::AddressKey::default())),
                     Bound::Included(key) => Bound::Included((order, key)),
                     Bound::Excluded(key) => Bound::Excluded((order, key)),
                 };
@@ -252,9 +255,10 @@ impl<L: StoredLease> Search<'_, '_, L> {
                 self.keys(of_order.take_while(|&(other, _)| other == order).map(|(_, key)| key))
             }
             (Found::Several(set), order) => {
-                let all = set.iter_from(
-                    order.map_or(Bound::Unbounded, |order| Bound::Included((order, L::Key::default()))),
-                );
+                let all = set
+                    .iter_from(order.map_or(Bound::Unbounded, |order| {
+                        Bound::Included((order, L::AddressKey::default()))
+                    }));
                 let of_order = all.take_while(|((other, _), ())| order.is_none_or(|order| *other == order));
                 let mut keys: Vec<_> =
                     of_order.map(|((_, key), ())| key).filter(|&key| span.contains(key)).collect();

@@ -126,7 +126,7 @@ fn expired<L: StoredLease>(storage: &mut Storage<L>, queue: ExpiryKind, now: u64
 
 fn agree<L: Arbitrary>(steps: Vec<Step<L>>) -> Result<(), TestCaseError> {
     let mut storage = Storage::<L>::new(true);
-    let mut model: BTreeMap<L::Key, L> = BTreeMap::new();
+    let mut model: BTreeMap<L::AddressKey, L> = BTreeMap::new();
     for step in steps {
         match step {
             Step::Put(lease) => {

@@ -1,4 +1,4 @@
-//! What opens lease managers of one type.
+//! The interface by which a backend opens its lease managers.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use crate::lease_mgr::{LeaseMgr, ManagedLease};
 /// Why a backend cannot open a lease manager. It must not show the password.
 ///
 /// [`ConnectionStringError`](crate::connection::ConnectionStringError) and the backend's own error become one by `?`.
-pub type BackendError = Box<dyn Error + Send + Sync>;
+pub type OpenerError = Box<dyn Error + Send + Sync>;
 
-/// What opens lease managers of one type.
+/// Opens the lease managers of a backend.
 ///
 /// ```
 /// use std::sync::Arc;
 /// use leasemgr::connection::ConnectionString;
-/// use leasemgr::factory::{Backend, BackendError};
+/// use leasemgr::factory::{LeaseMgrOpener, OpenerError};
 /// use leasemgr::lease::Lease6;
 /// use leasemgr::memfile::{Memfile, MemfileOptions};
 /// use leasemgr::{LeaseMgr, LeaseMgrFactory};
@@ -24,7 +24,7 @@ pub type BackendError = Box<dyn Error + Send + Sync>;
 /// /// Leases that are gone with the process.
 /// struct Forgetful;
 ///
-/// impl Backend<Lease6> for Forgetful {
+/// impl LeaseMgrOpener<Lease6> for Forgetful {
 ///     fn name(&self) -> &str {
 ///         "forgetful"
 ///     }
@@ -34,7 +34,7 @@ pub type BackendError = Box<dyn Error + Send + Sync>;
 ///     fn keywords(&self) -> &[&str] {
 ///         &["extended-info-tables"]
 ///     }
-///     fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<Lease6>>, BackendError> {
+///     fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<Lease6>>, OpenerError> {
 ///         let extended_info_tables = connection.flag("extended-info-tables")?.unwrap_or(false);
 ///         Ok(Arc::new(Memfile::open(MemfileOptions { extended_info_tables, ..MemfileOptions::default() })?))
 ///     }
@@ -46,7 +46,7 @@ pub type BackendError = Box<dyn Error + Send + Sync>;
 /// # let _ = leases;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub trait Backend<L: ManagedLease>: Send + Sync {
+pub trait LeaseMgrOpener<L: ManagedLease>: Send + Sync {
     /// Its name, which a connection string has as `type`. It is always the same.
     fn name(&self) -> &str;
 
@@ -60,6 +60,6 @@ pub trait Backend<L: ManagedLease>: Send + Sync {
     /// these leases. It must not call back the factory's `create`, `recreate` or `destroy`, which wait for it.
     ///
     /// # Errors
-    /// [`BackendError`] where a value is not right, or the manager cannot be opened.
-    fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<L>>, BackendError>;
+    /// [`OpenerError`] where a value is not right, or the manager cannot be opened.
+    fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<L>>, OpenerError>;
 }

@@ -8,14 +8,14 @@ use std::time::Duration;
 use super::storage::packed_lease::StoredLease;
 use super::{Durability, LfcProgram, Memfile, MemfileOptions, OpenRetries};
 use crate::connection::{ConnectionString, ConnectionStringError, decimal};
-use crate::factory::{Backend, BackendError};
+use crate::factory::{LeaseMgrOpener, OpenerError};
 use crate::lease::{ExtendedInfoChecks, Family};
 use crate::lease_mgr::{LeaseMgr, OnFail};
 
 /// The folder of lease files without another one.
 const DATA_FOLDER: &str = "/var/lib/kea";
 
-/// The backend `memfile`.
+/// Opens the lease managers of the backend `memfile`.
 ///
 /// | keyword | value | default |
 /// |---|---|---|
@@ -45,9 +45,9 @@ const DATA_FOLDER: &str = "/var/lib/kea";
 /// If the environment sets one (`$KEA_DHCP_DATA_DIR`), connection strings start no programs: `lfc-executable` can only be `internal` then.
 /// `$KEA_LFC_EXECUTABLE` can name a program still.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct MemfileBackend;
+pub struct MemfileOpener;
 
-impl<L: StoredLease> Backend<L> for MemfileBackend {
+impl<L: StoredLease> LeaseMgrOpener<L> for MemfileOpener {
     fn name(&self) -> &str {
         "memfile"
     }
@@ -75,7 +75,7 @@ impl<L: StoredLease> Backend<L> for MemfileBackend {
         ]
     }
 
-    fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<L>>, BackendError> {
+    fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<L>>, OpenerError> {
         let options = options(connection, L::FAMILY, std::env::var_os("KEA_DHCP_DATA_DIR"))?;
         Ok(Arc::new(Memfile::<L>::open(options)?))
     }
@@ -447,7 +447,7 @@ mod tests {
         let of_table = KEYWORDS.iter().filter(|keyword| keyword.backends.contains(&"memfile"));
         let mut of_table: Vec<_> = of_table.map(|keyword| keyword.name).collect();
         let mut own = ["type", "universe"].to_vec();
-        own.extend(Backend::<Lease4>::keywords(&MemfileBackend));
+        own.extend(LeaseMgrOpener::<Lease4>::keywords(&MemfileOpener));
         of_table.sort_unstable();
         own.sort_unstable();
         assert_eq!(own, of_table);
@@ -456,8 +456,8 @@ mod tests {
     #[test]
     fn the_version_tells_that_of_the_files() {
         let version = env!("CARGO_PKG_VERSION");
-        let backend = MemfileBackend;
-        assert_eq!(Backend::<Lease4>::version(&backend), format!("{version}, DHCPv4 lease files 3.0"));
-        assert_eq!(Backend::<Lease6>::version(&backend), format!("{version}, DHCPv6 lease files 5.0"));
+        let backend = MemfileOpener;
+        assert_eq!(LeaseMgrOpener::<Lease4>::version(&backend), format!("{version}, DHCPv4 lease files 3.0"));
+        assert_eq!(LeaseMgrOpener::<Lease6>::version(&backend), format!("{version}, DHCPv6 lease files 5.0"));
     }
 }
