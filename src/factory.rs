@@ -1,22 +1,4 @@
-//! Where lease managers come from.
-//!
-//! [`LeaseMgrFactory`] opens a lease manager by a [`ConnectionString`], whose `type` says which [`LeaseMgrOpener`] does it. A
-//! server that has one lease manager has the factory keep it:
-//!
-//! ```
-//! use std::sync::LazyLock;
-//! use leasemgr::lease::Lease4;
-//! use leasemgr::{LeaseMgrExt, LeaseMgrFactory};
-//!
-//! static LEASES: LazyLock<LeaseMgrFactory<Lease4>> = LazyLock::new(LeaseMgrFactory::new);
-//!
-//! LEASES.create("type=memfile universe=4 persist=false")?;
-//! // Anywhere in the server:
-//! assert_eq!(LEASES.instance()?.all()?, []);
-//! // In the end. What is in a static is never dropped, and a lease manager may have something to write still.
-//! assert!(LEASES.destroy());
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
+//! Opening lease managers by connection string, and keeping the one that a server uses.
 
 mod error;
 mod opener;
@@ -36,6 +18,24 @@ use crate::lease::Family;
 use crate::lease_mgr::{LeaseMgr, ManagedLease, Tracking};
 
 /// Opens lease managers, and keeps the one that a server uses.
+///
+/// It opens a lease manager by a [`ConnectionString`], whose `type` says which [`LeaseMgrOpener`] does it. A server that has
+/// one lease manager has the factory keep it:
+///
+/// ```
+/// use std::sync::LazyLock;
+/// use leasemgr::lease::Lease4;
+/// use leasemgr::{LeaseMgrExt, LeaseMgrFactory};
+///
+/// static LEASES: LazyLock<LeaseMgrFactory<Lease4>> = LazyLock::new(LeaseMgrFactory::new);
+///
+/// LEASES.create("type=memfile universe=4 persist=false")?;
+/// // Anywhere in the server:
+/// assert_eq!(LEASES.instance()?.all()?, []);
+/// // In the end. What is in a static is never dropped, and a lease manager may have something to write still.
+/// assert!(LEASES.destroy());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// Everything may be called from any number of threads. [`create`](Self::create), [`recreate`](Self::recreate),
 /// [`recreate_with`](Self::recreate_with) and [`destroy`](Self::destroy) happen one after the other; the other methods do not wait for them, so there is no current

@@ -46,14 +46,14 @@ mod builtin;
 pub mod conformance;
 pub mod connection;
 mod export;
-pub mod factory;
+mod factory;
 mod first_of_many;
 pub mod fs;
 mod identifiers;
 mod kea_json;
 pub mod lease;
 pub mod lease_file;
-pub mod lease_mgr;
+mod lease_mgr;
 pub mod lfc;
 pub mod memfile;
 mod panics;
@@ -62,5 +62,10 @@ mod simd;
 mod sync;
 
 pub use export::WriteLeases;
-pub use factory::LeaseMgrFactory;
-pub use lease_mgr::*;
+pub use factory::{FactoryError, LeaseMgrFactory, LeaseMgrOpener, OpenerError};
+pub use lease_mgr::{
+    Added, CallbackError, Change, ChangeKind, CleanupReport, CleanupRows, CleanupStart, CleanupStatus,
+    CleanupWork, ClientKey, CountedAs, Deleted, Key, LeaseLock, LeaseMgr, LeaseMgrError, LeaseMgrExt,
+    LeaseMgrExt4, LeaseMgrExt6, ManagedLease, OnFail, Origin, Query, Scope, StatisticsQuery, StatisticsRow,
+    Status, Subnets, Totals, TotalsRow, Tracking,
+};

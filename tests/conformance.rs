@@ -10,13 +10,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use leasemgr::LeaseMgr;
+use leasemgr::ManagedLease;
 use leasemgr::conformance::{
     InMemory, Rule, Subject, Suite, TestedLease, assert_conforms4, assert_conforms6, assert_none,
     assert_persists4, assert_persists6,
 };
 use leasemgr::lease::{Lease4, Lease6};
 use leasemgr::lease_file::FileLease;
-use leasemgr::lease_mgr::ManagedLease;
 use leasemgr::memfile::{self, Durability, LfcProgram, MemfileOptions};
 use reference::Reference;
 use reference::broken::{Broken, BrokenStore, Defect, Index, Missed, Spoiled};

@@ -18,13 +18,13 @@ use std::thread;
 use std::time::Duration;
 
 use leasemgr::connection::{ConnectionString, ConnectionStringError};
-use leasemgr::factory::{FactoryError, LeaseMgrOpener, OpenerError};
 use leasemgr::lease::{ClientClass, HwAddr, Lease4, Lease6, LeaseKind, LeaseState, Lifetime, SubnetId};
 use leasemgr::memfile::OpenError;
 use leasemgr::{
     Added, Change, ChangeKind, Deleted, Key, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrFactory,
     ManagedLease, Query, StatisticsQuery, StatisticsRow, Status, Tracking,
 };
+use leasemgr::{FactoryError, LeaseMgrOpener, OpenerError};
 use rstest::rstest;
 use tempfile::TempDir;
 use tracing::field::{Field, Visit};

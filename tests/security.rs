@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use leasemgr::WriteLeases;
 use leasemgr::connection::ConnectionString;
-use leasemgr::factory::{LeaseMgrOpener, OpenerError};
 use leasemgr::lease::{Family, HwAddr, Lease4, LeaseState, Lifetime};
 use leasemgr::lease_file::{LeaseFileSet, Writer};
 use leasemgr::lfc::{Cleanup, Outcome};
 use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};
 use leasemgr::{Added, CleanupReport, CleanupStatus, LeaseMgr, LeaseMgrFactory};
+use leasemgr::{LeaseMgrOpener, OpenerError};
 use rstest::rstest;
 use tempfile::TempDir;
 use tracing::field::{Field, Visit};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use leasemgr::factory::FactoryError;
+use leasemgr::FactoryError;
 use leasemgr::memfile::OpenError;
 use leasemgr::{LeaseMgr, LeaseMgrFactory, ManagedLease};
 

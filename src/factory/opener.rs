@@ -16,10 +16,9 @@ pub type OpenerError = Box<dyn Error + Send + Sync>;
 /// ```
 /// use std::sync::Arc;
 /// use leasemgr::connection::ConnectionString;
-/// use leasemgr::factory::{LeaseMgrOpener, OpenerError};
 /// use leasemgr::lease::Lease6;
 /// use leasemgr::memfile::{Memfile, MemfileOptions};
-/// use leasemgr::{LeaseMgr, LeaseMgrFactory};
+/// use leasemgr::{LeaseMgr, LeaseMgrFactory, LeaseMgrOpener, OpenerError};
 ///
 /// /// Leases that are gone with the process.
 /// struct Forgetful;
