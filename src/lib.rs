@@ -64,8 +64,9 @@ mod sync;
 pub use export::WriteLeases;
 pub use factory::{FactoryError, LeaseMgrFactory, LeaseMgrOpener, OpenerError};
 pub use lease_mgr::{
-    Added, CallbackError, Change, ChangeKind, CleanupReport, CleanupRows, CleanupStart, CleanupStatus,
-    CleanupWork, ClientKey, CountedAs, Deleted, Key, LeaseLock, LeaseMgr, LeaseMgrError, LeaseMgrExt,
-    LeaseMgrExt4, LeaseMgrExt6, ManagedLease, OnFail, Origin, Query, Scope, StatisticsQuery, StatisticsRow,
-    Status, Subnets, Totals, TotalsRow, Tracking,
+    Added, AddedWithin, Availability, CallbackError, Change, ChangeKind, Claimed, CleanupReport, CleanupRows,
+    CleanupStart, CleanupStatus, CleanupWork, ClientKey, CountedAs, Cursor, Deleted, FreeRange, Key,
+    LeaseLock, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6, ManagedLease, OnFail,
+    Origin, Query, Scope, StatisticsQuery, StatisticsRow, Status, Subnets, Totals, TotalsRow, Tracking,
+    check, unchanged,
 };

@@ -1,6 +1,7 @@
 //! Work on several threads at a time.
 
 use std::sync::{Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
 
 /// A thread of the work panicked.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ pub(crate) fn in_parallel<I: Send, T: Send, E: From<Panicked> + Send>(
         let threads: Vec<_> = (1..count).map_while(spawn).collect();
         let own = work();
         // All are joined: a scope panics if one that was not has panicked.
-        let joined: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
+        let joined: Vec<_> = threads.into_iter().map(ScopedJoinHandle::join).collect();
         joined.into_iter().try_fold(own, |mut results, of_thread| {
             results.extend(of_thread.map_err(|_| Panicked)?);
             Ok::<_, Panicked>(results)
