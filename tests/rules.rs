@@ -136,7 +136,7 @@ fn a_reclaimed_lease_of_no_client_is_kept<L: TestLease>() {
     let files = LeaseFileSet::new(folder.path().join("leases.csv"));
     for is_cleaned in [false, true] {
         if is_cleaned {
-            fs::rename(files.current(), files.input()).unwrap();
+            fs::rename(files.current_path(), files.input_path()).unwrap();
             Cleanup::new(L::FAMILY, files.lfc_files()).run().unwrap();
         }
         let kept = in_folder::<L>(&folder).all().unwrap();
