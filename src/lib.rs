@@ -2,6 +2,7 @@
 //!
 //! * [`LeaseMgr`]: what a server keeps its leases in, whatever that is, with the questions of a server ([`LeaseMgrExt`]).
 //! * [`LeaseMgrFactory`]: opens the backend that a connection string names; others can be registered.
+//! * [`AsyncLeaseMgr`]: the same for async servers, under any runtime.
 //! * [`allocator`]: finds free addresses in a pool, also in a full one, for the server to offer.
 //! * [`memfile`]: leases in memory, and every change in a journal in Kea's format.
 //! * [`lease`]: the leases of DHCPv4 and DHCPv6, as types that hold no impossible ones.
@@ -41,6 +42,7 @@
 //! ```
 
 pub mod allocator;
+mod async_lease_mgr;
 mod builtin;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -58,6 +60,7 @@ pub mod memfile;
 mod panics;
 mod sync;
 
+pub use async_lease_mgr::{Answer, AsyncLeaseMgr, Work};
 pub use export::WriteLeases;
 pub use factory::LeaseMgrFactory;
 pub use lease_mgr::*;

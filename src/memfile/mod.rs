@@ -13,6 +13,7 @@
 
 pub(crate) mod arena;
 mod backend;
+mod batch;
 mod cleanup;
 mod client_index;
 mod expire_queue;
@@ -31,6 +32,7 @@ mod row_locks;
 mod sanity;
 mod storage;
 mod threads;
+mod writer;
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -38,26 +40,28 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub use backend::MemfileBackend;
 use cleanup::{Cleaner, CleanerConfig, Watch};
 use gates::Gates;
 use journal::Journal;
-pub use options::{Durability, LfcProgram, MemfileOptions, OpenRetries};
-use record::{StoredLease, pack};
+pub use options::{LfcProgram, MemfileOptions, OpenRetries};
+use record::{Packed, StoredLease, pack};
 use row_locks::RowLocks;
 pub use sanity::{LeaseChecks, LeaseSanity, SubnetMap, SubnetMapError};
 use storage::{NoRoom, Queue, Storage};
 use tracing::warn;
+use writer::Writer;
 
 use crate::fs::FileSystem;
 use crate::lease::{ClientClass, Family, Lease4, Lease6, LeaseKind, SubnetId};
 use crate::lease_file::{LeaseFileError, LeaseFileSet, RowError};
 use crate::lease_mgr::{
-    Added, Availability, Change, CleanupStart, Deleted, Key, LeaseMgr, LeaseMgrError, ManagedLease, OnFail,
-    Query, StatisticsQuery, StatisticsRow, Status, Tracking, check,
+    Added, Availability, Change, CleanupStart, Deleted, Done, Durability, Key, LeaseMgr, LeaseMgrError,
+    ManagedLease, OnFail, Operation, Query, StatisticsQuery, StatisticsRow, Status, Then, Tracking,
+    call_then, check,
 };
 use crate::lfc::RunningCleanup;
 
@@ -161,8 +165,8 @@ pub fn open<L: ManagedLease>(options: MemfileOptions) -> Result<Arc<dyn LeaseMgr
 ///
 /// ```no_run
 /// use leasemgr::lease::Lease4;
-/// use leasemgr::memfile::{Durability, Memfile, MemfileOptions};
-/// use leasemgr::{LeaseMgr, LeaseMgrExt};
+/// use leasemgr::memfile::{Memfile, MemfileOptions};
+/// use leasemgr::{Durability, LeaseMgr, LeaseMgrExt};
 ///
 /// let leases = Memfile::<Lease4>::open(MemfileOptions {
 ///     file: Some("/var/lib/dhcp/leases4.csv".into()),
@@ -175,11 +179,11 @@ pub fn open<L: ManagedLease>(options: MemfileOptions) -> Result<Arc<dyn LeaseMgr
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Memfile<L: StoredLease> {
-    /// Ended first: it uses the rest.
+    /// Makes the changes that were submitted, where a change waits for a sync. Ended first, and then the cleaner: both use the
+    /// store.
+    writer: Option<Writer<Operation<L>, Result<Done, LeaseMgrError>>>,
     cleaner: Option<Cleaner>,
     store: Arc<Store<L>>,
-    /// Given up last.
-    _owners: Vec<Box<dyn Send + Sync>>,
 }
 
 /// Leases in memory and the journal of their changes: what the users of a [`Memfile`] and the thread of its cleanups share.
@@ -191,6 +195,8 @@ struct Store<L: StoredLease> {
     is_given_up: AtomicBool,
     on_fail: OnFail,
     rows: RowLocks,
+    /// Number of changes in batches that are being made.
+    batched: AtomicUsize,
     tracking: Tracking<L>,
     persistence: Option<Persistence>,
 }
@@ -202,6 +208,8 @@ struct Persistence {
     fs: Arc<dyn FileSystem>,
     /// Whether the lease file had rows that cannot be read when it was opened, so that they are nowhere else.
     has_invalid_rows: AtomicBool,
+    /// Given up last.
+    _owners: Vec<Box<dyn Send + Sync>>,
 }
 
 impl<L: StoredLease> fmt::Debug for Memfile<L> {
@@ -213,6 +221,10 @@ impl<L: StoredLease> fmt::Debug for Memfile<L> {
 
 impl<L: StoredLease> Drop for Memfile<L> {
     fn drop(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            // In a callback, the change that it is told of would be waited for.
+            writer.end(self.store.tracking.refuse_in_callback().is_ok());
+        }
         drop(self.cleaner.take());
         self.store.look_after_file();
     }
@@ -272,7 +284,7 @@ impl<L: StoredLease> Memfile<L> {
         let storage = Storage::new(relay_tables);
         let Some(path) = options.file.clone() else {
             let store = Arc::new(Store::new(storage, options.on_fail, None));
-            return Ok(Self { cleaner: None, store, _owners: Vec::new() });
+            return Ok(Self { writer: None, cleaner: None, store });
         };
         let files = LeaseFileSet::new(path);
         let fs = Arc::clone(&options.file_system);
@@ -285,6 +297,7 @@ impl<L: StoredLease> Memfile<L> {
             files: files.clone(),
             fs: fs.clone(),
             has_invalid_rows: loaded.has_invalid_rows.into(),
+            _owners: loaded.owners,
         };
         let store = Arc::new(Store::new(loaded.storage, options.on_fail, Some(persistence)));
         if loaded.needs_rewrite {
@@ -303,7 +316,8 @@ impl<L: StoredLease> Memfile<L> {
         };
         let cleaner = Cleaner::start(config, journal);
         let cleaner = Some(cleaner.map_err(|source| OpenError::Thread { source })?);
-        Ok(Self { cleaner, store, _owners: loaded.owners })
+        let writer = (options.durability == Durability::Synced).then(|| store.writer());
+        Ok(Self { writer, cleaner, store })
     }
 
     /// How many bytes of memory the leases and each index take.
@@ -317,7 +331,8 @@ impl<L: StoredLease> Store<L> {
     fn new(storage: Storage<L>, on_fail: OnFail, persistence: Option<Persistence>) -> Self {
         let (storage, tracking) = (Gates::new(storage), Tracking::default());
         let (is_broken, is_given_up) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { storage, is_broken, is_given_up, on_fail, rows: RowLocks::new(), tracking, persistence }
+        let (rows, batched) = (RowLocks::new(), AtomicUsize::new(0));
+        Self { storage, is_broken, is_given_up, on_fail, rows, batched, tracking, persistence }
     }
 
     fn read(&self) -> gates::Reading<'_, Storage<L>> {
@@ -357,37 +372,9 @@ impl<L: StoredLease> Store<L> {
         }
     }
 
-    /// Deletes these leases, if they are still as they were, with one write. Tells how many it were.
-    fn remove_all(&self, leases: &[L]) -> Result<u64, LeaseMgrError> {
-        let _rows = self.rows.lock_all(leases.iter().map(L::key));
-        let mut gone = Vec::with_capacity(leases.len());
-        with_scratch(|scratch| {
-            let storage = self.read();
-            for lease in leases {
-                pack(lease, &mut scratch.expected);
-                let expected = record::Packed::new(&scratch.expected);
-                if let Some(packed) = storage.get(lease.key())
-                    && packed.is_same(&expected)
-                {
-                    L::write_deletion(&packed, &mut scratch.row);
-                    gone.push(lease);
-                }
-            }
-            drop(storage);
-            if gone.is_empty() {
-                return Ok(());
-            }
-            self.journal(&scratch.row)
-        })?;
-        let mut storage = self.write()?;
-        for lease in &gone {
-            storage.remove(lease.key());
-        }
-        drop(storage);
-        for lease in &gone {
-            self.tracking.notify(&Change::deleted(lease));
-        }
-        Ok(gone.len() as u64)
+    /// Whether the leases of all changes that may be going on find room.
+    fn has_room(&self, storage: &Storage<L>) -> bool {
+        storage.has_room(self.batched.load(Ordering::Relaxed))
     }
 
     /// Leases of a queue that have ended at `time`, at most `limit`, those that ended first first.
@@ -447,6 +434,22 @@ impl From<NoRoom> for LeaseMgrError {
     }
 }
 
+/// Makes sure that a lease is the expected one, if one is; `buffer` is for what that takes.
+#[inline]
+fn check_expected<L: StoredLease>(
+    there: &Packed<'_, L>,
+    expected: Option<&L>,
+    buffer: &mut Vec<u8>,
+) -> Result<(), LeaseMgrError> {
+    if let Some(expected) = expected {
+        pack(expected, buffer);
+        if !there.is_same(&Packed::new(buffer)) {
+            return Err(LeaseMgrError::ChangedMeanwhile { address: L::address_of(there.key()).into() });
+        }
+    }
+    Ok(())
+}
+
 impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
     fn status(&self) -> Status {
         let store = &*self.store;
@@ -464,6 +467,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
                 refused => refused,
             },
             on_fail: Some(store.on_fail),
+            durability: persistence.map(|persistence| persistence.journal.durability()),
             availability: store.availability(),
             warning: persistence.and_then(|persistence| persistence.journal.warning()),
             cleanup: self.cleaner.as_ref().map(Cleaner::status),
@@ -479,7 +483,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
             pack(lease, &mut scratch.record);
             let hashes = {
                 let storage = self.store.read();
-                let hashes = storage.fetch(&record::Packed::new(&scratch.record));
+                let hashes = storage.fetch(&Packed::new(&scratch.record));
                 if self.store.persistence.is_some() {
                     // Meanwhile the storage is fetched.
                     lease.write_row(&mut scratch.row);
@@ -487,7 +491,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
                 if storage.get(key).is_some() {
                     return Ok(Added::AddressTaken);
                 }
-                if !storage.has_room() {
+                if !self.store.has_room(&storage) {
                     return Err(NoRoom.into());
                 }
                 hashes
@@ -553,20 +557,14 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
         self.store.tracking.refuse_in_callback()?;
         check(lease)?;
         let key = lease.key();
-        let address = || lease.address().into();
         let _row = self.store.rows.lock(key);
         let old = with_scratch(|scratch| {
             let storage = self.store.read();
             let Some(packed) = storage.get(key) else {
-                return Err(LeaseMgrError::NoSuchLease { address: address() });
+                return Err(LeaseMgrError::NoSuchLease { address: lease.address().into() });
             };
-            if let Some(expected) = expected {
-                pack(expected, &mut scratch.expected);
-                if !packed.is_same(&record::Packed::new(&scratch.expected)) {
-                    return Err(LeaseMgrError::ChangedMeanwhile { address: address() });
-                }
-            }
-            if !storage.has_room() {
+            check_expected(&packed, expected, &mut scratch.expected)?;
+            if !self.store.has_room(&storage) {
                 return Err(NoRoom.into());
             }
             let counted = packed.counted_as();
@@ -596,12 +594,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
             let Some(packed) = storage.get(key) else {
                 return Ok(None);
             };
-            if let Some(expected) = expected {
-                pack(expected, &mut scratch.expected);
-                if !packed.is_same(&record::Packed::new(&scratch.expected)) {
-                    return Err(LeaseMgrError::ChangedMeanwhile { address: address.into() });
-                }
-            }
+            check_expected(&packed, expected, &mut scratch.expected)?;
             let hashes = storage.fetch(&packed);
             if self.store.persistence.is_some() {
                 L::write_deletion(&packed, &mut scratch.row);
@@ -610,7 +603,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
             drop(storage);
             self.store.journal(&scratch.row)?;
             self.store.write()?.remove_fetched(key, &hashes);
-            Ok(Some(old))
+            Ok::<_, LeaseMgrError>(Some(old))
         })?;
         let Some(old) = old else {
             return Ok(Deleted::NoSuchLease);
@@ -644,6 +637,32 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
             }
             removed += self.store.remove_all(&leases)?;
         }
+    }
+
+    fn apply(&self, operations: &[Operation<L>]) -> Vec<Result<Done, LeaseMgrError>> {
+        self.store.apply(operations.iter().map(Operation::borrowed))
+    }
+
+    fn submit(&self, operation: Operation<L>, then: Then) {
+        let refused = self.store.tracking.refuse_in_callback();
+        let (result, then) = match (&self.writer, refused) {
+            (_, Err(error)) => (Err(error), then),
+            (None, Ok(())) => (operation.run(self), then),
+            (Some(writer), Ok(())) => match writer.submit(operation, then) {
+                Ok(()) => return,
+                // Without a thread for it, this one waits.
+                Err((operation, then)) => (operation.run(self), then),
+            },
+        };
+        call_then(then, result);
+    }
+
+    fn submits(&self) -> bool {
+        true
+    }
+
+    fn may_block(&self) -> bool {
+        self.writer.is_some()
     }
 
     fn statistics(&self, query: &StatisticsQuery) -> Result<Vec<StatisticsRow>, LeaseMgrError> {

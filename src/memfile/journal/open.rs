@@ -12,7 +12,7 @@ use crate::fs::{
     FileSystem, ReadFile, WriteFile, attributes_of, create_in_place_of, folder_of, read_full, write_full,
 };
 use crate::lease_file::LeaseFileError;
-use crate::memfile::options::Durability;
+use crate::lease_mgr::Durability;
 use crate::sync::Mutex;
 
 impl Journal {

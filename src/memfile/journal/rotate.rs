@@ -22,8 +22,8 @@ use super::failure::Action;
 use super::tail::{Tail, retry};
 use super::{Shared, with_suffix};
 use crate::fs::{ReadFile, WriteFile, copy_range, create_in_place_of, folder_of, write_full};
+use crate::lease_mgr::Durability;
 use crate::lease_mgr::LeaseMgrError;
-use crate::memfile::options::Durability;
 
 /// What the name of a file ends with that is to take the place of the lease file.
 pub(super) const NEXT: &str = ".next";
