@@ -5,6 +5,7 @@
 mod answer;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use answer::Answer;
@@ -84,11 +85,15 @@ type Pending<T> = Answer<Result<T, LeaseMgrError>>;
 
 /// What has become of work is not known.
 #[derive(Debug, thiserror::Error)]
-#[error("the work was given up before its result was known; read the lease before the client is answered")]
+#[error("the work was given up before its result was known")]
 struct GivenUp;
 
 fn given_up<T>() -> Result<T, LeaseMgrError> {
     Err(LeaseMgrError::Backend(Box::new(GivenUp)))
+}
+
+fn unknown<T>(address: IpAddr) -> Result<T, LeaseMgrError> {
+    Err(LeaseMgrError::OutcomeUnknown { address, source: Some(Box::new(GivenUp)) })
 }
 
 impl<L: ManagedLease> AsyncLeaseMgr<L> {
@@ -113,7 +118,8 @@ impl<L: ManagedLease> AsyncLeaseMgr<L> {
     /// Adds a lease, if its address has none.
     ///
     /// # Errors
-    /// The future gives the errors of [`LeaseMgr::add`].
+    /// The future gives the errors of [`LeaseMgr::add`], and [`LeaseMgrError::OutcomeUnknown`] if the pool does not do it; so do
+    /// those of the other changes.
     pub fn add(&self, lease: &L) -> Pending<Added> {
         self.change(Borrowed::Add(lease), |result| {
             result.map(|done| if done == Done::Added { Added::Added } else { Added::AddressTaken })
@@ -173,19 +179,20 @@ impl<L: ManagedLease> AsyncLeaseMgr<L> {
             return Answer::known(self.leases.apply(&operations));
         }
         let (sender, answer) = Answer::awaited(Vec::new);
-        let results = operations.iter().map(|_| None).collect();
+        let unknown_of = |operation: &Operation<L>| unknown(operation.address().into());
+        let results = operations.iter().map(unknown_of).collect();
         let results = Arc::new(Results { results: Mutex::new(results), sender: Some(sender) });
         if self.leases.submits() {
             for (number, operation) in operations.into_iter().enumerate() {
                 let results = Arc::clone(&results);
-                let then = move |result| results.results.lock()[number] = Some(result);
+                let then = move |result| results.results.lock()[number] = result;
                 self.leases.submit(operation, Box::new(then));
             }
         } else {
             let leases = Arc::clone(&self.leases);
             let work = move || {
                 let made = leases.apply(&operations);
-                *results.results.lock() = made.into_iter().map(Some).collect();
+                *results.results.lock() = made;
             };
             (self.pool)(Box::new(work));
         }
@@ -251,7 +258,8 @@ impl<L: ManagedLease> AsyncLeaseMgr<L> {
         if !self.leases.may_block() {
             return Answer::known(convert(operation.run(&*self.leases)));
         }
-        let (sender, answer) = Answer::awaited(given_up);
+        let address = operation.address().into();
+        let (sender, answer) = Answer::awaited(move || unknown(address));
         let then: Then = Box::new(move |result| sender.send(convert(result)));
         let operation = operation.to_operation();
         if self.leases.submits() {
@@ -270,15 +278,15 @@ fn deleted(result: Result<Done, LeaseMgrError>) -> Result<Deleted, LeaseMgrError
 
 /// The results of many changes, which are answered when all that could give one are gone.
 struct Results {
-    results: Mutex<Vec<Option<Result<Done, LeaseMgrError>>>>,
+    /// That of a change that is not answered yet is unknown.
+    results: Mutex<Vec<Result<Done, LeaseMgrError>>>,
     sender: Option<Sender<Vec<Result<Done, LeaseMgrError>>>>,
 }
 
 impl Drop for Results {
     fn drop(&mut self) {
         if let Some(sender) = self.sender.take() {
-            let results = std::mem::take(&mut *self.results.lock());
-            sender.send(results.into_iter().map(|result| result.unwrap_or_else(given_up)).collect());
+            sender.send(std::mem::take(&mut *self.results.lock()));
         }
     }
 }

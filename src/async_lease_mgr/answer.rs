@@ -32,7 +32,7 @@ enum Content<T> {
 /// Gives its value to an [`Answer`]; if it is dropped without one, what `lost` gives.
 pub(super) struct Sender<T> {
     slot: Arc<Slot<T>>,
-    lost: Option<fn() -> T>,
+    lost: Option<Box<dyn FnOnce() -> T + Send + Sync>>,
 }
 
 impl<T> Answer<T> {
@@ -40,9 +40,9 @@ impl<T> Answer<T> {
         Self(State::Known(Some(value)))
     }
 
-    pub(super) fn awaited(lost: fn() -> T) -> (Sender<T>, Self) {
+    pub(super) fn awaited(lost: impl FnOnce() -> T + Send + Sync + 'static) -> (Sender<T>, Self) {
         let slot = Arc::new(Slot(Mutex::new(Content::Awaited(None))));
-        (Sender { slot: Arc::clone(&slot), lost: Some(lost) }, Self(State::Awaited(slot)))
+        (Sender { slot: Arc::clone(&slot), lost: Some(Box::new(lost)) }, Self(State::Awaited(slot)))
     }
 }
 
