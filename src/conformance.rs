@@ -55,6 +55,7 @@
 //! Not in it: what a backend does when its disk or its
 //! database fails. For those with files there is the disk of `fs::simulated` (feature `simulated-disk`).
 
+mod batches;
 mod case;
 mod changes;
 mod classes;
@@ -71,6 +72,7 @@ mod relays;
 mod round_trips;
 mod sample;
 mod statistics;
+mod submitted;
 mod threads;
 mod totals;
 mod tracking;
@@ -257,10 +259,13 @@ impl<L: TestedLease> Suite<L> {
             classes::rules(),
             tracking::rules(),
             files::rules(),
+            batches::rules(),
+            submitted::rules(),
             threads::rules(),
             history::rules(),
             L::family_rules(),
             persistence::rules(),
+            submitted::persistence_rules(),
         ];
         let rules = groups.into_iter().flatten();
         rules.map(|rule| Rule { extended_info: self.extended_info, ..rule }).collect()

@@ -81,8 +81,14 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
     /// [`FactoryError`] where the connection string is not right, names a backend that is not there, or that backend cannot
     /// open it.
     pub fn open(&self, connection: &str) -> Result<Arc<dyn LeaseMgr<L>>, FactoryError> {
+        self.opening(connection)?.open()
+    }
+
+    /// What is to be opened, checked as far as that can be done without the backend.
+    pub(crate) fn opening(&self, connection: &str) -> Result<Opening<L>, FactoryError> {
         let connection = connection.parse()?;
-        self.backend_for(&connection)?.open(&connection)
+        let opener = self.backend_for(&connection)?;
+        Ok(Opening { opener, connection })
     }
 
     /// Opens a lease manager and makes it the current one.
@@ -301,6 +307,24 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
                 Err(FactoryError::InUse { holders: 1 })
             }
         }
+    }
+}
+
+/// A backend, and the connection string that it is to open.
+pub(crate) struct Opening<L: ManagedLease> {
+    opener: Checked<L>,
+    connection: ConnectionString,
+}
+
+impl<L: ManagedLease> Opening<L> {
+    /// The name of the backend.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn backend(&self) -> &str {
+        self.opener.0.name()
+    }
+
+    pub(crate) fn open(self) -> Result<Arc<dyn LeaseMgr<L>>, FactoryError> {
+        self.opener.open(&self.connection)
     }
 }
 

@@ -39,6 +39,7 @@ mod defaults;
 mod error;
 mod ext;
 mod free_range;
+mod operation;
 mod query;
 mod rewrite;
 mod statistics;
@@ -51,17 +52,22 @@ use std::path::Path;
 
 pub use change::{Change, ChangeKind, Origin};
 pub use error::LeaseMgrError;
+pub(crate) use ext::is_reclaimed;
 pub use ext::{LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6};
 pub use free_range::FreeRange;
+pub(crate) use operation::{Borrowed, reclaimed_form};
+pub use operation::{Done, Operation};
 pub use query::{ClientKey, Key, ManagedLease, Query};
 pub use statistics::{StatisticsQuery, StatisticsRow, Subnets};
 pub use status::{
-    Availability, CleanupReport, CleanupRows, CleanupStart, CleanupStatus, CleanupWork, OnFail, Status,
+    Availability, CleanupReport, CleanupRows, CleanupStart, CleanupStatus, CleanupWork, Durability, OnFail,
+    Status,
 };
 pub use totals::{CountedAs, Totals, TotalsRow};
 pub use tracking::{CallbackError, LeaseLock, Scope, Tracking};
 
 use crate::lease::{ClientClass, HwAddr, LeaseKind, LeaseState, LimitExceeded, SubnetId, UserContext};
+use crate::panics::contained;
 
 /// What became of a lease that was to be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +159,19 @@ pub fn unchanged<L: ManagedLease>(there: &L, expected: Option<&L>) -> Result<(),
     Ok(())
 }
 
+/// What is called with the result of a change that was submitted ([`LeaseMgr::submit`]).
+pub type Then = Box<dyn FnOnce(Result<Done, LeaseMgrError>) + Send>;
+
+/// Calls a function with a result, and logs a panic in it. For backends that override [`LeaseMgr::submit`].
+pub fn call_then<T>(then: Box<dyn FnOnce(T) + Send>, result: T) {
+    if let Err(message) = contained(|| then(result)) {
+        tracing::error!(
+            id = "DHCPSRV_LEASE_MGR_SUBMIT_FAILED",
+            "the function that was to be told of a submitted change panicked: {message}"
+        );
+    }
+}
+
 /// The leases of a DHCP server.
 ///
 /// # What every backend guarantees
@@ -214,6 +233,42 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     /// [`LeaseMgrError::ChangedMeanwhile`] where it is another than `expected`, and others where that could not be
     /// written.
     fn remove(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError>;
+
+    /// Makes many changes. Returns the result of each in the order of the operations. Each change is made or fails by itself,
+    /// as if its method were called; of one address, the changes are made in their order, and each finds what the one before
+    /// has left. Other callers may see some of the changes before others are made.
+    ///
+    /// By default, one after the other. A backend that writes or sends many changes in one step overrides it. If such a step
+    /// fails, all its operations fail, and it has changed nothing.
+    fn apply(&self, operations: &[Operation<L>]) -> Vec<Result<Done, LeaseMgrError>> {
+        operations.iter().map(|operation| operation.run(self)).collect()
+    }
+
+    /// Makes a change and calls `then` with its result: in the calling thread before this returns, which is the default, or
+    /// later in a thread of the manager ([`LeaseMgr::submits`]).
+    ///
+    /// * Changes of one address are made in the order in which they were submitted. A change that another method makes
+    ///   meanwhile may come before or after those that wait.
+    /// * `then` is called exactly once, also if the manager is dropped meanwhile: all that was submitted is made before that.
+    ///   It is called with no lock of the manager held, and may read, change and submit.
+    /// * `then` must not wait for another submitted change, and should be quick: others wait for the thread that it runs in.
+    ///   A panic in it is logged (`DHCPSRV_LEASE_MGR_SUBMIT_FAILED`) and fails nothing else.
+    /// * A change that a callback submits is refused with [`LeaseMgrError::InCallback`], which `then` gets at once.
+    fn submit(&self, operation: Operation<L>, then: Then) {
+        let result = operation.run(self);
+        call_then(then, result);
+    }
+
+    /// Whether [`LeaseMgr::submit`] returns without having waited for what [`LeaseMgr::may_block`] is about.
+    fn submits(&self) -> bool {
+        !self.may_block()
+    }
+
+    /// Whether a method of the manager may wait for more than memory, other short calls and the page cache of the operating
+    /// system: for a disk to sync, or for a network. Async tasks must not call such methods directly.
+    fn may_block(&self) -> bool {
+        true
+    }
 
     /// Deletes the reclaimed leases that ended at `until` (seconds since the epoch) or before, and returns their number.
     /// One with an infinite lifetime never ends.

@@ -2,6 +2,7 @@
 //!
 //! * [`LeaseMgr`]: what a server keeps its leases in, whatever that is, with the questions of a server ([`LeaseMgrExt`]).
 //! * [`LeaseMgrFactory`]: opens the backend that a connection string names; others can be registered.
+//! * [`AsyncLeaseMgr`]: the same for async servers, under any runtime.
 //! * [`allocator`]: finds free addresses in a pool, also in a full one, for the server to offer.
 //! * [`memfile`]: leases in memory, and every change in a journal in Kea's format.
 //! * [`lease`]: the leases of DHCPv4 and DHCPv6, as types that hold no impossible ones.
@@ -41,6 +42,7 @@
 //! ```
 
 pub mod allocator;
+mod async_lease_mgr;
 mod builtin;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -61,12 +63,13 @@ mod parallel;
 mod simd;
 mod sync;
 
+pub use async_lease_mgr::{Answer, AsyncLeaseMgr, Work};
 pub use export::WriteLeases;
 pub use factory::{FactoryError, LeaseMgrFactory, LeaseMgrOpener, OpenerError};
 pub use lease_mgr::{
     Added, AddedWithin, Availability, CallbackError, Change, ChangeKind, Claimed, CleanupReport, CleanupRows,
-    CleanupStart, CleanupStatus, CleanupWork, ClientKey, CountedAs, Cursor, Deleted, FreeRange, Key,
-    LeaseLock, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6, ManagedLease, OnFail,
-    Origin, Query, Scope, StatisticsQuery, StatisticsRow, Status, Subnets, Totals, TotalsRow, Tracking,
-    check, unchanged,
+    CleanupStart, CleanupStatus, CleanupWork, ClientKey, CountedAs, Cursor, Deleted, Done, Durability,
+    FreeRange, Key, LeaseLock, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6,
+    ManagedLease, OnFail, Operation, Origin, Query, Scope, StatisticsQuery, StatisticsRow, Status, Subnets,
+    Then, Totals, TotalsRow, Tracking, call_then, check, unchanged,
 };

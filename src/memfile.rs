@@ -1,7 +1,7 @@
 //! The backend `memfile`: leases in memory, and every change of them in a journal in Kea's file format.
 //!
 //! A change is written to the journal first and made in memory then; a reader never waits for a file. How
-//! far a change has gone when it is acknowledged, [`Durability`] says. Now and then the journal is cleaned up
+//! far a change has gone when it is acknowledged, [`Durability`](crate::Durability) says. Now and then the journal is cleaned up
 //! ([`crate::lfc`]), while changes go on.
 //!
 //! # Files
@@ -11,6 +11,7 @@
 //! Looking up a lease takes a fraction of a microsecond, a change about as long as the system takes to write its row. A DHCPv4 lease
 //! takes some 130 to 160 bytes of memory with all its indexes. Figures: see the README, and `docs/design.md` for what they are made of.
 
+mod batch;
 mod cleanup;
 mod error;
 mod journal;
@@ -24,6 +25,7 @@ mod sanity;
 mod scratch;
 mod storage;
 mod store;
+mod writer;
 
 use std::fmt;
 use std::path::Path;
@@ -33,25 +35,26 @@ use cleanup::Cleaner;
 pub use error::OpenError;
 pub use open::open;
 pub use opener::MemfileOpener;
-pub use options::{Durability, LfcProgram, MemfileOptions, OpenRetries};
+pub use options::{LfcProgram, MemfileOptions, OpenRetries};
 pub use sanity::{LeaseChecks, LeaseSanity, SubnetMap, SubnetMapError};
 use scratch::with_scratch;
 use storage::packed_lease::{Packed, StoredLease, pack};
 use storage::{ExpiryKind, NoRoom};
 use store::{STEP, Store};
+use writer::Writer;
 
 use crate::lease::{ClientClass, LeaseKind, SubnetId};
 use crate::lease_mgr::{
-    Added, Change, CleanupStart, Deleted, Key, LeaseMgr, LeaseMgrError, Query, StatisticsQuery,
-    StatisticsRow, Status, Tracking, check,
+    Added, Change, CleanupStart, Deleted, Done, Key, LeaseMgr, LeaseMgrError, Operation, Query,
+    StatisticsQuery, StatisticsRow, Status, Then, Tracking, call_then, check,
 };
 
 /// Leases in memory, and on disk in Kea's lease files.
 ///
 /// ```no_run
 /// use leasemgr::lease::Lease4;
-/// use leasemgr::memfile::{Durability, Memfile, MemfileOptions};
-/// use leasemgr::{LeaseMgr, LeaseMgrExt};
+/// use leasemgr::memfile::{Memfile, MemfileOptions};
+/// use leasemgr::{Durability, LeaseMgr, LeaseMgrExt};
 ///
 /// let leases = Memfile::<Lease4>::open(MemfileOptions {
 ///     file: Some("/var/lib/dhcp/leases4.csv".into()),
@@ -64,11 +67,11 @@ use crate::lease_mgr::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Memfile<L: StoredLease> {
-    /// Ended first: it uses the rest.
+    /// Makes the changes that were submitted, where a change waits for a sync. Ended first, and then the cleaner: both use the
+    /// store.
+    writer: Option<Writer<Operation<L>, Result<Done, LeaseMgrError>>>,
     cleaner: Option<Cleaner>,
     store: Arc<Store<L>>,
-    /// Given up last.
-    _owners: Vec<Box<dyn Send + Sync>>,
 }
 
 impl<L: StoredLease> fmt::Debug for Memfile<L> {
@@ -80,6 +83,10 @@ impl<L: StoredLease> fmt::Debug for Memfile<L> {
 
 impl<L: StoredLease> Drop for Memfile<L> {
     fn drop(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            // In a callback, the change that it is told of would be waited for.
+            writer.end(self.store.tracking.refuse_in_callback().is_ok());
+        }
         drop(self.cleaner.take());
         self.store.look_after_file();
     }
@@ -91,6 +98,22 @@ impl<L: StoredLease> Memfile<L> {
     pub fn memory(&self) -> Vec<(&'static str, usize)> {
         self.store.read().memory().to_vec()
     }
+}
+
+/// Makes sure that a lease is the expected one, if one is; `buffer` is for what that takes.
+#[inline]
+fn check_expected<L: StoredLease>(
+    there: &Packed<'_, L>,
+    expected: Option<&L>,
+    buffer: &mut Vec<u8>,
+) -> Result<(), LeaseMgrError> {
+    if let Some(expected) = expected {
+        pack(expected, buffer);
+        if !there.is_same(&Packed::new(buffer)) {
+            return Err(LeaseMgrError::ChangedMeanwhile { address: L::address_of(there.key()).into() });
+        }
+    }
+    Ok(())
 }
 
 impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
@@ -110,6 +133,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
                 refused => refused,
             },
             on_fail: Some(store.on_fail),
+            durability: persistence.map(|persistence| persistence.journal.durability()),
             availability: store.availability(),
             warning: persistence.and_then(|persistence| persistence.journal.warning()),
             cleanup: self.cleaner.as_ref().map(Cleaner::status),
@@ -133,7 +157,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
                 if storage.get(key).is_some() {
                     return Ok(Added::AddressTaken);
                 }
-                if !storage.has_room() {
+                if !self.store.has_room(&storage) {
                     return Err(NoRoom.into());
                 }
                 hashes
@@ -199,20 +223,14 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
         self.store.tracking.refuse_in_callback()?;
         check(lease)?;
         let key = lease.key();
-        let address = || lease.address().into();
         let _row = self.store.rows.lock(key);
         let old = with_scratch(|scratch| {
             let storage = self.store.read();
             let Some(packed) = storage.get(key) else {
-                return Err(LeaseMgrError::NoSuchLease { address: address() });
+                return Err(LeaseMgrError::NoSuchLease { address: lease.address().into() });
             };
-            if let Some(expected) = expected {
-                pack(expected, &mut scratch.expected);
-                if !packed.is_same(&Packed::new(&scratch.expected)) {
-                    return Err(LeaseMgrError::ChangedMeanwhile { address: address() });
-                }
-            }
-            if !storage.has_room() {
+            check_expected(&packed, expected, &mut scratch.expected)?;
+            if !self.store.has_room(&storage) {
                 return Err(NoRoom.into());
             }
             let counted = packed.counted_as();
@@ -242,12 +260,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
             let Some(packed) = storage.get(key) else {
                 return Ok(None);
             };
-            if let Some(expected) = expected {
-                pack(expected, &mut scratch.expected);
-                if !packed.is_same(&Packed::new(&scratch.expected)) {
-                    return Err(LeaseMgrError::ChangedMeanwhile { address: address.into() });
-                }
-            }
+            check_expected(&packed, expected, &mut scratch.expected)?;
             let hashes = storage.fetch(&packed);
             if self.store.persistence.is_some() {
                 L::write_deletion(&packed, &mut scratch.row);
@@ -256,7 +269,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
             drop(storage);
             self.store.journal(&scratch.row)?;
             self.store.write()?.remove_fetched(key, &hashes);
-            Ok(Some(old))
+            Ok::<_, LeaseMgrError>(Some(old))
         })?;
         let Some(old) = old else {
             return Ok(Deleted::NoSuchLease);
@@ -290,6 +303,32 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
             }
             removed += self.store.remove_all(&leases)?;
         }
+    }
+
+    fn apply(&self, operations: &[Operation<L>]) -> Vec<Result<Done, LeaseMgrError>> {
+        self.store.apply(operations.iter().map(Operation::borrowed))
+    }
+
+    fn submit(&self, operation: Operation<L>, then: Then) {
+        let refused = self.store.tracking.refuse_in_callback();
+        let (result, then) = match (&self.writer, refused) {
+            (_, Err(error)) => (Err(error), then),
+            (None, Ok(())) => (operation.run(self), then),
+            (Some(writer), Ok(())) => match writer.submit(operation, then) {
+                Ok(()) => return,
+                // Without a thread for it, this one waits.
+                Err((operation, then)) => (operation.run(self), then),
+            },
+        };
+        call_then(then, result);
+    }
+
+    fn submits(&self) -> bool {
+        true
+    }
+
+    fn may_block(&self) -> bool {
+        self.writer.is_some()
     }
 
     fn statistics(&self, query: &StatisticsQuery) -> Result<Vec<StatisticsRow>, LeaseMgrError> {

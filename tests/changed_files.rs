@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use leasemgr::WriteLeases;
 use leasemgr::lease::{Family, Lease4, Lease6};
 use leasemgr::lease_file::{FileLease, LeaseFileSet, Reader};
-use leasemgr::memfile::{self, Durability, LfcProgram, MemfileOptions};
+use leasemgr::memfile::{self, LfcProgram, MemfileOptions};
 use leasemgr::{Added, ChangeKind, LeaseMgr, LeaseMgrError, LeaseMgrExt, ManagedLease};
+use leasemgr::{Durability, WriteLeases};
 use rstest::rstest;
 
 const TIMED: Durability = Durability::SyncedEvery(Duration::from_millis(20));

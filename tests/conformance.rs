@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use leasemgr::Durability;
 use leasemgr::LeaseMgr;
 use leasemgr::ManagedLease;
 use leasemgr::conformance::{
@@ -17,7 +18,7 @@ use leasemgr::conformance::{
 };
 use leasemgr::lease::{Lease4, Lease6};
 use leasemgr::lease_file::FileLease;
-use leasemgr::memfile::{self, Durability, LfcProgram, MemfileOptions};
+use leasemgr::memfile::{self, LfcProgram, MemfileOptions};
 use reference::Reference;
 use reference::broken::{Broken, BrokenStore, Defect, Index, Missed, Spoiled};
 
@@ -45,7 +46,7 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
     &[
         (AddForgets, Both, &["an_added_lease_is_there", "leases_outlive_their_manager"]),
         (AddOverwrites, Both, &["an_address_has_one_lease", "a_prefix_and_an_address_exclude_each_other"]),
-        (AddRaces, Both, &["of_many_that_add_an_address_one_has_it"]),
+        (AddRaces, Both, &["of_many_that_add_an_address_one_has_it", "batches_of_several_threads_are_made", "of_many_that_submit_an_addition_one_has_it"]),
         (AddressesAreUsedOnce, Both, &["a_freed_address_can_be_leased_again"]),
         (ZeroLifetimeIsTaken, Both, &["a_lease_that_is_valid_for_no_time_is_refused"]),
         (NamesAreCutAt255, Both, &["a_lease_is_kept_as_it_was_given", "a_name_of_any_bytes_is_found"]),
@@ -163,7 +164,7 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
 
         (TellsNothing, Both, &["an_addition_is_an_assignment_and_a_renewal_is_none", "a_lease_that_is_assigned_again_is_counted_again", "totals_are_counted_in_their_subnet_and_pool", "an_addition_is_told", "an_update_is_told_with_the_lease_before_and_after", "a_deletion_is_told_with_the_lease_that_was_there", "a_callback_that_panics_fails_nothing_else", "a_callback_may_register_and_unregister", "a_change_is_told_for_its_type_only"]),
         (TellsBeforeTheChange, Both, &["a_callback_may_read_leases"]),
-        (CallbacksChangeLeases, Both, &["a_callback_cannot_change_leases"]),
+        (CallbacksChangeLeases, Both, &["a_callback_cannot_change_leases", "a_callback_cannot_apply_or_submit"]),
         (TellsTheNewAsTheOld, Both, &["an_update_is_told_with_the_lease_before_and_after", "a_move_is_told_to_both_subnets"]),
         (TellsOfSubnetOne, Both, &["a_change_is_told_for_its_subnet_only"]),
         (TellsOfRefused, Both, &["a_refused_change_is_not_told", "a_refused_change_is_no_assignment"]),
@@ -197,6 +198,17 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
         (ClaimTakesAnyAddress, Both, &["a_claim_for_another_address_is_refused"]),
         (ClaimRaces, Both, &["concurrent_claims_take_different_addresses"]),
         (ClaimsInCallbacks, Both, &["a_claim_in_a_callback_is_refused"]),
+
+        (BatchStopsAtAnError, Both, &["each_change_of_a_batch_has_its_own_result"]),
+        (BatchDecidesAtOnce, Both, &["a_later_change_of_a_batch_finds_what_an_earlier_one_left"]),
+        (BatchIsCutAt1000, Both, &["a_batch_of_thousands_of_changes_is_made"]),
+        (BatchTellsBackwards, Both, &["changes_of_a_batch_are_told_in_their_order"]),
+        (SubmitAlwaysSucceeds, Both, &["a_submitted_change_is_answered_with_its_result"]),
+        (SubmitReorders, Both, &["submitted_changes_of_an_address_are_made_in_their_order"]),
+        (SubmitAnswersEarly, Both, &["a_submitted_change_is_made_when_it_is_answered"]),
+        (SubmitIsRefusedInAnswers, Both, &["an_answer_may_submit_and_change"]),
+        (SubmitEndsWithAPanic, Both, &["a_panic_at_an_answer_fails_nothing_else"]),
+        (SubmitLosesTheLast, Both, &["what_was_submitted_is_made_before_the_manager_ends"]),
 
         (ForgetsAll, Both, &["leases_outlive_their_manager", "a_lease_is_kept_as_it_was_given"]),
         (ForgetsAtTheThirdTime, Both, &["opening_again_and_again_changes_nothing"]),
@@ -339,6 +351,22 @@ impl<L: TestedLease> Subject<L> for InFile {
 fn a_memfile_on_disk_keeps_all_rules() {
     assert_persists4(|| InFile::new(Durability::Written));
     assert_persists6(|| InFile::new(Durability::Written));
+}
+
+/// The rules about batches and submitted changes, which a memfile that syncs each change keeps in another way.
+fn check_synced<L: TestedLease>() {
+    let is_about_them =
+        |rule: &Rule<L>| ["batch", "submit", "at_an_answer"].iter().any(|word| rule.name().contains(word));
+    let rules: Vec<_> = Suite::<L>::new().rules().into_iter().filter(is_about_them).collect();
+    assert_eq!(rules.len(), 13);
+    let check = |rule: Rule<L>| rule.check(&InFile::new(Durability::Synced)).err();
+    assert_none(&rules.into_iter().filter_map(check).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_memfile_that_syncs_each_change_makes_batches_and_submitted_changes() {
+    check_synced::<Lease4>();
+    check_synced::<Lease6>();
 }
 
 #[test]

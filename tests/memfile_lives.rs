@@ -1,5 +1,5 @@
 //! Lives of a memfile on a disk that fails and forgets: it is opened with files of an old schema, which it converts; leases are
-//! added, changed and deleted, files cleaned up, synced, closed and opened again.
+//! added, changed and deleted, alone and in batches, files cleaned up, synced, closed and opened again.
 //!
 //! Each file operation of a scripted life is made to fail in one of several ways, and the process or the power ends at each moment of it;
 //! then random lives follow. Whatever is left, the next start finds every lease that was promised, and none that was never written.
@@ -15,15 +15,16 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use leasemgr::Durability;
 use leasemgr::fs::simulated::{Action, EINTR, EIO, ENOSPC, Effect, Fault, SimulatedDisk, State};
 use leasemgr::lease::{Lease4, Lease6};
-use leasemgr::memfile::{self, Durability, LfcProgram, MemfileOptions, OpenError};
-use leasemgr::{Added, LeaseMgr, LeaseMgrError, LeaseMgrExt};
+use leasemgr::memfile::{self, LfcProgram, MemfileOptions, OpenError};
+use leasemgr::{Added, Done, LeaseMgr, LeaseMgrError, LeaseMgrExt, Operation};
 use rstest::rstest;
 
 use support::leases::TestLease;
@@ -38,22 +39,28 @@ enum Step {
     Add(u32),
     Update(u32),
     Delete(u32),
+    /// Several changes of this address and the next two, at once.
+    Batch(u32),
+    /// The same, one submitted after the other.
+    Submit(u32),
     CleanUp,
     Flush,
     Reopen,
 }
 
-use Step::{Add, CleanUp, Delete, Flush, Reopen, Update};
+use Step::{Add, Batch, CleanUp, Delete, Flush, Reopen, Submit, Update};
 
-const STEPS: [Step; 16] = [
+const STEPS: [Step; 18] = [
     Add(10),
     Update(1),
     Delete(2),
     Flush,
     Add(11),
+    Batch(1),
     CleanUp,
     Update(10),
     Add(12),
+    Submit(11),
     Reopen,
     Delete(11),
     Add(2),
@@ -186,6 +193,42 @@ fn found<L: TestLease + Debug>(contents: &Contents, context: &str) -> Vec<L> {
     found
 }
 
+/// Changes of an address and the next two, with what each lease becomes. Some change what earlier ones leave.
+fn batch<L: TestLease>(mgr: &dyn LeaseMgr<L>, n: u32, tag: u32) -> Vec<(Operation<L>, Option<L>)> {
+    let mut there: BTreeSet<_> = mgr.all().unwrap().iter().map(L::address).collect();
+    let mut batch = Vec::new();
+    for (tag, (n, is_kept)) in
+        (tag..).zip([(n, true), (n + 1, true), (n, false), (n + 2, true), (n + 1, true), (n, true)])
+    {
+        let lease = L::tagged(n, tag).kept();
+        let address = lease.address();
+        let is_there = if is_kept { !there.insert(address) } else { there.remove(&address) };
+        batch.push(match (is_kept, is_there) {
+            (false, _) => (Operation::delete(address), None),
+            (true, true) => (Operation::update(lease.clone()), Some(lease)),
+            (true, false) => (Operation::Add(lease.clone()), Some(lease)),
+        });
+    }
+    batch
+}
+
+/// Submits changes. Returns their results, each with how many moments of the disk there were then.
+fn submit_all<L: TestLease>(
+    mgr: &dyn LeaseMgr<L>,
+    operations: Vec<Operation<L>>,
+    disk: &SimulatedDisk,
+) -> Vec<(Result<Done, LeaseMgrError>, usize)> {
+    let submit = |operation| {
+        let (sender, answer) = mpsc::channel();
+        let disk = disk.clone();
+        let then = move |result| sender.send((result, disk.moment_count())).unwrap();
+        mgr.submit(operation, Box::new(then));
+        answer
+    };
+    let answers: Vec<_> = operations.into_iter().map(submit).collect();
+    answers.into_iter().map(|answer| answer.recv_timeout(Duration::from_secs(60)).unwrap()).collect()
+}
+
 /// Lives through the steps, as far as the disk lets it, and tells what was to become of the leases.
 fn live<L: TestLease + Debug>(disk: &SimulatedDisk, durability: Durability, steps: &[Step]) -> History<L> {
     let mut history = History::of(found(&beginning::<L>(), "the beginning"));
@@ -207,6 +250,28 @@ fn live<L: TestLease + Debug>(disk: &SimulatedDisk, durability: Durability, step
                 let acknowledged = result.is_ok().then(|| disk.moment_count());
                 let durable = acknowledged.filter(|_| durability == Durability::Synced);
                 history.attempts(address).push(Attempt { lease: becomes, acknowledged, durable });
+            }
+            Batch(n) | Submit(n) => {
+                let batch = batch(&*mgr, n, 100 + 8 * tag);
+                let operations: Vec<_> = batch.iter().map(|(operation, _)| operation.clone()).collect();
+                let results = if matches!(step, Batch(_)) {
+                    let results = mgr.apply(&operations);
+                    let moment = disk.moment_count();
+                    results.into_iter().map(|result| (result, moment)).collect()
+                } else {
+                    submit_all(&*mgr, operations, disk)
+                };
+                for ((operation, becomes), (result, moment)) in batch.into_iter().zip(results) {
+                    let acknowledged = match result {
+                        Ok(Done::Added | Done::Replaced | Done::Deleted) => Some(moment),
+                        Err(LeaseMgrError::Write { .. }) => None,
+                        // It was not tried, as one before it had failed.
+                        _ => continue,
+                    };
+                    let durable = acknowledged.filter(|_| durability == Durability::Synced);
+                    let attempt = Attempt { lease: becomes, acknowledged, durable };
+                    history.attempts(operation.address()).push(attempt);
+                }
             }
             CleanUp => {
                 mgr.clean_up().unwrap();
@@ -343,12 +408,14 @@ fn random_life<L: TestLease + Debug>(seed: u64) {
     let mut steps = Vec::new();
     for _ in 0..5 + random.below(30) {
         let n = random.below(14);
-        steps.push(match random.below(16) {
+        steps.push(match random.below(18) {
             0..6 => Add(n),
             6..10 => Update(n),
             10..12 => Delete(n),
             12 | 13 => CleanUp,
             14 => Flush,
+            16 => Batch(n),
+            17 => Submit(n),
             _ => Reopen,
         });
     }

@@ -18,10 +18,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use leasemgr::Durability;
 use leasemgr::fs::simulated::{EINTR, EIO, ENOSPC, Effect, Fault, SimulatedDisk, State};
 use leasemgr::lease::{Family, Lease4, Lease6, LeaseState, Lifetime, SubnetId};
 use leasemgr::lease_file::LeaseFileSet;
-use leasemgr::memfile::{self, Durability, LfcProgram, MemfileOptions};
+use leasemgr::memfile::{self, LfcProgram, MemfileOptions};
 use leasemgr::{
     Added, Change, ChangeKind, CleanupStart, CleanupStatus, Deleted, LeaseMgr, LeaseMgrError, LeaseMgrExt,
     Query, StatisticsQuery, Subnets,

@@ -21,11 +21,12 @@ use std::sync::{Arc, Barrier, Condvar, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use leasemgr::Durability;
 use leasemgr::fs::simulated::{SimulatedDisk, State};
 use leasemgr::fs::{FileSystem, OsFileSystem, ReadFile, WriteFile};
 use leasemgr::lease::{Family, Hostname, HwAddr, Lease4, Lease6, LeaseState, SubnetId};
 use leasemgr::lease_file::LeaseFileSet;
-use leasemgr::memfile::{self, Durability, LfcProgram, MemfileOptions};
+use leasemgr::memfile::{self, LfcProgram, MemfileOptions};
 use leasemgr::{
     Added, Change, ChangeKind, CleanupStart, Deleted, LeaseMgr, LeaseMgrError, LeaseMgrExt, Query,
     StatisticsQuery,

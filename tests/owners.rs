@@ -21,12 +21,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
+use leasemgr::Durability;
 use leasemgr::LeaseMgr;
 use leasemgr::WriteLeases;
 use leasemgr::lease::{Family, HwAddr, Lease4, LeaseState, Lifetime};
 use leasemgr::lease_file::LeaseFileSet;
 use leasemgr::lfc::Cleanup;
-use leasemgr::memfile::{Durability, LfcProgram, Memfile, MemfileOptions};
+use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};
 use rstest::rstest;
 
 use support::{lease_file, oldest_lease_file, row};

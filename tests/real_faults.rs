@@ -16,9 +16,10 @@ use std::sync::{Mutex, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use leasemgr::Durability;
 use leasemgr::lease::{HwAddr, Lease4, LeaseState, Lifetime, SubnetId};
 use leasemgr::lease_file::LeaseFileSet;
-use leasemgr::memfile::{Durability, LfcProgram, Memfile, MemfileOptions};
+use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};
 use leasemgr::{Added, CleanupStart, LeaseMgr, LeaseMgrError, LeaseMgrExt};
 use rstest::rstest;
 use tracing::field::{Field, Visit};

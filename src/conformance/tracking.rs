@@ -34,18 +34,23 @@ pub(super) fn rules6() -> Vec<Rule<Lease6>> {
     rules![a_change_is_told_for_its_type_only]
 }
 
-const KINDS: [ChangeKind; 3] = [ChangeKind::Add, ChangeKind::Update, ChangeKind::Delete];
+pub(super) const KINDS: [ChangeKind; 3] = [ChangeKind::Add, ChangeKind::Update, ChangeKind::Delete];
 
 /// A change that was told: the lease before, and the lease after.
-type Told<L> = (Option<L>, Option<L>);
+pub(super) type Told<L> = (Option<L>, Option<L>);
 
 /// What was told since it was last asked.
 #[derive(Clone)]
-struct Log<L>(Arc<Mutex<Vec<Told<L>>>>);
+pub(super) struct Log<L>(Arc<Mutex<Vec<Told<L>>>>);
 
 impl<L: TestedLease> Log<L> {
     /// Writes down changes of some kinds, in one subnet or in all.
-    fn register(case: &Case<L>, owner: &str, kinds: &[ChangeKind], subnet: Option<u32>) -> Verdict<Self> {
+    pub(super) fn register(
+        case: &Case<L>,
+        owner: &str,
+        kinds: &[ChangeKind],
+        subnet: Option<u32>,
+    ) -> Verdict<Self> {
         Self::register_for(case, owner, kinds, subnet.map(SubnetId).into())
     }
 
@@ -63,7 +68,7 @@ impl<L: TestedLease> Log<L> {
         Ok(log)
     }
 
-    fn take(&self) -> Vec<Told<L>> {
+    pub(super) fn take(&self) -> Vec<Told<L>> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -85,7 +90,7 @@ fn register<L: TestedLease>(
 }
 
 /// Lets a callback do something at each change of some kinds. What it came to is to be asked for behind it.
-fn in_each<L: TestedLease>(
+pub(super) fn in_each<L: TestedLease>(
     case: &Case<L>,
     kinds: &[ChangeKind],
     work: impl Fn(&dyn LeaseMgr<L>, &Change<'_, L>) -> Verdict + Clone + Send + Sync + 'static,
@@ -96,7 +101,9 @@ fn in_each<L: TestedLease>(
         register(case, "suite", kind, Scope::default(), move |change| {
             // It is not gone while it calls.
             if let Some(mgr) = mgr.upgrade() {
-                verdicts.lock().push(work(&*mgr, change));
+                // Not under the lock: a defective manager calls it in itself.
+                let verdict = work(&*mgr, change);
+                verdicts.lock().push(verdict);
             }
         })?;
     }
@@ -105,7 +112,7 @@ fn in_each<L: TestedLease>(
 
 /// What callbacks came to.
 #[derive(Clone, Default)]
-struct Verdicts(Arc<Mutex<Vec<Verdict>>>);
+pub(super) struct Verdicts(Arc<Mutex<Vec<Verdict>>>);
 
 impl Verdicts {
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Verdict>> {
@@ -113,7 +120,7 @@ impl Verdicts {
     }
 
     /// So many callbacks were called since it was last asked, and none found fault.
-    fn are_good(&self, calls: usize) -> Verdict {
+    pub(super) fn are_good(&self, calls: usize) -> Verdict {
         let verdicts = std::mem::take(&mut *self.lock());
         same("number of callbacks that were called", &verdicts.len(), &calls)?;
         verdicts.into_iter().collect()

@@ -46,7 +46,8 @@
 //! use leasemgr::LeaseMgr;
 //! use leasemgr::fs::simulated::{Action, Contents, EIO, Effect, Fault, SimulatedDisk, State};
 //! use leasemgr::lease::{HwAddr, Lease4};
-//! use leasemgr::memfile::{Durability, LfcProgram, Memfile, MemfileOptions, OpenError};
+//! use leasemgr::Durability;
+//! use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions, OpenError};
 //!
 //! fn open(disk: &SimulatedDisk) -> Result<Memfile<Lease4>, OpenError> {
 //!     Memfile::open(MemfileOptions {

@@ -1,6 +1,10 @@
 //! The questions of a server, by name.
 
-use super::{CountedAs, Deleted, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery, TotalsRow};
+use super::operation::reclaimed_form;
+use super::{
+    CountedAs, Deleted, Done, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery, TotalsRow,
+    Tracking,
+};
 use crate::lease::{
     ClientId, Duid, ExtendedInfoChecks, Hostname, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseState, LeaseType,
     SubnetId,
@@ -73,22 +77,11 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// # Errors
     /// [`LeaseMgrError`] where that could not be written.
     fn reclaim(&self, expired: &L) -> Result<bool, LeaseMgrError> {
-        let mut reclaimed = expired.clone();
-        let is_kept = expired.state() != LeaseState::DECLINED
-            && reclaimed.set_state(LeaseState::EXPIRED_RECLAIMED).is_ok();
-        let done = if is_kept {
-            self.update_if_unchanged(expired, &reclaimed).map(|()| true)
-        } else {
-            self.delete_if_unchanged(expired).map(|deleted| deleted == Deleted::Deleted)
+        let result = match reclaimed_form(expired) {
+            Some(reclaimed) => self.update_if_unchanged(expired, &reclaimed).map(|()| Done::Replaced),
+            None => self.delete_if_unchanged(expired).map(Done::from),
         };
-        match done {
-            Err(error) if error.is_stale() => Ok(false),
-            Ok(true) => {
-                self.tracking().totals().reclaimed(CountedAs::of(expired));
-                Ok(true)
-            }
-            done => done,
-        }
+        is_reclaimed(self.tracking(), CountedAs::of(expired), result)
     }
 
     /// All leases, in the order of their addresses.
@@ -342,6 +335,23 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
 }
 
 impl<L: ManagedLease, M: LeaseMgr<L> + ?Sized> LeaseMgrExt<L> for M {}
+
+/// Returns whether an expired lease was reclaimed, by the result of the change that does it, and counts it if so.
+pub(crate) fn is_reclaimed<L: ManagedLease>(
+    tracking: &Tracking<L>,
+    expired: CountedAs,
+    result: Result<Done, LeaseMgrError>,
+) -> Result<bool, LeaseMgrError> {
+    match result {
+        Err(error) if error.is_stale() => Ok(false),
+        Err(error) => Err(error),
+        Ok(Done::Replaced | Done::Deleted) => {
+            tracking.totals().reclaimed(expired);
+            Ok(true)
+        }
+        Ok(_) => Ok(false),
+    }
+}
 
 /// What DHCPv4 servers ask besides.
 pub trait LeaseMgrExt4: LeaseMgr<Lease4> {

@@ -20,6 +20,9 @@ pub struct Status {
     /// What a server is to do while changes are refused, where the backend was told. The server acts on it; the
     /// manager does not.
     pub on_fail: Option<OnFail>,
+    /// How far a change has gone when it is acknowledged; `None` if leases do not outlive the manager, or the backend does not
+    /// know.
+    pub durability: Option<Durability>,
     /// Whether changes are taken.
     pub availability: Availability,
     /// What is wrong though changes are taken, where something is.
@@ -34,6 +37,20 @@ impl Status {
     pub fn new(backend: impl Into<String>, location: impl Into<String>) -> Self {
         Self { backend: backend.into(), location: location.into(), ..Self::default() }
     }
+}
+
+/// How far a change has gone when it is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// It is with the operating system: it survives the end of the process, not a power cut. As Kea does it.
+    #[default]
+    Written,
+    /// It is on the disk: it survives a power cut. Changes that are made at the same time share one sync.
+    Synced,
+    /// It is with the operating system, and on the disk after this time: a power cut takes the changes of that
+    /// time at most.
+    SyncedEvery(Duration),
 }
 
 /// Whether a lease manager takes changes. A change of this is told to what is registered with

@@ -1,9 +1,7 @@
 //! Callbacks that are called when leases change, and locks of leases.
 
 use std::fmt;
-use std::mem;
 use std::net::IpAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,7 +13,7 @@ use tracing::error;
 use super::calling::{Calling, would_wait_for_itself};
 use super::{Availability, Change, ChangeKind, CountedAs, LeaseMgrError, ManagedLease, Origin, Totals};
 use crate::lease::{Family, LeaseType, SubnetId};
-use crate::panics::panic_message;
+use crate::panics::contained;
 
 /// Which leases a callback is registered for.
 ///
@@ -111,18 +109,6 @@ struct Callback<L: ManagedLease> {
     kind: ChangeKind,
     scope: Scope,
     function: Function<L>,
-}
-
-/// Does some work of an application, and returns what its panic said, if it panicked.
-fn contained(work: impl FnOnce()) -> Result<(), String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let message = panic_message(&*panic);
-        // What was thrown may panic when it is dropped. What that throws is never dropped.
-        if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-            mem::forget(another);
-        }
-        message
-    })
 }
 
 /// The callbacks that are called when leases change, and the locks of leases.

@@ -48,9 +48,8 @@ use sync::Timer;
 pub(crate) use tail::Changed;
 use tail::Tail;
 
-use super::options::Durability;
 use crate::fs::FileSystem;
-use crate::lease_mgr::LeaseMgrError;
+use crate::lease_mgr::{Durability, LeaseMgrError};
 use crate::sync::Mutex;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::thread::JoinHandle;
@@ -103,6 +102,11 @@ impl Journal {
             Durability::Written | Durability::SyncedEvery(_) => self.shared.append_written(rows),
             Durability::Synced => self.shared.append_synced(rows),
         }
+    }
+
+    /// How far rows have gone when [`Journal::append`] returns.
+    pub(crate) fn durability(&self) -> Durability {
+        self.shared.durability
     }
 
     /// Makes durable all that was acknowledged.

@@ -15,7 +15,7 @@ use super::store::{Persistence, Store};
 use super::{Memfile, MemfileOptions, OpenError, OpenRetries};
 use crate::lease::{Family, Lease4, Lease6};
 use crate::lease_file::LeaseFileSet;
-use crate::lease_mgr::{LeaseMgr, ManagedLease};
+use crate::lease_mgr::{Durability, LeaseMgr, ManagedLease};
 
 /// Opens a memfile for leases of a family that the caller need not know, as [`Memfile::open`].
 ///
@@ -64,7 +64,7 @@ impl<L: StoredLease> Memfile<L> {
         let storage = Storage::new(relay_tables);
         let Some(path) = options.file.clone() else {
             let store = Arc::new(Store::new(storage, options.on_fail, None));
-            return Ok(Self { cleaner: None, store, _owners: Vec::new() });
+            return Ok(Self { writer: None, cleaner: None, store });
         };
         let files = LeaseFileSet::new(path);
         let fs = Arc::clone(&options.file_system);
@@ -77,6 +77,7 @@ impl<L: StoredLease> Memfile<L> {
             files: files.clone(),
             fs: fs.clone(),
             has_invalid_rows: loaded.has_invalid_rows.into(),
+            _owners: loaded.owners,
         };
         let store = Arc::new(Store::new(loaded.storage, options.on_fail, Some(persistence)));
         if loaded.needs_rewrite {
@@ -95,6 +96,7 @@ impl<L: StoredLease> Memfile<L> {
         };
         let cleaner = Cleaner::start(config, journal);
         let cleaner = Some(cleaner.map_err(|source| OpenError::Thread { source })?);
-        Ok(Self { cleaner, store, _owners: loaded.owners })
+        let writer = (options.durability == Durability::Synced).then(|| store.writer());
+        Ok(Self { writer, cleaner, store })
     }
 }

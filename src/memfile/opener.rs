@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::storage::packed_lease::StoredLease;
-use super::{Durability, LfcProgram, Memfile, MemfileOptions, OpenRetries};
+use super::{LfcProgram, Memfile, MemfileOptions, OpenRetries};
 use crate::connection::{ConnectionString, ConnectionStringError, decimal};
 use crate::factory::{LeaseMgrOpener, OpenerError};
 use crate::lease::{ExtendedInfoChecks, Family};
-use crate::lease_mgr::{LeaseMgr, OnFail};
+use crate::lease_mgr::{Durability, LeaseMgr, OnFail};
 
 /// The folder of lease files without another one.
 const DATA_FOLDER: &str = "/var/lib/kea";

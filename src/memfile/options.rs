@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::LeaseSanity;
 use crate::fs::{FileSystem, OsFileSystem};
 use crate::lease::ExtendedInfoChecks;
-use crate::lease_mgr::OnFail;
+use crate::lease_mgr::{Durability, OnFail};
 
 /// How a [`Memfile`](super::Memfile) is opened.
 #[derive(Clone, Debug)]
@@ -55,19 +55,6 @@ impl Default for MemfileOptions {
             file_system: Arc::new(OsFileSystem),
         }
     }
-}
-
-/// How far a change has gone when it is acknowledged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Durability {
-    /// It is with the operating system: it survives the end of the process, not a power cut. As Kea does it.
-    #[default]
-    Written,
-    /// It is on the disk: it survives a power cut. Changes that are made at the same time share one sync.
-    Synced,
-    /// It is with the operating system, and on the disk after this time: a power cut takes the changes of that
-    /// time at most.
-    SyncedEvery(Duration),
 }
 
 /// What does the work of a cleanup.

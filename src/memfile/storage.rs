@@ -94,9 +94,9 @@ impl<L: StoredLease> Storage<L> {
     }
 
     /// Whether the leases of all changes that may be going on find room: whatever was found by one of them before its row was
-    /// written is so after that, too.
-    pub(super) fn has_room(&self) -> bool {
-        self.primary.arena.has_room_for(LOCKS)
+    /// written is so after that, too. Each change that is made alone holds a lock; `batched` is the number of the others.
+    pub(super) fn has_room(&self, batched: usize) -> bool {
+        self.primary.arena.has_room_for(LOCKS + batched)
     }
 
     /// The lease of an address.

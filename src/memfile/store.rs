@@ -1,17 +1,16 @@
 //! The leases in memory and their journal, which the users of a memfile and the thread of its cleanups share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::journal::Journal;
 use super::row_locks::RowLocks;
-use super::scratch::with_scratch;
-use super::storage::packed_lease::{Packed, StoredLease, pack};
+use super::storage::packed_lease::StoredLease;
 use super::storage::sharded_lock::{ReadGuard, ShardedLock, WriteGuard};
 use super::storage::{ExpiryKind, NoRoom, Storage};
 use crate::fs::FileSystem;
 use crate::lease_file::LeaseFileSet;
-use crate::lease_mgr::{Availability, Change, LeaseMgrError, OnFail, Tracking};
+use crate::lease_mgr::{Availability, LeaseMgrError, OnFail, Tracking};
 
 /// Maximum number of leases that are looked at in one go, before a change that waits gets its turn.
 pub(super) const STEP: usize = 256;
@@ -25,6 +24,8 @@ pub(super) struct Store<L: StoredLease> {
     is_given_up: AtomicBool,
     pub(super) on_fail: OnFail,
     pub(super) rows: RowLocks,
+    /// Number of changes in batches that are being made.
+    pub(super) batched: AtomicUsize,
     pub(super) tracking: Tracking<L>,
     pub(super) persistence: Option<Persistence>,
 }
@@ -36,13 +37,16 @@ pub(super) struct Persistence {
     pub(super) fs: Arc<dyn FileSystem>,
     /// Whether the lease file had rows that cannot be read when it was opened, so that they are nowhere else.
     pub(super) has_invalid_rows: AtomicBool,
+    /// Given up last.
+    pub(super) _owners: Vec<Box<dyn Send + Sync>>,
 }
 
 impl<L: StoredLease> Store<L> {
     pub(super) fn new(storage: Storage<L>, on_fail: OnFail, persistence: Option<Persistence>) -> Self {
         let (storage, tracking) = (ShardedLock::new(storage), Tracking::default());
         let (is_broken, is_given_up) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { storage, is_broken, is_given_up, on_fail, rows: RowLocks::new(), tracking, persistence }
+        let (rows, batched) = (RowLocks::new(), AtomicUsize::new(0));
+        Self { storage, is_broken, is_given_up, on_fail, rows, batched, tracking, persistence }
     }
 
     pub(super) fn read(&self) -> ReadGuard<'_, Storage<L>> {
@@ -82,37 +86,9 @@ impl<L: StoredLease> Store<L> {
         }
     }
 
-    /// Deletes these leases, if they are still as they were, with one write. Tells how many it were.
-    pub(super) fn remove_all(&self, leases: &[L]) -> Result<u64, LeaseMgrError> {
-        let _rows = self.rows.lock_all(leases.iter().map(L::key));
-        let mut gone = Vec::with_capacity(leases.len());
-        with_scratch(|scratch| {
-            let storage = self.read();
-            for lease in leases {
-                pack(lease, &mut scratch.expected);
-                let expected = Packed::new(&scratch.expected);
-                if let Some(packed) = storage.get(lease.key())
-                    && packed.is_same(&expected)
-                {
-                    L::write_deletion(&packed, &mut scratch.row);
-                    gone.push(lease);
-                }
-            }
-            drop(storage);
-            if gone.is_empty() {
-                return Ok(());
-            }
-            self.journal(&scratch.row)
-        })?;
-        let mut storage = self.write()?;
-        for lease in &gone {
-            storage.remove(lease.key());
-        }
-        drop(storage);
-        for lease in &gone {
-            self.tracking.notify(&Change::deleted(lease));
-        }
-        Ok(gone.len() as u64)
+    /// Whether the leases of all changes that may be going on find room.
+    pub(super) fn has_room(&self, storage: &Storage<L>) -> bool {
+        storage.has_room(self.batched.load(Ordering::Relaxed))
     }
 
     /// Leases of a queue that have ended at `time`, at most `limit`, those that ended first first.

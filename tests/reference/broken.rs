@@ -1,7 +1,10 @@
 //! The reference with one defect, such as a backend might have.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
@@ -14,8 +17,9 @@ use leasemgr::lease::{
     PoolId, SubnetId, UserContext, client_classes,
 };
 use leasemgr::{
-    Added, AddedWithin, Change, Claimed, CleanupStart, Cursor, Deleted, FreeRange, Key, LeaseMgr,
-    LeaseMgrError, ManagedLease, Query, StatisticsQuery, StatisticsRow, Status, Subnets, Tracking,
+    Added, AddedWithin, Change, Claimed, CleanupStart, Cursor, Deleted, Done, FreeRange, Key, LeaseMgr,
+    LeaseMgrError, ManagedLease, Operation, Query, StatisticsQuery, StatisticsRow, Status, Subnets, Then,
+    Tracking,
 };
 
 use super::{Leases, Reference, class_kind, count, is_removable, is_within, names_class};
@@ -166,6 +170,17 @@ pub(crate) enum Defect {
     TellsBeforeTheChange,
     CallbacksChangeLeases,
 
+    BatchStopsAtAnError,
+    BatchDecidesAtOnce,
+    BatchIsCutAt1000,
+    BatchTellsBackwards,
+    SubmitAlwaysSucceeds,
+    SubmitReorders,
+    SubmitAnswersEarly,
+    SubmitIsRefusedInAnswers,
+    SubmitEndsWithAPanic,
+    SubmitLosesTheLast,
+
     KeptLosesTheHostname,
     KeepsAnything,
     ManyComeInTheirOwnOrder,
@@ -260,6 +275,20 @@ fn cut(bytes: &[u8], len: usize) -> &[u8] {
     &bytes[..bytes.len().min(len)]
 }
 
+thread_local! {
+    /// Whether the thread answers a submitted change.
+    static ANSWERS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A change that is submitted.
+struct Submitted<L: Spoiled>(Operation<L>, Then);
+
+impl<L: Spoiled> fmt::Debug for Submitted<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A manager with a defect.
 #[derive(Debug)]
 pub(crate) struct Broken<L: Spoiled> {
@@ -288,6 +317,11 @@ pub(crate) struct Broken<L: Spoiled> {
     renewals: AtomicU64,
     refused: AtomicU64,
     recounts: AtomicU64,
+    submits: AtomicU64,
+    /// A change that is submitted and not made.
+    held: Mutex<Option<Submitted<L>>>,
+    /// Whether an answer has panicked.
+    panicked: Mutex<bool>,
     tracking: [Tracking<L>; 2],
 }
 
@@ -316,6 +350,9 @@ impl<L: Spoiled> Broken<L> {
             renewals: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             recounts: AtomicU64::new(0),
+            submits: AtomicU64::new(0),
+            held: Mutex::default(),
+            panicked: Mutex::default(),
             tracking: Default::default(),
         };
         *broken.inner.lock() = leases;
@@ -345,6 +382,9 @@ impl<L: Spoiled> Broken<L> {
     fn change(&self) -> Result<Option<MutexGuard<'_, ()>>, LeaseMgrError> {
         if !self.is(Defect::CallbacksChangeLeases) {
             self.tracking[0].refuse_in_callback()?;
+        }
+        if self.is(Defect::SubmitIsRefusedInAnswers) && ANSWERS.get() {
+            return Err(LeaseMgrError::InCallback);
         }
         Ok(self.turn())
     }
@@ -1054,6 +1094,75 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
         let _turn = self.change()?;
         let all = self.is(Defect::WipesAllSubnets);
         Ok(self.remove_many(|lease| all || lease.data().subnet_id == subnet))
+    }
+
+    fn apply(&self, operations: &[Operation<L>]) -> Vec<Result<Done, LeaseMgrError>> {
+        let mut results: Vec<_> = match self.defect {
+            Defect::BatchDecidesAtOnce => {
+                let there: Vec<_> =
+                    operations.iter().map(|operation| self.get(operation.address()).unwrap()).collect();
+                let decide = |(operation, there): (&Operation<L>, Option<L>)| match operation {
+                    Operation::Add(_) if there.is_some() => Ok(Done::AddressTaken),
+                    Operation::Remove { .. } if there.is_none() => Ok(Done::NoSuchLease),
+                    operation => operation.run(self),
+                };
+                operations.iter().zip(there).map(decide).collect()
+            }
+            Defect::BatchTellsBackwards => {
+                let made = Broken::open(Defect::None, Arc::new(Mutex::new(self.inner.lock().clone())));
+                let result = made.apply(operations);
+                for operation in operations.iter().rev() {
+                    let (old, new) = (self.get(operation.address()), made.get(operation.address()));
+                    *self.inner.lock() = made.inner.lock().clone();
+                    self.follow(old.unwrap().as_ref(), new.unwrap().as_ref(), false);
+                }
+                result
+            }
+            _ => operations.iter().map(|operation| operation.run(self)).collect(),
+        };
+        match self.defect {
+            Defect::BatchStopsAtAnError => {
+                let end = results.iter().position(Result::is_err).map_or(results.len(), |at| at + 1);
+                results.truncate(end);
+            }
+            Defect::BatchIsCutAt1000 => results.truncate(1000),
+            _ => {}
+        }
+        results
+    }
+
+    fn submit(&self, operation: Operation<L>, then: Then) {
+        let number = self.submits.fetch_add(1, Ordering::Relaxed);
+        let is_held = match self.defect {
+            Defect::SubmitReorders => number % 10 == 5,
+            Defect::SubmitLosesTheLast => true,
+            _ => false,
+        };
+        let new = Submitted(operation, then);
+        let (new, before) = if is_held {
+            (self.held.lock().unwrap().replace(new), None)
+        } else {
+            (Some(new), self.held.lock().unwrap().take())
+        };
+        for Submitted(operation, then) in new.into_iter().chain(before) {
+            if self.is(Defect::SubmitAnswersEarly) {
+                then(Ok(Done::Added));
+                let _ = operation.run(self);
+                continue;
+            }
+            let result = match operation.run(self) {
+                _ if self.is(Defect::SubmitEndsWithAPanic) && *self.panicked.lock().unwrap() => {
+                    Err(LeaseMgrError::Full { what: "its patience" })
+                }
+                Ok(_) if self.is(Defect::SubmitAlwaysSucceeds) => Ok(Done::Added),
+                result => result,
+            };
+            ANSWERS.set(true);
+            if catch_unwind(AssertUnwindSafe(|| then(result))).is_err() {
+                *self.panicked.lock().unwrap() = true;
+            }
+            ANSWERS.set(false);
+        }
     }
 
     fn statistics(&self, query: &StatisticsQuery) -> Result<Vec<StatisticsRow>, LeaseMgrError> {

@@ -8,9 +8,8 @@ use super::*;
 use crate::fs::{OsFileSystem, ProcessLock, ReadFile, WriteFile};
 use crate::lease::{Lease4, Lease6};
 use crate::lease_file::FileLease;
-use crate::lease_mgr::{CleanupRows, CleanupWork};
+use crate::lease_mgr::{CleanupRows, CleanupWork, Durability};
 use crate::lfc::{Cleanup, Outcome, RunningCleanup};
-use crate::memfile::Durability;
 
 /// What a program does that cleans up without fault or effort.
 const CLEAN: &str = "mv -f f.1 f.2";

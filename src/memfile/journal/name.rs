@@ -9,9 +9,9 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use super::tail::retry;
 use super::{Journal, Shared};
 use crate::fs::ReadFile;
+use crate::fs::retry;
 
 /// What is wrong though rows are taken.
 #[derive(Debug, Default)]

@@ -6,13 +6,14 @@ use std::sync::{Arc, OnceLock};
 
 use super::rewrite::RESTORED;
 use super::rotate::NEXT;
-use super::tail::{Tail, retry};
+use super::tail::Tail;
 use super::{Journal, Shared, with_suffix};
 use crate::fs::{
-    FileSystem, ReadFile, WriteFile, attributes_of, create_in_place_of, folder_of, read_full, write_full,
+    FileSystem, ReadFile, WriteFile, attributes_of, create_in_place_of, folder_of, read_full, retry,
+    write_full,
 };
 use crate::lease_file::LeaseFileError;
-use crate::memfile::options::Durability;
+use crate::lease_mgr::Durability;
 use crate::sync::Mutex;
 
 impl Journal {

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::tail::{Changed, retry};
+use super::tail::Changed;
 use super::{Journal, Shared, with_suffix};
-use crate::fs::{ReadFile, WriteFile, copy_range, folder_of};
+use crate::fs::{ReadFile, WriteFile, copy_range, folder_of, retry};
 use crate::lease_file::LeaseFileError;
 use crate::sync::MutexGuard;
 

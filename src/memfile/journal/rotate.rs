@@ -19,11 +19,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::failure::Action;
-use super::tail::{Tail, retry};
+use super::tail::Tail;
 use super::{Shared, with_suffix};
-use crate::fs::{ReadFile, WriteFile, copy_range, create_in_place_of, folder_of, write_full};
+use crate::fs::{ReadFile, WriteFile, copy_range, create_in_place_of, folder_of, retry, write_full};
+use crate::lease_mgr::Durability;
 use crate::lease_mgr::LeaseMgrError;
-use crate::memfile::options::Durability;
 
 /// What the name of a file ends with that is to take the place of the lease file.
 pub(super) const NEXT: &str = ".next";

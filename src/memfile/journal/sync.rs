@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::failure::{Action, Undecided};
-use super::tail::retry;
 use super::{Journal, Shared};
+use crate::fs::retry;
 use crate::lease_mgr::LeaseMgrError;
 use crate::sync::Instant;
 use crate::sync::atomic::{AtomicBool, Ordering};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use memchr::memmem;
 
 use super::failure::Action;
-use crate::fs::{ReadFile, WriteFile, read_full, write_full};
+use crate::fs::{ReadFile, WriteFile, read_full, retry, write_full};
 
 /// A disk writes so many bytes as a whole, or not at all.
 const SECTOR: usize = 512;
@@ -368,16 +368,6 @@ fn read_range(file: &dyn ReadFile, from: u64, to: u64) -> io::Result<Vec<u8>> {
     let count = read_full(file, &mut bytes, from)?;
     bytes.truncate(count);
     Ok(bytes)
-}
-
-/// Does something again when a signal has interrupted it.
-pub(super) fn retry<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
-        match work() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
 }
 
 /// Rows as they are written from byte `at` on, with empty lines between them where a row would lie across the end of a sector.

@@ -1,0 +1,330 @@
+//! A lease manager for async servers, under any runtime.
+//!
+//! Which calls may be made directly from an async task, and what that costs, is told in `docs/async.md`.
+
+mod answer;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+pub use answer::Answer;
+use answer::Sender;
+
+use crate::lease_mgr::{
+    Added, Borrowed, CountedAs, Deleted, Done, LeaseMgr, LeaseMgrError, ManagedLease, Operation, Then,
+    is_reclaimed, reclaimed_form,
+};
+use crate::sync::Mutex;
+
+/// Work that may block.
+pub type Work = Box<dyn FnOnce() + Send>;
+
+/// What has work done by another thread.
+type Pool = Arc<dyn Fn(Work) + Send + Sync>;
+
+/// A lease manager whose changes are awaited. Its clones are handles of the same manager.
+///
+/// Leases are read synchronously from [`AsyncLeaseMgr::leases`]: a memfile answers from memory in about a microsecond. Each
+/// method that changes leases begins the change at once, before its future is polled, and in this order for each address.
+/// The future is ready at once where no change waits for a disk or a network; it can be awaited under any runtime, sent to
+/// other threads, and dropped: **a change goes on if its future is dropped**, as by a timeout, so read the lease before you
+/// answer the client then.
+///
+/// # Backends that block
+/// A backend that makes changes in threads of its own ([`LeaseMgr::submits`], such as a memfile with `durability=synced`) blocks no
+/// task. The calls of any other backend that may block are made by a pool of threads: with the feature `tokio`, by
+/// `spawn_blocking` of the runtime that the calling task belongs to; or by what [`AsyncLeaseMgr::with_pool`] was given. Without
+/// any of these, they block the caller. In a pool, changes of one address are made in any order, unless each is awaited before
+/// the next. Reads of such a backend go through [`AsyncLeaseMgr::run`].
+///
+/// # End
+/// The last handle of a manager may wait for the disk when it is dropped: [`AsyncLeaseMgr::close`] does that in the pool.
+///
+/// ```
+/// use leasemgr::lease::{HwAddr, Lease, Lease4, LeaseState, Lifetime};
+/// use leasemgr::{Added, AsyncLeaseMgr, LeaseMgrFactory};
+///
+/// # fn block_on<T>(future: impl Future<Output = T>) -> T {
+/// #     let mut future = std::pin::pin!(future);
+/// #     loop {
+/// #         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+/// #         if let std::task::Poll::Ready(value) = future.as_mut().poll(&mut context) { break value; }
+/// #     }
+/// # }
+/// # block_on(async {
+/// let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
+/// let leases = AsyncLeaseMgr::new(leases);
+/// let client = HwAddr::new(&[2, 0, 0, 0, 0, 1])?;
+/// let mut lease = Lease4::new([192, 0, 2, 1].into(), Some(client), None, LeaseState::DEFAULT)?;
+/// lease.data_mut().valid_lifetime = Lifetime(3600);
+/// assert_eq!(leases.add(&lease).await?, Added::Added);
+/// assert_eq!(leases.leases().get([192, 0, 2, 1].into())?, Some(lease));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+pub struct AsyncLeaseMgr<L: ManagedLease> {
+    leases: Arc<dyn LeaseMgr<L>>,
+    pool: Pool,
+}
+
+impl<L: ManagedLease> Clone for AsyncLeaseMgr<L> {
+    fn clone(&self) -> Self {
+        Self { leases: Arc::clone(&self.leases), pool: Arc::clone(&self.pool) }
+    }
+}
+
+impl<L: ManagedLease> fmt::Debug for AsyncLeaseMgr<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AsyncLeaseMgr").field(&self.leases).finish()
+    }
+}
+
+/// The future of one change or question.
+type Pending<T> = Answer<Result<T, LeaseMgrError>>;
+
+/// What has become of work is not known.
+#[derive(Debug, thiserror::Error)]
+#[error("the work was given up before its result was known")]
+struct GivenUp;
+
+fn given_up<T>() -> Result<T, LeaseMgrError> {
+    Err(LeaseMgrError::Backend(Box::new(GivenUp)))
+}
+
+fn unknown<T>(address: IpAddr) -> Result<T, LeaseMgrError> {
+    Err(LeaseMgrError::OutcomeUnknown { address, source: Some(Box::new(GivenUp)) })
+}
+
+impl<L: ManagedLease> AsyncLeaseMgr<L> {
+    /// A handle of a manager. What blocks is done as [`AsyncLeaseMgr`] says.
+    #[must_use]
+    pub fn new(leases: Arc<dyn LeaseMgr<L>>) -> Self {
+        Self::with_pool(leases, run_blocking)
+    }
+
+    /// A handle of a manager. What blocks is handed to `pool`, which is to have it done by another thread.
+    #[must_use]
+    pub fn with_pool(leases: Arc<dyn LeaseMgr<L>>, pool: impl Fn(Work) + Send + Sync + 'static) -> Self {
+        Self { leases, pool: Arc::new(pool) }
+    }
+
+    /// The manager, to read leases. Its methods that change leases block if [`LeaseMgr::may_block`] says so.
+    #[must_use]
+    pub fn leases(&self) -> &Arc<dyn LeaseMgr<L>> {
+        &self.leases
+    }
+
+    /// Adds a lease, if its address has none.
+    ///
+    /// # Errors
+    /// The future gives the errors of [`LeaseMgr::add`], and [`LeaseMgrError::OutcomeUnknown`] if the pool does not do it; so do
+    /// those of the other changes.
+    pub fn add(&self, lease: &L) -> Pending<Added> {
+        self.change(Borrowed::Add(lease), |result| {
+            result.map(|done| if done == Done::Added { Added::Added } else { Added::AddressTaken })
+        })
+    }
+
+    /// Replaces the lease of an address, whatever that is.
+    ///
+    /// # Errors
+    /// The future gives the errors of [`LeaseMgr::replace`].
+    pub fn update(&self, lease: &L) -> Pending<()> {
+        self.change(Borrowed::Replace(lease, None), |result| result.map(drop))
+    }
+
+    /// Replaces a lease that the caller has read, unless it has changed since.
+    ///
+    /// # Errors
+    /// The future gives the errors of [`LeaseMgr::replace`].
+    pub fn update_if_unchanged(&self, read: &L, lease: &L) -> Pending<()> {
+        self.change(Borrowed::Replace(lease, Some(read)), |result| result.map(drop))
+    }
+
+    /// Deletes the lease of an address, whatever that is.
+    ///
+    /// # Errors
+    /// The future gives the errors of [`LeaseMgr::remove`].
+    pub fn delete(&self, address: L::Address) -> Pending<Deleted> {
+        self.change(Borrowed::Remove(address, None), deleted)
+    }
+
+    /// Deletes a lease that the caller has read, unless it has changed since.
+    ///
+    /// # Errors
+    /// The future gives the errors of [`LeaseMgr::remove`].
+    pub fn delete_if_unchanged(&self, read: &L) -> Pending<Deleted> {
+        self.change(Borrowed::Remove(read.address(), Some(read)), deleted)
+    }
+
+    /// Reclaims an expired lease that the caller has read, as [`LeaseMgrExt::reclaim`](crate::LeaseMgrExt::reclaim) does. The
+    /// future tells whether it was: not if it has changed since.
+    ///
+    /// # Errors
+    /// The future gives the errors of that method.
+    pub fn reclaim(&self, expired: &L) -> Pending<bool> {
+        let reclaimed = reclaimed_form(expired);
+        let operation = match &reclaimed {
+            Some(reclaimed) => Borrowed::Replace(reclaimed, Some(expired)),
+            None => Borrowed::Remove(expired.address(), Some(expired)),
+        };
+        let (leases, expired) = (Arc::clone(&self.leases), CountedAs::of(expired));
+        self.change(operation, move |result| is_reclaimed(leases.tracking(), expired, result))
+    }
+
+    /// Makes many changes, as [`LeaseMgr::apply`] does. The future gives the result of each.
+    pub fn apply(&self, operations: Vec<Operation<L>>) -> Answer<Vec<Result<Done, LeaseMgrError>>> {
+        if !self.leases.may_block() {
+            return Answer::known(self.leases.apply(&operations));
+        }
+        let (sender, answer) = Answer::awaited(Vec::new);
+        let unknown_of = |operation: &Operation<L>| unknown(operation.address().into());
+        let results = operations.iter().map(unknown_of).collect();
+        let results = Arc::new(Results { results: Mutex::new(results), sender: Some(sender) });
+        if self.leases.submits() {
+            for (number, operation) in operations.into_iter().enumerate() {
+                let results = Arc::clone(&results);
+                let then = move |result| results.results.lock()[number] = result;
+                self.leases.submit(operation, Box::new(then));
+            }
+        } else {
+            let leases = Arc::clone(&self.leases);
+            let work = move || {
+                let made = leases.apply(&operations);
+                *results.results.lock() = made;
+            };
+            (self.pool)(Box::new(work));
+        }
+        answer
+    }
+
+    /// Does something with the manager that may block, such as a query of a database, or
+    /// [`LeaseMgr::remove_reclaimed`]: at once if the manager never blocks, else in the pool.
+    ///
+    /// ```
+    /// # use leasemgr::lease::{Lease4, SubnetId};
+    /// # use leasemgr::{AsyncLeaseMgr, LeaseMgrError};
+    /// # async fn wipe(leases: AsyncLeaseMgr<Lease4>) -> Result<(), LeaseMgrError> {
+    /// let count = leases.run(|leases| leases.wipe_subnet(SubnetId(7))).await?;
+    /// # let _ = count;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The future gives the error of `work`, and another one if it panics or the pool does not do it.
+    pub fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn LeaseMgr<L>) -> Result<T, LeaseMgrError> + Send + 'static,
+    ) -> Pending<T> {
+        if !self.leases.may_block() {
+            return Answer::known(work(&*self.leases));
+        }
+        let (sender, answer) = Answer::awaited(given_up);
+        let leases = Arc::clone(&self.leases);
+        (self.pool)(Box::new(move || sender.send(work(&*leases))));
+        answer
+    }
+
+    /// Makes durable what was acknowledged so far, in the pool.
+    ///
+    /// # Errors
+    /// The future gives the errors of [`LeaseMgr::flush`].
+    pub fn flush(&self) -> Pending<()> {
+        let (sender, answer) = Answer::awaited(given_up);
+        let leases = Arc::clone(&self.leases);
+        (self.pool)(Box::new(move || sender.send(leases.flush())));
+        answer
+    }
+
+    /// Drops this handle in the pool: if it is the last one, the manager ends there, after all that was submitted.
+    pub fn close(self) -> Answer<()> {
+        let (sender, answer) = Answer::awaited(|| ());
+        let Self { leases, pool } = self;
+        pool(Box::new(move || {
+            drop(leases);
+            sender.send(());
+        }));
+        answer
+    }
+
+    /// Begins a change. Its result, as `convert` gives it, is that of the future.
+    fn change<T: Send + 'static>(
+        &self,
+        operation: Borrowed<'_, L>,
+        convert: impl FnOnce(Result<Done, LeaseMgrError>) -> Result<T, LeaseMgrError> + Send + 'static,
+    ) -> Pending<T> {
+        if !self.leases.may_block() {
+            return Answer::known(convert(operation.run(&*self.leases)));
+        }
+        let address = operation.address().into();
+        let (sender, answer) = Answer::awaited(move || unknown(address));
+        let then: Then = Box::new(move |result| sender.send(convert(result)));
+        let operation = operation.to_operation();
+        if self.leases.submits() {
+            self.leases.submit(operation, then);
+        } else {
+            let leases = Arc::clone(&self.leases);
+            (self.pool)(Box::new(move || leases.submit(operation, then)));
+        }
+        answer
+    }
+}
+
+fn deleted(result: Result<Done, LeaseMgrError>) -> Result<Deleted, LeaseMgrError> {
+    result.map(|done| if done == Done::Deleted { Deleted::Deleted } else { Deleted::NoSuchLease })
+}
+
+/// The results of many changes, which are answered when all that could give one are gone.
+struct Results {
+    /// That of a change that is not answered yet is unknown.
+    results: Mutex<Vec<Result<Done, LeaseMgrError>>>,
+    sender: Option<Sender<Vec<Result<Done, LeaseMgrError>>>>,
+}
+
+impl Drop for Results {
+    fn drop(&mut self) {
+        if let Some(sender) = self.sender.take() {
+            sender.send(std::mem::take(&mut *self.results.lock()));
+        }
+    }
+}
+
+/// Has work done by a thread of the runtime that the calling task belongs to.
+#[cfg(feature = "tokio")]
+fn run_blocking(work: Work) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(work)),
+        Err(_) => work(),
+    }
+}
+
+#[cfg(not(feature = "tokio"))]
+fn run_blocking(work: Work) {
+    work();
+}
+
+#[cfg(feature = "tokio")]
+impl<L: ManagedLease> crate::LeaseMgrFactory<L> {
+    /// Opens a lease manager in a blocking thread of the tokio runtime that the calling task belongs to: loading leases from
+    /// files takes a while.
+    ///
+    /// # Errors
+    /// Returns the errors of [`open`](Self::open), and [`FactoryError::Open`](crate::factory::FactoryError::Open) if the
+    /// backend panics or the runtime is shut down.
+    ///
+    /// # Panics
+    /// Panics outside of a tokio runtime.
+    pub async fn open_async(
+        &self,
+        connection: &str,
+    ) -> Result<AsyncLeaseMgr<L>, crate::factory::FactoryError> {
+        let opening = self.opening(connection)?;
+        let backend = opening.backend().to_owned();
+        match tokio::task::spawn_blocking(move || opening.open()).await {
+            Ok(opened) => opened.map(AsyncLeaseMgr::new),
+            Err(error) => Err(crate::factory::FactoryError::Open { backend, source: Box::new(error) }),
+        }
+    }
+}

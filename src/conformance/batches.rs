@@ -1,0 +1,159 @@
+//! Many changes at once.
+
+use super::case::{Case, Verdict, ask, changed_meanwhile, in_threads, no_such_lease, same, same_leases};
+use super::sample::{in_subnet, sample, samples, with};
+use super::tracking::{KINDS, Log};
+use super::{Rule, TestedLease, rules};
+use crate::lease::Lifetime;
+use crate::{Added, Done, LeaseMgrError, Operation};
+
+pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
+    rules![
+        each_change_of_a_batch_has_its_own_result,
+        a_later_change_of_a_batch_finds_what_an_earlier_one_left,
+        a_batch_of_thousands_of_changes_is_made,
+        changes_of_a_batch_are_told_in_their_order,
+        batches_of_several_threads_are_made,
+    ]
+}
+
+/// Makes a batch of which each change is to have this result.
+fn apply<L: TestedLease>(case: &Case<L>, action: &str, batch: &[Operation<L>], expected: &[Done]) -> Verdict {
+    let results = case.mgr().apply(batch).into_iter().collect::<Result<Vec<_>, _>>();
+    same(action, &ask(action, results)?[..], expected)
+}
+
+fn each_change_of_a_batch_has_its_own_result<L: TestedLease>(case: &Case<L>) -> Verdict {
+    apply(case, "apply no change", &[], &[])?;
+    let there = samples::<L>(1..4)?;
+    case.add_all(&there)?;
+    let new = sample::<L>(9, 9)?;
+    let absent = sample::<L>(8, 8)?;
+    let renewed = with(&there[0], |data| data.cltt += 1);
+    let ended = with(&new, |data| data.valid_lifetime = Lifetime(0));
+    let batch = [
+        Operation::Add(in_subnet(&there[0], 2)),
+        Operation::Add(ended),
+        Operation::update(absent.clone()),
+        Operation::update_if_unchanged(&renewed, there[0].clone()),
+        Operation::delete(absent.address()),
+        Operation::delete_if_unchanged(&in_subnet(&there[1], 2)),
+        Operation::Add(new.clone()),
+        Operation::update_if_unchanged(&there[0], renewed.clone()),
+        Operation::delete(there[1].address()),
+    ];
+    let action = "apply changes that can be made and others";
+    let results = case.mgr().apply(&batch);
+    same(action, &results.len(), &batch.len())?;
+    for (number, result) in results.iter().enumerate() {
+        let action = format!("{action}, number {number}");
+        let address = batch[number].address();
+        match (number, result) {
+            (0, Ok(Done::AddressTaken)) | (1, Err(LeaseMgrError::ZeroLifetime { .. })) => {}
+            (2, result) => no_such_lease(action, result, address)?,
+            (3 | 5, result) => changed_meanwhile(action, result, address)?,
+            (4, Ok(Done::NoSuchLease)) | (6, Ok(Done::Added)) => {}
+            (7, Ok(Done::Replaced)) | (8, Ok(Done::Deleted)) => {}
+            (_, result) => {
+                let found = format!("{result:?}");
+                return same(action, found.as_str(), "the result of the change alone");
+            }
+        }
+    }
+    case.holds([&renewed, &there[2], &new], [&there[0], &there[1], &absent])
+}
+
+fn a_later_change_of_a_batch_finds_what_an_earlier_one_left<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let (first, second) = (sample::<L>(1, 1)?, in_subnet(&sample::<L>(1, 2)?, 2));
+    let renewed = with(&first, |data| data.cltt += 1);
+    let batch = [
+        Operation::delete(first.address()),
+        Operation::Add(first.clone()),
+        Operation::Add(second.clone()),
+        Operation::update_if_unchanged(&first, renewed.clone()),
+        Operation::delete_if_unchanged(&renewed),
+        Operation::delete(first.address()),
+        Operation::Add(second.clone()),
+    ];
+    let expected = [
+        Done::NoSuchLease,
+        Done::Added,
+        Done::AddressTaken,
+        Done::Replaced,
+        Done::Deleted,
+        Done::NoSuchLease,
+        Done::Added,
+    ];
+    apply(case, "apply changes of one address", &batch, &expected)?;
+    case.holds([&second], [&first, &renewed])?;
+    // Not the lease that was there before the batch.
+    let batch = [Operation::update(first.clone()), Operation::delete_if_unchanged(&second)];
+    let results = case.mgr().apply(&batch);
+    let action = "delete, if unchanged, a lease that was replaced in the same batch";
+    same(action, &results.len(), &2)?;
+    changed_meanwhile(action, &results[1], first.address())?;
+    case.holds([&first], [&second])
+}
+
+fn a_batch_of_thousands_of_changes_is_made<L: TestedLease>(case: &Case<L>) -> Verdict {
+    const COUNT: u32 = 3000;
+    let leases = samples::<L>(0..COUNT)?;
+    let batch: Vec<_> = leases.iter().cloned().map(Operation::Add).collect();
+    apply(case, "apply thousands of additions", &batch, &vec![Done::Added; batch.len()])?;
+    same_leases("find all leases", &case.all()?, &leases)?;
+    let each_other = |first| leases.iter().skip(first).step_by(2);
+    let gone = each_other(1).chain(each_other(0));
+    let batch: Vec<_> = gone.map(|lease| Operation::delete(lease.address())).collect();
+    apply(case, "apply thousands of deletions", &batch, &vec![Done::Deleted; batch.len()])?;
+    case.holds([], [&sample(1, 1)?])
+}
+
+fn changes_of_a_batch_are_told_in_their_order<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let log = Log::register(case, "log", &KINDS, None)?;
+    let (lease, other) = (sample::<L>(1, 1)?, sample::<L>(2, 2)?);
+    let renewed = with(&lease, |data| data.cltt += 1);
+    let batch = [
+        Operation::Add(lease.clone()),
+        Operation::Add(other.clone()),
+        Operation::Add(renewed.clone()),
+        Operation::update(renewed.clone()),
+        Operation::delete(lease.address()),
+        Operation::Add(renewed.clone()),
+    ];
+    let expected = [Done::Added, Done::Added, Done::AddressTaken, Done::Replaced, Done::Deleted, Done::Added];
+    apply(case, "apply changes while a callback is registered", &batch, &expected)?;
+    // Changes of different addresses have no order.
+    let mut told = log.take();
+    let of_other = told
+        .extract_if(.., |(old, new)| old.iter().chain(&*new).all(|lease| lease.address() == other.address()));
+    same("what is told of another address", &of_other.collect::<Vec<_>>(), &vec![(None, Some(other))])?;
+    let expected = vec![
+        (None, Some(lease.clone())),
+        (Some(lease), Some(renewed.clone())),
+        (Some(renewed.clone()), None),
+        (None, Some(renewed)),
+    ];
+    same("what is told of changes of one address in a batch", &told, &expected)
+}
+
+fn batches_of_several_threads_are_made<L: TestedLease>(case: &Case<L>) -> Verdict {
+    const THREADS: usize = 4;
+    let added = in_threads(THREADS, |thread| {
+        // All try the same addresses, some up and some down.
+        let mut leases =
+            (0..400).map(|n| sample::<L>(n, 1000 + thread as u32)).collect::<Verdict<Vec<_>>>()?;
+        if thread % 2 == 1 {
+            leases.reverse();
+        }
+        let batch: Vec<_> = leases.iter().cloned().map(Operation::Add).collect();
+        let results = case.mgr().apply(&batch).into_iter().collect::<Result<Vec<_>, _>>();
+        let results = ask("apply additions", results)?;
+        let added = leases.into_iter().zip(results).filter(|(_, result)| *result == Done::Added);
+        Ok(added.map(|(lease, _)| lease).collect::<Vec<_>>())
+    })?;
+    let mut added: Vec<_> = added.into_iter().flatten().collect();
+    added.sort_by_key(L::address);
+    same_leases("find all leases, of those that were told to be added", &case.all()?, &added)?;
+    let taken = ask("add", case.mgr().add(&sample(1, 1)?))?;
+    same("add one of them", &taken, &Added::AddressTaken)
+}

@@ -1,0 +1,261 @@
+//! Changes that are submitted.
+
+use std::panic::resume_unwind;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use super::case::{
+    Case, Fault, Opener, Verdict, ask, changed_meanwhile, in_callback, in_threads, no_such_lease, same,
+    same_leases,
+};
+use super::sample::{in_subnet, sample, samples, with};
+use super::tracking::{KINDS, in_each};
+use super::{Rule, TestedLease, rules};
+use crate::{Done, LeaseMgr, LeaseMgrError, Operation};
+
+pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
+    rules![
+        a_submitted_change_is_answered_with_its_result,
+        submitted_changes_of_an_address_are_made_in_their_order,
+        a_submitted_change_is_made_when_it_is_answered,
+        an_answer_may_submit_and_change,
+        a_panic_at_an_answer_fails_nothing_else,
+        a_callback_cannot_apply_or_submit,
+        of_many_that_submit_an_addition_one_has_it,
+    ]
+}
+
+pub(super) fn persistence_rules<L: TestedLease>() -> Vec<Rule<L>> {
+    vec![Rule::reopening(
+        "what_was_submitted_is_made_before_the_manager_ends",
+        what_was_submitted_is_made_before_the_manager_ends,
+    )]
+}
+
+type Answer = Result<Done, LeaseMgrError>;
+
+/// Submits a change whose answer is sent.
+fn submit<L: TestedLease>(
+    mgr: &dyn LeaseMgr<L>,
+    operation: Operation<L>,
+    answers: &Sender<(usize, Answer)>,
+    number: usize,
+) {
+    let answers = answers.clone();
+    // A rule that has failed does not wait for it any more.
+    mgr.submit(operation, Box::new(move |answer| drop(answers.send((number, answer)))));
+}
+
+/// Waits for an answer.
+fn answer<T>(answers: &Receiver<T>) -> Verdict<T> {
+    const LONG: Duration = Duration::from_secs(30);
+    answers
+        .recv_timeout(LONG)
+        .map_err(|error| Fault::new("submit a change", "an answer", format_args!("none: {error}")))
+}
+
+/// Submits changes and waits for the answers, which are in the order of the changes.
+fn submit_all<L: TestedLease>(
+    case: &Case<L>,
+    operations: impl IntoIterator<Item = Operation<L>>,
+) -> Verdict<Vec<Answer>> {
+    let (sender, receiver) = channel();
+    let mut count = 0;
+    for operation in operations {
+        submit(case.mgr(), operation, &sender, count);
+        count += 1;
+    }
+    drop(sender);
+    let mut answers = (0..count).map(|_| answer(&receiver)).collect::<Verdict<Vec<_>>>()?;
+    if let Ok((number, again)) = receiver.recv_timeout(Duration::ZERO) {
+        return Err(Fault::new(
+            format_args!("submit change {number}"),
+            "one answer",
+            format_args!("{again:?}"),
+        ));
+    }
+    answers.sort_by_key(|(number, _)| *number);
+    Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+}
+
+fn a_submitted_change_is_answered_with_its_result<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let (lease, absent) = (sample::<L>(1, 1)?, sample::<L>(2, 2)?);
+    let renewed = with(&lease, |data| data.cltt += 1);
+    let answers = submit_all(
+        case,
+        [
+            Operation::Add(lease.clone()),
+            Operation::Add(in_subnet(&lease, 2)),
+            Operation::update_if_unchanged(&lease, renewed.clone()),
+            Operation::delete(absent.address()),
+        ],
+    )?;
+    let answers = answers.into_iter().collect::<Result<Vec<_>, _>>();
+    let action = "submit changes that can be made";
+    let expected = [Done::Added, Done::AddressTaken, Done::Replaced, Done::NoSuchLease];
+    same(action, &ask(action, answers)?[..], &expected[..])?;
+    let answers = submit_all(
+        case,
+        [
+            Operation::update(absent.clone()),
+            Operation::delete_if_unchanged(&lease),
+            Operation::delete_if_unchanged(&renewed),
+        ],
+    )?;
+    no_such_lease("submit an update of a lease that is not there", &answers[0], absent.address())?;
+    changed_meanwhile("submit a deletion of a lease that changed", &answers[1], lease.address())?;
+    same("submit a deletion", &answers[2].as_ref().ok(), &Some(&Done::Deleted))?;
+    case.holds([], [&lease, &renewed, &absent])
+}
+
+fn submitted_changes_of_an_address_are_made_in_their_order<L: TestedLease>(case: &Case<L>) -> Verdict {
+    const CHANGES: i64 = 100;
+    let leases = samples::<L>(0..3)?;
+    let form = |lease: &L, n: i64| with(lease, |data| data.cltt += n);
+    let mut operations: Vec<_> = leases.iter().cloned().map(Operation::Add).collect();
+    for n in (0..CHANGES).step_by(2) {
+        for lease in &leases {
+            let update = |n| Operation::update_if_unchanged(&form(lease, n), form(lease, n + 1));
+            operations.extend([update(n), update(n + 1)]);
+        }
+    }
+    let answers = submit_all(case, operations)?.into_iter().collect::<Result<Vec<_>, _>>();
+    ask("submit updates of each other's leases, if unchanged", answers)?;
+    let last: Vec<_> = leases.iter().map(|lease| form(lease, CHANGES)).collect();
+    case.holds(&last, &leases)
+}
+
+fn a_submitted_change_is_made_when_it_is_answered<L: TestedLease>(case: &Case<L>) -> Verdict {
+    for lease in samples::<L>(0..20)? {
+        let (sender, receiver) = channel();
+        let (mgr, address) = (case.weak(), lease.address());
+        let look = move |answer: Answer| {
+            let there = mgr.upgrade().map(|mgr| mgr.get(address));
+            drop(sender.send((answer, there)));
+        };
+        case.mgr().submit(Operation::Add(lease.clone()), Box::new(look));
+        let (added, there) = answer(&receiver)?;
+        same("submit an addition", &ask("submit an addition", added)?, &Done::Added)?;
+        let there = there.map(|there| ask("get in an answer", there)).transpose()?.flatten();
+        same_leases("get the lease in the answer to its addition", there.iter(), [&lease])?;
+    }
+    Ok(())
+}
+
+/// Submits the addition of a lease whose answer submits that of the next, which it adds itself at the end.
+fn submit_in_turn<L: TestedLease>(
+    mgr: &Weak<dyn LeaseMgr<L>>,
+    mut leases: std::vec::IntoIter<L>,
+    answers: Sender<(usize, Answer)>,
+) {
+    let (Some(open), Some(lease)) = (mgr.upgrade(), leases.next()) else {
+        return;
+    };
+    let number = leases.len();
+    let mgr = Weak::clone(mgr);
+    let next = move |answer: Answer| {
+        drop(answers.send((number, answer)));
+        if let ([last], Some(open)) = (leases.as_slice(), mgr.upgrade()) {
+            drop(answers.send((0, open.add(last).map(Done::from))));
+        } else {
+            submit_in_turn(&mgr, leases, answers);
+        }
+    };
+    open.submit(Operation::Add(lease), Box::new(next));
+}
+
+fn an_answer_may_submit_and_change<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = samples::<L>(0..50)?;
+    let (sender, receiver) = channel();
+    submit_in_turn(&case.weak(), leases.clone().into_iter(), sender);
+    for _ in &leases {
+        let action = "submit or add in an answer";
+        same(action, &ask(action, answer(&receiver)?.1)?, &Done::Added)?;
+    }
+    // The manager is not held any more when the last sender is dropped.
+    while receiver.recv().is_ok() {}
+    case.holds(&leases, [])
+}
+
+fn a_panic_at_an_answer_fails_nothing_else<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = samples::<L>(0..6)?;
+    for pair in leases.chunks(2) {
+        // As a panic, without its message on the standard error.
+        case.mgr()
+            .submit(Operation::Add(pair[0].clone()), Box::new(|_| resume_unwind(Box::new("out of order"))));
+        let answers = submit_all(case, [Operation::Add(pair[1].clone())])?;
+        let action = "submit after a panic at another answer";
+        let answers = answers.into_iter().collect::<Result<Vec<_>, _>>();
+        same(action, &ask(action, answers)?[..], &[Done::Added][..])?;
+    }
+    case.holds(&leases, [])
+}
+
+fn a_callback_cannot_apply_or_submit<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let absent = sample::<L>(90, 90)?;
+    let new = absent.clone();
+    let verdicts = in_each(case, &KINDS, move |calling, change| {
+        for operation in [Operation::Add(new.clone()), Operation::delete(change.address())] {
+            let results = calling.apply(&[operation.clone(), operation.clone()]);
+            same("apply in a callback", &results.len(), &2)?;
+            results.iter().try_for_each(|result| in_callback("apply in a callback", result))?;
+            let told = Arc::new(Mutex::new(None));
+            let tell = Arc::clone(&told);
+            let put = move |answer| *tell.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+            calling.submit(operation, Box::new(put));
+            // It is refused before anything could wait for the callback.
+            let told = told.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let told = told.ok_or_else(|| Fault::new("submit in a callback", "an answer at once", "none"))?;
+            in_callback("submit in a callback", &told)?;
+        }
+        Ok(())
+    })?;
+    let lease = sample::<L>(1, 1)?;
+    case.add(&lease)?;
+    let renewed = with(&lease, |data| data.cltt += 1);
+    let submitted = submit_all(case, [Operation::update(renewed)])?;
+    same("submit", &submitted[0].as_ref().ok(), &Some(&Done::Replaced))?;
+    verdicts.are_good(2)?;
+    case.delete(lease.address())?;
+    case.holds([], [&lease, &absent])
+}
+
+fn of_many_that_submit_an_addition_one_has_it<L: TestedLease>(case: &Case<L>) -> Verdict {
+    const ADDRESSES: u32 = 200;
+    let added = in_threads(4, |thread| {
+        let lease = |n| sample::<L>(n, 1000 + thread as u32);
+        let leases = (0..ADDRESSES).map(lease).collect::<Verdict<Vec<_>>>()?;
+        let answers = submit_all(case, leases.iter().cloned().map(Operation::Add))?;
+        let answers = answers.into_iter().collect::<Result<Vec<_>, _>>();
+        let answers = ask("submit additions", answers)?;
+        let added = leases.into_iter().zip(answers).filter(|(_, done)| *done == Done::Added);
+        Ok(added.map(|(lease, _)| lease).collect::<Vec<_>>())
+    })?;
+    let mut added: Vec<_> = added.into_iter().flatten().collect();
+    added.sort_by_key(L::address);
+    same("how often 200 addresses were added", &added.len(), &(ADDRESSES as usize))?;
+    same_leases("find all leases, of those that were told to be added", &case.all()?, &added)
+}
+
+fn what_was_submitted_is_made_before_the_manager_ends<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+    const COUNT: u32 = 50;
+    let mut all = Vec::new();
+    for round in 0..3 {
+        let leases = samples::<L>(round * COUNT..(round + 1) * COUNT)?;
+        let (sender, receiver) = channel();
+        opener.with(|case| {
+            for (number, lease) in leases.iter().enumerate() {
+                submit(case.mgr(), Operation::Add(lease.clone()), &sender, number);
+            }
+            Ok(())
+        })?;
+        drop(sender);
+        let answers = receiver.try_iter().map(|(_, answer)| answer).collect::<Result<Vec<_>, _>>();
+        let action = "submit additions and drop the manager";
+        same(action, &ask(action, answers)?, &vec![Done::Added; leases.len()])?;
+        all.extend(leases);
+        opener.with(|case| same_leases("open the manager again, and find all leases", &case.all()?, &all))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! Changes of leases as values, so that many can be handed over at once or made elsewhere.
+
+use super::{Added, Deleted, LeaseMgr, LeaseMgrError, ManagedLease};
+use crate::lease::LeaseState;
+
+/// A change of the lease of one address, for [`LeaseMgr::apply`] and [`LeaseMgr::submit`].
+///
+/// ```
+/// use leasemgr::lease::{HwAddr, Lease, Lease4, LeaseState, Lifetime};
+/// use leasemgr::{Done, LeaseMgr, LeaseMgrFactory, Operation};
+///
+/// let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
+/// let client = HwAddr::new(&[2, 0, 0, 0, 0, 1])?;
+/// let mut lease = Lease4::new([192, 0, 2, 1].into(), Some(client), None, LeaseState::DEFAULT)?;
+/// lease.data_mut().valid_lifetime = Lifetime(3600);
+///
+/// // Later operations of a batch find what the earlier ones have left.
+/// let batch = [Operation::Add(lease.clone()), Operation::Add(lease.clone()), Operation::delete_if_unchanged(&lease)];
+/// let results = leases.apply(&batch).into_iter().collect::<Result<Vec<_>, _>>()?;
+/// assert_eq!(results, [Done::Added, Done::AddressTaken, Done::Deleted]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Operation<L: ManagedLease> {
+    /// Adds a lease, as [`LeaseMgr::add`] does.
+    Add(L),
+    /// Replaces the lease of an address, as [`LeaseMgr::replace`] does.
+    Replace {
+        /// The new lease.
+        lease: L,
+        /// The lease that the address must have, if that matters.
+        expected: Option<L>,
+    },
+    /// Deletes the lease of an address, as [`LeaseMgr::remove`] does.
+    Remove {
+        /// The address.
+        address: L::Address,
+        /// The lease that the address must have, if that matters.
+        expected: Option<L>,
+    },
+}
+
+/// The result of an [`Operation`] that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use = "a lease that was not added must not be given to a client"]
+pub enum Done {
+    /// The lease was added, and is as durable as the backend makes it.
+    Added,
+    /// The lease was not added: its address has one already, which is unchanged.
+    AddressTaken,
+    /// The lease has replaced the one that its address had.
+    Replaced,
+    /// The lease of the address was deleted.
+    Deleted,
+    /// There was nothing to delete: the address had no lease.
+    NoSuchLease,
+}
+
+impl<L: ManagedLease> Operation<L> {
+    /// Replaces the lease of an address, whatever that is.
+    #[must_use]
+    pub fn update(lease: L) -> Self {
+        Self::Replace { lease, expected: None }
+    }
+
+    /// Replaces a lease that the caller has read, unless it has changed since.
+    #[must_use]
+    pub fn update_if_unchanged(read: &L, lease: L) -> Self {
+        Self::Replace { lease, expected: Some(read.clone()) }
+    }
+
+    /// Deletes the lease of an address, whatever that is.
+    #[must_use]
+    pub fn delete(address: L::Address) -> Self {
+        Self::Remove { address, expected: None }
+    }
+
+    /// Deletes a lease that the caller has read, unless it has changed since.
+    #[must_use]
+    pub fn delete_if_unchanged(read: &L) -> Self {
+        Self::Remove { address: read.address(), expected: Some(read.clone()) }
+    }
+
+    /// Reclaims an expired lease that the caller has read, unless it has changed since:
+    /// see [`LeaseMgrExt::reclaim`](super::LeaseMgrExt::reclaim), which also counts it in the totals.
+    #[must_use]
+    pub fn reclaim(expired: &L) -> Self {
+        match reclaimed_form(expired) {
+            Some(reclaimed) => Self::update_if_unchanged(expired, reclaimed),
+            None => Self::delete_if_unchanged(expired),
+        }
+    }
+
+    /// The address whose lease is changed.
+    #[must_use]
+    pub fn address(&self) -> L::Address {
+        self.borrowed().address()
+    }
+
+    /// Makes the change in the calling thread, by the method of the manager that it stands for.
+    ///
+    /// # Errors
+    /// Returns the error of that method.
+    pub fn run<M: LeaseMgr<L> + ?Sized>(&self, manager: &M) -> Result<Done, LeaseMgrError> {
+        self.borrowed().run(manager)
+    }
+
+    pub(crate) fn borrowed(&self) -> Borrowed<'_, L> {
+        match self {
+            Self::Add(lease) => Borrowed::Add(lease),
+            Self::Replace { lease, expected } => Borrowed::Replace(lease, expected.as_ref()),
+            Self::Remove { address, expected } => Borrowed::Remove(*address, expected.as_ref()),
+        }
+    }
+}
+
+/// An [`Operation`] with leases of the caller.
+pub(crate) enum Borrowed<'a, L: ManagedLease> {
+    Add(&'a L),
+    /// The new lease, and the expected one.
+    Replace(&'a L, Option<&'a L>),
+    /// The address, and the expected lease.
+    Remove(L::Address, Option<&'a L>),
+}
+
+impl<L: ManagedLease> Clone for Borrowed<'_, L> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<L: ManagedLease> Copy for Borrowed<'_, L> {}
+
+impl<L: ManagedLease> Borrowed<'_, L> {
+    pub(crate) fn address(&self) -> L::Address {
+        match self {
+            Self::Add(lease) | Self::Replace(lease, _) => lease.address(),
+            Self::Remove(address, _) => *address,
+        }
+    }
+
+    pub(crate) fn run<M: LeaseMgr<L> + ?Sized>(&self, manager: &M) -> Result<Done, LeaseMgrError> {
+        match *self {
+            Self::Add(lease) => manager.add(lease).map(Done::from),
+            Self::Replace(lease, expected) => manager.replace(lease, expected).map(|()| Done::Replaced),
+            Self::Remove(address, expected) => manager.remove(address, expected).map(Done::from),
+        }
+    }
+
+    pub(crate) fn to_operation(self) -> Operation<L> {
+        match self {
+            Self::Add(lease) => Operation::Add(lease.clone()),
+            Self::Replace(lease, expected) => {
+                Operation::Replace { lease: lease.clone(), expected: expected.cloned() }
+            }
+            Self::Remove(address, expected) => Operation::Remove { address, expected: expected.cloned() },
+        }
+    }
+}
+
+/// Returns an expired lease as it is kept when it is reclaimed; `None` if it is deleted instead, because no client may come
+/// back to it.
+pub(crate) fn reclaimed_form<L: ManagedLease>(expired: &L) -> Option<L> {
+    if expired.state() == LeaseState::DECLINED {
+        return None;
+    }
+    let mut reclaimed = expired.clone();
+    reclaimed.set_state(LeaseState::EXPIRED_RECLAIMED).is_ok().then_some(reclaimed)
+}
+
+impl From<Added> for Done {
+    fn from(added: Added) -> Self {
+        match added {
+            Added::Added => Self::Added,
+            Added::AddressTaken => Self::AddressTaken,
+        }
+    }
+}
+
+impl From<Deleted> for Done {
+    fn from(deleted: Deleted) -> Self {
+        match deleted {
+            Deleted::Deleted => Self::Deleted,
+            Deleted::NoSuchLease => Self::NoSuchLease,
+        }
+    }
+}

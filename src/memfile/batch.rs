@@ -1,0 +1,253 @@
+//! Many changes with one write and, where each change is synced, one sync.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use foldhash::fast::RandomState;
+
+use super::storage::packed_lease::{Packed, StoredLease, pack};
+use super::storage::{Hashes, NoRoom};
+use super::writer::Writer;
+use super::{STEP, Store, check_expected};
+use crate::lease_mgr::{Borrowed, Change, CountedAs, Done, LeaseMgrError, Operation, Tracking, check};
+use crate::panics::contained;
+
+/// Changes that are decided on, with the locks of their addresses held.
+struct Batch<'a, L: StoredLease> {
+    made: Vec<Made<'a, L>>,
+    /// Packed leases.
+    records: Vec<u8>,
+    /// Rows for the journal.
+    rows: Vec<u8>,
+    /// The lease of each address that was changed, as a part of `records`; `None` if it was deleted.
+    leases: HashMap<L::AddressKey, Option<Range<usize>>, RandomState>,
+    /// Room for a packed lease.
+    buffer: Vec<u8>,
+}
+
+/// A change that is to be made in memory and told.
+enum Made<'a, L: StoredLease> {
+    Added { lease: &'a L, record: Range<usize>, hashes: Hashes },
+    Replaced { lease: &'a L, record: Range<usize>, old: Old<L> },
+    Removed { key: L::AddressKey, hashes: Hashes, old: Option<L> },
+}
+
+/// What is told of a lease that was replaced.
+enum Old<L> {
+    /// There are callbacks.
+    Whole(L),
+    Counted(CountedAs),
+}
+
+/// Changes of a batch, counted until this is dropped.
+struct Counted<'a>(&'a AtomicUsize, usize);
+
+impl<'a> Counted<'a> {
+    fn new(batched: &'a AtomicUsize, count: usize) -> Self {
+        batched.fetch_add(count, Ordering::Relaxed);
+        Self(batched, count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
+impl<L: StoredLease> Store<L> {
+    /// Makes changes in steps of [`STEP`], each with one write. If that fails, all changes of the step fail.
+    pub(super) fn apply<'a>(
+        &self,
+        operations: impl Iterator<Item = Borrowed<'a, L>>,
+    ) -> Vec<Result<Done, LeaseMgrError>>
+    where
+        L: 'a,
+    {
+        let operations: Vec<_> = operations.collect();
+        let mut results = Vec::with_capacity(operations.len());
+        for step in operations.chunks(STEP) {
+            match self.tracking.refuse_in_callback() {
+                Ok(()) => self.apply_step(step, &mut results),
+                Err(error) => results.extend(step.iter().map(|_| Err(repeated(&error)))),
+            }
+        }
+        results
+    }
+
+    fn apply_step(&self, step: &[Borrowed<'_, L>], results: &mut Vec<Result<Done, LeaseMgrError>>) {
+        let _rows = self.rows.lock_all(step.iter().map(|operation| L::key_of(operation.address())));
+        let _room = Counted::new(&self.batched, step.len());
+        let mut batch = Batch::with_capacity(step.len());
+        let decided: Vec<_> = step.iter().map(|operation| batch.decide(self, operation)).collect();
+        match batch.make(self) {
+            Ok(()) => {
+                batch.tell(&self.tracking);
+                results.extend(decided);
+            }
+            // What was found of the others may be due to changes that were not made.
+            Err(error) => results.extend(decided.into_iter().map(|decided| match decided {
+                Err(invalid @ LeaseMgrError::ZeroLifetime { .. }) => Err(invalid),
+                _ => Err(repeated(&error)),
+            })),
+        }
+    }
+
+    /// Deletes these leases, if they are still as they were, with one write for each step. Tells how many it were.
+    pub(super) fn remove_all(&self, leases: &[L]) -> Result<u64, LeaseMgrError> {
+        let operations = leases.iter().map(|lease| Borrowed::Remove(lease.address(), Some(lease)));
+        let mut removed = 0;
+        for result in self.apply(operations) {
+            match result {
+                Err(error) if error.is_stale() => {}
+                result => removed += u64::from(result? == Done::Deleted),
+            }
+        }
+        Ok(removed)
+    }
+
+    /// The thread that makes the changes that are submitted. It is started with the first of them.
+    pub(super) fn writer(self: &Arc<Self>) -> Writer<Operation<L>, Result<Done, LeaseMgrError>> {
+        let store = Arc::clone(self);
+        Writer::new(move |operations: &[Operation<L>]| {
+            let mut results = Vec::new();
+            // What a panic leaves is told to later changes by the journal or the storage.
+            if contained(|| results = store.apply(operations.iter().map(Operation::borrowed))).is_err() {
+                results.extend(operations.iter().map(|_| Err(LeaseMgrError::Panicked)));
+            }
+            results
+        })
+    }
+}
+
+impl<'a, L: StoredLease> Batch<'a, L> {
+    fn with_capacity(count: usize) -> Self {
+        Self {
+            made: Vec::with_capacity(count),
+            records: Vec::new(),
+            rows: Vec::new(),
+            leases: HashMap::with_capacity_and_hasher(count, RandomState::default()),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Decides what an operation comes to, after those before it.
+    fn decide(&mut self, store: &Store<L>, operation: &Borrowed<'a, L>) -> Result<Done, LeaseMgrError> {
+        if let Borrowed::Add(lease) | Borrowed::Replace(lease, _) = *operation {
+            check(lease)?;
+        }
+        let key = L::key_of(operation.address());
+        let storage = store.read();
+        let there = match self.leases.get(&key) {
+            Some(changed) => changed.clone().map(|record| Packed::<L>::new(&self.records[record])),
+            None => storage.get(key),
+        };
+        let persists = store.persistence.is_some();
+        let is_watched = store.tracking.is_watched();
+        match (*operation, there) {
+            (Borrowed::Add(_), Some(_)) => Ok(Done::AddressTaken),
+            (Borrowed::Add(lease), None) => {
+                if !store.has_room(&storage) {
+                    return Err(NoRoom.into());
+                }
+                pack(lease, &mut self.buffer);
+                let hashes = storage.fetch(&Packed::new(&self.buffer));
+                let record = self.keep(key, persists.then_some(lease));
+                self.made.push(Made::Added { lease, record, hashes });
+                Ok(Done::Added)
+            }
+            (Borrowed::Replace(lease, _), None) => {
+                Err(LeaseMgrError::NoSuchLease { address: lease.address().into() })
+            }
+            (Borrowed::Replace(lease, expected), Some(packed)) => {
+                check_expected(&packed, expected, &mut self.buffer)?;
+                if !store.has_room(&storage) {
+                    return Err(NoRoom.into());
+                }
+                let old =
+                    if is_watched { Old::Whole(packed.lease()) } else { Old::Counted(packed.counted_as()) };
+                pack(lease, &mut self.buffer);
+                let record = self.keep(key, persists.then_some(lease));
+                self.made.push(Made::Replaced { lease, record, old });
+                Ok(Done::Replaced)
+            }
+            (Borrowed::Remove(..), None) => Ok(Done::NoSuchLease),
+            (Borrowed::Remove(_, expected), Some(packed)) => {
+                check_expected(&packed, expected, &mut self.buffer)?;
+                let hashes = storage.fetch(&packed);
+                if persists {
+                    L::write_deletion(&packed, &mut self.rows);
+                }
+                self.made.push(Made::Removed { key, hashes, old: is_watched.then(|| packed.lease()) });
+                self.leases.insert(key, None);
+                Ok(Done::Deleted)
+            }
+        }
+    }
+
+    /// Keeps the packed lease that is in the buffer, and writes its row.
+    fn keep(&mut self, key: L::AddressKey, row: Option<&L>) -> Range<usize> {
+        let start = self.records.len();
+        self.records.extend_from_slice(&self.buffer);
+        let record = start..self.records.len();
+        self.leases.insert(key, Some(record.clone()));
+        if let Some(lease) = row {
+            lease.write_row(&mut self.rows);
+        }
+        record
+    }
+
+    /// Writes the rows of the changes, and makes them in memory.
+    fn make(&self, store: &Store<L>) -> Result<(), LeaseMgrError> {
+        if self.made.is_empty() {
+            return Ok(());
+        }
+        store.journal(&self.rows)?;
+        let mut storage = store.write()?;
+        for made in &self.made {
+            match made {
+                Made::Added { record, hashes, .. } => {
+                    storage.insert_fetched(&self.records[record.clone()], hashes)?;
+                }
+                Made::Replaced { record, .. } => storage.replace(&self.records[record.clone()])?,
+                Made::Removed { key, hashes, .. } => {
+                    storage.remove_fetched(*key, hashes);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the callbacks of the changes, in their order.
+    fn tell(&self, tracking: &Tracking<L>) {
+        for made in &self.made {
+            match made {
+                Made::Added { lease, .. } => tracking.notify(&Change::added(lease)),
+                Made::Replaced { lease, old: Old::Whole(old), .. } => {
+                    tracking.notify(&Change::updated(old, lease));
+                }
+                Made::Replaced { lease, old: Old::Counted(old), .. } => tracking.count_updated(*old, lease),
+                Made::Removed { old: Some(old), .. } => tracking.notify(&Change::deleted(old)),
+                Made::Removed { old: None, .. } => {}
+            }
+        }
+    }
+}
+
+/// The same error for another change of the batch.
+fn repeated(error: &LeaseMgrError) -> LeaseMgrError {
+    match error {
+        LeaseMgrError::Write { path, action, source } => {
+            LeaseMgrError::Write { path: path.clone(), action, source: Arc::clone(source) }
+        }
+        LeaseMgrError::Refused { path, action, source } => {
+            LeaseMgrError::Refused { path: path.clone(), action, source: Arc::clone(source) }
+        }
+        LeaseMgrError::InCallback => LeaseMgrError::InCallback,
+        LeaseMgrError::Full { what } => LeaseMgrError::Full { what },
+        // Memory cannot be changed for no other reason.
+        _ => LeaseMgrError::Panicked,
+    }
+}

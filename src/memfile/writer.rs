@@ -1,0 +1,287 @@
+//! The thread that makes the changes that are submitted, so that callers need not wait for a sync.
+//!
+//! It makes all changes that have come as one batch, and answers them. Those that wait for the answers often come with their next
+//! changes at once. So before the next batch it waits until as many have come as the last time, as long as they keep coming,
+//! and no longer than a batch takes: if it set out with the first of them, the others would wait for two syncs.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::warn;
+
+use crate::lease_mgr::call_then;
+use crate::sync::thread::{self, JoinHandle, Thread};
+use crate::sync::{Instant, Mutex};
+
+/// The thread does not wait any longer if nothing has come for this fraction of the time of a batch.
+const PATIENCE: u32 = 4;
+
+/// What is called with the result of an operation.
+type Then<R> = Box<dyn FnOnce(R) + Send>;
+
+/// Makes batches of operations `O`, each with a result `R`.
+type Make<O, R> = dyn Fn(&[O]) -> Vec<R> + Send + Sync;
+
+/// A queue of operations, and the thread that makes them. The thread is started with the first operation.
+pub(super) struct Writer<O, R> {
+    shared: Arc<Shared<O, R>>,
+    make: Arc<Make<O, R>>,
+}
+
+struct Shared<O, R> {
+    state: Mutex<State<O, R>>,
+}
+
+struct State<O, R> {
+    /// Operations that wait, and with each what is called with its result.
+    waiting: Waiting<O, R>,
+    /// The thread is woken when this many operations wait; 0 while it is at work.
+    wanted: usize,
+    thread: Option<JoinHandle<()>>,
+    is_ending: bool,
+}
+
+struct Waiting<O, R> {
+    operations: Vec<O>,
+    thens: Vec<Then<R>>,
+}
+
+impl<O, R> Waiting<O, R> {
+    fn new() -> Self {
+        Self { operations: Vec::new(), thens: Vec::new() }
+    }
+
+    fn len(&self) -> usize {
+        self.operations.len()
+    }
+}
+
+impl<O: Send + 'static, R: Send + 'static> Writer<O, R> {
+    /// Makes each batch by `make`, which must give a result for each operation.
+    pub(super) fn new(make: impl Fn(&[O]) -> Vec<R> + Send + Sync + 'static) -> Self {
+        let state = State { waiting: Waiting::new(), wanted: 1, thread: None, is_ending: false };
+        Self { shared: Arc::new(Shared { state: Mutex::new(state) }), make: Arc::new(make) }
+    }
+
+    /// Has an operation made after those that were submitted before, and `then` called with its result.
+    ///
+    /// # Errors
+    /// Returns what it was given if no thread can be started for it.
+    pub(super) fn submit(&self, operation: O, then: Then<R>) -> Result<(), (O, Then<R>)> {
+        let mut state = self.shared.state.lock();
+        if state.thread.is_none() {
+            match self.start() {
+                Ok(thread) => state.thread = Some(thread),
+                Err(error) => {
+                    warn!(
+                        id = "DHCPSRV_MEMFILE_NO_WRITER",
+                        "cannot start the thread for changes that are submitted, so that their callers wait: {error}"
+                    );
+                    return Err((operation, then));
+                }
+            }
+        }
+        state.waiting.operations.push(operation);
+        state.waiting.thens.push(then);
+        let is_wanted = state.waiting.len() == state.wanted;
+        let thread = state.thread.as_ref().filter(|_| is_wanted).map(|thread| thread.thread().clone());
+        drop(state);
+        thread.as_ref().map(Thread::unpark);
+        Ok(())
+    }
+
+    fn start(&self) -> std::io::Result<JoinHandle<()>> {
+        let (shared, make) = (Arc::clone(&self.shared), Arc::clone(&self.make));
+        thread::Builder::new().name("lease-writer".to_owned()).spawn(move || shared.work(&*make))
+    }
+
+    /// Has the thread end when it has answered everything, and waits until it has, if `waits` and this is another thread.
+    pub(super) fn end(self, waits: bool) {
+        let thread = {
+            let mut state = self.shared.state.lock();
+            state.is_ending = true;
+            state.thread.take()
+        };
+        let Some(thread) = thread else {
+            return;
+        };
+        thread.thread().unpark();
+        if waits && thread.thread().id() != thread::current().id() {
+            // It contains all panics.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<O, R> Shared<O, R> {
+    fn work(&self, make: &Make<O, R>) {
+        let (mut expected, mut time) = (0, Duration::ZERO);
+        while let Some(Waiting { operations, thens }) = self.gather(expected, time) {
+            let start = Instant::now();
+            let results = make(&operations);
+            time = (7 * time + start.elapsed()) / 8;
+            // Those that have come meanwhile, and those of this batch once more.
+            expected = operations.len() + self.state.lock().waiting.len();
+            for (then, result) in thens.into_iter().zip(results) {
+                call_then(then, result);
+            }
+        }
+    }
+
+    /// Waits for the operations of a batch. Returns `None` if none wait and none will come.
+    fn gather(&self, expected: usize, time: Duration) -> Option<Waiting<O, R>> {
+        let mut state = self.state.lock();
+        while state.waiting.len() == 0 {
+            if state.is_ending {
+                return None;
+            }
+            state.wanted = 1;
+            drop(state);
+            thread::park();
+            state = self.state.lock();
+        }
+        let start = Instant::now();
+        let (mut count, mut last) = (state.waiting.len(), start);
+        while count < expected && !state.is_ending {
+            state.wanted = expected;
+            drop(state);
+            thread::park_timeout(time / PATIENCE);
+            state = self.state.lock();
+            let now = Instant::now();
+            if state.waiting.len() > count {
+                (count, last) = (state.waiting.len(), now);
+            } else if now - last >= time / PATIENCE {
+                break;
+            }
+            if now - start >= time {
+                break;
+            }
+        }
+        state.wanted = 0;
+        Some(mem::replace(&mut state.waiting, Waiting::new()))
+    }
+}
+
+#[cfg(test)]
+#[cfg(shuttle)]
+mod models {
+    use std::sync::Mutex;
+
+    use shuttle::{check_pct, check_random};
+
+    use super::*;
+
+    const THREADS: usize = 3;
+    const EACH: usize = 3;
+    const ORDERS: usize = 5000;
+
+    /// What was made and what was answered, as the number of the thread and that of its operation.
+    #[derive(Default)]
+    struct Log {
+        made: Mutex<Vec<(usize, usize)>>,
+        answered: Mutex<Vec<(usize, usize)>>,
+    }
+
+    impl Log {
+        fn writer(self: &Arc<Self>) -> Writer<(usize, usize), usize> {
+            let log = Arc::clone(self);
+            Writer::new(move |operations: &[(usize, usize)]| {
+                assert!(!operations.is_empty());
+                // Others come meanwhile.
+                thread::yield_now();
+                log.made.lock().unwrap().extend(operations);
+                thread::yield_now();
+                operations.iter().map(|(_, number)| *number).collect()
+            })
+        }
+
+        /// Submits an operation, which is to be made when it is answered.
+        fn submit(
+            self: &Arc<Self>,
+            writer: &Writer<(usize, usize), usize>,
+            operation: (usize, usize),
+            next: impl FnOnce() + Send + 'static,
+        ) {
+            let log = Arc::clone(self);
+            let then = move |number| {
+                assert_eq!(number, operation.1);
+                assert!(log.made.lock().unwrap().contains(&operation));
+                log.answered.lock().unwrap().push(operation);
+                next();
+            };
+            assert!(writer.submit(operation, Box::new(then)).is_ok());
+        }
+
+        /// Everything was made once, that of each thread in its order, and then answered.
+        fn check(&self, threads: usize) {
+            let made = self.made.lock().unwrap().clone();
+            assert_eq!(made, *self.answered.lock().unwrap());
+            for thread in 0..threads {
+                let own: Vec<_> = made.iter().filter(|made| made.0 == thread).map(|made| made.1).collect();
+                assert_eq!(own, (0..EACH).collect::<Vec<_>>());
+            }
+            assert_eq!(made.len(), threads * EACH);
+        }
+    }
+
+    /// Threads submit operations, and the writer ends.
+    fn submitting() {
+        let log = Arc::new(Log::default());
+        let writer = Arc::new(log.writer());
+        let threads = (0..THREADS).map(|number| {
+            let (log, writer) = (Arc::clone(&log), Arc::clone(&writer));
+            thread::spawn(move || (0..EACH).for_each(|n| log.submit(&writer, (number, n), || ())))
+        });
+        threads.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().unwrap());
+        Arc::into_inner(writer).unwrap().end(true);
+        log.check(THREADS);
+    }
+
+    /// Submits the operations of a thread, each in the answer to the one before, and counts the last.
+    fn submit_in_turn(
+        log: &Arc<Log>,
+        writer: &Arc<Writer<(usize, usize), usize>>,
+        (number, n): (usize, usize),
+        waiter: thread::Thread,
+    ) {
+        let (own, next_writer) = (Arc::clone(log), Arc::clone(writer));
+        log.submit(writer, (number, n), move || {
+            if n + 1 < EACH {
+                submit_in_turn(&own, &next_writer, (number, n + 1), waiter);
+            } else if let Some(writer) = Arc::into_inner(next_writer) {
+                // The thread of the writer does not wait for itself.
+                writer.end(true);
+                waiter.unpark();
+            }
+        });
+    }
+
+    /// The answers submit, and the last of them ends the writer.
+    fn answering() {
+        let log = Arc::new(Log::default());
+        let writer = Arc::new(log.writer());
+        for number in 0..2 {
+            submit_in_turn(&log, &writer, (number, 0), thread::current());
+        }
+        if let Some(writer) = Arc::into_inner(writer) {
+            writer.end(true);
+        }
+        while log.answered.lock().unwrap().len() < 2 * EACH {
+            thread::park();
+        }
+        log.check(2);
+    }
+
+    #[test]
+    fn what_is_submitted_is_made_once_in_its_order_and_before_the_end() {
+        check_random(submitting, ORDERS);
+        check_pct(submitting, ORDERS, 3);
+    }
+
+    #[test]
+    fn an_answer_submits_and_ends_the_writer() {
+        check_random(answering, ORDERS);
+        check_pct(answering, ORDERS, 3);
+    }
+}
