@@ -35,7 +35,7 @@
 
 mod calling;
 mod change;
-mod defaults;
+pub(crate) mod defaults;
 mod error;
 mod ext;
 mod free_range;
@@ -350,12 +350,7 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     /// # Errors
     /// As [`LeaseMgr::find`].
     fn count(&self, query: &Query<'_, L>) -> Result<u64, LeaseMgrError> {
-        let mut count = 0;
-        defaults::each(self, query, |_| {
-            count += 1;
-            Ok(())
-        })?;
-        Ok(count)
+        defaults::count(self, query)
     }
 
     /// Returns the leases that are of a client in a subnet: those with its client id or DUID or, if there are

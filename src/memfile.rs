@@ -38,6 +38,7 @@ pub use opener::MemfileOpener;
 pub use options::{LfcProgram, MemfileOptions, OpenRetries};
 pub use sanity::{LeaseChecks, LeaseSanity, SubnetMap, SubnetMapError};
 use scratch::with_scratch;
+use storage::free_range::Step;
 use storage::packed_lease::{Packed, StoredLease, pack};
 use storage::{ExpiryKind, NoRoom};
 use store::{STEP, Store};
@@ -45,8 +46,8 @@ use writer::Writer;
 
 use crate::lease::{ClientClass, LeaseKind, SubnetId};
 use crate::lease_mgr::{
-    Added, Change, CleanupStart, Deleted, Done, Key, LeaseMgr, LeaseMgrError, Operation, Query,
-    StatisticsQuery, StatisticsRow, Status, Then, Tracking, call_then, check,
+    Added, Change, CleanupStart, Deleted, Done, FreeRange, Key, LeaseMgr, LeaseMgrError, Operation, Query,
+    StatisticsQuery, StatisticsRow, Status, Then, Tracking, call_then, check, defaults,
 };
 
 /// Leases in memory, and on disk in Kea's lease files.
@@ -217,6 +218,26 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
 
     fn expired(&self, now: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
         self.store.ended(ExpiryKind::Expiring, now, if limit == 0 { usize::MAX } else { limit })
+    }
+
+    fn first_free(&self, range: &FreeRange<L>, now: u64) -> Result<Option<L::Address>, LeaseMgrError> {
+        /// Number of leaves of which the leases are looked at in one go, of up to 128 leases each.
+        const LEAVES: usize = 8;
+        let mut from = range.first();
+        loop {
+            match self.store.read().first_free(range, from, now, LEAVES) {
+                Step::Free(address) => return Ok(Some(address)),
+                Step::OccupiedTo(address) => from = address,
+                Step::Full => return Ok(None),
+            }
+        }
+    }
+
+    fn count(&self, query: &Query<'_, L>) -> Result<u64, LeaseMgrError> {
+        if *query == Query::all() {
+            return Ok(self.store.read().len() as u64);
+        }
+        defaults::count(self, query)
     }
 
     fn replace(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {

@@ -40,6 +40,18 @@ pub(super) fn each<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     Ok(())
 }
 
+pub(crate) fn count<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+    mgr: &M,
+    query: &Query<'_, L>,
+) -> Result<u64, LeaseMgrError> {
+    let mut count = 0;
+    each(mgr, query, |_| {
+        count += 1;
+        Ok(())
+    })?;
+    Ok(count)
+}
+
 pub(super) fn delete_all<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     mgr: &M,
     query: &Query<'_, L>,

@@ -69,7 +69,7 @@ impl<L: ManagedLease> FreeRange<L> {
     }
 
     /// Distance between two addresses, or first addresses of prefixes.
-    fn step(&self) -> u128 {
+    pub(crate) fn step(&self) -> u128 {
         1 << (L::ADDRESS_BITS - self.prefix_len)
     }
 

@@ -10,6 +10,7 @@ mod client_index;
 mod counts;
 mod ended;
 mod expiry_queue;
+pub(super) mod free_range;
 mod hash_index;
 mod loading;
 pub(crate) mod packed_lease;
@@ -28,6 +29,7 @@ use client_index::ClientIndex;
 use counts::{Classes, CountKey, change_classes, change_count, count_key};
 pub(super) use ended::ExpiryKind;
 use expiry_queue::ExpiryQueue;
+use free_range::free_from;
 use packed_lease::{Packed, StoredLease, set_lag};
 use primary_index::PrimaryIndex;
 use relay_index::RelayIndex;
@@ -157,6 +159,7 @@ impl<L: StoredLease> Storage<L> {
         let counted = place || (old.pool_id(), L::kind_in(&old)) != (new.pool_id(), L::kind_in(&new));
         let context = !old.has_context_of(&new) || (counted && (old.user_context().is_some()));
         let lag = self.lag_in_place(&old, &new);
+        let is_free_earlier = free_from(&new) < free_from(&old);
 
         let moved_to = if self.primary.arena.fits(id, record.len()) {
             None
@@ -216,6 +219,9 @@ impl<L: StoredLease> Storage<L> {
         }
         if lag.is_none() {
             self.enqueue(id, &new);
+        }
+        if is_free_earlier {
+            self.primary.note_earlier(&new);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::slice;
 
 /// A map with leaves and nodes of measured sizes: smaller leaves take more memory for their arrays, larger ones more
 /// time for moving entries, and nodes from 128 to 512 leaves make no difference.
-pub(crate) type OrderedMap<K, V> = Tree<K, V, 128, 256>;
+pub(crate) type OrderedMap<K, V, N = ()> = Tree<K, V, N, 128, 256>;
 
 /// A map in the order of its keys, or with `V = ()` a set: a B+ tree of at most three levels. Its leaves are arrays of
 /// up to `LEAF` entries, which are allocated as they fill; a node has up to `INNER` leaves, and the top node
@@ -15,26 +15,26 @@ pub(crate) type OrderedMap<K, V> = Tree<K, V, 128, 256>;
 ///
 /// Keys should compare without branches, as one number does and an array does not.
 #[derive(Clone, Debug)]
-pub(crate) struct Tree<K, V, const LEAF: usize, const INNER: usize> {
-    root: Root<K, V>,
+pub(crate) struct Tree<K, V, N, const LEAF: usize, const INNER: usize> {
+    root: Root<K, V, N>,
 }
 
 /// Few entries are one leaf, and take nothing else.
 #[derive(Clone, Debug)]
-enum Root<K, V> {
-    Small(Leaf<K, V>),
+enum Root<K, V, N> {
+    Small(Leaf<K, V, N>),
     /// Two leaves or more.
-    Large(Box<Top<K, V>>),
+    Large(Box<Top<K, V, N>>),
 }
 
 #[derive(Clone, Debug)]
-struct Top<K, V> {
+struct Top<K, V, N> {
     /// How many entries there are.
     len: usize,
-    node: Node<K, Inner<K, V>>,
+    node: Node<K, Inner<K, V, N>>,
 }
 
-type Inner<K, V> = Node<K, Leaf<K, V>>;
+type Inner<K, V, N> = Node<K, Leaf<K, V, N>>;
 
 /// Children with consecutive ranges of keys.
 #[derive(Clone, Debug)]
@@ -47,9 +47,40 @@ struct Node<K, C> {
 
 /// Entries in the order of their keys, never none in a large tree.
 #[derive(Clone, Debug)]
-struct Leaf<K, V> {
+struct Leaf<K, V, N> {
     keys: Vec<K>,
     values: Vec<V>,
+    note: N,
+}
+
+/// What is noted of the entries of a leaf together, for those who look for some of them. It may be changed through a shared
+/// reference, by whoever finds that it is not right any more.
+pub(crate) trait Note: Clone {
+    /// What is noted of no entries.
+    fn none() -> Self;
+
+    /// What is noted of entries of which nothing is known.
+    fn unknown() -> Self;
+
+    /// Makes it what is noted of its own entries and of others.
+    fn join(&self, other: &Self);
+}
+
+impl Note for () {
+    fn none() -> Self {}
+
+    fn unknown() -> Self {}
+
+    fn join(&self, (): &Self) {}
+}
+
+/// The entries of a leaf.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeafView<'a, K, V, N> {
+    /// Ascending, at least one.
+    pub(crate) keys: &'a [K],
+    pub(crate) values: &'a [V],
+    pub(crate) note: &'a N,
 }
 
 /// How many elements to allocate for `len` of them: up to a fourth more, or up to 3.
@@ -179,9 +210,9 @@ impl<K: Copy + Ord, C> Node<K, C> {
     }
 }
 
-impl<K: Copy + Ord, V: Copy> Leaf<K, V> {
+impl<K: Copy + Ord, V: Copy, N: Note> Leaf<K, V, N> {
     fn with_capacity(capacity: usize) -> Self {
-        Self { keys: Vec::with_capacity(capacity), values: Vec::with_capacity(capacity) }
+        Self { keys: Vec::with_capacity(capacity), values: Vec::with_capacity(capacity), note: N::none() }
     }
 
     fn len(&self) -> usize {
@@ -194,11 +225,18 @@ impl<K: Copy + Ord, V: Copy> Leaf<K, V> {
         if self.keys.get(at) == Some(&key) { Ok(at) } else { Err(at) }
     }
 
-    fn insert(&mut self, at: usize, key: K, value: V, most: usize) {
+    fn insert(&mut self, at: usize, (key, value): (K, V), note: &N, most: usize) {
         reserve(&mut self.keys, 1, most);
         reserve(&mut self.values, 1, most);
         self.keys.insert(at, key);
         self.values.insert(at, value);
+        self.note.join(note);
+    }
+
+    /// Sets the value of the entry at `at`, and returns what it replaces.
+    fn set(&mut self, at: usize, value: V, note: &N) -> V {
+        self.note.join(note);
+        mem::replace(&mut self.values[at], value)
     }
 
     fn remove(&mut self, at: usize) -> V {
@@ -210,7 +248,8 @@ impl<K: Copy + Ord, V: Copy> Leaf<K, V> {
     }
 
     fn split_off(&mut self, at: usize) -> Self {
-        let behind = Self { keys: self.keys.split_off(at), values: self.values.split_off(at) };
+        let (keys, values) = (self.keys.split_off(at), self.values.split_off(at));
+        let behind = Self { keys, values, note: self.note.clone() };
         trim(&mut self.keys);
         trim(&mut self.values);
         behind
@@ -222,6 +261,11 @@ impl<K: Copy + Ord, V: Copy> Leaf<K, V> {
         reserve(&mut self.values, other.len(), most);
         self.keys.append(&mut other.keys);
         self.values.append(&mut other.values);
+        self.note.join(&other.note);
+    }
+
+    fn view(&self) -> LeafView<'_, K, V, N> {
+        LeafView { keys: &self.keys, values: &self.values, note: &self.note }
     }
 
     fn entry(&self, at: usize) -> Option<(K, V)> {
@@ -241,15 +285,17 @@ impl<K: Copy + Ord, V: Copy> Leaf<K, V> {
     }
 }
 
-impl<K, V> Leaf<K, V> {
-    const EMPTY: Self = Self { keys: Vec::new(), values: Vec::new() };
+impl<K, V, N: Note> Leaf<K, V, N> {
+    fn empty() -> Self {
+        Self { keys: Vec::new(), values: Vec::new(), note: N::none() }
+    }
 
     fn memory(&self) -> usize {
         bytes(&self.keys) + bytes(&self.values)
     }
 }
 
-impl<K: Copy + Ord, V: Copy> Inner<K, V> {
+impl<K: Copy + Ord, V: Copy, N: Note> Inner<K, V, N> {
     /// Fills the leaf before leaf `middle` up with entries of this, and says with how many. It does not where these would
     /// be more than `most`, or so few that it is not worth it.
     ///
@@ -265,44 +311,45 @@ impl<K: Copy + Ord, V: Copy> Inner<K, V> {
         reserve(&mut left.values, room, LEAF);
         left.keys.extend(leaf.keys.drain(..room));
         left.values.extend(leaf.values.drain(..room));
+        left.note.join(&leaf.note);
         leaf.keys.shrink_to(roomy(leaf.keys.len() + 1));
         leaf.values.shrink_to(roomy(leaf.values.len() + 1));
         Some(room)
     }
 }
 
-impl<K: Copy + Ord, V: Copy> Top<K, V> {
-    fn with(leaf: Leaf<K, V>) -> Box<Self> {
+impl<K: Copy + Ord, V: Copy, N: Note> Top<K, V, N> {
+    fn with(leaf: Leaf<K, V, N>) -> Box<Self> {
         Box::new(Self { len: leaf.len(), node: Node::with(Node::with(leaf)) })
     }
 
     /// Puts a leaf behind all others.
-    fn push_leaf<const INNER: usize>(&mut self, leaf: Leaf<K, V>) {
+    fn push_leaf<const INNER: usize>(&mut self, leaf: Leaf<K, V, N>) {
         self.len += leaf.len();
         let outer = self.node.children.len() - 1;
         let middle = self.node.children[outer].children.len() - 1;
         self.add_leaf::<INNER>(outer, middle, leaf.keys[0], leaf);
     }
 
-    fn insert<const LEAF: usize, const INNER: usize>(&mut self, key: K, value: V) -> Option<V> {
+    fn insert<const LEAF: usize, const INNER: usize>(&mut self, key: K, value: V, note: &N) -> Option<V> {
         let last = self.node.children.len() - 1;
         let outer = self.node.find(key);
         let inner = &mut self.node.children[outer];
         let middle = inner.find(key);
         let leaf = &mut inner.children[middle];
         let at = match leaf.find(key) {
-            Ok(at) => return Some(mem::replace(&mut leaf.values[at], value)),
+            Ok(at) => return Some(leaf.set(at, value, note)),
             Err(at) => at,
         };
         self.len += 1;
         if leaf.len() < LEAF {
-            leaf.insert(at, key, value, LEAF);
+            leaf.insert(at, (key, value), note, LEAF);
             return None;
         }
 
         if let Some(moved) = inner.fill_left::<LEAF>(middle, at) {
             let leaf = &mut inner.children[middle];
-            leaf.insert(at - moved, key, value, LEAF);
+            leaf.insert(at - moved, (key, value), note, LEAF);
             inner.bounds[middle - 1] = leaf.keys[0];
             return None;
         }
@@ -313,22 +360,22 @@ impl<K: Copy + Ord, V: Copy> Top<K, V> {
             if let Some(next) = inner.children.get_mut(middle + 1)
                 && next.len() < LEAF
             {
-                next.insert(0, key, value, LEAF);
+                next.insert(0, (key, value), note, LEAF);
                 inner.bounds[middle] = key;
                 return None;
             }
             // The last leaf of a large map can be expected to fill.
             let rightmost = outer == last && middle + 1 == inner.children.len();
             let mut behind = Leaf::with_capacity(if rightmost { LEAF.min(self.len / 16) } else { 0 });
-            behind.insert(0, key, value, LEAF);
+            behind.insert(0, (key, value), note, LEAF);
             (key, behind)
         } else {
             let mut behind = leaf.split_off(LEAF / 2);
             let bound = behind.keys[0];
             if at <= LEAF / 2 {
-                leaf.insert(at, key, value, LEAF);
+                leaf.insert(at, (key, value), note, LEAF);
             } else {
-                behind.insert(at - LEAF / 2, key, value, LEAF);
+                behind.insert(at - LEAF / 2, (key, value), note, LEAF);
             }
             (bound, behind)
         };
@@ -337,7 +384,7 @@ impl<K: Copy + Ord, V: Copy> Top<K, V> {
     }
 
     /// Puts a leaf behind leaf `middle` of node `outer`.
-    fn add_leaf<const INNER: usize>(&mut self, outer: usize, middle: usize, bound: K, leaf: Leaf<K, V>) {
+    fn add_leaf<const INNER: usize>(&mut self, outer: usize, middle: usize, bound: K, leaf: Leaf<K, V, N>) {
         let last = self.node.children.len() - 1;
         let inner = &mut self.node.children[outer];
         if inner.children.len() < INNER {
@@ -390,11 +437,11 @@ impl<K: Copy + Ord, V: Copy> Top<K, V> {
     }
 }
 
-impl<K, V, const LEAF: usize, const INNER: usize> Tree<K, V, LEAF, INNER> {
+impl<K, V, N: Note, const LEAF: usize, const INNER: usize> Tree<K, V, N, LEAF, INNER> {
     /// An empty map, which takes no memory but its own.
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         const { assert!(LEAF >= 2 && INNER >= 2) };
-        Self { root: Root::Small(Leaf::EMPTY) }
+        Self { root: Root::Small(Leaf::empty()) }
     }
 
     /// How many entries there are.
@@ -420,27 +467,28 @@ impl<K, V, const LEAF: usize, const INNER: usize> Tree<K, V, LEAF, INNER> {
         match &self.root {
             Root::Small(leaf) => leaf.memory(),
             Root::Large(top) => {
-                let inner = |inner: &Inner<K, V>| {
+                let inner = |inner: &Inner<K, V, N>| {
                     let leaves: usize = inner.children.iter().map(Leaf::memory).sum();
                     bytes(&inner.bounds) + bytes(&inner.children) + leaves
                 };
                 let node = &top.node;
                 let inners: usize = node.children.iter().map(inner).sum();
-                size_of::<Top<K, V>>() + bytes(&node.bounds) + bytes(&node.children) + inners
+                size_of::<Top<K, V, N>>() + bytes(&node.bounds) + bytes(&node.children) + inners
             }
         }
     }
 }
 
-impl<K: Copy + Ord, V: Copy, const LEAF: usize, const INNER: usize> Tree<K, V, LEAF, INNER> {
+impl<K: Copy + Ord, V: Copy, N: Note, const LEAF: usize, const INNER: usize> Tree<K, V, N, LEAF, INNER> {
     /// A map of entries whose keys strictly ascend, without any room to spare.
     pub(crate) fn from_sorted(entries: impl IntoIterator<Item = (K, V)>) -> Self {
-        let mut top: Option<Box<Top<K, V>>> = None;
-        let mut leaf = Leaf::with_capacity(LEAF);
+        let mut top: Option<Box<Top<K, V, N>>> = None;
+        let leaf_of_unknown = || Leaf { note: N::unknown(), ..Leaf::with_capacity(LEAF) };
+        let mut leaf = leaf_of_unknown();
         for (key, value) in entries {
             debug_assert!(leaf.keys.last().is_none_or(|&last| last < key), "the keys must ascend");
             if leaf.len() == LEAF {
-                let full = mem::replace(&mut leaf, Leaf::with_capacity(LEAF));
+                let full = mem::replace(&mut leaf, leaf_of_unknown());
                 match &mut top {
                     Some(top) => top.push_leaf::<INNER>(full),
                     None => top = Some(Top::with(full)),
@@ -478,16 +526,21 @@ impl<K: Copy + Ord, V: Copy, const LEAF: usize, const INNER: usize> Tree<K, V, L
 
     /// Sets the value of a key, and returns what it replaces.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
+        self.insert_noted(key, value, &N::none())
+    }
+
+    /// As [`Tree::insert`], of an entry of which something is noted.
+    pub(crate) fn insert_noted(&mut self, key: K, value: V, note: &N) -> Option<V> {
         let leaf = match &mut self.root {
-            Root::Large(top) => return top.insert::<LEAF, INNER>(key, value),
+            Root::Large(top) => return top.insert::<LEAF, INNER>(key, value, note),
             Root::Small(leaf) => leaf,
         };
         match leaf.find(key) {
-            Ok(at) => return Some(mem::replace(&mut leaf.values[at], value)),
-            Err(at) if leaf.len() < LEAF => leaf.insert(at, key, value, LEAF),
+            Ok(at) => return Some(leaf.set(at, value, note)),
+            Err(at) if leaf.len() < LEAF => leaf.insert(at, (key, value), note, LEAF),
             Err(_) => {
-                let mut top = Top::with(mem::replace(leaf, Leaf::EMPTY));
-                top.insert::<LEAF, INNER>(key, value);
+                let mut top = Top::with(mem::replace(leaf, Leaf::empty()));
+                top.insert::<LEAF, INNER>(key, value, note);
                 self.root = Root::Large(top);
             }
         }
@@ -512,6 +565,33 @@ impl<K: Copy + Ord, V: Copy, const LEAF: usize, const INNER: usize> Tree<K, V, L
                 Some(value)
             }
         }
+    }
+
+    /// What is noted of the entries beside a key.
+    pub(crate) fn note(&self, key: K) -> &N {
+        match &self.root {
+            Root::Small(leaf) => &leaf.note,
+            Root::Large(top) => {
+                let inner = &top.node.children[top.node.find(key)];
+                &inner.children[inner.find(key)].note
+            }
+        }
+    }
+
+    /// The leaves in the order of their keys, from the one that has the key, if any has.
+    pub(crate) fn leaves_from(&self, key: K) -> impl Iterator<Item = LeafView<'_, K, V, N>> {
+        let (leaf, leaves, inners) = match &self.root {
+            Root::Small(leaf) => (leaf, [].iter(), [].iter()),
+            Root::Large(top) => {
+                let outer = top.node.find(key);
+                let leaves = &top.node.children[outer].children;
+                let middle = top.node.children[outer].find(key);
+                (&leaves[middle], leaves[middle + 1..].iter(), top.node.children[outer + 1..].iter())
+            }
+        };
+        let others = leaves.chain(inners.flat_map(|inner| &inner.children));
+        let not_empty = |leaf: &&Leaf<K, V, N>| !leaf.keys.is_empty();
+        std::iter::once(leaf).chain(others).filter(not_empty).map(Leaf::view)
     }
 
     /// The entry with the least key.
@@ -572,7 +652,7 @@ impl<K: Copy + Ord, V: Copy, const LEAF: usize, const INNER: usize> Tree<K, V, L
     }
 }
 
-impl<K, V, const LEAF: usize, const INNER: usize> Default for Tree<K, V, LEAF, INNER> {
+impl<K, V, N: Note, const LEAF: usize, const INNER: usize> Default for Tree<K, V, N, LEAF, INNER> {
     fn default() -> Self {
         Self::new()
     }
@@ -582,13 +662,13 @@ type Entries<'a, K, V> = Zip<Copied<slice::Iter<'a, K>>, Copied<slice::Iter<'a, 
 
 /// What is left of a leaf, the leaves behind it in its node, and the nodes behind that.
 #[derive(Debug)]
-struct Iter<'a, K, V> {
+struct Iter<'a, K, V, N> {
     entries: Entries<'a, K, V>,
-    leaves: slice::Iter<'a, Leaf<K, V>>,
-    inners: slice::Iter<'a, Inner<K, V>>,
+    leaves: slice::Iter<'a, Leaf<K, V, N>>,
+    inners: slice::Iter<'a, Inner<K, V, N>>,
 }
 
-impl<K: Copy + Ord, V: Copy> Iterator for Iter<'_, K, V> {
+impl<K: Copy + Ord, V: Copy, N: Note> Iterator for Iter<'_, K, V, N> {
     type Item = (K, V);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -607,13 +687,13 @@ impl<K: Copy + Ord, V: Copy> Iterator for Iter<'_, K, V> {
 
 /// As [`Iter`], in the other direction.
 #[derive(Debug)]
-struct IterBack<'a, K, V> {
+struct IterBack<'a, K, V, N> {
     entries: Rev<Entries<'a, K, V>>,
-    leaves: slice::Iter<'a, Leaf<K, V>>,
-    inners: slice::Iter<'a, Inner<K, V>>,
+    leaves: slice::Iter<'a, Leaf<K, V, N>>,
+    inners: slice::Iter<'a, Inner<K, V, N>>,
 }
 
-impl<K: Copy + Ord, V: Copy> Iterator for IterBack<'_, K, V> {
+impl<K: Copy + Ord, V: Copy, N: Note> Iterator for IterBack<'_, K, V, N> {
     type Item = (K, V);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -641,7 +721,9 @@ mod tests {
 
     use super::*;
 
-    impl<K: Copy + Ord + Debug, V: Copy, const LEAF: usize, const INNER: usize> Tree<K, V, LEAF, INNER> {
+    impl<K: Copy + Ord + Debug, V: Copy, N: Note, const LEAF: usize, const INNER: usize>
+        Tree<K, V, N, LEAF, INNER>
+    {
         /// What must hold between operations.
         fn check(&self) {
             let top = match &self.root {
@@ -687,7 +769,7 @@ mod tests {
         }
     }
 
-    impl<K: Copy + Ord + Debug, V> Leaf<K, V> {
+    impl<K: Copy + Ord + Debug, V, N> Leaf<K, V, N> {
         fn check<const LEAF: usize>(&self, from: Bound<K>, to: Bound<K>) {
             assert!(self.keys.len() <= LEAF);
             assert_eq!(self.keys.len(), self.values.len());
@@ -717,7 +799,7 @@ mod tests {
         assert!(size_of::<OrderedMap<u32, u32>>() <= 48);
         assert!(size_of::<OrderedMap<u128, u32>>() <= 48);
         assert!(size_of::<OrderedMap<[u32; 3], ()>>() <= 48);
-        let mut map = OrderedMap::new();
+        let mut map = OrderedMap::<_, _>::new();
         assert_eq!(map.memory(), 0);
         assert_eq!((map.len(), map.first(), map.get(1), map.remove(1)), (0, None, None, None));
         map.insert(1, 2);
@@ -734,12 +816,12 @@ mod tests {
     #[case::a_full_leaf(128, 128)]
     fn a_small_map_takes_no_more_than_its_arrays(#[case] len: u32, #[case] capacity: usize) {
         let map_of = |n| {
-            let mut map = OrderedMap::new();
+            let mut map = OrderedMap::<_, _>::new();
             (0..n).for_each(|n| assert_eq!(map.insert(n, scattered(n)), None));
             map
         };
         assert_eq!(map_of(len).memory(), 8 * capacity);
-        assert_eq!(OrderedMap::from_sorted((0..len).map(|n| (n, n))).memory(), 8 * len as usize);
+        assert_eq!(OrderedMap::<_, _>::from_sorted((0..len).map(|n| (n, n))).memory(), 8 * len as usize);
     }
 
     #[test]
@@ -754,14 +836,14 @@ mod tests {
 
     #[test]
     fn keys_that_ascend_leave_full_leaves() {
-        let mut map = OrderedMap::new();
+        let mut map = OrderedMap::<_, _>::new();
         (0..100_000).for_each(|n| assert_eq!(map.insert(n, ()), None));
         assert!(bytes_each(&map) <= 4.5, "{}", bytes_each(&map));
     }
 
     #[test]
     fn keys_that_ascend_in_each_of_many_ranges_leave_full_leaves() {
-        let mut map = OrderedMap::new();
+        let mut map = OrderedMap::<_, _>::new();
         for n in 0..5000 {
             (0..20).for_each(|range: u32| assert_eq!(map.insert(range << 24 | n, ()), None));
         }
@@ -770,7 +852,7 @@ mod tests {
 
     #[test]
     fn a_map_of_few_leaves_takes_no_memory_for_those_to_come() {
-        let mut map = OrderedMap::new();
+        let mut map = OrderedMap::<_, _>::new();
         (0..140).for_each(|n| assert_eq!(map.insert(n, ()), None));
         assert!(map.memory() <= 1000, "{}", map.memory());
     }
@@ -788,7 +870,7 @@ mod tests {
 
     #[test]
     fn keys_in_any_order_take_half_as_much_again_at_most() {
-        let mut map = OrderedMap::new();
+        let mut map = OrderedMap::<_, _>::new();
         (0..100_000).for_each(|n| assert_eq!(map.insert(scattered(n), ()), None));
         assert!(bytes_each(&map) <= 6.0, "{}", bytes_each(&map));
         (0..100_000).for_each(|n| assert_eq!(map.remove(scattered(n)), Some(())));
@@ -852,7 +934,7 @@ mod tests {
 
     /// The map and the one of the standard library, with the same operations.
     fn compare<const LEAF: usize, const INNER: usize>(ops: &[Op]) {
-        let mut map = Tree::<u16, u8, LEAF, INNER>::default();
+        let mut map = Tree::<u16, u8, (), LEAF, INNER>::default();
         let mut expected = BTreeMap::new();
         for op in ops {
             match *op {

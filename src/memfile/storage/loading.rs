@@ -47,6 +47,7 @@ impl<L: StoredLease> Storage<L> {
     pub(in crate::memfile) fn build_indexes(&mut self) -> Result<(), Panicked> {
         let Self { primary, hwaddrs, clients, hostnames, subnets, queues, relays, counts, classes } = self;
         let primary = &*primary;
+        primary.forget_notes();
         let blocks = || primary.iter_from(Bound::Unbounded).map(|(_, id)| id);
         let fill = |index: &mut ClientIndex<L>| {
             let named = blocks().filter(|&id| index.is_in(primary, id)).count();

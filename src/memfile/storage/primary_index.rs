@@ -6,7 +6,8 @@ use std::marker::PhantomData;
 use foldhash::fast::RandomState;
 
 use super::arena::{Arena, BlockId};
-use super::b_tree::OrderedMap;
+use super::b_tree::{LeafView, Note, OrderedMap};
+use super::free_range::FreeFrom;
 use super::hash_index::{HashIndex, Hashed};
 use super::packed_lease::{Packed, StoredLease};
 
@@ -15,7 +16,7 @@ pub(super) struct PrimaryIndex<L: StoredLease> {
     pub(super) arena: Arena,
     table: HashIndex,
     hasher: RandomState,
-    in_order: OrderedMap<L::AddressKey, BlockId>,
+    in_order: OrderedMap<L::AddressKey, BlockId, FreeFrom>,
 }
 
 impl<L: StoredLease> PrimaryIndex<L> {
@@ -75,7 +76,25 @@ impl<L: StoredLease> PrimaryIndex<L> {
     pub(super) fn insert(&mut self, key: L::AddressKey, id: BlockId) {
         let Self { arena, table, hasher, in_order } = self;
         table.insert(hasher.hash_one(key), id.0, &Addresses::<L>::new(arena, hasher));
-        in_order.insert(key, id);
+        in_order.insert_noted(key, id, &FreeFrom::of(&Packed::<L>::new(arena.get(id))));
+    }
+
+    /// Notes that the address of a lease is free earlier than that of the lease before.
+    pub(super) fn note_earlier(&self, lease: &Packed<'_, L>) {
+        self.in_order.note(lease.key()).join(&FreeFrom::of(lease));
+    }
+
+    /// Forgets when addresses become free. Leases may have been changed without [`PrimaryIndex::note_earlier`].
+    pub(super) fn forget_notes(&self) {
+        self.leaves_from(L::AddressKey::default()).for_each(|leaf| leaf.note.forget());
+    }
+
+    /// The addresses and blocks in order, in leaves, from the one that has the address, if any has.
+    pub(super) fn leaves_from(
+        &self,
+        key: L::AddressKey,
+    ) -> impl Iterator<Item = LeafView<'_, L::AddressKey, BlockId, FreeFrom>> {
+        self.in_order.leaves_from(key)
     }
 
     /// Gives another block to an address. Both hold a lease of it.

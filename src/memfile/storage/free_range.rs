@@ -1,0 +1,183 @@
+//! The lowest free address of a range.
+//!
+//! Leases are in the order of their addresses in the leaves of a tree. Of each leaf it is noted when the first of its addresses
+//! becomes free, so most full leaves are passed over with one look, without a look at the leases. A note is never too late,
+//! but may be too early: it is not changed when a lease is renewed. A search that finds it too early looks at the leases of the leaf
+//! and corrects it, which happens to each leaf about once in the lifetime of its leases.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Storage;
+use super::b_tree::Note;
+use super::packed_lease::{Packed, StoredLease};
+use crate::lease::LeaseState;
+use crate::lease_mgr::FreeRange;
+
+/// When the first of several addresses becomes free, in seconds since the epoch.
+#[derive(Debug)]
+pub(super) struct FreeFrom(AtomicU64);
+
+impl FreeFrom {
+    /// Of the address of a lease: at once if it is reclaimed, else when it ends.
+    pub(super) fn of<L: StoredLease>(lease: &Packed<'_, L>) -> Self {
+        Self(free_from(lease).into())
+    }
+
+    /// Makes it what is noted of leases of which nothing is known.
+    pub(super) fn forget(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Clone for FreeFrom {
+    fn clone(&self) -> Self {
+        Self(self.get().into())
+    }
+}
+
+impl Note for FreeFrom {
+    fn none() -> Self {
+        Self(u64::MAX.into())
+    }
+
+    fn unknown() -> Self {
+        Self(0.into())
+    }
+
+    fn join(&self, other: &Self) {
+        // Who changes the storage is alone with it.
+        self.0.store(self.get().min(other.get()), Ordering::Relaxed);
+    }
+}
+
+/// When the address of a lease becomes free, in seconds since the epoch: never if its lifetime is infinite.
+pub(super) fn free_from<L: StoredLease>(lease: &Packed<'_, L>) -> u64 {
+    if lease.state() == LeaseState::EXPIRED_RECLAIMED {
+        return 0;
+    }
+    let valid_lifetime = lease.valid_lifetime();
+    if valid_lifetime.is_infinite() {
+        return u64::MAX;
+    }
+    let end = i128::from(lease.cltt()) + i128::from(valid_lifetime.0);
+    u64::try_from(end.max(0)).unwrap_or(u64::MAX)
+}
+
+fn is_free(from: u64, now: u64) -> bool {
+    from <= now && from != u64::MAX
+}
+
+/// What a step of a search has found.
+pub(in crate::memfile) enum Step<L: StoredLease> {
+    /// The address is free.
+    Free(L::Address),
+    /// All addresses before this one are occupied.
+    OccupiedTo(L::Address),
+    /// No address is free.
+    Full,
+}
+
+impl<L: StoredLease> fmt::Debug for Step<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Free(address) => write!(f, "Free({address})"),
+            Self::OccupiedTo(address) => write!(f, "OccupiedTo({address})"),
+            Self::Full => f.write_str("Full"),
+        }
+    }
+}
+
+impl<L: StoredLease> Storage<L> {
+    /// Looks for the lowest address of a range, from an address on, that is free at `now` (seconds since the epoch). Looks
+    /// at the leases of `budget` leaves at most.
+    pub(in crate::memfile) fn first_free(
+        &self,
+        range: &FreeRange<L>,
+        from: L::Address,
+        now: u64,
+        mut budget: usize,
+    ) -> Step<L> {
+        let Some(mut next) = range.from(from) else {
+            return Step::Full;
+        };
+        let is_dense = range.step() == 1;
+        for leaf in self.primary.leaves_from(L::key_of(next)) {
+            let (Some(&first), Some(&last)) = (leaf.keys.first(), leaf.keys.last()) else {
+                continue;
+            };
+            let key = L::key_of(next);
+            if last < key {
+                continue;
+            }
+            if first > key {
+                return Step::Free(next);
+            }
+            let is_occupied = !is_free(leaf.note.get(), now);
+            let bits = |key| L::bits_of(L::address_of(key));
+            let has_no_gap = is_dense && bits(last) - bits(first) == (leaf.keys.len() - 1) as u128;
+            let mut found = None;
+            if is_occupied && has_no_gap {
+                match range.after(L::address_of(last)) {
+                    Some(after) => next = after,
+                    None => return Step::Full,
+                }
+            } else if is_occupied {
+                found = lowest_gap::<L>(range, &mut next, leaf.keys.iter().map(|&key| (key, false)));
+            } else {
+                if budget == 0 {
+                    return Step::OccupiedTo(next);
+                }
+                budget -= 1;
+                let mut earliest = u64::MAX;
+                let leases = leaf.keys.iter().zip(leaf.values).map(|(&key, &id)| {
+                    let from = free_from(&self.primary.packed(id));
+                    earliest = earliest.min(from);
+                    (key, is_free(from, now))
+                });
+                // All are looked at, so that the note is right afterwards.
+                let leases: Vec<_> = leases.collect();
+                leaf.note.0.store(earliest, Ordering::Relaxed);
+                found = lowest_gap::<L>(range, &mut next, leases.into_iter());
+            }
+            match found {
+                Some(Found::Address) => return Step::Free(next),
+                Some(Found::End) => return Step::Full,
+                None => {}
+            }
+        }
+        Step::Free(next)
+    }
+}
+
+enum Found {
+    /// The address that was looked for next is free.
+    Address,
+    /// There is no address left.
+    End,
+}
+
+/// Moves `next` behind occupied addresses, given in order with whether they are free all the same.
+fn lowest_gap<L: StoredLease>(
+    range: &FreeRange<L>,
+    next: &mut L::Address,
+    leases: impl Iterator<Item = (L::AddressKey, bool)>,
+) -> Option<Found> {
+    for (key, is_free) in leases {
+        let wanted = L::key_of(*next);
+        if key > wanted || (key == wanted && is_free) {
+            return Some(Found::Address);
+        }
+        if key == wanted {
+            match range.after(*next) {
+                Some(after) => *next = after,
+                None => return Some(Found::End),
+            }
+        }
+    }
+    None
+}
