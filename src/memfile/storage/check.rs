@@ -5,6 +5,7 @@ use std::ops::Bound;
 use super::client_index::Found;
 use super::ended::ExpiryKind;
 use super::expiry_queue::{ExpiryQueue, Place};
+use super::free_range::free_from;
 use super::packed_lease::{StoredLease, pack};
 use super::{NoRoom, Storage};
 
@@ -40,6 +41,12 @@ impl<L: StoredLease> Storage<L> {
                 if !queue.until(time, None, usize::MAX).contains(&before) {
                     return Err(format!("{:?} is not in its queue", packed.lease()));
                 }
+            }
+        }
+        for leaf in self.primary.leaves_from(L::AddressKey::default()) {
+            let earliest = leaf.values.iter().map(|&id| free_from(&self.primary.packed(id))).min();
+            if earliest.is_some_and(|earliest| leaf.note.get() > earliest) {
+                return Err(format!("{:?} is noted for leases that end at {earliest:?}", leaf.note));
             }
         }
         let addresses = |storage: &Self| -> Vec<_> {

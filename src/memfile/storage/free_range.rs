@@ -29,7 +29,7 @@ impl FreeFrom {
         self.0.store(0, Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub(super) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -10,7 +10,7 @@ use super::*;
 use crate::lease::{
     ClientId, Duid, Hostname, HwAddr, HwType, Iaid, Lease4, Lease6, LeaseData, LeaseType, Lifetime, PoolId,
 };
-use crate::lease_mgr::Query;
+use crate::lease_mgr::{FreeRange, Query};
 
 /// Leases of few clients and addresses, so that they meet.
 trait Arbitrary: StoredLease {
@@ -145,6 +145,19 @@ fn agree<L: Arbitrary>(steps: Vec<Step<L>>) -> Result<(), TestCaseError> {
                         .collect();
                     wanted.sort_by_key(|lease| (lease.end(), lease.key()));
                     prop_assert_eq!(expired(&mut storage, queue, now), wanted);
+                }
+                let range = FreeRange::<L>::new(L::address_of_bits(0)..=L::address_of_bits(u128::MAX));
+                let is_taken = |address| {
+                    let there = model.get(&L::key_of(address));
+                    there.is_some_and(|lease| !lease.is_reclaimed() && !lease.has_ended(now))
+                };
+                for first in model.keys().map(|&key| L::address_of(key)).chain([range.first()]) {
+                    let mut next = first;
+                    while is_taken(next) {
+                        next = range.after(next).expect("the last address has no lease");
+                    }
+                    let found = storage.first_free(&range, first, now, 1);
+                    prop_assert!(matches!(found, free_range::Step::Free(address) if address == next), "{:?}", found);
                 }
             }
         }
