@@ -10,6 +10,36 @@ use crate::lease::{
 };
 
 /// A lease that can be managed: [`Lease4`] and [`Lease6`]. Other types cannot implement it.
+///
+/// Code that is generic over it sees nothing of how a backend keeps leases, and may have methods of its own with such names:
+///
+/// ```
+/// use leasemgr::ManagedLease;
+///
+/// trait Own {
+///     fn key(&self) -> u8 {
+///         1
+///     }
+///     fn write_row(&self) -> u8 {
+///         2
+///     }
+/// }
+/// impl<L: ManagedLease> Own for L {}
+///
+/// fn sum<L: ManagedLease>(lease: &L) -> u8 {
+///     lease.key() + lease.write_row()
+/// }
+/// ```
+/// ```compile_fail,E0599
+/// fn row<L: leasemgr::ManagedLease>(lease: &L) {
+///     lease.write_row(&mut Vec::new());
+/// }
+/// ```
+/// ```compile_fail,E0599
+/// fn client<L: leasemgr::ManagedLease>(lease: &L) -> &[u8] {
+///     lease.stored_client()
+/// }
+/// ```
 pub trait ManagedLease: Lease {
     /// Number of bits of an address.
     const ADDRESS_BITS: u32;

@@ -10,9 +10,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use leasemgr::connection::ConnectionString;
-use leasemgr::factory::{BackendError, LeaseMgrOpener};
 use leasemgr::lease::{Fields, HwSource, HwType, Iaid, LeaseState, LeaseType, Lifetime, PoolId, SubnetId};
-use leasemgr::{Added, Change, Deleted, Key, LeaseMgr, LeaseMgrError, ManagedLease, Query, Status, Tracking, check, unchanged};
+use leasemgr::{
+    Added, Change, Deleted, Key, LeaseMgr, LeaseMgrError, ManagedLease, Query, Status, Tracking, check,
+    unchanged,
+};
+use leasemgr::{LeaseMgrOpener, OpenerError};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
@@ -33,7 +36,7 @@ impl<L: ManagedLease> LeaseMgrOpener<L> for SqliteOpener {
         &["name"]
     }
 
-    fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<L>>, BackendError> {
+    fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<L>>, OpenerError> {
         Ok(Arc::new(Sqlite::open(connection.required("name")?)?))
     }
 }
@@ -53,7 +56,7 @@ impl<L: ManagedLease> Sqlite<L> {
     ///
     /// # Errors
     /// Returns the error of SQLite.
-    pub fn open(name: &str) -> Result<Self, BackendError> {
+    pub fn open(name: &str) -> Result<Self, OpenerError> {
         let connection = Connection::open(name)?;
         connection.execute_batch(sql::SCHEMA)?;
         let (name, tracking) = (name.to_owned(), Tracking::default());
@@ -201,9 +204,11 @@ fn lease<L: ManagedLease>(row: &Row<'_>) -> Result<L, LeaseMgrError> {
 impl<L: ManagedLease> LeaseMgr<L> for Sqlite<L> {
     fn status(&self) -> Status {
         let mut status = Status::new("sqlite", &self.name);
-        let count = |connection: &Connection| connection.query_row(sql::COUNT, [], |row| row.get(0)).optional();
+        let count =
+            |connection: &Connection| connection.query_row(sql::COUNT, [], |row| row.get(0)).optional();
         // It never waits.
-        status.leases = self.connection.try_lock().ok().and_then(|connection| count(&connection).ok().flatten());
+        status.leases =
+            self.connection.try_lock().ok().and_then(|connection| count(&connection).ok().flatten());
         status
     }
 

@@ -157,7 +157,11 @@ fn agree<L: Arbitrary>(steps: Vec<Step<L>>) -> Result<(), TestCaseError> {
                         next = range.after(next).expect("the last address has no lease");
                     }
                     let found = storage.first_free(&range, first, now, 1);
-                    prop_assert!(matches!(found, free_range::Step::Free(address) if address == next), "{:?}", found);
+                    prop_assert!(
+                        matches!(found, free_range::Step::Free(address) if address == next),
+                        "{:?}",
+                        found
+                    );
                 }
             }
         }
