@@ -470,7 +470,7 @@ impl<L: Served> Server<L> {
             };
         }
         let mut reclaimed = lease.clone();
-        reclaimed.set_state(LeaseState::EXPIRED_RECLAIMED)?;
+        reclaimed.reclaim();
         self.update("reclaimed", lease, reclaimed)?;
         Ok(())
     }

@@ -64,7 +64,7 @@ pub use status::{
     Status,
 };
 pub use totals::{CountedAs, Totals, TotalsRow};
-pub use tracking::{CallbackError, LeaseLock, Scope, Tracking};
+pub use tracking::{AddressLock, CallbackError, Scope, Tracking};
 
 use crate::lease::{ClientClass, HwAddr, LeaseKind, LeaseState, LimitExceeded, SubnetId, UserContext};
 use crate::panics::contained;
@@ -191,6 +191,44 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     fn status(&self) -> Status;
 
     /// Adds a lease, if its address has none. Of several that try at once, one has it.
+    ///
+    /// Threads that look for a free address at the same time find the same one, and all but one of their leases are refused,
+    /// each after it has waited for the others. With [`LeaseMgr::claim_first`] each gets another address. A server that
+    /// chooses addresses by itself, without an [`Allocator`](crate::allocator::Allocator), takes the address lock first
+    /// ([`Tracking::try_lock`]):
+    ///
+    /// ```
+    /// use std::net::Ipv4Addr;
+    /// use leasemgr::lease::{HwAddr, Lease4};
+    /// use leasemgr::{Added, LeaseMgr, LeaseMgrFactory};
+    ///
+    /// /// Leases the first address that is neither leased nor being leased by another thread.
+    /// fn lease_any(
+    ///     leases: &dyn LeaseMgr<Lease4>,
+    ///     pool: impl Iterator<Item = Ipv4Addr>,
+    ///     client: HwAddr,
+    /// ) -> Result<Option<Ipv4Addr>, Box<dyn std::error::Error>> {
+    ///     for address in pool {
+    ///         let Some(_lock) = leases.tracking().try_lock(address) else {
+    ///             continue;
+    ///         };
+    ///         if leases.get(address)?.is_none() {
+    ///             let lease = Lease4::builder(address).client(client.clone()).lifetime(3600).build()?;
+    ///             if leases.add(&lease)? == Added::Added {
+    ///                 return Ok(Some(address));
+    ///             }
+    ///         }
+    ///     }
+    ///     Ok(None)
+    /// }
+    ///
+    /// let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
+    /// let pool = [1, 2].map(|n| Ipv4Addr::new(192, 0, 2, n));
+    /// let client = HwAddr::from([2, 0, 0, 0, 0, 1]);
+    /// let lock = leases.tracking().try_lock(pool[0]);
+    /// assert_eq!(lease_any(leases.as_ref(), pool.into_iter(), client)?, Some(pool[1]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`LeaseMgrError::ZeroLifetime`] for a lease that is valid for 0 seconds, and others where the lease could not be
@@ -400,8 +438,8 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     }
 
     /// Reclaims leases that have ended at `now` (seconds since the epoch), those that ended first first: at most
-    /// `limit`, or all with a limit of 0. Returns those that this call has reclaimed, in state
-    /// [`EXPIRED_RECLAIMED`](LeaseState::EXPIRED_RECLAIMED), for the server to clean up after; declined leases are deleted, and
+    /// `limit`, or all with a limit of 0. Returns those that this call has reclaimed, as [`reclaim`](crate::lease::Lease::reclaim) leaves them,
+    /// for the server to clean up after; declined leases are deleted, and
     /// returned as they were. Of several servers that reclaim at the same time, each lease is returned to one.
     ///
     /// # Errors
@@ -457,7 +495,7 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     }
 
     /// Gives the lowest free address of a range ([`LeaseMgr::first_free`]) the lease that `make` returns for it, in one step:
-    /// of several calls at the same time, each gets another address. An address that is locked ([`Tracking::try_lock`]) is
+    /// of several calls at the same time, each gets another address. An address whose address lock is taken ([`Tracking::try_lock`]) is
     /// passed over. `make` may be called for several addresses, if other calls are faster. Returns `None` if no address is
     /// free.
     ///
@@ -499,7 +537,7 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
         defaults::claim_first(self, range, now, make)
     }
 
-    /// The callbacks that are called when leases change, the locks of leases, and how many were assigned and reclaimed.
+    /// The callbacks that are called when leases change, the address locks, and how many were assigned and reclaimed.
     fn tracking(&self) -> &Tracking<L>;
 
     /// Makes durable what was acknowledged so far.

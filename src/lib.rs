@@ -67,9 +67,9 @@ pub use async_lease_mgr::{Answer, AsyncLeaseMgr, Work};
 pub use export::WriteLeases;
 pub use factory::{FactoryError, LeaseMgrFactory, LeaseMgrOpener, OpenerError};
 pub use lease_mgr::{
-    Added, AddedWithin, Availability, CallbackError, Change, ChangeKind, Claimed, CleanupReport, CleanupRows,
-    CleanupStart, CleanupStatus, CleanupWork, ClientKey, CountedAs, Cursor, Deleted, Done, Durability,
-    FreeRange, Key, LeaseLock, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6,
+    Added, AddedWithin, AddressLock, Availability, CallbackError, Change, ChangeKind, Claimed, CleanupReport,
+    CleanupRows, CleanupStart, CleanupStatus, CleanupWork, ClientKey, CountedAs, Cursor, Deleted, Done,
+    Durability, FreeRange, Key, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6,
     ManagedLease, OnFail, Operation, Origin, Query, Scope, StatisticsQuery, StatisticsRow, Status, Subnets,
     Then, Totals, TotalsRow, Tracking, call_then, check, unchanged,
 };

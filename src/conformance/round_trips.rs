@@ -106,12 +106,17 @@ fn expired_leases_come_back_reclaimed<L: TestedLease>(case: &Case<L>) -> Verdict
     let mut declined = ending(&sample::<L>(2, 2)?, END + 1);
     declined.set_state(LeaseState::DECLINED)?;
     let later = ending(&sample::<L>(3, 3)?, END + 2);
-    case.add_all([&used, &declined, &later])?;
+    let released = ending(&in_state(&sample::<L>(4, 4)?, LeaseState::RELEASED)?, END + 1);
+    case.add_all([&used, &declined, &later, &released])?;
     same_leases("reclaim nothing", &ask("reclaim", case.mgr().reclaim_expired(END - 1, 0))?, [])?;
-    let reclaimed = in_state(&used, LeaseState::EXPIRED_RECLAIMED)?;
+    let [mut reclaimed, mut reclaimed_from_released] = [used, released];
+    reclaimed.reclaim();
+    reclaimed_from_released.reclaim();
+    let was = reclaimed_from_released.reclaimed_from();
+    same("what a released lease was", &was, &Some(LeaseState::RELEASED))?;
     let found = ask("reclaim", case.mgr().reclaim_expired(END + 1, 0))?;
-    same_leases("reclaim", &found, [&reclaimed, &declined])?;
-    case.holds([&reclaimed, &later], [&declined])?;
+    same_leases("reclaim", &found, [&reclaimed, &declined, &reclaimed_from_released])?;
+    case.holds([&reclaimed, &later, &reclaimed_from_released], [&declined])?;
     same_leases("reclaim again", &ask("reclaim", case.mgr().reclaim_expired(END + 1, 0))?, [])
 }
 

@@ -194,8 +194,7 @@ pub(super) fn reclaim_expired<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     for mut lease in mgr.expired(now, limit)? {
         if mgr.reclaim(&lease)? {
             if lease.state() != LeaseState::DECLINED {
-                // One without a client is deleted as declined ones are, and stays as it was here.
-                let _ = lease.set_state(LeaseState::EXPIRED_RECLAIMED);
+                lease.reclaim();
             }
             reclaimed.push(lease);
         }

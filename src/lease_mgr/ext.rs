@@ -49,9 +49,10 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
         self.remove(read.address(), Some(read))
     }
 
-    /// Reclaims a lease that has expired and that the caller has read: its address is free then, and what the lease says stays
-    /// for the client to come back. A declined lease is nobody's any more, and is deleted. Tells whether it was
-    /// done: not if somebody has changed the lease since, such as the client that came back just now.
+    /// Reclaims a lease that has expired and that the caller has read ([`Lease::reclaim`]): its address is free then, and the
+    /// lease stays for the client to come back, and tells what it was ([`Lease::reclaimed_from`]). A declined lease, which no
+    /// client comes back to, is deleted. Returns whether that was done: not if the lease was modified concurrently, such as
+    /// by a renewal.
     ///
     /// ```
     /// use leasemgr::lease::{HwAddr, Lease4};

@@ -160,14 +160,13 @@ impl<L: ManagedLease> Borrowed<'_, L> {
     }
 }
 
-/// Returns an expired lease as it is kept when it is reclaimed; `None` if it is deleted instead, because no client may come
-/// back to it.
+/// Returns an expired lease as it is kept when it is reclaimed; `None` for a declined one, which is deleted instead.
 pub(crate) fn reclaimed_form<L: ManagedLease>(expired: &L) -> Option<L> {
-    if expired.state() == LeaseState::DECLINED {
-        return None;
-    }
-    let mut reclaimed = expired.clone();
-    reclaimed.set_state(LeaseState::EXPIRED_RECLAIMED).is_ok().then_some(reclaimed)
+    (expired.state() != LeaseState::DECLINED).then(|| {
+        let mut reclaimed = expired.clone();
+        reclaimed.reclaim();
+        reclaimed
+    })
 }
 
 impl From<Added> for Done {

@@ -1,4 +1,4 @@
-//! Callbacks that are called when leases change, and locks of leases.
+//! Callbacks that are called when leases change, and address locks.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -111,7 +111,7 @@ struct Callback<L: ManagedLease> {
     function: Function<L>,
 }
 
-/// The callbacks that are called when leases change, and the locks of leases.
+/// The callbacks that are called when leases change, and the address locks.
 ///
 /// # Callbacks
 /// A callback is called after a change, in the thread that made it and before that one's call returns. Of one
@@ -138,7 +138,7 @@ struct Callback<L: ManagedLease> {
 ///     counter.fetch_add(1, Ordering::Relaxed);
 /// })?;
 ///
-/// // An allocator makes sure that no other thread offers the same address at the same time.
+/// // The address lock keeps other threads from choosing the same address at the same time.
 /// let address = [192, 0, 2, 1].into();
 /// let lock = leases.tracking().try_lock(address);
 /// assert!(lock.is_some());
@@ -152,7 +152,7 @@ pub struct Tracking<L: ManagedLease> {
     count: AtomicUsize,
     /// Whether there ever were callbacks: one that unregisters the last of them is still running.
     was_watched: AtomicBool,
-    locked: DashSet<L::Address>,
+    locked: Arc<DashSet<L::Address>>,
     totals: Totals,
     watchers: RwLock<Vec<(String, Arc<Watcher>)>>,
     /// Held while a lease is counted and added within limits.
@@ -168,7 +168,7 @@ impl<L: ManagedLease> Default for Tracking<L> {
             callbacks: RwLock::default(),
             count: AtomicUsize::new(0),
             was_watched: AtomicBool::new(false),
-            locked: DashSet::new(),
+            locked: Arc::default(),
             totals: Totals::default(),
             watchers: RwLock::default(),
             limits: Mutex::default(),
@@ -372,43 +372,58 @@ impl<L: ManagedLease> Tracking<L> {
         ptr::from_ref(self).addr()
     }
 
-    /// Locks an address, unless it is locked already: an allocator that holds the lock knows that no
-    /// other one that asks for it is at work with the same address. Reading and changing leases needs no lock.
-    pub fn try_lock(&self, address: L::Address) -> Option<LeaseLock<'_, L>> {
-        // Made only where the address was free: dropping it frees the address.
-        self.locked.insert(address).then(|| LeaseLock { tracking: self, address })
+    /// Takes the address lock of an address; `None` if it is taken already, by any thread or task.
+    ///
+    /// Reading and changing leases needs no lock, and does not wait for one. The lock is for callers that choose an address
+    /// before they change its lease: those that take it first do not choose the same one at the same time.
+    /// [`LeaseMgr::claim_first`](super::LeaseMgr::claim_first) takes it by itself, and passes over addresses whose lock is taken.
+    pub fn try_lock(&self, address: L::Address) -> Option<AddressLock<L>> {
+        // Made only if the address was not locked: dropping it unlocks the address.
+        self.locked.insert(address).then(|| AddressLock { locked: Arc::clone(&self.locked), address })
     }
 
-    /// Whether an address is locked.
+    /// Returns whether the address lock of an address is taken.
     pub fn is_locked(&self, address: L::Address) -> bool {
         self.locked.contains(&address)
     }
 }
 
-/// A locked address. It is free again when this is dropped.
-#[must_use = "the address is free again when this is dropped"]
-pub struct LeaseLock<'a, L: ManagedLease> {
-    tracking: &'a Tracking<L>,
+/// The address lock of an address ([`Tracking::try_lock`]), which is released when this is dropped.
+///
+/// It borrows nothing: a thread can hand it to another one, and an async task can hold it across awaits.
+///
+/// ```
+/// use leasemgr::AddressLock;
+/// use leasemgr::lease::{Lease4, Lease6};
+///
+/// fn can_be_held_by_a_task<T: Send + Sync + 'static>() {}
+///
+/// can_be_held_by_a_task::<AddressLock<Lease4>>();
+/// can_be_held_by_a_task::<AddressLock<Lease6>>();
+/// ```
+#[must_use = "the address is unlocked when this is dropped"]
+pub struct AddressLock<L: ManagedLease> {
+    locked: Arc<DashSet<L::Address>>,
     address: L::Address,
 }
 
-impl<L: ManagedLease> LeaseLock<'_, L> {
-    /// The address.
+impl<L: ManagedLease> AddressLock<L> {
+    /// Returns the address.
     #[must_use]
     pub fn address(&self) -> L::Address {
         self.address
     }
 }
 
-impl<L: ManagedLease> fmt::Debug for LeaseLock<'_, L> {
+impl<L: ManagedLease> fmt::Debug for AddressLock<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let address: IpAddr = self.address.into();
-        write!(f, "LeaseLock({address})")
+        write!(f, "AddressLock({address})")
     }
 }
 
-impl<L: ManagedLease> Drop for LeaseLock<'_, L> {
+impl<L: ManagedLease> Drop for AddressLock<L> {
     fn drop(&mut self) {
-        self.tracking.locked.remove(&self.address);
+        self.locked.remove(&self.address);
     }
 }

@@ -996,7 +996,7 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
         for mut lease in expired {
             let is_mine = self.reclaim(&lease)?;
             if lease.state() != LeaseState::DECLINED && !self.is(Defect::ReclaimedComeBackAsTheyWere) {
-                lease.set_state(LeaseState::EXPIRED_RECLAIMED).unwrap();
+                lease.reclaim();
             }
             if is_mine || self.is(Defect::ReclaimsForEveryone) {
                 reclaimed.push(lease);
