@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! dhcp4_server CONNECTION-STRING --subnet CIDR [--pool FIRST-LAST] [--bind ADDR:PORT] [--interface NAME]
-//!     [--valid-lifetime SECONDS] [--threads N] [--allocator random|iterative|free-list] [--server-id ADDR]
+//!     [--valid-lifetime SECONDS] [--threads N] [--allocator random|iterative|free-list|lowest-first] [--server-id ADDR]
 //! ```
 //!
 //! For example: `dhcp4_server 'type=memfile name=/var/lib/dhcp/leases4.csv' --interface eth1 --subnet 192.0.2.0/24
@@ -53,7 +53,7 @@ use server::{Listener, Options, Outcome, now, value};
 
 const USAGE: &str = "\
 usage: dhcp4_server CONNECTION-STRING --subnet CIDR [--pool FIRST-LAST] [--bind ADDR:PORT] [--interface NAME]
-           [--valid-lifetime SECONDS] [--threads N] [--allocator random|iterative|free-list] [--server-id ADDR]";
+           [--valid-lifetime SECONDS] [--threads N] [--allocator random|iterative|free-list|lowest-first] [--server-id ADDR]";
 
 /// For how long an offered address is kept. A client that has chosen asks within seconds (RFC 2131 section 4.4.1).
 const OFFER_TIME: Duration = Duration::from_secs(10);
@@ -84,8 +84,8 @@ fn run() -> Outcome {
 
     let leases = server::open::<Lease4>(&options.connection)?;
     let allocator = Arc::new(Allocator::new(options.pool, options.strategy, OFFER_TIME));
-    allocator.follow(leases.as_ref())?;
-    allocator.taken(server_id);
+    allocator.follow(&leases)?;
+    allocator.exclude(server_id..=server_id);
     let server = Server4 {
         leases: Arc::clone(&leases),
         allocator,

@@ -3,7 +3,7 @@
 //! ```text
 //! dhcp6_server CONNECTION-STRING --subnet CIDR [--pool FIRST-LAST] [--pd-pool PREFIX/LEN/DELEGATED]
 //!     [--bind ADDR:PORT] [--interface NAME] [--valid-lifetime SECONDS] [--threads N]
-//!     [--allocator random|iterative|free-list] [--server-id HEX]
+//!     [--allocator random|iterative|free-list|lowest-first] [--server-id HEX]
 //! ```
 //!
 //! For example: `dhcp6_server 'type=memfile universe=6 name=/var/lib/dhcp/leases6.csv' --interface eth1
@@ -53,7 +53,7 @@ use server::{Answer, Listener, Options, Outcome, now, value};
 const USAGE: &str = "\
 usage: dhcp6_server CONNECTION-STRING --subnet CIDR [--pool FIRST-LAST] [--pd-pool PREFIX/LEN/DELEGATED]
            [--bind ADDR:PORT] [--interface NAME] [--valid-lifetime SECONDS] [--threads N]
-           [--allocator random|iterative|free-list] [--server-id HEX]";
+           [--allocator random|iterative|free-list|lowest-first] [--server-id HEX]";
 
 /// All_DHCP_Relay_Agents_and_Servers, where clients send to (RFC 8415 section 7.1).
 const RELAYS_AND_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);

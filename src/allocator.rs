@@ -19,7 +19,7 @@
 //! let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
 //! let pool = Pool::new(Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2))?;
 //! let allocator = Arc::new(Allocator::new(pool, Strategy::FreeList, Duration::from_secs(30)));
-//! allocator.follow(leases.as_ref())?;
+//! allocator.follow(&leases)?;
 //!
 //! // What is nobody's, or was reclaimed, can be given out.
 //! let is_free = |address| Ok::<_, LeaseMgrError>(leases.get(address)?.is_none_or(|lease| lease.is_reclaimed()));
@@ -47,28 +47,41 @@ mod bit_set;
 mod offers;
 mod permutation;
 mod pool;
+mod runs;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
-use crate::lease_mgr::{CallbackError, Change, ChangeKind, LeaseMgr, LeaseMgrError, ManagedLease, Query};
+use crate::lease_mgr::{
+    CallbackError, Change, ChangeKind, FreeRange, LeaseMgr, LeaseMgrError, ManagedLease, Query,
+};
 use bit_set::BitSet;
 use offers::Offers;
 use permutation::Permutation;
 pub use pool::{Pool, PoolAddress, PoolError};
+use runs::Runs;
 
-/// So many leases are read at a time when an allocator begins to follow a lease manager.
+/// Number of leases that are read at a time when an allocator begins to follow a lease manager.
 const PAGE: usize = 1000;
 
 /// How an [`Allocator`] finds an address.
+///
+/// # Stores that several servers share
+/// What another server leases is told late or not at all ([`LeaseMgr::is_shared`]). If an allocator follows such a manager,
+/// [`FreeList`](Self::FreeList) and [`LowestFirst`](Self::LowestFirst) know of no free addresses by themselves, and ask the
+/// manager for one that is neither offered nor excluded: the free list for any ([`LeaseMgr::free_address`]), or for the
+/// lowest one ([`LeaseMgr::first_free`]) if the backend has no better way. An address whose lease has ended is among them
+/// as soon as the lease is reclaimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Strategy {
     /// In an order that nobody can foretell (RFC 7943 section 2 tells why), and that has every address once: the lease
     /// manager is asked for one after the other until one is free. In a pool that is mostly free this takes one or two
@@ -85,28 +98,37 @@ pub enum Strategy {
     /// gone. Pools of more than [`FREE_LIST_MAX`](Self::FREE_LIST_MAX) addresses are not kept so, but searched as with
     /// [`Random`](Self::Random): they are never full.
     FreeList,
+    /// The lowest free one, whether it never had a lease or has a reclaimed one, so that leases stay close together. In
+    /// logarithmic time, for pools of any size. It follows the lease manager as [`FreeList`](Self::FreeList) does, and keeps
+    /// the addresses in use as runs, so that it takes memory for each gap between them only.
+    LowestFirst,
 }
 
 impl Strategy {
-    /// So many addresses a pool has at most whose free ones are kept as a set of at most 68 MB: 2^28, a DHCPv4 subnet with a
-    /// prefix of 4 bits.
+    /// Maximum number of addresses of a pool whose free ones are kept as a set, of at most 68 MB: 2^28, a DHCPv4 subnet with
+    /// a prefix of 4 bits.
     pub const FREE_LIST_MAX: u128 = 1 << 28;
+
+    /// The strategies with their names.
+    pub const NAMES: [(&str, Self); 4] = [
+        ("random", Self::Random),
+        ("iterative", Self::Iterative),
+        ("free-list", Self::FreeList),
+        ("lowest-first", Self::LowestFirst),
+    ];
 }
 
-/// `random`, `iterative` or `free-list`.
+/// `random`, `iterative`, `free-list` or `lowest-first`.
 impl fmt::Display for Strategy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Random => "random",
-            Self::Iterative => "iterative",
-            Self::FreeList => "free-list",
-        })
+        let named = Self::NAMES.iter().find(|(_, strategy)| strategy == self);
+        f.write_str(named.map_or("", |(name, _)| name))
     }
 }
 
 /// The name of no strategy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name:?} is no way to find an address, expected random, iterative or free-list")]
+#[error("{name:?} is no way to find an address, expected random, iterative, free-list or lowest-first")]
 pub struct StrategyError {
     /// What was given.
     pub name: String,
@@ -116,9 +138,8 @@ impl FromStr for Strategy {
     type Err = StrategyError;
 
     fn from_str(name: &str) -> Result<Self, StrategyError> {
-        let all = [Self::Random, Self::Iterative, Self::FreeList];
-        let named = all.into_iter().find(|strategy| strategy.to_string() == name);
-        named.ok_or_else(|| StrategyError { name: name.to_owned() })
+        let named = Self::NAMES.iter().find(|(other, _)| *other == name);
+        named.map(|(_, strategy)| *strategy).ok_or_else(|| StrategyError { name: name.to_owned() })
     }
 }
 
@@ -139,27 +160,30 @@ pub enum FollowError {
 /// `C` is what the server tells its clients apart by, such as client id or hardware address in DHCPv4, and DUID, IAID and type
 /// in DHCPv6. A client has one offer at a time.
 ///
-/// All threads of a server share one. Its lock is never held while the lease manager is asked.
+/// All threads of a server share one. Its lock is never held while the lease manager is asked. When it is dropped, it follows
+/// no lease manager any more.
 pub struct Allocator<A, C> {
     pool: Pool<A>,
     strategy: Strategy,
+    offer_time: Duration,
     state: Mutex<State<A, C>>,
+    /// Each unregisters the callbacks at a lease manager that is followed.
+    followed: Mutex<Vec<Unfollow>>,
 }
 
+type Unfollow = Box<dyn FnOnce() + Send>;
+
 impl<A: PoolAddress, C: Clone + Eq + Hash> Allocator<A, C> {
-    /// For a pool whose addresses are all free, as far as is known. What is offered is kept for the client for `offer_time`.
+    /// For a pool whose addresses are all free, as far as is known. What is offered is kept for the client for `offer_time`,
+    /// unless the caller of [`Allocator::offer_for`] gives another time.
     #[must_use]
     pub fn new(pool: Pool<A>, strategy: Strategy, offer_time: Duration) -> Self {
-        let last = pool.last_index();
-        let walk = |order| Source::Walk { next: 0, order };
-        let (strategy, source) = match (strategy, usize::try_from(last)) {
-            (Strategy::Iterative, _) => (Strategy::Iterative, walk(None)),
-            (Strategy::FreeList, Ok(small)) if last < Strategy::FREE_LIST_MAX => {
-                (Strategy::FreeList, Source::Free(FreeList::new(small + 1)))
-            }
-            _ => (Strategy::Random, walk(Some(Permutation::new(last)))),
-        };
-        Self { pool, strategy, state: Mutex::new(State { source, offers: Offers::new(offer_time) }) }
+        let is_small = pool.last_index() < Strategy::FREE_LIST_MAX;
+        let strategy = if strategy == Strategy::FreeList && !is_small { Strategy::Random } else { strategy };
+        let excluded = Runs::default();
+        let source = Source::new(&pool, strategy, &excluded);
+        let state = Mutex::new(State { source, offers: Offers::new(), excluded });
+        Self { pool, strategy, offer_time, state, followed: Mutex::default() }
     }
 
     /// What it finds addresses in.
@@ -172,30 +196,87 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> Allocator<A, C> {
         self.strategy
     }
 
-    /// An address for a client that has none, which is then kept for it: the one that it was offered before, the one that it
-    /// wants, or any; `None` where none is free. `is_free` tells of an address whether this client may have it as far as leases
+    /// Excludes the addresses of a range for good, or the prefixes that have an address in it: none of them is offered from
+    /// now on, whether it has a lease or not, and offers of them end. Leases that there are stay.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use std::net::Ipv4Addr;
+    /// use std::time::{Duration, Instant};
+    /// use leasemgr::LeaseMgrError;
+    /// use leasemgr::allocator::{Allocator, Pool, Strategy};
+    ///
+    /// let address = |n| Ipv4Addr::new(192, 0, 2, n);
+    /// let pool = Pool::new(address(1), address(9))?;
+    /// let allocator = Allocator::new(pool, Strategy::LowestFirst, Duration::from_secs(30));
+    /// allocator.exclude(address(0)..=address(2));
+    /// let is_free = |_| Ok::<_, LeaseMgrError>(true);
+    /// assert_eq!(allocator.offer(&"printer", Some(address(2)), Instant::now(), is_free)?, Some(address(3)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn exclude(&self, addresses: RangeInclusive<A>) {
+        if let Some((first, last)) = self.pool.indexes(&addresses) {
+            self.state.lock().exclude(&self.pool, first, last);
+        }
+    }
+
+    /// Returns an address for a client that has none, which is then kept for it: the one that it was offered before, the one that it
+    /// wants, or any; `None` if no address is free. `is_free` tells of an address whether this client may have it as far as leases
     /// go. `now` is the present; several threads may differ a little.
     ///
     /// An address of the pool that a client wants is proposed to `is_free` even if the free list does not have it, so a client
     /// can be offered one that it has a lease for.
     ///
     /// # Errors
-    /// Those of `is_free`. The client has no offer then.
-    pub fn offer<E>(
+    /// Returns the error of `is_free`, and [`LeaseMgrError`] if a lease manager that is shared ([`Strategy`]) cannot be asked. The
+    /// client has no offer then.
+    pub fn offer<E: From<LeaseMgrError>>(
         &self,
         client: &C,
         wanted: Option<A>,
         now: Instant,
+        is_free: impl FnMut(A) -> Result<bool, E>,
+    ) -> Result<Option<A>, E> {
+        self.offer_for(client, wanted, (now, self.offer_time), is_free)
+    }
+
+    /// As [`Allocator::offer`], but the address is kept for the client for this time from `now` on. An offer that the client
+    /// has already ends when it would have ended.
+    ///
+    /// # Errors
+    /// As [`Allocator::offer`].
+    pub fn offer_for<E: From<LeaseMgrError>>(
+        &self,
+        client: &C,
+        wanted: Option<A>,
+        (now, time): (Instant, Duration),
         mut is_free: impl FnMut(A) -> Result<bool, E>,
     ) -> Result<Option<A>, E> {
-        let mut search = Search { wanted, left: self.pool.last_index().saturating_add(1), begun: false };
+        let mut search =
+            Search { wanted, left: 0, begun: false, kept: (now, time), rejected: Runs::default() };
         loop {
-            let Some(address) = self.state.lock().propose(&self.pool, client, &mut search, now) else {
-                return Ok(None);
+            let proposal = self.state.lock().propose(&self.pool, client, &mut search);
+            let address = match proposal {
+                Proposal::Nothing => return Ok(None),
+                Proposal::Try(address) => address,
+                Proposal::Ask(ask, unwanted) => match ask(&unwanted)? {
+                    // One that was excluded: there is no other.
+                    Some(address) if self.pool.index(address).is_none_or(|n| unwanted.contains(n)) => {
+                        return Ok(None);
+                    }
+                    Some(address) if self.state.lock().claim(&self.pool, client, address, &search) => address,
+                    Some(_) => continue,
+                    None => return Ok(None),
+                },
             };
             match is_free(address) {
                 Ok(true) => return Ok(Some(address)),
-                Ok(false) => self.state.lock().reject(&self.pool, client, address),
+                Ok(false) => {
+                    self.state.lock().reject(&self.pool, client, address);
+                    if let Some(index) = self.pool.index(address) {
+                        search.rejected.insert(index, index);
+                    }
+                }
                 Err(error) => {
                     self.state.lock().withdraw(&self.pool, client);
                     return Err(error);
@@ -209,9 +290,13 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> Allocator<A, C> {
         self.state.lock().offers.of_client(client, now)
     }
 
-    /// Whether a client may have an address as far as offers go: it is of the pool, and not kept for another client.
+    /// Whether a client may have an address as far as offers go: it is of the pool, not excluded, and not kept for another
+    /// client.
     pub fn may_take(&self, client: &C, address: A, now: Instant) -> bool {
-        self.pool.contains(address) && !self.state.lock().offers.is_anothers(address, client, now)
+        self.pool.index(address).is_some_and(|index| {
+            let state = self.state.lock();
+            !state.excluded.contains(index) && !state.offers.is_anothers(address, client, now)
+        })
     }
 
     /// Forgets what a client was offered: it has chosen another server, or has declined the address.
@@ -245,24 +330,67 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> Allocator<A, C> {
 }
 
 impl<A: PoolAddress, C: Clone + Eq + Hash + Send + Sync + 'static> Allocator<A, C> {
-    /// Learns from a lease manager which addresses are in use, and from now on of every change. To be called before leases are
-    /// changed by several threads: of one that changes meanwhile, either news may be the last.
+    /// Learns from a lease manager which addresses are in use, and from now on of every change, until [`Allocator::unfollow`]
+    /// or until the allocator is dropped. It neither keeps the manager open nor is it kept by it. To be called before leases
+    /// are changed by several threads: of one that changes meanwhile, either news may be the last.
+    ///
+    /// If several servers share the leases, it asks from now on: see [`Strategy`].
     ///
     /// # Errors
-    /// [`FollowError::Followed`] where an allocator for the same pool follows the manager already, and
-    /// [`FollowError::Leases`] where leases cannot be read.
+    /// Returns [`FollowError::Followed`] if an allocator for the same pool follows the manager already, and
+    /// [`FollowError::Leases`] if leases cannot be read. It does not follow the manager then.
     pub fn follow<L: ManagedLease<Address = A>>(
         self: &Arc<Self>,
-        leases: &dyn LeaseMgr<L>,
+        leases: &Arc<dyn LeaseMgr<L>>,
     ) -> Result<(), FollowError> {
-        let owner = format!("allocator of {}", self.pool);
+        let owner = self.owner();
         for kind in [ChangeKind::Add, ChangeKind::Update, ChangeKind::Delete] {
-            let allocator = Arc::clone(self);
-            leases.tracking().register(&owner, kind, None, move |change| allocator.learn(change))?;
+            let allocator = Arc::downgrade(self);
+            let learn = move |change: &Change<'_, L>| {
+                if let Some(allocator) = allocator.upgrade() {
+                    allocator.learn(change);
+                }
+            };
+            leases.tracking().register(&owner, kind, None, learn)?;
         }
-        if self.strategy != Strategy::FreeList {
+        let manager = Arc::downgrade(leases);
+        self.followed.lock().push(Box::new(move || {
+            if let Some(leases) = manager.upgrade() {
+                leases.tracking().unregister(&owner, None);
+            }
+        }));
+        if !matches!(self.strategy, Strategy::FreeList | Strategy::LowestFirst) {
             return Ok(());
         }
+        if leases.is_shared() {
+            self.state.lock().source = Source::Ask(asking(self.pool, self.strategy, Arc::downgrade(leases)));
+            return Ok(());
+        }
+        let learned = self.learn_all(leases.as_ref());
+        if learned.is_err() {
+            self.unfollow(leases.as_ref());
+        }
+        Ok(learned?)
+    }
+
+    /// Follows a lease manager no more, one that has taken over the callbacks of another ([`Tracking::adopt`]) included. What
+    /// is known of free addresses stays; after a manager that was asked, all count as free.
+    ///
+    /// [`Tracking::adopt`]: crate::Tracking::adopt
+    pub fn unfollow<L: ManagedLease<Address = A>>(&self, leases: &dyn LeaseMgr<L>) {
+        leases.tracking().unregister(&self.owner(), None);
+        let mut state = self.state.lock();
+        if matches!(state.source, Source::Ask(_)) {
+            state.source = Source::new(&self.pool, self.strategy, &state.excluded);
+        }
+    }
+
+    /// The name that its callbacks are registered by.
+    fn owner(&self) -> String {
+        format!("allocator of {}", self.pool)
+    }
+
+    fn learn_all<L: ManagedLease<Address = A>>(&self, leases: &dyn LeaseMgr<L>) -> Result<(), LeaseMgrError> {
         let mut query = Query::all().limit(PAGE);
         query.after = self.pool.first().to_bits().checked_sub(1).map(A::from_bits);
         loop {
@@ -295,6 +423,14 @@ impl<A: PoolAddress, C: Clone + Eq + Hash + Send + Sync + 'static> Allocator<A, 
     }
 }
 
+impl<A, C> Drop for Allocator<A, C> {
+    fn drop(&mut self) {
+        for unfollow in self.followed.get_mut().drain(..) {
+            unfollow();
+        }
+    }
+}
+
 impl<A: fmt::Debug, C> fmt::Debug for Allocator<A, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pool, strategy, .. } = self;
@@ -311,61 +447,141 @@ enum Tier {
     Reclaimed,
 }
 
+/// Asks a lease manager for a free address that is not one of these numbers.
+type Ask<A> = Arc<dyn Fn(&Runs) -> Result<Option<A>, LeaseMgrError> + Send + Sync>;
+
+/// Returns what asks this manager.
+fn asking<A: PoolAddress, L: ManagedLease<Address = A>>(
+    pool: Pool<A>,
+    strategy: Strategy,
+    leases: Weak<dyn LeaseMgr<L>>,
+) -> Ask<A> {
+    let mut all = FreeRange::<L>::new(pool.first()..=pool.last());
+    if u32::from(pool.prefix_len()) < A::BITS {
+        all = FreeRange::prefixes(pool.first()..=pool.last(), pool.prefix_len());
+    }
+    // Leases that have ended are free when they are reclaimed.
+    let now = 0;
+    Arc::new(move |unwanted| {
+        let Some(leases) = leases.upgrade() else {
+            let place = "the lease manager that an allocator follows".to_owned();
+            return Err(LeaseMgrError::Unavailable { place, since: SystemTime::now(), source: None });
+        };
+        let runs = unwanted.iter().map(|(first, last)| pool.nth(first)..=pool.nth(last));
+        let range = runs.fold(all.clone(), FreeRange::without);
+        if strategy == Strategy::FreeList {
+            match leases.free_address(&range, now) {
+                Err(LeaseMgrError::Unsupported { .. }) => {}
+                found => return found,
+            }
+        }
+        leases.first_free(&range, now)
+    })
+}
+
 /// What is known of all addresses.
 struct State<A, C> {
-    source: Source,
+    source: Source<A>,
     offers: Offers<A, C>,
+    /// The numbers of addresses that are never offered.
+    excluded: Runs,
 }
 
 /// Where proposals come from.
-enum Source {
+enum Source<A> {
     /// One address after the other.
     Walk {
-        /// The place of the next one.
+        /// The place of the next one, among those that are not excluded.
         next: u128,
-        /// Which address is at a place; without, the one of that number.
+        /// The last place; `None` if all are excluded.
+        last: Option<u128>,
+        /// Which number is at a place; without, the same one.
         order: Option<Permutation>,
     },
     Free(FreeList),
+    /// The lowest number up to the last one of the pool that is not among these, which are in use, offered or excluded.
+    Lowest(Runs),
+    Ask(Ask<A>),
 }
 
 /// How far a search for an address has come.
 struct Search<A> {
     wanted: Option<A>,
-    /// So many addresses may still be proposed in turn.
+    /// Number of places that a walk may still go to.
     left: u128,
     begun: bool,
+    /// The present, and how long an offer is kept from now on.
+    kept: (Instant, Duration),
+    /// The numbers of addresses that were not free.
+    rejected: Runs,
+}
+
+/// How a search goes on.
+enum Proposal<A> {
+    /// This address is the client's offer, until it is rejected.
+    Try(A),
+    /// The lease manager is asked for an address, apart from those with these numbers.
+    Ask(Ask<A>, Runs),
+    Nothing,
 }
 
 impl<A: PoolAddress, C: Clone + Eq + Hash> State<A, C> {
-    /// The next address to try. It is the client's offer from here on, until it is rejected.
-    fn propose(&mut self, pool: &Pool<A>, client: &C, search: &mut Search<A>, now: Instant) -> Option<A> {
+    fn propose(&mut self, pool: &Pool<A>, client: &C, search: &mut Search<A>) -> Proposal<A> {
+        let (now, _) = search.kept;
         if !search.begun {
             search.begun = true;
+            if let Source::Walk { last, .. } = self.source {
+                search.left = last.map_or(0, |last| last.saturating_add(1));
+            }
             while let Some((address, offer)) = self.offers.expire(now) {
                 self.put_back(pool, address, offer.tier);
             }
             if let Some(address) = self.offers.of_client(client, now)
                 && search.wanted.is_none_or(|wanted| wanted == address)
             {
-                return Some(address);
+                return Proposal::Try(address);
             }
         } else if let Some(address) = self.offers.of_client(client, now) {
             // Of another thread that serves the same client.
-            return Some(address);
+            return Proposal::Try(address);
         }
         self.withdraw(pool, client);
         if let Some(wanted) = search.wanted.take()
             && let Some(index) = pool.index(wanted)
             && !self.offers.is_offered(wanted)
+            && !self.excluded.contains(index)
         {
             let tier = self.source.remove(index);
-            self.offers.add(client, wanted, tier, now);
-            return Some(wanted);
+            self.offers.add(client, wanted, tier, search.kept);
+            return Proposal::Try(wanted);
         }
-        let (address, tier) = self.next(pool, &mut search.left)?;
-        self.offers.add(client, address, tier, now);
-        Some(address)
+        if let Source::Ask(ask) = &self.source {
+            let mut unwanted = self.excluded.clone();
+            let offered = self.offers.addresses().filter_map(|address| pool.index(address));
+            offered.for_each(|index| unwanted.insert(index, index));
+            search.rejected.iter().for_each(|(first, last)| unwanted.insert(first, last));
+            return Proposal::Ask(Arc::clone(ask), unwanted);
+        }
+        match self.next(pool, &mut search.left) {
+            Some((address, tier)) => {
+                self.offers.add(client, address, tier, search.kept);
+                Proposal::Try(address)
+            }
+            None => Proposal::Nothing,
+        }
+    }
+
+    /// Offers a client an address that the lease manager was asked for, and returns whether it has done so: not if one of the
+    /// two is in an offer by now, or the address is excluded.
+    fn claim(&mut self, pool: &Pool<A>, client: &C, address: A, search: &Search<A>) -> bool {
+        let is_excluded = pool.index(address).is_none_or(|index| self.excluded.contains(index));
+        let (now, _) = search.kept;
+        if is_excluded || self.offers.is_offered(address) || self.offers.of_client(client, now).is_some() {
+            return false;
+        }
+        self.withdraw(pool, client);
+        self.offers.add(client, address, None, search.kept);
+        true
     }
 
     /// An address that is not offered, and where it is put back to.
@@ -375,15 +591,47 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> State<A, C> {
                 let (index, tier) = free.take()?;
                 Some((pool.nth(index as u128), Some(tier)))
             }
-            Source::Walk { next, order } => loop {
+            Source::Lowest(used) => {
+                let index = used.lowest_gap().filter(|&index| index <= pool.last_index())?;
+                used.insert(index, index);
+                Some((pool.nth(index), Some(Tier::Unused)))
+            }
+            Source::Walk { next, last, order } => loop {
                 *left = left.checked_sub(1)?;
                 let place = *next;
-                *next = if place == pool.last_index() { 0 } else { place + 1 };
-                let address = pool.nth(order.as_ref().map_or(place, |order| order.at(place)));
+                *next = if place >= (*last)? { 0 } else { place + 1 };
+                let index = self.excluded.gap_at(order.as_ref().map_or(place, |order| order.at(place)))?;
+                let address = pool.nth(index);
                 if !self.offers.is_offered(address) {
                     return Some((address, None));
                 }
             },
+            Source::Ask(_) => None,
+        }
+    }
+
+    /// The addresses from the first to the last of these numbers are never offered from now on.
+    fn exclude(&mut self, pool: &Pool<A>, first: u128, last: u128) {
+        let is_meant =
+            |address: &A| pool.index(*address).is_some_and(|index| (first..=last).contains(&index));
+        let offered: Vec<_> = self.offers.addresses().filter(is_meant).collect();
+        for address in offered {
+            self.offers.remove(address);
+        }
+        // The walk goes on from the address that it has come to.
+        let come_to = match &self.source {
+            Source::Walk { next, .. } => self.excluded.gap_at(*next),
+            _ => None,
+        };
+        self.excluded.insert(first, last);
+        match &mut self.source {
+            Source::Walk { order: None, .. } => {
+                self.source = Source::walk(pool, &self.excluded, come_to.unwrap_or(0), false);
+            }
+            Source::Walk { order: Some(_), .. } => self.source = Source::walk(pool, &self.excluded, 0, true),
+            Source::Free(free) => free.exclude(first, last),
+            Source::Lowest(used) => used.insert(first, last),
+            Source::Ask(_) => {}
         }
     }
 
@@ -404,7 +652,7 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> State<A, C> {
 
     fn put_back(&mut self, pool: &Pool<A>, address: A, tier: Option<Tier>) {
         if let (Some(index), Some(tier)) = (pool.index(address), tier) {
-            self.source.insert(index, tier);
+            self.insert(index, tier);
         }
     }
 
@@ -417,23 +665,62 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> State<A, C> {
         match self.offers.get_mut(address) {
             // When the offer ends.
             Some(offer) => (offer.tier, offer.is_news) = (Some(tier), true),
-            None => self.source.insert(index, tier),
+            None => self.insert(index, tier),
+        }
+    }
+
+    /// An address is free.
+    fn insert(&mut self, index: u128, tier: Tier) {
+        if !self.excluded.contains(index) {
+            self.source.insert(index, tier);
         }
     }
 }
 
-impl Source {
-    /// An address is free.
-    fn insert(&mut self, index: u128, tier: Tier) {
-        if let (Self::Free(free), Ok(index)) = (self, usize::try_from(index)) {
-            free.insert(index, tier);
+impl<A: PoolAddress> Source<A> {
+    /// All addresses are free, apart from those that are excluded.
+    fn new(pool: &Pool<A>, strategy: Strategy, excluded: &Runs) -> Self {
+        match (strategy, usize::try_from(pool.last_index())) {
+            (Strategy::LowestFirst, _) => Self::Lowest(excluded.clone()),
+            (Strategy::FreeList, Ok(last)) => {
+                let mut free = FreeList::new(last + 1);
+                excluded.iter().for_each(|(first, last)| free.exclude(first, last));
+                Self::Free(free)
+            }
+            _ => Self::walk(pool, excluded, 0, strategy != Strategy::Iterative),
         }
     }
 
-    /// An address is not to be proposed. Tells in which way it was free.
+    /// From an address on, one after the other, in their order or at random.
+    fn walk(pool: &Pool<A>, excluded: &Runs, from: u128, is_random: bool) -> Self {
+        // The number of all would not fit for the greatest pool.
+        let last_is_excluded = excluded.contains(pool.last_index());
+        let before_last = excluded.gaps_below(pool.last_index());
+        let last = if last_is_excluded { before_last.checked_sub(1) } else { Some(before_last) };
+        let next = Some(excluded.gaps_below(from)).filter(|next| last.is_some_and(|last| *next <= last));
+        let order = last.filter(|_| is_random).map(Permutation::new);
+        Self::Walk { next: next.unwrap_or(0), last, order }
+    }
+
+    /// An address is free, and not excluded.
+    fn insert(&mut self, index: u128, tier: Tier) {
+        match (self, usize::try_from(index)) {
+            (Self::Free(free), Ok(index)) => free.insert(index, tier),
+            (Self::Lowest(used), _) => {
+                used.remove(index);
+            }
+            _ => {}
+        }
+    }
+
+    /// An address is not to be proposed. Returns in which way it was free.
     fn remove(&mut self, index: u128) -> Option<Tier> {
         match (self, usize::try_from(index)) {
             (Self::Free(free), Ok(index)) => free.remove(index),
+            (Self::Lowest(used), _) if !used.contains(index) => {
+                used.insert(index, index);
+                Some(Tier::Unused)
+            }
             _ => None,
         }
     }
@@ -467,6 +754,15 @@ impl FreeList {
             }
         }
         None
+    }
+
+    /// Takes those from the first to the last out.
+    fn exclude(&mut self, first: u128, last: u128) {
+        for index in first..=last.min(self.size as u128) {
+            if let Ok(index) = usize::try_from(index) {
+                self.remove(index);
+            }
+        }
     }
 
     fn insert(&mut self, index: usize, tier: Tier) {

@@ -44,7 +44,7 @@ impl Scene {
         let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false").unwrap();
         let pool = Pool::new(address(10), address(last)).unwrap();
         let allocator = Arc::new(Allocator::new(pool, strategy, OFFER_TIME));
-        allocator.follow(leases.as_ref()).unwrap();
+        allocator.follow(&leases).unwrap();
         let subnet = "192.0.2.0/24".parse().unwrap();
         let server = Server4 { leases, allocator, subnet, server_id: SERVER_ID, valid_lifetime };
         Self { server, clock: Clock { epoch: BEGIN, instant: Instant::now() } }
@@ -590,6 +590,7 @@ fn options_go_on_in_the_file_and_the_server_name() {
 #[case::free_list(Strategy::FreeList)]
 #[case::random(Strategy::Random)]
 #[case::iterative(Strategy::Iterative)]
+#[case::lowest_first(Strategy::LowestFirst)]
 fn no_address_has_two_clients(#[case] strategy: Strategy) {
     const THREADS: u16 = 4;
     const CLIENTS: u16 = 16;

@@ -100,7 +100,7 @@ impl Bindings {
     ) -> Outcome<Self> {
         let free = |pool| -> Outcome<Arc<Free>> {
             let free = Arc::new(Allocator::new(pool, strategy, OFFER_TIME));
-            free.follow(leases.as_ref())?;
+            free.follow(&leases)?;
             Ok(free)
         };
         let (addresses, prefixes) = (free(addresses)?, prefixes.map(free).transpose()?);

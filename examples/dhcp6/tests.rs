@@ -397,7 +397,8 @@ fn a_prefix_of_a_length_that_is_not_delegated_any_more_is_replaced() {
 /// A prefix of the server's, as Kea 2.2 may have recorded it: with bits after its length.
 #[rstest]
 fn a_prefix_that_is_recorded_with_more_bits_is_not_given_to_another_client(
-    #[values(Strategy::FreeList, Strategy::Random, Strategy::Iterative)] strategy: Strategy,
+    #[values(Strategy::FreeList, Strategy::Random, Strategy::Iterative, Strategy::LowestFirst)]
+    strategy: Strategy,
     #[values("2001:db8:8000:4::1", "2001:db8:8000:f:ffff:ffff:ffff:ffff")] recorded: &str,
     #[values(false, true)] is_loaded: bool,
 ) {

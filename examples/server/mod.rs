@@ -10,7 +10,7 @@
 //!         let options = Options::<Ipv4Addr>::parse(USAGE, DEFAULT_BIND, |option, parser| { ... })?;
 //!         let leases = server::open::<Lease4>(&options.connection)?;
 //!         let allocator = Arc::new(Allocator::new(options.pool, options.strategy, OFFER_TIME));
-//!         allocator.follow(leases.as_ref())?;
+//!         allocator.follow(&leases)?;
 //!         let socket = server::socket(options.bind, options.interface.as_deref())?;
 //!         let server = ...;
 //!         let handle = |message: &[u8], from| server.handle(message, from);

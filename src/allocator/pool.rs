@@ -3,6 +3,7 @@
 use std::fmt;
 use std::hash::Hash;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 /// An address as pools count it: [`Ipv4Addr`] and [`Ipv6Addr`].
 pub trait PoolAddress: Copy + fmt::Debug + fmt::Display + Eq + Hash + Ord + Send + Sync + 'static {
@@ -144,6 +145,16 @@ impl<A: PoolAddress> Pool<A> {
     pub(super) fn index_around(&self, address: A) -> Option<u128> {
         let offset = address.to_bits().checked_sub(self.first.to_bits())?;
         Some(offset.checked_shr(self.shift).unwrap_or(0)).filter(|&index| index <= self.last)
+    }
+
+    /// The numbers of the first and the last address, or prefix with an address, in a range; `None` if there is none.
+    pub(super) fn indexes(&self, range: &RangeInclusive<A>) -> Option<(u128, u128)> {
+        let (start, end) = (*range.start(), *range.end());
+        if start > end || end < self.first {
+            return None;
+        }
+        let first = if start <= self.first { 0 } else { self.index_around(start)? };
+        Some((first, self.index_around(end).unwrap_or(self.last)))
     }
 
     /// The last address, also of the last prefix.

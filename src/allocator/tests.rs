@@ -1,18 +1,28 @@
 //! What allocators promise, whatever way they find addresses.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::convert::Infallible;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::UNIX_EPOCH;
 
-use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
+use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 use rstest::rstest;
 
 use super::*;
 use crate::lease::{Duid, HwAddr, Iaid, Lease4, Lease6, LeaseState, LeaseType, Lifetime, SubnetId};
-use crate::{Added, LeaseMgrExt, LeaseMgrFactory};
+use crate::{Added, Deleted, LeaseMgrExt, LeaseMgrFactory, Status, Tracking};
+
+/// Leases cannot be asked for.
+#[derive(Debug, PartialEq)]
+struct NoAnswer;
+
+impl From<LeaseMgrError> for NoAnswer {
+    fn from(_: LeaseMgrError) -> Self {
+        Self
+    }
+}
 
 const OFFER_TIME: Duration = Duration::from_secs(10);
 
@@ -27,7 +37,7 @@ fn allocator(size: u32, strategy: Strategy) -> Allocator4 {
     Allocator::new(Pool::new(address(0), address(size - 1)).unwrap(), strategy, OFFER_TIME)
 }
 
-fn every_address_is_free<A>(_: A) -> Result<bool, Infallible> {
+fn every_address_is_free<A>(_: A) -> Result<bool, NoAnswer> {
     Ok(true)
 }
 
@@ -55,7 +65,8 @@ fn in_memory() -> Arc<dyn LeaseMgr<Lease4>> {
 
 #[rstest]
 fn every_address_of_the_pool_is_offered_once(
-    #[values(Strategy::Random, Strategy::Iterative, Strategy::FreeList)] strategy: Strategy,
+    #[values(Strategy::Random, Strategy::Iterative, Strategy::FreeList, Strategy::LowestFirst)]
+    strategy: Strategy,
     #[values(1, 2, 63, 64, 65, 1000)] size: u32,
 ) {
     let (allocator, now) = (allocator(size, strategy), Instant::now());
@@ -129,7 +140,7 @@ fn a_full_pool_is_found_full_without_a_question() {
         let mut questions = 0;
         let offered = allocator.offer(&client, None, now, |_| {
             questions += 1;
-            Ok::<_, Infallible>(true)
+            Ok::<_, NoAnswer>(true)
         });
         (offered.unwrap(), questions)
     };
@@ -157,7 +168,8 @@ fn reclaimed_addresses_are_offered_last() {
 
 #[rstest]
 fn an_offer_is_kept_for_its_client(
-    #[values(Strategy::Random, Strategy::Iterative, Strategy::FreeList)] strategy: Strategy,
+    #[values(Strategy::Random, Strategy::Iterative, Strategy::FreeList, Strategy::LowestFirst)]
+    strategy: Strategy,
 ) {
     let (allocator, now) = (allocator(2, strategy), Instant::now());
     let first = offer(&allocator, 1, now).unwrap();
@@ -178,7 +190,8 @@ fn an_offer_is_kept_for_its_client(
 
 #[rstest]
 fn a_client_is_offered_what_it_wants_if_that_is_free(
-    #[values(Strategy::Random, Strategy::Iterative, Strategy::FreeList)] strategy: Strategy,
+    #[values(Strategy::Random, Strategy::Iterative, Strategy::FreeList, Strategy::LowestFirst)]
+    strategy: Strategy,
 ) {
     let (allocator, now) = (allocator(100, strategy), Instant::now());
     let wants =
@@ -193,13 +206,14 @@ fn a_client_is_offered_what_it_wants_if_that_is_free(
 
 #[rstest]
 fn what_is_not_free_is_not_offered(
-    #[values(Strategy::Random, Strategy::Iterative, Strategy::FreeList)] strategy: Strategy,
+    #[values(Strategy::Random, Strategy::Iterative, Strategy::FreeList, Strategy::LowestFirst)]
+    strategy: Strategy,
 ) {
     let (allocator, now) = (allocator(10, strategy), Instant::now());
-    let only = |free: u32| move |asked| Ok::<_, Infallible>(asked == address(free));
+    let only = |free: u32| move |asked| Ok::<_, NoAnswer>(asked == address(free));
     assert_eq!(allocator.offer(&1, Some(address(3)), now, only(7)), Ok(Some(address(7))));
     assert_eq!(allocator.offer(&2, None, now, only(7)), Ok(None));
-    if strategy == Strategy::FreeList {
+    if matches!(strategy, Strategy::FreeList | Strategy::LowestFirst) {
         // Somebody else has put leases there, and an allocator hears when they go.
         assert_eq!(offer(&allocator, 2, now), None);
         allocator.released(address(5));
@@ -219,7 +233,7 @@ fn an_address_that_becomes_free_while_it_is_asked_for_is_not_lost() {
         if asked == 1 {
             allocator.released(address);
         }
-        Ok::<_, Infallible>(asked > 1)
+        Ok::<_, NoAnswer>(asked > 1)
     };
     assert_eq!(allocator.offer(&1, None, now, released_meanwhile), Ok(Some(address(0))));
 }
@@ -227,7 +241,7 @@ fn an_address_that_becomes_free_while_it_is_asked_for_is_not_lost() {
 #[test]
 fn an_address_that_cannot_be_asked_for_is_not_lost() {
     let (allocator, now) = (allocator(1, Strategy::FreeList), Instant::now());
-    assert_eq!(allocator.offer(&1, None, now, |_| Err("no answer")), Err("no answer"));
+    assert_eq!(allocator.offer(&1, None, now, |_| Err(NoAnswer)), Err(NoAnswer));
     assert_eq!(allocator.offered(&1, now), None);
     assert_eq!(offer(&allocator, 2, now), Some(address(0)));
 }
@@ -251,8 +265,8 @@ fn what_a_followed_manager_has_and_changes_is_known() {
         );
     }
     let allocator = Arc::new(allocator(10, Strategy::FreeList));
-    allocator.follow(leases.as_ref()).unwrap();
-    assert!(matches!(allocator.follow(leases.as_ref()), Err(FollowError::Followed(_))));
+    allocator.follow(&leases).unwrap();
+    assert!(matches!(allocator.follow(&leases), Err(FollowError::Followed(_))));
     // Of the free ones, in the order in which they are offered.
     let free = || {
         let offered: Vec<_> = (0..).map_while(|client| offer(&allocator, client, now)).collect();
@@ -292,7 +306,7 @@ fn what_a_followed_manager_has_and_changes_is_known() {
 fn an_offer_ends_when_the_lease_is_there() {
     let (leases, now) = (in_memory(), Instant::now());
     let allocator = Arc::new(allocator(2, Strategy::FreeList));
-    allocator.follow(leases.as_ref()).unwrap();
+    allocator.follow(&leases).unwrap();
     let own = offer(&allocator, 1, now).unwrap();
     assert_eq!(leases.add(&lease(own)).unwrap(), Added::Added);
     assert_eq!(allocator.offered(&1, now), None);
@@ -314,7 +328,7 @@ fn of_a_followed_manager_pools_see_their_own() {
     let prefixes = Pool::prefixes(Ipv6Addr::from_bits(1 << 64), 64, 64).unwrap();
     let [addresses, prefixes] = [addresses, prefixes].map(|pool| {
         let allocator = Arc::new(Allocator::<Ipv6Addr, u32>::new(pool, Strategy::FreeList, OFFER_TIME));
-        allocator.follow(leases.as_ref()).unwrap();
+        allocator.follow(&leases).unwrap();
         allocator
     });
     let duid = Duid::new(&[0, 3, 0, 1]).unwrap();
@@ -332,7 +346,8 @@ fn of_a_followed_manager_pools_see_their_own() {
 
 #[rstest]
 fn threads_are_never_offered_the_same_address(
-    #[values(Strategy::Random, Strategy::Iterative, Strategy::FreeList)] strategy: Strategy,
+    #[values(Strategy::Random, Strategy::Iterative, Strategy::FreeList, Strategy::LowestFirst)]
+    strategy: Strategy,
 ) {
     const THREADS: u32 = 4;
     const OFFERS: u32 = 500;
@@ -349,16 +364,279 @@ fn threads_are_never_offered_the_same_address(
     assert_eq!(offered.iter().collect::<HashSet<_>>().len(), offered.len());
 }
 
+#[test]
+fn an_unfollowed_manager_and_that_of_a_dropped_allocator_are_not_followed() {
+    let (leases, now) = (in_memory(), Instant::now());
+    let first = Arc::new(allocator(2, Strategy::LowestFirst));
+    first.follow(&leases).unwrap();
+    assert!(leases.tracking().is_watched());
+    first.unfollow(leases.as_ref());
+    assert!(!leases.tracking().is_watched());
+    assert_eq!(leases.add(&lease(address(0))).unwrap(), Added::Added);
+    assert_eq!(offer(&first, 1, now), Some(address(0)), "it is not told");
+    let second = Arc::new(allocator(2, Strategy::LowestFirst));
+    second.follow(&leases).unwrap();
+    assert_eq!(offer(&second, 1, now), Some(address(1)));
+    drop(second);
+    assert!(!leases.tracking().is_watched());
+    // Neither keeps the other.
+    let third = Arc::new(allocator(2, Strategy::LowestFirst));
+    third.follow(&leases).unwrap();
+    assert_eq!(Arc::strong_count(&third), 1);
+    let weak = Arc::downgrade(&leases);
+    drop(leases);
+    assert!(weak.upgrade().is_none());
+}
+
+// The lowest address.
+
+#[test]
+fn the_lowest_free_address_is_offered_first() {
+    let (leases, now) = (in_memory(), Instant::now());
+    for n in [0, 1, 3] {
+        assert_eq!(leases.add(&lease(address(n))).unwrap(), Added::Added);
+    }
+    let allocator = Arc::new(allocator(8, Strategy::LowestFirst));
+    allocator.follow(&leases).unwrap();
+    assert_eq!([0, 1, 2].map(|client| offer(&allocator, client, now)), [2, 4, 5].map(|n| Some(address(n))));
+    leases.update(&reclaimed(address(1))).unwrap();
+    assert_eq!(offer(&allocator, 3, now), Some(address(1)));
+    allocator.withdraw(&1);
+    assert_eq!([4, 5].map(|client| offer(&allocator, client, now)), [4, 6].map(|n| Some(address(n))));
+}
+
+#[test]
+fn the_lowest_address_of_the_greatest_pool_is_found() {
+    let pool = Pool::new(Ipv6Addr::UNSPECIFIED, Ipv6Addr::from_bits(u128::MAX)).unwrap();
+    let allocator = Allocator::<Ipv6Addr, u32>::new(pool, Strategy::LowestFirst, OFFER_TIME);
+    assert_eq!(allocator.strategy(), Strategy::LowestFirst);
+    let offer = |client| allocator.offer(&client, None, Instant::now(), every_address_is_free).unwrap();
+    assert_eq!([0, 1].map(offer), [0, 1].map(|n| Some(Ipv6Addr::from_bits(n))));
+    allocator.exclude(Ipv6Addr::from_bits(1)..=Ipv6Addr::from_bits(u128::MAX - 1));
+    assert_eq!([2, 3].map(offer), [Some(Ipv6Addr::from_bits(u128::MAX)), None]);
+}
+
+// Exclusions.
+
+#[rstest]
+fn excluded_addresses_are_never_offered(
+    #[values(Strategy::Random, Strategy::Iterative, Strategy::FreeList, Strategy::LowestFirst)]
+    strategy: Strategy,
+) {
+    let (allocator, now) = (allocator(200, strategy), Instant::now());
+    allocator.exclude(address(60)..=address(70));
+    let wants = |client, n| allocator.offer(&client, Some(address(n)), now, every_address_is_free).unwrap();
+    assert_ne!(wants(0, 60), Some(address(60)));
+    assert_eq!(wants(0, 71), Some(address(71)));
+    // An offer that there is ends, and its address does not come back.
+    assert_eq!(wants(1, 100), Some(address(100)));
+    allocator.exclude(address(100)..=address(1000));
+    assert_eq!(allocator.offered(&1, now), None);
+    assert!(!allocator.may_take(&1, address(100), now));
+    for n in [65, 150] {
+        allocator.released(address(n));
+        allocator.reclaimed(address(n));
+    }
+    allocator.withdraw(&0);
+    let offered: BTreeSet<_> = (0..89).map(|client| offer(&allocator, client, now).unwrap()).collect();
+    assert_eq!(offered, (0..60).chain(71..100).map(address).collect());
+    let mut questions = 0;
+    let none = allocator.offer(&89, None, now, |_| {
+        questions += 1;
+        Ok::<_, NoAnswer>(true)
+    });
+    assert_eq!((none, questions), (Ok(None), 0));
+    // Beside the pool, and all of it.
+    allocator.exclude(Ipv4Addr::UNSPECIFIED..=Ipv4Addr::from_bits(address(0).to_bits() - 1));
+    assert_eq!(allocator.offered(&0, now).map(|own| allocator.may_take(&0, own, now)), Some(true));
+    allocator.exclude(Ipv4Addr::UNSPECIFIED..=Ipv4Addr::BROADCAST);
+    assert_eq!(offer(&allocator, 0, now), None);
+}
+
+#[test]
+fn addresses_in_turn_go_on_after_an_exclusion() {
+    let (allocator, now) = (allocator(6, Strategy::Iterative), Instant::now());
+    assert_eq!([0, 1].map(|client| offer(&allocator, client, now)), [0, 1].map(|n| Some(address(n))));
+    allocator.withdraw(&0);
+    allocator.exclude(address(2)..=address(3));
+    assert_eq!([2, 3, 4].map(|client| offer(&allocator, client, now)), [4, 5, 0].map(|n| Some(address(n))));
+}
+
+#[test]
+fn a_prefix_with_an_excluded_address_is_excluded() {
+    let pool = Pool::prefixes("2001:db8::".parse().unwrap(), 48, 50).unwrap();
+    let allocator = Allocator::<Ipv6Addr, u32>::new(pool, Strategy::LowestFirst, OFFER_TIME);
+    allocator.exclude("2001:db8:0:3fff::".parse().unwrap()..="2001:db8:0:4000::".parse().unwrap());
+    allocator.exclude("2001:db8:0:ffff::1".parse().unwrap()..="2001:db8:0:ffff::1".parse().unwrap());
+    let offer = |client| allocator.offer(&client, None, Instant::now(), every_address_is_free).unwrap();
+    assert_eq!([0, 1].map(offer), [Some("2001:db8:0:8000::".parse().unwrap()), None]);
+}
+
+// The time of offers.
+
+#[test]
+fn each_offer_has_its_own_time() {
+    let (allocator, now) = (allocator(3, Strategy::LowestFirst), Instant::now());
+    let offer_for =
+        |client, time| allocator.offer_for(&client, None, (now, time), every_address_is_free).unwrap();
+    assert_eq!(offer_for(0, Duration::MAX), Some(address(0)));
+    assert_eq!(offer_for(1, OFFER_TIME * 3), Some(address(1)));
+    assert_eq!(offer_for(2, OFFER_TIME), Some(address(2)));
+    // It ends when it would have ended.
+    assert_eq!(offer_for(2, OFFER_TIME * 3), Some(address(2)));
+    assert_eq!(offer(&allocator, 3, now + OFFER_TIME), Some(address(2)));
+    assert_eq!(offer(&allocator, 4, now + OFFER_TIME * 3), Some(address(1)));
+    allocator.withdraw(&3);
+    allocator.withdraw(&4);
+    let years = Duration::from_secs(1 << 33);
+    assert_eq!([0, 5].map(|client| offer(&allocator, client, now + years)), [0, 1].map(|n| Some(address(n))));
+}
+
+// Leases that several servers share.
+
+/// A manager whose leases other servers may change without a word. It finds any free address from the highest on, or not.
+#[derive(Debug)]
+struct Shared {
+    leases: Arc<dyn LeaseMgr<Lease4>>,
+    tracking: Tracking<Lease4>,
+    finds_any: bool,
+    is_down: AtomicBool,
+}
+
+impl LeaseMgr<Lease4> for Shared {
+    fn status(&self) -> Status {
+        self.leases.status()
+    }
+
+    fn add(&self, lease: &Lease4) -> Result<Added, LeaseMgrError> {
+        self.leases.add(lease)
+    }
+
+    fn get(&self, address: Ipv4Addr) -> Result<Option<Lease4>, LeaseMgrError> {
+        self.leases.get(address)
+    }
+
+    fn find(&self, query: &Query<'_, Lease4>) -> Result<Vec<Lease4>, LeaseMgrError> {
+        if self.is_down.load(Ordering::Relaxed) {
+            return Err(LeaseMgrError::InCallback);
+        }
+        self.leases.find(query)
+    }
+
+    fn expired(&self, now: u64, limit: usize) -> Result<Vec<Lease4>, LeaseMgrError> {
+        self.leases.expired(now, limit)
+    }
+
+    fn replace(&self, lease: &Lease4, expected: Option<&Lease4>) -> Result<(), LeaseMgrError> {
+        self.leases.replace(lease, expected)
+    }
+
+    fn remove(&self, address: Ipv4Addr, expected: Option<&Lease4>) -> Result<Deleted, LeaseMgrError> {
+        self.leases.remove(address, expected)
+    }
+
+    fn tracking(&self) -> &Tracking<Lease4> {
+        &self.tracking
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn free_address(&self, range: &FreeRange<Lease4>, _: u64) -> Result<Option<Ipv4Addr>, LeaseMgrError> {
+        if !self.finds_any {
+            return Err(LeaseMgrError::Unsupported { backend: String::new(), operation: String::new() });
+        }
+        let is_free = |lease: Option<Lease4>| lease.is_none_or(|lease| lease.is_reclaimed());
+        let free: Vec<_> =
+            range.iter().filter(|&address| is_free(self.leases.get(address).unwrap())).collect();
+        Ok(free.last().copied())
+    }
+}
+
+fn shared(finds_any: bool) -> Arc<Shared> {
+    let (leases, tracking, is_down) = (in_memory(), Tracking::default(), AtomicBool::new(false));
+    Arc::new(Shared { leases, tracking, finds_any, is_down })
+}
+
+#[rstest]
+#[case::any(Strategy::FreeList, true, [7, 6, 5, 3])]
+#[case::any_by_the_lowest(Strategy::FreeList, false, [2, 3, 5, 6])]
+#[case::lowest(Strategy::LowestFirst, true, [2, 3, 5, 6])]
+fn a_shared_manager_is_asked_for_a_free_address(
+    #[case] strategy: Strategy,
+    #[case] finds_any: bool,
+    #[case] expected: [u32; 4],
+) {
+    let (shared, now) = (shared(finds_any), Instant::now());
+    let leases: Arc<dyn LeaseMgr<Lease4>> = shared.clone();
+    for n in [0, 1, 4] {
+        assert_eq!(leases.add(&lease(address(n))).unwrap(), Added::Added);
+    }
+    let allocator = Arc::new(allocator(9, strategy));
+    allocator.exclude(address(8)..=address(8));
+    allocator.follow(&leases).unwrap();
+    // What is offered, excluded, or was not free after all is passed over.
+    assert_eq!(offer(&allocator, 0, now), Some(address(expected[0])));
+    assert_eq!(offer(&allocator, 0, now), Some(address(expected[0])));
+    let but_one = |asked| Ok::<_, NoAnswer>(asked != address(expected[1]));
+    assert_eq!(allocator.offer(&1, None, now, but_one), Ok(Some(address(expected[2]))));
+    assert_eq!(offer(&allocator, 2, now), Some(address(expected[1])));
+    // A lease that nobody has told of.
+    assert_eq!(leases.add(&lease(address(expected[3]))).unwrap(), Added::Added);
+    let left: BTreeSet<_> = (3..).map_while(|client| offer(&allocator, client, now)).collect();
+    let gone: BTreeSet<_> = [0, 1, 4].into_iter().chain(expected).map(address).collect();
+    assert_eq!(left, (0..8).map(address).filter(|address| !gone.contains(address)).collect());
+    leases.update(&reclaimed(address(1))).unwrap();
+    assert_eq!(offer(&allocator, 99, now), Some(address(1)));
+}
+
+#[test]
+fn a_shared_manager_that_cannot_be_asked_is_an_error() {
+    let (shared, now) = (shared(false), Instant::now());
+    let leases: Arc<dyn LeaseMgr<Lease4>> = shared.clone();
+    let allocator = Arc::new(allocator(4, Strategy::LowestFirst));
+    allocator.follow(&leases).unwrap();
+    let ask = || allocator.offer(&1, None, now, every_address_is_free);
+    shared.is_down.store(true, Ordering::Relaxed);
+    assert_eq!(ask(), Err(NoAnswer));
+    shared.is_down.store(false, Ordering::Relaxed);
+    assert_eq!(ask(), Ok(Some(address(0))));
+    allocator.withdraw(&1);
+    drop((shared, leases));
+    assert_eq!(ask(), Err(NoAnswer));
+}
+
+#[test]
+fn threads_that_ask_a_shared_manager_are_never_offered_the_same_address() {
+    const OFFERS: u32 = 50;
+    let leases: Arc<dyn LeaseMgr<Lease4>> = shared(false);
+    let allocator = Arc::new(allocator(4 * OFFERS, Strategy::LowestFirst));
+    allocator.follow(&leases).unwrap();
+    let now = Instant::now();
+    let offered: Vec<_> = thread::scope(|scope| {
+        let ask = |thread: u32| {
+            (0..OFFERS).map(|n| offer(&allocator, thread * OFFERS + n, now)).collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = (0..4).map(|thread| scope.spawn(move || ask(thread))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let offered: BTreeSet<_> = offered.into_iter().collect();
+    assert_eq!(offered, (0..4 * OFFERS).map(|n| Some(address(n))).collect());
+}
+
 // In any order of events.
 
 proptest! {
     /// Addresses come and go, offers are made, taken, withdrawn and forgotten.
     #[test]
-    fn a_free_list_offers_what_is_free_and_nothing_else(
+    fn an_allocator_that_follows_offers_what_is_free_and_nothing_else(
+        is_lowest_first in any::<bool>(),
         size in 1_u32..12,
         steps in prop::collection::vec((0_u8..7, 0_u32..6, 0_u32..12), 0..80),
     ) {
-        let allocator = allocator(size, Strategy::FreeList);
+        let strategy = if is_lowest_first { Strategy::LowestFirst } else { Strategy::FreeList };
+        let allocator = allocator(size, strategy);
         let mut now = Instant::now();
         let mut in_use = HashSet::new();
         let mut offers: HashMap<u32, (Ipv4Addr, Instant)> = HashMap::new();
@@ -367,7 +645,7 @@ proptest! {
             match step {
                 0..=2 => {
                     let wanted = (step == 2).then_some(at);
-                    let is_free = |asked| Ok::<_, Infallible>(!in_use.contains(&asked));
+                    let is_free = |asked| Ok::<_, NoAnswer>(!in_use.contains(&asked));
                     let got = allocator.offer(&client, wanted, now, is_free).unwrap();
                     let (own, others): (Vec<_>, Vec<_>) =
                         offers.iter().partition(|(of, _)| **of == client);
@@ -382,6 +660,10 @@ proptest! {
                                 (wanted, _) => wanted,
                             };
                             prop_assert!(first.is_none_or(|first| first == got));
+                            if first.is_none() && is_lowest_first {
+                                // What it was offered before counts as free.
+                                prop_assert_eq!((0..size).map(address).find(free), Some(got));
+                            }
                             // One that it did not want is given up first, even if it is the only one left.
                             if own != Some(got) || wanted.is_some_and(|wanted| wanted != got) {
                                 offers.insert(client, (got, now + OFFER_TIME));

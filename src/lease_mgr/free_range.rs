@@ -51,8 +51,9 @@ impl<L: ManagedLease> FreeRange<L> {
     #[must_use]
     pub fn without(mut self, excluded: RangeInclusive<L::Address>) -> Self {
         let (first, last) = excluded.into_inner();
-        self.exclusions.push((L::bits_of(first), L::bits_of(last)));
-        self.exclusions.sort_unstable();
+        let exclusion = (L::bits_of(first), L::bits_of(last));
+        let place = self.exclusions.partition_point(|other| *other < exclusion);
+        self.exclusions.insert(place, exclusion);
         self
     }
 
