@@ -2,58 +2,75 @@
 //! [`LeaseMgr`] promises.
 //!
 //! A backend is right when it keeps all rules. Each rule is checked with a fresh manager without leases, which the
-//! author of the backend gives. Needs the feature `conformance`.
+//! author of the backend gives. Needs the feature `conformance`, which is not stable: a new version may have more rules,
+//! so a backend that keeps those of one version may break one of the next.
+//!
+//! # A test of each rule
+//! [`conformance_tests`](crate::conformance_tests) makes a `#[test]` of each rule, with its name. In a test of the crate with the
+//! backend:
 //!
 //! ```no_run
-//! use std::sync::Arc;
+//! # #![allow(unused)]
+//! mod memfile_v4 {
+//!     use std::sync::Arc;
 //!
-//! use leasemgr::LeaseMgr;
-//! use leasemgr::conformance::assert_conforms4;
-//! use leasemgr::lease::Lease4;
-//! use leasemgr::memfile::{Memfile, MemfileOptions};
+//!     use leasemgr::memfile::{Memfile, MemfileOptions};
 //!
-//! // In a test of the crate with the backend.
-//! assert_conforms4(|| -> Arc<dyn LeaseMgr<Lease4>> {
-//!     Arc::new(Memfile::open(MemfileOptions::default()).unwrap())
-//! });
-//! ```
-//!
-//! A backend that keeps leases beyond its own life gives a [`Subject`] instead, which is opened several times. Then,
-//! behind each rule, the manager is dropped and opened again, and everything must be found as it was; and there are
-//! more rules about that alone.
-//!
-//! ```no_run
-//! use std::path::PathBuf;
-//! use std::sync::Arc;
-//!
-//! use leasemgr::LeaseMgr;
-//! use leasemgr::conformance::{Subject, assert_persists6};
-//! use leasemgr::lease::Lease6;
-//! use leasemgr::memfile::{Memfile, MemfileOptions};
-//!
-//! struct InFile(PathBuf);
-//!
-//! impl Subject<Lease6> for InFile {
-//!     fn open(&self) -> Arc<dyn LeaseMgr<Lease6>> {
-//!         let file = Some(self.0.join("leases.csv"));
-//!         let options = MemfileOptions { file, extended_info_tables: true, ..MemfileOptions::default() };
-//!         Arc::new(Memfile::open(options).unwrap())
-//!     }
+//!     leasemgr::conformance_tests!(v4, in_memory, || {
+//!         Arc::new(Memfile::open(MemfileOptions::default()).unwrap())
+//!     });
 //! }
-//!
-//! # fn fresh_folder() -> PathBuf { unimplemented!() }
-//! assert_persists6(|| InFile(fresh_folder()));
 //! ```
 //!
-//! [`Suite`] gives the rules one by one and the [`Violation`]s as values, and knows backends that do not find DHCPv6
-//! leases by relay ids.
+//! A backend that keeps leases beyond its own life gives a [`Fixture`] instead, which is opened several times. Then,
+//! after each rule, the manager is dropped and opened again, and everything must be found as it was; and there are
+//! more rules about that alone. A backend that several managers use at the same time is `shared`, with more rules again.
 //!
+//! ```no_run
+//! # #![allow(unused)]
+//! mod memfile_v6 {
+//!     use std::sync::Arc;
+//!
+//!     use leasemgr::LeaseMgr;
+//!     use leasemgr::conformance::Fixture;
+//!     use leasemgr::lease::Lease6;
+//!     use leasemgr::memfile::{Memfile, MemfileOptions};
+//!
+//!     struct InFile(tempfile::TempDir);
+//!
+//!     impl Fixture<Lease6> for InFile {
+//!         fn open(&self) -> Arc<dyn LeaseMgr<Lease6>> {
+//!             let file = Some(self.0.path().join("leases.csv"));
+//!             let options = MemfileOptions { file, extended_info_tables: true, ..MemfileOptions::default() };
+//!             Arc::new(Memfile::open(options).unwrap())
+//!         }
+//!     }
+//!
+//!     leasemgr::conformance_tests!(v6, persistent, || InFile(tempfile::tempdir().unwrap()));
+//! }
+//! ```
+//!
+//! # All rules in one test
+//! [`assert_conforms4`], [`assert_conforms6`], [`assert_persists4`] and [`assert_persists6`] check all rules, and panic with a
+//! list of what is broken. [`Suite`] gives the rules one by one and the [`Violation`]s as values, and knows backends that
+//! do not find DHCPv6 leases by relay ids.
+//!
+//! # How to read violations
+//! Fix the first one first: basic rules come first, and a later rule may be broken only because an earlier one is. After
+//! the changes that a rule makes, a manager is asked everything that can be asked about its leases. Where such a question
+//! has a wrong answer, the violation is [in passing](Violation::in_passing): most likely another rule is about it, and the
+//! list names the violations of that rule before those in passing.
+//!
+//! A rule has a time limit ([`Suite::time_limit`]). A rule whose calls do not return is broken; its thread is
+//! left to itself, with the fixture.
+//!
+//! # What is not in it
 //! The suite keeps to what every lease file can hold: hostnames in lower case, no DHCPv6 lease whose client was heard
 //! after 2106, no hardware address of another type than Ethernet in DHCPv4, and no user context that the checks of extended info
 //! change ([`crate::lease::check_extended_info`]). Where a rule needs more, the lease is deleted at its end.
 //!
-//! Not in it: what a backend does when its disk or its
-//! database fails. For those with files there is the disk of `fs::simulated` (feature `simulated-disk`).
+//! What a backend does when its disk or its database fails is not in it. For those with files there is the disk of
+//! `fs::simulated` (feature `simulated-disk`, which is not stable either).
 
 mod batches;
 mod case;
@@ -65,12 +82,14 @@ mod find;
 mod free_range;
 mod history;
 mod indexes;
+mod list;
 mod model;
 mod persistence;
 mod reclaimed;
 mod relays;
 mod round_trips;
 mod sample;
+mod shared;
 mod statistics;
 mod submitted;
 mod threads;
@@ -81,6 +100,9 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
 
 use case::{Case, Fault, Opener, Verdict};
 
@@ -94,16 +116,27 @@ impl TestedLease for Lease4 {}
 impl TestedLease for Lease6 {}
 
 /// A place where a backend keeps leases.
-pub trait Subject<L: TestedLease> {
+pub trait Fixture<L: TestedLease>: Send + Sync + 'static {
     /// Opens the manager: without leases at first, later with those that it had before. It is opened again
-    /// only when the manager of before was dropped.
+    /// only when the manager of before was dropped, or while it is there, if the fixture [is shared](Self::is_shared).
     ///
     /// A panic is a violation of the rule that is checked.
     fn open(&self) -> Arc<dyn LeaseMgr<L>>;
 
-    /// Whether the leases are there when the manager is opened again. If not, nothing is asked of that.
+    /// Returns whether the leases are there when the manager is opened again. If not, there are no rules about that.
     fn is_persistent(&self) -> bool {
         true
+    }
+
+    /// Returns whether several managers of the same leases may be open at the same time. If so, there are rules about that.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Ends the manager as a crash of its process would: it gets no time to write what it has acknowledged. By default, drops
+    /// it.
+    fn crash(&self, manager: Arc<dyn LeaseMgr<L>>) {
+        drop(manager);
     }
 }
 
@@ -117,7 +150,7 @@ impl<F> fmt::Debug for InMemory<F> {
     }
 }
 
-impl<L: TestedLease, F: Fn() -> Arc<dyn LeaseMgr<L>>> Subject<L> for InMemory<F> {
+impl<L: TestedLease, F: Fn() -> Arc<dyn LeaseMgr<L>> + Send + Sync + 'static> Fixture<L> for InMemory<F> {
     fn open(&self) -> Arc<dyn LeaseMgr<L>> {
         (self.0)()
     }
@@ -128,8 +161,7 @@ impl<L: TestedLease, F: Fn() -> Arc<dyn LeaseMgr<L>>> Subject<L> for InMemory<F>
 }
 
 /// How a backend broke a rule.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{rule}\n    action:   {action}\n    expected: {expected}\n    found:    {found}")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Violation {
     /// The name of the rule.
@@ -140,38 +172,66 @@ pub struct Violation {
     pub expected: String,
     /// What came of it.
     pub found: String,
+    /// The names of the [fields](crate::lease::Fields) in which the first wrong lease differs from the expected one of the
+    /// same address; empty if it is about something else.
+    pub fields: Vec<&'static str>,
+    /// Whether it showed at one of the questions about everything that follow the changes of a rule, and not at what the
+    /// rule is about.
+    pub in_passing: bool,
 }
 
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rule, action, expected, found, .. } = self;
+        write!(f, "{rule}\n    action:   {action}\n    expected: {expected}\n    found:    {found}")?;
+        if !self.fields.is_empty() {
+            write!(f, "\n    differs:  {}", self.fields.join(", "))?;
+        }
+        if self.in_passing {
+            f.write_str("\n    in passing; another rule is likely to be about it")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Violation {}
+
 /// How a rule is checked.
-#[derive(Clone, Copy)]
 enum Check<L: TestedLease> {
     /// With one manager, which is opened again at the end, if leases outlive it.
     Once(fn(&Case<L>) -> Verdict),
     /// With a manager that is opened several times.
     Reopening(fn(&Opener<'_, L>) -> Verdict),
+    /// With several managers of the same leases.
+    Sharing(fn(&Opener<'_, L>) -> Verdict),
 }
 
+/// Time limit of a rule, unless the suite has another one.
+pub const TIME_LIMIT: Duration = Duration::from_secs(120);
+
 /// Something that every backend must do.
-#[derive(Clone, Copy)]
 pub struct Rule<L: TestedLease> {
     name: &'static str,
     check: Check<L>,
     extended_info: bool,
+    time_limit: Duration,
 }
-
-/// Rules with the names of their functions.
-macro_rules! rules {
-    ($($name:ident),+ $(,)?) => { vec![$(crate::conformance::Rule::once(stringify!($name), $name)),+] };
-}
-use rules;
 
 impl<L: TestedLease> Rule<L> {
+    fn new(name: &'static str, check: Check<L>) -> Self {
+        Self { name, check, extended_info: true, time_limit: TIME_LIMIT }
+    }
+
     fn once(name: &'static str, check: fn(&Case<L>) -> Verdict) -> Self {
-        Self { name, check: Check::Once(check), extended_info: true }
+        Self::new(name, Check::Once(check))
     }
 
     fn reopening(name: &'static str, check: fn(&Opener<'_, L>) -> Verdict) -> Self {
-        Self { name, check: Check::Reopening(check), extended_info: true }
+        Self::new(name, Check::Reopening(check))
+    }
+
+    fn sharing(name: &'static str, check: fn(&Opener<'_, L>) -> Verdict) -> Self {
+        Self::new(name, Check::Sharing(check))
     }
 
     /// The rule as a name: words with underscores between them.
@@ -180,32 +240,75 @@ impl<L: TestedLease> Rule<L> {
         self.name
     }
 
-    /// Whether it is about leases that outlive the manager.
+    /// Returns whether a fixture has to keep the rule: those about leases that outlive the manager only if it is persistent,
+    /// those about several managers only if it is shared.
     #[must_use]
-    pub fn is_about_persistence(&self) -> bool {
-        matches!(self.check, Check::Reopening(_))
+    pub fn applies_to(&self, fixture: &dyn Fixture<L>) -> bool {
+        match self.check {
+            Check::Once(_) => true,
+            Check::Reopening(_) => fixture.is_persistent(),
+            Check::Sharing(_) => fixture.is_shared(),
+        }
     }
 
-    /// Checks it with a subject without leases.
+    /// Checks it with a fixture without leases, in a thread of its own.
     ///
     /// # Errors
-    /// [`Violation`] where the rule is broken.
-    pub fn check(&self, subject: &dyn Subject<L>) -> Result<(), Violation> {
-        let opener = Opener::new(subject, self.extended_info);
-        let run = || match self.check {
-            Check::Once(check) if subject.is_persistent() => persistence::check_and_reopen(&opener, check),
-            Check::Once(check) => check(&opener.open()),
-            Check::Reopening(check) => check(&opener),
+    /// Returns [`Violation`] if the rule is broken, or if its calls have not returned within the time limit. Then the thread is
+    /// still there.
+    pub fn check(&self, fixture: Arc<dyn Fixture<L>>) -> Result<(), Violation> {
+        let (sender, verdict) = channel();
+        let rule = *self;
+        let started = thread::Builder::new().name(self.name.to_owned()).spawn(move || {
+            let run = AssertUnwindSafe(|| rule.check_here(&*fixture));
+            let verdict = catch_unwind(run).unwrap_or_else(|panic| Err(Fault::panic(&*panic)));
+            // Dropping it may fail or hang as well.
+            let ended = catch_unwind(AssertUnwindSafe(|| drop(fixture)));
+            let ended = ended.map_err(|panic| Fault::panic(&*panic));
+            // A check that has taken too long has no receiver any more.
+            let _ = sender.send(verdict.and(ended));
+        });
+        let verdict = match started {
+            Ok(_) => verdict.recv_timeout(self.time_limit),
+            Err(error) => Ok(Err(Fault::new("start a thread for the rule", "a thread", error))),
         };
-        let verdict = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(Fault::panic(&*panic)));
-        verdict.map_err(|Fault { action, expected, found }| Violation {
-            rule: self.name,
-            action,
-            expected,
-            found,
-        })
+        let verdict = verdict.unwrap_or_else(|error| {
+            let found = match error {
+                RecvTimeoutError::Timeout => "they have not returned",
+                RecvTimeoutError::Disconnected => "the thread has ended without a verdict",
+            };
+            let expected = format_args!("that they return within {:?}", self.time_limit);
+            Err(Fault::new("calls of the rule", expected, found))
+        });
+        verdict.map_err(|fault| fault.violates(self.name))
+    }
+
+    fn check_here(&self, fixture: &dyn Fixture<L>) -> Verdict {
+        let opener = Opener::new(fixture, self.extended_info);
+        match self.check {
+            Check::Once(check) if fixture.is_persistent() => persistence::check_and_reopen(&opener, check),
+            Check::Once(check) => check(&opener.open()),
+            Check::Reopening(check) | Check::Sharing(check) => check(&opener),
+        }
     }
 }
+
+// A derived `Clone` asks for leases that are `Copy`.
+impl<L: TestedLease> Clone for Check<L> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<L: TestedLease> Copy for Check<L> {}
+
+impl<L: TestedLease> Clone for Rule<L> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<L: TestedLease> Copy for Rule<L> {}
 
 impl<L: TestedLease> fmt::Debug for Rule<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -217,12 +320,13 @@ impl<L: TestedLease> fmt::Debug for Rule<L> {
 #[derive(Clone, Copy, Debug)]
 pub struct Suite<L> {
     extended_info: bool,
+    time_limit: Duration,
     leases: PhantomData<L>,
 }
 
 impl<L: TestedLease> Default for Suite<L> {
     fn default() -> Self {
-        Self { extended_info: true, leases: PhantomData }
+        Self { extended_info: true, time_limit: TIME_LIMIT, leases: PhantomData }
     }
 }
 
@@ -241,58 +345,81 @@ impl<L: TestedLease> Suite<L> {
         Self::default()
     }
 
-    /// The rules, those about persistence last.
+    /// With another time limit for each rule than [`TIME_LIMIT`], for backends that are slow or far away.
+    #[must_use]
+    pub fn time_limit(self, time_limit: Duration) -> Self {
+        Self { time_limit, ..self }
+    }
+
+    /// Returns the rules, basic ones first, those about persistence and sharing last.
     #[must_use]
     pub fn rules(&self) -> Vec<Rule<L>> {
-        let relays = if self.extended_info { relays::rules() } else { relays::rules_without_extended_info() };
+        let relay_agents = if self.extended_info {
+            crate::__conformance_rules!(relay_agents list once)
+        } else {
+            crate::__conformance_rules!(no_relay_agents list once)
+        };
         let groups = [
-            changes::rules(),
-            find::rules(),
-            indexes::rules(),
-            relays,
-            expiry::rules(),
-            reclaimed::rules(),
-            statistics::rules(),
-            totals::rules(),
-            round_trips::rules(),
-            free_range::rules(),
-            classes::rules(),
-            tracking::rules(),
-            files::rules(),
-            batches::rules(),
-            submitted::rules(),
-            threads::rules(),
-            history::rules(),
+            crate::__conformance_rules!(every list once),
+            relay_agents,
             L::family_rules(),
-            persistence::rules(),
-            submitted::persistence_rules(),
+            crate::__conformance_rules!(persistent list reopening),
+            crate::__conformance_rules!(shared list sharing),
         ];
-        let rules = groups.into_iter().flatten();
-        rules.map(|rule| Rule { extended_info: self.extended_info, ..rule }).collect()
+        let Self { extended_info, time_limit, .. } = *self;
+        groups.into_iter().flatten().map(|rule| Rule { extended_info, time_limit, ..rule }).collect()
     }
 
     /// Checks all rules but those about persistence, each with a manager that `make` gives, which is to be without
-    /// leases; gives those that are broken.
-    pub fn run(&self, make: impl Fn() -> Arc<dyn LeaseMgr<L>>) -> Vec<Violation> {
-        let subject = InMemory(make);
-        let rules = self.rules().into_iter().filter(|rule| !rule.is_about_persistence());
-        rules.filter_map(|rule| rule.check(&subject).err()).collect()
+    /// leases. Returns how rules are broken, those in passing last, otherwise in the order of the rules.
+    pub fn run(&self, make: impl Fn() -> Arc<dyn LeaseMgr<L>> + Send + Sync + 'static) -> Vec<Violation> {
+        let fixture: Arc<dyn Fixture<L>> = Arc::new(InMemory(make));
+        self.check_each(|| Arc::clone(&fixture))
     }
 
-    /// Checks all rules, each with a subject that `make` gives, which is to be without leases; gives those
-    /// that are broken.
-    pub fn run_persistent<S: Subject<L>>(&self, make: impl Fn() -> S) -> Vec<Violation> {
-        self.rules().iter().filter_map(|rule| rule.check(&make()).err()).collect()
+    /// Checks all rules that [apply](Rule::applies_to), each with a fixture that `make` gives, which is to be without leases.
+    /// Returns how rules are broken, as [`Suite::run`].
+    pub fn run_persistent<F: Fixture<L>>(&self, make: impl Fn() -> F) -> Vec<Violation> {
+        self.check_each(|| Arc::new(make()))
+    }
+
+    fn check_each(&self, make: impl Fn() -> Arc<dyn Fixture<L>>) -> Vec<Violation> {
+        let check = |rule: &Rule<L>| {
+            let fixture = make();
+            if rule.applies_to(&*fixture) { rule.check(fixture).err() } else { None }
+        };
+        let mut violations: Vec<_> = self.rules().iter().filter_map(check).collect();
+        violations.sort_by_key(|violation| violation.in_passing);
+        violations
+    }
+
+    /// Checks the rule of this name with a fixture without leases.
+    ///
+    /// # Panics
+    /// If the rule is broken, if there is none of this name, or if it does not apply to the fixture.
+    pub fn assert_rule<F: Fixture<L>>(&self, name: &str, fixture: F) {
+        let rule = self.rules().into_iter().find(|rule| rule.name == name);
+        let (expected, found) = match rule {
+            Some(rule) if rule.applies_to(&fixture) => {
+                return assert_none(rule.check(Arc::new(fixture)).err().as_slice());
+            }
+            Some(_) => ("a fixture that is persistent, or shared, as its tests are", "one that is not"),
+            None => ("a rule of the suite", "no such rule"),
+        };
+        let violation = Fault::new(format_args!("check {name}"), expected, found).violates("the tests");
+        assert_none(&[violation]);
     }
 }
 
 /// Checks all rules but those about persistence, as [`Suite::run`].
-pub fn run<L: TestedLease>(make: impl Fn() -> Arc<dyn LeaseMgr<L>>) -> Vec<Violation> {
+pub fn run<L: TestedLease>(
+    make: impl Fn() -> Arc<dyn LeaseMgr<L>> + Send + Sync + 'static,
+) -> Vec<Violation> {
     Suite::new().run(make)
 }
 
 /// Checks all rules, as [`Suite::run_persistent`].
-pub fn run_persistent<L: TestedLease, S: Subject<L>>(make: impl Fn() -> S) -> Vec<Violation> {
+pub fn run_persistent<L: TestedLease, F: Fixture<L>>(make: impl Fn() -> F) -> Vec<Violation> {
     Suite::new().run_persistent(make)
 }
 
@@ -300,7 +427,7 @@ pub fn run_persistent<L: TestedLease, S: Subject<L>>(make: impl Fn() -> S) -> Ve
 ///
 /// # Panics
 /// With a list of the rules that are broken, if any are.
-pub fn assert_conforms4(make: impl Fn() -> Arc<dyn LeaseMgr<Lease4>>) {
+pub fn assert_conforms4(make: impl Fn() -> Arc<dyn LeaseMgr<Lease4>> + Send + Sync + 'static) {
     assert_none(&run(make));
 }
 
@@ -308,7 +435,7 @@ pub fn assert_conforms4(make: impl Fn() -> Arc<dyn LeaseMgr<Lease4>>) {
 ///
 /// # Panics
 /// With a list of the rules that are broken, if any are.
-pub fn assert_conforms6(make: impl Fn() -> Arc<dyn LeaseMgr<Lease6>>) {
+pub fn assert_conforms6(make: impl Fn() -> Arc<dyn LeaseMgr<Lease6>> + Send + Sync + 'static) {
     assert_none(&run(make));
 }
 
@@ -316,7 +443,7 @@ pub fn assert_conforms6(make: impl Fn() -> Arc<dyn LeaseMgr<Lease6>>) {
 ///
 /// # Panics
 /// With a list of the rules that are broken, if any are.
-pub fn assert_persists4<S: Subject<Lease4>>(make: impl Fn() -> S) {
+pub fn assert_persists4<F: Fixture<Lease4>>(make: impl Fn() -> F) {
     assert_none(&run_persistent(make));
 }
 
@@ -324,7 +451,7 @@ pub fn assert_persists4<S: Subject<Lease4>>(make: impl Fn() -> S) {
 ///
 /// # Panics
 /// With a list of the rules that are broken, if any are.
-pub fn assert_persists6<S: Subject<Lease6>>(make: impl Fn() -> S) {
+pub fn assert_persists6<F: Fixture<Lease6>>(make: impl Fn() -> F) {
     assert_none(&run_persistent(make));
 }
 

@@ -6,14 +6,18 @@
 mod reference;
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::panic::catch_unwind;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
 use leasemgr::Durability;
 use leasemgr::LeaseMgr;
 use leasemgr::ManagedLease;
 use leasemgr::conformance::{
-    InMemory, Rule, Subject, Suite, TestedLease, assert_conforms4, assert_conforms6, assert_none,
+    Fixture, InMemory, Rule, Suite, TIME_LIMIT, TestedLease, assert_conforms4, assert_conforms6, assert_none,
     assert_persists4, assert_persists6,
 };
 use leasemgr::lease::{Lease4, Lease6};
@@ -21,6 +25,8 @@ use leasemgr::lease_file::FileLease;
 use leasemgr::memfile::{self, LfcProgram, MemfileOptions};
 use reference::Reference;
 use reference::broken::{Broken, BrokenStore, Defect, Index, Missed, Spoiled};
+use rstest::rstest;
+use tempfile::TempDir;
 
 fn reference<L: ManagedLease + FileLease>() -> Arc<dyn LeaseMgr<L>> {
     Arc::new(Reference::<L>::new())
@@ -38,6 +44,17 @@ fn without_a_defect_nothing_is_found() {
     assert_persists6(|| BrokenStore::new(Defect::None));
 }
 
+mod shared_v4 {
+    use super::{BrokenStore, Defect};
+
+    leasemgr::conformance_tests!(
+        v4,
+        shared,
+        || BrokenStore::new(Defect::None),
+        time_limit = super::TIME_LIMIT
+    );
+}
+
 /// Each defect, and rules that it breaks. Where it is about what DHCPv4 has not, in DHCPv6 only.
 #[rustfmt::skip]
 const DEFECTS: &[(Defect, Only, &[&str])] = {
@@ -46,7 +63,7 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
     &[
         (AddForgets, Both, &["an_added_lease_is_there", "leases_outlive_their_manager"]),
         (AddOverwrites, Both, &["an_address_has_one_lease", "a_prefix_and_an_address_exclude_each_other"]),
-        (AddRaces, Both, &["of_many_that_add_an_address_one_has_it", "batches_of_several_threads_are_made", "of_many_that_submit_an_addition_one_has_it"]),
+        (AddRaces, Both, &["of_many_that_add_an_address_one_has_it", "no_change_of_an_address_is_lost_among_threads", "batches_of_several_threads_are_made", "of_many_that_submit_an_addition_one_has_it"]),
         (AddressesAreUsedOnce, Both, &["a_freed_address_can_be_leased_again"]),
         (ZeroLifetimeIsTaken, Both, &["a_lease_that_is_valid_for_no_time_is_refused"]),
         (NamesAreCutAt255, Both, &["a_lease_is_kept_as_it_was_given", "a_name_of_any_bytes_is_found"]),
@@ -56,17 +73,21 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
         (TemporaryLeasesAreHidden, V6, &["a_lease_is_found_by_its_address_and_type"]),
         (UpdateInserts, Both, &["an_update_needs_a_lease"]),
         (UpdateKeepsThePool, Both, &["an_update_takes_the_place_of_the_lease"]),
-        (UpdateIsTorn, Both, &["a_reader_sees_only_leases_that_were_written"]),
-        (UpdateRaces, Both, &["no_conditional_update_is_lost", "of_an_update_and_a_deletion_one_wins"]),
+        (UpdateIsTorn, Both, &["a_reader_sees_only_leases_that_were_written", "an_update_is_one_step"]),
+        (UpdateRaces, Both, &["no_conditional_update_is_lost", "no_change_of_an_address_is_lost_among_threads", "of_an_update_and_a_deletion_one_wins"]),
         (ConditionalChangesFail, Both, &["reclaimed_leases_are_counted", "an_unchanged_lease_can_be_updated", "an_unchanged_lease_can_be_deleted", "a_reopened_manager_goes_on_where_it_was"]),
         (ContextsAreNotCompared, Both, &["a_lease_that_changed_in_any_field_is_not_updated", "a_lease_that_changed_in_any_field_is_not_deleted"]),
         (SourcesAreNotCompared, Both, &["a_lease_that_changed_in_any_field_is_not_updated", "a_lease_that_changed_in_any_field_is_not_deleted"]),
         (OnlyEndsAreCompared, Both, &["a_lease_that_changed_in_any_field_is_not_updated"]),
+        (AddressesAreNotCompared, Both, &["an_expected_lease_of_another_address_is_refused"]),
+        (PrefixLengthsAreNotCompared, V6, &["prefixes_that_differ_in_length_are_different"]),
+        (UpdateKeepsThePrefixLength, V6, &["prefixes_that_differ_in_length_are_different"]),
+        (UpdateDeletesAndAdds, Both, &["an_update_is_one_step"]),
         (RefusedUpdateIsWritten, Both, &["a_refused_change_changes_nothing"]),
         (DeleteForgets, Both, &["a_deleted_lease_is_gone", "a_file_is_written_in_place_of_the_one_before"]),
         (DeleteAlwaysSucceeds, Both, &["an_empty_manager_has_no_leases", "deleting_a_lease_that_is_not_there_says_so"]),
         (DeleteIgnoresTheExpected, Both, &["a_lease_that_changed_in_any_field_is_not_deleted"]),
-        (DeleteRaces, Both, &["of_many_that_delete_a_lease_one_has_deleted_it"]),
+        (DeleteRaces, Both, &["of_many_that_delete_a_lease_one_has_deleted_it", "no_change_of_an_address_is_lost_among_threads"]),
         (StatusCountsOneMore, Both, &["the_status_names_the_backend_and_counts_its_leases"]),
         (FlushForgetsALease, Both, &["flushing_changes_no_lease"]),
         (CleanupForgetsALease, Both, &["a_cleanup_changes_no_lease"]),
@@ -137,7 +158,8 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
 
         (RemovesAllExpired, Both, &["only_reclaimed_leases_are_removed"]),
         (RemovesOneSecondLater, Both, &["a_reclaimed_lease_is_removed_from_its_end_on", "reclaimed_leases_are_deleted_some_time_behind_their_end"]),
-        (RemovesInfinite, Both, &["an_infinite_reclaimed_lease_is_not_removed"]),
+        (RemovesInfinite, Both, &["an_infinite_reclaimed_lease_is_never_removed"]),
+        (RemovesInfiniteAtTheEndOfTime, Both, &["an_infinite_reclaimed_lease_is_never_removed"]),
         (RemovesOnceReclaimed, Both, &["a_lease_that_is_no_longer_reclaimed_is_not_removed"]),
         (RemovesAtMost1000, Both, &["thousands_of_reclaimed_leases_are_removed"]),
         (RemovesWithoutLooking, Both, &["a_lease_renewed_in_time_is_not_removed"]),
@@ -164,12 +186,13 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
 
         (TellsNothing, Both, &["an_addition_is_an_assignment_and_a_renewal_is_none", "a_lease_that_is_assigned_again_is_counted_again", "totals_are_counted_in_their_subnet_and_pool", "an_addition_is_told", "an_update_is_told_with_the_lease_before_and_after", "a_deletion_is_told_with_the_lease_that_was_there", "a_callback_that_panics_fails_nothing_else", "a_callback_may_register_and_unregister", "a_change_is_told_for_its_type_only"]),
         (TellsBeforeTheChange, Both, &["a_callback_may_read_leases"]),
+        (TellsBeforeItIsFound, Both, &["a_callback_may_read_leases"]),
         (CallbacksChangeLeases, Both, &["a_callback_cannot_change_leases", "a_callback_cannot_apply_or_submit"]),
         (TellsTheNewAsTheOld, Both, &["an_update_is_told_with_the_lease_before_and_after", "a_move_is_told_to_both_subnets"]),
         (TellsOfSubnetOne, Both, &["a_change_is_told_for_its_subnet_only"]),
         (TellsOfRefused, Both, &["a_refused_change_is_not_told", "a_refused_change_is_no_assignment"]),
         (TellsNotOfMany, Both, &["each_of_many_removed_leases_is_told"]),
-        (TellsLate, Both, &["changes_of_an_address_are_told_in_their_order"]),
+        (TellsLate, Both, &["changes_of_an_address_are_told_in_their_order", "no_change_of_an_address_is_lost_among_threads"]),
         (TracksTwice, Both, &["nothing_is_told_behind_the_end_of_the_registration", "callbacks_are_unregistered_by_owner_and_by_subnet", "a_lock_is_the_same_for_all"]),
 
         (KeptLosesTheHostname, Both, &["a_lease_is_kept_as_it_is_read_back"]),
@@ -221,6 +244,10 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
         (Saves1000, Both, &["thousands_of_leases_are_found_again"]),
         (SavesOutOfOrder, Both, &["what_many_threads_changed_last_is_found_again"]),
         (SavesNothingBehindACleanup, Both, &["changes_around_a_cleanup_are_found_again"]),
+        (SavesWhenItEnds, Both, &["acknowledged_changes_outlive_a_crash"]),
+
+        (SharedIsCached, Both, &["a_manager_finds_what_another_has_changed"]),
+        (SharedRaces, Both, &["of_several_managers_one_has_an_address", "no_update_of_several_managers_is_lost"]),
     ]
 };
 
@@ -240,7 +267,7 @@ fn undiscovered<L: TestedLease + Spoiled>(
     for (defect, names) in defects {
         for rule in rules.iter().filter(|rule| names.contains(&rule.name())) {
             // A race may go well now and then.
-            let mut results = (0..50).map(|_| rule.check(&BrokenStore::<L>::new(defect)));
+            let mut results = (0..50).map(|_| rule.check(Arc::new(BrokenStore::<L>::new(defect))));
             match results.find(Result::is_err).unwrap_or(Ok(())) {
                 Err(violation) if violation.found.contains("a panic") => {
                     undiscovered.push(violation.to_string());
@@ -282,10 +309,86 @@ fn a_rule_has_a_name_of_its_own() {
     assert_eq!(names.len(), rules.len());
 }
 
+/// Checks that the first violation of a whole run is one of the rules that are about the defect.
+fn first_violation<L: TestedLease + Spoiled>(defect: Defect) {
+    let about = DEFECTS.iter().filter(|(other, ..)| *other == defect).flat_map(|(.., rules)| *rules);
+    let violations = Suite::<L>::new().run(move || Arc::new(Broken::new(defect)));
+    assert!(!violations.is_empty(), "{defect:?} breaks nothing");
+    let first = &violations[0];
+    let list = violations.iter().map(|violation| violation.rule).collect::<Vec<_>>();
+    assert!(about.copied().any(|rule| rule == first.rule), "{defect:?}: {first}\n{list:?}");
+}
+
+#[rstest]
+#[case(Defect::AddForgets)]
+#[case(Defect::DeleteForgets)]
+#[case(Defect::UpdateKeepsThePool)]
+#[case(Defect::HostnamesAreIgnored)]
+#[case(Defect::RelaysAreNotFound)]
+#[case(Defect::IaidIsIgnored)]
+#[case(Defect::Stale(Index::Hostname))]
+#[case(Defect::ReclaimedExpires)]
+#[case(Defect::InfiniteExpires)]
+#[case(Defect::PoolsAreNotCounted)]
+#[case(Defect::ClassesCountAllStates)]
+fn the_first_violation_is_of_the_rule_that_is_about_the_defect(#[case] defect: Defect) {
+    first_violation::<Lease6>(defect);
+}
+
+#[test]
+fn a_violation_names_the_fields_that_differ() {
+    let rule = |name| Suite::<Lease6>::new().rules().into_iter().find(|rule| rule.name() == name).unwrap();
+    let broken = |name, defect| rule(name).check(Arc::new(BrokenStore::new(defect))).unwrap_err();
+    let violation = broken("an_update_takes_the_place_of_the_lease", Defect::UpdateKeepsThePool);
+    assert_eq!(violation.fields, ["pool_id"]);
+    assert!(violation.to_string().ends_with("\n    differs:  pool_id"), "{violation}");
+    let violation =
+        broken("prefixes_that_differ_in_length_are_different", Defect::UpdateKeepsThePrefixLength);
+    assert_eq!(violation.fields, ["prefix_len"]);
+    // A lease that is missing differs in no field.
+    assert!(broken("an_added_lease_is_there", Defect::AddForgets).fields.is_empty());
+}
+
+#[test]
+fn a_rule_that_hangs_is_broken() {
+    let suite = Suite::<Lease4>::new().time_limit(Duration::from_millis(50));
+    let hangs = || -> Arc<dyn LeaseMgr<Lease4>> {
+        loop {
+            thread::park();
+        }
+    };
+    let violation = suite.rules()[0].check(Arc::new(InMemory(hangs))).unwrap_err();
+    assert_eq!(violation.rule, suite.rules()[0].name());
+    assert_eq!(
+        (&*violation.expected, &*violation.found),
+        ("that they return within 50ms", "they have not returned")
+    );
+}
+
+#[test]
+fn a_rule_applies_to_fixtures_that_say_so() {
+    let rules = Suite::<Lease4>::new().rules();
+    let count = |fixture: &dyn Fixture<Lease4>| rules.iter().filter(|rule| rule.applies_to(fixture)).count();
+    let in_memory = count(&InMemory(reference::<Lease4>));
+    let on_disk = count(&InFile::new(Durability::Written));
+    assert!(in_memory < on_disk && on_disk < rules.len());
+    assert_eq!(count(&BrokenStore::<Lease4>::new(Defect::None)), rules.len());
+}
+
+#[rstest]
+#[case::of_no_name("a_rule", "no such rule")]
+#[case::about_sharing("a_manager_finds_what_another_has_changed", "one that is not")]
+fn a_rule_that_does_not_apply_cannot_be_asserted(#[case] name: &'static str, #[case] found: &str) {
+    let assert = || Suite::<Lease4>::new().assert_rule(name, InMemory(reference::<Lease4>));
+    let panic = catch_unwind(assert).unwrap_err();
+    let message = panic.downcast::<String>().unwrap();
+    assert!(message.contains(found), "{message}");
+}
+
 #[test]
 fn a_panic_of_the_backend_is_a_violation() {
     let rules = Suite::<Lease4>::new().rules();
-    let violation = rules[0].check(&InMemory(|| panic!("out of order"))).unwrap_err();
+    let violation = rules[0].check(Arc::new(InMemory(|| panic!("out of order")))).unwrap_err();
     assert_eq!((violation.rule, violation.found.as_str()), (rules[0].name(), "a panic: out of order"));
 }
 
@@ -310,31 +413,36 @@ fn in_memory<L: ManagedLease + FileLease>(extended_info_tables: bool) -> Arc<dyn
     memfile::open::<L>(options).unwrap()
 }
 
-#[test]
-fn a_memfile_in_memory_keeps_all_rules() {
-    assert_conforms4(|| in_memory(false));
-    assert_conforms6(|| in_memory(true));
-    assert_none(&Suite::<Lease6>::new().without_extended_info().run(|| in_memory(false)));
+mod memfile_v4_in_memory {
+    leasemgr::conformance_tests!(v4, in_memory, || super::in_memory(false));
 }
 
-/// A memfile in a folder of its own.
+mod memfile_v6_in_memory {
+    leasemgr::conformance_tests!(v6, in_memory, || super::in_memory(true));
+}
+
+mod memfile_v6_in_memory_without_extended_info {
+    leasemgr::conformance_tests!(v6 without extended_info, in_memory, || super::in_memory(false));
+}
+
+/// A memfile in a directory of its own.
 struct InFile {
-    folder: tempfile::TempDir,
+    directory: Mutex<TempDir>,
     durability: Durability,
     extended_info_tables: bool,
 }
 
 impl InFile {
     fn new(durability: Durability) -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), durability, extended_info_tables: true }
+        Self { directory: Mutex::new(tempfile::tempdir().unwrap()), durability, extended_info_tables: true }
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.path().join("leases.csv")
+        self.directory.lock().unwrap().path().join("leases.csv")
     }
 }
 
-impl<L: TestedLease> Subject<L> for InFile {
+impl<L: TestedLease> Fixture<L> for InFile {
     fn open(&self) -> Arc<dyn LeaseMgr<L>> {
         let options = MemfileOptions {
             file: Some(self.path()),
@@ -345,12 +453,38 @@ impl<L: TestedLease> Subject<L> for InFile {
         };
         memfile::open::<L>(options).unwrap()
     }
+
+    /// Keeps the files as they were before the manager ends.
+    fn crash(&self, manager: Arc<dyn LeaseMgr<L>>) {
+        let left = tempfile::tempdir().unwrap();
+        let mut directory = self.directory.lock().unwrap();
+        for entry in fs::read_dir(directory.path()).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, left.path().join(path.file_name().unwrap())).unwrap();
+        }
+        drop(manager);
+        *directory = left;
+    }
 }
 
-#[test]
-fn a_memfile_on_disk_keeps_all_rules() {
-    assert_persists4(|| InFile::new(Durability::Written));
-    assert_persists6(|| InFile::new(Durability::Written));
+mod memfile_v4_on_disk {
+    use super::{Durability, InFile};
+
+    leasemgr::conformance_tests!(v4, persistent, || InFile::new(Durability::Written));
+}
+
+mod memfile_v6_on_disk {
+    use super::{Durability, InFile};
+
+    leasemgr::conformance_tests!(v6, persistent, || InFile::new(Durability::Written));
+}
+
+mod memfile_v6_on_disk_without_extended_info {
+    use super::{Durability, InFile};
+
+    leasemgr::conformance_tests!(v6 without extended_info, persistent, || {
+        InFile { extended_info_tables: false, ..InFile::new(Durability::Written) }
+    });
 }
 
 /// The rules about batches and submitted changes, which a memfile that syncs each change keeps in another way.
@@ -359,7 +493,7 @@ fn check_synced<L: TestedLease>() {
         |rule: &Rule<L>| ["batch", "submit", "at_an_answer"].iter().any(|word| rule.name().contains(word));
     let rules: Vec<_> = Suite::<L>::new().rules().into_iter().filter(is_about_them).collect();
     assert_eq!(rules.len(), 13);
-    let check = |rule: Rule<L>| rule.check(&InFile::new(Durability::Synced)).err();
+    let check = |rule: Rule<L>| rule.check(Arc::new(InFile::new(Durability::Synced))).err();
     assert_none(&rules.into_iter().filter_map(check).collect::<Vec<_>>());
 }
 
@@ -367,10 +501,4 @@ fn check_synced<L: TestedLease>() {
 fn a_memfile_that_syncs_each_change_makes_batches_and_submitted_changes() {
     check_synced::<Lease4>();
     check_synced::<Lease6>();
-}
-
-#[test]
-fn a_memfile_without_extended_info_keeps_the_other_rules() {
-    let make = || InFile { extended_info_tables: false, ..InFile::new(Durability::Written) };
-    assert_none(&Suite::<Lease6>::new().without_extended_info().run_persistent(make));
 }

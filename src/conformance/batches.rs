@@ -1,21 +1,11 @@
 //! Many changes at once.
 
+use super::TestedLease;
 use super::case::{Case, Verdict, ask, changed_meanwhile, in_threads, no_such_lease, same, same_leases};
 use super::sample::{in_subnet, sample, samples, with};
 use super::tracking::{KINDS, Log};
-use super::{Rule, TestedLease, rules};
 use crate::lease::Lifetime;
 use crate::{Added, Done, LeaseMgrError, Operation};
-
-pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
-    rules![
-        each_change_of_a_batch_has_its_own_result,
-        a_later_change_of_a_batch_finds_what_an_earlier_one_left,
-        a_batch_of_thousands_of_changes_is_made,
-        changes_of_a_batch_are_told_in_their_order,
-        batches_of_several_threads_are_made,
-    ]
-}
 
 /// Makes a batch of which each change is to have this result.
 fn apply<L: TestedLease>(case: &Case<L>, action: &str, batch: &[Operation<L>], expected: &[Done]) -> Verdict {
@@ -23,7 +13,7 @@ fn apply<L: TestedLease>(case: &Case<L>, action: &str, batch: &[Operation<L>], e
     same(action, &ask(action, results)?[..], expected)
 }
 
-fn each_change_of_a_batch_has_its_own_result<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn each_change_of_a_batch_has_its_own_result<L: TestedLease>(case: &Case<L>) -> Verdict {
     apply(case, "apply no change", &[], &[])?;
     let there = samples::<L>(1..4)?;
     case.add_all(&there)?;
@@ -63,7 +53,9 @@ fn each_change_of_a_batch_has_its_own_result<L: TestedLease>(case: &Case<L>) -> 
     case.holds([&renewed, &there[2], &new], [&there[0], &there[1], &absent])
 }
 
-fn a_later_change_of_a_batch_finds_what_an_earlier_one_left<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_later_change_of_a_batch_finds_what_an_earlier_one_left<L: TestedLease>(
+    case: &Case<L>,
+) -> Verdict {
     let (first, second) = (sample::<L>(1, 1)?, in_subnet(&sample::<L>(1, 2)?, 2));
     let renewed = with(&first, |data| data.cltt += 1);
     let batch = [
@@ -95,7 +87,7 @@ fn a_later_change_of_a_batch_finds_what_an_earlier_one_left<L: TestedLease>(case
     case.holds([&first], [&second])
 }
 
-fn a_batch_of_thousands_of_changes_is_made<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_batch_of_thousands_of_changes_is_made<L: TestedLease>(case: &Case<L>) -> Verdict {
     const COUNT: u32 = 3000;
     let leases = samples::<L>(0..COUNT)?;
     let batch: Vec<_> = leases.iter().cloned().map(Operation::Add).collect();
@@ -108,7 +100,7 @@ fn a_batch_of_thousands_of_changes_is_made<L: TestedLease>(case: &Case<L>) -> Ve
     case.holds([], [&sample(1, 1)?])
 }
 
-fn changes_of_a_batch_are_told_in_their_order<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn changes_of_a_batch_are_told_in_their_order<L: TestedLease>(case: &Case<L>) -> Verdict {
     let log = Log::register(case, "log", &KINDS, None)?;
     let (lease, other) = (sample::<L>(1, 1)?, sample::<L>(2, 2)?);
     let renewed = with(&lease, |data| data.cltt += 1);
@@ -136,7 +128,7 @@ fn changes_of_a_batch_are_told_in_their_order<L: TestedLease>(case: &Case<L>) ->
     same("what is told of changes of one address in a batch", &told, &expected)
 }
 
-fn batches_of_several_threads_are_made<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn batches_of_several_threads_are_made<L: TestedLease>(case: &Case<L>) -> Verdict {
     const THREADS: usize = 4;
     let added = in_threads(THREADS, |thread| {
         // All try the same addresses, some up and some down.

@@ -7,8 +7,8 @@ use std::sync::{Arc, Barrier, Weak};
 use std::thread;
 
 use super::sample::Sample;
-use super::{Subject, TestedLease, model};
-use crate::lease::{IdentifierError, JsonError, LeaseError};
+use super::{Fixture, TestedLease, Violation, model};
+use crate::lease::{Fields, IdentifierError, JsonError, LeaseError};
 use crate::panics::panic_message;
 use crate::{Added, Deleted, Key, LeaseMgr, LeaseMgrError, Query};
 
@@ -18,6 +18,10 @@ pub struct Fault {
     pub(super) action: String,
     pub(super) expected: String,
     pub(super) found: String,
+    /// See [`Violation::fields`].
+    fields: Vec<&'static str>,
+    /// See [`Violation::in_passing`].
+    in_passing: bool,
 }
 
 /// What a rule comes to.
@@ -25,7 +29,24 @@ pub(super) type Verdict<T = ()> = Result<T, Fault>;
 
 impl Fault {
     pub(super) fn new(action: impl Display, expected: impl Display, found: impl Display) -> Self {
-        Self { action: action.to_string(), expected: expected.to_string(), found: found.to_string() }
+        Self {
+            action: action.to_string(),
+            expected: expected.to_string(),
+            found: found.to_string(),
+            fields: Vec::new(),
+            in_passing: false,
+        }
+    }
+
+    /// The same, found by a question that the rule is not about.
+    pub(super) fn in_passing(self) -> Self {
+        Self { in_passing: true, ..self }
+    }
+
+    /// What it is of a rule.
+    pub(super) fn violates(self, rule: &'static str) -> Violation {
+        let Self { action, expected, found, fields, in_passing } = self;
+        Violation { rule, action, expected, found, fields, in_passing }
     }
 
     pub(super) fn panic(panic: &(dyn Any + Send)) -> Self {
@@ -49,25 +70,33 @@ macro_rules! of_sample {
 }
 of_sample!(IdentifierError, JsonError, LeaseError);
 
-/// Opens the managers of a subject.
+/// Opens the managers of a fixture.
 pub(super) struct Opener<'a, L: TestedLease> {
-    subject: &'a dyn Subject<L>,
+    fixture: &'a dyn Fixture<L>,
     extended_info: bool,
 }
 
 impl<'a, L: TestedLease> Opener<'a, L> {
-    pub(super) fn new(subject: &'a dyn Subject<L>, extended_info: bool) -> Self {
-        Self { subject, extended_info }
+    pub(super) fn new(fixture: &'a dyn Fixture<L>, extended_info: bool) -> Self {
+        Self { fixture, extended_info }
     }
 
-    /// Opens the manager. The one of before must be dropped.
+    /// Opens the manager. The one of before must be dropped, unless the fixture is shared.
     pub(super) fn open(&self) -> Case<L> {
-        Case { mgr: self.subject.open(), extended_info: self.extended_info }
+        Case { mgr: self.fixture.open(), extended_info: self.extended_info }
     }
 
     /// Opens the manager, lets it do something, and drops it.
     pub(super) fn with<T>(&self, work: impl FnOnce(&Case<L>) -> Verdict<T>) -> Verdict<T> {
         work(&self.open())
+    }
+
+    /// Opens the manager, lets it do something, and ends it as a crash would.
+    pub(super) fn until_crash<T>(&self, work: impl FnOnce(&Case<L>) -> Verdict<T>) -> Verdict<T> {
+        let case = self.open();
+        let done = work(&case);
+        self.fixture.crash(case.mgr);
+        done
     }
 }
 
@@ -162,7 +191,7 @@ impl<L: Sample> Case<L> {
     ) -> Verdict {
         let leases: Vec<_> = leases.into_iter().cloned().collect();
         let others: Vec<_> = others.into_iter().cloned().collect();
-        model::audit(self, leases, &others)
+        model::audit(self, leases, &others).map_err(Fault::in_passing)
     }
 }
 
@@ -287,7 +316,44 @@ pub(super) fn same_leases<'a, 'b, L: Sample>(
         (Some(a), Some(b)) => row(*a) == row(*b),
         _ => false,
     };
-    Err(Fault::new(action, list(&expected, first, in_full), list(&found, first, in_full)))
+    let fields = match (found.get(first), expected.get(first)) {
+        (Some(a), Some(b)) if a.address() == b.address() => differing_fields(*a, *b),
+        _ => Vec::new(),
+    };
+    Err(Fault { fields, ..Fault::new(action, list(&expected, first, in_full), list(&found, first, in_full)) })
+}
+
+/// The names of the fields in which leases differ.
+fn differing_fields<L: Sample>(found: &L, expected: &L) -> Vec<&'static str> {
+    macro_rules! differing {
+        ($($field:ident),+ $(,)?) => {{
+            // A field that is not in the list is an error here.
+            let Fields { $($field),+ } = found.fields();
+            let expected = expected.fields();
+            let fields = [$((stringify!($field), $field == expected.$field)),+];
+            fields.into_iter().filter(|(_, equal)| !equal).map(|(name, _)| name).collect()
+        }};
+    }
+    differing!(
+        address,
+        state,
+        valid_lifetime,
+        cltt,
+        subnet_id,
+        pool_id,
+        fqdn_fwd,
+        fqdn_rev,
+        hostname,
+        user_context,
+        hwaddr,
+        hwtype,
+        hwaddr_source,
+        client,
+        lease_type,
+        prefix_len,
+        iaid,
+        preferred_lifetime,
+    )
 }
 
 /// Leases from the first one on that is of interest.

@@ -1,41 +1,17 @@
 //! Adding, reading, changing and deleting leases.
 
+use super::TestedLease;
 use super::case::{
     Case, Doing, Fault, Verdict, ask, changed_meanwhile, holds, no_such_lease, same, same_leases,
 };
 use super::sample::{
-    at, full, hostname, hwaddr, id, in_state, in_subnet, sample, samples, shuffled, variants, with,
-    with_context,
+    PREFIX, at, full, hostname, hwaddr, id, in_state, in_subnet, rebuilt, sample, samples, shuffled,
+    variants, with, with_context,
 };
-use super::{Rule, TestedLease, rules};
-use crate::lease::{Hostname, HwAddr, LeaseState, Lifetime, PoolId, SubnetId};
+use crate::lease::{Hostname, HwAddr, Lease6, LeaseState, LeaseType, Lifetime, PoolId, SubnetId};
 use crate::{Added, Deleted, LeaseMgrError, LeaseMgrExt, Query};
 
-pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
-    rules![
-        an_empty_manager_has_no_leases,
-        an_added_lease_is_there,
-        an_address_has_one_lease,
-        the_first_and_the_last_address_can_be_leased,
-        a_lease_is_kept_as_it_was_given,
-        a_freed_address_can_be_leased_again,
-        an_update_needs_a_lease,
-        an_update_takes_the_place_of_the_lease,
-        an_unchanged_lease_can_be_updated,
-        a_lease_that_changed_in_any_field_is_not_updated,
-        a_lease_that_is_valid_for_no_time_is_refused,
-        a_deleted_lease_is_gone,
-        deleting_a_lease_that_is_not_there_says_so,
-        an_unchanged_lease_can_be_deleted,
-        a_lease_that_changed_in_any_field_is_not_deleted,
-        a_refused_change_changes_nothing,
-        the_status_names_the_backend_and_counts_its_leases,
-        flushing_changes_no_lease,
-        a_cleanup_changes_no_lease,
-    ]
-}
-
-fn an_empty_manager_has_no_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_empty_manager_has_no_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = full::<L>(1)?;
     case.holds([], [&lease])?;
     case.expired(u64::MAX, 0, [])?;
@@ -47,7 +23,7 @@ fn an_empty_manager_has_no_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.holds([], [&lease])
 }
 
-fn an_added_lease_is_there<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_added_lease_is_there<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = samples::<L>(1..5)?;
     for (i, lease) in leases.iter().enumerate() {
         case.has(lease.address(), None)?;
@@ -58,7 +34,7 @@ fn an_added_lease_is_there<L: TestedLease>(case: &Case<L>) -> Verdict {
     Ok(())
 }
 
-fn an_address_has_one_lease<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_address_has_one_lease<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = sample::<L>(1, 1)?;
     case.add(&lease)?;
     let others = [lease.clone(), in_subnet(&lease, 2), sample(1, 2)?, in_state(&lease, LeaseState(77))?];
@@ -78,7 +54,7 @@ fn an_address_has_one_lease<L: TestedLease>(case: &Case<L>) -> Verdict {
     Ok(())
 }
 
-fn the_first_and_the_last_address_can_be_leased<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn the_first_and_the_last_address_can_be_leased<L: TestedLease>(case: &Case<L>) -> Verdict {
     let addresses = L::scattered();
     let ends = [addresses.first(), addresses.last()].into_iter().flatten();
     let leases = ends.map(|&address| at::<L>(address, 1)).collect::<Verdict<Vec<_>>>()?;
@@ -135,7 +111,7 @@ pub(super) fn extremes<L: TestedLease>() -> Verdict<Vec<L>> {
     Ok(moved)
 }
 
-fn a_lease_is_kept_as_it_was_given<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_is_kept_as_it_was_given<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = extremes::<L>()?;
     for lease in shuffled(&leases) {
         case.add(&lease)?;
@@ -152,7 +128,7 @@ fn a_lease_is_kept_as_it_was_given<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.holds(&leases, [&sample(999, 9)?])
 }
 
-fn a_freed_address_can_be_leased_again<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_freed_address_can_be_leased_again<L: TestedLease>(case: &Case<L>) -> Verdict {
     let (first, second) = (sample::<L>(1, 1)?, in_subnet(&sample(1, 2)?, 2));
     for _ in 0..3 {
         case.add(&first)?;
@@ -166,7 +142,7 @@ fn a_freed_address_can_be_leased_again<L: TestedLease>(case: &Case<L>) -> Verdic
     case.holds([&first], [&second])
 }
 
-fn an_update_needs_a_lease<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_update_needs_a_lease<L: TestedLease>(case: &Case<L>) -> Verdict {
     let (lease, neighbour) = (sample::<L>(1, 1)?, sample::<L>(2, 1)?);
     case.add(&neighbour)?;
     let address = lease.address();
@@ -184,7 +160,7 @@ fn an_update_needs_a_lease<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.holds([&neighbour], [&lease, &renewed])
 }
 
-fn an_update_takes_the_place_of_the_lease<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_update_takes_the_place_of_the_lease<L: TestedLease>(case: &Case<L>) -> Verdict {
     let (lease, neighbour) = (full::<L>(1)?, full::<L>(2)?);
     case.add_all([&lease, &neighbour])?;
     let mut others = vec![lease.clone()];
@@ -199,7 +175,7 @@ fn an_update_takes_the_place_of_the_lease<L: TestedLease>(case: &Case<L>) -> Ver
     case.holds([&lease, &neighbour], &others)
 }
 
-fn an_unchanged_lease_can_be_updated<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_unchanged_lease_can_be_updated<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = full::<L>(1)?;
     case.add(&lease)?;
     ask("update a lease to the same, if unchanged", case.mgr().replace(&lease, Some(&lease)))?;
@@ -216,7 +192,7 @@ fn an_unchanged_lease_can_be_updated<L: TestedLease>(case: &Case<L>) -> Verdict 
     case.holds([&lease], [])
 }
 
-fn a_lease_that_changed_in_any_field_is_not_updated<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_that_changed_in_any_field_is_not_updated<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = full::<L>(1)?;
     let wanted = with(&lease, |data| data.cltt += 1000);
     for (field, variant) in variants(&lease)? {
@@ -239,7 +215,49 @@ fn a_lease_that_changed_in_any_field_is_not_updated<L: TestedLease>(case: &Case<
     case.holds([&wanted], [&lease, &renewed])
 }
 
-fn a_lease_that_is_valid_for_no_time_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_expected_lease_of_another_address_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let lease = full::<L>(1)?;
+    let same_but_moved = lease.at_address(L::address_number(2))?;
+    let renewed = with(&lease, |data| data.cltt += 1);
+    case.add(&lease)?;
+    let refused = |there: &[&L]| {
+        let action = "update a lease, if it is as the lease of another address";
+        let result = case.mgr().replace(&renewed, Some(&same_but_moved));
+        changed_meanwhile(action, &result, lease.address())?;
+        let action = "delete a lease, if it is as the lease of another address";
+        let result = case.mgr().remove(lease.address(), Some(&same_but_moved));
+        changed_meanwhile(action, &result, lease.address())?;
+        case.has(lease.address(), Some(&lease))?;
+        case.holds(there.iter().copied(), [&renewed])
+    };
+    refused(&[&lease])?;
+    // Also where the other address has that lease.
+    case.add(&same_but_moved)?;
+    refused(&[&lease, &same_but_moved])
+}
+
+pub(super) fn prefixes_that_differ_in_length_are_different(case: &Case<Lease6>) -> Verdict {
+    let lease = full::<Lease6>(1)?;
+    let of_length = |len| rebuilt(&lease, PREFIX, LeaseType::PD, len, lease.duid().clone());
+    let lengths = [48, 56, 64, 128].map(of_length).into_iter().collect::<Verdict<Vec<_>>>()?;
+    let mut there = &lengths[3];
+    case.add(there)?;
+    for prefix in &lengths {
+        case.update(prefix)?;
+        case.has(PREFIX, Some(prefix))?;
+        there = prefix;
+        for other in lengths.iter().filter(|other| other.prefix_len() != prefix.prefix_len()) {
+            let action = format_args!("update /{}, if it is /{}", prefix.prefix_len(), other.prefix_len());
+            changed_meanwhile(action, &case.mgr().replace(other, Some(other)), PREFIX)?;
+            let action = format_args!("delete /{}, if it is /{}", prefix.prefix_len(), other.prefix_len());
+            changed_meanwhile(action, &case.mgr().remove(PREFIX, Some(other)), PREFIX)?;
+            case.has(PREFIX, Some(prefix))?;
+        }
+    }
+    case.holds([there], &lengths)
+}
+
+pub(super) fn a_lease_that_is_valid_for_no_time_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
     let (lease, free) = (sample::<L>(1, 1)?, sample::<L>(2, 2)?);
     let ended = |lease| with(lease, |data| data.valid_lifetime = Lifetime(0));
     case.add(&lease)?;
@@ -255,7 +273,7 @@ fn a_lease_that_is_valid_for_no_time_is_refused<L: TestedLease>(case: &Case<L>) 
     refused("update a lease, if unchanged, to be valid for 0 seconds", result)
 }
 
-fn a_deleted_lease_is_gone<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_deleted_lease_is_gone<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = vec![full::<L>(1)?, full(2)?];
     leases.extend(samples(3..6)?);
     case.add_all(&leases)?;
@@ -268,7 +286,7 @@ fn a_deleted_lease_is_gone<L: TestedLease>(case: &Case<L>) -> Verdict {
     Ok(())
 }
 
-fn deleting_a_lease_that_is_not_there_says_so<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn deleting_a_lease_that_is_not_there_says_so<L: TestedLease>(case: &Case<L>) -> Verdict {
     let (lease, neighbour) = (sample::<L>(1, 1)?, sample::<L>(2, 1)?);
     case.add(&neighbour)?;
     let delete = |expected: Option<&L>| {
@@ -285,7 +303,7 @@ fn deleting_a_lease_that_is_not_there_says_so<L: TestedLease>(case: &Case<L>) ->
     case.holds([&neighbour], [&lease])
 }
 
-fn an_unchanged_lease_can_be_deleted<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_unchanged_lease_can_be_deleted<L: TestedLease>(case: &Case<L>) -> Verdict {
     let (lease, neighbour) = (full::<L>(1)?, full::<L>(2)?);
     case.add(&neighbour)?;
     for (field, variant) in variants(&lease)? {
@@ -298,7 +316,7 @@ fn an_unchanged_lease_can_be_deleted<L: TestedLease>(case: &Case<L>) -> Verdict 
     Ok(())
 }
 
-fn a_lease_that_changed_in_any_field_is_not_deleted<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_that_changed_in_any_field_is_not_deleted<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = full::<L>(1)?;
     for (field, variant) in variants(&lease)? {
         for (there, expected) in [(&variant, &lease), (&lease, &variant)] {
@@ -313,7 +331,7 @@ fn a_lease_that_changed_in_any_field_is_not_deleted<L: TestedLease>(case: &Case<
     Ok(())
 }
 
-fn a_refused_change_changes_nothing<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_refused_change_changes_nothing<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = [full::<L>(1)?, full(2)?];
     case.add_all(&leases)?;
     let other = with_context(&in_subnet(&leases[0], 9), &["silver"], &[])?;
@@ -333,7 +351,7 @@ fn a_refused_change_changes_nothing<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.holds(&leases, [&other, &absent])
 }
 
-fn the_status_names_the_backend_and_counts_its_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn the_status_names_the_backend_and_counts_its_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
     let status = case.mgr().status();
     holds("the backend in the status", !status.backend.is_empty(), "a name", &status.backend)?;
     same("why changes are refused, in the status", &status.refused, &None)?;
@@ -351,7 +369,7 @@ fn the_status_names_the_backend_and_counts_its_leases<L: TestedLease>(case: &Cas
     holds("the number of leases in the status", count.unwrap_or(2) == 2, 2, count)
 }
 
-fn flushing_changes_no_lease<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn flushing_changes_no_lease<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = samples::<L>(1..4)?;
     ask("flush without leases", case.mgr().flush())?;
     for (i, lease) in leases.iter().enumerate() {
@@ -363,7 +381,7 @@ fn flushing_changes_no_lease<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.holds(&leases, [])
 }
 
-fn a_cleanup_changes_no_lease<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_cleanup_changes_no_lease<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = samples::<L>(1..6)?;
     case.add_all(&leases)?;
     ask("clean up", case.mgr().clean_up())?;

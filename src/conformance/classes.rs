@@ -1,21 +1,10 @@
 //! How many leases client classes have.
 
+use super::TestedLease;
 use super::case::{Case, Verdict, ask};
 use super::model::{class_leases, has_class_leases};
 use super::sample::{at, in_state, in_subnet, sample, with, with_context};
-use super::{Rule, TestedLease, rules};
 use crate::lease::{LeaseKind, LeaseState, SubnetId, UserContext};
-
-pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
-    rules![
-        a_class_has_the_leases_in_use_that_name_it,
-        a_class_has_addresses_and_prefixes_apart,
-        class_counts_follow_every_change,
-        a_class_that_a_lease_names_twice_counts_once,
-        only_names_in_their_place_count_as_classes,
-        a_recount_gives_the_same_class_counts,
-    ]
-}
 
 const NAMES: [&str; 4] = ["gold", "silver", "Gold", "absent"];
 
@@ -29,7 +18,7 @@ fn counts<L: TestedLease>(case: &Case<L>, leases: &[L]) -> Verdict {
     Ok(())
 }
 
-fn a_class_has_the_leases_in_use_that_name_it<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_class_has_the_leases_in_use_that_name_it<L: TestedLease>(case: &Case<L>) -> Verdict {
     has_class_leases(case, "gold", LeaseKind::Address, 0)?;
     let classes: [&[&str]; 5] = [&["gold"], &["gold", "silver"], &["silver"], &[], &["Gold", "other"]];
     for (names, n) in classes.into_iter().zip(1..) {
@@ -48,7 +37,7 @@ fn a_class_has_the_leases_in_use_that_name_it<L: TestedLease>(case: &Case<L>) ->
     Ok(())
 }
 
-fn a_class_has_addresses_and_prefixes_apart<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_class_has_addresses_and_prefixes_apart<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = Vec::new();
     for n in 0..12 {
         let lease = sample::<L>(n, n)?.with_kind(L::KINDS[n as usize % L::KINDS.len()])?;
@@ -58,7 +47,7 @@ fn a_class_has_addresses_and_prefixes_apart<L: TestedLease>(case: &Case<L>) -> V
     counts(case, &leases[..10])
 }
 
-fn class_counts_follow_every_change<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn class_counts_follow_every_change<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = Vec::new();
     for n in 0..6 {
         leases.push(with_context(&sample::<L>(n, n)?, &["gold"], &[])?);
@@ -102,7 +91,7 @@ fn class_counts_follow_every_change<L: TestedLease>(case: &Case<L>) -> Verdict {
     counts(case, &[])
 }
 
-fn a_class_that_a_lease_names_twice_counts_once<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_class_that_a_lease_names_twice_counts_once<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = with_context(&sample::<L>(1, 1)?, &["gold", "silver", "gold"], &[])?;
     case.add(&lease)?;
     counts(case, std::slice::from_ref(&lease))?;
@@ -113,7 +102,7 @@ fn a_class_that_a_lease_names_twice_counts_once<L: TestedLease>(case: &Case<L>) 
     counts(case, &[])
 }
 
-fn only_names_in_their_place_count_as_classes<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn only_names_in_their_place_count_as_classes<L: TestedLease>(case: &Case<L>) -> Verdict {
     let contexts = [
         r#"{ "client-classes": [ "gold" ] }"#,
         r#"{ "ISC": { "classes": [ "gold" ] } }"#,
@@ -138,7 +127,7 @@ fn only_names_in_their_place_count_as_classes<L: TestedLease>(case: &Case<L>) ->
     case.delete(L::address_number(6))
 }
 
-fn a_recount_gives_the_same_class_counts<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_recount_gives_the_same_class_counts<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = Vec::new();
     for n in 0..8 {
         let lease = with_context(&sample::<L>(n, n)?, &NAMES[..n as usize % 3], &[])?;

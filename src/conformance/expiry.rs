@@ -1,33 +1,13 @@
 //! Leases that have ended.
 
+use super::TestedLease;
 use super::case::{Case, Verdict, ask, same};
 use super::model::expired;
 use super::sample::{END, HEARD, VALID, ending, in_state, sample, samples, shuffled, with};
-use super::{Rule, TestedLease, rules};
 use crate::LeaseMgrExt;
 use crate::lease::{LeaseState, Lifetime};
 
-pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
-    rules![
-        a_lease_has_expired_when_its_time_has_come,
-        what_ended_first_comes_first,
-        leases_that_end_together_come_in_the_order_of_their_addresses,
-        a_limit_gives_the_longest_expired,
-        a_limit_of_zero_gives_all_expired,
-        an_infinite_lease_never_expires,
-        a_reclaimed_lease_has_not_expired,
-        a_lease_expires_in_every_other_state,
-        a_renewed_lease_has_not_expired,
-        a_lease_whose_end_moves_back_expires,
-        a_reclaimed_lease_that_is_renewed_expires_again,
-        a_deleted_lease_does_not_expire,
-        a_lease_may_end_beyond_32_bits,
-        a_lease_that_ended_before_1970_has_expired,
-        asking_for_expired_leases_changes_nothing,
-    ]
-}
-
-fn a_lease_has_expired_when_its_time_has_come<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_has_expired_when_its_time_has_come<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = sample::<L>(1, 1)?;
     case.add(&lease)?;
     for now in [0, 1, HEARD.cast_unsigned(), END - 1] {
@@ -50,7 +30,7 @@ fn scene<L: TestedLease>() -> Verdict<Vec<L>> {
     ends.zip(0..).map(|(end, n)| Ok(ending(&sample::<L>(n, n)?, end))).collect()
 }
 
-fn what_ended_first_comes_first<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn what_ended_first_comes_first<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = [5, 1, 4, 2, 3].map(|n| Ok(ending(&sample::<L>(10 - n, n)?, END + u64::from(n))));
     let mut leases = leases.into_iter().collect::<Verdict<Vec<_>>>()?;
     case.add_all(&leases)?;
@@ -67,7 +47,9 @@ fn what_ended_first_comes_first<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.expired(2000, 0, [&short, &long])
 }
 
-fn leases_that_end_together_come_in_the_order_of_their_addresses<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn leases_that_end_together_come_in_the_order_of_their_addresses<L: TestedLease>(
+    case: &Case<L>,
+) -> Verdict {
     let leases = scene::<L>()?;
     case.add_all(&shuffled(&leases))?;
     for now in END - 1..END + 21 {
@@ -83,7 +65,7 @@ fn leases_that_end_together_come_in_the_order_of_their_addresses<L: TestedLease>
     Ok(())
 }
 
-fn a_limit_gives_the_longest_expired<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_limit_gives_the_longest_expired<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = scene::<L>()?;
     case.add_all(&shuffled(&leases))?;
     for limit in [1, 2, 3, 7, 19, 39, 40, 41, usize::MAX] {
@@ -94,7 +76,7 @@ fn a_limit_gives_the_longest_expired<L: TestedLease>(case: &Case<L>) -> Verdict 
     Ok(())
 }
 
-fn a_limit_of_zero_gives_all_expired<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_limit_of_zero_gives_all_expired<L: TestedLease>(case: &Case<L>) -> Verdict {
     const LEASES: u32 = 1100;
     let mut leases = Vec::new();
     for n in 0..LEASES {
@@ -105,7 +87,7 @@ fn a_limit_of_zero_gives_all_expired<L: TestedLease>(case: &Case<L>) -> Verdict 
     case.expired(END + 999, 0, &leases[..1000])
 }
 
-fn an_infinite_lease_never_expires<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_infinite_lease_never_expires<L: TestedLease>(case: &Case<L>) -> Verdict {
     let finite = sample::<L>(1, 1)?;
     let infinite = with(&sample::<L>(2, 2)?, |data| data.valid_lifetime = Lifetime::INFINITE);
     let declined = in_state(&infinite, LeaseState::DECLINED)?;
@@ -128,7 +110,7 @@ fn an_infinite_lease_never_expires<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.expired(END, 0, [&finite, &sample(2, 2)?])
 }
 
-fn a_reclaimed_lease_has_not_expired<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_reclaimed_lease_has_not_expired<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = samples::<L>(0..6)?;
     case.add_all(&leases)?;
     for n in [2, 5, 0] {
@@ -144,7 +126,7 @@ fn a_reclaimed_lease_has_not_expired<L: TestedLease>(case: &Case<L>) -> Verdict 
     case.expired(END, 0, expired(&leases, END, 0))
 }
 
-fn a_lease_expires_in_every_other_state<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_expires_in_every_other_state<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = Vec::new();
     for (state, n) in [0, 1, 3, 4, 5, 77, 258, u32::MAX].into_iter().zip(1..) {
         leases.push(in_state(&sample::<L>(n, n)?, LeaseState(state))?);
@@ -157,7 +139,7 @@ fn a_lease_expires_in_every_other_state<L: TestedLease>(case: &Case<L>) -> Verdi
     case.expired(END, 3, &leases[..3])
 }
 
-fn a_renewed_lease_has_not_expired<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_renewed_lease_has_not_expired<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = samples::<L>(0..5)?;
     case.add_all(&leases)?;
     case.expired(END, 0, &leases)?;
@@ -178,7 +160,7 @@ fn a_renewed_lease_has_not_expired<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.expired(END + 5000, 0, [&leases[2], &leases[4], &later, &longer, &often])
 }
 
-fn a_lease_whose_end_moves_back_expires<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_whose_end_moves_back_expires<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = samples::<L>(0..3)?;
     case.add_all(&leases)?;
     let shorter = with(&leases[1], |data| data.valid_lifetime.0 -= 100);
@@ -197,7 +179,7 @@ fn a_lease_whose_end_moves_back_expires<L: TestedLease>(case: &Case<L>) -> Verdi
     case.expired(END, 0, [&earlier, &shorter, &leases[0]])
 }
 
-fn a_reclaimed_lease_that_is_renewed_expires_again<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_reclaimed_lease_that_is_renewed_expires_again<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = sample::<L>(1, 1)?;
     case.add(&lease)?;
     let reclaimed = in_state(&lease, LeaseState::EXPIRED_RECLAIMED)?;
@@ -216,7 +198,7 @@ fn a_reclaimed_lease_that_is_renewed_expires_again<L: TestedLease>(case: &Case<L
     case.expired(END, 0, [&lease])
 }
 
-fn a_deleted_lease_does_not_expire<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_deleted_lease_does_not_expire<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = samples::<L>(0..3)?;
     case.add_all(&leases)?;
     case.delete(leases[1].address())?;
@@ -230,7 +212,7 @@ fn a_deleted_lease_does_not_expire<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.expired(u64::MAX, 0, [])
 }
 
-fn a_lease_may_end_beyond_32_bits<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_may_end_beyond_32_bits<L: TestedLease>(case: &Case<L>) -> Verdict {
     const WRAP: u64 = 1 << 32;
     let ends = [WRAP - 1, WRAP, WRAP + 1, WRAP + 5000, 1 << 40];
     let leases = ends.into_iter().zip(1..).map(|(end, n)| Ok(ending(&sample::<L>(10 - n, n)?, end)));
@@ -245,7 +227,7 @@ fn a_lease_may_end_beyond_32_bits<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.clear()
 }
 
-fn a_lease_that_ended_before_1970_has_expired<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_that_ended_before_1970_has_expired<L: TestedLease>(case: &Case<L>) -> Verdict {
     // When the client was heard, and for how long its lease is valid.
     let times =
         [(-300, 200), (-4000, 100), (-300, 300), (-300, 301), (-1, 100), (0, 5), (i64::MIN + (1 << 33), 9)];
@@ -286,7 +268,7 @@ fn a_lease_that_ended_before_1970_has_expired<L: TestedLease>(case: &Case<L>) ->
     case.clear()
 }
 
-fn asking_for_expired_leases_changes_nothing<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn asking_for_expired_leases_changes_nothing<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = scene::<L>()?;
     case.add_all(&leases)?;
     for _ in 0..3 {

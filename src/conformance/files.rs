@@ -4,20 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::TestedLease;
 use super::case::{Case, Fault, Verdict, ask, pages, same, same_leases};
 use super::changes::extremes;
 use super::sample::{sample, samples, shuffled};
-use super::{Rule, TestedLease, rules};
 use crate::lease_file::Reader;
 use crate::{Query, WriteLeases};
-
-pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
-    rules![
-        leases_written_to_a_file_are_read_back_in_order,
-        a_file_is_written_in_place_of_the_one_before,
-        thousands_of_leases_are_written_to_a_file,
-    ]
-}
 
 /// A folder that is removed in the end.
 struct Folder(PathBuf);
@@ -55,7 +47,7 @@ fn writes<L: TestedLease>(case: &Case<L>, path: &Path, expected: &[L]) -> Verdic
     same_leases("write all leases and read them back", &rows, expected)
 }
 
-fn leases_written_to_a_file_are_read_back_in_order<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn leases_written_to_a_file_are_read_back_in_order<L: TestedLease>(case: &Case<L>) -> Verdict {
     let folder = Folder::new()?;
     let path = folder.0.join("leases.csv");
     writes(case, &path, &[])?;
@@ -65,7 +57,7 @@ fn leases_written_to_a_file_are_read_back_in_order<L: TestedLease>(case: &Case<L
     case.holds(&leases, [])
 }
 
-fn a_file_is_written_in_place_of_the_one_before<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_file_is_written_in_place_of_the_one_before<L: TestedLease>(case: &Case<L>) -> Verdict {
     let folder = Folder::new()?;
     let path = folder.0.join("leases.csv");
     let failed = |error| Fault::new("make a file", "no error", error);
@@ -79,7 +71,7 @@ fn a_file_is_written_in_place_of_the_one_before<L: TestedLease>(case: &Case<L>) 
     same("the number of files", &names.map_err(failed)?.len(), &1)
 }
 
-fn thousands_of_leases_are_written_to_a_file<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn thousands_of_leases_are_written_to_a_file<L: TestedLease>(case: &Case<L>) -> Verdict {
     let folder = Folder::new()?;
     let leases = (0..2000).map(|n| sample::<L>(3 * n, n % 50)).collect::<Verdict<Vec<_>>>()?;
     case.add_all(&shuffled(&leases))?;

@@ -1,61 +1,17 @@
 //! Looking for leases.
 
+use super::TestedLease;
 use super::case::{Asking, Case, Verdict, ask, bad_argument, changed_meanwhile, pages, same, same_leases};
 use super::model::{answer, for_each_key};
 use super::sample::{
     END, HEARD, PREFIX, Relay, Sample, at, hostname, hwaddr, id, in_state, in_subnet, rebuilt, sample,
     shuffled, with, with_context,
 };
-use super::{Rule, TestedLease, rules};
 use crate::lease::{
     Duid, Hostname, HwAddr, HwSource, HwType, Iaid, Lease, Lease6, LeaseState, LeaseType, SubnetId,
     system_time,
 };
 use crate::{Added, ClientKey, Key, LeaseMgrExt, LeaseMgrExt6, Query};
-
-pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
-    rules![
-        leases_come_in_the_order_of_their_addresses,
-        a_key_finds_its_leases_and_no_others,
-        a_key_that_nobody_has_finds_nothing,
-        a_subnet_narrows_every_key,
-        a_page_begins_behind_its_address,
-        a_limit_gives_the_first_leases,
-        a_limit_of_zero_is_refused,
-        a_limit_counts_only_leases_that_match,
-        a_window_includes_both_of_its_ends,
-        a_window_that_cannot_be_is_refused,
-        a_window_narrows_every_key,
-        a_range_includes_both_of_its_ends,
-        a_range_narrows_every_key,
-        a_range_that_ends_before_it_begins_is_refused,
-        a_reversed_query_gives_the_leases_in_reverse_order,
-        a_reversed_query_goes_on_before_its_address,
-        only_leases_that_have_ended_are_found_by_their_end,
-        a_name_is_found_in_any_case,
-        a_state_is_found_across_many_subnets,
-        a_client_may_have_leases_in_several_subnets,
-        of_a_clients_leases_in_a_subnet_the_lowest_address_comes_first,
-        a_hardware_address_is_found_whatever_its_type_and_source,
-        the_shortest_and_the_longest_identifiers_are_found,
-        identifiers_that_differ_in_one_byte_are_different,
-        a_name_of_any_bytes_is_found,
-        an_empty_name_finds_nothing,
-        a_lease_without_an_identifier_is_found_by_the_others,
-        a_state_of_any_number_is_found,
-        a_declined_lease_is_nobodys,
-        thousands_of_leases_are_paged_through_once,
-    ]
-}
-
-pub(super) fn rules6() -> Vec<Rule<Lease6>> {
-    rules![
-        an_identity_is_narrowed_by_type_and_iaid,
-        a_lease_is_found_by_its_address_and_type,
-        a_prefix_and_an_address_exclude_each_other,
-        a_hostname_keeps_its_case,
-    ]
-}
 
 const SUBNETS: [u32; 3] = [1, 2, u32::MAX];
 
@@ -81,7 +37,7 @@ fn with_scene<L: TestedLease>(case: &Case<L>) -> Verdict<Vec<L>> {
     Ok(leases)
 }
 
-fn leases_come_in_the_order_of_their_addresses<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn leases_come_in_the_order_of_their_addresses<L: TestedLease>(case: &Case<L>) -> Verdict {
     let addresses = L::scattered();
     let leases = addresses.iter().map(|&address| at::<L>(address, 1)).collect::<Verdict<Vec<_>>>()?;
     case.add_all(&shuffled(&leases))?;
@@ -95,12 +51,12 @@ fn leases_come_in_the_order_of_their_addresses<L: TestedLease>(case: &Case<L>) -
     })
 }
 
-fn a_key_finds_its_leases_and_no_others<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_key_finds_its_leases_and_no_others<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = with_scene(case)?;
     for_each_key(case, &leases, |query| case.finds(&query, answer(&query, &leases)))
 }
 
-fn a_key_that_nobody_has_finds_nothing<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_key_that_nobody_has_finds_nothing<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = with_scene(case)?;
     let stranger = in_state(&sample::<L>(1000, 99)?, LeaseState(5))?;
     let stranger = with_context(&stranger, &[], &[(&[0, 3, 0, 1, 99], &[0, 0, 0, 9, 99])])?;
@@ -113,7 +69,7 @@ fn a_key_that_nobody_has_finds_nothing<L: TestedLease>(case: &Case<L>) -> Verdic
     case.has(stranger.address(), None)
 }
 
-fn a_subnet_narrows_every_key<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_subnet_narrows_every_key<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = with_scene(case)?;
     for_each_key(case, &leases, |query| {
         // Number 0 is a subnet as any other, and does not stand for all.
@@ -127,7 +83,7 @@ fn a_subnet_narrows_every_key<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.finds(&Query::all().in_subnet(SubnetId(0)), [&in_zero])
 }
 
-fn a_page_begins_behind_its_address<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_page_begins_behind_its_address<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = with_scene(case)?;
     // On addresses with a lease (2, 5, ... 107), between them, and beyond.
     let numbers = [0, 1, 2, 3, 4, 5, 52, 53, 54, 104, 106, 107, 108];
@@ -143,7 +99,7 @@ fn a_page_begins_behind_its_address<L: TestedLease>(case: &Case<L>) -> Verdict {
     })
 }
 
-fn a_limit_gives_the_first_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_limit_gives_the_first_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = with_scene(case)?;
     for_each_key(case, &leases, |query| {
         for limit in [1, 2, 3, 5, 11, 12, 13, 36, 37, usize::MAX] {
@@ -161,7 +117,7 @@ fn refuses<L: TestedLease>(case: &Case<L>, query: &Query<'_, L>, value: &str) ->
     bad_argument(Asking(query), &case.mgr().find(query), value)
 }
 
-fn a_limit_of_zero_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_limit_of_zero_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
     refuses(case, &Query::all().limit(0), "0")?;
     let leases = with_scene(case)?;
     for_each_key(case, &leases, |query| {
@@ -173,7 +129,7 @@ fn a_limit_of_zero_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
     bad_argument("a page of 0 leases after an address", &case.mgr().page(Some(first), 0), "0")
 }
 
-fn a_limit_counts_only_leases_that_match<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_limit_counts_only_leases_that_match<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = with_scene(case)?;
     for_each_key(case, &leases, |query| {
         for limit in 1..4 {
@@ -191,7 +147,7 @@ fn a_limit_counts_only_leases_that_match<L: TestedLease>(case: &Case<L>) -> Verd
     })
 }
 
-fn a_window_includes_both_of_its_ends<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_window_includes_both_of_its_ends<L: TestedLease>(case: &Case<L>) -> Verdict {
     let heard = |cltt| sample::<L>(cltt, 1).map(|lease| with(&lease, |data| data.cltt = cltt.into()));
     let leases = [heard(10)?, heard(20)?, heard(30)?];
     case.add_all(&leases)?;
@@ -220,7 +176,7 @@ fn a_window_includes_both_of_its_ends<L: TestedLease>(case: &Case<L>) -> Verdict
     case.finds(&all().heard_until(19), [])
 }
 
-fn a_window_that_cannot_be_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_window_that_cannot_be_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = with_scene(case)?;
     let refused = [
         (Some(21), Some(20), "20"),
@@ -243,7 +199,7 @@ fn a_window_that_cannot_be_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict
     })
 }
 
-fn a_window_narrows_every_key<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_window_narrows_every_key<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = with_scene(case)?;
     for_each_key(case, &leases, |query| {
         for (since, until) in [(0, 350), (50, 200), (110, 110), (340, 1000)] {
@@ -257,7 +213,7 @@ fn a_window_narrows_every_key<L: TestedLease>(case: &Case<L>) -> Verdict {
     })
 }
 
-fn a_range_includes_both_of_its_ends<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_range_includes_both_of_its_ends<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = with_scene(case)?;
     for first in [0, 1, leases.len() / 2, leases.len() - 1] {
         for last in [first, leases.len() - 1] {
@@ -275,7 +231,7 @@ fn ranges<L: TestedLease>() -> impl Iterator<Item = std::ops::RangeInclusive<L::
         .map(|(first, last)| L::address_number(first)..=L::address_number(last))
 }
 
-fn a_range_narrows_every_key<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_range_narrows_every_key<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = with_scene(case)?;
     for_each_key(case, &leases, |query| {
         for query in [query, query.in_subnet(SubnetId(1)), query.reverse()] {
@@ -294,13 +250,13 @@ fn a_range_narrows_every_key<L: TestedLease>(case: &Case<L>) -> Verdict {
     })
 }
 
-fn a_range_that_ends_before_it_begins_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_range_that_ends_before_it_begins_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
     with_scene(case)?;
     let range = L::address_number(3)..=L::address_number(2);
     refuses(case, &Query::all().in_range(range), &L::address_number(2).to_string())
 }
 
-fn a_reversed_query_gives_the_leases_in_reverse_order<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_reversed_query_gives_the_leases_in_reverse_order<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = with_scene(case)?;
     for_each_key(case, &leases, |query| {
         for query in [query, query.in_subnet(SubnetId(2)), query.heard_since(HEARD + 100)] {
@@ -313,7 +269,7 @@ fn a_reversed_query_gives_the_leases_in_reverse_order<L: TestedLease>(case: &Cas
     })
 }
 
-fn a_reversed_query_goes_on_before_its_address<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_reversed_query_goes_on_before_its_address<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = with_scene(case)?;
     for_each_key(case, &leases, |query| {
         let query = query.reverse();
@@ -325,7 +281,7 @@ fn a_reversed_query_goes_on_before_its_address<L: TestedLease>(case: &Case<L>) -
     })
 }
 
-fn only_leases_that_have_ended_are_found_by_their_end<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn only_leases_that_have_ended_are_found_by_their_end<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = scene::<L>()?;
     let infinite = with(&sample::<L>(500, 1)?, |data| data.valid_lifetime.0 = u32::MAX);
     let early = with(&sample::<L>(501, 1)?, |data| data.cltt = 5);
@@ -341,7 +297,7 @@ fn only_leases_that_have_ended_are_found_by_their_end<L: TestedLease>(case: &Cas
     })
 }
 
-fn a_name_is_found_in_any_case<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_name_is_found_in_any_case<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = Vec::new();
     for (n, name) in ["one.example.org", "ONE.Example.org", "two.example.org"].into_iter().enumerate() {
         leases.push(with(&sample::<L>(n as u32, 1)?, |data| data.hostname = Hostname::new(name.as_bytes())));
@@ -359,7 +315,7 @@ fn a_name_is_found_in_any_case<L: TestedLease>(case: &Case<L>) -> Verdict {
     Ok(())
 }
 
-fn a_state_is_found_across_many_subnets<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_state_is_found_across_many_subnets<L: TestedLease>(case: &Case<L>) -> Verdict {
     const SUBNETS: u32 = 100;
     let mut leases = Vec::new();
     for n in 0..10 * SUBNETS {
@@ -377,7 +333,7 @@ fn a_state_is_found_across_many_subnets<L: TestedLease>(case: &Case<L>) -> Verdi
     Ok(())
 }
 
-fn a_client_may_have_leases_in_several_subnets<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_client_may_have_leases_in_several_subnets<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = |address, subnet| sample::<L>(address, 1).map(|lease| in_subnet(&lease, subnet));
     let leases = [lease(1, 3)?, lease(2, 1)?, lease(3, 2)?, lease(4, 1)?];
     case.add_all(&shuffled(&leases))?;
@@ -399,7 +355,9 @@ fn a_client_may_have_leases_in_several_subnets<L: TestedLease>(case: &Case<L>) -
     case.holds([&leases[0], &leases[2], &leases[3]], &leases)
 }
 
-fn of_a_clients_leases_in_a_subnet_the_lowest_address_comes_first<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn of_a_clients_leases_in_a_subnet_the_lowest_address_comes_first<L: TestedLease>(
+    case: &Case<L>,
+) -> Verdict {
     // Added from both ends towards the middle.
     let mut there = Vec::new();
     let (hwaddr, subnet) = (hwaddr(1)?, SubnetId(1));
@@ -424,7 +382,9 @@ fn of_a_clients_leases_in_a_subnet_the_lowest_address_comes_first<L: TestedLease
     Ok(())
 }
 
-fn a_hardware_address_is_found_whatever_its_type_and_source<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_hardware_address_is_found_whatever_its_type_and_source<L: TestedLease>(
+    case: &Case<L>,
+) -> Verdict {
     let plain = hwaddr(1)?;
     let mut others = [plain.clone(), plain.clone(), plain.clone()];
     others[0].htype = HwType(6);
@@ -447,7 +407,7 @@ fn a_hardware_address_is_found_whatever_its_type_and_source<L: TestedLease>(case
     case.clear()
 }
 
-fn the_shortest_and_the_longest_identifiers_are_found<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn the_shortest_and_the_longest_identifiers_are_found<L: TestedLease>(case: &Case<L>) -> Verdict {
     let (shortest, longest) = L::ID_LENGTHS;
     let mut leases = Vec::new();
     for (len, n) in [shortest, shortest + 1, 13, 14, 15, 16, longest - 1, longest].into_iter().zip(1..) {
@@ -463,7 +423,7 @@ fn the_shortest_and_the_longest_identifiers_are_found<L: TestedLease>(case: &Cas
     case.holds(&leases, [])
 }
 
-fn identifiers_that_differ_in_one_byte_are_different<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn identifiers_that_differ_in_one_byte_are_different<L: TestedLease>(case: &Case<L>) -> Verdict {
     let (shortest, longest) = L::ID_LENGTHS;
     let mut leases = Vec::new();
     for len in [shortest, 7, 14, 15, longest] {
@@ -493,7 +453,7 @@ fn identifiers_that_differ_in_one_byte_are_different<L: TestedLease>(case: &Case
     Ok(())
 }
 
-fn a_name_of_any_bytes_is_found<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_name_of_any_bytes_is_found<L: TestedLease>(case: &Case<L>) -> Verdict {
     let names: [&[u8]; 12] = [
         b"a",
         b"ab",
@@ -525,7 +485,7 @@ fn a_name_of_any_bytes_is_found<L: TestedLease>(case: &Case<L>) -> Verdict {
     Ok(())
 }
 
-fn an_empty_name_finds_nothing<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_empty_name_finds_nothing<L: TestedLease>(case: &Case<L>) -> Verdict {
     let nameless = with(&sample::<L>(1, 1)?, |data| data.hostname = Hostname::default());
     let leases = [nameless, sample(2, 2)?];
     case.add_all(&leases)?;
@@ -534,7 +494,9 @@ fn an_empty_name_finds_nothing<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.holds(&leases, [])
 }
 
-fn a_lease_without_an_identifier_is_found_by_the_others<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_without_an_identifier_is_found_by_the_others<L: TestedLease>(
+    case: &Case<L>,
+) -> Verdict {
     let mut leases = Vec::new();
     for n in 0..12 {
         let lease = sample::<L>(n, n % 2)?;
@@ -555,7 +517,7 @@ fn a_lease_without_an_identifier_is_found_by_the_others<L: TestedLease>(case: &C
     case.holds(&leases, [])
 }
 
-fn a_state_of_any_number_is_found<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_state_of_any_number_is_found<L: TestedLease>(case: &Case<L>) -> Verdict {
     const STATES: [u32; 11] = [0, 1, 2, 3, 4, 5, 77, 255, 256, 65536, u32::MAX];
     let mut leases = Vec::new();
     for n in 0..44 {
@@ -577,7 +539,7 @@ fn a_state_of_any_number_is_found<L: TestedLease>(case: &Case<L>) -> Verdict {
     Ok(())
 }
 
-fn a_declined_lease_is_nobodys<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_declined_lease_is_nobodys<L: TestedLease>(case: &Case<L>) -> Verdict {
     let relay: Relay<'_> = (&[0, 3, 0, 1, 1], &[0, 0, 0, 9, 1]);
     let before = (1..6).map(|n| with_context(&sample::<L>(n, 1)?, &["gold"], &[relay]));
     let before = before.collect::<Verdict<Vec<_>>>()?;
@@ -599,7 +561,7 @@ fn a_declined_lease_is_nobodys<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.holds([&before[0], &leases[2], &leases[3], &leases[4]], &before)
 }
 
-fn thousands_of_leases_are_paged_through_once<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn thousands_of_leases_are_paged_through_once<L: TestedLease>(case: &Case<L>) -> Verdict {
     const LEASES: u32 = 5000;
     let mut leases = Vec::new();
     for n in 0..LEASES {
@@ -622,7 +584,7 @@ fn thousands_of_leases_are_paged_through_once<L: TestedLease>(case: &Case<L>) ->
     Ok(())
 }
 
-fn an_identity_is_narrowed_by_type_and_iaid(case: &Case<Lease6>) -> Verdict {
+pub(super) fn an_identity_is_narrowed_by_type_and_iaid(case: &Case<Lease6>) -> Verdict {
     let mut leases = Vec::new();
     for n in 0..24 {
         let kind = Lease6::KINDS[n as usize % 3];
@@ -660,7 +622,7 @@ fn an_identity_is_narrowed_by_type_and_iaid(case: &Case<Lease6>) -> Verdict {
     same_leases("by type, DUID, IAID and subnet", &found, [&leases[5]])
 }
 
-fn a_lease_is_found_by_its_address_and_type(case: &Case<Lease6>) -> Verdict {
+pub(super) fn a_lease_is_found_by_its_address_and_type(case: &Case<Lease6>) -> Verdict {
     let leases = (0..3)
         .map(|n| sample::<Lease6>(u32::from(n), 1)?.with_kind(Some(LeaseType(n))))
         .collect::<Verdict<Vec<_>>>()?;
@@ -676,7 +638,7 @@ fn a_lease_is_found_by_its_address_and_type(case: &Case<Lease6>) -> Verdict {
     Ok(())
 }
 
-fn a_prefix_and_an_address_exclude_each_other(case: &Case<Lease6>) -> Verdict {
+pub(super) fn a_prefix_and_an_address_exclude_each_other(case: &Case<Lease6>) -> Verdict {
     let address: Lease6 = at(PREFIX, 1)?;
     let prefix = rebuilt(&address, PREFIX, LeaseType::PD, 56, address.duid().clone())?;
     let longer = rebuilt(&address, PREFIX, LeaseType::PD, 64, address.duid().clone())?;
@@ -696,7 +658,7 @@ fn a_prefix_and_an_address_exclude_each_other(case: &Case<Lease6>) -> Verdict {
     case.holds([&prefix, &inside], [])
 }
 
-fn a_hostname_keeps_its_case(case: &Case<Lease6>) -> Verdict {
+pub(super) fn a_hostname_keeps_its_case(case: &Case<Lease6>) -> Verdict {
     let lower = with(&sample::<Lease6>(1, 1)?, |data| data.hostname = "host.example".into());
     let mixed = with(&sample::<Lease6>(1, 1)?, |data| data.hostname = "Host.Example".into());
     let upper = with(&sample::<Lease6>(2, 2)?, |data| data.hostname = "HOST.EXAMPLE".into());

@@ -2,29 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use super::TestedLease;
 use super::case::{Case, Verdict, ask, bad_argument, holds, in_callback, in_threads, same, same_leases};
 use super::sample::{END, at, ending, in_state, sample, shuffled, with};
-use super::{Rule, TestedLease, rules};
 use crate::lease::LeaseState;
 use crate::{Change, ChangeKind, FreeRange, LeaseMgrExt};
-
-pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
-    rules![
-        the_lowest_address_without_a_lease_is_free,
-        an_address_whose_lease_has_ended_is_free,
-        the_address_of_a_reclaimed_lease_is_free,
-        an_excluded_address_is_not_free,
-        a_full_range_has_no_free_address,
-        leases_out_of_the_range_do_not_matter,
-        free_addresses_follow_every_change,
-        a_claim_takes_the_lowest_free_address,
-        a_claim_replaces_a_lease_that_has_ended,
-        a_claim_for_another_address_is_refused,
-        concurrent_claims_take_different_addresses,
-        a_claim_in_a_callback_is_refused,
-        a_long_row_of_leases_is_skipped,
-    ]
-}
 
 fn range<L: TestedLease>(first: u32, last: u32) -> FreeRange<L> {
     FreeRange::new(L::address_number(first)..=L::address_number(last))
@@ -36,7 +18,7 @@ fn is_free<L: TestedLease>(case: &Case<L>, range: &FreeRange<L>, now: u64, n: Op
     same(format_args!("first_free at {now}"), &found, &n.map(L::address_number))
 }
 
-fn the_lowest_address_without_a_lease_is_free<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn the_lowest_address_without_a_lease_is_free<L: TestedLease>(case: &Case<L>) -> Verdict {
     is_free(case, &range(0, 9), 0, Some(0))?;
     for n in [0, 1, 2, 4, 5] {
         case.add(&sample(n, n)?)?;
@@ -49,7 +31,7 @@ fn the_lowest_address_without_a_lease_is_free<L: TestedLease>(case: &Case<L>) ->
     is_free(case, &range(6, 9), 0, Some(6))
 }
 
-fn an_address_whose_lease_has_ended_is_free<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_address_whose_lease_has_ended_is_free<L: TestedLease>(case: &Case<L>) -> Verdict {
     for n in 0..5 {
         case.add(&ending(&sample(n, n)?, END + u64::from(5 - n) * 10))?;
     }
@@ -68,7 +50,7 @@ fn an_address_whose_lease_has_ended_is_free<L: TestedLease>(case: &Case<L>) -> V
     is_free(case, &range(8, 8), END, Some(8))
 }
 
-fn the_address_of_a_reclaimed_lease_is_free<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn the_address_of_a_reclaimed_lease_is_free<L: TestedLease>(case: &Case<L>) -> Verdict {
     for n in 0..3 {
         case.add(&sample(n, n)?)?;
     }
@@ -78,7 +60,7 @@ fn the_address_of_a_reclaimed_lease_is_free<L: TestedLease>(case: &Case<L>) -> V
     is_free(case, &range(0, 9), 0, Some(3))
 }
 
-fn an_excluded_address_is_not_free<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_excluded_address_is_not_free<L: TestedLease>(case: &Case<L>) -> Verdict {
     let excluded = |first, last| L::address_number(first)..=L::address_number(last);
     let range = range::<L>(0, 9).without(excluded(4, 6)).without(excluded(0, 1)).without(excluded(5, 7));
     is_free(case, &range, 0, Some(2))?;
@@ -92,7 +74,7 @@ fn an_excluded_address_is_not_free<L: TestedLease>(case: &Case<L>) -> Verdict {
     is_free(case, &range.clone().without(excluded(9, 30)), 0, None)
 }
 
-fn a_full_range_has_no_free_address<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_full_range_has_no_free_address<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.add_all(&shuffled(&(0..10).map(|n| sample(n, n)).collect::<Verdict<Vec<L>>>()?))?;
     is_free(case, &range(0, 9), 0, None)?;
     // One that ends before it begins has none.
@@ -107,7 +89,7 @@ fn unreachable_lease<L>() -> L {
     panic!("a lease was made for an address that is not free")
 }
 
-fn leases_out_of_the_range_do_not_matter<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn leases_out_of_the_range_do_not_matter<L: TestedLease>(case: &Case<L>) -> Verdict {
     let addresses = L::scattered();
     let leases = addresses.iter().map(|&address| at::<L>(address, 1)).collect::<Verdict<Vec<_>>>()?;
     case.add_all(&leases)?;
@@ -120,7 +102,7 @@ fn leases_out_of_the_range_do_not_matter<L: TestedLease>(case: &Case<L>) -> Verd
     Ok(())
 }
 
-fn free_addresses_follow_every_change<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn free_addresses_follow_every_change<L: TestedLease>(case: &Case<L>) -> Verdict {
     let all = range::<L>(0, 9);
     case.add_all(&(0..10).map(|n| ending(&sample::<L>(n, n)?, END).into_ok()).collect::<Verdict<Vec<L>>>()?)?;
     case.delete(L::address_number(7))?;
@@ -154,7 +136,7 @@ trait IntoOk: Sized {
 
 impl<L: TestedLease> IntoOk for L {}
 
-fn a_claim_takes_the_lowest_free_address<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_claim_takes_the_lowest_free_address<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.add(&sample(1, 1)?)?;
     for n in [0, 2, 3] {
         let made = sample::<L>(n, 9)?;
@@ -168,7 +150,7 @@ fn a_claim_takes_the_lowest_free_address<L: TestedLease>(case: &Case<L>) -> Verd
     same("claim_first", &claimed, &None)
 }
 
-fn a_claim_replaces_a_lease_that_has_ended<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_claim_replaces_a_lease_that_has_ended<L: TestedLease>(case: &Case<L>) -> Verdict {
     let old = ending(&sample::<L>(0, 1)?, END);
     let reclaimed = in_state(&sample::<L>(1, 2)?, LeaseState::EXPIRED_RECLAIMED)?;
     case.add_all([&old, &reclaimed])?;
@@ -182,14 +164,14 @@ fn a_claim_replaces_a_lease_that_has_ended<L: TestedLease>(case: &Case<L>) -> Ve
     same_leases("find all", &case.all()?, &case.all()?)
 }
 
-fn a_claim_for_another_address_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_claim_for_another_address_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
     let other = sample::<L>(7, 1)?;
     let result = case.mgr().claim_first(&range(0, 3), 0, &mut |_| other.clone());
     bad_argument("a claim for another address", &result, &other.address().to_string())?;
     case.holds([], [])
 }
 
-fn concurrent_claims_take_different_addresses<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn concurrent_claims_take_different_addresses<L: TestedLease>(case: &Case<L>) -> Verdict {
     const THREADS: u32 = 4;
     const EACH: u32 = 50;
     // Some have leases that have ended.
@@ -223,7 +205,7 @@ fn concurrent_claims_take_different_addresses<L: TestedLease>(case: &Case<L>) ->
     is_free(case, &all, END, None)
 }
 
-fn a_claim_in_a_callback_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_claim_in_a_callback_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
     let (weak, lease) = (case.weak(), sample::<L>(1, 1)?);
     let (told, results) = std::sync::mpsc::channel();
     let made = sample::<L>(0, 1)?;
@@ -244,7 +226,7 @@ fn a_claim_in_a_callback_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.holds([&lease], [])
 }
 
-fn a_long_row_of_leases_is_skipped<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_long_row_of_leases_is_skipped<L: TestedLease>(case: &Case<L>) -> Verdict {
     const LEASES: u32 = 2500;
     for n in 0..LEASES {
         case.add(&ending(&sample(n, n % 50)?, END + u64::from(n)))?;

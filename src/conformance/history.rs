@@ -1,18 +1,11 @@
 //! Long histories of mixed changes and questions.
 
+use super::TestedLease;
 use super::case::{Case, Verdict, ask, changed_meanwhile, no_such_lease, same};
 use super::model::{Keys, answer, expired, has_statistics};
 use super::sample::{END, HEARD, Relay, hostname, hwaddr, id, in_state, sample, with, with_context};
-use super::{Rule, TestedLease, rules};
 use crate::lease::{Hostname, LeaseState, Lifetime, PoolId, SubnetId};
 use crate::{Added, Deleted, LeaseMgrExt, Query, StatisticsQuery, Subnets};
-
-pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
-    rules![
-        a_long_history_of_few_leases_is_answered_rightly,
-        a_long_history_of_many_leases_is_answered_rightly
-    ]
-}
 
 /// Numbers that look like chance and are always the same (SplitMix64).
 struct Chance(u64);
@@ -43,11 +36,11 @@ impl Chance {
     }
 }
 
-fn a_long_history_of_few_leases_is_answered_rightly<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_long_history_of_few_leases_is_answered_rightly<L: TestedLease>(case: &Case<L>) -> Verdict {
     history(case, Chance(1), 24, 3000)
 }
 
-fn a_long_history_of_many_leases_is_answered_rightly<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_long_history_of_many_leases_is_answered_rightly<L: TestedLease>(case: &Case<L>) -> Verdict {
     history(case, Chance(2), 400, 3000)
 }
 

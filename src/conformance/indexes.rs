@@ -1,32 +1,12 @@
 //! A lease that changes is found under what it has now, and no longer under what it had.
 
+use super::TestedLease;
 use super::case::{Case, Verdict};
 use super::find::scene;
 use super::sample::{
     changed, hostname, hwaddr, id, in_state, in_subnet, rebuilt, sample, shuffled, with, with_context,
 };
-use super::{Rule, TestedLease, rules};
 use crate::lease::{Hostname, HwAddr, Lease6, LeaseState, LeaseType, system_time};
-
-pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
-    rules![
-        a_lease_moves_to_another_subnet,
-        a_lease_moves_to_another_hardware_address,
-        a_lease_moves_to_another_client_id_or_duid,
-        a_lease_moves_to_another_hostname,
-        a_lease_moves_to_another_state,
-        a_lease_moves_to_another_pool,
-        a_lease_loses_identifiers_and_gets_them_back,
-        everything_of_a_lease_changes_at_once,
-        a_renewal_leaves_a_lease_where_it_is_found,
-        a_deleted_lease_is_found_under_no_key,
-        leases_that_share_a_key_do_not_follow_each_other,
-    ]
-}
-
-pub(super) fn rules6() -> Vec<Rule<Lease6>> {
-    rules![a_lease_moves_to_another_identity_association, a_lease_moves_to_another_type]
-}
 
 /// A lease takes one form after the other, back and forth, between neighbours that have both forms' keys. After
 /// each step, everything is found where it is.
@@ -59,20 +39,20 @@ pub(super) fn follows<L: TestedLease>(case: &Case<L>, forms: &[L]) -> Verdict {
     case.holds([], forms.iter().chain(&neighbours))
 }
 
-fn a_lease_moves_to_another_subnet<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_moves_to_another_subnet<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = sample(500, 1)?;
     let forms = [1, 2, 0, u32::MAX].map(|subnet| in_subnet(&lease, subnet));
     follows::<L>(case, &forms)
 }
 
-fn a_lease_moves_to_another_hardware_address<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_moves_to_another_hardware_address<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = sample::<L>(500, 1)?;
     let longest = HwAddr::new(&[9; HwAddr::MAX_LEN])?;
     let forms = [hwaddr(1)?, hwaddr(2)?, longest].map(|hwaddr| lease.with_client(Some(hwaddr), lease.id()));
     follows(case, &forms.into_iter().collect::<Verdict<Vec<_>>>()?)
 }
 
-fn a_lease_moves_to_another_client_id_or_duid<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_moves_to_another_client_id_or_duid<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = sample::<L>(500, 1)?;
     let longest = vec![9; L::ID_LENGTHS.1];
     let ids = [&id(1)[..], &id(2), &longest];
@@ -80,26 +60,26 @@ fn a_lease_moves_to_another_client_id_or_duid<L: TestedLease>(case: &Case<L>) ->
     follows(case, &forms.into_iter().collect::<Verdict<Vec<_>>>()?)
 }
 
-fn a_lease_moves_to_another_hostname<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_moves_to_another_hostname<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = sample(500, 1)?;
     let names = [hostname(1), hostname(2), Hostname::default(), Hostname::new(&[b'x'; 300])];
     follows::<L>(case, &names.map(|name| with(&lease, |data| data.hostname = name)))
 }
 
-fn a_lease_moves_to_another_state<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_moves_to_another_state<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = sample::<L>(500, 1)?;
     let forms = [0, 1, 2, 0, 3, 4, 77, 78, 1].map(|state| in_state(&lease, LeaseState(state)));
     follows(case, &forms.into_iter().collect::<Verdict<Vec<_>>>()?)
 }
 
-fn a_lease_moves_to_another_pool<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_moves_to_another_pool<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = sample(500, 1)?;
     let mut forms = [0, 1, u32::MAX].map(|pool| with(&lease, |data| data.pool_id.0 = pool)).to_vec();
     forms.push(in_subnet(&forms[1], 2));
     follows::<L>(case, &forms)
 }
 
-fn a_lease_loses_identifiers_and_gets_them_back<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_loses_identifiers_and_gets_them_back<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = sample::<L>(500, 1)?;
     let nameless = with(&lease, |data| data.hostname = Hostname::default());
     let mut declined = lease.clone();
@@ -110,7 +90,7 @@ fn a_lease_loses_identifiers_and_gets_them_back<L: TestedLease>(case: &Case<L>) 
     follows(case, &forms)
 }
 
-fn everything_of_a_lease_changes_at_once<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn everything_of_a_lease_changes_at_once<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut forms = Vec::new();
     for n in 1_u8..4 {
         let client = u32::from(n);
@@ -126,7 +106,7 @@ fn everything_of_a_lease_changes_at_once<L: TestedLease>(case: &Case<L>) -> Verd
     follows(case, &forms)
 }
 
-fn a_renewal_leaves_a_lease_where_it_is_found<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_renewal_leaves_a_lease_where_it_is_found<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = scene::<L>()?;
     case.add_all(&leases)?;
     for _ in 0..3 {
@@ -139,7 +119,7 @@ fn a_renewal_leaves_a_lease_where_it_is_found<L: TestedLease>(case: &Case<L>) ->
     Ok(())
 }
 
-fn a_deleted_lease_is_found_under_no_key<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_deleted_lease_is_found_under_no_key<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = scene::<L>()?;
     case.add_all(&leases)?;
     for kept in [30, 18, 9, 3, 1, 0] {
@@ -156,7 +136,7 @@ fn a_deleted_lease_is_found_under_no_key<L: TestedLease>(case: &Case<L>) -> Verd
     Ok(())
 }
 
-fn leases_that_share_a_key_do_not_follow_each_other<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn leases_that_share_a_key_do_not_follow_each_other<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = (0..8).map(|n| sample::<L>(n, 1)).collect::<Verdict<Vec<_>>>()?;
     case.add_all(&leases)?;
     let old = leases.clone();
@@ -169,12 +149,12 @@ fn leases_that_share_a_key_do_not_follow_each_other<L: TestedLease>(case: &Case<
     Ok(())
 }
 
-fn a_lease_moves_to_another_identity_association(case: &Case<Lease6>) -> Verdict {
+pub(super) fn a_lease_moves_to_another_identity_association(case: &Case<Lease6>) -> Verdict {
     let lease = sample::<Lease6>(500, 1)?;
     follows(case, &[1, 2, 0, u32::MAX].map(|iaid| changed(&lease, |lease| lease.set_iaid(iaid))))
 }
 
-fn a_lease_moves_to_another_type(case: &Case<Lease6>) -> Verdict {
+pub(super) fn a_lease_moves_to_another_type(case: &Case<Lease6>) -> Verdict {
     let lease = sample::<Lease6>(500, 1)?;
     let types = [LeaseType::NA, LeaseType::PD, LeaseType::TA, LeaseType::NA];
     let forms = types.map(|kind| rebuilt(&lease, lease.address(), kind, 128, lease.duid().clone()));

@@ -1,31 +1,11 @@
 //! Leases that outlive their manager.
 
-use super::case::{Case, Doing, Opener, Verdict, ask, in_threads, same, same_leases};
+use super::TestedLease;
+use super::case::{Case, Doing, Fault, Opener, Verdict, ask, in_threads, same, same_leases};
 use super::changes::extremes;
 use super::sample::{END, in_state, in_subnet, sample, samples, variants, with};
-use super::{Rule, TestedLease};
 use crate::lease::{LeaseState, SubnetId};
-use crate::{Added, LeaseMgrError, LeaseMgrExt, Query};
-
-pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
-    macro_rules! rules {
-        ($($name:ident),+ $(,)?) => { vec![$(Rule::reopening(stringify!($name), $name)),+] };
-    }
-    rules![
-        leases_outlive_their_manager,
-        an_empty_manager_is_empty_when_it_is_opened_again,
-        the_last_of_many_changes_is_found_again,
-        a_deleted_lease_stays_deleted,
-        removed_reclaimed_leases_stay_removed,
-        a_wiped_subnet_stays_empty,
-        a_refused_change_leaves_no_trace,
-        a_reopened_manager_goes_on_where_it_was,
-        opening_again_and_again_changes_nothing,
-        thousands_of_leases_are_found_again,
-        what_many_threads_changed_last_is_found_again,
-        changes_around_a_cleanup_are_found_again,
-    ]
-}
+use crate::{Added, LeaseMgrError, LeaseMgrExt, Operation, Query};
 
 /// Checks a rule, and that all leases that it left are found again.
 pub(super) fn check_and_reopen<L: TestedLease>(
@@ -36,7 +16,7 @@ pub(super) fn check_and_reopen<L: TestedLease>(
         check(case)?;
         case.all()
     })?;
-    opener.with(|case| found_again(case, &left, &[]))
+    opener.with(|case| found_again(case, &left, &[])).map_err(Fault::in_passing)
 }
 
 /// The manager, which was opened again, has these leases.
@@ -52,13 +32,15 @@ fn found_again<L: TestedLease>(case: &Case<L>, leases: &[L], others: &[L]) -> Ve
     Ok(())
 }
 
-fn leases_outlive_their_manager<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+pub(super) fn leases_outlive_their_manager<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
     let leases = extremes::<L>()?;
     opener.with(|case| case.add_all(&leases))?;
     opener.with(|case| found_again(case, &leases, &[]))
 }
 
-fn an_empty_manager_is_empty_when_it_is_opened_again<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+pub(super) fn an_empty_manager_is_empty_when_it_is_opened_again<L: TestedLease>(
+    opener: &Opener<'_, L>,
+) -> Verdict {
     let lease = sample::<L>(1, 1)?;
     for _ in 0..3 {
         opener.with(|case| found_again(case, &[], std::slice::from_ref(&lease)))?;
@@ -66,7 +48,7 @@ fn an_empty_manager_is_empty_when_it_is_opened_again<L: TestedLease>(opener: &Op
     Ok(())
 }
 
-fn the_last_of_many_changes_is_found_again<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+pub(super) fn the_last_of_many_changes_is_found_again<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
     let lease = sample::<L>(1, 1)?;
     let forms: Vec<_> = variants(&lease)?.into_iter().map(|(_, form)| form).collect();
     opener.with(|case| case.add(&lease))?;
@@ -85,7 +67,7 @@ fn the_last_of_many_changes_is_found_again<L: TestedLease>(opener: &Opener<'_, L
     Ok(())
 }
 
-fn a_deleted_lease_stays_deleted<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+pub(super) fn a_deleted_lease_stays_deleted<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
     let leases = samples::<L>(0..6)?;
     opener.with(|case| {
         case.add_all(&leases)?;
@@ -108,7 +90,7 @@ fn a_deleted_lease_stays_deleted<L: TestedLease>(opener: &Opener<'_, L>) -> Verd
     opener.with(|case| found_again(case, &kept(&[0, 2, 4]), &leases))
 }
 
-fn removed_reclaimed_leases_stay_removed<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+pub(super) fn removed_reclaimed_leases_stay_removed<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
     let mut leases = samples::<L>(0..6)?;
     for lease in &mut leases[2..5] {
         lease.set_state(LeaseState::EXPIRED_RECLAIMED)?;
@@ -123,7 +105,7 @@ fn removed_reclaimed_leases_stay_removed<L: TestedLease>(opener: &Opener<'_, L>)
     opener.with(|case| found_again(case, &kept, &leases))
 }
 
-fn a_wiped_subnet_stays_empty<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+pub(super) fn a_wiped_subnet_stays_empty<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
     let mut leases = samples::<L>(0..6)?;
     for lease in &mut leases[3..] {
         lease.data_mut().subnet_id = SubnetId(2);
@@ -135,7 +117,7 @@ fn a_wiped_subnet_stays_empty<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict
     opener.with(|case| found_again(case, &leases[3..], &leases))
 }
 
-fn a_refused_change_leaves_no_trace<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+pub(super) fn a_refused_change_leaves_no_trace<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
     let leases = samples::<L>(0..2)?;
     let other = in_subnet(&sample::<L>(0, 7)?, 7);
     let absent = sample::<L>(9, 9)?;
@@ -154,7 +136,7 @@ fn a_refused_change_leaves_no_trace<L: TestedLease>(opener: &Opener<'_, L>) -> V
     opener.with(|case| found_again(case, &leases, &[other.clone(), absent.clone()]))
 }
 
-fn a_reopened_manager_goes_on_where_it_was<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+pub(super) fn a_reopened_manager_goes_on_where_it_was<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
     let mut leases = samples::<L>(0..4)?;
     opener.with(|case| case.add_all(&leases))?;
     for round in 0..4_u32 {
@@ -181,7 +163,7 @@ fn a_reopened_manager_goes_on_where_it_was<L: TestedLease>(opener: &Opener<'_, L
     opener.with(|case| found_again(case, &leases, &[]))
 }
 
-fn opening_again_and_again_changes_nothing<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+pub(super) fn opening_again_and_again_changes_nothing<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
     let leases = samples::<L>(0..5)?;
     opener.with(|case| case.add_all(&leases))?;
     for _ in 0..6 {
@@ -194,7 +176,7 @@ fn opening_again_and_again_changes_nothing<L: TestedLease>(opener: &Opener<'_, L
     opener.with(|case| found_again(case, &leases, &[]))
 }
 
-fn thousands_of_leases_are_found_again<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+pub(super) fn thousands_of_leases_are_found_again<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
     let mut leases = (0..3000).map(|n| sample::<L>(n, n % 100)).collect::<Verdict<Vec<_>>>()?;
     opener.with(|case| case.add_all(&leases))?;
     opener.with(|case| {
@@ -212,7 +194,9 @@ fn thousands_of_leases_are_found_again<L: TestedLease>(opener: &Opener<'_, L>) -
     })
 }
 
-fn what_many_threads_changed_last_is_found_again<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+pub(super) fn what_many_threads_changed_last_is_found_again<L: TestedLease>(
+    opener: &Opener<'_, L>,
+) -> Verdict {
     for _ in 0..3 {
         let left = opener.with(|case| {
             in_threads(4, |thread| {
@@ -238,7 +222,38 @@ fn what_many_threads_changed_last_is_found_again<L: TestedLease>(opener: &Opener
     Ok(())
 }
 
-fn changes_around_a_cleanup_are_found_again<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+/// A few changes of each kind, the last of which leave these leases.
+fn change<L: TestedLease>(case: &Case<L>, round: u32) -> Verdict<Vec<L>> {
+    let mut leases = samples::<L>(round * 10..round * 10 + 6)?;
+    case.add_all(&leases)?;
+    leases[0].data_mut().cltt += 1;
+    case.update(&leases[0])?;
+    let renewed = in_subnet(&leases[1], 2);
+    ask("update, if unchanged", case.mgr().update_if_unchanged(&leases[1], &renewed))?;
+    leases[1] = renewed;
+    case.delete(leases.remove(4).address())?;
+    let submitted = with(&leases[2], |data| data.cltt += 7);
+    let batch = [Operation::update(submitted.clone()), Operation::delete(leases[4].address())];
+    for result in case.mgr().apply(&batch) {
+        ask("apply an update and a deletion", result.map(drop))?;
+    }
+    leases[2] = submitted;
+    leases.truncate(4);
+    Ok(leases)
+}
+
+pub(super) fn acknowledged_changes_outlive_a_crash<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+    let mut leases = Vec::new();
+    for round in 0..4 {
+        leases.extend(opener.until_crash(|case| change(case, round))?);
+        opener.with(|case| found_again(case, &leases, &samples(round * 10..round * 10 + 6)?))?;
+    }
+    // A crash after a start without any change.
+    opener.until_crash(|case| found_again(case, &leases, &[]))?;
+    opener.with(|case| found_again(case, &leases, &[]))
+}
+
+pub(super) fn changes_around_a_cleanup_are_found_again<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
     let mut leases = samples::<L>(0..50)?;
     let gone = sample::<L>(100, 100)?;
     opener.with(|case| case.add_all(&leases))?;

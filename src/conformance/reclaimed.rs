@@ -1,26 +1,11 @@
 //! Deleting many leases: reclaimed ones, and those of a subnet.
 
+use super::TestedLease;
 use super::case::{Case, Verdict, ask, same};
 use super::find::scene;
-use super::sample::{END, ending, in_state, in_subnet, sample, samples, with};
-use super::{Rule, TestedLease, rules};
+use super::sample::{END, HEARD, ending, in_state, in_subnet, sample, samples, with};
 use crate::LeaseMgrExt;
 use crate::lease::{LeaseState, Lifetime, SubnetId};
-
-pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
-    rules![
-        only_reclaimed_leases_are_removed,
-        a_reclaimed_lease_is_removed_from_its_end_on,
-        removing_reclaimed_leases_says_how_many_there_were,
-        an_infinite_reclaimed_lease_is_not_removed,
-        a_lease_that_is_no_longer_reclaimed_is_not_removed,
-        reclaimed_leases_are_deleted_some_time_behind_their_end,
-        reclaimed_leases_that_ended_before_1970_are_deleted,
-        thousands_of_reclaimed_leases_are_removed,
-        a_subnet_is_wiped_and_no_other,
-        thousands_of_leases_of_a_subnet_are_wiped,
-    ]
-}
 
 fn reclaimed<L: TestedLease>(lease: &L) -> Verdict<L> {
     in_state(lease, LeaseState::EXPIRED_RECLAIMED)
@@ -32,7 +17,13 @@ fn removes<L: TestedLease>(case: &Case<L>, until: u64, expected: u64) -> Verdict
     same(action, &ask(action, case.mgr().remove_reclaimed(until))?, &expected)
 }
 
-fn only_reclaimed_leases_are_removed<L: TestedLease>(case: &Case<L>) -> Verdict {
+/// Deletes leases that were reclaimed and ended some time ago, which are so many.
+fn deletes<L: TestedLease>(case: &Case<L>, now: u64, seconds: u32, expected: u64) -> Verdict {
+    let action = format_args!("delete leases that were reclaimed and ended {seconds} s before {now}");
+    same(action, &ask(action, case.mgr().delete_reclaimed(now, seconds))?, &expected)
+}
+
+pub(super) fn only_reclaimed_leases_are_removed<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = Vec::new();
     for (state, n) in [0, 2, 1, 3, 2, 4, 5, 77, 2, 258, u32::MAX].into_iter().zip(1..) {
         leases.push(in_state(&sample::<L>(n, n)?, LeaseState(state))?);
@@ -42,7 +33,7 @@ fn only_reclaimed_leases_are_removed<L: TestedLease>(case: &Case<L>) -> Verdict 
     case.holds(leases.iter().filter(|lease| lease.state().0 != 2), &leases)
 }
 
-fn a_reclaimed_lease_is_removed_from_its_end_on<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_reclaimed_lease_is_removed_from_its_end_on<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = [5, 1, 3].map(|n| reclaimed(&ending(&sample::<L>(n, n)?, END + u64::from(n))));
     let leases = leases.into_iter().collect::<Verdict<Vec<_>>>()?;
     case.add_all(&leases)?;
@@ -58,7 +49,7 @@ fn a_reclaimed_lease_is_removed_from_its_end_on<L: TestedLease>(case: &Case<L>) 
     case.holds([], &leases)
 }
 
-fn removing_reclaimed_leases_says_how_many_there_were<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn removing_reclaimed_leases_says_how_many_there_were<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = samples::<L>(0..10)?;
     case.add_all(&leases)?;
     removes(case, END, 0)?;
@@ -72,15 +63,24 @@ fn removing_reclaimed_leases_says_how_many_there_were<L: TestedLease>(case: &Cas
     case.holds(leases[..2].iter().chain(&leases[7..]), &leases)
 }
 
-fn an_infinite_reclaimed_lease_is_not_removed<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_infinite_reclaimed_lease_is_never_removed<L: TestedLease>(case: &Case<L>) -> Verdict {
     let infinite = with(&sample::<L>(1, 1)?, |data| data.valid_lifetime = Lifetime::INFINITE);
     let leases = [reclaimed(&infinite)?, reclaimed(&sample(2, 2)?)?];
     case.add_all(&leases)?;
     removes(case, END + 1000, 1)?;
+    case.has(leases[0].address(), Some(&leases[0]))?;
+    let infinite_end = HEARD.cast_unsigned() + u64::from(u32::MAX);
+    for until in [infinite_end - 1, infinite_end, infinite_end + 1, u64::MAX - 1, u64::MAX] {
+        removes(case, until, 0)?;
+        for seconds in [0, 1, u32::MAX] {
+            deletes(case, until, seconds, 0)?;
+        }
+        case.has(leases[0].address(), Some(&leases[0]))?;
+    }
     case.holds([&leases[0]], &leases)
 }
 
-fn a_lease_that_is_no_longer_reclaimed_is_not_removed<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_that_is_no_longer_reclaimed_is_not_removed<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = samples::<L>(0..4)?;
     case.add_all(&leases)?;
     let mut now = Vec::new();
@@ -99,26 +99,24 @@ fn a_lease_that_is_no_longer_reclaimed_is_not_removed<L: TestedLease>(case: &Cas
     case.holds(&now[1..2], now.iter().chain(&leases))
 }
 
-fn reclaimed_leases_are_deleted_some_time_behind_their_end<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn reclaimed_leases_are_deleted_some_time_behind_their_end<L: TestedLease>(
+    case: &Case<L>,
+) -> Verdict {
     let leases = [0, 10].map(|n| reclaimed(&ending(&sample::<L>(n, n)?, END + u64::from(n))));
     let leases = leases.into_iter().collect::<Verdict<Vec<_>>>()?;
     case.add_all(&leases)?;
-    let deletes = |now, seconds, expected| {
-        let action = format_args!("delete leases that were reclaimed and ended {seconds} s before {now}");
-        same(action, &ask(action, case.mgr().delete_reclaimed(now, seconds))?, &expected)
-    };
-    deletes(END + 99, 100, 0)?;
+    deletes(case, END + 99, 100, 0)?;
     // The time before which they must have ended is before all time.
-    deletes(100, 101, 0)?;
-    deletes(0, u32::MAX, 0)?;
+    deletes(case, 100, 101, 0)?;
+    deletes(case, 0, u32::MAX, 0)?;
     case.holds(&leases, [])?;
-    deletes(END + 100, 100, 1)?;
+    deletes(case, END + 100, 100, 1)?;
     case.holds(&leases[1..], &leases)?;
-    deletes(END + 10, 0, 1)?;
+    deletes(case, END + 10, 0, 1)?;
     case.holds([], &leases)
 }
 
-fn reclaimed_leases_that_ended_before_1970_are_deleted<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn reclaimed_leases_that_ended_before_1970_are_deleted<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = Vec::new();
     for (end, n) in [-1000, -100, -1, 0, 100].into_iter().zip(1..) {
         let valid = i64::from(sample::<L>(n, n)?.data().valid_lifetime.0);
@@ -127,21 +125,17 @@ fn reclaimed_leases_that_ended_before_1970_are_deleted<L: TestedLease>(case: &Ca
     let infinite =
         with(&sample::<L>(9, 9)?, |data| (data.cltt, data.valid_lifetime) = (-9, Lifetime::INFINITE));
     case.add_all(leases.iter().chain([&reclaimed(&infinite)?]))?;
-    let deletes = |now, seconds, expected| {
-        let action = format_args!("delete leases that were reclaimed and ended {seconds} s before {now}");
-        same(action, &ask(action, case.mgr().delete_reclaimed(now, seconds))?, &expected)
-    };
-    deletes(0, 1001, 0)?;
-    deletes(50, 1050, 1)?;
+    deletes(case, 0, 1001, 0)?;
+    deletes(case, 50, 1050, 1)?;
     removes(case, 0, 3)?;
-    deletes(99, 0, 0)?;
-    deletes(1000, 900, 1)?;
+    deletes(case, 99, 0, 0)?;
+    deletes(case, 1000, 900, 1)?;
     case.has(infinite.address(), Some(&reclaimed(&infinite)?))?;
     // A DHCPv6 file has no number for the time when the client was heard.
     case.clear()
 }
 
-fn thousands_of_reclaimed_leases_are_removed<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn thousands_of_reclaimed_leases_are_removed<L: TestedLease>(case: &Case<L>) -> Verdict {
     const LEASES: u32 = 2500;
     let mut kept = Vec::new();
     for n in 0..LEASES {
@@ -160,7 +154,7 @@ fn thousands_of_reclaimed_leases_are_removed<L: TestedLease>(case: &Case<L>) -> 
     case.holds(&kept, [])
 }
 
-fn a_subnet_is_wiped_and_no_other<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_subnet_is_wiped_and_no_other<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = scene::<L>()?;
     case.add_all(&leases)?;
     let wipes = |subnet, expected| {
@@ -178,7 +172,7 @@ fn a_subnet_is_wiped_and_no_other<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.holds(leases.iter().filter(|lease| lease.data().subnet_id == SubnetId(1)), &leases)
 }
 
-fn thousands_of_leases_of_a_subnet_are_wiped<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn thousands_of_leases_of_a_subnet_are_wiped<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut kept = Vec::new();
     for n in 0..3000 {
         let lease = in_subnet(&sample::<L>(n, n % 7)?, 1 + n % 5 / 4);

@@ -1,29 +1,13 @@
 //! Looking for leases by what relay agents said.
 
+use super::TestedLease;
 use super::case::{Asking, Case, Fault, Verdict, pages, same_leases};
 use super::find::scene;
 use super::indexes::follows;
 use super::model::answer;
 use super::sample::{HEARD, Relay, in_subnet, sample, shuffled, with, with_context};
-use super::{Rule, TestedLease, rules};
 use crate::lease::{Family, RelayId, RemoteId, SubnetId, UserContext};
 use crate::{LeaseMgrError, Query};
-
-pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
-    rules![
-        a_lease_is_found_by_the_relay_id_in_its_user_context,
-        a_lease_is_found_by_the_remote_id_in_its_user_context,
-        a_relay_id_is_no_remote_id,
-        ids_among_the_options_of_a_relay_agent_are_found,
-        a_lease_moves_to_another_relay_agent,
-        each_of_several_relay_agents_is_found,
-        relay_agents_are_paged_through_in_a_window,
-    ]
-}
-
-pub(super) fn rules_without_extended_info<L: TestedLease>() -> Vec<Rule<L>> {
-    rules![without_extended_info_nothing_is_found_by_relay_agents]
-}
 
 const RELAYS: [Relay<'_>; 4] = [
     (&[0, 3, 0, 1, 1], &[0, 0, 0, 9, 1]),
@@ -50,7 +34,9 @@ fn leases<L: TestedLease>() -> Verdict<Vec<L>> {
     Ok(leases)
 }
 
-fn a_lease_is_found_by_the_relay_id_in_its_user_context<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_is_found_by_the_relay_id_in_its_user_context<L: TestedLease>(
+    case: &Case<L>,
+) -> Verdict {
     let leases = leases::<L>()?;
     case.add_all(&shuffled(&leases))?;
     for (bytes, indexes) in
@@ -67,7 +53,9 @@ fn a_lease_is_found_by_the_relay_id_in_its_user_context<L: TestedLease>(case: &C
     case.holds(&leases, [])
 }
 
-fn a_lease_is_found_by_the_remote_id_in_its_user_context<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_is_found_by_the_remote_id_in_its_user_context<L: TestedLease>(
+    case: &Case<L>,
+) -> Verdict {
     let leases = leases::<L>()?;
     case.add_all(&shuffled(&leases))?;
     for (bytes, indexes) in
@@ -84,7 +72,7 @@ fn a_lease_is_found_by_the_remote_id_in_its_user_context<L: TestedLease>(case: &
     case.holds(&leases, [])
 }
 
-fn a_relay_id_is_no_remote_id<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_relay_id_is_no_remote_id<L: TestedLease>(case: &Case<L>) -> Verdict {
     let (one, other) = (&[0, 3, 0, 1, 1][..], &[0, 3, 0, 1, 2][..]);
     let leases = [
         with_context(&sample::<L>(1, 1)?, &[], &[(one, other)])?,
@@ -100,7 +88,7 @@ fn a_relay_id_is_no_remote_id<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.holds(&leases, [])
 }
 
-fn ids_among_the_options_of_a_relay_agent_are_found<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn ids_among_the_options_of_a_relay_agent_are_found<L: TestedLease>(case: &Case<L>) -> Verdict {
     // Without keys of their own: relay id 00030001AABB, remote id 0000000907.
     let context = match L::FAMILY {
         Family::V4 => {
@@ -119,7 +107,7 @@ fn ids_among_the_options_of_a_relay_agent_are_found<L: TestedLease>(case: &Case<
     case.finds(&Query::remote_id(&remote_id), [&lease])
 }
 
-fn a_lease_moves_to_another_relay_agent<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_moves_to_another_relay_agent<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = sample::<L>(500, 1)?;
     let mut forms = vec![lease.clone(), with_context(&lease, &["gold"], &[])?];
     for relay in [RELAYS[0], RELAYS[1], RELAYS[2], RELAYS[3], (RELAYS[0].0, &[]), (&[], RELAYS[0].1)] {
@@ -128,7 +116,7 @@ fn a_lease_moves_to_another_relay_agent<L: TestedLease>(case: &Case<L>) -> Verdi
     follows(case, &forms)
 }
 
-fn each_of_several_relay_agents_is_found<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn each_of_several_relay_agents_is_found<L: TestedLease>(case: &Case<L>) -> Verdict {
     // In DHCPv4 there is one at most.
     let lease = sample::<L>(500, 1)?;
     let forms = [
@@ -141,7 +129,7 @@ fn each_of_several_relay_agents_is_found<L: TestedLease>(case: &Case<L>) -> Verd
     follows(case, &forms)
 }
 
-fn relay_agents_are_paged_through_in_a_window<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn relay_agents_are_paged_through_in_a_window<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = scene::<L>()?;
     case.add_all(&shuffled(&leases))?;
     let relay_id = id(RelayId::new, &[0, 3, 0, 1, 1])?;
@@ -154,7 +142,9 @@ fn relay_agents_are_paged_through_in_a_window<L: TestedLease>(case: &Case<L>) ->
     Ok(())
 }
 
-fn without_extended_info_nothing_is_found_by_relay_agents<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn without_extended_info_nothing_is_found_by_relay_agents<L: TestedLease>(
+    case: &Case<L>,
+) -> Verdict {
     let leases = leases::<L>()?;
     case.add_all(&leases)?;
     let relay_id = id(RelayId::new, RELAYS[0].0)?;

@@ -2,33 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use super::TestedLease;
 use super::case::{Case, Verdict, ask, bad_argument, in_threads, same, same_leases};
 use super::find::scene;
 use super::model::{answer, for_each_key};
 use super::sample::{END, ending, in_state, in_subnet, sample, samples, shuffled, with, with_context};
-use super::{Rule, TestedLease, rules};
 use crate::lease::{LeaseState, SubnetId, UserContext};
 use crate::{AddedWithin, Cursor, Deleted, LeaseMgrExt, Query};
 
-pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
-    rules![
-        a_lease_is_kept_as_it_is_read_back,
-        a_lease_that_cannot_be_kept_is_refused,
-        leases_of_many_addresses_come_in_the_order_of_these,
-        a_query_is_counted,
-        a_scan_gives_every_lease_once,
-        a_scan_from_an_unknown_place_is_refused,
-        expired_leases_come_back_reclaimed,
-        the_longest_expired_are_reclaimed_first,
-        an_expired_lease_is_reclaimed_by_one,
-        a_lease_is_added_within_limits,
-        concurrent_adds_within_a_limit_do_not_exceed_it,
-        an_update_of_what_is_there_loses_no_other_update,
-        a_lease_is_deleted_if_it_is_meant,
-    ]
-}
-
-fn a_lease_is_kept_as_it_is_read_back<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_is_kept_as_it_is_read_back<L: TestedLease>(case: &Case<L>) -> Verdict {
     for mut lease in scene::<L>()? {
         lease.data_mut().hostname = "Some.Host.Example.ORG".into();
         let kept = ask("kept", case.mgr().kept(&lease))?;
@@ -44,13 +26,13 @@ fn a_lease_is_kept_as_it_is_read_back<L: TestedLease>(case: &Case<L>) -> Verdict
     Ok(())
 }
 
-fn a_lease_that_cannot_be_kept_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_that_cannot_be_kept_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = with(&sample::<L>(1, 1)?, |data| data.valid_lifetime.0 = 0);
     let result = case.mgr().kept(&lease);
     same("kept of a lease that is valid for 0 seconds fails", &result.is_err(), &true)
 }
 
-fn leases_of_many_addresses_come_in_the_order_of_these<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn leases_of_many_addresses_come_in_the_order_of_these<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = samples::<L>(0..20)?;
     case.add_all(leases.iter().step_by(2))?;
     for numbers in [&[][..], &[3], &[4, 2, 4, 3, 19, 18], &[1000, 0]] {
@@ -62,7 +44,7 @@ fn leases_of_many_addresses_come_in_the_order_of_these<L: TestedLease>(case: &Ca
     Ok(())
 }
 
-fn a_query_is_counted<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_query_is_counted<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = scene()?;
     case.add_all(&shuffled(&leases))?;
     for_each_key(case, &leases, |query| {
@@ -75,7 +57,7 @@ fn a_query_is_counted<L: TestedLease>(case: &Case<L>) -> Verdict {
     bad_argument("count", &case.mgr().count(&Query::all().limit(0)), "0")
 }
 
-fn a_scan_gives_every_lease_once<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_scan_gives_every_lease_once<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = samples::<L>(0..100)?;
     case.add_all(&shuffled(&leases))?;
     for limit in [1, 7, 50, 100, 1000] {
@@ -96,12 +78,12 @@ fn a_scan_gives_every_lease_once<L: TestedLease>(case: &Case<L>) -> Verdict {
     bad_argument("a scan of 0 leases", &case.mgr().scan(None, 0), "0")
 }
 
-fn a_scan_from_an_unknown_place_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_scan_from_an_unknown_place_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
     let result = case.mgr().scan(Some(&Cursor::new(b"\xff no cursor")), 10);
     same("a scan from an unknown place fails", &result.is_err(), &true)
 }
 
-fn expired_leases_come_back_reclaimed<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn expired_leases_come_back_reclaimed<L: TestedLease>(case: &Case<L>) -> Verdict {
     let used = ending(&sample::<L>(1, 1)?, END);
     let mut declined = ending(&sample::<L>(2, 2)?, END + 1);
     declined.set_state(LeaseState::DECLINED)?;
@@ -120,7 +102,7 @@ fn expired_leases_come_back_reclaimed<L: TestedLease>(case: &Case<L>) -> Verdict
     same_leases("reclaim again", &ask("reclaim", case.mgr().reclaim_expired(END + 1, 0))?, [])
 }
 
-fn the_longest_expired_are_reclaimed_first<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn the_longest_expired_are_reclaimed_first<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases: Vec<L> = samples(0..10)?;
     let leases: Vec<L> = leases.iter().zip(0..).map(|(lease, n)| ending(lease, END + (10 - n))).collect();
     case.add_all(&leases)?;
@@ -132,7 +114,7 @@ fn the_longest_expired_are_reclaimed_first<L: TestedLease>(case: &Case<L>) -> Ve
     Ok(())
 }
 
-fn an_expired_lease_is_reclaimed_by_one<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_expired_lease_is_reclaimed_by_one<L: TestedLease>(case: &Case<L>) -> Verdict {
     const LEASES: u32 = 200;
     for n in 0..LEASES {
         case.add(&ending(&sample(n, n)?, END))?;
@@ -162,7 +144,7 @@ fn limits(subnet: u32, limit: u32) -> Verdict<UserContext> {
     Ok(UserContext::parse(text.as_bytes())?)
 }
 
-fn a_lease_is_added_within_limits<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_is_added_within_limits<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases: Vec<L> = samples(0..3)?;
     let context = limits(1, 2)?;
     let add = |lease: &L| ask("add_within", case.mgr().add_within(lease, &context));
@@ -191,7 +173,7 @@ fn a_lease_is_added_within_limits<L: TestedLease>(case: &Case<L>) -> Verdict {
     same("the limit of a class", &matches!(refused, AddedWithin::LimitReached(_)), &true)
 }
 
-fn concurrent_adds_within_a_limit_do_not_exceed_it<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn concurrent_adds_within_a_limit_do_not_exceed_it<L: TestedLease>(case: &Case<L>) -> Verdict {
     const LIMIT: u32 = 50;
     let context = limits(1, LIMIT)?;
     let added = in_threads(4, |thread| {
@@ -206,7 +188,7 @@ fn concurrent_adds_within_a_limit_do_not_exceed_it<L: TestedLease>(case: &Case<L
     same("the number of leases added", &added.iter().sum(), &LIMIT)
 }
 
-fn an_update_of_what_is_there_loses_no_other_update<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_update_of_what_is_there_loses_no_other_update<L: TestedLease>(case: &Case<L>) -> Verdict {
     const EACH: i64 = 50;
     let lease = sample::<L>(1, 1)?;
     same("without a lease", &ask("update_with", case.mgr().update_with(lease.address(), |_| None))?, &None)?;
@@ -223,7 +205,7 @@ fn an_update_of_what_is_there_loses_no_other_update<L: TestedLease>(case: &Case<
     case.has(lease.address(), Some(&renewed))
 }
 
-fn a_lease_is_deleted_if_it_is_meant<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_is_deleted_if_it_is_meant<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = sample::<L>(1, 1)?;
     case.add(&lease)?;
     let delete = |is_meant: bool| ask("delete_if", case.mgr().delete_if(lease.address(), |_| is_meant));

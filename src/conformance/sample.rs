@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::case::Verdict;
-use super::{Rule, TestedLease, find, indexes, statistics, tracking};
+use super::{Rule, TestedLease};
 use crate::lease::{
     ClientId, Duid, Hostname, HwAddr, HwSource, HwType, Iaid, Lease4, Lease6, LeaseData, LeaseState,
     LeaseType, Lifetime, PoolId, RelayId, RemoteId, SubnetId, UserContext,
@@ -435,7 +435,7 @@ impl Sample for Lease6 {
     }
 
     fn family_rules() -> Vec<Rule<Self>> {
-        [find::rules6(), indexes::rules6(), statistics::rules6(), tracking::rules6()].concat()
+        crate::__conformance_rules!(dhcpv6 list once)
     }
 }
 

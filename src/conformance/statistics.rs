@@ -1,33 +1,12 @@
 //! How many leases there are.
 
+use super::TestedLease;
 use super::case::{Case, Verdict, ask, bad_argument, no_such_lease, same};
 use super::find::scene;
 use super::model::{has_statistics, statistics};
 use super::sample::{END, Sample, in_state, in_subnet, sample, samples, shuffled, with};
-use super::{Rule, TestedLease, rules};
 use crate::lease::{Lease6, LeaseState, LeaseType, PoolId, SubnetId};
 use crate::{LeaseMgrExt, StatisticsQuery, StatisticsRow, Subnets};
-
-pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
-    rules![
-        counted_states_have_rows_and_no_others,
-        statistics_are_of_the_subnets_that_are_asked_for,
-        statistics_of_subnets_that_cannot_be_are_refused,
-        statistics_by_pool_have_rows_for_each_pool,
-        statistics_come_in_the_order_of_their_fields,
-        statistics_follow_an_addition,
-        statistics_follow_an_update,
-        statistics_follow_a_deletion,
-        statistics_follow_the_removal_of_many,
-        a_renewal_leaves_statistics_as_they_are,
-        a_refused_change_is_not_counted,
-        a_recount_gives_the_same_statistics,
-    ]
-}
-
-pub(super) fn rules6() -> Vec<Rule<Lease6>> {
-    rules![addresses_and_prefixes_are_counted_apart]
-}
 
 const ALL: StatisticsQuery = StatisticsQuery { subnets: Subnets::All, by_pool: false };
 const BY_POOL: StatisticsQuery = StatisticsQuery { subnets: Subnets::All, by_pool: true };
@@ -53,7 +32,7 @@ fn counts<L: TestedLease>(case: &Case<L>, leases: &[L]) -> Verdict {
     [ALL, BY_POOL].iter().try_for_each(|query| has_statistics(case, query, leases))
 }
 
-fn counted_states_have_rows_and_no_others<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn counted_states_have_rows_and_no_others<L: TestedLease>(case: &Case<L>) -> Verdict {
     has_rows(case, &ALL, &[])?;
     has_rows(case, &BY_POOL, &[])?;
     let mut n = 0;
@@ -74,7 +53,7 @@ fn counted_states_have_rows_and_no_others<L: TestedLease>(case: &Case<L>) -> Ver
     has_rows(case, &BY_POOL, &rows)
 }
 
-fn statistics_are_of_the_subnets_that_are_asked_for<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn statistics_are_of_the_subnets_that_are_asked_for<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = Vec::new();
     for (subnet, n) in [0, 1, 1, 2, 3, 3, 3, 10, 256, u32::MAX].into_iter().zip(0..) {
         leases.push(in_subnet(&sample::<L>(n, n)?, subnet));
@@ -104,7 +83,7 @@ fn statistics_are_of_the_subnets_that_are_asked_for<L: TestedLease>(case: &Case<
     has_rows(case, &three, &[row::<L>(3, None, 0, 3)])
 }
 
-fn statistics_of_subnets_that_cannot_be_are_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn statistics_of_subnets_that_cannot_be_are_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = [in_subnet(&sample::<L>(1, 1)?, 0), in_subnet(&sample::<L>(2, 2)?, 1)];
     case.add_all(&leases)?;
     let range = |first, last| Subnets::Range(SubnetId(first), SubnetId(last));
@@ -124,7 +103,7 @@ fn statistics_of_subnets_that_cannot_be_are_refused<L: TestedLease>(case: &Case<
     has_rows(case, &ALL, &[row::<L>(0, None, 0, 1), row::<L>(1, None, 0, 1)])
 }
 
-fn statistics_by_pool_have_rows_for_each_pool<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn statistics_by_pool_have_rows_for_each_pool<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = Vec::new();
     for (pool, n) in [0, 7, 7, 1, u32::MAX, 7].into_iter().zip(0..) {
         let lease = in_subnet(&sample::<L>(n, n)?, 1 + n / 5);
@@ -146,7 +125,7 @@ fn statistics_by_pool_have_rows_for_each_pool<L: TestedLease>(case: &Case<L>) ->
     has_rows(case, &ALL, &[row::<L>(1, None, 0, 4), row::<L>(1, None, 1, 1), row::<L>(2, None, 0, 1)])
 }
 
-fn statistics_come_in_the_order_of_their_fields<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn statistics_come_in_the_order_of_their_fields<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = Vec::new();
     for n in 0..120 {
         let lease = in_subnet(&sample::<L>(n, n)?, [256, 2, 10, 65_536, 1][n as usize % 5]);
@@ -164,7 +143,7 @@ fn statistics_come_in_the_order_of_their_fields<L: TestedLease>(case: &Case<L>) 
     Ok(())
 }
 
-fn statistics_follow_an_addition<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn statistics_follow_an_addition<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = Vec::new();
     for n in 0..12 {
         let lease = in_subnet(&sample::<L>(n, n)?, n % 3);
@@ -176,7 +155,7 @@ fn statistics_follow_an_addition<L: TestedLease>(case: &Case<L>) -> Verdict {
     Ok(())
 }
 
-fn statistics_follow_an_update<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn statistics_follow_an_update<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = samples::<L>(0..4)?;
     case.add_all(&leases)?;
     for state in [1, 2, 0, 3, 1, 77, 0] {
@@ -202,7 +181,7 @@ fn statistics_follow_an_update<L: TestedLease>(case: &Case<L>) -> Verdict {
     counts(case, &leases)
 }
 
-fn statistics_follow_a_deletion<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn statistics_follow_a_deletion<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = scene::<L>()?;
     case.add_all(&leases)?;
     while let Some(lease) = leases.pop() {
@@ -214,7 +193,7 @@ fn statistics_follow_a_deletion<L: TestedLease>(case: &Case<L>) -> Verdict {
     has_rows(case, &BY_POOL, &[])
 }
 
-fn statistics_follow_the_removal_of_many<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn statistics_follow_the_removal_of_many<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = scene::<L>()?;
     case.add_all(&leases)?;
     for lease in leases.iter_mut().step_by(3) {
@@ -231,7 +210,7 @@ fn statistics_follow_the_removal_of_many<L: TestedLease>(case: &Case<L>) -> Verd
     counts(case, &leases)
 }
 
-fn a_renewal_leaves_statistics_as_they_are<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_renewal_leaves_statistics_as_they_are<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = samples::<L>(0..3)?;
     case.add_all(&leases)?;
     for _ in 0..3 {
@@ -245,7 +224,7 @@ fn a_renewal_leaves_statistics_as_they_are<L: TestedLease>(case: &Case<L>) -> Ve
     Ok(())
 }
 
-fn a_refused_change_is_not_counted<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_refused_change_is_not_counted<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = samples::<L>(0..2)?;
     case.add_all(&leases)?;
     let other = in_state(&in_subnet(&leases[0], 2), LeaseState::DECLINED)?;
@@ -260,7 +239,7 @@ fn a_refused_change_is_not_counted<L: TestedLease>(case: &Case<L>) -> Verdict {
     counts(case, &leases)
 }
 
-fn a_recount_gives_the_same_statistics<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_recount_gives_the_same_statistics<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = scene::<L>()?;
     case.add_all(&leases)?;
     for n in [35, 20, 4, 0] {
@@ -279,7 +258,7 @@ fn a_recount_gives_the_same_statistics<L: TestedLease>(case: &Case<L>) -> Verdic
     counts(case, &leases)
 }
 
-fn addresses_and_prefixes_are_counted_apart(case: &Case<Lease6>) -> Verdict {
+pub(super) fn addresses_and_prefixes_are_counted_apart(case: &Case<Lease6>) -> Verdict {
     let mut leases = Vec::new();
     for (kind, state, count) in [(0, 0, 1), (0, 1, 2), (0, 4, 3), (0, 2, 2), (2, 0, 4), (2, 1, 1), (2, 4, 1)]
         .into_iter()

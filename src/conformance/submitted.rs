@@ -5,33 +5,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use super::TestedLease;
 use super::case::{
     Case, Fault, Opener, Verdict, ask, changed_meanwhile, in_callback, in_threads, no_such_lease, same,
     same_leases,
 };
 use super::sample::{in_subnet, sample, samples, with};
 use super::tracking::{KINDS, in_each};
-use super::{Rule, TestedLease, rules};
 use crate::{Done, LeaseMgr, LeaseMgrError, Operation};
-
-pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
-    rules![
-        a_submitted_change_is_answered_with_its_result,
-        submitted_changes_of_an_address_are_made_in_their_order,
-        a_submitted_change_is_made_when_it_is_answered,
-        an_answer_may_submit_and_change,
-        a_panic_at_an_answer_fails_nothing_else,
-        a_callback_cannot_apply_or_submit,
-        of_many_that_submit_an_addition_one_has_it,
-    ]
-}
-
-pub(super) fn persistence_rules<L: TestedLease>() -> Vec<Rule<L>> {
-    vec![Rule::reopening(
-        "what_was_submitted_is_made_before_the_manager_ends",
-        what_was_submitted_is_made_before_the_manager_ends,
-    )]
-}
 
 type Answer = Result<Done, LeaseMgrError>;
 
@@ -79,7 +60,7 @@ fn submit_all<L: TestedLease>(
     Ok(answers.into_iter().map(|(_, answer)| answer).collect())
 }
 
-fn a_submitted_change_is_answered_with_its_result<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_submitted_change_is_answered_with_its_result<L: TestedLease>(case: &Case<L>) -> Verdict {
     let (lease, absent) = (sample::<L>(1, 1)?, sample::<L>(2, 2)?);
     let renewed = with(&lease, |data| data.cltt += 1);
     let answers = submit_all(
@@ -109,7 +90,9 @@ fn a_submitted_change_is_answered_with_its_result<L: TestedLease>(case: &Case<L>
     case.holds([], [&lease, &renewed, &absent])
 }
 
-fn submitted_changes_of_an_address_are_made_in_their_order<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn submitted_changes_of_an_address_are_made_in_their_order<L: TestedLease>(
+    case: &Case<L>,
+) -> Verdict {
     const CHANGES: i64 = 100;
     let leases = samples::<L>(0..3)?;
     let form = |lease: &L, n: i64| with(lease, |data| data.cltt += n);
@@ -126,7 +109,7 @@ fn submitted_changes_of_an_address_are_made_in_their_order<L: TestedLease>(case:
     case.holds(&last, &leases)
 }
 
-fn a_submitted_change_is_made_when_it_is_answered<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_submitted_change_is_made_when_it_is_answered<L: TestedLease>(case: &Case<L>) -> Verdict {
     for lease in samples::<L>(0..20)? {
         let (sender, receiver) = channel();
         let (mgr, address) = (case.weak(), lease.address());
@@ -165,7 +148,7 @@ fn submit_in_turn<L: TestedLease>(
     open.submit(Operation::Add(lease), Box::new(next));
 }
 
-fn an_answer_may_submit_and_change<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_answer_may_submit_and_change<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = samples::<L>(0..50)?;
     let (sender, receiver) = channel();
     submit_in_turn(&case.weak(), leases.clone().into_iter(), sender);
@@ -178,7 +161,7 @@ fn an_answer_may_submit_and_change<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.holds(&leases, [])
 }
 
-fn a_panic_at_an_answer_fails_nothing_else<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_panic_at_an_answer_fails_nothing_else<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = samples::<L>(0..6)?;
     for pair in leases.chunks(2) {
         // As a panic, without its message on the standard error.
@@ -192,7 +175,7 @@ fn a_panic_at_an_answer_fails_nothing_else<L: TestedLease>(case: &Case<L>) -> Ve
     case.holds(&leases, [])
 }
 
-fn a_callback_cannot_apply_or_submit<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_callback_cannot_apply_or_submit<L: TestedLease>(case: &Case<L>) -> Verdict {
     let absent = sample::<L>(90, 90)?;
     let new = absent.clone();
     let verdicts = in_each(case, &KINDS, move |calling, change| {
@@ -221,7 +204,7 @@ fn a_callback_cannot_apply_or_submit<L: TestedLease>(case: &Case<L>) -> Verdict 
     case.holds([], [&lease, &absent])
 }
 
-fn of_many_that_submit_an_addition_one_has_it<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn of_many_that_submit_an_addition_one_has_it<L: TestedLease>(case: &Case<L>) -> Verdict {
     const ADDRESSES: u32 = 200;
     let added = in_threads(4, |thread| {
         let lease = |n| sample::<L>(n, 1000 + thread as u32);
@@ -238,7 +221,9 @@ fn of_many_that_submit_an_addition_one_has_it<L: TestedLease>(case: &Case<L>) ->
     same_leases("find all leases, of those that were told to be added", &case.all()?, &added)
 }
 
-fn what_was_submitted_is_made_before_the_manager_ends<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+pub(super) fn what_was_submitted_is_made_before_the_manager_ends<L: TestedLease>(
+    opener: &Opener<'_, L>,
+) -> Verdict {
     const COUNT: u32 = 50;
     let mut all = Vec::new();
     for round in 0..3 {

@@ -2,25 +2,13 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::TestedLease;
 use super::case::{Asking, Case, Doing, Fault, Verdict, ask, holds, in_threads, same, same_leases};
 use super::model::{answer, matches};
 use super::sample::{hostname, hwaddr, id, in_state, in_subnet, sample, samples, with, with_context};
-use super::{Rule, TestedLease, rules};
+use super::tracking::{KINDS, Log, in_order};
 use crate::lease::{LeaseState, SubnetId};
 use crate::{Added, Deleted, Key, LeaseMgrError, LeaseMgrExt, Query};
-
-pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
-    rules![
-        of_many_that_add_an_address_one_has_it,
-        of_many_that_delete_a_lease_one_has_deleted_it,
-        no_conditional_update_is_lost,
-        of_an_update_and_a_deletion_one_wins,
-        a_thread_reads_what_it_has_written,
-        a_reader_sees_only_leases_that_were_written,
-        leases_that_share_their_keys_change_at_the_same_time,
-        a_lease_renewed_in_time_is_not_removed,
-    ]
-}
 
 /// How many threads try.
 const THREADS: usize = 4;
@@ -33,7 +21,7 @@ fn own<L: TestedLease>(address: u32, thread: usize) -> Verdict<L> {
     sample(address, 1000 + thread as u32)
 }
 
-fn of_many_that_add_an_address_one_has_it<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn of_many_that_add_an_address_one_has_it<L: TestedLease>(case: &Case<L>) -> Verdict {
     const ADDRESSES: u32 = 500;
     let added = in_threads(THREADS, |thread| {
         let mut added = Vec::new();
@@ -54,7 +42,7 @@ fn of_many_that_add_an_address_one_has_it<L: TestedLease>(case: &Case<L>) -> Ver
     case.holds(&added, [])
 }
 
-fn of_many_that_delete_a_lease_one_has_deleted_it<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn of_many_that_delete_a_lease_one_has_deleted_it<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = samples::<L>(0..300)?;
     case.add_all(&leases)?;
     let deleted = in_threads(THREADS, |thread| {
@@ -71,7 +59,7 @@ fn of_many_that_delete_a_lease_one_has_deleted_it<L: TestedLease>(case: &Case<L>
     case.holds([], &leases[..20])
 }
 
-fn no_conditional_update_is_lost<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn no_conditional_update_is_lost<L: TestedLease>(case: &Case<L>) -> Verdict {
     const ROUNDS: i64 = 100;
     let leases = samples::<L>(0..3)?;
     case.add_all(&leases)?;
@@ -89,7 +77,7 @@ fn no_conditional_update_is_lost<L: TestedLease>(case: &Case<L>) -> Verdict {
 }
 
 /// Lets the client be heard a second later.
-fn increment<L: TestedLease>(case: &Case<L>, address: L::Address) -> Verdict {
+pub(super) fn increment<L: TestedLease>(case: &Case<L>, address: L::Address) -> Verdict {
     for _ in 0..TRIES {
         let Some(read) = case.get(address)? else {
             return Err(Fault::new(format_args!("get {address}"), "the lease", "none"));
@@ -104,7 +92,7 @@ fn increment<L: TestedLease>(case: &Case<L>, address: L::Address) -> Verdict {
     Err(Fault::new(format_args!("update {address} with what was just read"), "success at last", found))
 }
 
-fn of_an_update_and_a_deletion_one_wins<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn of_an_update_and_a_deletion_one_wins<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = samples::<L>(0..60)?;
     case.add_all(&leases)?;
     let successes = in_threads(THREADS, |thread| {
@@ -133,7 +121,108 @@ fn of_an_update_and_a_deletion_one_wins<L: TestedLease>(case: &Case<L>) -> Verdi
     case.holds(&case.all()?, &leases)
 }
 
-fn a_thread_reads_what_it_has_written<L: TestedLease>(case: &Case<L>) -> Verdict {
+/// How often changes of each kind were made, or were told: additions, updates and deletions.
+type Counts = [usize; 3];
+
+pub(super) fn no_change_of_an_address_is_lost_among_threads<L: TestedLease>(case: &Case<L>) -> Verdict {
+    const ROUNDS: usize = 100;
+    let log = Log::register(case, "log", &KINDS, None)?;
+    let address = L::address_number(1);
+    let made = in_threads(THREADS, |thread| {
+        let mut made = Counts::default();
+        for round in 0..ROUNDS {
+            let lease = with(&own::<L>(1, thread)?, |data| data.cltt += 1000 * round as i64);
+            let added = ask(Doing("add", &lease), case.mgr().add(&lease))?;
+            made[0] += usize::from(added == Added::Added);
+            if let Some(there) = case.get(address)? {
+                let renewed = with(&there, |data| data.cltt += 1);
+                match case.mgr().update_if_unchanged(&there, &renewed) {
+                    Err(LeaseMgrError::ChangedMeanwhile { .. } | LeaseMgrError::NoSuchLease { .. }) => {}
+                    other => {
+                        ask(Doing("update, if unchanged,", &renewed), other)?;
+                        made[1] += 1;
+                    }
+                }
+            }
+            if (round + thread) % 3 == 0 {
+                let action = format_args!("delete the lease of {address}");
+                let deleted = ask(action, case.mgr().remove(address, None))?;
+                made[2] += usize::from(deleted == Deleted::Deleted);
+            }
+        }
+        Ok(made)
+    })?;
+    let mut all = Counts::default();
+    for made in made {
+        all.iter_mut().zip(made).for_each(|(all, made)| *all += made);
+    }
+    let changes = log.take();
+    let mut told = Counts::default();
+    for change in &changes {
+        told[match change {
+            (None, _) => 0,
+            (_, Some(_)) => 1,
+            (_, None) => 2,
+        }] += 1;
+    }
+    in_order(case, address, &changes)?;
+    same("additions, updates and deletions of an address by all threads, as they were told", &told, &all)?;
+    let last = changes.last().and_then(|(_, now)| now.as_ref());
+    case.holds(last, changes.iter().take(9).filter_map(|(_, now)| now.as_ref()))
+}
+
+pub(super) fn an_update_is_one_step<L: TestedLease>(case: &Case<L>) -> Verdict {
+    const ROUNDS: usize = 300;
+    // Two forms with nothing in common but the address, the subnet and the name.
+    let one = with_context(&sample::<L>(5, 1)?, &["gold"], &[])?;
+    let two = in_state(&sample::<L>(5, 2)?, LeaseState::DECLINED)?;
+    let two = with(&two, |data| {
+        data.cltt += 1000;
+        data.valid_lifetime.0 += 50;
+        data.hostname = one.data().hostname.clone();
+    });
+    let neighbours = [sample::<L>(4, 4)?, sample::<L>(6, 6)?];
+    case.add_all(neighbours.iter().chain([&one]))?;
+    let hostname = &one.data().hostname;
+    let done = AtomicUsize::new(0);
+    let read = || {
+        let found = case.get(one.address())?;
+        let is_a_form = |lease: &L| *lease == one || *lease == two;
+        let expected = "the lease before or after an update";
+        let is_good = found.as_ref().is_some_and(is_a_form);
+        holds("get a lease that is updated meanwhile", is_good, expected, &found)?;
+        for query in [
+            Query::hostname(hostname),
+            Query::all(),
+            Query::all().in_subnet(SubnetId(1)),
+            Query::all().in_range(one.address()..=one.address()),
+        ] {
+            let found = case.find(&query)?;
+            let of_address: Vec<_> = found.iter().filter(|lease| lease.address() == one.address()).collect();
+            let action = format_args!("{}, while a lease is updated", Asking(&query));
+            let is_good = of_address.len() == 1 && is_a_form(of_address[0]);
+            holds(action, is_good, expected, &of_address)?;
+        }
+        Ok(())
+    };
+    in_threads(THREADS, |thread| {
+        if thread > 0 {
+            while done.load(Ordering::Acquire) == 0 {
+                read()?;
+            }
+            return read();
+        }
+        let _done = Done(&done);
+        for _ in 0..ROUNDS {
+            case.update(&two)?;
+            ask("update, if unchanged", case.mgr().update_if_unchanged(&two, &one))?;
+        }
+        Ok(())
+    })?;
+    case.holds(neighbours.iter().chain([&one]), [&two])
+}
+
+pub(super) fn a_thread_reads_what_it_has_written<L: TestedLease>(case: &Case<L>) -> Verdict {
     let kept = in_threads(THREADS, |thread| {
         // Own addresses, own client, own name, but a subnet and a state that all share.
         let number = 1000 + thread as u32;
@@ -184,7 +273,7 @@ impl Drop for Done<'_> {
     }
 }
 
-fn a_reader_sees_only_leases_that_were_written<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_reader_sees_only_leases_that_were_written<L: TestedLease>(case: &Case<L>) -> Verdict {
     const WRITERS: usize = 2;
     const ADDRESSES: u32 = 24;
     const ROUNDS: usize = 60;
@@ -281,7 +370,9 @@ fn a_reader_sees_only_leases_that_were_written<L: TestedLease>(case: &Case<L>) -
     case.holds(&stable, forms.iter().flatten())
 }
 
-fn leases_that_share_their_keys_change_at_the_same_time<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn leases_that_share_their_keys_change_at_the_same_time<L: TestedLease>(
+    case: &Case<L>,
+) -> Verdict {
     let left = in_threads(THREADS, |thread| {
         // Of all threads, every lease has one of two clients, names, subnets, ...
         let mut leases: Vec<L> = Vec::new();
@@ -314,7 +405,7 @@ fn leases_that_share_their_keys_change_at_the_same_time<L: TestedLease>(case: &C
     case.holds(&left, [])
 }
 
-fn a_lease_renewed_in_time_is_not_removed<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_renewed_in_time_is_not_removed<L: TestedLease>(case: &Case<L>) -> Verdict {
     const ROUNDS: usize = 200;
     let done = AtomicUsize::new(0);
     let left = in_threads(THREADS, |thread| {

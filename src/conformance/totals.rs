@@ -1,20 +1,10 @@
 //! How many leases were assigned and reclaimed.
 
+use super::TestedLease;
 use super::case::{Case, Fault, Verdict, ask, same};
 use super::sample::{END, Sample, ending, in_state, in_subnet, sample, with};
-use super::{Rule, TestedLease, rules};
 use crate::lease::{LeaseState, LeaseType, PoolId, SubnetId};
 use crate::{ChangeKind, LeaseMgrExt, StatisticsQuery, Subnets};
-
-pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
-    rules![
-        an_addition_is_an_assignment_and_a_renewal_is_none,
-        a_lease_that_is_assigned_again_is_counted_again,
-        reclaimed_leases_are_counted,
-        a_refused_change_is_no_assignment,
-        totals_are_counted_in_their_subnet_and_pool,
-    ]
-}
 
 const ALL: StatisticsQuery = StatisticsQuery { subnets: Subnets::All, by_pool: false };
 
@@ -53,7 +43,7 @@ fn reclaims<L: TestedLease>(case: &Case<L>, lease: &L, expected: bool) -> Verdic
     same("reclaim", &ask("reclaim", case.mgr().reclaim(lease))?, &expected)
 }
 
-fn an_addition_is_an_assignment_and_a_renewal_is_none<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_addition_is_an_assignment_and_a_renewal_is_none<L: TestedLease>(case: &Case<L>) -> Verdict {
     watched_or_not(case, |case| {
         let lease = sample::<L>(1, 1)?;
         totals(case, [0, 0, 0])?;
@@ -71,7 +61,7 @@ fn an_addition_is_an_assignment_and_a_renewal_is_none<L: TestedLease>(case: &Cas
     })
 }
 
-fn a_lease_that_is_assigned_again_is_counted_again<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_that_is_assigned_again_is_counted_again<L: TestedLease>(case: &Case<L>) -> Verdict {
     watched_or_not(case, |case| {
         let lease = ending(&sample::<L>(1, 1)?, END);
         case.add(&lease)?;
@@ -91,7 +81,7 @@ fn a_lease_that_is_assigned_again_is_counted_again<L: TestedLease>(case: &Case<L
     })
 }
 
-fn reclaimed_leases_are_counted<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn reclaimed_leases_are_counted<L: TestedLease>(case: &Case<L>) -> Verdict {
     watched_or_not(case, |case| {
         let lease = ending(&sample::<L>(1, 1)?, END);
         let declined = in_state(&ending(&sample::<L>(2, 2)?, END), LeaseState::DECLINED)?;
@@ -107,7 +97,7 @@ fn reclaimed_leases_are_counted<L: TestedLease>(case: &Case<L>) -> Verdict {
     })
 }
 
-fn a_refused_change_is_no_assignment<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_refused_change_is_no_assignment<L: TestedLease>(case: &Case<L>) -> Verdict {
     watched_or_not(case, |case| {
         let lease = in_state(&sample::<L>(1, 1)?, LeaseState::EXPIRED_RECLAIMED)?;
         case.add(&lease)?;
@@ -120,7 +110,7 @@ fn a_refused_change_is_no_assignment<L: TestedLease>(case: &Case<L>) -> Verdict 
     })
 }
 
-fn totals_are_counted_in_their_subnet_and_pool<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn totals_are_counted_in_their_subnet_and_pool<L: TestedLease>(case: &Case<L>) -> Verdict {
     let kind: Option<LeaseType> = L::KINDS[0];
     let in_pool = |lease: &L, pool| with(lease, |data| data.pool_id = PoolId(pool));
     for (subnet, pool, n) in [(7, 0, 0), (3, 2, 1), (3, 1, 2), (3, 2, 3)] {

@@ -4,35 +4,12 @@ use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use super::case::{Case, Fault, Verdict, ask, holds, in_callback, in_threads, same, same_leases};
+use super::TestedLease;
+use super::case::{Asking, Case, Fault, Verdict, ask, holds, in_callback, in_threads, same, same_leases};
+use super::model::matches;
 use super::sample::{END, Sample, in_state, in_subnet, sample, samples, with};
-use super::{Rule, TestedLease, rules};
 use crate::lease::{ClientClass, Lease6, LeaseKind, LeaseState, LeaseType, SubnetId};
 use crate::{Change, ChangeKind, LeaseMgr, LeaseMgrError, LeaseMgrExt, Query, Scope, StatisticsQuery};
-
-pub(super) fn rules<L: TestedLease>() -> Vec<Rule<L>> {
-    rules![
-        an_addition_is_told,
-        an_update_is_told_with_the_lease_before_and_after,
-        a_deletion_is_told_with_the_lease_that_was_there,
-        a_change_is_told_for_its_subnet_only,
-        a_move_is_told_to_both_subnets,
-        a_refused_change_is_not_told,
-        each_of_many_removed_leases_is_told,
-        nothing_is_told_behind_the_end_of_the_registration,
-        callbacks_are_unregistered_by_owner_and_by_subnet,
-        changes_of_an_address_are_told_in_their_order,
-        a_callback_may_read_leases,
-        a_callback_cannot_change_leases,
-        a_callback_may_register_and_unregister,
-        a_callback_that_panics_fails_nothing_else,
-        a_lock_is_the_same_for_all,
-    ]
-}
-
-pub(super) fn rules6() -> Vec<Rule<Lease6>> {
-    rules![a_change_is_told_for_its_type_only]
-}
 
 pub(super) const KINDS: [ChangeKind; 3] = [ChangeKind::Add, ChangeKind::Update, ChangeKind::Delete];
 
@@ -127,7 +104,7 @@ impl Verdicts {
     }
 }
 
-fn an_addition_is_told<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_addition_is_told<L: TestedLease>(case: &Case<L>) -> Verdict {
     let log = Log::register(case, "log", &[ChangeKind::Add], None)?;
     for lease in samples::<L>(0..3)? {
         case.add(&lease)?;
@@ -139,7 +116,7 @@ fn an_addition_is_told<L: TestedLease>(case: &Case<L>) -> Verdict {
     Ok(())
 }
 
-fn an_update_is_told_with_the_lease_before_and_after<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_update_is_told_with_the_lease_before_and_after<L: TestedLease>(case: &Case<L>) -> Verdict {
     let log = Log::register(case, "log", &[ChangeKind::Update], None)?;
     let lease = sample::<L>(1, 1)?;
     case.add(&lease)?;
@@ -154,7 +131,7 @@ fn an_update_is_told_with_the_lease_before_and_after<L: TestedLease>(case: &Case
     log.has("a deletion to who asked for updates", &[])
 }
 
-fn a_deletion_is_told_with_the_lease_that_was_there<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_deletion_is_told_with_the_lease_that_was_there<L: TestedLease>(case: &Case<L>) -> Verdict {
     let log = Log::register(case, "log", &[ChangeKind::Delete], None)?;
     let lease = sample::<L>(1, 1)?;
     case.add(&lease)?;
@@ -168,7 +145,7 @@ fn a_deletion_is_told_with_the_lease_that_was_there<L: TestedLease>(case: &Case<
     log.has("a deletion, if unchanged", &[(Some(lease), None)])
 }
 
-fn a_change_is_told_for_its_subnet_only<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_change_is_told_for_its_subnet_only<L: TestedLease>(case: &Case<L>) -> Verdict {
     let logs = [
         Log::register(case, "log", &KINDS, Some(1))?,
         Log::register(case, "log", &KINDS, Some(2))?,
@@ -193,7 +170,7 @@ fn a_change_is_told_for_its_subnet_only<L: TestedLease>(case: &Case<L>) -> Verdi
     Ok(())
 }
 
-fn a_move_is_told_to_both_subnets<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_move_is_told_to_both_subnets<L: TestedLease>(case: &Case<L>) -> Verdict {
     let from = Log::register(case, "from", &KINDS, Some(1))?;
     let to = Log::register(case, "to", &KINDS, Some(2))?;
     let other = Log::register(case, "other", &KINDS, Some(3))?;
@@ -211,7 +188,7 @@ fn a_move_is_told_to_both_subnets<L: TestedLease>(case: &Case<L>) -> Verdict {
     other.has("in another subnet", &[])
 }
 
-fn a_refused_change_is_not_told<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_refused_change_is_not_told<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = samples::<L>(0..2)?;
     case.add(&leases[0])?;
     let log = Log::register(case, "log", &KINDS, None)?;
@@ -234,7 +211,7 @@ fn a_refused_change_is_not_told<L: TestedLease>(case: &Case<L>) -> Verdict {
     log.has("nothing at all", &[])
 }
 
-fn each_of_many_removed_leases_is_told<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn each_of_many_removed_leases_is_told<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = samples::<L>(0..10)?;
     for lease in leases.iter_mut().step_by(2) {
         lease.set_state(LeaseState::EXPIRED_RECLAIMED)?;
@@ -253,7 +230,7 @@ fn each_of_many_removed_leases_is_told<L: TestedLease>(case: &Case<L>) -> Verdic
     check("wiping of their subnet", 1)
 }
 
-fn nothing_is_told_behind_the_end_of_the_registration<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn nothing_is_told_behind_the_end_of_the_registration<L: TestedLease>(case: &Case<L>) -> Verdict {
     let log = Log::register(case, "log", &KINDS, None)?;
     let in_subnet_1 = Log::register(case, "log", &KINDS, Some(1))?;
     let other = Log::register(case, "other", &KINDS, Some(1))?;
@@ -274,7 +251,7 @@ fn nothing_is_told_behind_the_end_of_the_registration<L: TestedLease>(case: &Cas
     same("how many changes were told", &[told(&log), told(&in_subnet_1), told(&other)], &[0, 0, 3])
 }
 
-fn callbacks_are_unregistered_by_owner_and_by_subnet<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn callbacks_are_unregistered_by_owner_and_by_subnet<L: TestedLease>(case: &Case<L>) -> Verdict {
     let register = || {
         let mut logs = Vec::new();
         for owner in ["one", "two"] {
@@ -312,7 +289,21 @@ fn callbacks_are_unregistered_by_owner_and_by_subnet<L: TestedLease>(case: &Case
     Ok(())
 }
 
-fn changes_of_an_address_are_told_in_their_order<L: TestedLease>(case: &Case<L>) -> Verdict {
+/// The changes of an address were told in the order in which they were made: each begins with the lease that the one before it
+/// has left, and the last one has left what is there.
+pub(super) fn in_order<L: TestedLease>(case: &Case<L>, address: L::Address, told: &[Told<L>]) -> Verdict {
+    let of_address = |(old, new): &&Told<L>| old.iter().chain(new).any(|lease| lease.address() == address);
+    let mut last = None;
+    for (old, new) in told.iter().filter(of_address) {
+        let action =
+            format_args!("the lease of {address} before a change, as the one after the change before");
+        same_leases(action, old, last)?;
+        last = new.as_ref();
+    }
+    case.has(address, last)
+}
+
+pub(super) fn changes_of_an_address_are_told_in_their_order<L: TestedLease>(case: &Case<L>) -> Verdict {
     let log = Log::register(case, "log", &KINDS, None)?;
     let leases = samples::<L>(0..3)?;
     in_threads(4, |thread| {
@@ -334,22 +325,12 @@ fn changes_of_an_address_are_told_in_their_order<L: TestedLease>(case: &Case<L>)
     })?;
     let told = log.take();
     for lease in &leases {
-        let address = lease.address();
-        let of_address =
-            |(old, new): &&Told<L>| old.iter().chain(new).any(|lease| lease.address() == address);
-        let mut last = None;
-        for (old, new) in told.iter().filter(of_address) {
-            let action =
-                format_args!("the lease of {address} before a change, as the one after the change before");
-            same(action, old, &last)?;
-            last.clone_from(new);
-        }
-        case.has(address, last.as_ref())?;
+        in_order(case, lease.address(), &told)?;
     }
     holds("changes that were told", !told.is_empty(), "some", told.len())
 }
 
-fn a_callback_may_read_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_callback_may_read_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
     let verdicts = in_each(case, &KINDS, |mgr, change| {
         let Some(lease) = change.lease() else {
             return Err(Fault::new("a change", "the lease before or after it", "neither"));
@@ -357,10 +338,22 @@ fn a_callback_may_read_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
         let expected = change.now();
         let found = ask("get in a callback", mgr.get(lease.address()))?;
         same_leases("get in a callback", found.iter(), expected)?;
-        for query in [Query::all(), Query::hostname(&lease.data().hostname)] {
-            let found = ask("find in a callback", mgr.find(&query))?;
-            let found = found.iter().find(|other| other.address() == lease.address());
-            same_leases("find in a callback", found, expected)?;
+        for lease in [change.before(), change.now()].into_iter().flatten() {
+            let mut queries = vec![
+                Query::all(),
+                Query::hostname(&lease.data().hostname),
+                Query::state(lease.state()),
+                Query::all().in_subnet(lease.data().subnet_id),
+                Query::all().in_range(lease.address()..=lease.address()),
+            ];
+            queries.extend(lease.hwaddr().map(Query::hwaddr));
+            queries.extend(lease.client_keys().into_iter().map(Query::client));
+            for query in queries {
+                let action = format_args!("{}, in a callback", Asking(&query));
+                let found = ask(action, mgr.find(&query))?;
+                let found = found.iter().find(|other| other.address() == lease.address());
+                same_leases(action, found, expected.filter(|lease| matches(&query, *lease)))?;
+            }
         }
         ask("ask for expired leases in a callback", mgr.expired(END, 0))?;
         ask("statistics in a callback", mgr.statistics(&StatisticsQuery::default()))?;
@@ -386,7 +379,7 @@ fn a_callback_may_read_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.holds([&renewed, &leases[3], &leases[4], &leases[5]], &leases)
 }
 
-fn a_callback_cannot_change_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_callback_cannot_change_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
     let (absent, other) = (sample::<L>(90, 90)?, sample::<L>(80, 80)?);
     let reclaimed = in_state(&sample::<L>(70, 70)?, LeaseState::EXPIRED_RECLAIMED)?;
     case.add_all([&other, &reclaimed])?;
@@ -439,7 +432,7 @@ fn a_callback_cannot_change_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.holds([&lease, &other], [&absent, &reclaimed])
 }
 
-fn a_callback_may_register_and_unregister<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_callback_may_register_and_unregister<L: TestedLease>(case: &Case<L>) -> Verdict {
     let log = Log::<L>(Arc::default());
     let inner = log.clone();
     let verdicts = in_each(case, &[ChangeKind::Add], move |mgr, _| {
@@ -462,7 +455,7 @@ fn a_callback_may_register_and_unregister<L: TestedLease>(case: &Case<L>) -> Ver
     log.has("the next change", &[(None, Some(leases[1].clone()))])
 }
 
-fn a_callback_that_panics_fails_nothing_else<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_callback_that_panics_fails_nothing_else<L: TestedLease>(case: &Case<L>) -> Verdict {
     let before = Log::register(case, "before", &KINDS, None)?;
     for kind in KINDS {
         // As a panic, without its message on the standard error.
@@ -504,7 +497,7 @@ fn a_callback_that_panics_fails_nothing_else<L: TestedLease>(case: &Case<L>) -> 
     Ok(())
 }
 
-fn a_change_is_told_for_its_type_only(case: &Case<Lease6>) -> Verdict {
+pub(super) fn a_change_is_told_for_its_type_only(case: &Case<Lease6>) -> Verdict {
     const TYPES: [LeaseType; 3] = [LeaseType::NA, LeaseType::TA, LeaseType::PD];
     let mut logs = Vec::new();
     for lease_type in TYPES {
@@ -548,7 +541,7 @@ fn a_change_is_told_for_its_type_only(case: &Case<Lease6>) -> Verdict {
     same("unregister all", &tracking.unregister_all(None), &9)
 }
 
-fn a_lock_is_the_same_for_all<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lock_is_the_same_for_all<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = [sample::<L>(1, 1)?, in_state(&sample(2, 2)?, LeaseState::DECLINED)?];
     let (address, other) = (leases[0].address(), leases[1].address());
     let action = "lock a lease that is locked";

@@ -6,15 +6,15 @@ use std::fmt;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread;
 use std::time::Duration;
 
 use leasemgr::LeaseMgrExt;
-use leasemgr::conformance::{Subject, TestedLease};
+use leasemgr::conformance::{Fixture, TestedLease};
 use leasemgr::lease::{
-    ClientClass, Duid, Hostname, HwAddr, Iaid, Lease4, Lease6, LeaseKind, LeaseState, LeaseType, Lifetime,
-    PoolId, SubnetId, UserContext, client_classes,
+    ClientClass, Duid, Fields, Hostname, HwAddr, Iaid, Lease4, Lease6, LeaseKind, LeaseState, LeaseType,
+    Lifetime, PoolId, SubnetId, UserContext, client_classes,
 };
 use leasemgr::{
     Added, AddedWithin, Change, Claimed, CleanupStart, Cursor, Deleted, Done, FreeRange, Key, LeaseMgr,
@@ -68,6 +68,10 @@ pub(crate) enum Defect {
     ContextsAreNotCompared,
     SourcesAreNotCompared,
     OnlyEndsAreCompared,
+    AddressesAreNotCompared,
+    PrefixLengthsAreNotCompared,
+    UpdateKeepsThePrefixLength,
+    UpdateDeletesAndAdds,
     RefusedUpdateIsWritten,
     DeleteForgets,
     DeleteAlwaysSucceeds,
@@ -139,6 +143,7 @@ pub(crate) enum Defect {
     RemovesAllExpired,
     RemovesOneSecondLater,
     RemovesInfinite,
+    RemovesInfiniteAtTheEndOfTime,
     RemovesOnceReclaimed,
     RemovesAtMost1000,
     RemovesWithoutLooking,
@@ -168,6 +173,7 @@ pub(crate) enum Defect {
     TellsLate,
     TracksTwice,
     TellsBeforeTheChange,
+    TellsBeforeItIsFound,
     CallbacksChangeLeases,
 
     BatchStopsAtAnError,
@@ -216,6 +222,10 @@ pub(crate) enum Defect {
     Saves1000,
     SavesOutOfOrder,
     SavesNothingBehindACleanup,
+    SavesWhenItEnds,
+
+    SharedIsCached,
+    SharedRaces,
 }
 
 /// What the families do in their own ways, wrongly.
@@ -271,6 +281,13 @@ fn pause() {
     thread::sleep(Duration::from_micros(calls % 4 * 50));
 }
 
+/// The lease with some of its fields changed.
+fn with_fields<L: Spoiled>(lease: &L, change: impl FnOnce(&mut Fields<'_>)) -> L {
+    let mut fields = lease.fields();
+    change(&mut fields);
+    L::from_fields(fields).unwrap()
+}
+
 fn cut(bytes: &[u8], len: usize) -> &[u8] {
     &bytes[..bytes.len().min(len)]
 }
@@ -289,13 +306,29 @@ impl<L: Spoiled> fmt::Debug for Submitted<L> {
     }
 }
 
+/// What managers of the same leases share.
+#[derive(Debug)]
+struct Shared<L: Spoiled> {
+    leases: Arc<Mutex<Leases<L>>>,
+    /// One change at a time, unless that is the defect.
+    turn: Mutex<()>,
+    /// What figures are counted from.
+    counted: Mutex<Leases<L>>,
+}
+
+impl<L: Spoiled> Shared<L> {
+    fn new(leases: Leases<L>) -> Arc<Self> {
+        let counted = Mutex::new(leases.clone());
+        Arc::new(Self { leases: Arc::new(Mutex::new(leases)), turn: Mutex::default(), counted })
+    }
+}
+
 /// A manager with a defect.
 #[derive(Debug)]
 pub(crate) struct Broken<L: Spoiled> {
     defect: Defect,
     inner: Reference<L>,
-    /// One change at a time, unless that is the defect.
-    turn: Mutex<()>,
+    shared: Arc<Shared<L>>,
     limits: Mutex<()>,
     /// Leases as they were when they were added.
     first: Mutex<Leases<L>>,
@@ -305,10 +338,10 @@ pub(crate) struct Broken<L: Spoiled> {
     reclaimed: Mutex<BTreeSet<L::Address>>,
     /// Addresses of leases whose hardware address was lost.
     lost: Mutex<BTreeSet<L::Address>>,
-    /// What figures are counted from.
-    counted: Mutex<Leases<L>>,
     /// Answers from before.
     late: Mutex<Leases<L>>,
+    /// What is found while a change is told.
+    not_found_yet: Mutex<Option<Leases<L>>>,
     disk: Arc<Mutex<Leases<L>>>,
     /// A change that is to be saved with the next one.
     unsaved: Mutex<Option<L::Address>>,
@@ -331,18 +364,23 @@ impl<L: Spoiled> Broken<L> {
     }
 
     fn open(defect: Defect, disk: Arc<Mutex<Leases<L>>>) -> Self {
-        let leases = disk.lock().unwrap().clone();
-        let broken = Self {
+        let shared = Shared::new(disk.lock().unwrap().clone());
+        Self::open_shared(defect, disk, shared)
+    }
+
+    fn open_shared(defect: Defect, disk: Arc<Mutex<Leases<L>>>, shared: Arc<Shared<L>>) -> Self {
+        let leases = shared.leases.lock().unwrap().clone();
+        Self {
             defect,
-            inner: Reference::new(),
-            turn: Mutex::default(),
+            inner: Reference::with_leases(Arc::clone(&shared.leases)),
+            shared,
             limits: Mutex::default(),
             first: Mutex::new(leases.clone()),
             deleted: Mutex::default(),
             reclaimed: Mutex::default(),
             lost: Mutex::default(),
-            counted: Mutex::new(leases.clone()),
             late: Mutex::default(),
+            not_found_yet: Mutex::default(),
             unsaved: Mutex::default(),
             saves: Mutex::new(defect != Defect::SavesOnlyAtFirst || leases.is_empty()),
             disk,
@@ -354,9 +392,7 @@ impl<L: Spoiled> Broken<L> {
             held: Mutex::default(),
             panicked: Mutex::default(),
             tracking: Default::default(),
-        };
-        *broken.inner.lock() = leases;
-        broken
+        }
     }
 
     fn is(&self, defect: Defect) -> bool {
@@ -375,7 +411,7 @@ impl<L: Spoiled> Broken<L> {
                 | Defect::SavesOutOfOrder
                 | Defect::CallbacksChangeLeases
         );
-        (!races).then(|| self.turn.lock().unwrap())
+        (!races).then(|| self.shared.turn.lock().unwrap())
     }
 
     /// Refuses a change by a callback, and waits for other changes.
@@ -427,7 +463,7 @@ impl<L: Spoiled> Broken<L> {
             _ if many => Missed::RemovalOfMany,
             _ => Missed::Deletions,
         };
-        let mut counted = self.counted.lock().unwrap();
+        let mut counted = self.shared.counted.lock().unwrap();
         match (old.or(new), new) {
             _ if self.is(Defect::FiguresMiss(missed)) => {}
             (_, Some(new)) => {
@@ -446,6 +482,7 @@ impl<L: Spoiled> Broken<L> {
     fn save(&self, address: L::Address, new: Option<&L>, many: bool) {
         let is_missed = match self.defect {
             Defect::SavesNoDeletions => new.is_none(),
+            Defect::SavesWhenItEnds => true,
             Defect::SavesNoRemovalOfMany => new.is_none() && many,
             _ => !*self.saves.lock().unwrap(),
         };
@@ -495,8 +532,17 @@ impl<L: Spoiled> Broken<L> {
             (Some(old), None) => Change::deleted(old),
             (None, None) => return,
         };
+        if self.is(Defect::TellsBeforeItIsFound) {
+            let mut before = self.inner.lock().clone();
+            match &old {
+                Some(old) => before.insert(old.address(), old.clone()),
+                None => before.remove(&change.address()),
+            };
+            *self.not_found_yet.lock().unwrap() = Some(before);
+        }
         if !self.is(Defect::TellsBeforeTheChange) {
             self.tracking[0].notify(&change);
+            *self.not_found_yet.lock().unwrap() = None;
             return;
         }
         let put = |lease: Option<&L>| match lease {
@@ -551,6 +597,12 @@ impl<L: Spoiled> Broken<L> {
                 }
             }
             Defect::OnlyEndsAreCompared => return expected.expires_at() == there.expires_at(),
+            Defect::AddressesAreNotCompared => {
+                expected = with_fields(&expected, |fields| fields.address = there.address().into());
+            }
+            Defect::PrefixLengthsAreNotCompared => {
+                expected = with_fields(&expected, |fields| fields.prefix_len = there.fields().prefix_len);
+            }
             _ => {}
         }
         *there == expected
@@ -659,6 +711,7 @@ impl<L: Spoiled> Broken<L> {
                 }
                 Some(late.clone())
             }
+            (Defect::TellsBeforeItIsFound, _) => self.not_found_yet.lock().unwrap().clone(),
             (Defect::DeletedAreFoundByHostname, Key::Hostname(_)) => {
                 let mut leases = self.deleted.lock().unwrap().clone();
                 leases.extend(self.inner.lock().clone());
@@ -704,6 +757,9 @@ impl<L: Spoiled> Broken<L> {
                 is_removable(lease, until)
                     || (lease.is_reclaimed() && lease.data().valid_lifetime == Lifetime::INFINITE)
             }
+            Defect::RemovesInfiniteAtTheEndOfTime => {
+                is_removable(lease, until) || (lease.is_reclaimed() && until == u64::MAX)
+            }
             Defect::RemovesOnceReclaimed => {
                 lease.has_ended(until) && self.reclaimed.lock().unwrap().contains(&lease.address())
             }
@@ -731,6 +787,14 @@ impl<L: Spoiled> Broken<L> {
             }
         }
         removed
+    }
+}
+
+impl<L: Spoiled> Drop for Broken<L> {
+    fn drop(&mut self) {
+        if self.is(Defect::SavesWhenItEnds) {
+            self.disk.lock().unwrap().clone_from(&self.inner.lock());
+        }
     }
 }
 
@@ -890,6 +954,16 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
         let mut new = self.stored(lease);
         match self.defect {
             Defect::UpdateKeepsThePool => new.data_mut().pool_id = old.data().pool_id,
+            Defect::UpdateKeepsThePrefixLength => {
+                new = with_fields(&new, |fields| fields.prefix_len = old.fields().prefix_len);
+            }
+            Defect::UpdateDeletesAndAdds => {
+                self.inner.lock().remove(&address);
+                pause();
+                self.inner.lock().insert(address, new.clone());
+                self.follow(Some(&old), Some(&new), false);
+                return Ok(());
+            }
             Defect::UpdateRaces => {
                 pause();
                 self.inner.lock().insert(address, new);
@@ -1169,7 +1243,7 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
         if !self.is(Defect::BoundsAreNotChecked) {
             query.check()?;
         }
-        let mut leases = self.counted.lock().unwrap().clone();
+        let mut leases = self.shared.counted.lock().unwrap().clone();
         let mut query = *query;
         for lease in leases.values_mut() {
             match self.defect {
@@ -1228,7 +1302,7 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
                 _ => names_class(lease, class).into(),
             }
         };
-        let count: u64 = self.counted.lock().unwrap().values().map(count_of).sum();
+        let count: u64 = self.shared.counted.lock().unwrap().values().map(count_of).sum();
         let times =
             if self.is(Defect::RecountDoubles) { self.recounts.load(Ordering::Relaxed) + 1 } else { 1 };
         Ok(count * times)
@@ -1261,16 +1335,18 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
 pub(crate) struct BrokenStore<L: Spoiled> {
     defect: Defect,
     disk: Arc<Mutex<Leases<L>>>,
+    /// What managers that are open share.
+    shared: Mutex<Weak<Shared<L>>>,
     opened: AtomicU64,
 }
 
 impl<L: Spoiled> BrokenStore<L> {
     pub(crate) fn new(defect: Defect) -> Self {
-        Self { defect, disk: Arc::default(), opened: AtomicU64::new(0) }
+        Self { defect, disk: Arc::default(), shared: Mutex::default(), opened: AtomicU64::new(0) }
     }
 }
 
-impl<L: Spoiled + TestedLease> Subject<L> for BrokenStore<L> {
+impl<L: Spoiled + TestedLease> Fixture<L> for BrokenStore<L> {
     fn open(&self) -> Arc<dyn LeaseMgr<L>> {
         let opened = self.opened.fetch_add(1, Ordering::Relaxed);
         let mut disk = self.disk.lock().unwrap();
@@ -1280,7 +1356,26 @@ impl<L: Spoiled + TestedLease> Subject<L> for BrokenStore<L> {
             Defect::FindsMore if opened > 0 => drop(disk.insert(L::ghost().address(), L::ghost())),
             _ => {}
         }
-        drop(disk);
-        Arc::new(Broken::open(self.defect, Arc::clone(&self.disk)))
+        let mut open = self.shared.lock().unwrap();
+        let shared = match (self.defect, open.upgrade()) {
+            (Defect::SharedIsCached, _) | (_, None) => Shared::new(disk.clone()),
+            (Defect::SharedRaces, Some(shared)) => {
+                let (leases, counted) = (Arc::clone(&shared.leases), Mutex::new(disk.clone()));
+                Arc::new(Shared { leases, turn: Mutex::default(), counted })
+            }
+            (_, Some(shared)) => shared,
+        };
+        *open = Arc::downgrade(&shared);
+        Arc::new(Broken::open_shared(self.defect, Arc::clone(&self.disk), shared))
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn crash(&self, manager: Arc<dyn LeaseMgr<L>>) {
+        let left = self.disk.lock().unwrap().clone();
+        drop(manager);
+        *self.disk.lock().unwrap() = left;
     }
 }

@@ -1,0 +1,89 @@
+//! Several managers of the same leases.
+
+use super::TestedLease;
+use super::case::{Case, Doing, Opener, Verdict, ask, changed_meanwhile, in_threads, no_such_lease, same};
+use super::sample::{END, in_state, in_subnet, sample, samples, with};
+use super::threads::increment;
+use crate::lease::LeaseState;
+use crate::{Added, Deleted, Query};
+
+pub(super) fn a_manager_finds_what_another_has_changed<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+    let (one, two) = (opener.open(), opener.open());
+    let leases = samples::<L>(1..4)?;
+    let finds = |case: &Case<L>, lease: &L| {
+        case.has(lease.address(), Some(lease))?;
+        case.finds(&Query::hostname(&lease.data().hostname).in_subnet(lease.data().subnet_id), [lease])
+    };
+    for lease in &leases {
+        let moved = in_subnet(lease, 2);
+        one.add(lease)?;
+        finds(&two, lease)?;
+        let action = Doing("add, where another manager has added a lease,", lease);
+        same(&action, &ask(&action, two.mgr().add(lease))?, &Added::AddressTaken)?;
+        two.update(&moved)?;
+        finds(&one, &moved)?;
+        let result = one.mgr().replace(lease, Some(lease));
+        let action = "update with what was read before another manager has changed it";
+        changed_meanwhile(action, &result, lease.address())?;
+        ask("update with what another manager has written", one.mgr().replace(lease, Some(&moved)))?;
+        finds(&two, lease)?;
+    }
+    two.holds(&leases, [])?;
+    let address = leases[0].address();
+    two.delete(address)?;
+    one.has(address, None)?;
+    let action = "update a lease that another manager has deleted";
+    no_such_lease(action, &one.mgr().replace(&leases[0], None), address)?;
+    let action = "delete a lease that another manager has deleted";
+    same(action, &ask(action, one.mgr().remove(address, None))?, &Deleted::NoSuchLease)?;
+    one.add(&leases[0])?;
+    two.holds(&leases, [])?;
+    let reclaimed = in_state(&leases[1], LeaseState::EXPIRED_RECLAIMED)?;
+    one.update(&reclaimed)?;
+    same("reclaimed leases", &ask("remove reclaimed leases", two.mgr().remove_reclaimed(END))?, &1)?;
+    drop(two);
+    one.holds([&leases[0], &leases[2]], [&reclaimed])
+}
+
+pub(super) fn of_several_managers_one_has_an_address<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+    const ADDRESSES: u32 = 100;
+    let managers = [opener.open(), opener.open(), opener.open()];
+    let added = in_threads(managers.len(), |n| {
+        let mut added = Vec::new();
+        for address in 0..ADDRESSES {
+            let lease = sample::<L>(address, 1000 + n as u32)?;
+            if ask(Doing("add", &lease), managers[n].mgr().add(&lease))? == Added::Added {
+                added.push(lease);
+            }
+        }
+        Ok(added)
+    })?;
+    let mut added: Vec<_> = added.into_iter().flatten().collect();
+    added.sort_by_key(L::address);
+    same("how often 100 addresses were added", &added.len(), &(ADDRESSES as usize))?;
+    managers.iter().try_for_each(|case| case.finds(&Query::all(), &added))?;
+    let deleted = in_threads(managers.len(), |n| {
+        let delete = |lease: &L| {
+            let action = Doing("delete", lease);
+            Ok(ask(&action, managers[n].mgr().remove(lease.address(), Some(lease)))? == Deleted::Deleted)
+        };
+        let deleted = added.iter().map(delete).collect::<Verdict<Vec<_>>>()?;
+        Ok(deleted.into_iter().filter(|deleted| *deleted).count())
+    })?;
+    same("how often 100 leases were deleted", &deleted.iter().sum(), &added.len())?;
+    managers.iter().try_for_each(|case| case.finds(&Query::all(), []))
+}
+
+pub(super) fn no_update_of_several_managers_is_lost<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+    const ROUNDS: i64 = 60;
+    let managers = [opener.open(), opener.open()];
+    let leases = samples::<L>(0..2)?;
+    managers[0].add_all(&leases)?;
+    in_threads(2 * managers.len(), |n| {
+        let case: &Case<L> = &managers[n % managers.len()];
+        (0..ROUNDS).try_for_each(|round| increment(case, leases[round as usize % 2].address()))
+    })?;
+    let count = |lease: &L| with(lease, |data| data.cltt += ROUNDS * managers.len() as i64);
+    let expected: Vec<_> = leases.iter().map(count).collect();
+    managers.iter().try_for_each(|case| case.finds(&Query::all(), &expected))
+}
