@@ -1,13 +1,14 @@
 //! The suite that proves a lease manager, in this crate or in another: rule by rule, what
 //! [`LeaseMgr`] promises.
 //!
-//! A backend is right when it keeps all rules. Each rule is checked with a fresh manager without leases, which the
-//! author of the backend gives. Needs the feature `conformance`, which is not stable: a new version may have more rules,
-//! so a backend that keeps those of one version may break one of the next.
+//! A backend is right when it keeps all rules. Each rule is checked with a fresh manager without
+//! leases, which the author of the backend gives. Needs the feature `conformance`, which is not
+//! stable: a new version may have more rules, so a backend that keeps those of one version may
+//! break one of the next.
 //!
 //! # A test of each rule
-//! [`conformance_tests`](crate::conformance_tests) makes a `#[test]` of each rule, with its name. In a test of the crate with the
-//! backend:
+//! [`conformance_tests`](crate::conformance_tests) makes a `#[test]` of each rule, with its name. In
+//! a test of the crate with the backend:
 //!
 //! ```no_run
 //! # #![allow(unused)]
@@ -22,9 +23,10 @@
 //! }
 //! ```
 //!
-//! A backend that keeps leases beyond its own life gives a [`Fixture`] instead, which is opened several times. Then,
-//! after each rule, the manager is dropped and opened again, and everything must be found as it was; and there are
-//! more rules about that alone. A backend that several managers use at the same time is `shared`, with more rules again.
+//! A backend that keeps leases beyond its own life gives a [`Fixture`] instead, which is opened
+//! several times. Then, after each rule, the manager is dropped and opened again, and everything
+//! must be found as it was; and there are more rules about that alone. A backend that several
+//! managers use at the same time is `shared`, with more rules again.
 //!
 //! ```no_run
 //! # #![allow(unused)]
@@ -51,26 +53,29 @@
 //! ```
 //!
 //! # All rules in one test
-//! [`assert_conforms4`], [`assert_conforms6`], [`assert_persists4`] and [`assert_persists6`] check all rules, and panic with a
-//! list of what is broken. [`Suite`] gives the rules one by one and the [`Violation`]s as values, and knows backends that
-//! do not find DHCPv6 leases by relay ids.
+//! [`assert_conforms4`], [`assert_conforms6`], [`assert_persists4`] and [`assert_persists6`] check
+//! all rules, and panic with a list of what is broken. [`Suite`] gives the rules one by one and the
+//! [`Violation`]s as values, and knows backends that do not find DHCPv6 leases by relay ids.
 //!
 //! # How to read violations
-//! Fix the first one first: basic rules come first, and a later rule may be broken only because an earlier one is. After
-//! the changes that a rule makes, a manager is asked everything that can be asked about its leases. Where such a question
-//! has a wrong answer, the violation is [in passing](Violation::in_passing): most likely another rule is about it, and the
-//! list names the violations of that rule before those in passing.
+//! Fix the first one first: basic rules come first, and a later rule may be broken only because an
+//! earlier one is. After the changes that a rule makes, a manager is asked everything that can be
+//! asked about its leases. Where such a question has a wrong answer, the violation is [in
+//! passing](Violation::in_passing): most likely another rule is about it, and the list names the
+//! violations of that rule before those in passing.
 //!
-//! A rule has a time limit ([`Suite::time_limit`]). A rule whose calls do not return is broken; its thread is
-//! left to itself, with the fixture.
+//! A rule has a time limit ([`Suite::time_limit`]). A rule whose calls do not return is broken; its
+//! thread is left to itself, with the fixture.
 //!
 //! # What is not in it
-//! The suite keeps to what every lease file can hold: hostnames in lower case, no DHCPv6 lease whose client was heard
-//! after 2106, no hardware address of another type than Ethernet in DHCPv4, and no user context that the checks of extended info
-//! change ([`crate::lease::check_extended_info`]). Where a rule needs more, the lease is deleted at its end.
+//! The suite keeps to what every lease file can hold: hostnames in lower case, no DHCPv6 lease
+//! whose client was heard after 2106, no hardware address of another type than Ethernet in DHCPv4,
+//! and no user context that the checks of extended info change
+//! ([`crate::lease::check_extended_info`]). Where a rule needs more, the lease is deleted at its
+//! end.
 //!
-//! What a backend does when its disk or its database fails is not in it. For those with files there is the disk of
-//! `fs::simulated` (feature `simulated-disk`, which is not stable either).
+//! What a backend does when its disk or its database fails is not in it. For those with files there
+//! is the disk of `fs::simulated` (feature `simulated-disk`, which is not stable either).
 
 mod batches;
 mod case;
@@ -117,30 +122,34 @@ impl TestedLease for Lease6 {}
 
 /// A place where a backend keeps leases.
 pub trait Fixture<L: TestedLease>: Send + Sync + 'static {
-    /// Opens the manager: without leases at first, later with those that it had before. It is opened again
-    /// only when the manager of before was dropped, or while it is there, if the fixture [is shared](Self::is_shared).
+    /// Opens the manager: without leases at first, later with those that it had before. It is
+    /// opened again only when the manager of before was dropped, or while it is there, if the
+    /// fixture [is shared](Self::is_shared).
     ///
     /// A panic is a violation of the rule that is checked.
     fn open(&self) -> Arc<dyn LeaseMgr<L>>;
 
-    /// Returns whether the leases are there when the manager is opened again. If not, there are no rules about that.
+    /// Returns whether the leases are there when the manager is opened again. If not, there are no
+    /// rules about that.
     fn is_persistent(&self) -> bool {
         true
     }
 
-    /// Returns whether several managers of the same leases may be open at the same time. If so, there are rules about that.
+    /// Returns whether several managers of the same leases may be open at the same time. If so,
+    /// there are rules about that.
     fn is_shared(&self) -> bool {
         false
     }
 
-    /// Ends the manager as a crash of its process would: it gets no time to write what it has acknowledged. By default, drops
-    /// it.
+    /// Ends the manager as a crash of its process would: it gets no time to write what it has
+    /// acknowledged. By default, drops it.
     fn crash(&self, manager: Arc<dyn LeaseMgr<L>>) {
         drop(manager);
     }
 }
 
-/// A backend whose leases are gone with the manager: each call of the closure gives a manager without leases.
+/// A backend whose leases are gone with the manager: each call of the closure gives a manager
+/// without leases.
 #[derive(Clone, Copy)]
 pub struct InMemory<F>(pub F);
 
@@ -172,11 +181,11 @@ pub struct Violation {
     pub expected: String,
     /// What came of it.
     pub found: String,
-    /// The names of the [fields](crate::lease::Fields) in which the first wrong lease differs from the expected one of the
-    /// same address; empty if it is about something else.
+    /// The names of the [fields](crate::lease::Fields) in which the first wrong lease differs from
+    /// the expected one of the same address; empty if it is about something else.
     pub fields: Vec<&'static str>,
-    /// Whether it showed at one of the questions about everything that follow the changes of a rule, and not at what the
-    /// rule is about.
+    /// Whether it showed at one of the questions about everything that follow the changes of a
+    /// rule, and not at what the rule is about.
     pub in_passing: bool,
 }
 
@@ -240,8 +249,8 @@ impl<L: TestedLease> Rule<L> {
         self.name
     }
 
-    /// Returns whether a fixture has to keep the rule: those about leases that outlive the manager only if it is persistent,
-    /// those about several managers only if it is shared.
+    /// Returns whether a fixture has to keep the rule: those about leases that outlive the manager
+    /// only if it is persistent, those about several managers only if it is shared.
     #[must_use]
     pub fn applies_to(&self, fixture: &dyn Fixture<L>) -> bool {
         match self.check {
@@ -254,8 +263,8 @@ impl<L: TestedLease> Rule<L> {
     /// Checks it with a fixture without leases, in a thread of its own.
     ///
     /// # Errors
-    /// Returns [`Violation`] if the rule is broken, or if its calls have not returned within the time limit. Then the thread is
-    /// still there.
+    /// Returns [`Violation`] if the rule is broken, or if its calls have not returned within the
+    /// time limit. Then the thread is still there.
     pub fn check(&self, fixture: Arc<dyn Fixture<L>>) -> Result<(), Violation> {
         let (sender, verdict) = channel();
         let rule = *self;
@@ -331,7 +340,8 @@ impl<L: TestedLease> Default for Suite<L> {
 }
 
 impl Suite<Lease6> {
-    /// Without the rules about leases that are found by relay id or remote id. DHCPv4 has no choice there.
+    /// Without the rules about leases that are found by relay id or remote id. DHCPv4 has no choice
+    /// there.
     #[must_use]
     pub fn without_extended_info(self) -> Self {
         Self { extended_info: false, ..self }
@@ -345,7 +355,8 @@ impl<L: TestedLease> Suite<L> {
         Self::default()
     }
 
-    /// With another time limit for each rule than [`TIME_LIMIT`], for backends that are slow or far away.
+    /// With another time limit for each rule than [`TIME_LIMIT`], for backends that are slow or far
+    /// away.
     #[must_use]
     pub fn time_limit(self, time_limit: Duration) -> Self {
         Self { time_limit, ..self }
@@ -370,15 +381,16 @@ impl<L: TestedLease> Suite<L> {
         groups.into_iter().flatten().map(|rule| Rule { extended_info, time_limit, ..rule }).collect()
     }
 
-    /// Checks all rules but those about persistence, each with a manager that `make` gives, which is to be without
-    /// leases. Returns how rules are broken, those in passing last, otherwise in the order of the rules.
+    /// Checks all rules but those about persistence, each with a manager that `make` gives, which
+    /// is to be without leases. Returns how rules are broken, those in passing last, otherwise in
+    /// the order of the rules.
     pub fn run(&self, make: impl Fn() -> Arc<dyn LeaseMgr<L>> + Send + Sync + 'static) -> Vec<Violation> {
         let fixture: Arc<dyn Fixture<L>> = Arc::new(InMemory(make));
         self.check_each(|| Arc::clone(&fixture))
     }
 
-    /// Checks all rules that [apply](Rule::applies_to), each with a fixture that `make` gives, which is to be without leases.
-    /// Returns how rules are broken, as [`Suite::run`].
+    /// Checks all rules that [apply](Rule::applies_to), each with a fixture that `make` gives,
+    /// which is to be without leases. Returns how rules are broken, as [`Suite::run`].
     pub fn run_persistent<F: Fixture<L>>(&self, make: impl Fn() -> F) -> Vec<Violation> {
         self.check_each(|| Arc::new(make()))
     }
@@ -396,7 +408,8 @@ impl<L: TestedLease> Suite<L> {
     /// Checks the rule of this name with a fixture without leases.
     ///
     /// # Panics
-    /// If the rule is broken, if there is none of this name, or if it does not apply to the fixture.
+    /// If the rule is broken, if there is none of this name, or if it does not apply to the
+    /// fixture.
     pub fn assert_rule<F: Fixture<L>>(&self, name: &str, fixture: F) {
         let rule = self.rules().into_iter().find(|rule| rule.name == name);
         let (expected, found) = match rule {

@@ -136,7 +136,7 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
         (DeletedAreFoundByHostname, Both, &["a_deleted_lease_is_found_under_no_key"]),
         (NeighboursLoseTheHardwareAddress, Both, &["leases_that_share_a_key_do_not_follow_each_other"]),
         (FindIsLate, Both, &["a_thread_reads_what_it_has_written"]),
-        (RelaysAreNotFound, Both, &["a_lease_is_found_by_the_relay_id_in_its_user_context", "a_lease_is_found_by_the_remote_id_in_its_user_context"]),
+        (RelaysAreNotFound, Both, &["a_key_finds_its_leases_and_no_others", "a_lease_is_found_by_the_relay_id_in_its_user_context", "a_lease_is_found_by_the_remote_id_in_its_user_context"]),
         (RelaysAndRemotesAreMixed, Both, &["a_relay_id_is_no_remote_id"]),
         (OptionsOfRelaysAreIgnored, Both, &["ids_among_the_options_of_a_relay_agent_are_found"]),
         (OnlyOneRelayIsFound, V6, &["each_of_several_relay_agents_is_found"]),
@@ -327,7 +327,7 @@ fn first_violation<L: TestedLease + Spoiled>(defect: Defect) {
 #[case(Defect::RelaysAreNotFound)]
 #[case(Defect::IaidIsIgnored)]
 #[case(Defect::Stale(Index::Hostname))]
-#[case(Defect::ReclaimedExpires)]
+#[case(Defect::ExpiredByAddress)]
 #[case(Defect::InfiniteExpires)]
 #[case(Defect::PoolsAreNotCounted)]
 #[case(Defect::ClassesCountAllStates)]

@@ -182,16 +182,25 @@ impl<L: Sample> Case<L> {
         same_leases(action, &ask(action, self.mgr.expired(now, limit))?, expected)
     }
 
-    /// The manager has these leases, and gives the right answer to every question about them and about leases
-    /// that were there before or never.
-    pub(super) fn holds<'a>(
+    /// The manager has these leases, and gives the right answer to every question about them and
+    /// about leases that were there before or never. For rules that are about that.
+    pub(super) fn answers<'a>(
         &self,
         leases: impl IntoIterator<Item = &'a L>,
         others: impl IntoIterator<Item = &'a L>,
     ) -> Verdict {
         let leases: Vec<_> = leases.into_iter().cloned().collect();
         let others: Vec<_> = others.into_iter().cloned().collect();
-        model::audit(self, leases, &others).map_err(Fault::in_passing)
+        model::audit(self, leases, &others)
+    }
+
+    /// As [`Case::answers`], for rules that are about something else.
+    pub(super) fn holds<'a>(
+        &self,
+        leases: impl IntoIterator<Item = &'a L>,
+        others: impl IntoIterator<Item = &'a L>,
+    ) -> Verdict {
+        self.answers(leases, others).map_err(Fault::in_passing)
     }
 }
 
@@ -445,7 +454,8 @@ pub(super) fn no_such_lease<T: Debug>(
     }
 }
 
-/// Lets `count` threads work at the same time. Gives what they came to, in the order of their numbers.
+/// Lets `count` threads work at the same time. Gives what they came to, in the order of their
+/// numbers.
 pub(super) fn in_threads<T: Send>(
     count: usize,
     work: impl Fn(usize) -> Verdict<T> + Sync,

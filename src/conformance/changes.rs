@@ -281,6 +281,7 @@ pub(super) fn a_deleted_lease_is_gone<L: TestedLease>(case: &Case<L>) -> Verdict
     for n in [2, 0, 0, 1, 0] {
         let lease = leases.remove(n);
         case.delete(lease.address())?;
+        case.has(lease.address(), None)?;
         case.holds(&leases, &all)?;
     }
     Ok(())

@@ -594,7 +594,6 @@ pub(super) fn an_identity_is_narrowed_by_type_and_iaid(case: &Case<Lease6>) -> V
         leases.push(lease);
     }
     case.add_all(&shuffled(&leases))?;
-    case.holds(&leases, [])?;
     let (duid, absent) = (Duid::new(&id(0))?, Duid::new(&id(9))?);
     let of = |duid, lease_type: Option<LeaseType>, iaid: Option<Iaid>| {
         let mut client = ClientKey::from(duid);
@@ -619,7 +618,8 @@ pub(super) fn an_identity_is_narrowed_by_type_and_iaid(case: &Case<Lease6>) -> V
         }
     }
     let found = ask("find", case.mgr().by_identity_in_subnet(LeaseType::PD, &duid, Iaid(1), SubnetId(1)))?;
-    same_leases("by type, DUID, IAID and subnet", &found, [&leases[5]])
+    same_leases("by type, DUID, IAID and subnet", &found, [&leases[5]])?;
+    case.holds(&leases, [])
 }
 
 pub(super) fn a_lease_is_found_by_its_address_and_type(case: &Case<Lease6>) -> Verdict {

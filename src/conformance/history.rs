@@ -1,7 +1,7 @@
 //! Long histories of mixed changes and questions.
 
 use super::TestedLease;
-use super::case::{Case, Verdict, ask, changed_meanwhile, no_such_lease, same};
+use super::case::{Case, Fault, Verdict, ask, changed_meanwhile, no_such_lease, same};
 use super::model::{Keys, answer, expired, has_statistics};
 use super::sample::{END, HEARD, Relay, hostname, hwaddr, id, in_state, sample, with, with_context};
 use crate::lease::{Hostname, LeaseState, Lifetime, PoolId, SubnetId};
@@ -37,11 +37,11 @@ impl Chance {
 }
 
 pub(super) fn a_long_history_of_few_leases_is_answered_rightly<L: TestedLease>(case: &Case<L>) -> Verdict {
-    history(case, Chance(1), 24, 3000)
+    history(case, Chance(1), 24, 3000).map_err(Fault::in_passing)
 }
 
 pub(super) fn a_long_history_of_many_leases_is_answered_rightly<L: TestedLease>(case: &Case<L>) -> Verdict {
-    history(case, Chance(2), 400, 3000)
+    history(case, Chance(2), 400, 3000).map_err(Fault::in_passing)
 }
 
 /// A lease of one of so many addresses; with clients, subnets and all else few enough to meet often.

@@ -25,7 +25,7 @@ pub(super) fn follows<L: TestedLease>(case: &Case<L>, forms: &[L]) -> Verdict {
         } else {
             case.update(form)?;
         }
-        case.holds(neighbours.iter().chain([form]), forms)?;
+        case.answers(neighbours.iter().chain([form]), forms)?;
     }
     // Without the neighbours, each step makes a key unknown or known again.
     for neighbour in &neighbours {
@@ -33,10 +33,10 @@ pub(super) fn follows<L: TestedLease>(case: &Case<L>, forms: &[L]) -> Verdict {
     }
     for form in forms {
         case.update(form)?;
-        case.holds([form], forms.iter().chain(&neighbours))?;
+        case.answers([form], forms.iter().chain(&neighbours))?;
     }
     case.delete(L::address_number(500))?;
-    case.holds([], forms.iter().chain(&neighbours))
+    case.answers([], forms.iter().chain(&neighbours))
 }
 
 pub(super) fn a_lease_moves_to_another_subnet<L: TestedLease>(case: &Case<L>) -> Verdict {
@@ -114,7 +114,7 @@ pub(super) fn a_renewal_leaves_a_lease_where_it_is_found<L: TestedLease>(case: &
             lease.data_mut().cltt += 1000;
             case.update(lease)?;
         }
-        case.holds(&leases, [])?;
+        case.answers(&leases, [])?;
     }
     Ok(())
 }
@@ -131,7 +131,7 @@ pub(super) fn a_deleted_lease_is_found_under_no_key<L: TestedLease>(case: &Case<
             }
         }
         let rest = leases.iter().enumerate().filter(|(i, _)| i * 11 % leases.len() < kept);
-        case.holds(rest.map(|(_, lease)| lease), &leases)?;
+        case.answers(rest.map(|(_, lease)| lease), &leases)?;
     }
     Ok(())
 }
@@ -144,7 +144,7 @@ pub(super) fn leases_that_share_a_key_do_not_follow_each_other<L: TestedLease>(c
         let address = leases[i].address();
         leases[i] = sample::<L>(0, n)?.at_address(address)?;
         case.update(&leases[i])?;
-        case.holds(&leases, &old)?;
+        case.answers(&leases, &old)?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The list of all rules, and the tests that are made of it.
+//! The list of all rules, basic ones first, and the tests that are made of it.
 
 /// Calls one of its own arms with the rules of a group, each under its module.
 #[doc(hidden)]
@@ -12,17 +12,17 @@ macro_rules! __conformance_rules {
                 an_empty_manager_has_no_leases,
                 an_added_lease_is_there,
                 an_address_has_one_lease,
+                a_deleted_lease_is_gone,
+                deleting_a_lease_that_is_not_there_says_so,
+                an_update_takes_the_place_of_the_lease,
+                an_update_needs_a_lease,
                 the_first_and_the_last_address_can_be_leased,
                 a_lease_is_kept_as_it_was_given,
                 a_freed_address_can_be_leased_again,
-                an_update_needs_a_lease,
-                an_update_takes_the_place_of_the_lease,
                 an_unchanged_lease_can_be_updated,
                 a_lease_that_changed_in_any_field_is_not_updated,
                 an_expected_lease_of_another_address_is_refused,
                 a_lease_that_is_valid_for_no_time_is_refused,
-                a_deleted_lease_is_gone,
-                deleting_a_lease_that_is_not_there_says_so,
                 an_unchanged_lease_can_be_deleted,
                 a_lease_that_changed_in_any_field_is_not_deleted,
                 a_refused_change_changes_nothing,
@@ -319,11 +319,13 @@ macro_rules! __conformance_rules {
     };
 }
 
-/// Makes a test of each rule of the [conformance suite](crate::conformance), with the name of the rule.
+/// Makes a test of each rule of the [conformance suite](crate::conformance), with the name of the
+/// rule.
 ///
 /// * The family: `v4`, `v6`, or `v6 without extended_info` ([`Suite::without_extended_info`]).
-/// * What the backend is: `in_memory`, with a closure that returns a manager without leases; `persistent`, with a closure
-///   that returns a [`Fixture`]; or `shared`, with a [`Fixture`] whose leases several managers use at the same time.
+/// * What the backend is: `in_memory`, with a closure that returns a manager without leases;
+///   `persistent`, with a closure that returns a [`Fixture`]; or `shared`, with a [`Fixture`] whose
+///   leases several managers use at the same time.
 /// * Optionally `time_limit =` a [`Duration`](std::time::Duration) for each rule
 ///   ([`TIME_LIMIT`](crate::conformance::TIME_LIMIT) without it).
 ///

@@ -1,7 +1,7 @@
 //! A disk in memory for tests: it knows what of it would survive a power cut, and fails when it is told to.
 //!
 //! It is for the authors of whatever keeps its files by way of [`FileSystem`], and proves what `conformance` does not: what
-//! is left when an operation fails, the process dies or the power does. Needs the feature `simulated-disk`.
+//! is left when an operation fails, the process dies or the power does. Needs the feature `simulated-disk`, which is not stable.
 //!
 //! * **Failures.** Operations are counted from 0. [`SimulatedDisk::with_fault`] lets one of them fail, or it and all later ones, with any
 //!   error number, after it had any [`Effect`]. [`SimulatedDisk::with_failing_sync`] and [`SimulatedDisk::with_full_writes`] choose by what
