@@ -62,19 +62,6 @@ macro_rules! __conformance_rules {
                 a_declined_lease_is_nobodys,
                 thousands_of_leases_are_paged_through_once,
             }
-            indexes {
-                a_lease_moves_to_another_subnet,
-                a_lease_moves_to_another_hardware_address,
-                a_lease_moves_to_another_client_id_or_duid,
-                a_lease_moves_to_another_hostname,
-                a_lease_moves_to_another_state,
-                a_lease_moves_to_another_pool,
-                a_lease_loses_identifiers_and_gets_them_back,
-                everything_of_a_lease_changes_at_once,
-                a_renewal_leaves_a_lease_where_it_is_found,
-                a_deleted_lease_is_found_under_no_key,
-                leases_that_share_a_key_do_not_follow_each_other,
-            }
             expiry {
                 a_lease_has_expired_when_its_time_has_come,
                 what_ended_first_comes_first,
@@ -162,6 +149,19 @@ macro_rules! __conformance_rules {
                 a_class_that_a_lease_names_twice_counts_once,
                 only_names_in_their_place_count_as_classes,
                 a_recount_gives_the_same_class_counts,
+            }
+            indexes {
+                a_lease_moves_to_another_subnet,
+                a_lease_moves_to_another_hardware_address,
+                a_lease_moves_to_another_client_id_or_duid,
+                a_lease_moves_to_another_hostname,
+                a_lease_moves_to_another_state,
+                a_lease_moves_to_another_pool,
+                a_lease_loses_identifiers_and_gets_them_back,
+                everything_of_a_lease_changes_at_once,
+                a_renewal_leaves_a_lease_where_it_is_found,
+                a_deleted_lease_is_found_under_no_key,
+                leases_that_share_a_key_do_not_follow_each_other,
             }
             tracking {
                 an_addition_is_told,

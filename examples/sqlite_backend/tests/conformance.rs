@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leasemgr::conformance::{Subject, TestedLease, assert_persists4, assert_persists6};
+use leasemgr::conformance::{Fixture, TestedLease};
 use leasemgr::lease::Lease4;
 use leasemgr::{LeaseMgr, LeaseMgrExt, LeaseMgrFactory, ManagedLease};
 use sqlite_backend::{Sqlite, SqliteOpener};
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 struct InFile(TempDir);
 
-impl<L: TestedLease + ManagedLease> Subject<L> for InFile {
+impl<L: TestedLease + ManagedLease> Fixture<L> for InFile {
     fn open(&self) -> Arc<dyn LeaseMgr<L>> {
         let name = self.0.path().join("leases.db");
         Arc::new(Sqlite::open(name.to_str().unwrap()).unwrap())
@@ -21,14 +21,12 @@ fn in_file() -> InFile {
     InFile(tempfile::tempdir().unwrap())
 }
 
-#[test]
-fn all_rules_are_kept_in_dhcpv4() {
-    assert_persists4(in_file);
+mod v4 {
+    leasemgr::conformance_tests!(v4, persistent, super::in_file);
 }
 
-#[test]
-fn all_rules_are_kept_in_dhcpv6() {
-    assert_persists6(in_file);
+mod v6 {
+    leasemgr::conformance_tests!(v6, persistent, super::in_file);
 }
 
 #[test]
