@@ -39,6 +39,8 @@ pub(crate) mod defaults;
 mod error;
 mod ext;
 mod free_range;
+#[cfg(feature = "serde")]
+mod json;
 mod operation;
 mod query;
 mod rewrite;

@@ -8,6 +8,7 @@
 //! * [`lease`]: the leases of DHCPv4 and DHCPv6, as types that hold no impossible ones.
 //! * [`lease_file`]: reading and writing lease files, and [`lease_file::LeaseFileSet`], which reads all leases of a
 //!   server, also while it runs.
+//! * [`prelude`]: the traits, and the types that every server needs, to import all at once.
 //! * [`lfc`]: lease file cleanup, which keeps the last row of each lease; also as the program `kea-lfc`, which Kea's own
 //!   servers can run.
 //!
@@ -60,6 +61,7 @@ pub mod lfc;
 pub mod memfile;
 mod panics;
 mod parallel;
+pub mod prelude;
 mod simd;
 mod sync;
 

@@ -814,7 +814,9 @@ impl<L: TestLease> Case<L> {
             Step::Statistics(first, last, by_pool) => {
                 let one = Subnets::One(SubnetId(*first));
                 let subnets = last.map_or(one, |last| Subnets::Range(SubnetId(*first), SubnetId(last)));
-                check_statistics(mgr, &model.list(), &StatisticsQuery { subnets, by_pool: *by_pool });
+                let mut query = StatisticsQuery::from(subnets);
+                query.by_pool = *by_pool;
+                check_statistics(mgr, &model.list(), &query);
             }
             Step::Flush
             | Step::CleanUp(_)

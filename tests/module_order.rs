@@ -26,7 +26,7 @@ const ORDER: &[&[&str]] = &[
     &["memfile", "mysql", "postgresql"],
     // Users of the trait.
     &["allocator", "async_lease_mgr", "commands", "export", "ha", "hosts"],
-    &["builtin", "conformance"],
+    &["builtin", "conformance", "prelude"],
 ];
 
 fn row_of(module: &str) -> Option<usize> {

@@ -13,7 +13,7 @@ use leasemgr::lease::{
 use leasemgr::lease_file::{FileLease, LeaseFileSet};
 use leasemgr::lfc::Cleanup;
 use leasemgr::memfile::{self, LfcProgram, Memfile, MemfileOptions};
-use leasemgr::{Added, LeaseMgr, LeaseMgrError, LeaseMgrExt, ManagedLease, Query, StatisticsQuery, Subnets};
+use leasemgr::{Added, LeaseMgr, LeaseMgrError, LeaseMgrExt, ManagedLease, Query, Subnets};
 use rstest::rstest;
 use support::header;
 use support::leases::TestLease;
@@ -257,7 +257,7 @@ fn a_question_without_an_answer_is_refused_with_its_value(
 }
 
 fn statistics(mgr: &dyn LeaseMgr<Lease6>, subnets: Subnets) -> Result<(), LeaseMgrError> {
-    mgr.statistics(&StatisticsQuery { subnets, by_pool: false }).map(drop)
+    mgr.statistics(&subnets.into()).map(drop)
 }
 
 #[test]

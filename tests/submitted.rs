@@ -413,7 +413,7 @@ fn use_all(leases: &AsyncLeaseMgr<Lease4>) {
     wait(leases.flush()).unwrap();
     // Reclaimed once, and counted once.
     let reclaimed = || -> u64 {
-        let query = StatisticsQuery { subnets: leasemgr::Subnets::All, by_pool: false };
+        let query = StatisticsQuery::all();
         leases.leases().totals(&query).unwrap().iter().map(|row| row.reclaimed).sum()
     };
     let before = reclaimed();

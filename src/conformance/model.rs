@@ -74,12 +74,8 @@ pub(super) fn statistics<L: Sample>(leases: &[L], query: &StatisticsQuery) -> Ve
                 .or_default() += 1;
         }
     }
-    let row = |((subnet_id, pool_id, lease_type, state), count)| StatisticsRow {
-        subnet_id,
-        pool_id,
-        lease_type,
-        state,
-        count,
+    let row = |((subnet_id, pool_id, lease_type, state), count)| {
+        StatisticsRow::new(subnet_id, pool_id, lease_type, state, count)
     };
     counts.into_iter().map(row).collect()
 }

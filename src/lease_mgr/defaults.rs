@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Added, AddedWithin, Claimed, ClientKey, CountedAs, Cursor, Deleted, FreeRange, LeaseMgr, LeaseMgrError,
-    LeaseMgrExt, ManagedLease, Query, StatisticsQuery, StatisticsRow, Subnets,
+    LeaseMgrExt, ManagedLease, Query, StatisticsQuery, StatisticsRow,
 };
 use crate::lease::{
     ClientClass, HwAddr, LeaseKind, LeaseState, LimitExceeded, Limits, SubnetId, UserContext, client_classes,
@@ -88,12 +88,8 @@ pub(super) fn statistics<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
         }
         Ok(())
     })?;
-    let row = |((subnet_id, pool_id, lease_type, state), count)| StatisticsRow {
-        subnet_id,
-        pool_id,
-        lease_type,
-        state,
-        count,
+    let row = |((subnet_id, pool_id, lease_type, state), count)| {
+        StatisticsRow::new(subnet_id, pool_id, lease_type, state, count)
     };
     Ok(counts.into_iter().map(row).collect())
 }
@@ -122,7 +118,7 @@ pub(super) fn check_limits<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     let limits = Limits::of(context)?;
     let of_class = |class: &ClientClass, kind| mgr.class_leases(class, kind);
     let of_subnet = |subnet, kind| {
-        let query = StatisticsQuery { subnets: Subnets::One(subnet), by_pool: false };
+        let query = StatisticsQuery::subnet(subnet);
         let is_assigned = |row: &StatisticsRow| {
             matches!(row.state, LeaseState::DEFAULT | LeaseState::DECLINED)
                 && row.lease_type.map_or(Some(LeaseKind::Address), LeaseKind::of) == Some(kind)

@@ -5,6 +5,7 @@ use crate::lease::{LeaseState, LeaseType, PoolId, SubnetId};
 
 /// Which subnets are meant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 pub enum Subnets {
     /// All of them.
     #[default]
@@ -27,7 +28,51 @@ impl Subnets {
     }
 }
 
+/// What is counted.
+///
+/// ```
+/// use leasemgr::lease::SubnetId;
+/// use leasemgr::{StatisticsQuery, Subnets};
+///
+/// let query = StatisticsQuery::range(SubnetId(1), SubnetId(9)).by_pool();
+/// assert_eq!((query.subnets, query.by_pool), (Subnets::Range(SubnetId(1), SubnetId(9)), true));
+/// assert_eq!(StatisticsQuery::all(), StatisticsQuery::default());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
+pub struct StatisticsQuery {
+    /// In which subnets.
+    pub subnets: Subnets,
+    /// Whether each pool is counted on its own.
+    pub by_pool: bool,
+}
+
 impl StatisticsQuery {
+    /// Leases of all subnets.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Leases of one subnet.
+    #[must_use]
+    pub fn subnet(subnet: SubnetId) -> Self {
+        Subnets::One(subnet).into()
+    }
+
+    /// Leases of the subnets from the first to the last, both included.
+    #[must_use]
+    pub fn range(first: SubnetId, last: SubnetId) -> Self {
+        Subnets::Range(first, last).into()
+    }
+
+    /// Counts each pool on its own.
+    #[must_use]
+    pub fn by_pool(self) -> Self {
+        Self { by_pool: true, ..self }
+    }
+
     /// Checks the subnets. For backends, before they answer a query.
     ///
     /// # Errors
@@ -50,17 +95,17 @@ impl StatisticsQuery {
     }
 }
 
-/// What is counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StatisticsQuery {
-    /// In which subnets.
-    pub subnets: Subnets,
-    /// Whether each pool is counted on its own.
-    pub by_pool: bool,
+/// Whole subnets are counted.
+impl From<Subnets> for StatisticsQuery {
+    fn from(subnets: Subnets) -> Self {
+        Self { subnets, by_pool: false }
+    }
 }
 
 /// How many leases of one kind there are. Rows come in the order of their fields, and only where the count is not 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
 pub struct StatisticsRow {
     /// The subnet.
     pub subnet_id: SubnetId,
@@ -72,4 +117,18 @@ pub struct StatisticsRow {
     pub state: LeaseState,
     /// How many.
     pub count: u64,
+}
+
+impl StatisticsRow {
+    /// A row of a subnet, or of one of its pools. For backends.
+    #[must_use]
+    pub fn new(
+        subnet_id: SubnetId,
+        pool_id: Option<PoolId>,
+        lease_type: Option<LeaseType>,
+        state: LeaseState,
+        count: u64,
+    ) -> Self {
+        Self { subnet_id, pool_id, lease_type, state, count }
+    }
 }

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 /// How a lease manager does.
+///
+/// With the feature `serde`, it can be written as JSON: times in seconds since the epoch, durations in seconds.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct Status {
     /// The name of the backend, such as `memfile`.
@@ -12,6 +15,7 @@ pub struct Status {
     /// Where the leases are kept, in words: a file name, a database without its password.
     pub location: String,
     /// The lease file, where there is one.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::json::optional_path"))]
     pub lease_file: Option<PathBuf>,
     /// How many leases there are, where that is known without counting.
     pub leases: Option<u64>,
@@ -41,6 +45,7 @@ impl Status {
 
 /// How far a change has gone when it is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Durability {
     /// It is with the operating system: it survives the end of the process, not a power cut. As Kea does it.
@@ -50,12 +55,17 @@ pub enum Durability {
     Synced,
     /// It is with the operating system, and on the disk after this time: a power cut takes the changes of that
     /// time at most.
-    SyncedEvery(Duration),
+    SyncedEvery(#[cfg_attr(feature = "serde", serde(serialize_with = "super::json::duration"))] Duration),
 }
 
 /// Whether a lease manager takes changes. A change of this is told to what is registered with
 /// [`Tracking::on_availability`](super::Tracking::on_availability).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")
+)]
 #[non_exhaustive]
 pub enum Availability {
     /// It takes changes.
@@ -64,15 +74,18 @@ pub enum Availability {
     /// The leases cannot be reached, and the manager tries to reach them again.
     Lost {
         /// Since when.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "super::json::time"))]
         since: SystemTime,
         /// Number of tries so far.
         tries: u32,
         /// When the next try is due.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "super::json::optional_time"))]
         next_try: Option<SystemTime>,
     },
     /// The manager takes no changes until it is reopened: a write has failed, or all tries to reach the leases again.
     GivenUp {
         /// Since when.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "super::json::time"))]
         since: SystemTime,
     },
 }
@@ -80,6 +93,7 @@ pub enum Availability {
 /// What a server is to do when its lease manager fails: when [`Status::refused`] gives a reason, or the connection to
 /// a database is lost. The names are those of the keyword `on-fail` of connection strings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 pub enum OnFail {
     /// `stop-retry-exit`: answers no clients while it tries to reopen the manager, and exits if it cannot.
     #[default]
@@ -101,6 +115,7 @@ impl OnFail {
 
 /// How the cleanup of the lease files goes.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct CleanupStatus {
     /// Whether one is running.
@@ -112,18 +127,22 @@ pub struct CleanupStatus {
     /// How many have failed.
     pub failed: u64,
     /// When the next one is due, unless there is to be none.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::json::optional_time"))]
     pub next: Option<SystemTime>,
 }
 
 /// How a cleanup went.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct CleanupReport {
     /// What did the work.
     pub work: CleanupWork,
     /// When it began.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::json::time"))]
     pub started: SystemTime,
     /// How long it took.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::json::duration"))]
     pub duration: Duration,
     /// Why it failed, if it did; of a program also the end of what it wrote to its standard error, on one line.
     pub failure: Option<String>,
@@ -137,6 +156,7 @@ pub struct CleanupReport {
 
 /// Numbers of rows that a cleanup has read and written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 pub struct CleanupRows {
     /// Valid rows that were read, those that delete a lease included.
     pub read: u64,
@@ -156,16 +176,18 @@ impl CleanupReport {
 
 /// What does the work of a cleanup.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum CleanupWork {
     /// This program, as a process of its own.
-    Program(PathBuf),
+    Program(#[cfg_attr(feature = "serde", serde(serialize_with = "super::json::path"))] PathBuf),
     /// A thread of this process.
     Thread,
 }
 
 /// What became of the wish for a cleanup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum CleanupStart {
     /// It begins at once.

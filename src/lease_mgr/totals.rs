@@ -24,6 +24,7 @@ use crate::lease::{LeaseState, LeaseType, PoolId, SubnetId};
 /// | `reclaimed` | `reclaimed-leases` |
 /// | `reclaimed_declined` | `reclaimed-declined-addresses` |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct TotalsRow {
     /// The subnet.

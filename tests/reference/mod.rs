@@ -32,12 +32,8 @@ pub(crate) fn count<'a, L: ManagedLease>(
             *counts.entry((data.subnet_id, pool, lease.kind(), lease.state())).or_insert(0) += 1;
         }
     }
-    let row = |((subnet_id, pool_id, lease_type, state), count)| StatisticsRow {
-        subnet_id,
-        pool_id,
-        lease_type,
-        state,
-        count,
+    let row = |((subnet_id, pool_id, lease_type, state), count)| {
+        StatisticsRow::new(subnet_id, pool_id, lease_type, state, count)
     };
     counts.into_iter().map(row).collect()
 }

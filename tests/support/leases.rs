@@ -435,12 +435,8 @@ fn statistics<L: TestLease>(leases: &[L], query: &StatisticsQuery) -> Vec<Statis
             *counts.entry((subnet_id, pool_id, lease.kind(), lease.state())).or_default() += 1;
         }
     }
-    let row = |((subnet_id, pool_id, lease_type, state), count)| StatisticsRow {
-        subnet_id,
-        pool_id,
-        lease_type,
-        state,
-        count,
+    let row = |((subnet_id, pool_id, lease_type, state), count)| {
+        StatisticsRow::new(subnet_id, pool_id, lease_type, state, count)
     };
     counts.into_iter().map(row).collect()
 }
@@ -567,9 +563,9 @@ pub(crate) fn check_all<L: TestLease>(
     let (first, last) = (*subnets.first().unwrap(), *subnets.last().unwrap());
     let ranges = [Subnets::All, Subnets::Range(first, last), Subnets::Range(last, first)];
     for subnets in ranges.into_iter().chain(subnets.into_iter().map(Subnets::One)) {
-        for by_pool in [false, true] {
-            check_statistics(mgr, leases, &StatisticsQuery { subnets, by_pool });
-        }
+        let query = StatisticsQuery::from(subnets);
+        check_statistics(mgr, leases, &query);
+        check_statistics(mgr, leases, &query.by_pool());
     }
     for class in ["gold", "silver", "unknown"] {
         for kind in [LeaseKind::Address, LeaseKind::Prefix] {
