@@ -386,17 +386,25 @@ macro_rules! conformance_tests {
 macro_rules! __conformance_tests {
     ($lease:ident, $suite:expr, [$($group:ident)*], in_memory, $make:expr $(, $option:ident = $value:expr)* $(,)?) => {
         $crate::__conformance_tests! {
-            @ $lease, $suite, [$($group)*], $crate::conformance::InMemory($make) $(, $option = $value)*
+            @ $lease, $suite, [$($group)*],
+            {
+                let make = $make;
+                // The closure may return an `Arc` of the backend itself.
+                $crate::conformance::InMemory(
+                    move || -> ::std::sync::Arc<dyn $crate::LeaseMgr<$crate::lease::$lease>> { make() },
+                )
+            }
+            $(, $option = $value)*
         }
     };
     ($lease:ident, $suite:expr, [$($group:ident)*], persistent, $make:expr $(, $option:ident = $value:expr)* $(,)?) => {
         $crate::__conformance_tests! {
-            @ $lease, $suite, [$($group)* persistent], ($make)() $(, $option = $value)*
+            @ $lease, $suite, [$($group)* persistent], { let make = $make; make() } $(, $option = $value)*
         }
     };
     ($lease:ident, $suite:expr, [$($group:ident)*], shared, $make:expr $(, $option:ident = $value:expr)* $(,)?) => {
         $crate::__conformance_tests! {
-            @ $lease, $suite, [$($group)* persistent shared], ($make)() $(, $option = $value)*
+            @ $lease, $suite, [$($group)* persistent shared], { let make = $make; make() } $(, $option = $value)*
         }
     };
     (@ $lease:ident, $suite:expr, [$($group:ident)*], $fixture:expr $(, $option:ident = $value:expr)*) => {
