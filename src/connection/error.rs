@@ -24,14 +24,14 @@ pub enum ConnectionStringError {
         /// The keyword.
         word: Word,
     },
-    /// A password that begins with an apostrophe and does not end with one.
-    #[error("word {number}: password: no closing apostrophe")]
+    /// A value that begins with an apostrophe and does not end with one.
+    #[error("word {number}: no closing apostrophe")]
     Unterminated {
         /// Which word it is, counted from 1.
         number: usize,
     },
-    /// A password in apostrophes, and no blank behind it.
-    #[error("word {number}: password: text behind the closing apostrophe, expected a blank")]
+    /// A value in apostrophes, and no blank after it.
+    #[error("word {number}: text after the closing apostrophe, expected a blank")]
     BehindApostrophe {
         /// Which word it is, counted from 1.
         number: usize,

@@ -55,7 +55,7 @@ pub static KEYWORDS: &[Keyword] = keywords! {
     "host" of SQL, "a name or address": "where the database server is";
     "port" of SQL, "a port number": "where it listens";
     "user" of SQL, "a name": "who the server is told that this is";
-    "password" of SQL, "text, in apostrophes if there are blanks in it": "what proves that";
+    "password" of SQL, "text": "what proves that";
     "password-file" of SQL, "a file": "a file with the password in it";
     "connect-timeout" of SQL, "a number": "how long to wait for a connection";
     "read-timeout" of SQL, "a number": "how long to wait for an answer";

@@ -12,7 +12,7 @@ pub(super) const PASSWORD: &str = "password";
 /// A word of a connection string, as an error names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Word {
-    /// Which word it is, counted from 1. A password in apostrophes is one word.
+    /// Which word it is, counted from 1. A value in apostrophes is part of its word.
     pub number: usize,
     /// The word, or the keyword of the pair. `None` where that may be a part of a password.
     pub text: Option<String>,
@@ -47,11 +47,22 @@ impl Redaction {
         }
         Word { number: self.words, text: show.then(|| text.to_owned()) }
     }
+
+    /// The value of the last keyword.
+    pub(super) fn value(&mut self, value: &str) {
+        self.behind_password |= may_have_password(value);
+    }
 }
 
 /// Whether the value of a keyword is a password, or may be one.
 pub(super) fn is_secret(keyword: &str) -> bool {
     keyword == PASSWORD || !is_known(keyword) && resembles_password(keyword)
+}
+
+/// Whether there may be a password in a value in apostrophes, as behind a closing apostrophe that is missing.
+pub(super) fn may_have_password(value: &str) -> bool {
+    let mut words = value.split([' ', '\t', '=']);
+    value.contains([' ', '\t']) && words.any(resembles_password)
 }
 
 /// Whether an unknown word is meant to be `password`, or has it in it, as `password:secret`.

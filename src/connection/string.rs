@@ -6,15 +6,17 @@ use std::str::FromStr;
 
 use super::ConnectionStringError;
 use super::keywords::{COMMON, Keyword, is_known, keyword, nearest};
-use super::redaction::{HIDDEN, PASSWORD, Redaction, Word, is_secret};
+use super::redaction::{HIDDEN, PASSWORD, Redaction, Word, is_secret, may_have_password};
 
+/// What stands around a value with blanks.
+const QUOTE: char = '\'';
 /// What stands between two pairs.
 const BLANKS: [char; 2] = [' ', '\t'];
 
 /// What a lease manager is opened with: pairs `keyword=value`, with blanks or tabs between them.
 ///
-/// There are no blanks in a value, except in a password in apostrophes: `password='two words'`. Such a password has no
-/// apostrophe in it, and one without apostrophes around it does not begin with one.
+/// A value with blanks in it is in apostrophes: `name='/srv/my leases.csv'`. There is no apostrophe in such a value, and one
+/// without apostrophes around it does not begin with one.
 ///
 /// No password is ever shown, neither by [`Display`](fmt::Display) and [`Debug`] nor by an error. Nor is what may be a part
 /// of one: words behind a password up to the next keyword that is known, words that look like `password:secret`, and the
@@ -63,15 +65,16 @@ impl FromStr for ConnectionString {
             if pairs.iter().any(|(given, _)| given == name) {
                 return Err(ConnectionStringError::Repeated { word: shown });
             }
-            let (value, behind) = match rest.strip_prefix("password='") {
-                Some(quoted) => {
-                    quoted.split_once('\'').ok_or(ConnectionStringError::Unterminated { number })?
-                }
-                None => (value, behind),
+            let (value, behind) = if value.starts_with(QUOTE) {
+                let quoted = &rest[name.len() + "='".len()..];
+                quoted.split_once(QUOTE).ok_or(ConnectionStringError::Unterminated { number })?
+            } else {
+                (value, behind)
             };
             if !(behind.is_empty() || behind.starts_with(BLANKS)) {
                 return Err(ConnectionStringError::BehindApostrophe { number });
             }
+            redaction.value(value);
             pairs.push((name.to_owned(), value.to_owned()));
             rest = behind.trim_start_matches(BLANKS);
         }
@@ -155,7 +158,8 @@ impl ConnectionString {
     /// That the value of a keyword is not what is expected there: what a backend answers that reads values of other
     /// forms. Of a password nothing is shown, also where an own keyword of the backend has `pass` or `pwd` in its name.
     pub fn bad_value(&self, keyword: &str, expected: impl Into<String>) -> ConnectionStringError {
-        let value = if is_secret(keyword) { HIDDEN } else { self.get(keyword).unwrap_or_default() };
+        let value = self.get(keyword).unwrap_or_default();
+        let value = if is_secret(keyword) || may_have_password(value) { HIDDEN } else { value };
         ConnectionStringError::Value {
             keyword: keyword.to_owned(),
             value: value.to_owned(),
@@ -193,19 +197,23 @@ impl ConnectionString {
     /// Each pair: the keyword as it may be shown, keyword, and value.
     fn words(&self, is_known: impl Fn(&str) -> bool) -> impl Iterator<Item = (Word, &str, &str)> {
         let mut redaction = Redaction::default();
-        self.pairs
-            .iter()
-            .map(move |(name, value)| (redaction.next(name, is_known(name)), name.as_str(), value.as_str()))
+        self.pairs.iter().map(move |(name, value)| {
+            let word = redaction.next(name, is_known(name));
+            redaction.value(value);
+            (word, name.as_str(), value.as_str())
+        })
     }
 }
 
 impl fmt::Display for ConnectionString {
-    /// The pairs with one blank between them, and without what is nobody's business.
+    /// The pairs with one blank between them, without passwords and values of unknown keywords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (word, name, value) in self.words(is_known) {
-            let value = if is_known(name) && name != PASSWORD { value } else { HIDDEN };
+            let is_shown = is_known(name) && name != PASSWORD && !may_have_password(value);
+            let value = if is_shown { value } else { HIDDEN };
             let separator = if word.number > 1 { " " } else { "" };
-            write!(f, "{separator}{}={value}", word.text.as_deref().unwrap_or(HIDDEN))?;
+            let quote = if value.contains(BLANKS) { "'" } else { "" };
+            write!(f, "{separator}{}={quote}{value}{quote}", word.text.as_deref().unwrap_or(HIDDEN))?;
         }
         Ok(())
     }

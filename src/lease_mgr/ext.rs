@@ -255,7 +255,7 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     ///         println!("{lease:?}");
     ///     }
     /// }
-    /// # Ok::<(), leasemgr::LeaseMgrError>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     fn pages<'a>(
         &'a self,
