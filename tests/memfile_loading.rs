@@ -639,3 +639,14 @@ impl Subscriber for Logs {
 
     fn exit(&self, _: &Id) {}
 }
+
+#[test]
+fn a_missing_directory_is_reported_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().join("missing");
+    let file = directory.join("leases4.csv");
+    let options = MemfileOptions { file: Some(file.clone()), ..MemfileOptions::default() };
+    let error = Memfile::<Lease4>::open(options).unwrap_err();
+    let expected = format!("{}: its directory {} does not exist; ", file.display(), directory.display());
+    assert!(error.to_string().starts_with(&expected), "{error}");
+}

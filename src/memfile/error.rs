@@ -18,6 +18,14 @@ pub enum OpenError {
         /// Its lock.
         lock: PathBuf,
     },
+    /// The directory of the lease file is missing.
+    #[error("{}: its directory {} does not exist; create it, owned by the user of the server", path.display(), directory.display())]
+    NoDirectory {
+        /// The lease file.
+        path: PathBuf,
+        /// The directory.
+        directory: PathBuf,
+    },
     /// A cleanup process is at work with the files.
     #[error("{}: {running}", path.display())]
     CleanupRunning {
@@ -75,7 +83,10 @@ impl OpenError {
     pub(super) fn may_pass(&self) -> bool {
         matches!(
             self,
-            Self::Owned { .. } | Self::CleanupRunning { .. } | Self::File(LeaseFileError::Io { .. })
+            Self::Owned { .. }
+                | Self::NoDirectory { .. }
+                | Self::CleanupRunning { .. }
+                | Self::File(LeaseFileError::Io { .. })
         )
     }
 }

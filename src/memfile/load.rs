@@ -1,6 +1,6 @@
 //! Loading the leases from the files of a server.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -52,7 +52,13 @@ pub(super) fn load<L: StoredLease>(
     // Behind a symbolic link, the file may be that of a manager which was given its own name.
     let of_target = (target != current).then(|| LeaseFileSet::new(target));
     for lock in [Some(files.lock_path()), of_target.map(|files| files.lock_path())].into_iter().flatten() {
-        let Some(owner) = fs.try_lock(&lock).map_err(io(&lock, "lock"))? else {
+        let Some(owner) = fs.try_lock(&lock).map_err(|source| match source.kind() {
+            ErrorKind::NotFound => {
+                OpenError::NoDirectory { path: current.to_owned(), directory: folder_of(&lock).to_owned() }
+            }
+            _ => io(&lock, "lock")(source).into(),
+        })?
+        else {
             return Err(OpenError::Owned { path: current.to_owned(), lock });
         };
         owners.push(owner);
