@@ -54,6 +54,7 @@ mod tests;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::ops::RangeInclusive;
+use std::ptr;
 use std::str::FromStr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -167,8 +168,8 @@ pub struct Allocator<A, C> {
     strategy: Strategy,
     offer_time: Duration,
     state: Mutex<State<A, C>>,
-    /// Each unregisters the callbacks at a lease manager that is followed.
-    followed: Mutex<Vec<Unfollow>>,
+    /// The lease managers that are followed, by the addresses of their trackings, and what unregisters the callbacks there.
+    followed: Mutex<Vec<(usize, Unfollow)>>,
 }
 
 type Unfollow = Box<dyn FnOnce() + Send>;
@@ -354,11 +355,12 @@ impl<A: PoolAddress, C: Clone + Eq + Hash + Send + Sync + 'static> Allocator<A, 
             leases.tracking().register(&owner, kind, None, learn)?;
         }
         let manager = Arc::downgrade(leases);
-        self.followed.lock().push(Box::new(move || {
+        let unfollow = move || {
             if let Some(leases) = manager.upgrade() {
                 leases.tracking().unregister(&owner, None);
             }
-        }));
+        };
+        self.followed.lock().push((ptr::from_ref(leases.tracking()).addr(), Box::new(unfollow)));
         if !matches!(self.strategy, Strategy::FreeList | Strategy::LowestFirst) {
             return Ok(());
         }
@@ -379,6 +381,9 @@ impl<A: PoolAddress, C: Clone + Eq + Hash + Send + Sync + 'static> Allocator<A, 
     /// [`Tracking::adopt`]: crate::Tracking::adopt
     pub fn unfollow<L: ManagedLease<Address = A>>(&self, leases: &dyn LeaseMgr<L>) {
         leases.tracking().unregister(&self.owner(), None);
+        // Another allocator for the same pool may follow it from now on, and must not lose its callbacks with this one's end.
+        let unfollowed = ptr::from_ref(leases.tracking()).addr();
+        self.followed.lock().retain(|(followed, _)| *followed != unfollowed);
         let mut state = self.state.lock();
         if matches!(state.source, Source::Ask(_)) {
             state.source = Source::new(&self.pool, self.strategy, &state.excluded);
@@ -425,7 +430,7 @@ impl<A: PoolAddress, C: Clone + Eq + Hash + Send + Sync + 'static> Allocator<A, 
 
 impl<A, C> Drop for Allocator<A, C> {
     fn drop(&mut self) {
-        for unfollow in self.followed.get_mut().drain(..) {
+        for (_, unfollow) in self.followed.get_mut().drain(..) {
             unfollow();
         }
     }

@@ -378,6 +378,9 @@ fn an_unfollowed_manager_and_that_of_a_dropped_allocator_are_not_followed() {
     let second = Arc::new(allocator(2, Strategy::LowestFirst));
     second.follow(&leases).unwrap();
     assert_eq!(offer(&second, 1, now), Some(address(1)));
+    // The end of the one that has unfollowed the manager is not that of the other.
+    drop(first);
+    assert!(leases.tracking().is_watched());
     drop(second);
     assert!(!leases.tracking().is_watched());
     // Neither keeps the other.
@@ -583,7 +586,7 @@ fn a_shared_manager_is_asked_for_a_free_address(
     let but_one = |asked| Ok::<_, NoAnswer>(asked != address(expected[1]));
     assert_eq!(allocator.offer(&1, None, now, but_one), Ok(Some(address(expected[2]))));
     assert_eq!(offer(&allocator, 2, now), Some(address(expected[1])));
-    // A lease that nobody has told of.
+    // A lease that the allocator is not told of.
     assert_eq!(leases.add(&lease(address(expected[3]))).unwrap(), Added::Added);
     let left: BTreeSet<_> = (3..).map_while(|client| offer(&allocator, client, now)).collect();
     let gone: BTreeSet<_> = [0, 1, 4].into_iter().chain(expected).map(address).collect();
