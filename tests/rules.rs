@@ -4,8 +4,13 @@
 
 mod support;
 
-use std::fs;
-use std::sync::Arc;
+use std::marker::PhantomData;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::{fs, io};
+
+use leasemgr::fs::{OsFileSystem, WriteFile};
 
 use leasemgr::lease::{
     Lease, Lease4, Lease6, LeaseState, LeaseType, Lifetime, RelayId, RemoteId, SubnetId, UserContext,
@@ -13,8 +18,11 @@ use leasemgr::lease::{
 use leasemgr::lease_file::{FileLease, LeaseFileSet};
 use leasemgr::lfc::Cleanup;
 use leasemgr::memfile::{self, LfcProgram, Memfile, MemfileOptions};
-use leasemgr::{Added, LeaseMgr, LeaseMgrError, LeaseMgrExt, ManagedLease, Query, Subnets};
+use leasemgr::{
+    Added, Availability, Durability, LeaseMgr, LeaseMgrError, LeaseMgrExt, ManagedLease, Query, Subnets,
+};
 use rstest::rstest;
+use support::around::{Around, Surrounded};
 use support::header;
 use support::leases::TestLease;
 
@@ -280,4 +288,80 @@ fn an_iata_has_no_part_in_limits() {
     temporary.data_mut().subnet_id = SubnetId(1);
     assert_eq!(mgr.add(&temporary).unwrap(), Added::Added);
     assert_eq!(check_limit(&*mgr, r#"{ "subnet": { "id": 1, "address-limit": 1 } }"#), None);
+}
+
+/// Writes fail as soon as this says so.
+#[derive(Clone, Debug, Default)]
+struct Failing(Arc<AtomicBool>);
+
+struct FailingFile(Failing, Box<dyn WriteFile>);
+
+impl Around for Failing {
+    fn around_write(&self, file: Box<dyn WriteFile>) -> Box<dyn WriteFile> {
+        Box::new(FailingFile(self.clone(), file))
+    }
+}
+
+impl Failing {
+    fn pass(&self) -> io::Result<()> {
+        if self.0.load(Ordering::Relaxed) { Err(io::Error::other("out of order")) } else { Ok(()) }
+    }
+}
+
+impl WriteFile for FailingFile {
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        self.0.pass()?;
+        self.1.append(bytes)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
+        self.0.pass()?;
+        self.1.write_at(bytes, at)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.1.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.pass()?;
+        self.1.sync()
+    }
+}
+
+#[rstest]
+#[case::v4(PhantomData::<Lease4>)]
+#[case::v6(PhantomData::<Lease6>)]
+fn a_journal_that_refuses_is_given_up_and_that_is_told_once<L: TestLease>(
+    #[case] _family: PhantomData<L>,
+    #[values(Durability::Written, Durability::Synced)] durability: Durability,
+) {
+    let (folder, failing) = (tempfile::tempdir().unwrap(), Failing::default());
+    let mgr = memfile::open::<L>(MemfileOptions {
+        file: Some(folder.path().join("leases.csv")),
+        lfc_interval: None,
+        lfc_program: LfcProgram::Internal,
+        durability,
+        file_system: Arc::new(Surrounded(failing.clone(), OsFileSystem)),
+        ..MemfileOptions::default()
+    })
+    .unwrap();
+    let (told, changes) = mpsc::channel();
+    mgr.tracking().on_availability("test", move |availability| told.send(availability).unwrap());
+    let panics = |_| resume_unwind(Box::new("out of order"));
+    mgr.tracking().on_availability("another", panics);
+    assert_eq!(mgr.add(&L::tagged(1, 1)).unwrap(), Added::Added);
+    assert_eq!(mgr.status().availability, Availability::Up);
+
+    failing.0.store(true, Ordering::Relaxed);
+    for n in 2..4 {
+        let error = mgr.add(&L::tagged(n, n)).unwrap_err();
+        assert!(!error.is_transient() && !error.is_unknown(), "{error}");
+    }
+    let status = mgr.status();
+    assert!(matches!(status.availability, Availability::GivenUp { .. }) && status.refused.is_some());
+    assert_eq!(changes.try_iter().collect::<Vec<_>>(), [status.availability]);
+    // What is there can be read.
+    assert_eq!(mgr.all().unwrap(), [L::tagged(1, 1).kept()]);
+    assert!(mgr.tracking().forget_availability("test") && !mgr.tracking().forget_availability("test"));
 }

@@ -1,7 +1,8 @@
 //! The leases in memory and their journal, which the users of a memfile and the thread of its cleanups share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use super::journal::Journal;
 use super::row_locks::RowLocks;
@@ -18,8 +19,8 @@ pub(super) const STEP: usize = 256;
 /// Leases in memory and the journal of their changes: what the users of a [`Memfile`] and the thread of its cleanups share.
 pub(super) struct Store<L: StoredLease> {
     pub(super) storage: ShardedLock<Storage<L>>,
-    /// A change of the storage ended in a panic, and is perhaps half made.
-    is_broken: AtomicBool,
+    /// When a change of the storage ended in a panic, so that it is perhaps half made.
+    broken_since: OnceLock<SystemTime>,
     /// Whether it was told that no changes are taken any more.
     is_given_up: AtomicBool,
     pub(super) on_fail: OnFail,
@@ -44,9 +45,9 @@ pub(super) struct Persistence {
 impl<L: StoredLease> Store<L> {
     pub(super) fn new(storage: Storage<L>, on_fail: OnFail, persistence: Option<Persistence>) -> Self {
         let (storage, tracking) = (ShardedLock::new(storage), Tracking::default());
-        let (is_broken, is_given_up) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (broken_since, is_given_up) = (OnceLock::new(), AtomicBool::new(false));
         let (rows, batched) = (RowLocks::new(), AtomicUsize::new(0));
-        Self { storage, is_broken, is_given_up, on_fail, rows, batched, tracking, persistence }
+        Self { storage, broken_since, is_given_up, on_fail, rows, batched, tracking, persistence }
     }
 
     pub(super) fn read(&self) -> ReadGuard<'_, Storage<L>> {
@@ -56,17 +57,17 @@ impl<L: StoredLease> Store<L> {
     pub(super) fn write(&self) -> Result<Writing<'_, L>, LeaseMgrError> {
         let storage = self.storage.write();
         self.check()?;
-        Ok(Writing { storage, is_broken: &self.is_broken, was_panicking: std::thread::panicking() })
+        Ok(Writing { storage, broken_since: &self.broken_since, was_panicking: std::thread::panicking() })
     }
 
     /// Whether all changes of the storage came to their end.
     pub(super) fn check(&self) -> Result<(), LeaseMgrError> {
-        if self.is_broken.load(Ordering::Acquire) { Err(LeaseMgrError::Panicked) } else { Ok(()) }
+        if self.broken_since.get().is_some() { Err(LeaseMgrError::Panicked) } else { Ok(()) }
     }
 
     /// Writes rows to the journal, where there is one.
     pub(super) fn journal(&self, rows: &[u8]) -> Result<(), LeaseMgrError> {
-        self.check()?;
+        self.check().inspect_err(|_| self.tell_availability())?;
         let Some(persistence) = &self.persistence else {
             return Ok(());
         };
@@ -75,7 +76,9 @@ impl<L: StoredLease> Store<L> {
 
     pub(super) fn availability(&self) -> Availability {
         let failed = self.persistence.as_ref().and_then(|persistence| persistence.journal.failed_since());
-        failed.map_or(Availability::Up, |since| Availability::GivenUp { since })
+        failed
+            .or(self.broken_since.get().copied())
+            .map_or(Availability::Up, |since| Availability::GivenUp { since })
     }
 
     /// Tells that no changes are taken any more, once.
@@ -115,7 +118,7 @@ impl<L: StoredLease> Store<L> {
 /// The storage, to be changed.
 pub(super) struct Writing<'a, L: StoredLease> {
     storage: WriteGuard<'a, Storage<L>>,
-    is_broken: &'a AtomicBool,
+    broken_since: &'a OnceLock<SystemTime>,
     /// The change is made while a panic of something else unwinds the thread.
     was_panicking: bool,
 }
@@ -123,7 +126,7 @@ pub(super) struct Writing<'a, L: StoredLease> {
 impl<L: StoredLease> Drop for Writing<'_, L> {
     fn drop(&mut self) {
         if std::thread::panicking() && !self.was_panicking {
-            self.is_broken.store(true, Ordering::Release);
+            let _ = self.broken_since.set(SystemTime::now());
         }
     }
 }
