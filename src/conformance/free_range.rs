@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::TestedLease;
-use super::case::{Case, Verdict, ask, bad_argument, holds, in_callback, in_threads, same, same_leases};
+use super::case::{Case, Verdict, ask, bad_argument, holds, in_callback, in_threads, same};
 use super::sample::{END, at, ending, in_state, sample, shuffled, with};
 use crate::lease::LeaseState;
 use crate::{Change, ChangeKind, FreeRange, LeaseMgrExt};
@@ -104,7 +104,9 @@ pub(super) fn leases_out_of_the_range_do_not_matter<L: TestedLease>(case: &Case<
 
 pub(super) fn free_addresses_follow_every_change<L: TestedLease>(case: &Case<L>) -> Verdict {
     let all = range::<L>(0, 9);
-    case.add_all(&(0..10).map(|n| ending(&sample::<L>(n, n)?, END).into_ok()).collect::<Verdict<Vec<L>>>()?)?;
+    for n in 0..10 {
+        case.add(&ending(&sample(n, n)?, END))?;
+    }
     case.delete(L::address_number(7))?;
     is_free(case, &all, 0, Some(7))?;
     case.add(&ending(&sample(7, 1)?, END + 100))?;
@@ -127,14 +129,6 @@ pub(super) fn free_addresses_follow_every_change<L: TestedLease>(case: &Case<L>)
     is_free(case, &all, 0, Some(8))?;
     is_free(case, &all, END + 150, Some(6))
 }
-
-trait IntoOk: Sized {
-    fn into_ok(self) -> Verdict<Self> {
-        Ok(self)
-    }
-}
-
-impl<L: TestedLease> IntoOk for L {}
 
 pub(super) fn a_claim_takes_the_lowest_free_address<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.add(&sample(1, 1)?)?;
@@ -161,7 +155,7 @@ pub(super) fn a_claim_replaces_a_lease_that_has_ended<L: TestedLease>(case: &Cas
         same("claim_first", &claimed, &Some((&made, Some(replaced))))?;
         case.has(L::address_number(n), Some(&made))?;
     }
-    same_leases("find all", &case.all()?, &case.all()?)
+    Ok(())
 }
 
 pub(super) fn a_claim_for_another_address_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
@@ -220,9 +214,9 @@ pub(super) fn a_claim_in_a_callback_is_refused<L: TestedLease>(case: &Case<L>) -
     holds("register", registered.is_ok(), "no error", format_args!("{registered:?}"))?;
     case.add(&lease)?;
     case.mgr().tracking().unregister_all(None);
-    for result in results.try_iter() {
-        in_callback("a claim in a callback", &result)?;
-    }
+    let results: Vec<_> = results.try_iter().collect();
+    same("the number of callbacks", &results.len(), &1)?;
+    results.iter().try_for_each(|result| in_callback("a claim in a callback", result))?;
     case.holds([&lease], [])
 }
 
