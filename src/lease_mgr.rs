@@ -178,18 +178,25 @@ pub fn call_then<T>(then: Box<dyn FnOnce(T) + Send>, result: T) {
 ///
 /// # What every backend guarantees
 /// * There is at most one lease for an address.
-/// * Everything may be called from any number of threads. Changes of one address happen one after the other, and what a call
-///   that comes after one of them reads is not older than it.
+/// * All methods can be called from any number of threads. Changes of one address happen one after the other, and a call
+///   that begins after a change has ended reads it, or a later one.
 /// * A change that was acknowledged with `Ok` is as durable as the backend was told to make it. After an error nothing has
-///   changed, or the backend refuses all further changes and says why.
+///   changed, apart from two: after [`LeaseMgrError::OutcomeUnknown`] the change was made or not, which the caller finds out by
+///   reading; and a backend that cannot tell what it has changed refuses all further changes and says why.
 /// * A change that a callback of the manager tries to make is refused with [`LeaseMgrError::InCallback`], and nothing
 ///   else of the manager waits for the end of a callback ([`Tracking`]).
 /// * Leases that a query gives are in the order of their addresses. Each of them is as it was at one moment of the call; a long
 ///   answer may be put together in several steps, between which others change leases.
 ///
-/// Whether a backend does so is what the feature `conformance` is there to prove.
+/// The feature `conformance` has a suite that proves this of a backend.
+///
+/// # What a backend implements
+/// Eight methods are required: [`status`](Self::status), [`tracking`](Self::tracking), [`add`](Self::add), [`get`](Self::get),
+/// [`find`](Self::find), [`expired`](Self::expired), [`replace`](Self::replace) and [`remove`](Self::remove). All others have
+/// defaults that are built on these, and which a backend overrides where it can save round trips or make one step of several.
+/// `examples/sqlite_backend` shows how to write one.
 pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
-    /// What the manager is and how it does. Costs little.
+    /// Returns what the manager is and in which state. Does no input or output, and waits for no change.
     fn status(&self) -> Status;
 
     /// Adds a lease, if its address has none. Of several that try at once, one has it.
