@@ -250,11 +250,16 @@ fn opening_gives_up_after_its_tries(#[case] tries: Option<u32>, #[case] all: usi
     let files = Files::new();
     let _first = files.open::<Lease4>();
     let retries = tries.map(|tries| OpenRetries { tries, wait: Duration::from_millis(1) });
-    let logs = Logs::default();
-    let opened =
-        logs.of(|| Memfile::<Lease4>::open(MemfileOptions { open_retries: retries, ..files.options() }));
-    assert!(matches!(opened.unwrap_err(), OpenError::Owned { .. }));
-    assert_eq!(logs.count("is in use by another lease manager") + 1, all);
+    let counted = || {
+        let logs = Logs::default();
+        let options = MemfileOptions { open_retries: retries, ..files.options() };
+        let opened = logs.of(|| Memfile::<Lease4>::open(options));
+        assert!(matches!(opened.unwrap_err(), OpenError::Owned { .. }));
+        logs.count("is in use by another lease manager") + 1
+    };
+    // What another thread logs first, without a subscriber, is not told to this one for a moment.
+    let counts: Vec<_> = std::iter::repeat_with(counted).take(5).collect();
+    assert!(counts.contains(&all) && counts.iter().all(|&count| count <= all), "{counts:?}");
 }
 
 #[test]

@@ -135,7 +135,10 @@ pub fn clean<L: FileLease>(previous: &[u8], input: &[u8]) {
         other => panic!("{other:?}"),
     }
     let kept = bad_rows > 0;
-    assert_eq!((fs.names().len(), fs.get(&LeaseFileSet::new("f").bad_path()).is_some()), (1 + usize::from(kept), kept));
+    assert_eq!(
+        (fs.names().len(), fs.get(&LeaseFileSet::new("f").bad_path()).is_some()),
+        (1 + usize::from(kept), kept)
+    );
     let result = fs.get(&result).expect("a cleanup gives a previous file");
     let found = self::read::<L>(&result).expect("what a cleanup gives is a lease file");
     assert_eq!((found.bad_rows, found.conversion), (0, Conversion::None));
