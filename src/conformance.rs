@@ -10,8 +10,7 @@
 //! [`conformance_tests`](crate::conformance_tests) makes a `#[test]` of each rule, with its name. In
 //! a test of the crate with the backend:
 //!
-//! ```no_run
-//! # #![allow(unused)]
+//! ```no_run,test_harness
 //! mod memfile_v4 {
 //!     use std::sync::Arc;
 //!
@@ -28,8 +27,7 @@
 //! must be found as it was; and there are more rules about that alone. A backend that several
 //! managers use at the same time is `shared`, with more rules again.
 //!
-//! ```no_run
-//! # #![allow(unused)]
+//! ```no_run,test_harness
 //! mod memfile_v6 {
 //!     use std::sync::Arc;
 //!

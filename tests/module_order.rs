@@ -2,7 +2,7 @@
 //!
 //! The source is read as tokens, so comments and strings do not matter, and the bodies of macros count.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::collections::BTreeMap;
 use std::fs;

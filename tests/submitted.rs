@@ -1,7 +1,7 @@
 //! Batches and submitted changes of a memfile, and the async handle of a manager.
 
 #![cfg(feature = "simulated-disk")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 mod support;
 

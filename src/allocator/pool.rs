@@ -147,7 +147,8 @@ impl<A: PoolAddress> Pool<A> {
         Some(offset.checked_shr(self.shift).unwrap_or(0)).filter(|&index| index <= self.last)
     }
 
-    /// The numbers of the first and the last address, or prefix with an address, in a range; `None` if there is none.
+    /// Returns the numbers of the first and the last address of the pool in a range, or of the first and the last prefix that has an
+    /// address in it; `None` if the pool has none there.
     pub(super) fn indexes(&self, range: &RangeInclusive<A>) -> Option<(u128, u128)> {
         let (start, end) = (*range.start(), *range.end());
         if start > end || end < self.first {

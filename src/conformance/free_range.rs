@@ -206,7 +206,7 @@ pub(super) fn a_claim_in_a_callback_is_refused<L: TestedLease>(case: &Case<L>) -
     let callback = move |_: &Change<'_, L>| {
         if let Some(mgr) = weak.upgrade() {
             let result = mgr.claim_first(&range(0, 0), 0, &mut |_| made.clone()).map(drop);
-            // The rule has ended already if nobody listens.
+            // The receiver is gone if the rule has ended already.
             let _ = told.send(result);
         }
     };

@@ -331,8 +331,7 @@ macro_rules! __conformance_rules {
 ///
 /// Each call needs a module of its own, because the tests have the same names.
 ///
-/// ```no_run
-/// # #![allow(unused)]
+/// ```no_run,test_harness
 /// mod conformance {
 ///     use std::sync::Arc;
 ///     use std::time::Duration;

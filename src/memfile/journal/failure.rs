@@ -42,13 +42,17 @@ impl Action {
 }
 
 impl Failure {
+    fn new(path: &Arc<Path>, action: Action, source: io::Error, upto: u64) -> Self {
+        Self { path: Arc::clone(path), action, source: Arc::new(source), upto, since: SystemTime::now() }
+    }
+
     /// For those whose rows it struck.
     fn struck(&self) -> LeaseMgrError {
         let (path, action, source) = (self.path.to_path_buf(), self.action.name(), Arc::clone(&self.source));
         LeaseMgrError::Write { path, action, source }
     }
 
-    /// When it was.
+    /// Returns when it happened.
     pub(super) fn since(&self) -> SystemTime {
         self.since
     }
@@ -89,13 +93,7 @@ impl Shared {
         if !(action == Action::Write && is_full(&source) && tail.is_sound()) {
             return self.fail(tail, action, source, upto);
         }
-        let failure = Failure {
-            path: Arc::clone(&self.path),
-            action,
-            source: Arc::new(source),
-            upto,
-            since: SystemTime::now(),
-        };
+        let failure = Failure::new(&self.path, action, source, upto);
         if !self.is_full.swap(true, Ordering::Relaxed) {
             let warning = format!("{failure}: changes fail until there is room again");
             tracing::error!(id = "DHCPSRV_MEMFILE_DISK_FULL", "{warning}");
@@ -132,13 +130,7 @@ impl Shared {
         source: io::Error,
         upto: u64,
     ) -> LeaseMgrError {
-        let failure = Failure {
-            path: Arc::clone(&self.path),
-            action,
-            source: Arc::new(source),
-            upto,
-            since: SystemTime::now(),
-        };
+        let failure = Failure::new(&self.path, action, source, upto);
         tracing::error!("{failure}: no change is taken any more");
         let error = failure.struck();
         // Another sync may have failed before: the first failure keeps its reason.
@@ -158,15 +150,8 @@ pub(super) struct Undecided<'a>(pub(super) &'a Shared);
 impl Drop for Undecided<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let source = Arc::new(io::Error::other("a panic in the middle of it"));
-            let path = Arc::clone(&self.0.path);
-            let _ = self.0.failure.set(Failure {
-                path,
-                action: Action::Write,
-                source,
-                upto: u64::MAX,
-                since: SystemTime::now(),
-            });
+            let source = io::Error::other("a panic in the middle of it");
+            let _ = self.0.failure.set(Failure::new(&self.0.path, Action::Write, source, u64::MAX));
         }
     }
 }
