@@ -57,6 +57,7 @@ pub use error::LeaseMgrError;
 pub(crate) use ext::is_reclaimed;
 pub use ext::{LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6};
 pub use free_range::FreeRange;
+pub(crate) use free_range::Gap;
 pub(crate) use operation::{Borrowed, reclaimed_form};
 pub use operation::{Done, Operation};
 pub use query::{ClientKey, Key, ManagedLease, Query};
@@ -452,7 +453,7 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     /// returned as they were. Of several servers that reclaim at the same time, each lease is returned to one.
     ///
     /// # Errors
-    /// Returns [`LeaseMgrError`] if a change could not be made; some of the leases may be reclaimed then.
+    /// Returns [`LeaseMgrError`] if the leases cannot be read, or none could be reclaimed. If only some could, it returns these.
     fn reclaim_expired(&self, now: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
         defaults::reclaim_expired(self, now, limit)
     }

@@ -12,6 +12,7 @@
 //! takes some 130 to 160 bytes of memory with all its indexes. Figures: see the README, and `docs/design.md` for what they are made of.
 
 mod batch;
+mod change;
 mod cleanup;
 mod error;
 mod journal;
@@ -38,15 +39,15 @@ pub use opener::MemfileOpener;
 pub use options::{LfcProgram, MemfileOptions, OpenRetries};
 pub use sanity::{LeaseChecks, LeaseSanity, SubnetMap, SubnetMapError};
 use scratch::with_scratch;
+use storage::ExpiryKind;
 use storage::free_range::Step;
 use storage::packed_lease::{Packed, StoredLease, pack};
-use storage::{ExpiryKind, NoRoom};
 use store::{STEP, Store};
 use writer::Writer;
 
 use crate::lease::{ClientClass, LeaseKind, SubnetId};
 use crate::lease_mgr::{
-    Added, Change, CleanupStart, Deleted, Done, FreeRange, Key, LeaseMgr, LeaseMgrError, Operation, Query,
+    Added, CleanupStart, Deleted, Done, FreeRange, Key, LeaseMgr, LeaseMgrError, Operation, Query,
     StatisticsQuery, StatisticsRow, Status, Then, Tracking, call_then, check, defaults,
 };
 
@@ -78,7 +79,7 @@ pub struct Memfile<L: StoredLease> {
 impl<L: StoredLease> fmt::Debug for Memfile<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.store.persistence.as_ref().map(|persistence| persistence.files.current_path());
-        f.debug_struct("Memfile").field("file", &file).field("leases", &self.store.read().len()).finish()
+        f.debug_struct("Memfile").field("file", &file).field("leases", &self.store.len()).finish()
     }
 }
 
@@ -101,22 +102,6 @@ impl<L: StoredLease> Memfile<L> {
     }
 }
 
-/// Makes sure that a lease is the expected one, if one is; `buffer` is for what that takes.
-#[inline]
-fn check_expected<L: StoredLease>(
-    there: &Packed<'_, L>,
-    expected: Option<&L>,
-    buffer: &mut Vec<u8>,
-) -> Result<(), LeaseMgrError> {
-    if let Some(expected) = expected {
-        pack(expected, buffer);
-        if !there.is_same(&Packed::new(buffer)) {
-            return Err(LeaseMgrError::ChangedMeanwhile { address: L::address_of(there.key()).into() });
-        }
-    }
-    Ok(())
-}
-
 impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
     fn status(&self) -> Status {
         let store = &*self.store;
@@ -128,7 +113,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
                 .as_ref()
                 .map_or_else(|| "memory only".to_owned(), |path| path.display().to_string()),
             lease_file,
-            leases: Some(store.read().len() as u64),
+            leases: Some(store.len() as u64),
             refused: match persistence.and_then(|persistence| persistence.journal.refused()) {
                 None => store.check().err().map(|error| error.to_string()),
                 refused => refused,
@@ -142,36 +127,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
     }
 
     fn add(&self, lease: &L) -> Result<Added, LeaseMgrError> {
-        self.store.tracking.refuse_in_callback()?;
-        check(lease)?;
-        let key = lease.key();
-        let _row = self.store.rows.lock(key);
-        let added = with_scratch(|scratch| {
-            pack(lease, &mut scratch.record);
-            let hashes = {
-                let storage = self.store.read();
-                let hashes = storage.fetch(&Packed::new(&scratch.record));
-                if self.store.persistence.is_some() {
-                    // Meanwhile the storage is fetched.
-                    lease.write_row(&mut scratch.row);
-                }
-                if storage.get(key).is_some() {
-                    return Ok(Added::AddressTaken);
-                }
-                if !self.store.has_room(&storage) {
-                    return Err(NoRoom.into());
-                }
-                hashes
-            };
-            self.store.journal(&scratch.row)?;
-            self.store.write()?.insert_fetched(&scratch.record, &hashes)?;
-            Ok::<_, LeaseMgrError>(Added::Added)
-        })?;
-        if added == Added::AddressTaken {
-            return Ok(added);
-        }
-        self.store.tracking.notify(&Change::added(lease));
-        Ok(Added::Added)
+        self.store.watched(|store| store.add(lease))
     }
 
     fn kept(&self, lease: &L) -> Result<L, LeaseMgrError> {
@@ -235,70 +191,17 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
 
     fn count(&self, query: &Query<'_, L>) -> Result<u64, LeaseMgrError> {
         if *query == Query::all() {
-            return Ok(self.store.read().len() as u64);
+            return Ok(self.store.len() as u64);
         }
         defaults::count(self, query)
     }
 
     fn replace(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
-        self.store.tracking.refuse_in_callback()?;
-        check(lease)?;
-        let key = lease.key();
-        let _row = self.store.rows.lock(key);
-        let old = with_scratch(|scratch| {
-            let storage = self.store.read();
-            let Some(packed) = storage.get(key) else {
-                return Err(LeaseMgrError::NoSuchLease { address: lease.address().into() });
-            };
-            check_expected(&packed, expected, &mut scratch.expected)?;
-            if !self.store.has_room(&storage) {
-                return Err(NoRoom.into());
-            }
-            let counted = packed.counted_as();
-            let old = self.store.tracking.is_watched().then(|| packed.lease());
-            drop(storage);
-            pack(lease, &mut scratch.record);
-            if self.store.persistence.is_some() {
-                lease.write_row(&mut scratch.row);
-            }
-            self.store.journal(&scratch.row)?;
-            self.store.write()?.replace(&scratch.record)?;
-            Ok((old, counted))
-        })?;
-        match &old {
-            (Some(old), _) => self.store.tracking.notify(&Change::updated(old, lease)),
-            (None, counted) => self.store.tracking.count_updated(*counted, lease),
-        }
-        Ok(())
+        self.store.watched(|store| store.replace(lease, expected))
     }
 
     fn remove(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError> {
-        self.store.tracking.refuse_in_callback()?;
-        let key = L::key_of(address);
-        let _row = self.store.rows.lock(key);
-        let old = with_scratch(|scratch| {
-            let storage = self.store.read();
-            let Some(packed) = storage.get(key) else {
-                return Ok(None);
-            };
-            check_expected(&packed, expected, &mut scratch.expected)?;
-            let hashes = storage.fetch(&packed);
-            if self.store.persistence.is_some() {
-                L::write_deletion(&packed, &mut scratch.row);
-            }
-            let old = self.store.tracking.is_watched().then(|| packed.lease());
-            drop(storage);
-            self.store.journal(&scratch.row)?;
-            self.store.write()?.remove_fetched(key, &hashes);
-            Ok::<_, LeaseMgrError>(Some(old))
-        })?;
-        let Some(old) = old else {
-            return Ok(Deleted::NoSuchLease);
-        };
-        if let Some(old) = &old {
-            self.store.tracking.notify(&Change::deleted(old));
-        }
-        Ok(Deleted::Deleted)
+        self.store.watched(|store| store.remove(address, expected))
     }
 
     fn remove_reclaimed(&self, until: u64) -> Result<u64, LeaseMgrError> {
@@ -375,7 +278,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
             return Ok(());
         };
         self.store.look_after_file();
-        persistence.journal.sync()
+        self.store.watched(|_| persistence.journal.sync())
     }
 
     fn write_own_file(&self, path: &Path) -> Result<Option<u64>, LeaseMgrError> {

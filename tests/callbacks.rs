@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::fmt::{self, Write as _};
 use std::mem;
 use std::panic::{panic_any, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,45 +20,15 @@ use leasemgr::{
 };
 use rstest::rstest;
 use support::leases::TestLease;
-use tracing::field::{Field, Visit};
-use tracing::span;
+use support::logs::Logs;
 
 const KINDS: [ChangeKind; 3] = [ChangeKind::Add, ChangeKind::Update, ChangeKind::Delete];
 
-/// What is logged, a line for each event.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
-
-impl tracing::Subscriber for Lines {
-    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
-        true
-    }
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-    fn event(&self, event: &tracing::Event<'_>) {
-        struct Fields(String);
-        impl Visit for Fields {
-            fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-                write!(self.0, "{field}={value:?} ").unwrap();
-            }
-        }
-        let mut fields = Fields(String::new());
-        event.record(&mut fields);
-        self.0.lock().unwrap().push(fields.0);
-    }
-    fn enter(&self, _: &span::Id) {}
-    fn exit(&self, _: &span::Id) {}
-}
-
 /// What the work gives, and what it logs in this thread.
 fn recorded<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
-    let lines = Lines::default();
-    let result = tracing::subscriber::with_default(lines.clone(), work);
-    let lines = lines.0.lock().unwrap().clone();
-    (result, lines)
+    let logs = Logs::default();
+    let result = logs.of(work);
+    (result, logs.lines())
 }
 
 fn memfile<L: ManagedLease + FileLease>(folder: Option<&tempfile::TempDir>) -> Arc<dyn LeaseMgr<L>> {

@@ -7,6 +7,8 @@
     reason = "a helper of a test fails the test, as the test itself does"
 )]
 
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Write};
 use std::net::Ipv4Addr;
@@ -26,10 +28,8 @@ use leasemgr::{
 };
 use leasemgr::{FactoryError, LeaseMgrOpener, OpenerError};
 use rstest::rstest;
+use support::logs::Logs;
 use tempfile::TempDir;
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
 
 /// A trunk is kept by its name, and used by one manager at a time.
 type Trunk = BTreeMap<Ipv4Addr, Lease4>;
@@ -697,43 +697,7 @@ fn of_what_is_done_at_the_same_time_nothing_meets_a_manager_that_is_still_open()
 }
 
 /// What all tests log. There is one log, because what to log is decided once for all threads.
-static LOG: LazyLock<Log> = LazyLock::new(|| {
-    let log = Log::default();
-    tracing::subscriber::set_global_default(log.clone()).unwrap();
-    log
-});
-
-/// All that is logged, as text.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<String>>);
-
-impl Subscriber for Log {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        struct Fields<'a>(&'a mut String);
-        impl Visit for Fields<'_> {
-            fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-                writeln!(self.0, "{field}: {value:?}").unwrap();
-            }
-        }
-        event.record(&mut Fields(&mut self.0.lock().unwrap()));
-    }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
-}
+static LOG: LazyLock<Logs> = LazyLock::new(Logs::of_everything);
 
 #[test]
 fn no_password_is_logged_or_shown() {
@@ -756,7 +720,7 @@ fn no_password_is_logged_or_shown() {
         writeln!(shown, "{error} {error:?}").unwrap();
     }
     factory.destroy();
-    shown += &LOG.0.lock().unwrap();
+    shown += &LOG.lines().join("\n");
     assert!(shown.contains("DHCPv4 leases: type=tree name=hollow password=*****"), "{shown}");
     assert!(!shown.contains("Lorem") && !shown.contains("Ipsum"), "{shown}");
 }

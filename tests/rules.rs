@@ -350,6 +350,16 @@ fn a_journal_that_refuses_is_given_up_and_that_is_told_once<L: TestLease>(
     mgr.tracking().on_availability("test", move |availability| told.send(availability).unwrap());
     let panics = |_| resume_unwind(Box::new("out of order"));
     mgr.tracking().on_availability("another", panics);
+    // It can use the manager, and change leases of another one.
+    let (weak, other, used) = (Arc::downgrade(&mgr), in_memory::<L>(), Arc::new(AtomicBool::new(false)));
+    let is_used = Arc::clone(&used);
+    mgr.tracking().on_availability("a third", move |_| {
+        let mgr = weak.upgrade().unwrap();
+        assert_eq!(mgr.kept(&L::tagged(1, 1)).unwrap(), mgr.all().unwrap()[0]);
+        assert!(mgr.update(&L::tagged(1, 2)).is_err());
+        assert_eq!(other.add(&L::tagged(1, 1)).unwrap(), Added::Added);
+        is_used.store(true, Ordering::Relaxed);
+    });
     assert_eq!(mgr.add(&L::tagged(1, 1)).unwrap(), Added::Added);
     assert_eq!(mgr.status().availability, Availability::Up);
 
@@ -361,6 +371,7 @@ fn a_journal_that_refuses_is_given_up_and_that_is_told_once<L: TestLease>(
     let status = mgr.status();
     assert!(matches!(status.availability, Availability::GivenUp { .. }) && status.refused.is_some());
     assert_eq!(changes.try_iter().collect::<Vec<_>>(), [status.availability]);
+    assert!(used.load(Ordering::Relaxed));
     // What is there can be read.
     assert_eq!(mgr.all().unwrap(), [L::tagged(1, 1).kept()]);
     assert!(mgr.tracking().forget_availability("test") && !mgr.tracking().forget_availability("test"));

@@ -2,12 +2,14 @@
 //! passwords. See SECURITY.md.
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
 
+mod support;
+
 use std::error::Error;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leasemgr::WriteLeases;
@@ -19,9 +21,8 @@ use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};
 use leasemgr::{Added, CleanupReport, CleanupStatus, LeaseMgr, LeaseMgrFactory};
 use leasemgr::{LeaseMgrOpener, OpenerError};
 use rstest::rstest;
+use support::logs::Logs;
 use tempfile::TempDir;
-use tracing::field::{Field, Visit};
-use tracing::span;
 
 const HEADER: &str = "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state,user_context,pool_id\n";
 
@@ -398,45 +399,6 @@ fn the_lease_file_stays_in_the_data_folder() {
     assert_eq!(fs::read_dir(outside).unwrap().count(), 0);
 }
 
-/// Keeps all that is logged: every field, as it is shown and in its debug form.
-#[derive(Clone, Default)]
-struct Recorder(Arc<Mutex<String>>);
-
-impl Visit for Recorder {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        writeln!(self.0.lock().unwrap(), "{field}={value}").unwrap();
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        writeln!(self.0.lock().unwrap(), "{field}={value:?}").unwrap();
-    }
-}
-
-impl tracing::Subscriber for Recorder {
-    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
-        true
-    }
-    fn new_span(&self, span: &span::Attributes<'_>) -> span::Id {
-        span.record(&mut self.clone());
-        span::Id::from_u64(1)
-    }
-    fn record(&self, _: &span::Id, values: &span::Record<'_>) {
-        values.record(&mut self.clone());
-    }
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-    fn event(&self, event: &tracing::Event<'_>) {
-        event.record(&mut self.clone());
-    }
-    fn enter(&self, _: &span::Id) {}
-    fn exit(&self, _: &span::Id) {}
-}
-
-impl Recorder {
-    fn text(&self) -> String {
-        self.0.lock().unwrap().clone()
-    }
-}
-
 /// A backend with a database behind it, which is not there.
 struct Database;
 
@@ -465,7 +427,7 @@ impl LeaseMgrOpener<Lease4> for Database {
 #[test]
 fn no_password_is_in_any_log_error_or_debug_output() {
     const SECRETS: [&str; 3] = ["hunter2", "correct", "horse"];
-    let recorder = Recorder::default();
+    let logs = Logs::default();
     let mut shown = String::new();
     let tries = [
         "password=hunter2 host=db",
@@ -490,7 +452,7 @@ fn no_password_is_in_any_log_error_or_debug_output() {
         "pwd=hunter2 host=db",
         "password=hunter2\u{7}",
     ];
-    tracing::subscriber::with_default(recorder.clone(), || {
+    logs.of(|| {
         let factory = LeaseMgrFactory::<Lease4>::new();
         let mut opened = 0;
         for registered in [false, true] {
@@ -528,7 +490,7 @@ fn no_password_is_in_any_log_error_or_debug_output() {
         }
         assert!(opened > 0);
     });
-    let logged = recorder.text();
+    let logged = logs.lines().join("\n");
     assert!(logged.contains("DHCPSRV_LEASE_MGR_OPENED") && logged.contains("password=*****"), "{logged}");
     assert!(shown.contains("password is \"*****\"") && shown.contains("no answer"), "{shown}");
     for line in logged.lines().chain(shown.lines()) {

@@ -4,13 +4,13 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::{
-    Added, AddedWithin, Claimed, ClientKey, CountedAs, Cursor, Deleted, FreeRange, LeaseMgr, LeaseMgrError,
-    LeaseMgrExt, ManagedLease, Query, StatisticsQuery, StatisticsRow,
+    Added, AddedWithin, Claimed, ClientKey, CountedAs, Cursor, Deleted, FreeRange, Gap, LeaseMgr,
+    LeaseMgrError, LeaseMgrExt, ManagedLease, Operation, Query, StatisticsQuery, StatisticsRow, is_reclaimed,
+    reclaimed_form,
 };
 use crate::lease::{
     ClientClass, HwAddr, LeaseKind, LeaseState, LimitExceeded, Limits, SubnetId, UserContext, client_classes,
 };
-use crate::lease_mgr::free_range::Gap;
 
 /// Number of leases that are read at a time.
 const PAGE: usize = 1000;
@@ -186,16 +186,23 @@ pub(super) fn reclaim_expired<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     limit: usize,
 ) -> Result<Vec<L>, LeaseMgrError> {
     mgr.tracking().refuse_in_callback()?;
-    let mut reclaimed = Vec::new();
-    for mut lease in mgr.expired(now, limit)? {
-        if mgr.reclaim(&lease)? {
-            if lease.state() != LeaseState::DECLINED {
-                lease.reclaim();
+    let expired = mgr.expired(now, limit)?;
+    let (mut reclaimed, mut failure) = (Vec::new(), None);
+    for step in expired.chunks(PAGE) {
+        let operations: Vec<_> = step.iter().map(Operation::reclaim).collect();
+        for (lease, result) in step.iter().zip(mgr.apply(&operations)) {
+            match is_reclaimed(mgr.tracking(), CountedAs::of(lease), result) {
+                Ok(true) => reclaimed.push(reclaimed_form(lease).unwrap_or_else(|| lease.clone())),
+                Ok(false) => {}
+                Err(error) => failure = Some(error),
             }
-            reclaimed.push(lease);
+        }
+        if failure.is_some() {
+            break;
         }
     }
-    Ok(reclaimed)
+    // The caller has to know of those that were reclaimed. The next call has the error again, if it stays.
+    failure.filter(|_| reclaimed.is_empty()).map_or(Ok(reclaimed), Err)
 }
 
 pub(super) fn scan<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
@@ -254,17 +261,19 @@ pub(super) fn claim_first<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
 ) -> Result<Option<Claimed<L>>, LeaseMgrError> {
     mgr.tracking().refuse_in_callback()?;
     loop {
-        // What another caller is about to claim is as good as taken.
-        let mut left = Some(range.clone());
+        let mut free = mgr.first_free(range, now)?;
         let (address, _lock) = loop {
-            let Some(address) = left.take().map(|range| mgr.first_free(&range, now)).transpose()?.flatten()
-            else {
+            let Some(address) = free else {
                 return Ok(None);
             };
-            match mgr.tracking().try_lock(address) {
-                Some(lock) => break (address, lock),
-                None => left = range.starting_after(address),
+            if let Some(lock) = mgr.tracking().try_lock(address) {
+                break (address, lock);
             }
+            // An address that another caller is about to claim is passed over.
+            free = match range.starting_after(address) {
+                Some(rest) => mgr.first_free(&rest, now)?,
+                None => None,
+            };
         };
         let there = mgr.get(address)?;
         if there.as_ref().is_some_and(|lease| !is_replaceable(lease, now)) {

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::fast::RandomState;
 
+use super::change::check_expected;
 use super::storage::packed_lease::{Packed, StoredLease, pack};
 use super::storage::{Hashes, NoRoom};
 use super::writer::Writer;
-use super::{STEP, Store, check_expected};
+use super::{STEP, Store};
 use crate::lease_mgr::{Borrowed, Change, CountedAs, Done, LeaseMgrError, Operation, Tracking, check};
 use crate::panics::contained;
 
@@ -73,6 +74,8 @@ impl<L: StoredLease> Store<L> {
                 Ok(()) => self.apply_step(step, &mut results),
                 Err(error) => results.extend(step.iter().map(|_| Err(repeated(&error)))),
             }
+            // Here no lock is held any more.
+            self.tell_availability();
         }
         results
     }

@@ -18,7 +18,9 @@ pub(super) const STEP: usize = 256;
 
 /// Leases in memory and the journal of their changes: what the users of a [`Memfile`] and the thread of its cleanups share.
 pub(super) struct Store<L: StoredLease> {
-    pub(super) storage: ShardedLock<Storage<L>>,
+    storage: ShardedLock<Storage<L>>,
+    /// Number of leases, for those who must not wait.
+    len: AtomicUsize,
     /// When a change of the storage ended in a panic, so that it is perhaps half made.
     broken_since: OnceLock<SystemTime>,
     /// Whether it was told that no changes are taken any more.
@@ -44,10 +46,11 @@ pub(super) struct Persistence {
 
 impl<L: StoredLease> Store<L> {
     pub(super) fn new(storage: Storage<L>, on_fail: OnFail, persistence: Option<Persistence>) -> Self {
+        let len = storage.len().into();
         let (storage, tracking) = (ShardedLock::new(storage), Tracking::default());
         let (broken_since, is_given_up) = (OnceLock::new(), AtomicBool::new(false));
         let (rows, batched) = (RowLocks::new(), AtomicUsize::new(0));
-        Self { storage, broken_since, is_given_up, on_fail, rows, batched, tracking, persistence }
+        Self { storage, len, broken_since, is_given_up, on_fail, rows, batched, tracking, persistence }
     }
 
     pub(super) fn read(&self) -> ReadGuard<'_, Storage<L>> {
@@ -57,7 +60,12 @@ impl<L: StoredLease> Store<L> {
     pub(super) fn write(&self) -> Result<Writing<'_, L>, LeaseMgrError> {
         let storage = self.storage.write();
         self.check()?;
-        Ok(Writing { storage, broken_since: &self.broken_since, was_panicking: std::thread::panicking() })
+        Ok(Writing { storage, store: self, was_panicking: std::thread::panicking() })
+    }
+
+    /// The number of leases. Waits for nothing.
+    pub(super) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
     }
 
     /// Whether all changes of the storage came to their end.
@@ -67,11 +75,17 @@ impl<L: StoredLease> Store<L> {
 
     /// Writes rows to the journal, where there is one.
     pub(super) fn journal(&self, rows: &[u8]) -> Result<(), LeaseMgrError> {
-        self.check().inspect_err(|_| self.tell_availability())?;
-        let Some(persistence) = &self.persistence else {
-            return Ok(());
-        };
-        persistence.journal.append(rows).inspect_err(|_| self.tell_availability())
+        self.check()?;
+        self.persistence.as_ref().map_or(Ok(()), |persistence| persistence.journal.append(rows))
+    }
+
+    /// Makes a change, and tells if no more are taken after it. What is told then may use the lease manager, so it is told when
+    /// the change holds no lock any more.
+    pub(super) fn watched<T>(
+        &self,
+        change: impl FnOnce(&Self) -> Result<T, LeaseMgrError>,
+    ) -> Result<T, LeaseMgrError> {
+        change(self).inspect_err(|_| self.tell_availability())
     }
 
     pub(super) fn availability(&self) -> Availability {
@@ -118,7 +132,7 @@ impl<L: StoredLease> Store<L> {
 /// The storage, to be changed.
 pub(super) struct Writing<'a, L: StoredLease> {
     storage: WriteGuard<'a, Storage<L>>,
-    broken_since: &'a OnceLock<SystemTime>,
+    store: &'a Store<L>,
     /// The change is made while a panic of something else unwinds the thread.
     was_panicking: bool,
 }
@@ -126,8 +140,9 @@ pub(super) struct Writing<'a, L: StoredLease> {
 impl<L: StoredLease> Drop for Writing<'_, L> {
     fn drop(&mut self) {
         if std::thread::panicking() && !self.was_panicking {
-            let _ = self.broken_since.set(SystemTime::now());
+            let _ = self.store.broken_since.set(SystemTime::now());
         }
+        self.store.len.store(self.storage.len(), Ordering::Relaxed);
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod around;
 pub(crate) mod deadlocks;
 pub(crate) mod lease_server;
 pub(crate) mod leases;
+pub(crate) mod logs;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -12,7 +12,7 @@ use super::Storage;
 use super::b_tree::Note;
 use super::packed_lease::{Packed, StoredLease};
 use crate::lease::LeaseState;
-use crate::lease_mgr::FreeRange;
+use crate::lease_mgr::{FreeRange, Gap};
 
 /// When the first of several addresses becomes free, in seconds since the epoch.
 #[derive(Debug)]
@@ -120,64 +120,33 @@ impl<L: StoredLease> Storage<L> {
             let is_occupied = !is_free(leaf.note.get(), now);
             let bits = |key| L::bits_of(L::address_of(key));
             let has_no_gap = is_dense && bits(last) - bits(first) == (leaf.keys.len() - 1) as u128;
-            let mut found = None;
-            if is_occupied && has_no_gap {
-                match range.after(L::address_of(last)) {
-                    Some(after) => next = after,
-                    None => return Step::Full,
-                }
+            let gap = if is_occupied && has_no_gap {
+                range.after(L::address_of(last)).map_or(Gap::None, Gap::After)
             } else if is_occupied {
-                found = lowest_gap::<L>(range, &mut next, leaf.keys.iter().map(|&key| (key, false)));
+                range.lowest_gap(next, leaf.keys.iter().map(|&key| L::address_of(key)))
             } else {
                 if budget == 0 {
                     return Step::OccupiedTo(next);
                 }
                 budget -= 1;
                 let mut earliest = u64::MAX;
-                let leases = leaf.keys.iter().zip(leaf.values).map(|(&key, &id)| {
+                let mut occupied = leaf.keys.iter().zip(leaf.values).filter_map(|(&key, &id)| {
                     let from = free_from(&self.primary.packed(id));
                     earliest = earliest.min(from);
-                    (key, is_free(from, now))
+                    (!is_free(from, now)).then(|| L::address_of(key))
                 });
-                // All are looked at, so that the note is right afterwards.
-                let leases: Vec<_> = leases.collect();
+                let gap = range.lowest_gap(next, occupied.by_ref());
+                // The others are looked at, too, so that the note is right afterwards.
+                occupied.for_each(drop);
                 leaf.note.0.store(earliest, Ordering::Relaxed);
-                found = lowest_gap::<L>(range, &mut next, leases.into_iter());
-            }
-            match found {
-                Some(Found::Address) => return Step::Free(next),
-                Some(Found::End) => return Step::Full,
-                None => {}
+                gap
+            };
+            match gap {
+                Gap::Found(address) => return Step::Free(address),
+                Gap::After(address) => next = address,
+                Gap::None => return Step::Full,
             }
         }
         Step::Free(next)
     }
-}
-
-enum Found {
-    /// The address that was looked for next is free.
-    Address,
-    /// There is no address left.
-    End,
-}
-
-/// Moves `next` behind occupied addresses, given in order with whether they are free all the same.
-fn lowest_gap<L: StoredLease>(
-    range: &FreeRange<L>,
-    next: &mut L::Address,
-    leases: impl Iterator<Item = (L::AddressKey, bool)>,
-) -> Option<Found> {
-    for (key, is_free) in leases {
-        let wanted = L::key_of(*next);
-        if key > wanted || (key == wanted && is_free) {
-            return Some(Found::Address);
-        }
-        if key == wanted {
-            match range.after(*next) {
-                Some(after) => *next = after,
-                None => return Some(Found::End),
-            }
-        }
-    }
-    None
 }
