@@ -44,6 +44,27 @@ macro_rules! identifier {
     };
 }
 
+/// What identifiers that are nothing but bytes have in common besides: reading the bytes, and the debug form.
+macro_rules! octets {
+    ($name:ident) => {
+        impl $name {
+            /// The bytes.
+            #[must_use]
+            pub fn as_bytes(&self) -> &[u8] {
+                self.0.as_slice()
+            }
+        }
+
+        $crate::identifiers::bytes::identifier!($name);
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "{}({self})", stringify!($name))
+            }
+        }
+    };
+}
+
 /// The conversions from and to bytes and text of a name.
 macro_rules! name {
     ($name:ident) => {
@@ -108,4 +129,4 @@ macro_rules! name {
     };
 }
 
-pub(super) use {identifier, name};
+pub(super) use {identifier, name, octets};

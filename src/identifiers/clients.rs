@@ -2,31 +2,18 @@
 
 use std::fmt;
 
-use super::bytes::{Octets, identifier};
+use super::bytes::{Octets, identifier, octets};
 use super::short_bytes::ShortBytes;
 use super::{HwSource, HwType, IdentifierError, IdentifierKind};
 
-macro_rules! octets {
+/// Octets with colons between them, as in a lease file.
+macro_rules! shown_with_colons {
     ($name:ident) => {
-        impl $name {
-            /// The bytes.
-            #[must_use]
-            pub fn as_bytes(&self) -> &[u8] {
-                self.0.as_slice()
-            }
-        }
-
-        identifier!($name);
+        octets!($name);
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 Octets(self.as_bytes()).fmt(f)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}({self})", stringify!($name))
             }
         }
     };
@@ -35,7 +22,7 @@ macro_rules! octets {
 /// The client identifier of a DHCPv4 client (RFC 2132 section 9.14), 2 to 255 bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(ShortBytes);
-octets!(ClientId);
+shown_with_colons!(ClientId);
 
 impl ClientId {
     /// The shortest client id, in bytes.
@@ -99,7 +86,7 @@ impl ClientId {
 /// [`Duid::empty`], three zero bytes, is the DUID of a declined lease, which belongs to no client.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Duid(ShortBytes);
-octets!(Duid);
+shown_with_colons!(Duid);
 
 impl Duid {
     /// The shortest DUID of a new lease, in bytes.

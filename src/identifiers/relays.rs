@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::bytes::identifier;
+use super::bytes::octets;
 use super::short_bytes::ShortBytes;
 use super::{Duid, IdentifierError, IdentifierKind};
 
@@ -23,26 +23,14 @@ macro_rules! id {
             pub fn new(bytes: &[u8]) -> Result<Self, IdentifierError> {
                 IdentifierError::check(IdentifierKind::$name, bytes, 1, Self::MAX_LEN).map(Self)
             }
-
-            /// The bytes.
-            #[must_use]
-            pub fn as_bytes(&self) -> &[u8] {
-                self.0.as_slice()
-            }
         }
 
-        identifier!($name);
+        octets!($name);
 
         /// Two upper-case hex digits for each byte, as in a user context.
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02X}"))
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}({self})", stringify!($name))
             }
         }
     };

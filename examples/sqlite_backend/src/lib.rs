@@ -81,12 +81,25 @@ impl<L: ManagedLease> Sqlite<L> {
     }
 
     fn select(&self, sql: &str, values: Vec<Value>) -> Result<Vec<L>, LeaseMgrError> {
+        self.select_where(sql, values, None, |_| true)
+    }
+
+    /// Returns the leases that a statement gives and that are wanted, up to a number.
+    fn select_where(
+        &self,
+        sql: &str,
+        values: Vec<Value>,
+        limit: Option<usize>,
+        is_wanted: impl Fn(&L) -> bool,
+    ) -> Result<Vec<L>, LeaseMgrError> {
         let connection = self.connection();
         let mut statement = connection.prepare_cached(sql).map_err(failed)?;
         let mut rows = statement.query(params_from_iter(values)).map_err(failed)?;
         let mut leases = Vec::new();
-        while let Some(row) = rows.next().map_err(failed)? {
-            leases.push(lease(row)?);
+        while limit != Some(leases.len())
+            && let Some(row) = rows.next().map_err(failed)?
+        {
+            leases.extend(Some(lease(row)?).filter(&is_wanted));
         }
         Ok(leases)
     }
@@ -119,20 +132,7 @@ impl<L: ManagedLease> Sqlite<L> {
             add(if query.reversed { "address <" } else { "address >" }, key::<L>(after));
         }
         sql.push_str(if query.reversed { sql::DESCENDING } else { sql::ASCENDING });
-        let connection = self.connection();
-        let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
-        let mut rows = statement.query(params_from_iter(values)).map_err(failed)?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next().map_err(failed)? {
-            let lease = lease(row)?;
-            if query.matches(&lease) {
-                found.push(lease);
-                if query.limit == Some(found.len()) {
-                    break;
-                }
-            }
-        }
-        Ok(found)
+        self.select_where(&sql, values, query.limit, |lease| query.matches(lease))
     }
 }
 
