@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use crossbeam_utils::CachePadded;
+
 use super::journal::Journal;
 use super::row_locks::RowLocks;
 use super::storage::packed_lease::StoredLease;
@@ -19,8 +21,8 @@ pub(super) const STEP: usize = 256;
 /// Leases in memory and the journal of their changes: what the users of a [`Memfile`] and the thread of its cleanups share.
 pub(super) struct Store<L: StoredLease> {
     storage: ShardedLock<Storage<L>>,
-    /// Number of leases, for those who must not wait.
-    len: AtomicUsize,
+    /// Number of leases, for callers that must not wait. Apart from what each change reads, as each change writes it.
+    len: CachePadded<AtomicUsize>,
     /// When a change of the storage ended in a panic, so that it is perhaps half made.
     broken_since: OnceLock<SystemTime>,
     /// Whether it was told that no changes are taken any more.
@@ -46,7 +48,7 @@ pub(super) struct Persistence {
 
 impl<L: StoredLease> Store<L> {
     pub(super) fn new(storage: Storage<L>, on_fail: OnFail, persistence: Option<Persistence>) -> Self {
-        let len = storage.len().into();
+        let len = CachePadded::new(storage.len().into());
         let (storage, tracking) = (ShardedLock::new(storage), Tracking::default());
         let (broken_since, is_given_up) = (OnceLock::new(), AtomicBool::new(false));
         let (rows, batched) = (RowLocks::new(), AtomicUsize::new(0));
