@@ -1,17 +1,20 @@
-//! Each operation of a memfile with 100 000 leases, in memory and on disk.
+//! Each operation of a memfile with 100 000 leases, in memory and on disk; and free addresses of a full pool, leases in a state
+//! across many subnets.
 
 mod support;
 
 use std::hint::black_box;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput};
 use leasemgr::WriteLeases;
-use leasemgr::lease::{Hostname, Lease4, Lease6, LeaseState, SubnetId};
+use leasemgr::lease::{Hostname, HwAddr, Lease4, Lease6, LeaseState, Lifetime, SubnetId};
 use leasemgr::lease_file::FileLease;
 use leasemgr::memfile::{self, LfcProgram, MemfileOptions};
-use leasemgr::{LeaseMgr, LeaseMgrExt, ManagedLease, Query, StatisticsQuery};
+use leasemgr::{FreeRange, LeaseMgr, LeaseMgrExt, ManagedLease, Query, StatisticsQuery};
 use support::{Contexts, Outcome, Sample, criterion, leases};
 
 const LEASES: u32 = 100_000;
@@ -22,7 +25,63 @@ fn main() -> Outcome {
         family::<Lease4>(&mut criterion, "v4", on_disk)?;
         family::<Lease6>(&mut criterion, "v6", on_disk)?;
     }
+    free_addresses(&mut criterion)?;
     criterion.final_summary();
+    Ok(())
+}
+
+/// A pool of 200 000 addresses, all of which have a lease, in 10 000 subnets; every fifth is declined.
+#[expect(clippy::expect_used, reason = "a closure that gives a lease, which has a client")]
+fn free_addresses(criterion: &mut Criterion) -> Outcome {
+    const POOL: u32 = 200_000;
+    const SUBNETS: u32 = 10_000;
+    const END: u64 = 3600;
+    let address = |n| Ipv4Addr::from_bits(0x0a00_0000 + n);
+    let manager = memfile::open::<Lease4>(MemfileOptions::default())?;
+    let lease = |address, heard_at| {
+        let client = HwAddr::from([2, 0, 0, 0, 0, 1]);
+        let lease = Lease4::builder(address).client(client).subnet(1 + address.to_bits() % SUBNETS);
+        lease.lifetime(3600).heard_at(UNIX_EPOCH + Duration::from_secs(heard_at)).build()
+    };
+    for n in 0..POOL {
+        let mut lease = lease(address(n), 0)?;
+        if n % 5 == 0 {
+            lease.decline(UNIX_EPOCH, Lifetime(3600));
+        }
+        assert_eq!(manager.add(&lease)?, leasemgr::Added::Added);
+    }
+    let range = FreeRange::new(address(0)..=address(2 * POOL));
+    let mut group = criterion.benchmark_group("memfile v4 full pool");
+    group.bench_function("first free address", |bencher| {
+        bencher.iter(|| assert_eq!(manager.first_free(&range, 0).ok(), Some(Some(address(POOL)))));
+    });
+    let one_subnet = memfile::open::<Lease4>(MemfileOptions::default())?;
+    for mut lease in manager.all()? {
+        lease.data_mut().subnet_id = SubnetId(1);
+        assert_eq!(one_subnet.add(&lease)?, leasemgr::Added::Added);
+    }
+    group.throughput(Throughput::Elements(u64::from(POOL / 5)));
+    for (name, manager) in [("10 000 subnets", &manager), ("one subnet", &one_subnet)] {
+        let query = match name {
+            "one subnet" => Query::state(LeaseState::DECLINED).in_subnet(SubnetId(1)),
+            _ => Query::state(LeaseState::DECLINED),
+        };
+        group.bench_function(format!("declined leases of {name}"), |bencher| {
+            bencher.iter(|| assert_eq!(manager.find(&query).map(|leases| leases.len()).ok(), Some(40_000)));
+        });
+    }
+    // Each claim has a lease that is heard a second later, so that there are always some that have ended.
+    group.throughput(Throughput::Elements(1));
+    let mut now = END;
+    group.bench_function("claim of an address whose lease has ended", |bencher| {
+        bencher.iter(|| {
+            now += 1;
+            let claimed = manager
+                .claim_first(&range, now, &mut |address| lease(address, now).expect("it has a client"));
+            assert!(claimed.is_ok_and(|claimed| claimed.is_some()));
+        });
+    });
+    group.finish();
     Ok(())
 }
 
