@@ -49,6 +49,7 @@ mod permutation;
 mod pool;
 mod runs;
 #[cfg(test)]
+#[cfg(feature = "memfile")]
 mod tests;
 
 use std::fmt;

@@ -1,6 +1,7 @@
 //! The backends of this crate: the only file that names them.
 
 use std::any::Any;
+use std::iter;
 use std::sync::Arc;
 
 use crate::factory::{LeaseMgrFactory, LeaseMgrOpener};
@@ -21,11 +22,14 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
     }
 }
 
-/// The backends for leases of a family.
+/// The backends for leases of a family, as far as their features are on.
 macro_rules! backends_for {
-    ($lease:ty) => {
-        vec![Arc::new(crate::memfile::MemfileOpener) as Arc<dyn LeaseMgrOpener<$lease>>]
-    };
+    ($lease:ty) => {{
+        let backends = iter::empty::<Arc<dyn LeaseMgrOpener<$lease>>>();
+        #[cfg(feature = "memfile")]
+        let backends = backends.chain([Arc::new(crate::memfile::MemfileOpener) as _]);
+        backends.collect::<Vec<_>>()
+    }};
 }
 
 fn backends<L: ManagedLease>() -> Vec<Arc<dyn LeaseMgrOpener<L>>> {

@@ -41,6 +41,21 @@
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Features
+//!
+//! * `memfile` (default): the backend [`memfile`].
+//! * `serde`: Kea's JSON form of leases, and the JSON of statistics and status.
+//! * `tokio`: calls of backends that block are made by the blocking threads of the tokio runtime.
+//! * `kea-lfc`: the program `kea-lfc`, with the dependencies that only it needs.
+//! * `conformance`: the suite that proves a backend. Not stable: new versions have more rules.
+//! * `simulated-disk`: [`fs::simulated`], the disk of the tests. Not stable.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(not(feature = "memfile"), allow(dead_code, unused_imports, reason = "of backends with files"))]
+
+#[cfg(not(unix))]
+compile_error!("leasemgr needs a Unix system: it uses file locks, signals and file owners as POSIX has them");
 
 pub mod allocator;
 mod async_lease_mgr;
@@ -58,6 +73,7 @@ pub mod lease;
 pub mod lease_file;
 mod lease_mgr;
 pub mod lfc;
+#[cfg(feature = "memfile")]
 pub mod memfile;
 mod panics;
 mod parallel;

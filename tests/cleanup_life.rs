@@ -1,7 +1,6 @@
 //! Cleanups in the life of a memfile: by this project's program, by Kea's and by a thread, while leases change,
 //! and when the server or the program is killed.
 
-#![cfg(feature = "kea-lfc")]
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeMap;

@@ -7,7 +7,6 @@
 //! those of the C library, and adds to the time what a file says at that moment. As on a system whose clock is set, the
 //! monotonic clock is left alone.
 
-#![cfg(feature = "kea-lfc")]
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod support;

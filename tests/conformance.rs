@@ -1,6 +1,5 @@
 //! The suite accepts what is right, finds what is wrong, and proves the backends of this crate.
 
-#![cfg(feature = "conformance")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod reference;

@@ -3,7 +3,6 @@
 //! Whatever happens, two things must hold: a server that starts on what is left loads exactly the leases that
 //! there are, and the next cleanup gives the file that an undisturbed one would have given.
 
-#![cfg(feature = "simulated-disk")]
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod support;

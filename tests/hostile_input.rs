@@ -1,6 +1,6 @@
 //! Input that no server wrote: files of other programs, rows without end, text that steers a terminal. What is no lease
 //! is named with its file, line and reason, the other leases are kept, and it takes no more time or memory than it should.
-#![cfg(feature = "kea-lfc")]
+
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod support;

@@ -3,7 +3,6 @@
 //! Whenever that is, a server that starts on what is left loads exactly the leases that there are, and the
 //! next cleanup gives the file that an undisturbed one would have given.
 
-#![cfg(feature = "kea-lfc")]
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a test")]
 
 mod support;

@@ -1,5 +1,5 @@
 //! Leases in the JSON form of Kea's lease commands.
-#![cfg(feature = "serde")]
+
 #![allow(clippy::unwrap_used, reason = "a test may panic, also where it is not in a test function")]
 
 use std::fmt::Debug;

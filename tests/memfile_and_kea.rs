@@ -4,7 +4,6 @@
 //! are loaded, and it downgrades those of a memfile. Its lease commands show neither pool ids nor the type and the
 //! source of a hardware address.
 
-#![cfg(all(feature = "serde", feature = "kea-lfc"))]
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeMap;

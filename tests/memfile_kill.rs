@@ -3,7 +3,6 @@
 //! Whatever it has acknowledged is there when the files are opened: as it was acknowledged, or as one of the few
 //! changes left it that were just being made. `LEASEMGR_KILLS` is how often it is killed in each case.
 
-#![cfg(feature = "kea-lfc")]
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a test")]
 
 mod support;

@@ -7,7 +7,6 @@
 //! With `LEASEMGR_LIVES=n` there are `n` random lives, and each operation of the scripted one fails in all ways;
 //! `LEASEMGR_SEED=n` is the seed of the first random life. Ten thousand lives take two to three minutes in a release build.
 
-#![cfg(feature = "simulated-disk")]
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod support;

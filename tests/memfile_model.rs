@@ -4,7 +4,6 @@
 //!
 //! With `LEASEMGR_MODEL_CASES=n`, there are `n` times as many cases.
 
-#![cfg(feature = "simulated-disk")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod support;

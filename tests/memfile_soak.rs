@@ -8,7 +8,6 @@
 //! each lease has been changed some times, as tables are packed full when they are loaded and have room between their entries later. So
 //! the last life is a busy one, and the second half of it counts.
 
-#![cfg(feature = "kea-lfc")]
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod support;

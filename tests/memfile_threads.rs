@@ -5,7 +5,6 @@
 //!
 //! With `LEASEMGR_MODEL_CASES=n`, there are `n` times as many rounds.
 
-#![cfg(feature = "simulated-disk")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod support;

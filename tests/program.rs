@@ -1,5 +1,5 @@
 //! The program `kea-lfc`, as a server or a person at a terminal meets it.
-#![cfg(feature = "kea-lfc")]
+
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::ffi::{OsStr, OsString};

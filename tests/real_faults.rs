@@ -3,7 +3,6 @@
 //! Whatever comes, no acknowledged lease is lost, nothing panics, and the log says what is to be done. What goes wrong with the
 //! program of a cleanup is tried in `cleanup_life` and in the tests of `memfile::cleanup`.
 
-#![cfg(feature = "kea-lfc")]
 #![allow(clippy::print_stderr, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::collections::BTreeMap;

@@ -1,6 +1,5 @@
 //! Batches and submitted changes of a memfile, and the async handle of a manager.
 
-#![cfg(feature = "simulated-disk")]
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod support;

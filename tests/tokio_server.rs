@@ -1,6 +1,5 @@
 //! The example `tokio_server`, for a moment in each way.
 
-#![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::path::Path;
