@@ -14,7 +14,7 @@ use leasemgr::allocator::{Allocator, PoolAddress};
 use leasemgr::lease::{Lease, Lease4, LeaseState, Lifetime, SubnetId, system_time};
 use leasemgr::{Added, ClientKey, LeaseMgr, LeaseMgrError, LeaseMgrExt};
 
-use crate::server::{Answer, Outcome, Subnet};
+use super::server::{Answer, Outcome, Subnet};
 pub(crate) use wire::Client;
 use wire::{Reply, Request};
 

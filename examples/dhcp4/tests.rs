@@ -12,8 +12,8 @@ use leasemgr::allocator::{Pool, Strategy};
 use leasemgr::lease::{ClientId, Hostname, HwAddr};
 use rstest::rstest;
 
+use super::super::server::reclaim;
 use super::*;
-use crate::server::reclaim;
 
 const SERVER_ID: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const OTHER_SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 250);

@@ -11,8 +11,8 @@ use leasemgr::lease::{Duid, HwAddr, Iaid, Lease6, LeaseState, LeaseType, Lifetim
 use leasemgr::{Added, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt6, Query};
 use parking_lot::{Mutex, MutexGuard};
 
+use super::super::server::{Outcome, Subnet};
 use super::wire::{Ia, Prefix, Relay};
-use crate::server::{Outcome, Subnet};
 
 /// All leases are in one subnet.
 const SUBNET: SubnetId = SubnetId(1);

@@ -23,7 +23,7 @@ pub(crate) use bindings::Bindings;
 use bindings::{Client, Lifetimes};
 use wire::{Ia, Packet, Prefix, Relay, Request};
 
-use crate::server::Outcome;
+use super::server::Outcome;
 
 /// Kea's numbers for where a hardware address was learned: from a DUID, from a relay agent's Client Link-Layer Address
 /// option (RFC 6939).

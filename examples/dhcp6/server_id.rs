@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use leasemgr::lease::Duid;
 
-use crate::server::Outcome;
+use super::super::server::Outcome;
 
 /// DUID-UUID (RFC 6355): the one type that needs neither a clock nor an interface.
 const DUID_UUID: [u8; 2] = [0, 4];

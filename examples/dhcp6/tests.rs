@@ -15,8 +15,8 @@ use leasemgr::lease::{Duid, HwSource, Lease6, LeaseState, LeaseType, Lifetime, R
 use leasemgr::{Added, LeaseMgr, LeaseMgrExt, LeaseMgrFactory};
 use rstest::rstest;
 
+use super::super::server::reclaim;
 use super::{Arrival, Bindings, Server6};
-use crate::server::reclaim;
 
 const SERVER: &[u8] = &[0, 3, 0, 1, 2, 0, 0, 0, 0, 0xaa];
 const XID: [u8; 3] = [0xa1, 0xb2, 0xc3];

@@ -1,0 +1,13 @@
+//! The tests that are in the examples.
+//!
+//! An example that cargo tests itself is not built as a program, which other tests run.
+
+#![allow(dead_code, reason = "the programs are not run here")]
+#![allow(clippy::duplicate_mod, reason = "each server has its own copy of what they share")]
+
+#[path = "../examples/dhcp4_server.rs"]
+mod dhcp4_server;
+#[path = "../examples/dhcp6_server.rs"]
+mod dhcp6_server;
+#[path = "../examples/list_leases.rs"]
+mod list_leases;

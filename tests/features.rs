@@ -1,0 +1,59 @@
+//! Suites that need a feature are named, also where the feature is off and cargo leaves them out without a word.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic, also where it is not in a test function")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// The text between quotes.
+fn quoted(line: &str) -> impl Iterator<Item = &str> {
+    line.split('"').skip(1).step_by(2)
+}
+
+/// The features that each `[[test]]` of the manifest needs.
+fn manifest() -> BTreeMap<String, BTreeSet<String>> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    let entry = |part: &str| {
+        let lines: Vec<_> = part.lines().take_while(|line| !line.starts_with('[')).collect();
+        let value = |key: &str| lines.iter().find(|line| line.starts_with(key)).unwrap();
+        let name = quoted(value("name = ")).next().unwrap().to_owned();
+        (name, quoted(value("required-features = ")).map(str::to_owned).collect())
+    };
+    text.split("[[test]]\n").skip(1).map(entry).collect()
+}
+
+/// Fails unless these suites, and no others, need the feature, and each of them is there.
+fn needed_by(feature: &str, suites: &str) {
+    let suites: Vec<_> =
+        suites.strip_prefix(&format!("needs --features {feature}: ")).unwrap().split(", ").collect();
+    let of_manifest = manifest();
+    let needing = of_manifest.iter().filter(|(_, needs)| needs.contains(feature));
+    assert_eq!(needing.map(|(name, _)| name).collect::<Vec<_>>(), suites, "the suites that need {feature}");
+    for suite in suites {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/{suite}.rs"));
+        assert!(file.exists(), "{}", file.display());
+    }
+}
+
+/// A test for each feature, which is ignored, with the names of the suites, where the feature is off.
+macro_rules! suites {
+    ($($test:ident: $feature:literal, $suites:literal;)*) => {$(
+        #[test]
+        #[cfg_attr(not(feature = $feature), ignore = $suites)]
+        fn $test() {
+            needed_by($feature, $suites);
+        }
+    )*};
+}
+
+suites! {
+    suites_with_kea_lfc: "kea-lfc", "needs --features kea-lfc: cleanup_life, clock_jumps, corpus, \
+        hostile_input, invalid_rows, kill, memfile_and_kea, memfile_kill, memfile_soak, owners, \
+        program, real_faults";
+    suites_with_conformance: "conformance", "needs --features conformance: conformance";
+    suites_with_simulated_disk: "simulated-disk", "needs --features simulated-disk: faults, invalid_rows, \
+        memfile_lives, memfile_model, memfile_threads, submitted";
+    suites_with_serde: "serde", "needs --features serde: lease_json, memfile_and_kea";
+    suites_with_tokio: "tokio", "needs --features tokio: tokio_server";
+}
