@@ -258,7 +258,8 @@ pub(super) fn a_lease_that_ended_before_1970_has_expired<L: TestedLease>(case: &
     check(&leases)?;
     // It is reclaimed as others are, and its address is free again.
     for lease in case.mgr().expired(0, 0).into_iter().flatten() {
-        let action = format_args!("reclaim the lease of {}", lease.address());
+        let address = lease.address();
+        let action = format_args!("reclaim the lease of {address}");
         same(action, &ask(action, case.mgr().reclaim(&lease))?, &true)?;
     }
     case.expired(0, 0, [])?;

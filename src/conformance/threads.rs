@@ -113,7 +113,8 @@ pub(super) fn of_an_update_and_a_deletion_one_wins<L: TestedLease>(case: &Case<L
     })?;
     for (n, lease) in leases.iter().enumerate() {
         let winners: Vec<_> = (0..THREADS).filter(|&thread| successes[thread][n]).collect();
-        let action = format_args!("the threads that changed {} if unchanged", lease.address());
+        let address = lease.address();
+        let action = format_args!("the threads that changed {address} if unchanged");
         holds(action, winners.len() == 1, "one", &winners)?;
         let left = (winners[0] > 0).then(|| with(lease, |data| data.cltt += 1 + winners[0] as i64));
         case.has(lease.address(), left.as_ref())?;
@@ -196,7 +197,8 @@ pub(super) fn an_update_is_one_step<L: TestedLease>(case: &Case<L>) -> Verdict {
         {
             let found = case.find(&query)?;
             let of_address: Vec<_> = found.iter().filter(|lease| lease.address() == one.address()).collect();
-            let action = format_args!("{}, while a lease is updated", Asking(&query));
+            let asking = Asking(&query);
+            let action = format_args!("{asking}, while a lease is updated");
             let is_good = of_address.len() == 1 && is_a_form(of_address[0]);
             holds(action, is_good, expected, &of_address)?;
         }
@@ -247,8 +249,8 @@ pub(super) fn a_thread_reads_what_it_has_written<L: TestedLease>(case: &Case<L>)
             {
                 let found = case.find(&query)?;
                 let found = found.iter().filter(|lease| lease.hwaddr() == Some(&hwaddr));
-                let action =
-                    format_args!("{}, and the thread's own leases among those of others", Asking(&query));
+                let asking = Asking(&query);
+                let action = format_args!("{asking}, and the thread's own leases among those of others");
                 same_leases(action, found, answer(&query, &leases))?;
             }
             case.delete(leases[3].address())?;
@@ -294,7 +296,8 @@ pub(super) fn a_reader_sees_only_leases_that_were_written<L: TestedLease>(case: 
         let found = case.find(query)?;
         for lease in &found {
             let expected = "leases that were written, and that the query is about";
-            let action = format_args!("{} while leases change", Asking(query));
+            let asking = Asking(query);
+            let action = format_args!("{asking} while leases change");
             holds(action, written(lease) && matches(query, lease), expected, lease)?;
         }
         let ordered = found.is_sorted_by(|a, b| a.address() < b.address());
@@ -306,8 +309,8 @@ pub(super) fn a_reader_sees_only_leases_that_were_written<L: TestedLease>(case: 
         )?;
         if query.limit.is_none() {
             let found = found.iter().filter(|&lease| stable.contains(lease));
-            let action =
-                format_args!("{}, and leases that stay as they are while others change", Asking(query));
+            let asking = Asking(query);
+            let action = format_args!("{asking}, and leases that stay as they are while others change");
             same_leases(action, found, answer(query, &stable))?;
         }
         Ok(found.last().map(L::address))

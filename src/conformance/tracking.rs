@@ -349,7 +349,8 @@ pub(super) fn a_callback_may_read_leases<L: TestedLease>(case: &Case<L>) -> Verd
             queries.extend(lease.hwaddr().map(Query::hwaddr));
             queries.extend(lease.client_keys().into_iter().map(Query::client));
             for query in queries {
-                let action = format_args!("{}, in a callback", Asking(&query));
+                let asking = Asking(&query);
+                let action = format_args!("{asking}, in a callback");
                 let found = ask(action, mgr.find(&query))?;
                 let found = found.iter().find(|other| other.address() == lease.address());
                 same_leases(action, found, expected.filter(|lease| matches(&query, *lease)))?;
