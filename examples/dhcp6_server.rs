@@ -99,7 +99,7 @@ fn run() -> Outcome {
         let SocketAddr::V6(peer) = from else {
             return Ok(None);
         };
-        let answer = server.handle(message, Arrival { peer, is_multicast }, now()?)?;
+        let answer = server.handle(message, Arrival { peer, is_multicast }, now())?;
         Ok(answer.map(|(bytes, to)| (bytes, to.into())))
     };
     let from_unicast = |message: &[u8], from| answer(message, from, false);

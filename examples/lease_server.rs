@@ -36,7 +36,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use leasemgr::connection::ConnectionString;
 use leasemgr::lease::{
     ClientId, Duid, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseState, LeaseType, Lifetime, SubnetId,
-    UserContext, system_time,
+    UserContext, seconds_since_epoch,
 };
 use leasemgr::{
     Added, ChangeKind, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6, ManagedLease,
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("lease_server: {error}");
+            eprintln!("lease_server: {}", leasemgr::with_sources(&*error));
             ExitCode::FAILURE
         }
     }
@@ -373,7 +373,7 @@ impl<L: Served> Server<L> {
                 return Ok(());
             }
             let mut declined = lease.clone();
-            declined.decline(system_time(now()?), PROBATION);
+            declined.decline(SystemTime::now(), PROBATION);
             if self.update("declined", &lease, declined)? {
                 return Ok(());
             }
@@ -385,7 +385,7 @@ impl<L: Served> Server<L> {
     fn grant(&self, lease: &mut L, client: u32) -> Outcome {
         lease.set_lifetime(self.options.lifetime);
         let data = lease.data_mut();
-        data.cltt = now()?;
+        data.cltt = seconds_since_epoch(SystemTime::now());
         data.subnet_id = SUBNET;
         data.hostname = format!("client-{client}.example.org").as_str().into();
         Ok(())
@@ -445,9 +445,9 @@ impl<L: Served> Server<L> {
 
     /// Reclaims leases that have expired, and deletes those that nobody has asked for again.
     fn reclaim(&self) -> Outcome {
-        let now = u64::try_from(now()?)?;
+        let now = SystemTime::now();
         while !self.stop.load(Ordering::Relaxed) {
-            let expired = self.leases.expired(now, BATCH)?;
+            let expired = self.leases.list_expired(now, BATCH)?;
             for lease in &expired {
                 self.reclaim_lease(lease)?;
             }
@@ -455,7 +455,8 @@ impl<L: Served> Server<L> {
                 break;
             }
         }
-        self.leases.delete_reclaimed(now, self.options.lifetime.0)?;
+        let held = Duration::from_secs(self.options.lifetime.0.into());
+        self.leases.delete_reclaimed(now - held)?;
         Ok(())
     }
 
@@ -492,11 +493,6 @@ impl<L: Served> Server<L> {
         }
         eprintln!("{line}");
     }
-}
-
-/// Seconds since the epoch.
-fn now() -> Outcome<i64> {
-    Ok(i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?)
 }
 
 /// Standard output, where clients have their answers.

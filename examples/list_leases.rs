@@ -10,7 +10,7 @@
 use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use leasemgr::lease::{Lease, Lease4, Lease6, LeaseType};
 use leasemgr::lease_file::{FileLease, LeaseFileSet};
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Where standard error is closed there is nobody to tell.
-            let _ = writeln!(io::stderr(), "list_leases: {error}");
+            let _ = writeln!(io::stderr(), "list_leases: {}", leasemgr::with_sources(&*error));
             ExitCode::FAILURE
         }
     }
@@ -86,15 +86,14 @@ fn list<L: Shown>(path: &str) -> Result<(), Box<dyn Error>> {
         let path = path.display();
         writeln!(io::stderr(), "list_leases: {path}: the last line has no newline; it may be incomplete")?;
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    match show(set.leases.values(), now) {
+    match show(set.leases.values(), SystemTime::now()) {
         // Whoever reads the list has seen enough of it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
     }
 }
 
-fn show<'a, L: Shown>(leases: impl Iterator<Item = &'a L>, now: u64) -> io::Result<()> {
+fn show<'a, L: Shown>(leases: impl Iterator<Item = &'a L>, now: SystemTime) -> io::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     for lease in leases {
         let (leased, state, client) = (lease.leased(), lease.state(), lease.client());
@@ -104,14 +103,14 @@ fn show<'a, L: Shown>(leases: impl Iterator<Item = &'a L>, now: u64) -> io::Resu
 }
 
 /// When a lease ends or ended.
-fn expiry(lease: &impl Lease, now: u64) -> String {
+fn expiry(lease: &impl Lease, now: SystemTime) -> String {
     let Some(end) = lease.end() else {
         return "never expires".to_owned();
     };
     let Ok(end) = u64::try_from(end) else {
         return "expired before 1970".to_owned();
     };
-    let tense = if lease.has_ended(now) { "expired" } else { "expires" };
+    let tense = if lease.is_expired(now) { "expired" } else { "expires" };
     format!("{tense} {}", date_and_time(end))
 }
 

@@ -39,7 +39,7 @@ fn main() -> Outcome {
     let connection =
         format!("type=memfile universe=4 persist=true lfc-interval=0 name={} {keywords}", file.display());
     let factory = LeaseMgrFactory::<Lease4>::new();
-    let open = || factory.open(&connection).map_err(|error| error.to_string());
+    let open = || factory.open(&connection).map_err(|error| leasemgr::with_sources(&error).to_string());
 
     let leases = open()?;
     let before = resident()?;

@@ -467,7 +467,7 @@ fn asking<A: PoolAddress, L: ManagedLease<Address = A>>(
         all = FreeRange::prefixes(pool.first()..=pool.last(), pool.prefix_len());
     }
     // Leases that have ended are free when they are reclaimed.
-    let now = 0;
+    let now = SystemTime::UNIX_EPOCH;
     Arc::new(move |unwanted| {
         let Some(leases) = leases.upgrade() else {
             let place = "the lease manager that an allocator follows".to_owned();

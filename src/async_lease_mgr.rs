@@ -129,33 +129,33 @@ impl<L: ManagedLease> AsyncLeaseMgr<L> {
     /// Replaces the lease of an address, whatever that is.
     ///
     /// # Errors
-    /// The future gives the errors of [`LeaseMgr::replace`].
+    /// The future gives the errors of [`LeaseMgr::update_expecting`].
     pub fn update(&self, lease: &L) -> Pending<()> {
-        self.change(Borrowed::Replace(lease, None), |result| result.map(drop))
+        self.change(Borrowed::Update(lease, None), |result| result.map(drop))
     }
 
     /// Replaces a lease that the caller has read, unless it has changed since.
     ///
     /// # Errors
-    /// The future gives the errors of [`LeaseMgr::replace`].
+    /// The future gives the errors of [`LeaseMgr::update_expecting`].
     pub fn update_if_unchanged(&self, read: &L, lease: &L) -> Pending<()> {
-        self.change(Borrowed::Replace(lease, Some(read)), |result| result.map(drop))
+        self.change(Borrowed::Update(lease, Some(read)), |result| result.map(drop))
     }
 
     /// Deletes the lease of an address, whatever that is.
     ///
     /// # Errors
-    /// The future gives the errors of [`LeaseMgr::remove`].
+    /// The future gives the errors of [`LeaseMgr::delete_expecting`].
     pub fn delete(&self, address: L::Address) -> Pending<Deleted> {
-        self.change(Borrowed::Remove(address, None), deleted)
+        self.change(Borrowed::Delete(address, None), deleted)
     }
 
     /// Deletes a lease that the caller has read, unless it has changed since.
     ///
     /// # Errors
-    /// The future gives the errors of [`LeaseMgr::remove`].
+    /// The future gives the errors of [`LeaseMgr::delete_expecting`].
     pub fn delete_if_unchanged(&self, read: &L) -> Pending<Deleted> {
-        self.change(Borrowed::Remove(read.address(), Some(read)), deleted)
+        self.change(Borrowed::Delete(read.address(), Some(read)), deleted)
     }
 
     /// Reclaims an expired lease that the caller has read, as [`LeaseMgrExt::reclaim`](crate::LeaseMgrExt::reclaim) does. The
@@ -166,8 +166,8 @@ impl<L: ManagedLease> AsyncLeaseMgr<L> {
     pub fn reclaim(&self, expired: &L) -> Pending<bool> {
         let reclaimed = reclaimed_form(expired);
         let operation = match &reclaimed {
-            Some(reclaimed) => Borrowed::Replace(reclaimed, Some(expired)),
-            None => Borrowed::Remove(expired.address(), Some(expired)),
+            Some(reclaimed) => Borrowed::Update(reclaimed, Some(expired)),
+            None => Borrowed::Delete(expired.address(), Some(expired)),
         };
         let (leases, expired) = (Arc::clone(&self.leases), CountedAs::of(expired));
         self.change(operation, move |result| is_reclaimed(leases.tracking(), expired, result))
@@ -200,7 +200,7 @@ impl<L: ManagedLease> AsyncLeaseMgr<L> {
     }
 
     /// Does something with the manager that may block, such as a query of a database, or
-    /// [`LeaseMgr::remove_reclaimed`]: at once if the manager never blocks, else in the pool.
+    /// [`LeaseMgr::delete_reclaimed`]: at once if the manager never blocks, else in the pool.
     ///
     /// ```
     /// # use leasemgr::lease::{Lease4, SubnetId};

@@ -16,6 +16,7 @@ pub use opener::{LeaseMgrOpener, OpenerError};
 use crate::connection::{self, ConnectionString};
 use crate::lease::Family;
 use crate::lease_mgr::{LeaseMgr, ManagedLease, Tracking};
+use crate::with_sources::with_sources;
 
 /// Opens lease managers, and keeps the one that a server uses.
 ///
@@ -212,8 +213,9 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
             Ok(manager) => self.succeed(turn, connection, manager, true),
             Err(error) => error!(
                 id = "DHCPSRV_LEASE_MGR_REOPEN_FAILED",
-                "{} leases: {connection}: the lease manager cannot be opened again: {error}",
-                L::FAMILY
+                "{} leases: {connection}: the lease manager cannot be opened again: {}",
+                L::FAMILY,
+                with_sources(&error)
             ),
         }
     }

@@ -303,12 +303,6 @@ pub trait Lease:
         (!valid_lifetime.is_infinite()).then(|| i128::from(cltt) + i128::from(valid_lifetime.0))
     }
 
-    /// Whether the lease has ended at `now`, in seconds since the epoch. One that ended before 1970 has; one with an
-    /// infinite lifetime never does.
-    fn has_ended(&self, now: u64) -> bool {
-        self.end().is_some_and(|end| end <= now.into())
-    }
-
     /// Whether the lease has ended at `now`; one with an infinite lifetime never does.
     fn is_expired(&self, now: SystemTime) -> bool {
         self.end().is_some_and(|end| end <= seconds_since_epoch(now).into())

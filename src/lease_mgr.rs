@@ -19,17 +19,18 @@
 //! assert_eq!(leases.add(&lease)?, Added::Added);
 //! assert_eq!(leases.add(&lease)?, Added::AddressTaken);
 //!
-//! // It renews its lease. Had another thread or server changed the lease meanwhile, this were an error.
+//! // It renews its lease. This fails if another thread or server has changed the lease since.
 //! let mut renewed = lease.clone();
 //! renewed.set_heard_at(system_time(1_790_001_800));
 //! leases.update_if_unchanged(&lease, &renewed)?;
 //! assert_eq!(leases.get([192, 0, 2, 1].into())?, Some(renewed));
 //!
 //! // Time goes by.
-//! for expired in leases.expired(1_790_010_000, 100)? {
+//! let later = system_time(1_790_010_000);
+//! for expired in leases.list_expired(later, 100)? {
 //!     assert!(leases.reclaim(&expired)?);
 //! }
-//! assert_eq!(leases.expired(1_790_010_000, 100)?, []);
+//! assert_eq!(leases.list_expired(later, 100)?, []);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -51,6 +52,7 @@ mod tracking;
 
 use std::fmt;
 use std::path::Path;
+use std::time::SystemTime;
 
 pub use change::{Change, ChangeKind, Origin};
 pub use error::LeaseMgrError;
@@ -193,7 +195,8 @@ pub fn call_then<T>(then: Box<dyn FnOnce(T) + Send>, result: T) {
 ///
 /// # What a backend implements
 /// Eight methods are required: [`status`](Self::status), [`tracking`](Self::tracking), [`add`](Self::add), [`get`](Self::get),
-/// [`find`](Self::find), [`expired`](Self::expired), [`replace`](Self::replace) and [`remove`](Self::remove). All others have
+/// [`find`](Self::find), [`list_expired`](Self::list_expired), [`update_expecting`](Self::update_expecting) and
+/// [`delete_expecting`](Self::delete_expecting). All others have
 /// defaults that are built on these, and which a backend overrides where it can save round trips or make one step of several.
 /// `examples/sqlite_backend` shows how to write one.
 pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
@@ -258,29 +261,28 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     /// tables of these are not kept, and others where it cannot be asked.
     fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError>;
 
-    /// Leases that have ended at `now` (seconds since the epoch) and are not reclaimed yet, those that ended first
+    /// Returns the leases that have ended at `now` and are not reclaimed yet, those that ended first
     /// first, and of the same second in the order of their addresses: at most `limit`, or all with a limit of 0. A lease that
     /// ended before 1970 has ended ([`Lease::end`](crate::lease::Lease::end)), one with an infinite lifetime is never among them.
     ///
     /// # Errors
     /// [`LeaseMgrError`] where the backend cannot be asked.
-    fn expired(&self, now: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError>;
+    fn list_expired(&self, now: SystemTime, limit: usize) -> Result<Vec<L>, LeaseMgrError>;
 
-    /// Puts a lease in the place of the one that its address has; with `expected`, only if that is still the same, address
-    /// and all.
+    /// Replaces the lease of an address; with `expected`, only if the address has still this lease.
     ///
     /// # Errors
     /// [`LeaseMgrError::NoSuchLease`] where the address has none, [`LeaseMgrError::ChangedMeanwhile`] where it is
     /// another than `expected`, [`LeaseMgrError::ZeroLifetime`] for a lease that is valid for 0 seconds, and others where
     /// the lease could not be written.
-    fn replace(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError>;
+    fn update_expecting(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError>;
 
     /// Deletes the lease of an address; with `expected`, only if it is still the same.
     ///
     /// # Errors
     /// [`LeaseMgrError::ChangedMeanwhile`] where it is another than `expected`, and others where that could not be
     /// written.
-    fn remove(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError>;
+    fn delete_expecting(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError>;
 
     /// Makes many changes. Returns the result of each in the order of the operations. Each change is made or fails by itself,
     /// as if its method were called; of one address, the changes are made in their order, and each finds what the one before
@@ -318,19 +320,19 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
         true
     }
 
-    /// Deletes the reclaimed leases that ended at `until` (seconds since the epoch) or before, and returns their number.
+    /// Deletes the reclaimed leases that ended at `until` or before, and returns their number.
     /// One with an infinite lifetime never ends.
     ///
     /// # Errors
-    /// As [`LeaseMgr::remove`]; some of the leases may be deleted then.
-    fn remove_reclaimed(&self, until: u64) -> Result<u64, LeaseMgrError> {
+    /// As [`LeaseMgr::delete_expecting`]; some of the leases may be deleted then.
+    fn delete_reclaimed(&self, until: SystemTime) -> Result<u64, LeaseMgrError> {
         defaults::delete_all(self, &Query::state(LeaseState::EXPIRED_RECLAIMED).ended_by(until))
     }
 
     /// Deletes all leases of a subnet, and returns their number.
     ///
     /// # Errors
-    /// As [`LeaseMgr::remove`]; some of the leases may be deleted then.
+    /// As [`LeaseMgr::delete_expecting`]; some of the leases may be deleted then.
     fn wipe_subnet(&self, subnet: SubnetId) -> Result<u64, LeaseMgrError> {
         defaults::delete_all(self, &Query::all().in_subnet(subnet))
     }
@@ -447,14 +449,14 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
         defaults::scan(self, cursor, limit)
     }
 
-    /// Reclaims leases that have ended at `now` (seconds since the epoch), those that ended first first: at most
+    /// Reclaims leases that have ended at `now`, those that ended first first: at most
     /// `limit`, or all with a limit of 0. Returns those that this call has reclaimed, as [`reclaim`](crate::lease::Lease::reclaim) leaves them,
     /// for the server to clean up after; declined leases are deleted, and
     /// returned as they were. Of several servers that reclaim at the same time, each lease is returned to one.
     ///
     /// # Errors
     /// Returns [`LeaseMgrError`] if the leases cannot be read, or none could be reclaimed. If only some could, it returns these.
-    fn reclaim_expired(&self, now: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
+    fn reclaim_expired(&self, now: SystemTime, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
         defaults::reclaim_expired(self, now, limit)
     }
 
@@ -479,13 +481,17 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
         defaults::add_within(self, lease, context)
     }
 
-    /// Returns an address of a range that has no lease, or one that has ended at `now` (seconds since the epoch) or is
+    /// Returns an address of a range that has no lease, or one that has ended at `now` or is
     /// reclaimed; any one of them, so that several servers that ask at the same time are likely to get different ones.
     ///
     /// # Errors
     /// Returns [`LeaseMgrError::Unsupported`] if the backend has no better way than [`LeaseMgr::first_free`], which is the
     /// default, and others if it cannot be asked.
-    fn free_address(&self, range: &FreeRange<L>, now: u64) -> Result<Option<L::Address>, LeaseMgrError> {
+    fn free_address(
+        &self,
+        range: &FreeRange<L>,
+        now: SystemTime,
+    ) -> Result<Option<L::Address>, LeaseMgrError> {
         let _ = (range, now);
         Err(LeaseMgrError::Unsupported {
             backend: self.status().backend,
@@ -493,14 +499,14 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
         })
     }
 
-    /// Returns the lowest address of a range that has no lease, or one that has ended at `now` (seconds since the epoch) or
+    /// Returns the lowest address of a range that has no lease, or one that has ended at `now` or
     /// is reclaimed; `None` if there is no such address.
     ///
     /// By default, reads the leases of the range from its first address on.
     ///
     /// # Errors
     /// Returns [`LeaseMgrError`] if the backend cannot be asked.
-    fn first_free(&self, range: &FreeRange<L>, now: u64) -> Result<Option<L::Address>, LeaseMgrError> {
+    fn first_free(&self, range: &FreeRange<L>, now: SystemTime) -> Result<Option<L::Address>, LeaseMgrError> {
         defaults::first_free(self, range, now)
     }
 
@@ -511,19 +517,16 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     ///
     /// ```
     /// use std::net::Ipv4Addr;
-    /// use leasemgr::lease::{HwAddr, Lease, Lease4, LeaseState, Lifetime};
+    /// use leasemgr::lease::{HwAddr, Lease4, system_time};
     /// use leasemgr::{FreeRange, LeaseMgr, LeaseMgrFactory};
     ///
     /// let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
     /// let range = FreeRange::new(Ipv4Addr::new(192, 0, 2, 10)..=Ipv4Addr::new(192, 0, 2, 11));
-    /// let client = HwAddr::new(&[2, 0, 0, 0, 0, 1])?;
-    /// let mut claim = |now: u32| {
-    ///     leases.claim_first(&range, now.into(), &mut |address| {
-    ///         let mut lease = Lease4::new(address, Some(client.clone()), None, LeaseState::DEFAULT).expect("it has a client");
-    ///         lease.data_mut().cltt = now.into();
-    ///         lease.data_mut().valid_lifetime = Lifetime(60);
-    ///         lease
-    ///     })
+    /// let client = HwAddr::from([2, 0, 0, 0, 0, 1]);
+    /// let lease = |address, now| Lease4::builder(address).client(client.clone()).lifetime(60).heard_at(now).build();
+    /// let claim = |now: i64| {
+    ///     let now = system_time(now);
+    ///     leases.claim_first(&range, now, &mut |address| lease(address, now).expect("it has a client"))
     /// };
     /// assert_eq!(claim(0)?.unwrap().lease.address(), Ipv4Addr::new(192, 0, 2, 10));
     /// assert_eq!(claim(30)?.unwrap().lease.address(), Ipv4Addr::new(192, 0, 2, 11));
@@ -536,12 +539,12 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     /// ```
     ///
     /// # Errors
-    /// As [`LeaseMgr::first_free`], [`LeaseMgr::add`] and [`LeaseMgr::replace`]; and [`LeaseMgrError::BadArgument`] if the lease that `make`
+    /// As [`LeaseMgr::first_free`], [`LeaseMgr::add`] and [`LeaseMgr::update_expecting`]; and [`LeaseMgrError::BadArgument`] if the lease that `make`
     /// returns has another address.
     fn claim_first(
         &self,
         range: &FreeRange<L>,
-        now: u64,
+        now: SystemTime,
         make: &mut dyn FnMut(L::Address) -> L,
     ) -> Result<Option<Claimed<L>>, LeaseMgrError> {
         defaults::claim_first(self, range, now, make)

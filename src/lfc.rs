@@ -50,6 +50,7 @@ use crate::lease::{Lease4, Lease6};
 use crate::lease_file::row::FileLease;
 use crate::lease_file::{Conversion, LeaseFileError, LeaseFileSet};
 use crate::parallel::in_parallel;
+use crate::with_sources::with_sources;
 
 impl LeaseFileSet {
     /// The files of a cleanup.
@@ -233,7 +234,7 @@ impl<'a> Cleanup<'a> {
                 return Ok(Outcome::Running(running.pid().unwrap_or_default()));
             }
             Err(error) => {
-                error!(id = "LFC_FAIL_PID_CREATE", "{error}");
+                error!(id = "LFC_FAIL_PID_CREATE", "{}", with_sources(&error));
                 return Err(error);
             }
         };
@@ -252,7 +253,7 @@ impl<'a> Cleanup<'a> {
     fn clean<L: FileLease>(&self) -> Result<Outcome, LfcError> {
         let LfcFiles { previous, input, output, finish, .. } = &self.files;
         let failed = |error| {
-            error!(id = "LFC_FAIL_PROCESS", "{error}");
+            error!(id = "LFC_FAIL_PROCESS", "{}", with_sources(&error));
             error
         };
         let mut sources = [None, None];
@@ -276,7 +277,7 @@ impl<'a> Cleanup<'a> {
             outcome
         };
         info!(id = "LFC_ROTATING", "{} becomes {}", finish.display(), previous.display());
-        self.rotate().inspect_err(|error| error!(id = "LFC_FAIL_ROTATE", "{error}"))?;
+        self.rotate().inspect_err(|error| error!(id = "LFC_FAIL_ROTATE", "{}", with_sources(error)))?;
         // Removed while they are open, the old files take no time to remove; closing them does, one each on a thread.
         in_parallel(sources, |source| {
             drop(source);
@@ -464,7 +465,7 @@ impl<'a> Cleanup<'a> {
 /// Ends a cleanup with this result: removes its PID file.
 pub(crate) fn end(pid_file: PidFile<'_>, result: Result<Outcome, LfcError>) -> Result<Outcome, LfcError> {
     if let Err(error) = pid_file.remove() {
-        error!(id = "LFC_FAIL_PID_DEL", "{error}");
+        error!(id = "LFC_FAIL_PID_DEL", "{}", with_sources(&error));
         return result.and(Err(error));
     }
     result

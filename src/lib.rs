@@ -80,6 +80,7 @@ mod parallel;
 pub mod prelude;
 mod simd;
 mod sync;
+mod with_sources;
 
 pub use async_lease_mgr::{Answer, AsyncLeaseMgr, Work};
 pub use export::WriteLeases;
@@ -91,3 +92,4 @@ pub use lease_mgr::{
     ManagedLease, OnFail, Operation, Origin, Query, Scope, StatisticsQuery, StatisticsRow, Status, Subnets,
     Then, Totals, TotalsRow, Tracking, call_then, check, unchanged,
 };
+pub use with_sources::with_sources;

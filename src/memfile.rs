@@ -31,6 +31,7 @@ mod writer;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use cleanup::Cleaner;
 pub use error::OpenError;
@@ -45,11 +46,12 @@ use storage::packed_lease::{Packed, StoredLease, pack};
 use store::{STEP, Store};
 use writer::Writer;
 
-use crate::lease::{ClientClass, LeaseKind, SubnetId};
+use crate::lease::{ClientClass, LeaseKind, SubnetId, seconds_since_epoch};
 use crate::lease_mgr::{
     Added, CleanupStart, Deleted, Done, FreeRange, Key, LeaseMgr, LeaseMgrError, Operation, Query,
     StatisticsQuery, StatisticsRow, Status, Then, Tracking, call_then, check, defaults,
 };
+use crate::with_sources::with_sources;
 
 /// Leases in memory, and on disk in Kea's lease files.
 ///
@@ -115,7 +117,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
             lease_file,
             leases: Some(store.len() as u64),
             refused: match persistence.and_then(|persistence| persistence.journal.refused()) {
-                None => store.check().err().map(|error| error.to_string()),
+                None => store.check().err().map(|error| with_sources(&error).to_string()),
                 refused => refused,
             },
             on_fail: Some(store.on_fail),
@@ -172,14 +174,15 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
         }
     }
 
-    fn expired(&self, now: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
-        self.store.ended(ExpiryKind::Expiring, now, if limit == 0 { usize::MAX } else { limit })
+    fn list_expired(&self, now: SystemTime, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
+        let limit = if limit == 0 { usize::MAX } else { limit };
+        self.store.ended(ExpiryKind::Expiring, seconds_since_epoch(now), limit)
     }
 
-    fn first_free(&self, range: &FreeRange<L>, now: u64) -> Result<Option<L::Address>, LeaseMgrError> {
+    fn first_free(&self, range: &FreeRange<L>, now: SystemTime) -> Result<Option<L::Address>, LeaseMgrError> {
         /// Number of leaves of which the leases are looked at in one go, of up to 128 leases each.
         const LEAVES: usize = 8;
-        let mut from = range.first();
+        let (mut from, now) = (range.first(), seconds_since_epoch(now));
         loop {
             match self.store.read().first_free(range, from, now, LEAVES) {
                 Step::Free(address) => return Ok(Some(address)),
@@ -196,23 +199,23 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
         defaults::count(self, query)
     }
 
-    fn replace(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
-        self.store.watched(|store| store.replace(lease, expected))
+    fn update_expecting(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
+        self.store.watched(|store| store.update(lease, expected))
     }
 
-    fn remove(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError> {
-        self.store.watched(|store| store.remove(address, expected))
+    fn delete_expecting(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError> {
+        self.store.watched(|store| store.delete(address, expected))
     }
 
-    fn remove_reclaimed(&self, until: u64) -> Result<u64, LeaseMgrError> {
+    fn delete_reclaimed(&self, until: SystemTime) -> Result<u64, LeaseMgrError> {
         self.store.tracking.refuse_in_callback()?;
-        let mut removed = 0;
+        let (until, mut removed) = (seconds_since_epoch(until), 0);
         loop {
             let leases = self.store.ended(ExpiryKind::Reclaimed, until, STEP)?;
             if leases.is_empty() {
                 return Ok(removed);
             }
-            removed += self.store.remove_all(&leases)?;
+            removed += self.store.delete_all(&leases)?;
         }
     }
 
@@ -225,7 +228,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
             if leases.is_empty() {
                 return Ok(removed);
             }
-            removed += self.store.remove_all(&leases)?;
+            removed += self.store.delete_all(&leases)?;
         }
     }
 

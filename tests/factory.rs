@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use leasemgr::connection::{ConnectionString, ConnectionStringError};
 use leasemgr::lease::{ClientClass, HwAddr, Lease4, Lease6, LeaseKind, LeaseState, Lifetime, SubnetId};
@@ -138,19 +138,19 @@ impl LeaseMgr<Lease4> for TreeMgr {
         }
     }
 
-    fn expired(&self, _: u64, _: usize) -> Result<Vec<Lease4>, LeaseMgrError> {
+    fn list_expired(&self, _: SystemTime, _: usize) -> Result<Vec<Lease4>, LeaseMgrError> {
         cannot("find expired leases")
     }
 
-    fn replace(&self, _: &Lease4, _: Option<&Lease4>) -> Result<(), LeaseMgrError> {
+    fn update_expecting(&self, _: &Lease4, _: Option<&Lease4>) -> Result<(), LeaseMgrError> {
         cannot("update a lease")
     }
 
-    fn remove(&self, _: Ipv4Addr, _: Option<&Lease4>) -> Result<Deleted, LeaseMgrError> {
+    fn delete_expecting(&self, _: Ipv4Addr, _: Option<&Lease4>) -> Result<Deleted, LeaseMgrError> {
         cannot("delete a lease")
     }
 
-    fn remove_reclaimed(&self, _: u64) -> Result<u64, LeaseMgrError> {
+    fn delete_reclaimed(&self, _: SystemTime) -> Result<u64, LeaseMgrError> {
         cannot("delete leases")
     }
 

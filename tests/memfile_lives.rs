@@ -262,7 +262,7 @@ fn live<L: TestLease + Debug>(disk: &SimulatedDisk, durability: Durability, step
                 };
                 for ((operation, becomes), (result, moment)) in batch.into_iter().zip(results) {
                     let acknowledged = match result {
-                        Ok(Done::Added | Done::Replaced | Done::Deleted) => Some(moment),
+                        Ok(Done::Added | Done::Updated | Done::Deleted) => Some(moment),
                         Err(LeaseMgrError::Write { .. }) => None,
                         // It was not tried, as one before it had failed.
                         _ => continue,

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use leasemgr::Durability;
 use leasemgr::fs::simulated::{EINTR, EIO, ENOSPC, Effect, Fault, SimulatedDisk, State};
-use leasemgr::lease::{Family, Lease4, Lease6, LeaseState, Lifetime, SubnetId};
+use leasemgr::lease::{Family, Lease4, Lease6, LeaseState, Lifetime, SubnetId, system_time};
 use leasemgr::lease_file::LeaseFileSet;
 use leasemgr::memfile::{self, LfcProgram, MemfileOptions};
 use leasemgr::{
@@ -73,7 +73,7 @@ struct Question<L> {
     limit: Option<usize>,
     since: Option<i64>,
     until: Option<i64>,
-    ended_by: Option<u64>,
+    ended_by: Option<i64>,
     first: Option<u32>,
     last: Option<u32>,
     reversed: bool,
@@ -89,13 +89,13 @@ enum Step<L> {
     Delete(u32),
     DeleteIf(u32, Belief<L>),
     /// What a server does with leases that have expired.
-    Reclaim(u64, usize),
-    RemoveReclaimed(u64),
+    Reclaim(i64, usize),
+    RemoveReclaimed(i64),
     Wipe(u32),
     NotForZeroSeconds(L),
     Recount,
     Ask(Question<L>),
-    Expired(u64, usize),
+    Expired(i64, usize),
     Statistics(u32, Option<u32>, bool),
     Flush,
     /// So many cleanups, each of which is waited for; none stands for one that is not.
@@ -132,7 +132,7 @@ fn any_question<L: TestLease>(addresses: u32) -> impl Strategy<Value = Question<
     let subnet = prop::option::weighted(0.4, 0..3_u32);
     let after = prop::option::weighted(0.4, 0..addresses);
     let limit = prop::option::weighted(0.4, prop_oneof![8 => 0..6_usize, 1 => 0..400_usize]);
-    let end = prop::option::weighted(0.2, HEARD.cast_unsigned()..HEARD.cast_unsigned() + 130);
+    let end = prop::option::weighted(0.2, HEARD..HEARD + 130);
     let bound = || prop::option::weighted(0.3, 0..addresses);
     let order = (bound(), bound(), any::<bool>());
     (L::any(addresses), 0..12_usize, subnet, after, limit, (time(), time()), end, order).prop_map(
@@ -154,7 +154,7 @@ fn any_question<L: TestLease>(addresses: u32) -> impl Strategy<Value = Question<
 
 fn any_step<L: TestLease>(addresses: u32) -> impl Strategy<Value = Step<L>> {
     let lease = || L::any(addresses);
-    let time = || prop_oneof![20 => HEARD.cast_unsigned()..HEARD.cast_unsigned() + 130, 1 => Just(0), 1 => Just(u64::MAX)];
+    let time = || prop_oneof![20 => HEARD..HEARD + 130, 1 => Just(0), 1 => Just(i64::MAX)];
     let limit = || prop_oneof![1 => Just(0_usize), 2 => 1..5_usize];
     prop_oneof![
         12 => lease().prop_map(Step::Add),
@@ -784,7 +784,7 @@ impl<L: TestLease> Case<L> {
             }
             Step::Reclaim(now, limit) => {
                 check_expired(mgr, &model.list(), *now, *limit);
-                for lease in mgr.expired(*now, *limit).unwrap() {
+                for lease in mgr.list_expired(system_time(*now), *limit).unwrap() {
                     let mut reclaimed = lease.clone();
                     if reclaimed.set_state(LeaseState::EXPIRED_RECLAIMED).is_ok() {
                         mgr.update_if_unchanged(&lease, &reclaimed).unwrap();
@@ -798,9 +798,9 @@ impl<L: TestLease> Case<L> {
             Step::RemoveReclaimed(until) => {
                 let list = model.list();
                 let gone: Vec<_> = ended(&list, *until, true).into_iter().map(L::address).collect();
-                assert_eq!(mgr.remove_reclaimed(*until).unwrap(), gone.len() as u64);
+                assert_eq!(mgr.delete_reclaimed(system_time(*until)).unwrap(), gone.len() as u64);
                 gone.into_iter().for_each(|address| model.set(address, None));
-                assert_eq!(mgr.remove_reclaimed(*until).unwrap(), 0);
+                assert_eq!(mgr.delete_reclaimed(system_time(*until)).unwrap(), 0);
             }
             Step::Wipe(subnet) => {
                 let subnet = SubnetId(*subnet);
@@ -969,7 +969,7 @@ fn check_many<L: TestLease>(usual_cases: u32) {
                 case.run(&Step::Add(lease));
             }
             let in_bulk =
-                [Step::Wipe(0), Step::Reclaim(u64::MAX, 0), Step::RemoveReclaimed(u64::MAX), Step::Reopen];
+                [Step::Wipe(0), Step::Reclaim(i64::MAX, 0), Step::RemoveReclaimed(i64::MAX), Step::Reopen];
             for step in steps.iter().chain(&in_bulk) {
                 case.run(step);
             }

@@ -23,7 +23,7 @@ use std::time::Duration;
 use leasemgr::Durability;
 use leasemgr::fs::simulated::{SimulatedDisk, State};
 use leasemgr::fs::{FileSystem, OsFileSystem, ReadFile, WriteFile};
-use leasemgr::lease::{Family, Hostname, HwAddr, Lease4, Lease6, LeaseState, SubnetId};
+use leasemgr::lease::{Family, Hostname, HwAddr, Lease4, Lease6, LeaseState, SubnetId, system_time};
 use leasemgr::lease_file::LeaseFileSet;
 use leasemgr::memfile::{self, LfcProgram, MemfileOptions};
 use leasemgr::{
@@ -662,13 +662,13 @@ impl<'a, L: TestLease> Worker<'a, L> {
 
     fn remove_reclaimed(&mut self) {
         let reclaimed = Filter::State(LeaseState::EXPIRED_RECLAIMED);
-        self.delete_all(reclaimed, |mgr| mgr.remove_reclaimed(u64::MAX).unwrap());
+        self.delete_all(reclaimed, |mgr| mgr.delete_reclaimed(system_time(i64::MAX)).unwrap());
     }
 
     /// Asks what is about several leases, so that all that can be said is what is impossible.
     fn look(&self) {
         let mgr = self.work.mgr.as_ref();
-        let expired = mgr.expired(u64::MAX, 0).unwrap();
+        let expired = mgr.list_expired(system_time(i64::MAX), 0).unwrap();
         assert!(expired.iter().all(|lease| !lease.is_reclaimed()), "{expired:?}");
         assert!(expired.is_sorted_by_key(L::expires_at), "{expired:?}");
         let counted: u64 =
@@ -942,7 +942,7 @@ fn check_bulk_deletions<L: TestLease>() {
                 (0..rounds).map(delete_in_round).sum::<u64>()
             };
             let wipe = || mgr.wipe_subnet(SubnetId(0)).unwrap();
-            let remove = || mgr.remove_reclaimed(u64::MAX).unwrap();
+            let remove = || mgr.delete_reclaimed(system_time(i64::MAX)).unwrap();
             let start = Barrier::new(5);
             thread::scope(|scope| {
                 let threads = [0, 1].map(|_| {

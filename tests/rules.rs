@@ -14,6 +14,7 @@ use leasemgr::fs::{OsFileSystem, WriteFile};
 
 use leasemgr::lease::{
     Lease, Lease4, Lease6, LeaseState, LeaseType, Lifetime, RelayId, RemoteId, SubnetId, UserContext,
+    system_time,
 };
 use leasemgr::lease_file::{FileLease, LeaseFileSet};
 use leasemgr::lfc::Cleanup;
@@ -211,18 +212,17 @@ fn a_lease_of_a_file_that_ended_before_1970_is_expired_reclaimed_and_removed() {
     assert_eq!((first.data().cltt, first.end()), (-300, Some(-100)));
     let last =
         |leases: Vec<Lease4>| -> Vec<u8> { leases.iter().map(|lease| lease.address().octets()[3]).collect() };
-    assert_eq!(last(mgr.expired(0, 0).unwrap()), [1, 2]);
-    assert_eq!(last(mgr.expired(0, 1).unwrap()), [1]);
-    assert_eq!(last(mgr.expired(1_790_000_000, 0).unwrap()), [1, 2, 4]);
-    assert_eq!(last(mgr.expired((1 << 63) - 1, 0).unwrap()), [1, 2, 4]);
-    assert_eq!(last(mgr.expired(1 << 63, 0).unwrap()), [1, 2, 4, 6]);
-    for lease in mgr.expired(1_790_000_000, 0).unwrap() {
+    assert_eq!(last(mgr.list_expired(system_time(0), 0).unwrap()), [1, 2]);
+    assert_eq!(last(mgr.list_expired(system_time(0), 1).unwrap()), [1]);
+    assert_eq!(last(mgr.list_expired(system_time(1_790_000_000), 0).unwrap()), [1, 2, 4]);
+    assert_eq!(last(mgr.list_expired(system_time(i64::MAX), 0).unwrap()), [1, 2, 4]);
+    for lease in mgr.list_expired(system_time(1_790_000_000), 0).unwrap() {
         assert!(mgr.reclaim(&lease).unwrap());
     }
     drop(mgr);
     let mgr = in_folder::<Lease4>(&folder);
-    assert_eq!(mgr.expired(1_790_000_000, 0).unwrap(), []);
-    assert_eq!(mgr.delete_reclaimed(1_790_000_000, 3600).unwrap(), 3);
+    assert_eq!(mgr.list_expired(system_time(1_790_000_000), 0).unwrap(), []);
+    assert_eq!(mgr.delete_reclaimed(system_time(1_790_000_000 - 3600)).unwrap(), 3);
     assert_eq!(last(mgr.all().unwrap()), [3, 6]);
 }
 
@@ -234,22 +234,22 @@ fn a_dhcpv6_lease_that_ended_before_1970_has_ended_after_a_restart() {
     lease.set_state(LeaseState::DEFAULT).unwrap();
     (lease.data_mut().cltt, lease.data_mut().valid_lifetime) = (-300, Lifetime(200));
     assert_eq!(mgr.add(&lease).unwrap(), Added::Added);
-    assert_eq!(mgr.expired(0, 0).unwrap().len(), 1);
+    assert_eq!(mgr.list_expired(system_time(0), 0).unwrap().len(), 1);
     drop(mgr);
     // The file has no number for -300.
     let mgr = in_folder::<Lease6>(&folder);
-    let found = mgr.expired(1_790_000_000, 0).unwrap();
+    let found = mgr.list_expired(system_time(1_790_000_000), 0).unwrap();
     assert_eq!(found.iter().map(Lease::end).collect::<Vec<_>>(), [Some(200)]);
     assert!(mgr.reclaim(&found[0]).unwrap());
-    assert_eq!(mgr.delete_reclaimed(1_790_000_000, 3600).unwrap(), 1);
+    assert_eq!(mgr.delete_reclaimed(system_time(1_790_000_000 - 3600)).unwrap(), 1);
 }
 
 #[rstest]
 #[case::page(|mgr: &dyn LeaseMgr<Lease6>| mgr.page(None, 0).map(drop), "the limit of a query is 0, expected at least 1, or none for all leases")]
 #[case::limit(|mgr: &dyn LeaseMgr<Lease6>| mgr.find(&Query::state(LeaseState::DEFAULT).limit(0)).map(drop), "the limit of a query is 0, expected at least 1, or none for all leases")]
-#[case::backward(|mgr: &dyn LeaseMgr<Lease6>| mgr.find(&Query::all().heard_since(100).heard_until(50)).map(drop), "heard_until is 50, expected a time that is not before heard_since")]
-#[case::since(|mgr: &dyn LeaseMgr<Lease6>| mgr.find(&Query::all().heard_since(-7)).map(drop), "heard_since is -7, expected seconds since the epoch, 0 or more")]
-#[case::until(|mgr: &dyn LeaseMgr<Lease6>| mgr.find(&Query::all().heard_until(-7)).map(drop), "heard_until is -7, expected seconds since the epoch, 0 or more")]
+#[case::backward(|mgr: &dyn LeaseMgr<Lease6>| mgr.find(&Query::all().heard_since(system_time(100)).heard_until(system_time(50))).map(drop), "heard_until is 50, expected a time that is not before heard_since")]
+#[case::since(|mgr: &dyn LeaseMgr<Lease6>| mgr.find(&Query::all().heard_since(system_time(-7))).map(drop), "heard_since is -7, expected seconds since the epoch, 0 or more")]
+#[case::until(|mgr: &dyn LeaseMgr<Lease6>| mgr.find(&Query::all().heard_until(system_time(-7))).map(drop), "heard_until is -7, expected seconds since the epoch, 0 or more")]
 #[case::subnet(|mgr: &dyn LeaseMgr<Lease6>| statistics(mgr, Subnets::One(SubnetId(0))), "the subnet of statistics is 0, expected a number from 1 to 4294967295")]
 #[case::range(|mgr: &dyn LeaseMgr<Lease6>| statistics(mgr, Subnets::Range(SubnetId(7), SubnetId(3))), "the subnet range of statistics is 7 to 3, expected a first number of at least 1, and a last one that is not below it")]
 #[case::range_from_0(|mgr: &dyn LeaseMgr<Lease6>| statistics(mgr, Subnets::Range(SubnetId(0), SubnetId(3))), "the subnet range of statistics is 0 to 3, expected a first number of at least 1, and a last one that is not below it")]

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use leasemgr::fs::simulated::{Action, EIO, ENOSPC, Effect, Fault, SimulatedDisk, State};
 use leasemgr::lease::{Lease4, SubnetId};
@@ -494,24 +494,24 @@ impl LeaseMgr<Lease4> for Far {
         self.leases.find(query)
     }
 
-    fn expired(&self, now: u64, limit: usize) -> Result<Vec<Lease4>, LeaseMgrError> {
-        self.leases().expired(now, limit)
+    fn list_expired(&self, now: SystemTime, limit: usize) -> Result<Vec<Lease4>, LeaseMgrError> {
+        self.leases().list_expired(now, limit)
     }
 
-    fn replace(&self, lease: &Lease4, expected: Option<&Lease4>) -> Result<(), LeaseMgrError> {
-        self.leases().replace(lease, expected)
+    fn update_expecting(&self, lease: &Lease4, expected: Option<&Lease4>) -> Result<(), LeaseMgrError> {
+        self.leases().update_expecting(lease, expected)
     }
 
-    fn remove(
+    fn delete_expecting(
         &self,
         address: std::net::Ipv4Addr,
         expected: Option<&Lease4>,
     ) -> Result<Deleted, LeaseMgrError> {
-        self.leases().remove(address, expected)
+        self.leases().delete_expecting(address, expected)
     }
 
-    fn remove_reclaimed(&self, until: u64) -> Result<u64, LeaseMgrError> {
-        self.leases().remove_reclaimed(until)
+    fn delete_reclaimed(&self, until: SystemTime) -> Result<u64, LeaseMgrError> {
+        self.leases().delete_reclaimed(until)
     }
 
     fn wipe_subnet(&self, subnet: SubnetId) -> Result<u64, LeaseMgrError> {

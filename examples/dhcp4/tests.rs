@@ -56,7 +56,7 @@ impl Scene {
     }
 
     fn reclaim(&self) {
-        reclaim(self.server.leases.as_ref(), self.clock.epoch, || false).unwrap();
+        reclaim(self.server.leases.as_ref(), system_time(self.clock.epoch), || false).unwrap();
     }
 
     fn send(&self, message: &Message) -> Option<(Message, SocketAddr)> {

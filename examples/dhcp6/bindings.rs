@@ -299,7 +299,7 @@ impl Client<'_, '_> {
     /// Whether the address of a lease can be this client's: its client did not come back, or a declined address was
     /// out of use for long enough.
     fn may_have(&self, lease: &Lease6) -> bool {
-        lease.is_reclaimed() || u64::try_from(self.now).is_ok_and(|now| lease.has_ended(now))
+        lease.is_reclaimed() || lease.is_expired(system_time(self.now))
     }
 }
 

@@ -477,7 +477,7 @@ fn a_declined_address_is_out_of_use_until_its_probation_is_over() {
         assert_eq!(lab.ask(Kind::Solicit, client, na(1, &[])).status, Some(Status::NoAddrsAvail));
     }
     let later = NOW + 86_400;
-    reclaim(lab.leases.as_ref(), later, || false).unwrap();
+    reclaim(lab.leases.as_ref(), system_time(later), || false).unwrap();
     assert_eq!(lab.ask_at(later, Kind::Request, 2, na(1, &[])).only(), address);
 }
 
@@ -495,7 +495,7 @@ fn a_client_finds_its_expired_lease_again() {
     let lab = lab();
     let address = lab.ask(Kind::Request, 1, na(1, &[])).only();
     let later = NOW + 5000;
-    reclaim(lab.leases.as_ref(), later, || false).unwrap();
+    reclaim(lab.leases.as_ref(), system_time(later), || false).unwrap();
     assert_eq!(lab.lease(&address).unwrap().state(), LeaseState::EXPIRED_RECLAIMED);
     // It has nothing that could be released.
     assert_eq!(lab.ask_release(1, na(1, &[&address])).1, [Some(Status::NoBinding)]);
@@ -510,7 +510,7 @@ fn what_has_expired_is_anothers_where_nothing_else_is_free() {
     let address = lab.ask(Kind::Request, 1, na(1, &[])).only();
     let later = NOW + 4000;
     assert_eq!(lab.ask_at(later - 1, Kind::Request, 2, na(1, &[])).status, Some(Status::NoAddrsAvail));
-    reclaim(lab.leases.as_ref(), later, || false).unwrap();
+    reclaim(lab.leases.as_ref(), system_time(later), || false).unwrap();
     assert_eq!(lab.ask_at(later, Kind::Request, 2, na(1, &[])).only(), address);
     assert_eq!(lab.ask_at(later, Kind::Request, 1, na(1, &[&address])).status, Some(Status::NoAddrsAvail));
 }

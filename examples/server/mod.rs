@@ -27,6 +27,7 @@ mod args;
 mod open;
 mod reclaim;
 
+use leasemgr::lease::seconds_since_epoch;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, IsTerminal, Write as _, stderr};
@@ -35,7 +36,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use leasemgr::{LeaseMgr, ManagedLease};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -69,15 +70,15 @@ pub(crate) fn exit(name: &str, run: impl FnOnce() -> Outcome) -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{name}: {error}");
+            eprintln!("{name}: {}", leasemgr::with_sources(&*error));
             ExitCode::FAILURE
         }
     }
 }
 
 /// Seconds since the epoch.
-pub(crate) fn now() -> Outcome<i64> {
-    Ok(i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?)
+pub(crate) fn now() -> i64 {
+    seconds_since_epoch(SystemTime::now())
 }
 
 /// A socket that all threads read. With an interface, it is bound to that, and so hears and sends broadcasts and
@@ -234,7 +235,7 @@ impl<'a, L: ManagedLease> House<'a, L> {
     fn keep(&mut self, stop: &AtomicBool, sent: u64) -> Outcome {
         if self.reclaimed.elapsed() >= RECLAIM_INTERVAL {
             self.reclaimed = Instant::now();
-            reclaim(self.leases, now()?, || stop.load(Ordering::Relaxed))?;
+            reclaim(self.leases, SystemTime::now(), || stop.load(Ordering::Relaxed))?;
         }
         let elapsed = self.told.elapsed();
         if self.is_terminal && elapsed >= STATUS_INTERVAL {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use leasemgr::FactoryError;
 use leasemgr::memfile::OpenError;
-use leasemgr::{LeaseMgr, LeaseMgrFactory, ManagedLease};
+use leasemgr::{LeaseMgr, LeaseMgrFactory, ManagedLease, with_sources};
 
 /// How long a cleanup that is running is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,12 +38,16 @@ fn open_within<L: ManagedLease>(
         let start = match waiting_since {
             Some(start) => start,
             None => {
-                eprintln!("waiting for a cleanup, {patience:?} at most: {error}");
+                eprintln!("waiting for a cleanup, {patience:?} at most: {}", with_sources(&*error));
                 *waiting_since.insert(Instant::now())
             }
         };
         if start.elapsed() >= patience {
-            return Err(format!("waited {patience:?} for a cleanup that is running: {error}").into());
+            return Err(format!(
+                "waited {patience:?} for a cleanup that is running: {}",
+                with_sources(&*error)
+            )
+            .into());
         }
         thread::sleep(Duration::from_millis(100));
     }

@@ -1,24 +1,25 @@
 //! Expired leases.
 
+use std::time::{Duration, SystemTime};
+
 use leasemgr::{LeaseMgr, LeaseMgrExt, ManagedLease};
 
 use super::Outcome;
 
 /// How many expired leases are read at a time.
 const BATCH: usize = 1000;
-/// For so many seconds a client that comes back finds its lease, if nobody else was given the address.
-const HOLD_RECLAIMED: u32 = 3600;
+/// For so long a client that comes back finds its lease, if nobody else was given the address.
+const HOLD_RECLAIMED: Duration = Duration::from_secs(3600);
 
-/// Reclaims the leases that have expired at `now`, in seconds since the epoch, and deletes those that were reclaimed long
+/// Reclaims the leases that have expired at `now`, and deletes those that were reclaimed long
 /// ago and declined ones whose probation is over, until there are no more of them or it is time to stop.
 pub(crate) fn reclaim<L: ManagedLease>(
     leases: &dyn LeaseMgr<L>,
-    now: i64,
+    now: SystemTime,
     stop: impl Fn() -> bool,
 ) -> Outcome {
-    let now = u64::try_from(now)?;
     while !stop() {
-        let expired = leases.expired(now, BATCH)?;
+        let expired = leases.list_expired(now, BATCH)?;
         for lease in &expired {
             // A server that puts names into the DNS would take them out here. If it was not done, the client was faster.
             leases.reclaim(lease)?;
@@ -27,6 +28,6 @@ pub(crate) fn reclaim<L: ManagedLease>(
             break;
         }
     }
-    leases.delete_reclaimed(now, HOLD_RECLAIMED)?;
+    leases.delete_reclaimed(now - HOLD_RECLAIMED)?;
     Ok(())
 }

@@ -5,13 +5,15 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 use rstest::rstest;
 
 use super::*;
-use crate::lease::{Duid, HwAddr, Iaid, Lease4, Lease6, LeaseState, LeaseType, Lifetime, SubnetId};
+use crate::lease::{
+    Duid, HwAddr, Iaid, Lease4, Lease6, LeaseState, LeaseType, Lifetime, SubnetId, system_time,
+};
 use crate::{Added, Deleted, LeaseMgrExt, LeaseMgrFactory, Status, Tracking};
 
 /// Leases cannot be asked for.
@@ -297,7 +299,7 @@ fn what_a_followed_manager_has_and_changes_is_known() {
     declined.decline(UNIX_EPOCH, Lifetime(100));
     leases.update(&declined).unwrap();
     expect(&[0, 6, 8], &[1]);
-    leases.delete_reclaimed(1000, 0).unwrap();
+    leases.delete_reclaimed(system_time(1000)).unwrap();
     expect(&[0, 1, 6, 8], &[]);
     leases.wipe_subnet(SubnetId(1)).unwrap();
     expect(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], &[]);
@@ -527,16 +529,20 @@ impl LeaseMgr<Lease4> for Shared {
         self.leases.find(query)
     }
 
-    fn expired(&self, now: u64, limit: usize) -> Result<Vec<Lease4>, LeaseMgrError> {
-        self.leases.expired(now, limit)
+    fn list_expired(&self, now: SystemTime, limit: usize) -> Result<Vec<Lease4>, LeaseMgrError> {
+        self.leases.list_expired(now, limit)
     }
 
-    fn replace(&self, lease: &Lease4, expected: Option<&Lease4>) -> Result<(), LeaseMgrError> {
-        self.leases.replace(lease, expected)
+    fn update_expecting(&self, lease: &Lease4, expected: Option<&Lease4>) -> Result<(), LeaseMgrError> {
+        self.leases.update_expecting(lease, expected)
     }
 
-    fn remove(&self, address: Ipv4Addr, expected: Option<&Lease4>) -> Result<Deleted, LeaseMgrError> {
-        self.leases.remove(address, expected)
+    fn delete_expecting(
+        &self,
+        address: Ipv4Addr,
+        expected: Option<&Lease4>,
+    ) -> Result<Deleted, LeaseMgrError> {
+        self.leases.delete_expecting(address, expected)
     }
 
     fn tracking(&self) -> &Tracking<Lease4> {
@@ -547,7 +553,11 @@ impl LeaseMgr<Lease4> for Shared {
         true
     }
 
-    fn free_address(&self, range: &FreeRange<Lease4>, _: u64) -> Result<Option<Ipv4Addr>, LeaseMgrError> {
+    fn free_address(
+        &self,
+        range: &FreeRange<Lease4>,
+        _: SystemTime,
+    ) -> Result<Option<Ipv4Addr>, LeaseMgrError> {
         if !self.finds_any {
             return Err(LeaseMgrError::Unsupported { backend: String::new(), operation: String::new() });
         }

@@ -43,7 +43,7 @@ pub(super) fn each_change_of_a_batch_has_its_own_result<L: TestedLease>(case: &C
             (2, result) => no_such_lease(action, result, address)?,
             (3 | 5, result) => changed_meanwhile(action, result, address)?,
             (4, Ok(Done::NoSuchLease)) | (6, Ok(Done::Added)) => {}
-            (7, Ok(Done::Replaced)) | (8, Ok(Done::Deleted)) => {}
+            (7, Ok(Done::Updated)) | (8, Ok(Done::Deleted)) => {}
             (_, result) => {
                 let found = format!("{result:?}");
                 return same(action, found.as_str(), "the result of the change alone");
@@ -71,7 +71,7 @@ pub(super) fn a_later_change_of_a_batch_finds_what_an_earlier_one_left<L: Tested
         Done::NoSuchLease,
         Done::Added,
         Done::AddressTaken,
-        Done::Replaced,
+        Done::Updated,
         Done::Deleted,
         Done::NoSuchLease,
         Done::Added,
@@ -112,7 +112,7 @@ pub(super) fn changes_of_a_batch_are_told_in_their_order<L: TestedLease>(case: &
         Operation::delete(lease.address()),
         Operation::Add(renewed.clone()),
     ];
-    let expected = [Done::Added, Done::Added, Done::AddressTaken, Done::Replaced, Done::Deleted, Done::Added];
+    let expected = [Done::Added, Done::Added, Done::AddressTaken, Done::Updated, Done::Deleted, Done::Added];
     apply(case, "apply changes while a callback is registered", &batch, &expected)?;
     // Changes of different addresses have no order.
     let mut told = log.take();

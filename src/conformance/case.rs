@@ -8,8 +8,9 @@ use std::thread;
 
 use super::sample::Sample;
 use super::{Fixture, TestedLease, Violation, model};
-use crate::lease::{Fields, IdentifierError, JsonError, LeaseError};
+use crate::lease::{Fields, IdentifierError, JsonError, LeaseError, system_time};
 use crate::panics::panic_message;
+use crate::with_sources::with_sources;
 use crate::{Added, Deleted, Key, LeaseMgr, LeaseMgrError, Query};
 
 /// That something is not as the rule says.
@@ -130,13 +131,13 @@ impl<L: Sample> Case<L> {
 
     /// Puts a lease in the place of the one that its address has.
     pub(super) fn update(&self, lease: &L) -> Verdict {
-        ask(Doing("update", lease), self.mgr.replace(lease, None))
+        ask(Doing("update", lease), self.mgr.update_expecting(lease, None))
     }
 
     /// Deletes the lease of an address that has one.
     pub(super) fn delete(&self, address: L::Address) -> Verdict {
         let action = format_args!("delete the lease of {address}");
-        same(action, &ask(action, self.mgr.remove(address, None))?, &Deleted::Deleted)
+        same(action, &ask(action, self.mgr.delete_expecting(address, None))?, &Deleted::Deleted)
     }
 
     /// Deletes all leases.
@@ -174,12 +175,12 @@ impl<L: Sample> Case<L> {
     /// These leases have expired, in this order.
     pub(super) fn expired<'a>(
         &self,
-        now: u64,
+        now: i64,
         limit: usize,
         expected: impl IntoIterator<Item = &'a L>,
     ) -> Verdict {
         let action = format_args!("leases that have expired at {now}, limit {limit}");
-        same_leases(action, &ask(action, self.mgr.expired(now, limit))?, expected)
+        same_leases(action, &ask(action, self.mgr.list_expired(system_time(now), limit))?, expected)
     }
 
     /// The manager has these leases, and gives the right answer to every question about them and
@@ -283,7 +284,9 @@ pub(super) fn row<L: Sample>(lease: &L) -> String {
 
 /// What the manager answers, which is to be no error.
 pub(super) fn ask<T>(action: impl Display, result: Result<T, LeaseMgrError>) -> Verdict<T> {
-    result.map_err(|error| Fault::new(action, "no error", format_args!("the error \"{error}\"")))
+    result.map_err(|error| {
+        Fault::new(action, "no error", format_args!("the error \"{}\"", with_sources(&error)))
+    })
 }
 
 /// Two values are equal.
@@ -391,7 +394,7 @@ fn list<L: Sample>(leases: &[&L], first: usize, in_full: bool) -> String {
 fn outcome<T: Debug>(result: &Result<T, LeaseMgrError>) -> String {
     match result {
         Ok(value) => format!("success: {value:?}"),
-        Err(error) => format!("the error \"{error}\""),
+        Err(error) => format!("the error \"{}\"", with_sources(error)),
     }
 }
 

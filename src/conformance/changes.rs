@@ -8,16 +8,22 @@ use super::sample::{
     PREFIX, at, full, hostname, hwaddr, id, in_state, in_subnet, rebuilt, sample, samples, shuffled,
     variants, with, with_context,
 };
-use crate::lease::{Hostname, HwAddr, Lease6, LeaseState, LeaseType, Lifetime, PoolId, SubnetId};
+use crate::lease::{
+    Hostname, HwAddr, Lease6, LeaseState, LeaseType, Lifetime, PoolId, SubnetId, system_time,
+};
 use crate::{Added, Deleted, LeaseMgrError, LeaseMgrExt, Query};
 
 pub(super) fn an_empty_manager_has_no_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = full::<L>(1)?;
     case.holds([], [&lease])?;
-    case.expired(u64::MAX, 0, [])?;
+    case.expired(i64::MAX, 0, [])?;
     let mgr = case.mgr();
-    same("delete", &ask("delete", mgr.remove(lease.address(), None))?, &Deleted::NoSuchLease)?;
-    same("remove reclaimed leases", &ask("remove reclaimed leases", mgr.remove_reclaimed(u64::MAX))?, &0)?;
+    same("delete", &ask("delete", mgr.delete_expecting(lease.address(), None))?, &Deleted::NoSuchLease)?;
+    same(
+        "remove reclaimed leases",
+        &ask("remove reclaimed leases", mgr.delete_reclaimed(system_time(i64::MAX)))?,
+        &0,
+    )?;
     same("wipe subnet 1", &ask("wipe subnet 1", mgr.wipe_subnet(SubnetId(1)))?, &0)?;
     ask("recount", mgr.recount())?;
     case.holds([], [&lease])
@@ -146,17 +152,17 @@ pub(super) fn an_update_needs_a_lease<L: TestedLease>(case: &Case<L>) -> Verdict
     let (lease, neighbour) = (sample::<L>(1, 1)?, sample::<L>(2, 1)?);
     case.add(&neighbour)?;
     let address = lease.address();
-    no_such_lease("update a lease that is not there", &case.mgr().replace(&lease, None), address)?;
+    no_such_lease("update a lease that is not there", &case.mgr().update_expecting(&lease, None), address)?;
     let renewed = with(&lease, |data| data.cltt += 1);
-    let result = case.mgr().replace(&renewed, Some(&lease));
+    let result = case.mgr().update_expecting(&renewed, Some(&lease));
     no_such_lease("update a lease that is not there, if unchanged", &result, address)?;
     case.holds([&neighbour], [&lease, &renewed])?;
     // Nor is it enough that there was one.
     case.add(&lease)?;
     case.delete(address)?;
-    let result = case.mgr().replace(&renewed, Some(&lease));
+    let result = case.mgr().update_expecting(&renewed, Some(&lease));
     no_such_lease("update a deleted lease, if unchanged", &result, address)?;
-    no_such_lease("update a deleted lease", &case.mgr().replace(&renewed, None), address)?;
+    no_such_lease("update a deleted lease", &case.mgr().update_expecting(&renewed, None), address)?;
     case.holds([&neighbour], [&lease, &renewed])
 }
 
@@ -166,7 +172,7 @@ pub(super) fn an_update_takes_the_place_of_the_lease<L: TestedLease>(case: &Case
     let mut others = vec![lease.clone()];
     for (field, variant) in variants(&lease)? {
         let action = format_args!("update a lease, {field}");
-        ask(action, case.mgr().replace(&variant, None))?;
+        ask(action, case.mgr().update_expecting(&variant, None))?;
         same_leases(action, case.get(lease.address())?.iter(), [&variant])?;
         case.holds([&variant, &neighbour], &others)?;
         others.push(variant);
@@ -178,7 +184,7 @@ pub(super) fn an_update_takes_the_place_of_the_lease<L: TestedLease>(case: &Case
 pub(super) fn an_unchanged_lease_can_be_updated<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = full::<L>(1)?;
     case.add(&lease)?;
-    ask("update a lease to the same, if unchanged", case.mgr().replace(&lease, Some(&lease)))?;
+    ask("update a lease to the same, if unchanged", case.mgr().update_expecting(&lease, Some(&lease)))?;
     case.holds([&lease], [])?;
     let mut variants = variants(&lease)?;
     variants.push(("everything as it was", lease.clone()));
@@ -199,7 +205,7 @@ pub(super) fn a_lease_that_changed_in_any_field_is_not_updated<L: TestedLease>(c
         for (there, expected) in [(&variant, &lease), (&lease, &variant)] {
             case.add(there)?;
             let action = format!("update a lease that differs from the expected one: {field}");
-            let result = case.mgr().replace(&wanted, Some(expected));
+            let result = case.mgr().update_expecting(&wanted, Some(expected));
             changed_meanwhile(&action, &result, lease.address())?;
             same_leases(&action, case.get(lease.address())?.iter(), [there])?;
             case.delete(lease.address())?;
@@ -209,9 +215,9 @@ pub(super) fn a_lease_that_changed_in_any_field_is_not_updated<L: TestedLease>(c
     case.add(&lease)?;
     let renewed = with(&lease, |data| data.cltt += 1);
     case.update(&renewed)?;
-    let result = case.mgr().replace(&wanted, Some(&lease));
+    let result = case.mgr().update_expecting(&wanted, Some(&lease));
     changed_meanwhile("update a renewed lease with what was read before", &result, lease.address())?;
-    ask("update it with what is read now", case.mgr().replace(&wanted, Some(&renewed)))?;
+    ask("update it with what is read now", case.mgr().update_expecting(&wanted, Some(&renewed)))?;
     case.holds([&wanted], [&lease, &renewed])
 }
 
@@ -222,10 +228,10 @@ pub(super) fn an_expected_lease_of_another_address_is_refused<L: TestedLease>(ca
     case.add(&lease)?;
     let refused = |there: &[&L]| {
         let action = "update a lease, if it is as the lease of another address";
-        let result = case.mgr().replace(&renewed, Some(&same_but_moved));
+        let result = case.mgr().update_expecting(&renewed, Some(&same_but_moved));
         changed_meanwhile(action, &result, lease.address())?;
         let action = "delete a lease, if it is as the lease of another address";
-        let result = case.mgr().remove(lease.address(), Some(&same_but_moved));
+        let result = case.mgr().delete_expecting(lease.address(), Some(&same_but_moved));
         changed_meanwhile(action, &result, lease.address())?;
         case.has(lease.address(), Some(&lease))?;
         case.holds(there.iter().copied(), [&renewed])
@@ -248,9 +254,9 @@ pub(super) fn prefixes_that_differ_in_length_are_different(case: &Case<Lease6>) 
         there = prefix;
         for other in lengths.iter().filter(|other| other.prefix_len() != prefix.prefix_len()) {
             let action = format_args!("update /{}, if it is /{}", prefix.prefix_len(), other.prefix_len());
-            changed_meanwhile(action, &case.mgr().replace(other, Some(other)), PREFIX)?;
+            changed_meanwhile(action, &case.mgr().update_expecting(other, Some(other)), PREFIX)?;
             let action = format_args!("delete /{}, if it is /{}", prefix.prefix_len(), other.prefix_len());
-            changed_meanwhile(action, &case.mgr().remove(PREFIX, Some(other)), PREFIX)?;
+            changed_meanwhile(action, &case.mgr().delete_expecting(PREFIX, Some(other)), PREFIX)?;
             case.has(PREFIX, Some(prefix))?;
         }
     }
@@ -268,8 +274,8 @@ pub(super) fn a_lease_that_is_valid_for_no_time_is_refused<L: TestedLease>(case:
         }
     };
     refused("add a lease that is valid for 0 seconds", case.mgr().add(&ended(&free)).map(drop))?;
-    refused("update a lease to be valid for 0 seconds", case.mgr().replace(&ended(&lease), None))?;
-    let result = case.mgr().replace(&ended(&lease), Some(&lease));
+    refused("update a lease to be valid for 0 seconds", case.mgr().update_expecting(&ended(&lease), None))?;
+    let result = case.mgr().update_expecting(&ended(&lease), Some(&lease));
     refused("update a lease, if unchanged, to be valid for 0 seconds", result)
 }
 
@@ -292,7 +298,7 @@ pub(super) fn deleting_a_lease_that_is_not_there_says_so<L: TestedLease>(case: &
     case.add(&neighbour)?;
     let delete = |expected: Option<&L>| {
         let action = "delete a lease that is not there";
-        let deleted = ask(action, case.mgr().remove(lease.address(), expected))?;
+        let deleted = ask(action, case.mgr().delete_expecting(lease.address(), expected))?;
         same(action, &deleted, &Deleted::NoSuchLease)
     };
     delete(None)?;
@@ -323,7 +329,7 @@ pub(super) fn a_lease_that_changed_in_any_field_is_not_deleted<L: TestedLease>(c
         for (there, expected) in [(&variant, &lease), (&lease, &variant)] {
             case.add(there)?;
             let action = format!("delete a lease that differs from the expected one: {field}");
-            let result = case.mgr().remove(lease.address(), Some(expected));
+            let result = case.mgr().delete_expecting(lease.address(), Some(expected));
             changed_meanwhile(&action, &result, lease.address())?;
             same_leases(&action, case.get(lease.address())?.iter(), [there])?;
             case.delete(lease.address())?;
@@ -344,11 +350,15 @@ pub(super) fn a_refused_change_changes_nothing<L: TestedLease>(case: &Case<L>) -
     let address = other.address();
     same("add where there is a lease", &ask("add", mgr.add(&other))?, &Added::AddressTaken)?;
     case.holds(&leases, [&other, &absent])?;
-    no_such_lease("update a lease that is not there", &mgr.replace(&absent, None), absent.address())?;
+    no_such_lease(
+        "update a lease that is not there",
+        &mgr.update_expecting(&absent, None),
+        absent.address(),
+    )?;
     case.holds(&leases, [&other, &absent])?;
-    changed_meanwhile("update a changed lease", &mgr.replace(&other, Some(&other)), address)?;
+    changed_meanwhile("update a changed lease", &mgr.update_expecting(&other, Some(&other)), address)?;
     case.holds(&leases, [&other, &absent])?;
-    changed_meanwhile("delete a changed lease", &mgr.remove(address, Some(&other)), address)?;
+    changed_meanwhile("delete a changed lease", &mgr.delete_expecting(address, Some(&other)), address)?;
     case.holds(&leases, [&other, &absent])
 }
 

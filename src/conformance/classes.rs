@@ -4,7 +4,7 @@ use super::TestedLease;
 use super::case::{Case, Verdict, ask};
 use super::model::{class_leases, has_class_leases};
 use super::sample::{at, in_state, in_subnet, sample, with, with_context};
-use crate::lease::{LeaseKind, LeaseState, SubnetId, UserContext};
+use crate::lease::{LeaseKind, LeaseState, SubnetId, UserContext, system_time};
 
 const NAMES: [&str; 4] = ["gold", "silver", "Gold", "absent"];
 
@@ -78,7 +78,7 @@ pub(super) fn class_counts_follow_every_change<L: TestedLease>(case: &Case<L>) -
     counts(case, &leases)?;
     leases[0] = in_state(&leases[0], LeaseState::EXPIRED_RECLAIMED)?;
     case.update(&leases[0])?;
-    ask("remove reclaimed leases", case.mgr().remove_reclaimed(u64::from(u32::MAX)))?;
+    ask("remove reclaimed leases", case.mgr().delete_reclaimed(system_time(u32::MAX.into())))?;
     leases.remove(0);
     counts(case, &leases)?;
     ask("wipe subnet 1", case.mgr().wipe_subnet(SubnetId(1)))?;

@@ -135,9 +135,12 @@ pub(super) fn a_limit_counts_only_leases_that_match<L: TestedLease>(case: &Case<
         for limit in 1..4 {
             for query in [
                 query.in_subnet(SubnetId(u32::MAX)),
-                query.heard_since(HEARD + 200),
-                query.heard_until(HEARD + 100).in_subnet(SubnetId(2)),
-                query.heard_since(HEARD + 50).heard_until(HEARD + 300).after(L::address_number(30)),
+                query.heard_since(system_time(HEARD + 200)),
+                query.heard_until(system_time(HEARD + 100)).in_subnet(SubnetId(2)),
+                query
+                    .heard_since(system_time(HEARD + 50))
+                    .heard_until(system_time(HEARD + 300))
+                    .after(L::address_number(30)),
             ] {
                 let query = query.limit(limit);
                 case.finds(&query, answer(&query, &leases))?;
@@ -152,28 +155,28 @@ pub(super) fn a_window_includes_both_of_its_ends<L: TestedLease>(case: &Case<L>)
     let leases = [heard(10)?, heard(20)?, heard(30)?];
     case.add_all(&leases)?;
     let all = Query::all;
-    case.finds(&all().heard_since(20), &leases[1..])?;
-    case.finds(&all().heard_since(21), &leases[2..])?;
-    case.finds(&all().heard_since(30), &leases[2..])?;
-    case.finds(&all().heard_since(31), [])?;
-    case.finds(&all().heard_since(0), &leases)?;
-    case.finds(&all().heard_until(20), &leases[..2])?;
-    case.finds(&all().heard_until(19), &leases[..1])?;
-    case.finds(&all().heard_until(10), &leases[..1])?;
-    case.finds(&all().heard_until(9), [])?;
-    case.finds(&all().heard_until(i64::MAX), &leases)?;
-    case.finds(&all().heard_since(10).heard_until(30), &leases)?;
-    case.finds(&all().heard_since(20).heard_until(20), &leases[1..2])?;
-    case.finds(&all().heard_since(11).heard_until(29), &leases[1..2])?;
+    case.finds(&all().heard_since(system_time(20)), &leases[1..])?;
+    case.finds(&all().heard_since(system_time(21)), &leases[2..])?;
+    case.finds(&all().heard_since(system_time(30)), &leases[2..])?;
+    case.finds(&all().heard_since(system_time(31)), [])?;
+    case.finds(&all().heard_since(system_time(0)), &leases)?;
+    case.finds(&all().heard_until(system_time(20)), &leases[..2])?;
+    case.finds(&all().heard_until(system_time(19)), &leases[..1])?;
+    case.finds(&all().heard_until(system_time(10)), &leases[..1])?;
+    case.finds(&all().heard_until(system_time(9)), [])?;
+    case.finds(&all().heard_until(system_time(i64::MAX)), &leases)?;
+    case.finds(&all().heard_since(system_time(10)).heard_until(system_time(30)), &leases)?;
+    case.finds(&all().heard_since(system_time(20)).heard_until(system_time(20)), &leases[1..2])?;
+    case.finds(&all().heard_since(system_time(11)).heard_until(system_time(29)), &leases[1..2])?;
     // It is about when the client was heard, not about when the lease ends.
     let longer = with(&leases[0], |data| data.valid_lifetime.0 += 15);
     case.update(&longer)?;
-    case.finds(&all().heard_since(20), &leases[1..])?;
+    case.finds(&all().heard_since(system_time(20)), &leases[1..])?;
     // A renewal moves the lease.
     let renewed = with(&leases[0], |data| data.cltt = 25);
     case.update(&renewed)?;
-    case.finds(&all().heard_since(20).heard_until(25), [&renewed, &leases[1]])?;
-    case.finds(&all().heard_until(19), [])
+    case.finds(&all().heard_since(system_time(20)).heard_until(system_time(25)), [&renewed, &leases[1]])?;
+    case.finds(&all().heard_until(system_time(19)), [])
 }
 
 pub(super) fn a_window_that_cannot_be_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
@@ -194,7 +197,7 @@ pub(super) fn a_window_that_cannot_be_is_refused<L: TestedLease>(case: &Case<L>)
             refuses(case, &query.in_subnet(SubnetId(1)).limit(3), value)?;
         }
         // An instant is a window.
-        let query = query.heard_since(HEARD + 10).heard_until(HEARD + 10);
+        let query = query.heard_since(system_time(HEARD + 10)).heard_until(system_time(HEARD + 10));
         case.finds(&query, answer(&query, &leases))
     })
 }
@@ -203,12 +206,12 @@ pub(super) fn a_window_narrows_every_key<L: TestedLease>(case: &Case<L>) -> Verd
     let leases = with_scene(case)?;
     for_each_key(case, &leases, |query| {
         for (since, until) in [(0, 350), (50, 200), (110, 110), (340, 1000)] {
-            let query = query.heard_since(HEARD + since).heard_until(HEARD + until);
+            let query = query.heard_since(system_time(HEARD + since)).heard_until(system_time(HEARD + until));
             case.finds(&query, answer(&query, &leases))?;
             let query = query.in_subnet(SubnetId(1));
             case.finds(&query, answer(&query, &leases))?;
         }
-        let query = query.heard_since(HEARD + 205);
+        let query = query.heard_since(system_time(HEARD + 205));
         case.finds(&query, answer(&query, &leases))
     })
 }
@@ -259,7 +262,7 @@ pub(super) fn a_range_that_ends_before_it_begins_is_refused<L: TestedLease>(case
 pub(super) fn a_reversed_query_gives_the_leases_in_reverse_order<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = with_scene(case)?;
     for_each_key(case, &leases, |query| {
-        for query in [query, query.in_subnet(SubnetId(2)), query.heard_since(HEARD + 100)] {
+        for query in [query, query.in_subnet(SubnetId(2)), query.heard_since(system_time(HEARD + 100))] {
             let query = query.reverse();
             case.finds(&query, answer(&query, &leases))?;
             case.finds(&query.limit(3), answer(&query.limit(3), &leases))?;
@@ -288,8 +291,11 @@ pub(super) fn only_leases_that_have_ended_are_found_by_their_end<L: TestedLease>
     leases.extend([infinite, early]);
     case.add_all(&shuffled(&leases))?;
     for_each_key(case, &leases, |query| {
-        for time in [0, END - 1, END, END + 100, END + 350, u64::MAX] {
-            for query in [query.ended_by(time), query.ended_by(time).in_subnet(SubnetId(1)).limit(2)] {
+        for time in [0, END - 1, END, END + 100, END + 350, i64::MAX] {
+            for query in [
+                query.ended_by(system_time(time)),
+                query.ended_by(system_time(time)).in_subnet(SubnetId(1)).limit(2),
+            ] {
                 case.finds(&query, answer(&query, &leases))?;
             }
         }
@@ -325,7 +331,7 @@ pub(super) fn a_state_is_found_across_many_subnets<L: TestedLease>(case: &Case<L
     case.add_all(&shuffled(&leases))?;
     for state in [0, 1, 2].map(LeaseState) {
         let query = Query::state(state);
-        for query in [query, query.limit(7), query.reverse(), query.heard_since(HEARD + 1)] {
+        for query in [query, query.limit(7), query.reverse(), query.heard_since(system_time(HEARD + 1))] {
             case.finds(&query, answer(&query, &leases))?;
         }
         same_leases(Asking(&query), &pages(case, &query, 33)?, answer(&query, &leases))?;
@@ -664,7 +670,7 @@ pub(super) fn a_hostname_keeps_its_case(case: &Case<Lease6>) -> Verdict {
     let upper = with(&sample::<Lease6>(2, 2)?, |data| data.hostname = "HOST.EXAMPLE".into());
     case.add_all([&lower, &upper])?;
     case.finds(&Query::all(), [&lower, &upper])?;
-    let result = case.mgr().replace(&lower, Some(&mixed));
+    let result = case.mgr().update_expecting(&lower, Some(&mixed));
     changed_meanwhile("update a lease whose hostname has another case", &result, lower.address())?;
     case.update(&mixed)?;
     case.has(mixed.address(), Some(&mixed))?;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::TestedLease;
 use super::case::{Case, Verdict, ask, bad_argument, holds, in_callback, in_threads, same};
 use super::sample::{END, at, ending, in_state, sample, shuffled, with};
-use crate::lease::LeaseState;
+use crate::lease::{LeaseState, system_time};
 use crate::{Change, ChangeKind, FreeRange, LeaseMgrExt};
 
 fn range<L: TestedLease>(first: u32, last: u32) -> FreeRange<L> {
@@ -13,8 +13,8 @@ fn range<L: TestedLease>(first: u32, last: u32) -> FreeRange<L> {
 }
 
 /// The lowest free address of a range is the one with this number.
-fn is_free<L: TestedLease>(case: &Case<L>, range: &FreeRange<L>, now: u64, n: Option<u32>) -> Verdict {
-    let found = ask("first_free", case.mgr().first_free(range, now))?;
+fn is_free<L: TestedLease>(case: &Case<L>, range: &FreeRange<L>, now: i64, n: Option<u32>) -> Verdict {
+    let found = ask("first_free", case.mgr().first_free(range, system_time(now)))?;
     same(format_args!("first_free at {now}"), &found, &n.map(L::address_number))
 }
 
@@ -33,7 +33,7 @@ pub(super) fn the_lowest_address_without_a_lease_is_free<L: TestedLease>(case: &
 
 pub(super) fn an_address_whose_lease_has_ended_is_free<L: TestedLease>(case: &Case<L>) -> Verdict {
     for n in 0..5 {
-        case.add(&ending(&sample(n, n)?, END + u64::from(5 - n) * 10))?;
+        case.add(&ending(&sample(n, n)?, END + i64::from(5 - n) * 10))?;
     }
     let infinite = with(&sample::<L>(5, 1)?, |data| data.valid_lifetime.0 = u32::MAX);
     case.add(&infinite)?;
@@ -42,7 +42,7 @@ pub(super) fn an_address_whose_lease_has_ended_is_free<L: TestedLease>(case: &Ca
     {
         is_free(case, &range(0, 9), now, Some(n))?;
     }
-    is_free(case, &range(5, 5), u64::MAX, None)?;
+    is_free(case, &range(5, 5), i64::MAX, None)?;
     // In any state.
     let declined = in_state(&ending(&sample::<L>(8, 1)?, END), LeaseState::DECLINED)?;
     case.add(&declined)?;
@@ -79,8 +79,10 @@ pub(super) fn a_full_range_has_no_free_address<L: TestedLease>(case: &Case<L>) -
     is_free(case, &range(0, 9), 0, None)?;
     // One that ends before it begins has none.
     is_free(case, &range(20, 19), 0, None)?;
-    let claimed =
-        ask("claim_first", case.mgr().claim_first(&range(0, 9), 0, &mut |_| unreachable_lease::<L>()))?;
+    let claimed = ask(
+        "claim_first",
+        case.mgr().claim_first(&range(0, 9), system_time(0), &mut |_| unreachable_lease::<L>()),
+    )?;
     same("claim_first", &claimed, &None)
 }
 
@@ -96,7 +98,7 @@ pub(super) fn leases_out_of_the_range_do_not_matter<L: TestedLease>(case: &Case<
     for (n, pair) in addresses.windows(2).enumerate() {
         let range = FreeRange::<L>::new(pair[0]..=pair[1]);
         let expected = range.after(pair[0]).filter(|&address| address < pair[1]);
-        let found = ask("first_free", case.mgr().first_free(&range, 0))?;
+        let found = ask("first_free", case.mgr().first_free(&range, system_time(0)))?;
         same(format_args!("first_free between addresses {n} and {}", n + 1), &found, &expected)?;
     }
     Ok(())
@@ -134,13 +136,16 @@ pub(super) fn a_claim_takes_the_lowest_free_address<L: TestedLease>(case: &Case<
     case.add(&sample(1, 1)?)?;
     for n in [0, 2, 3] {
         let made = sample::<L>(n, 9)?;
-        let claimed = ask("claim_first", case.mgr().claim_first(&range(0, 3), 0, &mut |_| made.clone()))?;
+        let claimed =
+            ask("claim_first", case.mgr().claim_first(&range(0, 3), system_time(0), &mut |_| made.clone()))?;
         let claimed = claimed.as_ref().map(|claimed| (&claimed.lease, &claimed.replaced));
         same("claim_first", &claimed, &Some((&made, &None)))?;
         case.has(L::address_number(n), Some(&made))?;
     }
-    let claimed =
-        ask("claim_first", case.mgr().claim_first(&range(0, 3), 0, &mut |_| unreachable_lease::<L>()))?;
+    let claimed = ask(
+        "claim_first",
+        case.mgr().claim_first(&range(0, 3), system_time(0), &mut |_| unreachable_lease::<L>()),
+    )?;
     same("claim_first", &claimed, &None)
 }
 
@@ -150,7 +155,10 @@ pub(super) fn a_claim_replaces_a_lease_that_has_ended<L: TestedLease>(case: &Cas
     case.add_all([&old, &reclaimed])?;
     for (now, n, replaced) in [(END, 0, &old), (END, 1, &reclaimed)] {
         let made = ending(&sample::<L>(n, 9)?, END + 1000);
-        let claimed = ask("claim_first", case.mgr().claim_first(&range(0, 1), now, &mut |_| made.clone()))?;
+        let claimed = ask(
+            "claim_first",
+            case.mgr().claim_first(&range(0, 1), system_time(now), &mut |_| made.clone()),
+        )?;
         let claimed = claimed.as_ref().map(|claimed| (&claimed.lease, claimed.replaced.as_ref()));
         same("claim_first", &claimed, &Some((&made, Some(replaced))))?;
         case.has(L::address_number(n), Some(&made))?;
@@ -160,7 +168,7 @@ pub(super) fn a_claim_replaces_a_lease_that_has_ended<L: TestedLease>(case: &Cas
 
 pub(super) fn a_claim_for_another_address_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
     let other = sample::<L>(7, 1)?;
-    let result = case.mgr().claim_first(&range(0, 3), 0, &mut |_| other.clone());
+    let result = case.mgr().claim_first(&range(0, 3), system_time(0), &mut |_| other.clone());
     bad_argument("a claim for another address", &result, &other.address().to_string())?;
     case.holds([], [])
 }
@@ -179,7 +187,7 @@ pub(super) fn concurrent_claims_take_different_addresses<L: TestedLease>(case: &
             let mut fault = None;
             let claimed = ask(
                 "claim_first",
-                case.mgr().claim_first(&all, END, &mut |address| {
+                case.mgr().claim_first(&all, system_time(END), &mut |address| {
                     at::<L>(address, 1000 + thread as u32)
                         .map(|lease| ending(&lease, END + 1000))
                         .unwrap_or_else(|error| {
@@ -205,7 +213,7 @@ pub(super) fn a_claim_in_a_callback_is_refused<L: TestedLease>(case: &Case<L>) -
     let made = sample::<L>(0, 1)?;
     let callback = move |_: &Change<'_, L>| {
         if let Some(mgr) = weak.upgrade() {
-            let result = mgr.claim_first(&range(0, 0), 0, &mut |_| made.clone()).map(drop);
+            let result = mgr.claim_first(&range(0, 0), system_time(0), &mut |_| made.clone()).map(drop);
             // The receiver is gone if the rule has ended already.
             let _ = told.send(result);
         }
@@ -223,7 +231,7 @@ pub(super) fn a_claim_in_a_callback_is_refused<L: TestedLease>(case: &Case<L>) -
 pub(super) fn a_long_row_of_leases_is_skipped<L: TestedLease>(case: &Case<L>) -> Verdict {
     const LEASES: u32 = 2500;
     for n in 0..LEASES {
-        case.add(&ending(&sample(n, n % 50)?, END + u64::from(n)))?;
+        case.add(&ending(&sample(n, n % 50)?, END + i64::from(n)))?;
     }
     let all = range(0, 2 * LEASES);
     is_free(case, &all, 0, Some(LEASES))?;

@@ -4,7 +4,7 @@ use super::TestedLease;
 use super::case::{Case, Fault, Verdict, ask, changed_meanwhile, no_such_lease, same};
 use super::model::{Keys, answer, expired, has_statistics};
 use super::sample::{END, HEARD, Relay, hostname, hwaddr, id, in_state, sample, with, with_context};
-use crate::lease::{Hostname, LeaseState, Lifetime, PoolId, SubnetId};
+use crate::lease::{Hostname, LeaseState, Lifetime, PoolId, SubnetId, system_time};
 use crate::{Added, Deleted, LeaseMgrExt, Query, StatisticsQuery, Subnets};
 
 /// Numbers that look like chance and are always the same (SplitMix64).
@@ -117,38 +117,46 @@ fn change<L: TestedLease>(
         (0..16, Ok(_)) => {
             same("add where there is a lease", &ask("add", mgr.add(&lease))?, &Added::AddressTaken)?;
         }
-        (16..20, Err(_)) => no_such_lease("update", &mgr.replace(&lease, None), address)?,
-        (20..22, Err(_)) => no_such_lease("update", &mgr.replace(&lease, Some(&lease)), address)?,
+        (16..20, Err(_)) => no_such_lease("update", &mgr.update_expecting(&lease, None), address)?,
+        (20..22, Err(_)) => no_such_lease("update", &mgr.update_expecting(&lease, Some(&lease)), address)?,
         (16..20, Ok(place)) => {
             case.update(&lease)?;
             leases[place] = lease;
         }
         (20..24, Ok(place)) => {
-            ask("update, if unchanged", mgr.replace(&lease, Some(&leases[place])))?;
+            ask("update, if unchanged", mgr.update_expecting(&lease, Some(&leases[place])))?;
             leases[place] = lease;
         }
         (24..26, Ok(place)) => {
             let renewed = with(&leases[place], |data| data.cltt += 1);
-            changed_meanwhile("update, if unchanged", &mgr.replace(&lease, Some(&renewed)), address)?;
+            changed_meanwhile(
+                "update, if unchanged",
+                &mgr.update_expecting(&lease, Some(&renewed)),
+                address,
+            )?;
         }
         (26..29, Ok(place)) => {
             case.delete(address)?;
             leases.remove(place);
         }
         (29..31, Ok(place)) => {
-            ask("delete, if unchanged", mgr.remove(address, Some(&leases[place])))?;
+            ask("delete, if unchanged", mgr.delete_expecting(address, Some(&leases[place])))?;
             leases.remove(place);
         }
         (31..33, Ok(place)) => {
             let renewed = with(&leases[place], |data| data.cltt += 1);
-            changed_meanwhile("delete, if unchanged", &mgr.remove(address, Some(&renewed)), address)?;
+            changed_meanwhile(
+                "delete, if unchanged",
+                &mgr.delete_expecting(address, Some(&renewed)),
+                address,
+            )?;
         }
         (22..33, Err(_)) => {
-            same("delete", &ask("delete", mgr.remove(address, None))?, &Deleted::NoSuchLease)?;
+            same("delete", &ask("delete", mgr.delete_expecting(address, None))?, &Deleted::NoSuchLease)?;
         }
         (33..39, _) => {
             // The lease that ends next is reclaimed, as a server does it.
-            let found = ask("expired", mgr.expired(END + 25, 1))?;
+            let found = ask("expired", mgr.list_expired(system_time(END + 25), 1))?;
             for lease in found {
                 let reclaimed = in_state(&lease, LeaseState::EXPIRED_RECLAIMED);
                 let Ok(place) = leases.binary_search_by_key(&lease.address(), L::address) else {
@@ -165,7 +173,7 @@ fn change<L: TestedLease>(
             }
         }
         _ => {
-            let (subnet, until) = (other.data().subnet_id, END + u64::from(chance.below(40)));
+            let (subnet, until) = (other.data().subnet_id, END + i64::from(chance.below(40)));
             match chance.below(4) {
                 0 => {
                     ask("wipe", mgr.wipe_subnet(subnet))?;
@@ -173,8 +181,8 @@ fn change<L: TestedLease>(
                 }
                 1 => ask("recount", mgr.recount())?,
                 _ => {
-                    ask("remove reclaimed leases", mgr.remove_reclaimed(until))?;
-                    leases.retain(|lease| lease.state().0 != 2 || !lease.has_ended(until));
+                    ask("remove reclaimed leases", mgr.delete_reclaimed(system_time(until)))?;
+                    leases.retain(|lease| lease.state().0 != 2 || !lease.is_expired(system_time(until)));
                 }
             }
         }
@@ -207,7 +215,7 @@ fn question<L: TestedLease>(case: &Case<L>, chance: &mut Chance, addresses: u32,
         query.heard_until = Some(since + i64::from(chance.below(50)));
     }
     case.finds(&query, answer(&query, leases))?;
-    let (now, limit) = (END - 10 + u64::from(chance.below(70)), chance.below(5) as usize);
+    let (now, limit) = (END - 10 + i64::from(chance.below(70)), chance.below(5) as usize);
     case.expired(now, limit, expired(leases, now, limit))?;
     let subnets = match like.data().subnet_id {
         // There are no statistics of subnet 0.

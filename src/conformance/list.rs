@@ -85,7 +85,6 @@ macro_rules! __conformance_rules {
                 removing_reclaimed_leases_says_how_many_there_were,
                 an_infinite_reclaimed_lease_is_never_removed,
                 a_lease_that_is_no_longer_reclaimed_is_not_removed,
-                reclaimed_leases_are_deleted_some_time_behind_their_end,
                 reclaimed_leases_that_ended_before_1970_are_deleted,
                 thousands_of_reclaimed_leases_are_removed,
                 a_subnet_is_wiped_and_no_other,

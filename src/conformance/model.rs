@@ -6,7 +6,7 @@ use super::case::{Case, Verdict, ask, same, same_leases};
 use super::sample::Sample;
 use crate::lease::{
     ClientClass, Family, HwAddr, LeaseData, LeaseKind, LeaseState, LeaseType, PoolId, RelayId, RemoteId,
-    SubnetId, client_classes,
+    SubnetId, client_classes, system_time,
 };
 use crate::{Key, Query, StatisticsQuery, StatisticsRow, Subnets};
 
@@ -36,7 +36,7 @@ pub(super) fn matches<L: Sample>(query: &Query<'_, L>, lease: &L) -> bool {
         }
 }
 
-fn has_ended<L: Sample>(lease: &L, time: u64) -> bool {
+fn has_ended<L: Sample>(lease: &L, time: i64) -> bool {
     let LeaseData { cltt, valid_lifetime, .. } = lease.data();
     valid_lifetime.0 != u32::MAX && i128::from(*cltt) + i128::from(valid_lifetime.0) <= i128::from(time)
 }
@@ -49,7 +49,7 @@ pub(super) fn answer<'a, L: Sample>(query: &Query<'_, L>, leases: &'a [L]) -> Ve
 }
 
 /// Which leases have expired, in their order.
-pub(super) fn expired<L: Sample>(leases: &[L], now: u64, limit: usize) -> Vec<&L> {
+pub(super) fn expired<L: Sample>(leases: &[L], now: i64, limit: usize) -> Vec<&L> {
     let has_expired = |lease: &&L| lease.state().0 != 2 && has_ended(*lease, now);
     let mut expired: Vec<_> = leases.iter().filter(has_expired).collect();
     expired.sort_by_key(|lease| (lease.end(), lease.address()));
@@ -168,9 +168,9 @@ pub(super) fn audit<L: Sample>(case: &Case<L>, mut leases: Vec<L>, others: &[L])
         })
     })?;
 
-    let ends: BTreeSet<_> = known.iter().filter_map(|lease| u64::try_from(lease.end()?).ok()).collect();
+    let ends: BTreeSet<_> = known.iter().filter_map(|lease| i64::try_from(lease.end()?).ok()).collect();
     for now in ends.into_iter().chain([0]) {
-        let found = ask("ask for expired leases", case.mgr().expired(now, 0))?;
+        let found = ask("ask for expired leases", case.mgr().list_expired(system_time(now), 0))?;
         same_leases(format_args!("leases that have expired at {now}"), &found, expired(leases, now, 0))?;
     }
 

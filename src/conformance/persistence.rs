@@ -4,7 +4,7 @@ use super::TestedLease;
 use super::case::{Case, Doing, Fault, Opener, Verdict, ask, in_threads, same, same_leases};
 use super::changes::extremes;
 use super::sample::{END, in_state, in_subnet, sample, samples, variants, with};
-use crate::lease::{LeaseState, SubnetId};
+use crate::lease::{LeaseState, SubnetId, system_time};
 use crate::{Added, LeaseMgrError, LeaseMgrExt, Operation, Query};
 
 /// Checks a rule, and that all leases that it left are found again.
@@ -100,7 +100,7 @@ pub(super) fn removed_reclaimed_leases_stay_removed<L: TestedLease>(opener: &Ope
     opener.with(|case| {
         case.add_all(&leases)?;
         let action = "remove reclaimed leases";
-        same(action, &ask(action, case.mgr().remove_reclaimed(END))?, &2)
+        same(action, &ask(action, case.mgr().delete_reclaimed(system_time(END)))?, &2)
     })?;
     opener.with(|case| found_again(case, &kept, &leases))
 }
@@ -126,11 +126,11 @@ pub(super) fn a_refused_change_leaves_no_trace<L: TestedLease>(opener: &Opener<'
         let mgr = case.mgr();
         // That these fail is another rule's.
         let _ = mgr.add(&other);
-        let _ = mgr.replace(&absent, None);
-        let _ = mgr.replace(&other, Some(&other));
-        let _ = mgr.remove(other.address(), Some(&other));
-        let _ = mgr.remove(absent.address(), None);
-        let _ = mgr.remove(absent.address(), Some(&absent));
+        let _ = mgr.update_expecting(&absent, None);
+        let _ = mgr.update_expecting(&other, Some(&other));
+        let _ = mgr.delete_expecting(other.address(), Some(&other));
+        let _ = mgr.delete_expecting(absent.address(), None);
+        let _ = mgr.delete_expecting(absent.address(), Some(&absent));
         found_again(case, &leases, &[])
     })?;
     opener.with(|case| found_again(case, &leases, &[other.clone(), absent.clone()]))
@@ -205,8 +205,8 @@ pub(super) fn what_many_threads_changed_last_is_found_again<L: TestedLease>(
                     let lease = with(&lease, |data| data.cltt += i64::from(round) * 4 + thread as i64);
                     let result = match (round as usize / 5 + thread) % 4 {
                         0 => case.mgr().add(&lease).map(drop),
-                        1 => case.mgr().remove(lease.address(), None).map(drop),
-                        _ => case.mgr().replace(&lease, None),
+                        1 => case.mgr().delete_expecting(lease.address(), None).map(drop),
+                        _ => case.mgr().update_expecting(&lease, None),
                     };
                     match result {
                         Err(LeaseMgrError::NoSuchLease { .. }) => {}

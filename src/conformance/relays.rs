@@ -6,7 +6,7 @@ use super::find::scene;
 use super::indexes::follows;
 use super::model::answer;
 use super::sample::{HEARD, Relay, in_subnet, sample, shuffled, with, with_context};
-use crate::lease::{Family, RelayId, RemoteId, SubnetId, UserContext};
+use crate::lease::{Family, RelayId, RemoteId, SubnetId, UserContext, system_time};
 use crate::{LeaseMgrError, Query};
 
 const RELAYS: [Relay<'_>; 4] = [
@@ -135,7 +135,7 @@ pub(super) fn relay_agents_are_paged_through_in_a_window<L: TestedLease>(case: &
     let relay_id = id(RelayId::new, &[0, 3, 0, 1, 1])?;
     let remote_id = id(RemoteId::new, &[0, 0, 0, 9, 3])?;
     for query in [Query::relay_id(&relay_id), Query::remote_id(&remote_id)] {
-        let query = query.heard_since(HEARD + 50).heard_until(HEARD + 320);
+        let query = query.heard_since(system_time(HEARD + 50)).heard_until(system_time(HEARD + 320));
         let found = pages(case, &query, 2)?;
         same_leases(format_args!("{}, page by page", Asking(&query)), &found, answer(&query, &leases))?;
     }

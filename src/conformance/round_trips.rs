@@ -7,7 +7,7 @@ use super::case::{Case, Verdict, ask, bad_argument, in_threads, same, same_lease
 use super::find::scene;
 use super::model::{answer, for_each_key};
 use super::sample::{END, ending, in_state, in_subnet, sample, samples, shuffled, with, with_context};
-use crate::lease::{LeaseState, SubnetId, UserContext};
+use crate::lease::{LeaseState, SubnetId, UserContext, system_time};
 use crate::{AddedWithin, Cursor, Deleted, LeaseMgrExt, Query};
 
 pub(super) fn a_lease_is_kept_as_it_is_read_back<L: TestedLease>(case: &Case<L>) -> Verdict {
@@ -90,16 +90,20 @@ pub(super) fn expired_leases_come_back_reclaimed<L: TestedLease>(case: &Case<L>)
     let later = ending(&sample::<L>(3, 3)?, END + 2);
     let released = ending(&in_state(&sample::<L>(4, 4)?, LeaseState::RELEASED)?, END + 1);
     case.add_all([&used, &declined, &later, &released])?;
-    same_leases("reclaim nothing", &ask("reclaim", case.mgr().reclaim_expired(END - 1, 0))?, [])?;
+    same_leases(
+        "reclaim nothing",
+        &ask("reclaim", case.mgr().reclaim_expired(system_time(END - 1), 0))?,
+        [],
+    )?;
     let [mut reclaimed, mut reclaimed_from_released] = [used, released];
     reclaimed.reclaim();
     reclaimed_from_released.reclaim();
     let was = reclaimed_from_released.reclaimed_from();
     same("what a released lease was", &was, &Some(LeaseState::RELEASED))?;
-    let found = ask("reclaim", case.mgr().reclaim_expired(END + 1, 0))?;
+    let found = ask("reclaim", case.mgr().reclaim_expired(system_time(END + 1), 0))?;
     same_leases("reclaim", &found, [&reclaimed, &declined, &reclaimed_from_released])?;
     case.holds([&reclaimed, &later, &reclaimed_from_released], [&declined])?;
-    same_leases("reclaim again", &ask("reclaim", case.mgr().reclaim_expired(END + 1, 0))?, [])
+    same_leases("reclaim again", &ask("reclaim", case.mgr().reclaim_expired(system_time(END + 1), 0))?, [])
 }
 
 pub(super) fn the_longest_expired_are_reclaimed_first<L: TestedLease>(case: &Case<L>) -> Verdict {
@@ -107,7 +111,7 @@ pub(super) fn the_longest_expired_are_reclaimed_first<L: TestedLease>(case: &Cas
     let leases: Vec<L> = leases.iter().zip(0..).map(|(lease, n)| ending(lease, END + (10 - n))).collect();
     case.add_all(&leases)?;
     for (limit, numbers) in [(3, [9, 8, 7].as_slice()), (1, &[6]), (0, &[5, 4, 3, 2, 1, 0])] {
-        let found = ask("reclaim", case.mgr().reclaim_expired(END + 100, limit))?;
+        let found = ask("reclaim", case.mgr().reclaim_expired(system_time(END + 100), limit))?;
         let expected = numbers.iter().map(|&n| in_state(&leases[n], LeaseState::EXPIRED_RECLAIMED));
         same_leases("reclaim", &found, &expected.collect::<Verdict<Vec<_>>>()?)?;
     }
@@ -122,8 +126,8 @@ pub(super) fn an_expired_lease_is_reclaimed_by_one<L: TestedLease>(case: &Case<L
     let reclaimed = in_threads(4, |_| {
         let mut reclaimed = Vec::new();
         loop {
-            let found = ask("reclaim", case.mgr().reclaim_expired(END, 7))?;
-            let left = ask("expired", case.mgr().expired(END, 1))?;
+            let found = ask("reclaim", case.mgr().reclaim_expired(system_time(END), 7))?;
+            let left = ask("expired", case.mgr().list_expired(system_time(END), 1))?;
             reclaimed.extend(found.iter().map(L::address));
             if left.is_empty() {
                 return Ok(reclaimed);

@@ -16,7 +16,7 @@ pub(super) const HEARD: i64 = 1_700_000_000;
 /// For how long the samples are valid.
 pub(super) const VALID: u32 = 3600;
 /// When the samples end, in seconds since the epoch.
-pub(super) const END: u64 = 1_700_003_600;
+pub(super) const END: i64 = 1_700_003_600;
 
 /// A relay agent by its relay id and its remote id; empty where it gave none.
 pub(super) type Relay<'a> = (&'a [u8], &'a [u8]);
@@ -138,8 +138,8 @@ pub(super) fn in_subnet<L: Sample>(lease: &L, subnet: u32) -> L {
 }
 
 /// The lease with another end, in seconds since the epoch.
-pub(super) fn ending<L: Sample>(lease: &L, end: u64) -> L {
-    with(lease, |data| data.cltt = end.wrapping_sub(data.valid_lifetime.0.into()).cast_signed())
+pub(super) fn ending<L: Sample>(lease: &L, end: i64) -> L {
+    with(lease, |data| data.cltt = end.wrapping_sub(data.valid_lifetime.0.into()))
 }
 
 /// A user context of client classes and relay agents.

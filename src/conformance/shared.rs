@@ -4,7 +4,7 @@ use super::TestedLease;
 use super::case::{Case, Doing, Opener, Verdict, ask, changed_meanwhile, in_threads, no_such_lease, same};
 use super::sample::{END, in_state, in_subnet, sample, samples, with};
 use super::threads::increment;
-use crate::lease::LeaseState;
+use crate::lease::{LeaseState, system_time};
 use crate::{Added, Deleted, Query};
 
 pub(super) fn a_manager_finds_what_another_has_changed<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
@@ -22,10 +22,10 @@ pub(super) fn a_manager_finds_what_another_has_changed<L: TestedLease>(opener: &
         same(&action, &ask(&action, two.mgr().add(lease))?, &Added::AddressTaken)?;
         two.update(&moved)?;
         finds(&one, &moved)?;
-        let result = one.mgr().replace(lease, Some(lease));
+        let result = one.mgr().update_expecting(lease, Some(lease));
         let action = "update with what was read before another manager has changed it";
         changed_meanwhile(action, &result, lease.address())?;
-        ask("update with what another manager has written", one.mgr().replace(lease, Some(&moved)))?;
+        ask("update with what another manager has written", one.mgr().update_expecting(lease, Some(&moved)))?;
         finds(&two, lease)?;
     }
     two.holds(&leases, [])?;
@@ -33,14 +33,18 @@ pub(super) fn a_manager_finds_what_another_has_changed<L: TestedLease>(opener: &
     two.delete(address)?;
     one.has(address, None)?;
     let action = "update a lease that another manager has deleted";
-    no_such_lease(action, &one.mgr().replace(&leases[0], None), address)?;
+    no_such_lease(action, &one.mgr().update_expecting(&leases[0], None), address)?;
     let action = "delete a lease that another manager has deleted";
-    same(action, &ask(action, one.mgr().remove(address, None))?, &Deleted::NoSuchLease)?;
+    same(action, &ask(action, one.mgr().delete_expecting(address, None))?, &Deleted::NoSuchLease)?;
     one.add(&leases[0])?;
     two.holds(&leases, [])?;
     let reclaimed = in_state(&leases[1], LeaseState::EXPIRED_RECLAIMED)?;
     one.update(&reclaimed)?;
-    same("reclaimed leases", &ask("remove reclaimed leases", two.mgr().remove_reclaimed(END))?, &1)?;
+    same(
+        "reclaimed leases",
+        &ask("remove reclaimed leases", two.mgr().delete_reclaimed(system_time(END)))?,
+        &1,
+    )?;
     drop(two);
     one.holds([&leases[0], &leases[2]], [&reclaimed])
 }
@@ -65,7 +69,8 @@ pub(super) fn of_several_managers_one_has_an_address<L: TestedLease>(opener: &Op
     let deleted = in_threads(managers.len(), |n| {
         let delete = |lease: &L| {
             let action = Doing("delete", lease);
-            Ok(ask(&action, managers[n].mgr().remove(lease.address(), Some(lease)))? == Deleted::Deleted)
+            Ok(ask(&action, managers[n].mgr().delete_expecting(lease.address(), Some(lease)))?
+                == Deleted::Deleted)
         };
         let deleted = added.iter().map(delete).collect::<Verdict<Vec<_>>>()?;
         Ok(deleted.into_iter().filter(|deleted| *deleted).count())

@@ -5,7 +5,7 @@ use super::case::{Case, Verdict, ask, bad_argument, no_such_lease, same};
 use super::find::scene;
 use super::model::{has_statistics, statistics};
 use super::sample::{END, Sample, in_state, in_subnet, sample, samples, shuffled, with};
-use crate::lease::{Lease6, LeaseState, LeaseType, PoolId, SubnetId};
+use crate::lease::{Lease6, LeaseState, LeaseType, PoolId, SubnetId, system_time};
 use crate::{LeaseMgrExt, StatisticsQuery, StatisticsRow, Subnets};
 
 const ALL: StatisticsQuery = StatisticsQuery { subnets: Subnets::All, by_pool: false };
@@ -202,8 +202,10 @@ pub(super) fn statistics_follow_the_removal_of_many<L: TestedLease>(case: &Case<
     }
     counts(case, &leases)?;
     let end = END + 200;
-    ask("remove reclaimed leases", case.mgr().remove_reclaimed(end))?;
-    leases.retain(|lease| lease.state() != LeaseState::EXPIRED_RECLAIMED || lease.expires_at() > end);
+    ask("remove reclaimed leases", case.mgr().delete_reclaimed(system_time(end)))?;
+    leases.retain(|lease| {
+        lease.state() != LeaseState::EXPIRED_RECLAIMED || !lease.is_expired(system_time(end))
+    });
     counts(case, &leases)?;
     ask("wipe subnet 2", case.mgr().wipe_subnet(SubnetId(2)))?;
     leases.retain(|lease| lease.data().subnet_id != SubnetId(2));
@@ -235,7 +237,7 @@ pub(super) fn a_refused_change_is_not_counted<L: TestedLease>(case: &Case<L>) ->
     counts(case, &leases)?;
     // It fails or not, that is another rule's.
     let _ = case.mgr().update_if_unchanged(&in_subnet(&leases[0], 7), &leases[0]);
-    let _ = case.mgr().remove(absent.address(), None);
+    let _ = case.mgr().delete_expecting(absent.address(), None);
     counts(case, &leases)
 }
 

@@ -12,6 +12,7 @@ use super::case::{
 };
 use super::sample::{in_subnet, sample, samples, with};
 use super::tracking::{KINDS, in_each};
+use crate::with_sources::with_sources;
 use crate::{Done, LeaseMgr, LeaseMgrError, Operation};
 
 type Answer = Result<Done, LeaseMgrError>;
@@ -31,9 +32,9 @@ fn submit<L: TestedLease>(
 /// Waits for an answer.
 fn answer<T>(answers: &Receiver<T>) -> Verdict<T> {
     const LONG: Duration = Duration::from_secs(30);
-    answers
-        .recv_timeout(LONG)
-        .map_err(|error| Fault::new("submit a change", "an answer", format_args!("none: {error}")))
+    answers.recv_timeout(LONG).map_err(|error| {
+        Fault::new("submit a change", "an answer", format_args!("none: {}", with_sources(&error)))
+    })
 }
 
 /// Submits changes and waits for the answers, which are in the order of the changes.
@@ -74,7 +75,7 @@ pub(super) fn a_submitted_change_is_answered_with_its_result<L: TestedLease>(cas
     )?;
     let answers = answers.into_iter().collect::<Result<Vec<_>, _>>();
     let action = "submit changes that can be made";
-    let expected = [Done::Added, Done::AddressTaken, Done::Replaced, Done::NoSuchLease];
+    let expected = [Done::Added, Done::AddressTaken, Done::Updated, Done::NoSuchLease];
     same(action, &ask(action, answers)?[..], &expected[..])?;
     let answers = submit_all(
         case,
@@ -198,7 +199,7 @@ pub(super) fn a_callback_cannot_apply_or_submit<L: TestedLease>(case: &Case<L>) 
     case.add(&lease)?;
     let renewed = with(&lease, |data| data.cltt += 1);
     let submitted = submit_all(case, [Operation::update(renewed)])?;
-    same("submit", &submitted[0].as_ref().ok(), &Some(&Done::Replaced))?;
+    same("submit", &submitted[0].as_ref().ok(), &Some(&Done::Updated))?;
     verdicts.are_good(2)?;
     case.delete(lease.address())?;
     case.holds([], [&lease, &absent])

@@ -7,7 +7,7 @@ use super::case::{Asking, Case, Doing, Fault, Verdict, ask, holds, in_threads, s
 use super::model::{answer, matches};
 use super::sample::{hostname, hwaddr, id, in_state, in_subnet, sample, samples, with, with_context};
 use super::tracking::{KINDS, Log, in_order};
-use crate::lease::{LeaseState, SubnetId};
+use crate::lease::{LeaseState, SubnetId, system_time};
 use crate::{Added, Deleted, Key, LeaseMgrError, LeaseMgrExt, Query};
 
 /// How many threads try.
@@ -50,7 +50,7 @@ pub(super) fn of_many_that_delete_a_lease_one_has_deleted_it<L: TestedLease>(cas
         for n in 0..leases.len() {
             let lease = &leases[if thread % 2 == 0 { n } else { leases.len() - 1 - n }];
             let expected = (thread < THREADS / 2).then_some(lease);
-            let result = case.mgr().remove(lease.address(), expected);
+            let result = case.mgr().delete_expecting(lease.address(), expected);
             deleted += usize::from(ask(Doing("delete", lease), result)? == Deleted::Deleted);
         }
         Ok(deleted)
@@ -147,7 +147,7 @@ pub(super) fn no_change_of_an_address_is_lost_among_threads<L: TestedLease>(case
             }
             if (round + thread) % 3 == 0 {
                 let action = format_args!("delete the lease of {address}");
-                let deleted = ask(action, case.mgr().remove(address, None))?;
+                let deleted = ask(action, case.mgr().delete_expecting(address, None))?;
                 made[2] += usize::from(deleted == Deleted::Deleted);
             }
         }
@@ -411,7 +411,7 @@ pub(super) fn a_lease_renewed_in_time_is_not_removed<L: TestedLease>(case: &Case
     let left = in_threads(THREADS, |thread| {
         if thread == 0 {
             while done.load(Ordering::Acquire) < THREADS - 1 {
-                ask("remove reclaimed leases", case.mgr().remove_reclaimed(u64::from(u32::MAX)))?;
+                ask("remove reclaimed leases", case.mgr().delete_reclaimed(system_time(u32::MAX.into())))?;
             }
             return Ok(None);
         }

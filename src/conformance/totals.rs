@@ -36,7 +36,7 @@ fn watched_or_not<L: TestedLease>(case: &Case<L>, work: impl Fn(&Case<L>) -> Ver
 
 /// A lease whose client is heard that many seconds behind [`END`].
 fn heard<L: Sample>(lease: &L, seconds: i64) -> L {
-    with(lease, |data| data.cltt = END.cast_signed() + seconds)
+    with(lease, |data| data.cltt = END + seconds)
 }
 
 fn reclaims<L: TestedLease>(case: &Case<L>, lease: &L, expected: bool) -> Verdict {

@@ -8,7 +8,7 @@ use super::TestedLease;
 use super::case::{Asking, Case, Fault, Verdict, ask, holds, in_callback, in_threads, same, same_leases};
 use super::model::matches;
 use super::sample::{END, Sample, in_state, in_subnet, sample, samples, with};
-use crate::lease::{ClientClass, Lease6, LeaseKind, LeaseState, LeaseType, SubnetId};
+use crate::lease::{ClientClass, Lease6, LeaseKind, LeaseState, LeaseType, SubnetId, system_time};
 use crate::{Change, ChangeKind, LeaseMgr, LeaseMgrError, LeaseMgrExt, Query, Scope, StatisticsQuery};
 
 pub(super) const KINDS: [ChangeKind; 3] = [ChangeKind::Add, ChangeKind::Update, ChangeKind::Delete];
@@ -196,15 +196,15 @@ pub(super) fn a_refused_change_is_not_told<L: TestedLease>(case: &Case<L>) -> Ve
     let mgr = case.mgr();
     ask("add where there is a lease", mgr.add(&other).map(drop))?;
     log.has("an addition where there is a lease", &[])?;
-    let _ = mgr.replace(&leases[1], None);
+    let _ = mgr.update_expecting(&leases[1], None);
     log.has("an update of a lease that is not there", &[])?;
-    let _ = mgr.replace(&other, Some(&other));
+    let _ = mgr.update_expecting(&other, Some(&other));
     log.has("an update of a lease that has changed", &[])?;
-    ask("delete what is not there", mgr.remove(leases[1].address(), None))?;
+    ask("delete what is not there", mgr.delete_expecting(leases[1].address(), None))?;
     log.has("a deletion of a lease that is not there", &[])?;
-    let _ = mgr.remove(other.address(), Some(&other));
+    let _ = mgr.delete_expecting(other.address(), Some(&other));
     log.has("a deletion of a lease that has changed", &[])?;
-    ask("remove reclaimed leases", mgr.remove_reclaimed(u64::MAX))?;
+    ask("remove reclaimed leases", mgr.delete_reclaimed(system_time(i64::MAX)))?;
     ask("wipe subnet 9", mgr.wipe_subnet(SubnetId(9)))?;
     ask("recount", mgr.recount())?;
     ask("flush", mgr.flush())?;
@@ -224,7 +224,7 @@ pub(super) fn each_of_many_removed_leases_is_told<L: TestedLease>(case: &Case<L>
         told.sort_by_key(|(old, _)| old.as_ref().map(L::address));
         same(format_args!("changes that were told, {what}"), &told, &deletions(first).collect())
     };
-    ask("remove reclaimed leases", case.mgr().remove_reclaimed(END))?;
+    ask("remove reclaimed leases", case.mgr().delete_reclaimed(system_time(END)))?;
     check("removal of reclaimed leases", 0)?;
     ask("wipe subnet 1", case.mgr().wipe_subnet(SubnetId(1)))?;
     check("wiping of their subnet", 1)
@@ -313,8 +313,8 @@ pub(super) fn changes_of_an_address_are_told_in_their_order<L: TestedLease>(case
             let own = with(lease, |data| data.cltt += (1000 * thread + round) as i64);
             let change = match (thread + round / 3) % 4 {
                 0 => case.mgr().add(&own).map(drop),
-                1 => case.mgr().remove(own.address(), None).map(drop),
-                _ => case.mgr().replace(&own, None),
+                1 => case.mgr().delete_expecting(own.address(), None).map(drop),
+                _ => case.mgr().update_expecting(&own, None),
             };
             match change {
                 Err(LeaseMgrError::NoSuchLease { .. }) => {}
@@ -356,7 +356,7 @@ pub(super) fn a_callback_may_read_leases<L: TestedLease>(case: &Case<L>) -> Verd
                 same_leases(action, found, expected.filter(|lease| matches(&query, *lease)))?;
             }
         }
-        ask("ask for expired leases in a callback", mgr.expired(END, 0))?;
+        ask("ask for expired leases in a callback", mgr.list_expired(system_time(END), 0))?;
         ask("statistics in a callback", mgr.statistics(&StatisticsQuery::default()))?;
         let gold = ClientClass::from("gold");
         ask("count the leases of a class in a callback", mgr.class_leases(&gold, LeaseKind::Address))?;
@@ -375,7 +375,7 @@ pub(super) fn a_callback_may_read_leases<L: TestedLease>(case: &Case<L>) -> Verd
     case.update(&in_state(&leases[2], LeaseState::EXPIRED_RECLAIMED)?)?;
     verdicts.are_good(3)?;
     // Leases that are removed together may be gone together, so only a single one can be asked for.
-    ask("remove reclaimed leases", case.mgr().remove_reclaimed(END))?;
+    ask("remove reclaimed leases", case.mgr().delete_reclaimed(system_time(END)))?;
     verdicts.are_good(1)?;
     case.holds([&renewed, &leases[3], &leases[4], &leases[5]], &leases)
 }
@@ -396,14 +396,19 @@ pub(super) fn a_callback_cannot_change_leases<L: TestedLease>(case: &Case<L>) ->
             let longer = with(lease, |data| data.valid_lifetime.0 += 1);
             in_callback("add in a callback", &calling.add(lease))?;
             in_callback("update in a callback", &calling.update(&longer))?;
-            in_callback("update, if unchanged, in a callback", &calling.replace(&longer, Some(lease)))?;
+            in_callback(
+                "update, if unchanged, in a callback",
+                &calling.update_expecting(&longer, Some(lease)),
+            )?;
             in_callback("delete in a callback", &calling.delete(address))?;
-            in_callback("delete, if unchanged, in a callback", &calling.remove(address, Some(lease)))?;
+            in_callback(
+                "delete, if unchanged, in a callback",
+                &calling.delete_expecting(address, Some(lease)),
+            )?;
             in_callback("reclaim in a callback", &calling.reclaim(lease))?;
         }
-        in_callback("remove reclaimed leases in a callback", &calling.remove_reclaimed(END))?;
-        in_callback("delete reclaimed leases in a callback", &calling.delete_reclaimed(END, 0))?;
-        in_callback("delete no reclaimed leases in a callback", &calling.delete_reclaimed(0, 1))?;
+        in_callback("remove reclaimed leases in a callback", &calling.delete_reclaimed(system_time(END)))?;
+        in_callback("remove no reclaimed leases in a callback", &calling.delete_reclaimed(system_time(-1)))?;
         for subnet in [1, 999] {
             in_callback("wipe a subnet in a callback", &calling.wipe_subnet(SubnetId(subnet)))?;
         }
@@ -429,7 +434,7 @@ pub(super) fn a_callback_cannot_change_leases<L: TestedLease>(case: &Case<L>) ->
     case.holds([&lease, &absent, &other, &reclaimed], [])?;
     // Behind the callback its thread can change leases, too.
     case.delete(absent.address())?;
-    ask("remove reclaimed leases", case.mgr().remove_reclaimed(END).map(drop))?;
+    ask("remove reclaimed leases", case.mgr().delete_reclaimed(system_time(END)).map(drop))?;
     case.holds([&lease, &other], [&absent, &reclaimed])
 }
 
@@ -484,7 +489,7 @@ pub(super) fn a_callback_that_panics_fails_nothing_else<L: TestedLease>(case: &C
         lease.set_state(LeaseState::EXPIRED_RECLAIMED)?;
     }
     case.add_all(&leases)?;
-    let removed = ask("remove reclaimed leases", case.mgr().remove_reclaimed(END))?;
+    let removed = ask("remove reclaimed leases", case.mgr().delete_reclaimed(system_time(END)))?;
     same("number of reclaimed leases", &removed, &4)?;
     case.holds(leases.iter().skip(1).step_by(2), &leases)?;
     same("wipe subnet 1", &ask("wipe subnet 1", case.mgr().wipe_subnet(SubnetId(1)))?, &4)?;

@@ -8,7 +8,7 @@ use crate::connection::ConnectionStringError;
 #[non_exhaustive]
 pub enum FactoryError {
     /// The connection string is not right.
-    #[error("connection string: {0}")]
+    #[error("the connection string is invalid")]
     ConnectionString(#[from] ConnectionStringError),
     /// There is no backend of this name.
     #[error("unknown type {name:?} of a lease manager, known: {}", registered.join(", "))]
@@ -42,7 +42,7 @@ pub enum FactoryError {
         holders: usize,
     },
     /// The backend cannot open the lease manager.
-    #[error("{backend}: {source}")]
+    #[error("cannot open a lease manager of type {backend}")]
     Open {
         /// The backend.
         backend: String,

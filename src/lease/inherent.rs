@@ -107,12 +107,6 @@ macro_rules! inherent {
                 Lease::is_expired(self, now)
             }
 
-            /// Whether the lease has ended at `now`, in seconds since the epoch.
-            #[must_use]
-            pub fn has_ended(&self, now: u64) -> bool {
-                Lease::has_ended(self, now)
-            }
-
             /// The subnet that the address is in.
             #[must_use]
             pub fn subnet_id(&self) -> SubnetId {

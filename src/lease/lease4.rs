@@ -207,25 +207,27 @@ mod tests {
     #[rstest]
     #[case::before(100, 10, 109, false)]
     #[case::at(100, 10, 110, true)]
-    #[case::infinite(100, u32::MAX, u64::MAX, false)]
+    #[case::infinite(100, u32::MAX, i64::MAX, false)]
     #[case::beyond_32_bits(1 << 32, 10, 1 << 32, false)]
     #[case::before_1970(-300, 200, 0, true)]
     #[case::heard_before_1970_and_ended_after_it(-10, 20, 9, false)]
     #[case::ended_after_it(-10, 20, 10, true)]
-    #[case::infinite_before_1970(-300, u32::MAX, u64::MAX, false)]
-    #[case::as_late_as_can_be(i64::MAX, 10, i64::MAX as u64 + 9, false)]
-    #[case::ended_as_late_as_can_be(i64::MAX, 10, i64::MAX as u64 + 10, true)]
+    #[case::infinite_before_1970(-300, u32::MAX, i64::MAX, false)]
+    #[case::as_late_as_can_be(i64::MAX, 10, i64::MAX, false)]
+    #[case::ended_as_late_as_can_be(i64::MAX - 10, 10, i64::MAX, true)]
+    #[case::asked_before_1970(-300, 200, -101, false)]
+    #[case::ended_when_asked_before_1970(-300, 200, -100, true)]
     #[case::as_early_as_can_be(i64::MIN, 10, 0, true)]
     fn a_lease_expires_when_its_lifetime_ends(
         #[case] cltt: i64,
         #[case] valid: u32,
-        #[case] now: u64,
+        #[case] now: i64,
         #[case] expired: bool,
     ) {
         let mut lease = Lease4::new(Ipv4Addr::LOCALHOST, Some(hwaddr(1)), None, LeaseState::DEFAULT).unwrap();
         lease.data_mut().cltt = cltt;
         lease.data_mut().valid_lifetime = Lifetime(valid);
-        assert_eq!(lease.has_ended(now), expired);
+        assert_eq!(lease.is_expired(system_time(now)), expired);
     }
 
     #[rstest]

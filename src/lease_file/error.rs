@@ -11,7 +11,7 @@ use crate::lease_mgr::LeaseMgrError;
 #[non_exhaustive]
 pub enum LeaseFileError {
     /// The file cannot be opened, read or written.
-    #[error("{}: cannot {action}: {source}", path.display())]
+    #[error("{}: cannot {action}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -165,12 +165,12 @@ pub enum RowProblem {
         expected: &'static str,
     },
     /// The values are of their form, but no lease has them.
-    #[error("{column}: {source}")]
+    #[error("{column}: {problem}")]
     Lease {
         /// The column.
         column: &'static str,
         /// What is wrong with the lease.
-        source: LeaseError,
+        problem: LeaseError,
     },
 }
 

@@ -164,7 +164,7 @@ impl<'a> Values<'a> {
 
     fn lease_error<E: Into<LeaseError>>(&self, column: usize) -> impl Fn(E) -> RowProblem + use<'a, E> {
         let column = self.schema.columns[column];
-        move |source| RowProblem::Lease { column, source: source.into() }
+        move |problem| RowProblem::Lease { column, problem: problem.into() }
     }
 
     /// A number, or `default` where the row ends before it.

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use super::{
     Added, AddedWithin, Claimed, ClientKey, CountedAs, Cursor, Deleted, FreeRange, Gap, LeaseMgr,
@@ -62,7 +63,7 @@ pub(super) fn delete_all<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
         let mut there = Some(lease);
         // A lease that changes meanwhile is looked at as it is then.
         while let Some(lease) = there.take().filter(|lease| query.matches(lease)) {
-            match mgr.remove(lease.address(), Some(&lease)) {
+            match mgr.delete_expecting(lease.address(), Some(&lease)) {
                 Ok(done) => deleted += u64::from(done == Deleted::Deleted),
                 Err(error) if error.is_stale() => there = mgr.get(lease.address())?,
                 Err(error) => return Err(error),
@@ -182,11 +183,11 @@ pub(super) fn by_client_in_subnet<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
 
 pub(super) fn reclaim_expired<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     mgr: &M,
-    now: u64,
+    now: SystemTime,
     limit: usize,
 ) -> Result<Vec<L>, LeaseMgrError> {
     mgr.tracking().refuse_in_callback()?;
-    let expired = mgr.expired(now, limit)?;
+    let expired = mgr.list_expired(now, limit)?;
     let (mut reclaimed, mut failure) = (Vec::new(), None);
     for step in expired.chunks(PAGE) {
         let operations: Vec<_> = step.iter().map(Operation::reclaim).collect();
@@ -227,7 +228,7 @@ pub(super) fn scan<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
 pub(super) fn first_free<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     mgr: &M,
     range: &FreeRange<L>,
-    now: u64,
+    now: SystemTime,
 ) -> Result<Option<L::Address>, LeaseMgrError> {
     let Some(mut next) = range.from(range.first()) else {
         return Ok(None);
@@ -249,14 +250,14 @@ pub(super) fn first_free<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
 }
 
 /// Returns whether another client can get the address of the lease: it has ended, or is reclaimed.
-pub(crate) fn is_replaceable<L: ManagedLease>(lease: &L, now: u64) -> bool {
-    lease.is_reclaimed() || lease.has_ended(now)
+pub(crate) fn is_replaceable<L: ManagedLease>(lease: &L, now: SystemTime) -> bool {
+    lease.is_reclaimed() || lease.is_expired(now)
 }
 
 pub(super) fn claim_first<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     mgr: &M,
     range: &FreeRange<L>,
-    now: u64,
+    now: SystemTime,
     make: &mut dyn FnMut(L::Address) -> L,
 ) -> Result<Option<Claimed<L>>, LeaseMgrError> {
     mgr.tracking().refuse_in_callback()?;
@@ -289,7 +290,7 @@ pub(super) fn claim_first<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
         }
         let done = match &there {
             None => mgr.add(&lease).map(|added| added == Added::Added),
-            Some(old) => mgr.replace(&lease, Some(old)).map(|()| true),
+            Some(old) => mgr.update_expecting(&lease, Some(old)).map(|()| true),
         };
         match done {
             Ok(true) => return Ok(Some(Claimed { lease, replaced: there })),

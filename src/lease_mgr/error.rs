@@ -83,29 +83,29 @@ pub enum LeaseMgrError {
     InCallback,
     /// The change could not be written, and was not made. If there was no room for it (`ENOSPC`, `EDQUOT`), others are made as
     /// soon as there is some; after any other failure the manager refuses further ones, which [`Status::refused`](super::Status::refused) tells.
-    #[error("{}: cannot {action}: {source}", path.display())]
+    #[error("{place}: cannot {action}")]
     Write {
-        /// The file.
-        path: PathBuf,
+        /// Where the leases are kept, such as the path of a lease file.
+        place: String,
         /// What was tried: "write", "sync", ...
         action: &'static str,
         /// Why it failed.
         source: Arc<io::Error>,
     },
-    /// An earlier write or sync failed, other than for want of room, so that none is tried any more until the manager is opened anew.
-    #[error("{}: no change is taken until the lease manager is opened anew, because of an earlier failure: cannot {action}: {source}", path.display())]
+    /// An earlier write or sync failed, other than for want of room, so none is tried until the manager is reopened.
+    #[error(
+        "{place}: no change is accepted until the lease manager is reopened, as an earlier one failed: cannot {action}"
+    )]
     Refused {
-        /// The file.
-        path: PathBuf,
+        /// Where the leases are kept, such as the path of a lease file.
+        place: String,
         /// What was tried then.
         action: &'static str,
         /// Why it failed.
         source: Arc<io::Error>,
     },
     /// An earlier change ended in a panic, so that what is in memory cannot be trusted.
-    #[error(
-        "no change is taken until the lease manager is opened anew, because an earlier one ended in a panic"
-    )]
+    #[error("no change is accepted until the lease manager is reopened, as an earlier one ended in a panic")]
     Panicked,
     /// There is no room for another lease.
     #[error("no room for another lease: {what}")]

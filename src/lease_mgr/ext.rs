@@ -15,22 +15,22 @@ use crate::lease::{
 /// # Errors
 /// All methods fail as those of [`LeaseMgr`] that they are built on.
 pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
-    /// Puts a lease in the place of the one that its address has.
+    /// Replaces the lease of an address.
     ///
     /// # Errors
     /// [`LeaseMgrError::NoSuchLease`] where it has none.
     fn update(&self, lease: &L) -> Result<(), LeaseMgrError> {
-        self.replace(lease, None)
+        self.update_expecting(lease, None)
     }
 
-    /// Puts a lease in the place of the one that the caller has read, if nobody has changed that since: so no
-    /// two threads or servers undo each other's work.
+    /// Replaces a lease that the caller has read, unless it was changed since, so that no two threads or
+    /// servers undo each other's work.
     ///
     /// # Errors
     /// [`LeaseMgrError::NoSuchLease`] where the address has none, [`LeaseMgrError::ChangedMeanwhile`] where it is
     /// another.
     fn update_if_unchanged(&self, read: &L, lease: &L) -> Result<(), LeaseMgrError> {
-        self.replace(lease, Some(read))
+        self.update_expecting(lease, Some(read))
     }
 
     /// Deletes the lease of an address.
@@ -38,7 +38,7 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// # Errors
     /// [`LeaseMgrError`] where that could not be written.
     fn delete(&self, address: L::Address) -> Result<Deleted, LeaseMgrError> {
-        self.remove(address, None)
+        self.delete_expecting(address, None)
     }
 
     /// Deletes a lease that the caller has read, if nobody has changed it since.
@@ -46,7 +46,7 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// # Errors
     /// [`LeaseMgrError::ChangedMeanwhile`] where the address has another one.
     fn delete_if_unchanged(&self, read: &L) -> Result<Deleted, LeaseMgrError> {
-        self.remove(read.address(), Some(read))
+        self.delete_expecting(read.address(), Some(read))
     }
 
     /// Reclaims a lease that has expired and that the caller has read ([`Lease::reclaim`]): its address is free then, and the
@@ -55,7 +55,7 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// by a renewal.
     ///
     /// ```
-    /// use leasemgr::lease::{HwAddr, Lease4};
+    /// use leasemgr::lease::{HwAddr, Lease4, system_time};
     /// use leasemgr::{LeaseMgr, LeaseMgrExt, LeaseMgrFactory};
     ///
     /// let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
@@ -65,7 +65,7 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// for lease in [&lease, &declined] {
     ///     let _ = leases.add(lease)?;
     /// }
-    /// for lease in leases.expired(60, 0)? {
+    /// for lease in leases.list_expired(system_time(60), 0)? {
     ///     assert!(leases.reclaim(&lease)?);
     ///     // It is not as it was any more.
     ///     assert!(!leases.reclaim(&lease)?);
@@ -79,7 +79,7 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// [`LeaseMgrError`] where that could not be written.
     fn reclaim(&self, expired: &L) -> Result<bool, LeaseMgrError> {
         let result = match reclaimed_form(expired) {
-            Some(reclaimed) => self.update_if_unchanged(expired, &reclaimed).map(|()| Done::Replaced),
+            Some(reclaimed) => self.update_if_unchanged(expired, &reclaimed).map(|()| Done::Updated),
             None => self.delete_if_unchanged(expired).map(Done::from),
         };
         is_reclaimed(self.tracking(), CountedAs::of(expired), result)
@@ -141,30 +141,6 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
         self.find(&Query::hostname(hostname))
     }
 
-    /// Deletes the reclaimed leases that ended `seconds` before `now` (seconds since the epoch) or earlier, and tells
-    /// how many these were.
-    ///
-    /// # Errors
-    /// As [`LeaseMgr::remove_reclaimed`].
-    fn delete_reclaimed(&self, now: u64, seconds: u32) -> Result<u64, LeaseMgrError> {
-        if let Some(until) = now.checked_sub(seconds.into()) {
-            return self.remove_reclaimed(until);
-        }
-        // Before 1970 hardly any lease has ended, so these are looked for one by one.
-        self.tracking().refuse_in_callback()?;
-        let until = i128::from(now) - i128::from(seconds);
-        let mut deleted = 0;
-        for lease in self.by_state(LeaseState::EXPIRED_RECLAIMED, None)? {
-            if lease.end().is_some_and(|end| end <= until) {
-                match self.delete_if_unchanged(&lease) {
-                    Err(error) if error.is_stale() => {}
-                    result => deleted += u64::from(result? == Deleted::Deleted),
-                }
-            }
-        }
-        Ok(deleted)
-    }
-
     /// Replaces the lease of an address by what `change` makes of it, and returns that one; `None` if the address has no lease, or
     /// `change` returns `None`, and nothing is changed then. If the lease is modified concurrently, `change` is called again
     /// with what is there then, so no change of another caller is undone.
@@ -190,7 +166,7 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// ```
     ///
     /// # Errors
-    /// As [`LeaseMgr::replace`], apart from the concurrent modification.
+    /// As [`LeaseMgr::update_expecting`], apart from the concurrent modification.
     fn update_with(
         &self,
         address: L::Address,
@@ -200,7 +176,7 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
             let Some(new) = change(&there) else {
                 break;
             };
-            match self.replace(&new, Some(&there)) {
+            match self.update_expecting(&new, Some(&there)) {
                 Ok(()) => return Ok(Some(new)),
                 Err(error) if error.is_stale() => {}
                 Err(error) => return Err(error),
@@ -213,14 +189,14 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// is called again with what is there then.
     ///
     /// # Errors
-    /// As [`LeaseMgr::remove`], apart from the concurrent modification.
+    /// As [`LeaseMgr::delete_expecting`], apart from the concurrent modification.
     fn delete_if(
         &self,
         address: L::Address,
         mut is_meant: impl FnMut(&L) -> bool,
     ) -> Result<Option<L>, LeaseMgrError> {
         while let Some(there) = self.get(address)?.filter(|lease| is_meant(lease)) {
-            match self.remove(address, Some(&there)) {
+            match self.delete_expecting(address, Some(&there)) {
                 Ok(Deleted::Deleted) => return Ok(Some(there)),
                 Ok(Deleted::NoSuchLease) => break,
                 Err(error) if error.is_stale() => {}
@@ -312,7 +288,7 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// ```
     ///
     /// # Errors
-    /// As [`LeaseMgr::find`] and [`LeaseMgr::replace`]; some of the leases may be changed then.
+    /// As [`LeaseMgr::find`] and [`LeaseMgr::update_expecting`]; some of the leases may be changed then.
     fn upgrade_extended_info(
         &self,
         checks: ExtendedInfoChecks,
@@ -329,7 +305,7 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// need of it.
     ///
     /// # Errors
-    /// As [`LeaseMgr::find`] and [`LeaseMgr::replace`]; some of the leases may be written then.
+    /// As [`LeaseMgr::find`] and [`LeaseMgr::update_expecting`]; some of the leases may be written then.
     fn rebuild_relay_tables(&self, page_size: usize) -> Result<u64, LeaseMgrError> {
         super::rewrite::rebuild_relay_tables(self, page_size)
     }
@@ -346,7 +322,7 @@ pub(crate) fn is_reclaimed<L: ManagedLease>(
     match result {
         Err(error) if error.is_stale() => Ok(false),
         Err(error) => Err(error),
-        Ok(Done::Replaced | Done::Deleted) => {
+        Ok(Done::Updated | Done::Deleted) => {
             tracking.totals().reclaimed(expired);
             Ok(true)
         }

@@ -25,15 +25,15 @@ use crate::lease::LeaseState;
 pub enum Operation<L: ManagedLease> {
     /// Adds a lease, as [`LeaseMgr::add`] does.
     Add(L),
-    /// Replaces the lease of an address, as [`LeaseMgr::replace`] does.
-    Replace {
+    /// Replaces the lease of an address, as [`LeaseMgr::update_expecting`] does.
+    Update {
         /// The new lease.
         lease: L,
         /// The lease that the address must have, if that matters.
         expected: Option<L>,
     },
-    /// Deletes the lease of an address, as [`LeaseMgr::remove`] does.
-    Remove {
+    /// Deletes the lease of an address, as [`LeaseMgr::delete_expecting`] does.
+    Delete {
         /// The address.
         address: L::Address,
         /// The lease that the address must have, if that matters.
@@ -51,7 +51,7 @@ pub enum Done {
     /// The lease was not added: its address has one already, which is unchanged.
     AddressTaken,
     /// The lease has replaced the one that its address had.
-    Replaced,
+    Updated,
     /// The lease of the address was deleted.
     Deleted,
     /// There was nothing to delete: the address had no lease.
@@ -62,25 +62,25 @@ impl<L: ManagedLease> Operation<L> {
     /// Replaces the lease of an address, whatever that is.
     #[must_use]
     pub fn update(lease: L) -> Self {
-        Self::Replace { lease, expected: None }
+        Self::Update { lease, expected: None }
     }
 
     /// Replaces a lease that the caller has read, unless it has changed since.
     #[must_use]
     pub fn update_if_unchanged(read: &L, lease: L) -> Self {
-        Self::Replace { lease, expected: Some(read.clone()) }
+        Self::Update { lease, expected: Some(read.clone()) }
     }
 
     /// Deletes the lease of an address, whatever that is.
     #[must_use]
     pub fn delete(address: L::Address) -> Self {
-        Self::Remove { address, expected: None }
+        Self::Delete { address, expected: None }
     }
 
     /// Deletes a lease that the caller has read, unless it has changed since.
     #[must_use]
     pub fn delete_if_unchanged(read: &L) -> Self {
-        Self::Remove { address: read.address(), expected: Some(read.clone()) }
+        Self::Delete { address: read.address(), expected: Some(read.clone()) }
     }
 
     /// Reclaims an expired lease that the caller has read, unless it has changed since:
@@ -110,8 +110,8 @@ impl<L: ManagedLease> Operation<L> {
     pub(crate) fn borrowed(&self) -> Borrowed<'_, L> {
         match self {
             Self::Add(lease) => Borrowed::Add(lease),
-            Self::Replace { lease, expected } => Borrowed::Replace(lease, expected.as_ref()),
-            Self::Remove { address, expected } => Borrowed::Remove(*address, expected.as_ref()),
+            Self::Update { lease, expected } => Borrowed::Update(lease, expected.as_ref()),
+            Self::Delete { address, expected } => Borrowed::Delete(*address, expected.as_ref()),
         }
     }
 }
@@ -120,9 +120,9 @@ impl<L: ManagedLease> Operation<L> {
 pub(crate) enum Borrowed<'a, L: ManagedLease> {
     Add(&'a L),
     /// The new lease, and the expected one.
-    Replace(&'a L, Option<&'a L>),
+    Update(&'a L, Option<&'a L>),
     /// The address, and the expected lease.
-    Remove(L::Address, Option<&'a L>),
+    Delete(L::Address, Option<&'a L>),
 }
 
 impl<L: ManagedLease> Clone for Borrowed<'_, L> {
@@ -136,26 +136,28 @@ impl<L: ManagedLease> Copy for Borrowed<'_, L> {}
 impl<L: ManagedLease> Borrowed<'_, L> {
     pub(crate) fn address(&self) -> L::Address {
         match self {
-            Self::Add(lease) | Self::Replace(lease, _) => lease.address(),
-            Self::Remove(address, _) => *address,
+            Self::Add(lease) | Self::Update(lease, _) => lease.address(),
+            Self::Delete(address, _) => *address,
         }
     }
 
     pub(crate) fn run<M: LeaseMgr<L> + ?Sized>(&self, manager: &M) -> Result<Done, LeaseMgrError> {
         match *self {
             Self::Add(lease) => manager.add(lease).map(Done::from),
-            Self::Replace(lease, expected) => manager.replace(lease, expected).map(|()| Done::Replaced),
-            Self::Remove(address, expected) => manager.remove(address, expected).map(Done::from),
+            Self::Update(lease, expected) => {
+                manager.update_expecting(lease, expected).map(|()| Done::Updated)
+            }
+            Self::Delete(address, expected) => manager.delete_expecting(address, expected).map(Done::from),
         }
     }
 
     pub(crate) fn to_operation(self) -> Operation<L> {
         match self {
             Self::Add(lease) => Operation::Add(lease.clone()),
-            Self::Replace(lease, expected) => {
-                Operation::Replace { lease: lease.clone(), expected: expected.cloned() }
+            Self::Update(lease, expected) => {
+                Operation::Update { lease: lease.clone(), expected: expected.cloned() }
             }
-            Self::Remove(address, expected) => Operation::Remove { address, expected: expected.cloned() },
+            Self::Delete(address, expected) => Operation::Delete { address, expected: expected.cloned() },
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
+use std::time::SystemTime;
 
 use super::LeaseMgrError;
 use crate::lease::{
     ClientId, Duid, Hostname, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseState, LeaseType, RelayId, RemoteId,
-    SubnetId,
+    SubnetId, seconds_since_epoch,
 };
 
 /// A lease that can be managed: [`Lease4`] and [`Lease6`]. Other types cannot implement it.
@@ -274,7 +275,7 @@ pub struct Query<'a, L: ManagedLease> {
     /// Leases whose client was heard at this time (cltt, seconds since the epoch) or before.
     pub heard_until: Option<i64>,
     /// Leases that have ended at this time (seconds since the epoch) or before, whatever their state.
-    pub ended_by: Option<u64>,
+    pub ended_by: Option<i64>,
     /// Leases with this address or greater ones only.
     pub first: Option<L::Address>,
     /// Leases with this address or smaller ones only.
@@ -373,19 +374,20 @@ impl<'a, L: ManagedLease> Query<'a, L> {
         Self { limit: Some(limit), ..self }
     }
 
-    /// Restricts it to clients that were heard at this time (cltt, seconds since the epoch) or later.
-    pub fn heard_since(self, cltt: i64) -> Self {
-        Self { heard_since: Some(cltt), ..self }
+    /// Restricts it to clients that were heard at this time (cltt) or later. A fraction of a second is cut off.
+    pub fn heard_since(self, time: SystemTime) -> Self {
+        Self { heard_since: Some(seconds_since_epoch(time)), ..self }
     }
 
-    /// Restricts it to clients that were heard at this time (cltt, seconds since the epoch) or before.
-    pub fn heard_until(self, cltt: i64) -> Self {
-        Self { heard_until: Some(cltt), ..self }
+    /// Restricts it to clients that were heard at this time (cltt) or before. A fraction of a second is cut off.
+    pub fn heard_until(self, time: SystemTime) -> Self {
+        Self { heard_until: Some(seconds_since_epoch(time)), ..self }
     }
 
-    /// Restricts it to leases that have ended at this time (seconds since the epoch) or before, whatever their state.
-    pub fn ended_by(self, time: u64) -> Self {
-        Self { ended_by: Some(time), ..self }
+    /// Restricts it to leases that have ended at this time or before, whatever their state. A fraction of a second is
+    /// cut off.
+    pub fn ended_by(self, time: SystemTime) -> Self {
+        Self { ended_by: Some(seconds_since_epoch(time)), ..self }
     }
 
     /// Returns whether the query asks for this lease, apart from its limit. A backend that finds leases by some of the
@@ -396,7 +398,7 @@ impl<'a, L: ManagedLease> Query<'a, L> {
         self.subnet.is_none_or(|subnet| data.subnet_id == subnet)
             && self.heard_since.is_none_or(|since| data.cltt >= since)
             && self.heard_until.is_none_or(|until| data.cltt <= until)
-            && self.ended_by.is_none_or(|time| lease.has_ended(time))
+            && self.ended_by.is_none_or(|time| lease.end().is_some_and(|end| end <= time.into()))
             && self.first.is_none_or(|first| address >= first)
             && self.last.is_none_or(|last| address <= last)
             && self.after.is_none_or(|after| if self.reversed { address < after } else { address > after })

@@ -27,7 +27,7 @@ fn rewrite<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
             while let Some(lease) = there.take()
                 && let Some(new) = changed(&lease)
             {
-                match mgr.replace(&new, Some(&lease)) {
+                match mgr.update_expecting(&new, Some(&lease)) {
                     Ok(()) => count += 1,
                     Err(error) if error.is_stale() => there = mgr.get(lease.address())?,
                     Err(error) => return Err(error),

@@ -93,7 +93,7 @@ const SHARDS: usize = 8;
 /// let client = HwAddr::from([2, 0, 0, 0, 0, 1]);
 /// let mut lease = Lease4::builder([192, 0, 2, 1].into()).client(client).subnet(1).lifetime(60).build()?;
 /// let _ = leases.add(&lease)?;
-/// for lease in leases.expired(60, 0)? {
+/// for lease in leases.list_expired(system_time(60), 0)? {
 ///     leases.reclaim(&lease)?;
 /// }
 /// // The client comes back.

@@ -14,7 +14,7 @@ pub enum LfcError {
     #[error(transparent)]
     File(#[from] LeaseFileError),
     /// A file operation failed.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}", path.display())]
     Io {
         /// What was tried.
         action: &'static str,
@@ -24,7 +24,7 @@ pub enum LfcError {
         source: io::Error,
     },
     /// The PID file cannot be taken, so nothing was begun.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}", path.display())]
     PidFile {
         /// What was tried.
         action: &'static str,

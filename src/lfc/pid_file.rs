@@ -289,7 +289,7 @@ fn lock(fs: &dyn FileSystem, path: &Path) -> io::Result<Box<dyn Send>> {
 
 /// What cannot be done with a PID file, or a file that is locked for it.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action} {}: {source}", path.display())]
+#[error("cannot {action} {}", path.display())]
 pub(crate) struct PidFileError {
     action: &'static str,
     path: PathBuf,

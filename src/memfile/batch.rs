@@ -99,8 +99,8 @@ impl<L: StoredLease> Store<L> {
     }
 
     /// Deletes these leases, if they are still as they were, with one write for each step. Tells how many it were.
-    pub(super) fn remove_all(&self, leases: &[L]) -> Result<u64, LeaseMgrError> {
-        let operations = leases.iter().map(|lease| Borrowed::Remove(lease.address(), Some(lease)));
+    pub(super) fn delete_all(&self, leases: &[L]) -> Result<u64, LeaseMgrError> {
+        let operations = leases.iter().map(|lease| Borrowed::Delete(lease.address(), Some(lease)));
         let mut removed = 0;
         for result in self.apply(operations) {
             match result {
@@ -138,7 +138,7 @@ impl<'a, L: StoredLease> Batch<'a, L> {
 
     /// Decides what an operation comes to, after those before it.
     fn decide(&mut self, store: &Store<L>, operation: &Borrowed<'a, L>) -> Result<Done, LeaseMgrError> {
-        if let Borrowed::Add(lease) | Borrowed::Replace(lease, _) = *operation {
+        if let Borrowed::Add(lease) | Borrowed::Update(lease, _) = *operation {
             check(lease)?;
         }
         let key = L::key_of(operation.address());
@@ -161,10 +161,10 @@ impl<'a, L: StoredLease> Batch<'a, L> {
                 self.made.push(Made::Added { lease, record, hashes });
                 Ok(Done::Added)
             }
-            (Borrowed::Replace(lease, _), None) => {
+            (Borrowed::Update(lease, _), None) => {
                 Err(LeaseMgrError::NoSuchLease { address: lease.address().into() })
             }
-            (Borrowed::Replace(lease, expected), Some(packed)) => {
+            (Borrowed::Update(lease, expected), Some(packed)) => {
                 check_expected(&packed, expected, &mut self.buffer)?;
                 if !store.has_room(&storage) {
                     return Err(NoRoom.into());
@@ -174,10 +174,10 @@ impl<'a, L: StoredLease> Batch<'a, L> {
                 pack(lease, &mut self.buffer);
                 let record = self.keep(key, persists.then_some(lease));
                 self.made.push(Made::Replaced { lease, record, old });
-                Ok(Done::Replaced)
+                Ok(Done::Updated)
             }
-            (Borrowed::Remove(..), None) => Ok(Done::NoSuchLease),
-            (Borrowed::Remove(_, expected), Some(packed)) => {
+            (Borrowed::Delete(..), None) => Ok(Done::NoSuchLease),
+            (Borrowed::Delete(_, expected), Some(packed)) => {
                 check_expected(&packed, expected, &mut self.buffer)?;
                 let hashes = storage.fetch(&packed);
                 if persists {
@@ -242,11 +242,11 @@ impl<'a, L: StoredLease> Batch<'a, L> {
 /// The same error for another change of the batch.
 fn repeated(error: &LeaseMgrError) -> LeaseMgrError {
     match error {
-        LeaseMgrError::Write { path, action, source } => {
-            LeaseMgrError::Write { path: path.clone(), action, source: Arc::clone(source) }
+        LeaseMgrError::Write { place, action, source } => {
+            LeaseMgrError::Write { place: place.clone(), action, source: Arc::clone(source) }
         }
-        LeaseMgrError::Refused { path, action, source } => {
-            LeaseMgrError::Refused { path: path.clone(), action, source: Arc::clone(source) }
+        LeaseMgrError::Refused { place, action, source } => {
+            LeaseMgrError::Refused { place: place.clone(), action, source: Arc::clone(source) }
         }
         LeaseMgrError::InCallback => LeaseMgrError::InCallback,
         LeaseMgrError::Full { what } => LeaseMgrError::Full { what },

@@ -58,7 +58,7 @@ impl<L: StoredLease> Store<L> {
     }
 
     /// Puts a lease in the place of the one that its address has.
-    pub(super) fn replace(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
+    pub(super) fn update(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
         self.tracking.refuse_in_callback()?;
         check(lease)?;
         let key = lease.key();
@@ -91,7 +91,7 @@ impl<L: StoredLease> Store<L> {
     }
 
     /// Deletes the lease of an address.
-    pub(super) fn remove(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError> {
+    pub(super) fn delete(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError> {
         self.tracking.refuse_in_callback()?;
         let key = L::key_of(address);
         let _row = self.rows.lock(key);

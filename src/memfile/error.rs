@@ -54,7 +54,7 @@ pub enum OpenError {
         last: RowError,
     },
     /// A lease file of another version cannot be converted.
-    #[error("{}: cannot be converted: {source}", path.display())]
+    #[error("{}: cannot be converted", path.display())]
     Conversion {
         /// The file.
         path: PathBuf,
@@ -71,7 +71,7 @@ pub enum OpenError {
     #[error("a thread that read the lease files panicked")]
     Panicked,
     /// No thread can be started for the cleanup.
-    #[error("cannot start the thread for the cleanup: {source}")]
+    #[error("cannot start the thread for the cleanup")]
     Thread {
         /// Why.
         source: io::Error,

@@ -16,6 +16,7 @@ use super::{Memfile, MemfileOptions, OpenError, OpenRetries};
 use crate::lease::{Family, Lease4, Lease6};
 use crate::lease_file::LeaseFileSet;
 use crate::lease_mgr::{Durability, LeaseMgr, ManagedLease};
+use crate::with_sources::with_sources;
 
 /// Opens a memfile for leases of a family that the caller need not know, as [`Memfile::open`].
 ///
@@ -49,7 +50,8 @@ impl<L: StoredLease> Memfile<L> {
             match Self::open_once(&options) {
                 Err(error) if error.may_pass() => warn!(
                     id = "DHCPSRV_MEMFILE_OPEN_RETRY",
-                    "{error}; try {next} of {tries} comes in {} ms",
+                    "{}; try {next} of {tries} comes in {} ms",
+                    with_sources(&error),
                     wait.as_millis()
                 ),
                 opened => return opened,

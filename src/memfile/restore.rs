@@ -22,6 +22,7 @@ use crate::fs::ReadFile;
 use crate::lease_file::{FileReader, LeaseFileError, LeaseFileSet, ReadError, Reader};
 use crate::lease_mgr::{Change, LeaseMgrError};
 use crate::memfile::journal::{Changed, Look, Rewrite};
+use crate::with_sources::with_sources;
 
 /// Number of bytes of rows that are written together.
 const CHUNK: usize = 256 * 1024;
@@ -80,8 +81,9 @@ impl<L: StoredLease> Store<L> {
             };
             let path = persistence.files.current_path().display();
             let warning = format!(
-                "{path}: {what}, and it cannot be written anew: {error}; until it is, changes may be lost when the lease \
-                 manager ends: make room for it, and let it be created"
+                "{path}: {what}, and it cannot be rewritten: {}; until it is, changes may be lost when the lease \
+                 manager ends: make room for it, and let it be created",
+                with_sources(&error)
             );
             if journal.set_warning(warning.clone()) {
                 error!(id = "DHCPSRV_MEMFILE_LEASE_FILE_GONE", "{warning}");

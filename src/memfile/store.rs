@@ -111,7 +111,7 @@ impl<L: StoredLease> Store<L> {
     }
 
     /// Leases of a queue that have ended at `time`, at most `limit`, those that ended first first.
-    pub(super) fn ended(&self, queue: ExpiryKind, time: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
+    pub(super) fn ended(&self, queue: ExpiryKind, time: i64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
         let mut ended = Vec::new();
         let mut after = None;
         while ended.len() < limit {

@@ -8,13 +8,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use leasemgr::LeaseMgrExt;
 use leasemgr::conformance::{Fixture, TestedLease};
 use leasemgr::lease::{
     ClientClass, Duid, Fields, Hostname, HwAddr, Iaid, Lease4, Lease6, LeaseKind, LeaseState, LeaseType,
-    Lifetime, PoolId, SubnetId, UserContext, client_classes,
+    Lifetime, PoolId, SubnetId, UserContext, client_classes, seconds_since_epoch,
 };
 use leasemgr::{
     Added, AddedWithin, Change, Claimed, CleanupStart, Cursor, Deleted, Done, FreeRange, Key, LeaseMgr,
@@ -726,15 +726,16 @@ impl<L: Spoiled> Broken<L> {
         self.first.lock().unwrap().get(&lease.address()).unwrap_or(lease).clone()
     }
 
-    fn ends(&self, lease: &L, now: u64) -> bool {
+    fn ends(&self, lease: &L, time: SystemTime) -> bool {
+        let now = seconds_since_epoch(time).cast_unsigned();
         let infinite = lease.data().valid_lifetime.is_infinite();
         match self.defect {
             Defect::ExpiredOneSecondLater => !infinite && lease.expires_at() < now,
             Defect::InfiniteExpires => lease.expires_at() <= now,
             Defect::ExpiresInUnsigned => !infinite && lease.expires_at() <= now,
-            Defect::ExpiresAsFirstAdded => self.first(lease).has_ended(now),
+            Defect::ExpiresAsFirstAdded => self.first(lease).is_expired(time),
             Defect::ExpiresIn32Bits => !infinite && lease.expires_at() & u64::from(u32::MAX) <= now,
-            _ => lease.has_ended(now),
+            _ => lease.is_expired(time),
         }
     }
 
@@ -748,20 +749,25 @@ impl<L: Spoiled> Broken<L> {
         }
     }
 
-    fn is_removed(&self, lease: &L, until: u64) -> bool {
+    fn is_removed(&self, lease: &L, until: SystemTime) -> bool {
+        let second = seconds_since_epoch(until);
         match self.defect {
-            Defect::RemovesAllExpired => lease.has_ended(until),
-            Defect::ExpiresInUnsigned => is_removable(lease, until) && lease.expires_at() <= until,
-            Defect::RemovesOneSecondLater => is_removable(lease, until) && lease.expires_at() < until,
+            Defect::RemovesAllExpired => lease.is_expired(until),
+            Defect::ExpiresInUnsigned => {
+                is_removable(lease, until) && lease.expires_at() <= second.cast_unsigned()
+            }
+            Defect::RemovesOneSecondLater => {
+                is_removable(lease, until) && lease.expires_at() < second.cast_unsigned()
+            }
             Defect::RemovesInfinite => {
                 is_removable(lease, until)
                     || (lease.is_reclaimed() && lease.data().valid_lifetime == Lifetime::INFINITE)
             }
             Defect::RemovesInfiniteAtTheEndOfTime => {
-                is_removable(lease, until) || (lease.is_reclaimed() && until == u64::MAX)
+                is_removable(lease, until) || (lease.is_reclaimed() && second == i64::MAX)
             }
             Defect::RemovesOnceReclaimed => {
-                lease.has_ended(until) && self.reclaimed.lock().unwrap().contains(&lease.address())
+                lease.is_expired(until) && self.reclaimed.lock().unwrap().contains(&lease.address())
             }
             _ => is_removable(lease, until),
         }
@@ -900,7 +906,7 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
         Ok(found.into_iter().take(limit).cloned().collect())
     }
 
-    fn expired(&self, now: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
+    fn list_expired(&self, now: SystemTime, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
         let mut leases = self.inner.lock().clone();
         if self.is(Defect::DeletedExpires) {
             leases.extend(self.deleted.lock().unwrap().clone());
@@ -932,7 +938,7 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
         Ok(expired)
     }
 
-    fn replace(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
+    fn update_expecting(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
         let _turn = self.change()?;
         let address = lease.address();
         let Some(old) = self.inner.lock().get(&address).cloned() else {
@@ -972,12 +978,12 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
             Defect::UpdateIsTorn => {
                 let mut torn = old.clone();
                 torn.data_mut().subnet_id = new.data().subnet_id;
-                self.inner.replace(&torn, None)?;
+                self.inner.update_expecting(&torn, None)?;
                 pause();
-                return self.inner.replace(&new, None);
+                return self.inner.update_expecting(&new, None);
             }
             Defect::SavesOutOfOrder | Defect::TellsLate => {
-                self.inner.replace(&new, None)?;
+                self.inner.update_expecting(&new, None)?;
                 self.follow(Some(&old), Some(&new), false);
                 return Ok(());
             }
@@ -992,7 +998,7 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
         Ok(())
     }
 
-    fn remove(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError> {
+    fn delete_expecting(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError> {
         let _turn = self.change()?;
         let there = self.inner.lock().get(&address).cloned();
         let Some(old) = there else {
@@ -1058,10 +1064,10 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
         Ok((leases, next))
     }
 
-    fn reclaim_expired(&self, now: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
-        let mut expired = self.expired(now, limit)?;
+    fn reclaim_expired(&self, now: SystemTime, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
+        let mut expired = self.list_expired(now, limit)?;
         if self.is(Defect::ReclaimsByAddress) {
-            expired = self.expired(now, 0)?;
+            expired = self.list_expired(now, 0)?;
             expired.sort_by_key(L::address);
             expired.truncate(if limit == 0 { usize::MAX } else { limit });
         }
@@ -1090,14 +1096,14 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
         })
     }
 
-    fn first_free(&self, range: &FreeRange<L>, now: u64) -> Result<Option<L::Address>, LeaseMgrError> {
+    fn first_free(&self, range: &FreeRange<L>, now: SystemTime) -> Result<Option<L::Address>, LeaseMgrError> {
         let leases = self.inner.lock().clone();
         let is_free = |address: &L::Address| {
             leases.get(address).is_none_or(|lease| match self.defect {
                 Defect::FirstFreeIgnoresEnds => lease.is_reclaimed(),
-                Defect::FirstFreeIgnoresReclaimed => lease.has_ended(now),
-                Defect::FirstFreeIsAsFirstAdded => lease.is_reclaimed() || self.first(lease).has_ended(now),
-                _ => lease.is_reclaimed() || lease.has_ended(now),
+                Defect::FirstFreeIgnoresReclaimed => lease.is_expired(now),
+                Defect::FirstFreeIsAsFirstAdded => lease.is_reclaimed() || self.first(lease).is_expired(now),
+                _ => lease.is_reclaimed() || lease.is_expired(now),
             })
         };
         let mut free = match self.defect {
@@ -1122,7 +1128,7 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
     fn claim_first(
         &self,
         range: &FreeRange<L>,
-        now: u64,
+        now: SystemTime,
         make: &mut dyn FnMut(L::Address) -> L,
     ) -> Result<Option<Claimed<L>>, LeaseMgrError> {
         if !self.is(Defect::ClaimsInCallbacks) {
@@ -1130,7 +1136,7 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
         }
         while let Some(address) = self.first_free(range, now)? {
             let replaced = self.get(address)?;
-            let is_taken = |lease: &L| !lease.is_reclaimed() && !lease.has_ended(now);
+            let is_taken = |lease: &L| !lease.is_reclaimed() && !lease.is_expired(now);
             if replaced.as_ref().is_some_and(is_taken) && !self.is(Defect::ClaimRaces) {
                 continue;
             }
@@ -1146,8 +1152,8 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
             pause();
             let done = match &replaced {
                 _ if matches!(self.defect, Defect::ClaimForgets | Defect::ClaimsInCallbacks) => true,
-                Some(_) if self.is(Defect::ClaimRaces) => self.replace(&lease, None).is_ok(),
-                Some(old) => self.replace(&lease, Some(old)).is_ok(),
+                Some(_) if self.is(Defect::ClaimRaces) => self.update_expecting(&lease, None).is_ok(),
+                Some(old) => self.update_expecting(&lease, Some(old)).is_ok(),
                 None => self.add(&lease)? == Added::Added || self.is(Defect::ClaimRaces),
             };
             if done {
@@ -1158,7 +1164,7 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
         Ok(None)
     }
 
-    fn remove_reclaimed(&self, until: u64) -> Result<u64, LeaseMgrError> {
+    fn delete_reclaimed(&self, until: SystemTime) -> Result<u64, LeaseMgrError> {
         let _turn = self.change()?;
         let removed = self.remove_many(|lease| self.is_removed(lease, until));
         Ok(if self.is(Defect::RemovalSaysZero) { 0 } else { removed })
@@ -1177,7 +1183,7 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
                     operations.iter().map(|operation| self.get(operation.address()).unwrap()).collect();
                 let decide = |(operation, there): (&Operation<L>, Option<L>)| match operation {
                     Operation::Add(_) if there.is_some() => Ok(Done::AddressTaken),
-                    Operation::Remove { .. } if there.is_none() => Ok(Done::NoSuchLease),
+                    Operation::Delete { .. } if there.is_none() => Ok(Done::NoSuchLease),
                     operation => operation.run(self),
                 };
                 operations.iter().zip(there).map(decide).collect()

@@ -4,6 +4,7 @@ pub(crate) mod broken;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::SystemTime;
 
 use leasemgr::lease::{ClientClass, LeaseKind, LeaseState, Lifetime, client_classes};
 use leasemgr::{
@@ -99,8 +100,8 @@ impl<L: ManagedLease> Reference<L> {
 }
 
 /// Whether a lease is reclaimed and ended at `until`.
-pub(crate) fn is_removable<L: ManagedLease>(lease: &L, until: u64) -> bool {
-    lease.is_reclaimed() && lease.has_ended(until)
+pub(crate) fn is_removable<L: ManagedLease>(lease: &L, until: SystemTime) -> bool {
+    lease.is_reclaimed() && lease.is_expired(until)
 }
 
 /// A lease that is valid for no time cannot be kept.
@@ -153,16 +154,16 @@ impl<L: ManagedLease> LeaseMgr<L> for Reference<L> {
         Ok(found)
     }
 
-    fn expired(&self, now: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
+    fn list_expired(&self, now: SystemTime, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
         let leases = self.lock();
         let mut expired: Vec<_> =
-            leases.values().filter(|lease| !lease.is_reclaimed() && lease.has_ended(now)).collect();
+            leases.values().filter(|lease| !lease.is_reclaimed() && lease.is_expired(now)).collect();
         expired.sort_by_key(|lease| (lease.end(), lease.address()));
         expired.truncate(if limit == 0 { usize::MAX } else { limit });
         Ok(expired.into_iter().cloned().collect())
     }
 
-    fn replace(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
+    fn update_expecting(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
         let _turn = self.turn()?;
         check_lifetime(lease)?;
         let address = lease.address();
@@ -175,7 +176,7 @@ impl<L: ManagedLease> LeaseMgr<L> for Reference<L> {
         Ok(())
     }
 
-    fn remove(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError> {
+    fn delete_expecting(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError> {
         let _turn = self.turn()?;
         let Some(there) = self.get(address)? else {
             return Ok(Deleted::NoSuchLease);
@@ -186,7 +187,7 @@ impl<L: ManagedLease> LeaseMgr<L> for Reference<L> {
         Ok(Deleted::Deleted)
     }
 
-    fn remove_reclaimed(&self, until: u64) -> Result<u64, LeaseMgrError> {
+    fn delete_reclaimed(&self, until: SystemTime) -> Result<u64, LeaseMgrError> {
         self.remove_where(|lease| is_removable(lease, until))
     }
 

@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 use leasemgr::lease::{
     ClientClass, ClientId, Duid, Family, Hostname, HwAddr, HwSource, HwType, Iaid, Lease, Lease4, Lease6,
     LeaseData, LeaseKind, LeaseState, LeaseType, Lifetime, PoolId, RelayId, RemoteId, SubnetId, UserContext,
+    system_time,
 };
 use leasemgr::lease_file::FileLease;
 use leasemgr::{
@@ -401,7 +402,7 @@ fn is_asked_for<L: TestLease>(query: &Query<'_, L>, lease: &L) -> bool {
 }
 
 /// The leases that have ended, of those that are in state 2 or of the others, those that ended first first.
-pub(crate) fn ended<L: TestLease>(leases: &[L], now: u64, reclaimed: bool) -> Vec<&L> {
+pub(crate) fn ended<L: TestLease>(leases: &[L], now: i64, reclaimed: bool) -> Vec<&L> {
     let mut ended: Vec<_> = leases
         .iter()
         .filter(|lease| (lease.state().0 == 2) == reclaimed && lease.data().valid_lifetime.0 != u32::MAX)
@@ -502,9 +503,13 @@ pub(crate) fn check_query<L: TestLease>(
 }
 
 #[track_caller]
-pub(crate) fn check_expired<L: TestLease>(mgr: &dyn LeaseMgr<L>, leases: &[L], now: u64, limit: usize) {
+pub(crate) fn check_expired<L: TestLease>(mgr: &dyn LeaseMgr<L>, leases: &[L], now: i64, limit: usize) {
     let expected = ended(leases, now, false).into_iter().take(if limit == 0 { usize::MAX } else { limit });
-    assert_same(format_args!("expired({now}, {limit})"), &mgr.expired(now, limit).unwrap(), expected);
+    assert_same(
+        format_args!("expired({now}, {limit})"),
+        &mgr.list_expired(system_time(now), limit).unwrap(),
+        expected,
+    );
 }
 
 #[track_caller]
@@ -536,7 +541,7 @@ pub(crate) fn check_all<L: TestLease>(
     let has: BTreeMap<_, _> = leases.iter().map(|lease| (lease.address(), lease)).collect();
     let mut asked = BTreeSet::new();
     let mut is_new = |question: &dyn Debug| asked.insert(format!("{question:?}"));
-    let mut ends = BTreeSet::from([0, u64::MAX]);
+    let mut ends = BTreeSet::from([0, i64::MAX]);
     let mut subnets = BTreeSet::from([SubnetId(1)]);
     for lease in leases.iter().chain(others) {
         let found = mgr.get(lease.address()).unwrap();
@@ -553,7 +558,7 @@ pub(crate) fn check_all<L: TestLease>(
         }
         if ends.len() < 100 {
             let end = end(lease);
-            ends.extend([end, end - 1].into_iter().filter_map(|end| u64::try_from(end).ok()));
+            ends.extend([end, end - 1].into_iter().filter_map(|end| i64::try_from(end).ok()));
         }
         subnets.insert(lease.data().subnet_id);
     }

@@ -5,6 +5,7 @@
 
 mod sql;
 
+use std::time::SystemTime;
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -235,12 +236,12 @@ impl<L: ManagedLease> LeaseMgr<L> for Sqlite<L> {
         self.search(query)
     }
 
-    fn expired(&self, now: u64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
+    fn list_expired(&self, now: SystemTime, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
         let limit = if limit == 0 { -1 } else { i64::try_from(limit).unwrap_or(-1) };
         self.select(sql::EXPIRED, vec![i64::try_from(now).unwrap_or(i64::MAX).into(), limit.into()])
     }
 
-    fn replace(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
+    fn update_expecting(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
         let _turn = self.turn()?;
         check(lease)?;
         let Some(old) = self.get(lease.address())? else {
@@ -252,7 +253,7 @@ impl<L: ManagedLease> LeaseMgr<L> for Sqlite<L> {
         Ok(())
     }
 
-    fn remove(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError> {
+    fn delete_expecting(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError> {
         let _turn = self.turn()?;
         let Some(old) = self.get(address)? else {
             return Ok(Deleted::NoSuchLease);

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use leasemgr::lease::{Lease4, Lease6};
 use leasemgr::lease_file::FileLease;
 use leasemgr::lfc::{Cleanup, LfcError, Monitor, Outcome};
+use leasemgr::with_sources;
 use tracing::{info, warn};
 
 use args::{Arguments, Command, USAGE};
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
                 && !is_on_console
             {
                 // For the process that started this one: it does not see the log.
-                let _ = print(io::stderr(), &format!("kea-lfc: {}\n", printable(error)));
+                let _ = print(io::stderr(), &format!("kea-lfc: {}\n", printable(with_sources(error))));
             }
             result.is_ok()
         }

@@ -23,6 +23,7 @@ use crate::lfc::pid_file::{Claim, Claimed, PidFile, PidFileError, PidLock, lock_
 use crate::lfc::{self, Cleanup, LfcError, LfcFiles, Outcome, RunningCleanup};
 use crate::memfile::journal::RotateError;
 use crate::panics::panic_message;
+use crate::with_sources::with_sources;
 
 /// A process is looked after at intervals that grow from the first to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
@@ -35,7 +36,7 @@ const NICE: i32 = 4;
 enum Failure {
     #[error(transparent)]
     Cleanup(#[from] LfcError),
-    #[error("the journal was not set aside for the cleanup: {0}")]
+    #[error("the journal was not set aside for the cleanup")]
     Rotate(#[from] RotateError),
     #[error("{0}")]
     Running(RunningCleanup),
@@ -105,16 +106,24 @@ impl<'a> Run<'a> {
                 "the cleanup took {duration:.3?}: {bytes_before} bytes of lease files are {bytes_after} now"
             ),
             Err(failure @ Failure::Running(_)) => {
-                warn!(id = "DHCPSRV_MEMFILE_LFC_RUNNING", "no cleanup is started: {failure}");
+                warn!(id = "DHCPSRV_MEMFILE_LFC_RUNNING", "no cleanup is started: {}", with_sources(failure));
             }
             Err(failure @ Failure::Rotate(_)) => {
-                error!(id = "DHCPSRV_MEMFILE_LFC_LEASE_FILE_RENAME_FAIL", "no cleanup is started: {failure}");
+                error!(
+                    id = "DHCPSRV_MEMFILE_LFC_LEASE_FILE_RENAME_FAIL",
+                    "no cleanup is started: {}",
+                    with_sources(failure)
+                );
             }
             Err(failure) => {
-                error!(id = "DHCPSRV_MEMFILE_LFC_FAIL", "the cleanup failed after {duration:.3?}: {failure}");
+                error!(
+                    id = "DHCPSRV_MEMFILE_LFC_FAIL",
+                    "the cleanup failed after {duration:.3?}: {}",
+                    with_sources(failure)
+                );
             }
         }
-        let failure = result.err().map(|failure| failure.to_string());
+        let failure = result.err().map(|failure| with_sources(&failure).to_string());
         CleanupReport {
             failure,
             rows,
@@ -287,7 +296,7 @@ impl<'a> Run<'a> {
             && let Err(error) = lock.write(pid)
         {
             // The process does the same, and fails if it cannot.
-            warn!(id = "DHCPSRV_MEMFILE_LFC_FAIL_PID_CREATE", "{error}");
+            warn!(id = "DHCPSRV_MEMFILE_LFC_FAIL_PID_CREATE", "{}", with_sources(&error));
         }
         Some(process)
     }
@@ -310,7 +319,7 @@ impl<'a> Run<'a> {
         }
         let removed = self.lock().and_then(|lock| Ok(lock.remove_if_of(pid)?));
         if let Err(error) = removed {
-            warn!(id = "DHCPSRV_MEMFILE_LFC_FAIL_PID_DEL", "{error}");
+            warn!(id = "DHCPSRV_MEMFILE_LFC_FAIL_PID_DEL", "{}", with_sources(&error));
         }
         drop(given);
         let words = process.words();

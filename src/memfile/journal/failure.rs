@@ -48,8 +48,8 @@ impl Failure {
 
     /// For those whose rows it struck.
     fn struck(&self) -> LeaseMgrError {
-        let (path, action, source) = (self.path.to_path_buf(), self.action.name(), Arc::clone(&self.source));
-        LeaseMgrError::Write { path, action, source }
+        let (place, action, source) = self.parts();
+        LeaseMgrError::Write { place, action, source }
     }
 
     /// Returns when it happened.
@@ -59,8 +59,12 @@ impl Failure {
 
     /// For those who come later.
     pub(super) fn refusal(&self) -> LeaseMgrError {
-        let (path, action, source) = (self.path.to_path_buf(), self.action.name(), Arc::clone(&self.source));
-        LeaseMgrError::Refused { path, action, source }
+        let (place, action, source) = self.parts();
+        LeaseMgrError::Refused { place, action, source }
+    }
+
+    fn parts(&self) -> (String, &'static str, Arc<io::Error>) {
+        (self.path.display().to_string(), self.action.name(), Arc::clone(&self.source))
     }
 
     /// For the holder of a ticket that nothing has come of.
@@ -117,7 +121,7 @@ impl Shared {
 
     /// For those whose rows a write without room has struck.
     pub(super) fn rejection(&self, source: Arc<io::Error>) -> LeaseMgrError {
-        LeaseMgrError::Write { path: self.path.to_path_buf(), action: Action::Write.name(), source }
+        LeaseMgrError::Write { place: self.path.display().to_string(), action: Action::Write.name(), source }
     }
 
     /// Notes a failure, which struck the tickets up to `upto`. From now on nothing is written.

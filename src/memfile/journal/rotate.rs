@@ -41,7 +41,7 @@ pub(crate) enum RotateError {
         path: PathBuf,
     },
     /// It did not get the name of the input.
-    #[error("cannot give {} the name {}: {source}", from.display(), to.display())]
+    #[error("cannot give {} the name {}", from.display(), to.display())]
     Input {
         /// The lease file.
         from: PathBuf,
@@ -51,7 +51,7 @@ pub(crate) enum RotateError {
         source: io::Error,
     },
     /// There is no new file.
-    #[error("{}: cannot {action}: {source}", path.display())]
+    #[error("{}: cannot {action}", path.display())]
     NewFile {
         /// The new file, or the directory of it.
         path: PathBuf,

@@ -92,8 +92,8 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 #[track_caller]
 fn assert_write_error(result: Result<(), LeaseMgrError>, expected: &'static str, number: i32) {
     match result {
-        Err(LeaseMgrError::Write { path, action, source }) => {
-            assert_eq!((path.as_path(), action), (Path::new(F), expected));
+        Err(LeaseMgrError::Write { place, action, source }) => {
+            assert_eq!((place.as_str(), action), (F, expected));
             assert_eq!(source.raw_os_error(), Some(number));
         }
         other => panic!("{other:?}"),
@@ -103,8 +103,8 @@ fn assert_write_error(result: Result<(), LeaseMgrError>, expected: &'static str,
 #[track_caller]
 fn assert_refused(result: Result<(), LeaseMgrError>, expected: &'static str, number: i32) {
     match result {
-        Err(LeaseMgrError::Refused { path, action, source }) => {
-            assert_eq!((path.as_path(), action), (Path::new(F), expected));
+        Err(LeaseMgrError::Refused { place, action, source }) => {
+            assert_eq!((place.as_str(), action), (F, expected));
             assert_eq!(source.raw_os_error(), Some(number));
         }
         other => panic!("{other:?}"),

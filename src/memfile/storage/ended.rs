@@ -33,7 +33,7 @@ impl<L: StoredLease> Storage<L> {
     pub(in crate::memfile) fn ended(
         &self,
         queue: ExpiryKind,
-        time: u64,
+        time: i64,
         after: Option<Place<L::AddressKey>>,
         count: usize,
     ) -> Result<Ended<L>, Misplaced> {
@@ -52,7 +52,7 @@ impl<L: StoredLease> Storage<L> {
     pub(in crate::memfile) fn put_in_place(
         &mut self,
         queue: ExpiryKind,
-        time: u64,
+        time: i64,
         after: Option<Place<L::AddressKey>>,
         count: usize,
     ) {

@@ -21,8 +21,8 @@ pub(super) fn end(cltt: i64, valid_lifetime: u32) -> u64 {
 }
 
 /// The moment of a time in seconds since the epoch.
-pub(super) fn moment(time: u64) -> u64 {
-    time.saturating_add(EPOCH)
+pub(super) fn moment(time: i64) -> u64 {
+    EPOCH.saturating_add_signed(time)
 }
 
 /// A place in a queue: the moment, in two halves so that it takes no more room than it must, and the address.
@@ -122,8 +122,11 @@ mod tests {
     #[case(i64::MIN, 1)]
     fn a_lease_has_ended_from_its_end_on(#[case] cltt: i64, #[case] valid_lifetime: u32) {
         let ends = i128::from(cltt) + i128::from(valid_lifetime);
-        for now in [ends - 1, ends, ends + 1, 0, i128::from(i64::MAX), i128::from(u64::MAX)] {
-            if let Ok(now) = u64::try_from(now) {
+        for now in [ends - 1, ends, ends + 1, 0, i128::from(i64::MAX), -1_000_000_000_000] {
+            // The first 2^32 seconds of all time are one moment.
+            if let Ok(now) = i64::try_from(now)
+                && now >= i64::MIN + (1 << 32)
+            {
                 let has_ended = end(cltt, valid_lifetime) <= moment(now);
                 assert_eq!(has_ended, ends <= i128::from(now), "at {now}");
             }

@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Storage;
 use super::b_tree::Note;
+use super::expiry_queue::moment;
 use super::packed_lease::{Packed, StoredLease};
 use crate::lease::LeaseState;
 use crate::lease_mgr::{FreeRange, Gap};
 
-/// When the first of several addresses becomes free, in seconds since the epoch.
+/// When the first of several addresses becomes free, as a moment of the expiry queues.
 #[derive(Debug)]
 pub(super) struct FreeFrom(AtomicU64);
 
@@ -55,17 +56,12 @@ impl Note for FreeFrom {
     }
 }
 
-/// When the address of a lease becomes free, in seconds since the epoch: never if its lifetime is infinite.
+/// The moment at which the address of a lease becomes free: never if its lifetime is infinite.
 pub(super) fn free_from<L: StoredLease>(lease: &Packed<'_, L>) -> u64 {
     if lease.state() == LeaseState::EXPIRED_RECLAIMED {
         return 0;
     }
-    let valid_lifetime = lease.valid_lifetime();
-    if valid_lifetime.is_infinite() {
-        return u64::MAX;
-    }
-    let end = i128::from(lease.cltt()) + i128::from(valid_lifetime.0);
-    u64::try_from(end.max(0)).unwrap_or(u64::MAX)
+    lease.end().unwrap_or(u64::MAX)
 }
 
 fn is_free(from: u64, now: u64) -> bool {
@@ -99,9 +95,10 @@ impl<L: StoredLease> Storage<L> {
         &self,
         range: &FreeRange<L>,
         from: L::Address,
-        now: u64,
+        now: i64,
         mut budget: usize,
     ) -> Step<L> {
+        let now = moment(now);
         let Some(mut next) = range.from(from) else {
             return Step::Full;
         };

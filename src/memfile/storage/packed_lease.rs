@@ -274,7 +274,7 @@ impl<'a, L: StoredLease> Packed<'a, L> {
     }
 
     /// Whether the lease has ended at `time`, in seconds since the epoch.
-    pub(super) fn has_ended(&self, time: u64) -> bool {
+    pub(super) fn has_ended(&self, time: i64) -> bool {
         let valid_lifetime = self.valid_lifetime();
         !valid_lifetime.is_infinite()
             && i128::from(self.cltt()) + i128::from(valid_lifetime.0) <= i128::from(time)
