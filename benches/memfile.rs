@@ -71,6 +71,13 @@ fn free_addresses(criterion: &mut Criterion) -> Outcome {
             bencher.iter(|| assert_eq!(manager.find(&query).map(|leases| leases.len()).ok(), Some(40_000)));
         });
     }
+    group.throughput(Throughput::Elements(100));
+    group.bench_function("page of 100 declined leases of 10 000 subnets", |bencher| {
+        let pages: Vec<_> =
+            (0..40).map(|n| Query::state(LeaseState::DECLINED).after(address(n * 5000)).limit(100)).collect();
+        let mut pages = pages.iter().cycle();
+        bencher.iter(|| pages.next().map(|page| manager.find(page).map(|leases| leases.len()).ok()));
+    });
     // Each claim has a lease that is heard a second later, so that there are always some that have ended.
     group.throughput(Throughput::Elements(1));
     let mut now = END;
@@ -106,12 +113,10 @@ fn family<L: Sample + ManagedLease + FileLease>(
     on_disk: bool,
 ) -> Outcome {
     let folder = tempfile::tempdir()?;
-    let options = MemfileOptions {
-        file: on_disk.then(|| folder.path().join("leases.csv")),
-        lfc_interval: None,
-        lfc_program: LfcProgram::Internal,
-        ..MemfileOptions::default()
-    };
+    let options = MemfileOptions::default()
+        .file(on_disk.then(|| folder.path().join("leases.csv")))
+        .lfc_interval(None)
+        .lfc_program(LfcProgram::Internal);
     let samples = leases::<L>(0..LEASES, Contexts::None)?;
     let manager: Arc<dyn LeaseMgr<L>> = memfile::open(options.clone())?;
     for lease in &samples {
@@ -127,7 +132,7 @@ fn family<L: Sample + ManagedLease + FileLease>(
         // A file of its own: that of the manager has a row for each change by now.
         let file = folder.path().join("loaded.csv");
         manager.write_to(&file)?;
-        let options = MemfileOptions { file: Some(file), ..options };
+        let options = options.file(file);
         group.throughput(Throughput::Elements(u64::from(LEASES)));
         group.sample_size(10);
         group.bench_function("load", |bencher| {

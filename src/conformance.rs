@@ -41,7 +41,7 @@
 //!     impl Fixture<Lease6> for InFile {
 //!         fn open(&self) -> Arc<dyn LeaseMgr<Lease6>> {
 //!             let file = Some(self.0.path().join("leases.csv"));
-//!             let options = MemfileOptions { file, extended_info_tables: true, ..MemfileOptions::default() };
+//!             let options = MemfileOptions::default().file(file).extended_info_tables(true);
 //!             Arc::new(Memfile::open(options).unwrap())
 //!         }
 //!     }

@@ -33,7 +33,7 @@ fn recorded<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
 
 fn memfile<L: ManagedLease + FileLease>(folder: Option<&tempfile::TempDir>) -> Arc<dyn LeaseMgr<L>> {
     let file = folder.map(|folder| folder.path().join("leases.csv"));
-    memfile::open(MemfileOptions { file, ..MemfileOptions::default() }).unwrap()
+    memfile::open(MemfileOptions::default().file(file)).unwrap()
 }
 
 /// Calls `function` at each change.

@@ -49,13 +49,10 @@ fn lease<L: FileLease>(n: u32, change: u32) -> L {
 }
 
 fn options(file: &Path, durability: Durability) -> MemfileOptions {
-    MemfileOptions {
-        file: Some(file.to_owned()),
-        lfc_interval: None,
-        lfc_program: LfcProgram::Internal,
-        durability,
-        ..MemfileOptions::default()
-    }
+    MemfileOptions::at(file.to_owned())
+        .lfc_interval(None)
+        .lfc_program(LfcProgram::Internal)
+        .durability(durability)
 }
 
 /// A manager, and the leases that it must have.

@@ -100,7 +100,7 @@ impl Folder {
 
     fn options(&self, lfc_program: LfcProgram) -> MemfileOptions {
         let file = Some(self.path("f"));
-        MemfileOptions { file, lfc_interval: None, lfc_program, ..MemfileOptions::default() }
+        MemfileOptions::default().file(file).lfc_interval(None).lfc_program(lfc_program)
     }
 
     fn open<L: ManagedLease>(&self, lfc_program: LfcProgram) -> Arc<dyn LeaseMgr<L>> {
@@ -224,7 +224,7 @@ fn no_change_is_lost_while_one_cleanup_follows_the_other(#[case] program: LfcPro
     const THREADS: u32 = 3;
     let folder = Folder::new();
     let interval = Duration::from_millis(1);
-    let options = MemfileOptions { lfc_interval: Some(interval), ..folder.options(program.clone()) };
+    let options = folder.options(program.clone()).lfc_interval(interval);
     let leases = Memfile::<Lease4>::open(options).unwrap();
     let enough = AtomicBool::new(false);
     let expected: Vec<Lease4> = thread::scope(|scope| {
@@ -352,8 +352,7 @@ fn a_server_in_a_process_of_its_own() {
         "installed" => LfcProgram::Installed,
         _ => LfcProgram::Program(file.join("program")),
     };
-    let options =
-        MemfileOptions { file: Some(file.join("f")), lfc_program: program, ..MemfileOptions::default() };
+    let options = MemfileOptions::at(file.join("f")).lfc_program(program);
     let leases = Memfile::<Lease4>::open(options).unwrap();
     add(&leases, 0..10);
     if role == "installed" {

@@ -276,8 +276,11 @@ fn a_backend_that_was_deregistered_is_not_known_and_its_managers_stay() {
 }
 
 #[rstest]
-#[case::nothing("", r#"connection string: no keyword "type""#)]
-#[case::misspelt_type("tpye=tree", r#"connection string: no keyword "type", or is "tpye" meant to be it?"#)]
+#[case::nothing("", r#"the connection string is invalid: no keyword "type""#)]
+#[case::misspelt_type(
+    "tpye=tree",
+    r#"the connection string is invalid: no keyword "type", or is "tpye" meant to be it?"#
+)]
 #[case::unknown("type=bush", r#"unknown type "bush" of a lease manager, known: memfile, tree"#)]
 #[case::capitals("type=Memfile", r#"unknown type "Memfile" of a lease manager, known: memfile, tree"#)]
 #[case::empty("type=", r#"unknown type "" of a lease manager, known: memfile, tree"#)]
@@ -289,44 +292,47 @@ fn a_backend_that_was_deregistered_is_not_known_and_its_managers_stay() {
     "type=postgresql",
     r#"this build has no lease manager of type "postgresql", it has: memfile, tree"#
 )]
-#[case::not_a_pair("type=tree name", r#"connection string: word 2 ("name"): no "=", expected keyword=value"#)]
+#[case::not_a_pair(
+    "type=tree name",
+    r#"the connection string is invalid: word 2 ("name"): no "=", expected keyword=value"#
+)]
 #[case::unknown_keyword(
     "type=memfile presist=true",
-    r#"connection string: word 2 ("presist"): unknown keyword, is "persist" meant?; memfile has type, universe, name, data-directory, persist, lfc-interval, max-row-errors, extended-info-tables, extended-info-checks, on-fail, retry-on-startup, max-reconnect-tries, reconnect-wait-time, durability, lfc-executable"#
+    r#"the connection string is invalid: word 2 ("presist"): unknown keyword, is "persist" meant?; memfile has type, universe, name, data-directory, persist, lfc-interval, max-row-errors, extended-info-tables, extended-info-checks, on-fail, retry-on-startup, max-reconnect-tries, reconnect-wait-time, durability, lfc-executable"#
 )]
 #[case::keyword_of_another(
     "type=memfile host=db",
-    r#"connection string: "host" is a keyword of mysql and postgresql, not of memfile, which has type, universe, name, data-directory, persist, lfc-interval, max-row-errors, extended-info-tables, extended-info-checks, on-fail, retry-on-startup, max-reconnect-tries, reconnect-wait-time, durability, lfc-executable"#
+    r#"the connection string is invalid: "host" is a keyword of mysql and postgresql, not of memfile, which has type, universe, name, data-directory, persist, lfc-interval, max-row-errors, extended-info-tables, extended-info-checks, on-fail, retry-on-startup, max-reconnect-tries, reconnect-wait-time, durability, lfc-executable"#
 )]
 #[case::memfile_keyword(
     "type=tree lfc-interval=1",
-    r#"connection string: "lfc-interval" is a keyword of memfile, not of tree, which has type, universe, name, colour, rings, password"#
+    r#"the connection string is invalid: "lfc-interval" is a keyword of memfile, not of tree, which has type, universe, name, colour, rings, password"#
 )]
 #[case::third_party_keyword(
     "type=tree color=red",
-    r#"connection string: word 2 ("color"): unknown keyword, is "colour" meant?; tree has type, universe, name, colour, rings, password"#
+    r#"the connection string is invalid: word 2 ("color"): unknown keyword, is "colour" meant?; tree has type, universe, name, colour, rings, password"#
 )]
 #[case::universe(
     "type=tree universe=6",
-    r#"connection string: universe is "6", expected 4 for DHCPv4 leases"#
+    r#"the connection string is invalid: universe is "6", expected 4 for DHCPv4 leases"#
 )]
 #[case::no_universe(
     "type=memfile universe=v4",
-    r#"connection string: universe is "v4", expected 4 for DHCPv4 leases"#
+    r#"the connection string is invalid: universe is "v4", expected 4 for DHCPv4 leases"#
 )]
 #[case::value(
     "type=tree name=a rings=0",
-    r#"connection string: rings is "0", expected a number from 1 to 5000"#
+    r#"the connection string is invalid: rings is "0", expected a number from 1 to 5000"#
 )]
-#[case::missing("type=tree", r#"connection string: no keyword "name""#)]
+#[case::missing("type=tree", r#"the connection string is invalid: no keyword "name""#)]
 #[case::memfile_value(
     "type=memfile persist=no",
-    r#"connection string: persist is "no", expected true or false"#
+    r#"the connection string is invalid: persist is "no", expected true or false"#
 )]
 fn what_is_wrong_is_said(#[case] connection: &str, #[case] message: &str) {
     let (factory, _) = with_tree();
-    assert_eq!(factory.open(connection).unwrap_err().to_string(), message);
-    assert_eq!(factory.create(connection).unwrap_err().to_string(), message);
+    assert_eq!(leasemgr::with_sources(&factory.open(connection).unwrap_err()).to_string(), message);
+    assert_eq!(leasemgr::with_sources(&factory.create(connection).unwrap_err()).to_string(), message);
     assert!(!factory.have_instance());
 }
 
@@ -335,7 +341,10 @@ fn the_family_of_the_leases_is_that_of_the_universe() {
     let factory = factory::<Lease6>();
     factory.open("type=memfile universe=6 persist=false").unwrap();
     let error = factory.open("type=memfile universe=4 persist=false").unwrap_err();
-    assert_eq!(error.to_string(), r#"connection string: universe is "4", expected 6 for DHCPv6 leases"#);
+    assert_eq!(
+        leasemgr::with_sources(&error).to_string(),
+        r#"the connection string is invalid: universe is "4", expected 6 for DHCPv6 leases"#
+    );
 }
 
 #[test]
@@ -343,7 +352,10 @@ fn the_error_of_a_backend_is_passed_on() {
     let (factory, _) = with_tree();
     let _first = factory.open("type=tree name=a").unwrap();
     let error = factory.open("type=tree name=a").unwrap_err();
-    assert_eq!(error.to_string(), "tree: the trunk a is in use");
+    assert_eq!(
+        leasemgr::with_sources(&error).to_string(),
+        "cannot open a lease manager of type tree: the trunk a is in use"
+    );
     let FactoryError::Open { backend, source } = error else {
         panic!("{error}");
     };
@@ -717,7 +729,7 @@ fn no_password_is_logged_or_shown() {
         "password=Lorem",
     ] {
         let error = factory.create(connection).unwrap_err();
-        writeln!(shown, "{error} {error:?}").unwrap();
+        writeln!(shown, "{} {error:?}", leasemgr::with_sources(&error)).unwrap();
     }
     factory.destroy();
     shown += &LOG.lines().join("\n");

@@ -453,12 +453,8 @@ fn what_is_read_of_a_file_that_is_cut_off_is_what_a_lease_manager_loads(
             let server = Server::new();
             server.write(suffix, [&whole.as_bytes()[..end], rest.as_bytes()].concat());
             let read = server.files.read::<L>();
-            let options = MemfileOptions {
-                file: Some(server.path("")),
-                lfc_interval: None,
-                lfc_program: LfcProgram::Internal,
-                ..MemfileOptions::default()
-            };
+            let options =
+                MemfileOptions::at(server.path("")).lfc_interval(None).lfc_program(LfcProgram::Internal);
             let loaded = memfile::open::<L>(options);
             let (Ok(read), Ok(loaded)) = (&read, &loaded) else {
                 assert_eq!(read.is_err(), loaded.is_err(), "{end}: {read:?}, {loaded:?}");

@@ -54,12 +54,9 @@ impl Folder {
     }
 
     fn options(&self) -> MemfileOptions {
-        MemfileOptions {
-            file: Some(self.files.current_path().to_owned()),
-            lfc_program: LfcProgram::Internal,
-            lfc_interval: None,
-            ..MemfileOptions::default()
-        }
+        MemfileOptions::at(self.files.current_path().to_owned())
+            .lfc_program(LfcProgram::Internal)
+            .lfc_interval(None)
     }
 
     /// Runs `kea-lfc` with no more memory than [`MEMORY`].
@@ -142,9 +139,12 @@ fn a_file_of_another_program_is_refused_and_stays(#[case] content: impl AsRef<[u
         [folder.files.current_path().to_owned(), folder.files.previous_path(), folder.files.input_path()]
     {
         fs::write(&path, content).unwrap();
-        check(&path, &Reader::<Lease4, _>::open(&path).unwrap_err().to_string());
-        check(&path, &folder.files.read::<Lease4>().unwrap_err().to_string());
-        check(&path, &Memfile::<Lease4>::open(folder.options()).unwrap_err().to_string());
+        check(&path, &leasemgr::with_sources(&Reader::<Lease4, _>::open(&path).unwrap_err()).to_string());
+        check(&path, &leasemgr::with_sources(&folder.files.read::<Lease4>().unwrap_err()).to_string());
+        check(
+            &path,
+            &leasemgr::with_sources(&Memfile::<Lease4>::open(folder.options()).unwrap_err()).to_string(),
+        );
         if path != folder.files.current_path() {
             let output = folder.run_kea_lfc();
             assert_eq!(output.status.code(), Some(1));
@@ -405,8 +405,7 @@ fn what_is_read_grows_as_the_file_does(#[case] content: fn(usize) -> Vec<u8>) {
         let counting = Counting::default();
         let fs = Surrounded(counting.clone(), OsFileSystem);
         if load {
-            let file_system = Arc::new(fs);
-            drop(Memfile::<Lease4>::open(MemfileOptions { file_system, ..folder.options() }).unwrap());
+            drop(Memfile::<Lease4>::open_on(folder.options(), Arc::new(fs)).unwrap());
         } else {
             let files = folder.files.lfc_files();
             Cleanup::new(Family::V4, files).file_system(&fs).max_bad_rows(u64::MAX).threads(2).run().unwrap();

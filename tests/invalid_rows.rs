@@ -66,7 +66,10 @@ impl Place {
     fn clean(&self) -> Result<(), String> {
         let files = self.files.lfc_files();
         if !self.by_program {
-            return Cleanup::new(self.family, files).run().map(drop).map_err(|error| error.to_string());
+            return Cleanup::new(self.family, files)
+                .run()
+                .map(drop)
+                .map_err(|error| leasemgr::with_sources(&error).to_string());
         }
         let output = Command::new(env!("CARGO_BIN_EXE_kea-lfc"))
             .arg(if self.family == Family::V4 { "-4" } else { "-6" })
@@ -273,12 +276,9 @@ fn a_lease_file_that_is_written_anew_leaves_its_invalid_rows_beside_it() {
     let place = Place::new(Family::V4, false);
     place.put(place.files.current_path(), [row(Family::V4, 1), other_row(Family::V4, 2)]);
     let before = fs::read(place.files.current_path()).unwrap();
-    let manager = Memfile::<Lease4>::open(MemfileOptions {
-        file: Some(place.files.current_path().to_owned()),
-        lfc_interval: None,
-        ..MemfileOptions::default()
-    })
-    .unwrap();
+    let manager =
+        Memfile::<Lease4>::open(MemfileOptions::at(place.files.current_path().to_owned()).lfc_interval(None))
+            .unwrap();
     assert_eq!(manager.write_to(place.files.current_path()).unwrap(), 1);
     let mut replaced = place.files.current_path().as_os_str().to_owned();
     replaced.push(".replaced");

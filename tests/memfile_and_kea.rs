@@ -86,15 +86,15 @@ impl Folder {
 
     fn open<L: ManagedLease>(&self, lfc_program: LfcProgram) -> Arc<dyn LeaseMgr<L>> {
         let file = Some(self.path("leases.csv"));
-        memfile::open(MemfileOptions {
-            file,
-            lfc_interval: None,
-            max_row_errors: Some(1),
-            // An empty user context stays one, as in Kea 2.2.
-            extended_info_checks: ExtendedInfoChecks::None,
-            lfc_program,
-            ..MemfileOptions::default()
-        })
+        memfile::open(
+            MemfileOptions::default()
+                .file(file)
+                .lfc_interval(None)
+                .max_row_errors(1)
+                // An empty user context stays one, as in Kea 2.2.
+                .extended_info_checks(ExtendedInfoChecks::None)
+                .lfc_program(lfc_program),
+        )
         .unwrap()
     }
 

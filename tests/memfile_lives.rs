@@ -148,17 +148,14 @@ fn open<L: TestLease>(
     disk: &SimulatedDisk,
     durability: Durability,
 ) -> Result<Arc<dyn LeaseMgr<L>>, OpenError> {
-    let mgr = memfile::open(MemfileOptions {
-        file: Some(Names::in_folder(Path::new("/leases")).current),
-        lfc_interval: None,
+    let options = MemfileOptions::at(Names::in_folder(Path::new("/leases")).current)
+        .lfc_interval(None)
         // A torn last row in the journal, and one in that of the cleanup.
-        max_row_errors: Some(2),
-        extended_info_tables: true,
-        durability,
-        lfc_program: LfcProgram::Internal,
-        file_system: Arc::new(disk.clone()),
-        ..MemfileOptions::default()
-    })?;
+        .max_row_errors(2)
+        .extended_info_tables(true)
+        .durability(durability)
+        .lfc_program(LfcProgram::Internal);
+    let mgr = memfile::open_on(options, Arc::new(disk.clone()))?;
     wait_for_cleanup(&*mgr);
     Ok(mgr)
 }

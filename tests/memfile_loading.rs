@@ -134,13 +134,10 @@ impl Files {
     }
 
     fn options(&self) -> MemfileOptions {
-        MemfileOptions {
-            file: Some(self.current()),
-            lfc_interval: None,
-            lfc_program: LfcProgram::Internal,
-            extended_info_tables: true,
-            ..MemfileOptions::default()
-        }
+        MemfileOptions::at(self.current())
+            .lfc_interval(None)
+            .lfc_program(LfcProgram::Internal)
+            .extended_info_tables(true)
     }
 
     fn open<L: ManagedLease>(&self) -> Arc<dyn LeaseMgr<L>> {
@@ -180,7 +177,7 @@ fn the_limit_of_invalid_rows_is_for_each_file(
         for (n, (suffix, count)) in (1..).zip([".2", ".1", ""].into_iter().zip(invalid_rows)) {
             files.write::<L>(suffix, &(invalid(count) + &L::row(1, n, 1, "")));
         }
-        let options = MemfileOptions { max_row_errors: Some(2), ..files.options() };
+        let options = files.options().max_row_errors(2);
         match (memfile::open::<L>(options), refused) {
             (Ok(mgr), None) => assert_eq!(mgr.all().unwrap().len(), 3),
             (Err(error), Some(suffix)) => {
@@ -206,9 +203,9 @@ fn the_limit_of_invalid_rows_is_for_each_file(
 #[case(OnFail::ServeRetryContinue)]
 fn the_status_says_what_a_server_is_to_do_on_a_failure(#[case] on_fail: OnFail) {
     let files = Files::new();
-    let mgr = Memfile::<Lease4>::open(MemfileOptions { on_fail, ..files.options() }).unwrap();
+    let mgr = Memfile::<Lease4>::open(files.options().on_fail(on_fail)).unwrap();
     assert_eq!(mgr.status().on_fail, Some(on_fail));
-    let in_memory = MemfileOptions { on_fail, ..MemfileOptions::default() };
+    let in_memory = MemfileOptions::default().on_fail(on_fail);
     assert_eq!(Memfile::<Lease6>::open(in_memory).unwrap().status().on_fail, Some(on_fail));
 }
 
@@ -218,7 +215,7 @@ const RETRIES: OpenRetries = OpenRetries { tries: u32::MAX, wait: Duration::from
 fn opening_waits_for_a_manager_that_ends() {
     let files = Files::new();
     let first = files.open::<Lease4>();
-    let options = MemfileOptions { open_retries: Some(RETRIES), ..files.options() };
+    let options = files.options().open_retries(RETRIES);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| Memfile::<Lease4>::open(options).unwrap());
         thread::sleep(Duration::from_millis(50));
@@ -233,7 +230,7 @@ fn opening_waits_for_a_directory_that_comes_later() {
     let files = Files::new();
     let late = files.0.path().join("later");
     let file = Some(late.join("leases6.csv"));
-    let options = MemfileOptions { file, open_retries: Some(RETRIES), ..files.options() };
+    let options = files.options().file(file).open_retries(RETRIES);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| Memfile::<Lease6>::open(options).unwrap());
         thread::sleep(Duration::from_millis(50));
@@ -251,8 +248,7 @@ fn opening_gives_up_after_its_tries(#[case] tries: Option<u32>, #[case] all: usi
     let _first = files.open::<Lease4>();
     let retries = tries.map(|tries| OpenRetries { tries, wait: Duration::from_millis(1) });
     let logs = Logs::default();
-    let opened =
-        logs.of(|| Memfile::<Lease4>::open(MemfileOptions { open_retries: retries, ..files.options() }));
+    let opened = logs.of(|| Memfile::<Lease4>::open(files.options().open_retries(retries)));
     assert!(matches!(opened.unwrap_err(), OpenError::Owned { .. }));
     assert_eq!(logs.count("is in use by another lease manager") + 1, all);
 }
@@ -262,7 +258,7 @@ fn opening_does_not_wait_for_another_content() {
     let files = Files::new();
     fs::write(files.current(), "this,is,no,lease,file\n").unwrap();
     // With so many tries, a test that waits would not end.
-    let options = MemfileOptions { open_retries: Some(RETRIES), ..files.options() };
+    let options = files.options().open_retries(RETRIES);
     assert!(matches!(Memfile::<Lease4>::open(options).unwrap_err(), OpenError::File(_)));
 }
 
@@ -290,7 +286,7 @@ fn loading_upgrades_old_extended_info<L: Loaded>(checks: ExtendedInfoChecks) {
     // In a file of the cleanup as in the journal.
     files.write::<L>(".2", &rows);
     files.write::<L>("", &L::row(1, 99, 1, &contexts[0]));
-    let options = MemfileOptions { extended_info_checks: checks, ..files.options() };
+    let options = files.options().extended_info_checks(checks);
     let mgr = memfile::open::<L>(options).unwrap();
     for (n, context) in (1..).zip(&contexts).chain([(99, &contexts[0])]) {
         let lease = mgr.get(L::nth(1, n)).unwrap().unwrap();
@@ -309,11 +305,7 @@ fn loading_upgrades_old_extended_info<L: Loaded>(checks: ExtendedInfoChecks) {
     renewed.data_mut().cltt += 10;
     mgr.update_if_unchanged(&read, &renewed).unwrap();
     drop(mgr);
-    let mgr = memfile::open::<L>(MemfileOptions {
-        extended_info_checks: ExtendedInfoChecks::None,
-        ..files.options()
-    })
-    .unwrap();
+    let mgr = memfile::open::<L>(files.options().extended_info_checks(ExtendedInfoChecks::None)).unwrap();
     assert_eq!(mgr.get(L::nth(1, 1)).unwrap(), Some(renewed));
     // Of the others the files have what they had.
     let context = |n| mgr.get(L::nth(1, n)).unwrap().unwrap().data().user_context.clone();
@@ -345,7 +337,7 @@ fn one_call_upgrades_in_pages<L: Loaded>(page_size: usize) {
         _ => L::row(1, n, 1, &L::old("nonsense")),
     });
     files.write::<L>("", &rows.collect::<String>());
-    let options = MemfileOptions { extended_info_checks: ExtendedInfoChecks::None, ..files.options() };
+    let options = files.options().extended_info_checks(ExtendedInfoChecks::None);
     let mgr = memfile::open::<L>(options).unwrap();
     assert_eq!(mgr.upgrade_extended_info(ExtendedInfoChecks::None, page_size).unwrap(), 0);
     assert_eq!(mgr.upgrade_extended_info(ExtendedInfoChecks::Fix, page_size).unwrap(), 10);
@@ -362,7 +354,7 @@ fn one_call_upgrades_in_pages<L: Loaded>(page_size: usize) {
     // It was written.
     let all = mgr.all().unwrap();
     drop(mgr);
-    let options = MemfileOptions { extended_info_checks: ExtendedInfoChecks::None, ..files.options() };
+    let options = files.options().extended_info_checks(ExtendedInfoChecks::None);
     assert_eq!(memfile::open::<L>(options).unwrap().all().unwrap(), all);
 }
 
@@ -378,7 +370,7 @@ fn an_upgrade_undoes_no_change<L: Loaded>() {
     let old = L::old(&L::options([1, 2, 3, 4], [0xbe, 0xef]));
     let rows = (1..=LEASES).map(|n| L::row(1, n, 1, &old));
     files.write::<L>("", &rows.collect::<String>());
-    let options = MemfileOptions { extended_info_checks: ExtendedInfoChecks::None, ..files.options() };
+    let options = files.options().extended_info_checks(ExtendedInfoChecks::None);
     let mgr = memfile::open::<L>(options).unwrap();
     let renewals: u64 = thread::scope(|scope| {
         let renewing = scope.spawn(|| {
@@ -428,7 +420,7 @@ fn leases_outside_their_subnets<L: Loaded>(checks: LeaseChecks, subnets: [Option
     let named = |mgr: &dyn LeaseMgr<L>| {
         LEASES.map(|(subnet, n, _)| mgr.get(L::nth(subnet, n)).unwrap().map(|lease| lease.data().subnet_id.0))
     };
-    let open = |lease_sanity| memfile::open::<L>(MemfileOptions { lease_sanity, ..files.options() }).unwrap();
+    let open = |lease_sanity| memfile::open::<L>(files.options().lease_sanity(lease_sanity)).unwrap();
 
     let logs = Logs::default();
     let mgr = logs.of(|| open(sanity::<L>(checks, [1, 2])));
@@ -479,19 +471,15 @@ fn leases_outside_their_subnets_are_kept_moved_or_left_out(
 fn the_address_of_a_lease_that_was_left_out_can_be_leased() {
     let files = Files::new();
     files.write::<Lease4>("", &Lease4::row(9, 1, 9, ""));
-    let options =
-        || MemfileOptions { lease_sanity: sanity::<Lease4>(LeaseChecks::Del, [1]), ..files.options() };
+    let options = || files.options().lease_sanity(sanity::<Lease4>(LeaseChecks::Del, [1]));
     let mgr = Memfile::<Lease4>::open(options()).unwrap();
     assert_eq!(mgr.all().unwrap(), []);
     files.write::<Lease4>(".new", &Lease4::row(9, 1, 1, ""));
-    let lease = Memfile::<Lease4>::open(MemfileOptions {
-        file: Some(files.0.path().join("leases.csv.new")),
-        ..files.options()
-    })
-    .unwrap()
-    .all()
-    .unwrap()
-    .remove(0);
+    let lease = Memfile::<Lease4>::open(files.options().file(files.0.path().join("leases.csv.new")))
+        .unwrap()
+        .all()
+        .unwrap()
+        .remove(0);
     assert_eq!(mgr.add(&lease).unwrap(), leasemgr::Added::Added);
     drop(mgr);
     assert_eq!(files.open::<Lease4>().all().unwrap(), [lease]);
@@ -504,8 +492,7 @@ fn the_last_row_of_a_lease_is_checked() {
     files.write::<Lease4>("", &Lease4::row(1, 1, 1, ""));
     let logs = Logs::default();
     let lease_sanity = sanity::<Lease4>(LeaseChecks::Del, [1]);
-    let mgr =
-        logs.of(|| Memfile::<Lease4>::open(MemfileOptions { lease_sanity, ..files.options() }).unwrap());
+    let mgr = logs.of(|| Memfile::<Lease4>::open(files.options().lease_sanity(lease_sanity)).unwrap());
     assert_eq!(mgr.all().unwrap().len(), 1);
     assert_eq!(logs.count("not in its subnet"), 0);
 }
@@ -524,7 +511,7 @@ fn delegated_prefixes_need_not_be_in_a_subnet(
     let row = row.replace("TYPE", &lease_type.to_string()).replace("LENGTH", &length.to_string());
     files.write::<Lease6>("", &row);
     let lease_sanity = sanity::<Lease6>(LeaseChecks::Del, [1]);
-    let mgr = Memfile::<Lease6>::open(MemfileOptions { lease_sanity, ..files.options() }).unwrap();
+    let mgr = Memfile::<Lease6>::open(files.options().lease_sanity(lease_sanity)).unwrap();
     let leases = mgr.all().unwrap();
     assert_eq!(leases.len(), left);
     assert!(leases.iter().all(|lease| lease.lease_type() == LeaseType::PD));
@@ -540,8 +527,7 @@ fn the_first_ones_of_many_are_logged_and_their_number(#[case] leases: u32, #[cas
     files.write::<Lease4>("", &rows.collect::<String>());
     let logs = Logs::default();
     let lease_sanity = sanity::<Lease4>(LeaseChecks::Fix, [1]);
-    let mgr =
-        logs.of(|| Memfile::<Lease4>::open(MemfileOptions { lease_sanity, ..files.options() }).unwrap());
+    let mgr = logs.of(|| Memfile::<Lease4>::open(files.options().lease_sanity(lease_sanity)).unwrap());
     assert_eq!(mgr.by_subnet(SubnetId(1)).unwrap().len(), leases as usize);
     assert_eq!(logs.count("not in its subnet"), logged);
     assert_eq!(
@@ -597,7 +583,7 @@ fn a_missing_directory_is_reported_as_such() {
     let folder = tempfile::tempdir().unwrap();
     let directory = folder.path().join("missing");
     let file = directory.join("leases4.csv");
-    let options = MemfileOptions { file: Some(file.clone()), ..MemfileOptions::default() };
+    let options = MemfileOptions::at(file.clone());
     let error = Memfile::<Lease4>::open(options).unwrap_err();
     let expected = format!("{}: its directory {} does not exist; ", file.display(), directory.display());
     assert!(error.to_string().starts_with(&expected), "{error}");

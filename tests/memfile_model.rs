@@ -338,27 +338,27 @@ impl<L: TestLease> Case<L> {
         }
     }
 
-    fn options(&self, disk: &SimulatedDisk) -> MemfileOptions {
+    /// Opens the leases as they are on a disk, or where else they are kept.
+    fn opened_on(&self, disk: &SimulatedDisk) -> Arc<dyn LeaseMgr<L>> {
         let Opening { place, durability, tables } = self.opening;
-        let options = MemfileOptions {
-            lfc_interval: None,
-            extended_info_tables: tables.0,
+        let options = MemfileOptions::default()
+            .lfc_interval(None)
+            .extended_info_tables(tables.0)
             // Random user contexts come back as they were.
-            extended_info_checks: leasemgr::lease::ExtendedInfoChecks::None,
-            durability,
-            lfc_program: LfcProgram::Internal,
-            ..MemfileOptions::default()
-        };
+            .extended_info_checks(leasemgr::lease::ExtendedInfoChecks::None)
+            .durability(durability)
+            .lfc_program(LfcProgram::Internal);
         let file = Some(self.names().current);
         match place {
-            Place::Memory => options,
-            Place::Folder => MemfileOptions { file, ..options },
-            Place::Disk => MemfileOptions { file, file_system: Arc::new(disk.clone()), ..options },
+            Place::Memory => memfile::open::<L>(options),
+            Place::Folder => memfile::open::<L>(options.file(file)),
+            Place::Disk => memfile::open_on::<L>(options.file(file), Arc::new(disk.clone())),
         }
+        .unwrap()
     }
 
     fn open(&mut self) {
-        let mgr: Arc<dyn LeaseMgr<L>> = memfile::open::<L>(self.options(&self.disk)).unwrap();
+        let mgr = self.opened_on(&self.disk);
         for kind in [ChangeKind::Add, ChangeKind::Update, ChangeKind::Delete] {
             let calls = Arc::clone(&self.calls);
             let call = move |change: &Change<'_, L>| {
@@ -610,7 +610,7 @@ impl<L: TestLease> Case<L> {
         let disks = self.disk.state().some_survivors(random.next(), TRIED);
         for contents in &disks {
             let disk = SimulatedDisk::new(State::holding(contents));
-            let left = memfile::open::<L>(self.options(&disk)).unwrap().all().unwrap();
+            let left = self.opened_on(&disk).all().unwrap();
             self.check_survivors(left);
         }
         disks.into_iter().collect()

@@ -769,17 +769,16 @@ fn check_histories<L: TestLease>(setting: Setting) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("leases.csv");
     let tables = RelayTables(true);
-    let options = |file_system| MemfileOptions {
-        file: setting.durability.map(|_| path.clone()),
-        lfc_interval: None,
-        extended_info_tables: tables.0,
-        durability: setting.durability.unwrap_or_default(),
-        lfc_program: LfcProgram::Internal,
-        file_system,
-        ..MemfileOptions::default()
+    let options = || {
+        MemfileOptions::default()
+            .file(setting.durability.map(|_| path.clone()))
+            .lfc_interval(None)
+            .extended_info_tables(tables.0)
+            .durability(setting.durability.unwrap_or_default())
+            .lfc_program(LfcProgram::Internal)
     };
     let watched = Watched::new(Arc::new(OsFileSystem), path.clone(), Kind::Real);
-    let mgr = memfile::open::<L>(options(Arc::new(watched.clone()))).unwrap();
+    let mgr = memfile::open_on::<L>(options(), Arc::new(watched.clone())).unwrap();
     let work = Arc::new(Work::new(mgr, setting.durability.map(|_| watched), setting.calls_back));
     let mut rounds = Vec::new();
     let usual_rounds = if setting.durability.is_some() { 8 } else { 30 };
@@ -808,7 +807,7 @@ fn check_histories<L: TestLease>(setting: Setting) {
     let Work { mgr, watched, chains, .. } = work;
     drop(mgr);
     check_rows::<L>(&watched.unwrap(), durability, &rounds, chains.as_deref());
-    let mgr = memfile::open::<L>(options(Arc::new(OsFileSystem))).unwrap();
+    let mgr = memfile::open::<L>(options()).unwrap();
     check_all(&*mgr, tables, &leases, &[]);
 }
 
@@ -989,18 +988,15 @@ fn check_power_cuts<L: TestLease>() {
     const STEPS: usize = 100;
     const TRIED: usize = 3;
     let path = PathBuf::from("/leases/leases.csv");
-    let options = |disk: &SimulatedDisk| MemfileOptions {
-        file: Some(path.clone()),
-        lfc_interval: None,
-        durability: Durability::Synced,
-        lfc_program: LfcProgram::Internal,
-        file_system: Arc::new(disk.clone()),
-        ..MemfileOptions::default()
+    let options = || {
+        MemfileOptions::at(path.clone())
+            .lfc_interval(None)
+            .durability(Durability::Synced)
+            .lfc_program(LfcProgram::Internal)
     };
     let disk = SimulatedDisk::new(State::holding(&Contents::new()));
     let watched = Watched::new(Arc::new(disk.clone()), path.clone(), Kind::Simulated);
-    let with_watched = MemfileOptions { file_system: Arc::new(watched.clone()), ..options(&disk) };
-    let mgr = memfile::open::<L>(with_watched).unwrap();
+    let mgr = memfile::open_on::<L>(options(), Arc::new(watched.clone())).unwrap();
     let work = Arc::new(Work::new(mgr, Some(watched), true));
     let (calls, moments) = {
         let (work, disk) = (Arc::clone(&work), disk.clone());
@@ -1045,7 +1041,8 @@ fn check_power_cuts<L: TestLease>() {
     let mut random = Random(7);
     for Moment { before, state, after } in moments {
         for contents in state.some_survivors(random.next(), TRIED) {
-            let left = memfile::open::<L>(options(&SimulatedDisk::new(State::holding(&contents)))).unwrap();
+            let left = Arc::new(SimulatedDisk::new(State::holding(&contents)));
+            let left = memfile::open_on::<L>(options(), left).unwrap();
             for n in 0..ADDRESSES {
                 let of_address = || calls.iter().filter(|call| call.n == n);
                 let acknowledged = of_address().filter(|call| call.ended < before).filter_map(place).max();
@@ -1151,14 +1148,12 @@ impl WriteFile for GatedFile {
 fn check_readers<L: TestLease>(durability: Durability, stop: Stop) {
     let folder = tempfile::tempdir().unwrap();
     let gate = Arc::new(Gate { stop, state: Mutex::default(), changed: Condvar::new() });
-    let mgr = memfile::open::<L>(MemfileOptions {
-        file: Some(folder.path().join("leases.csv")),
-        lfc_interval: None,
-        durability,
-        lfc_program: LfcProgram::Internal,
-        file_system: Arc::new(Surrounded(Gated(Arc::clone(&gate)), OsFileSystem)),
-        ..MemfileOptions::default()
-    });
+    let options = MemfileOptions::at(folder.path().join("leases.csv"))
+        .lfc_interval(None)
+        .durability(durability)
+        .lfc_program(LfcProgram::Internal);
+    let fs = Surrounded(Gated(Arc::clone(&gate)), OsFileSystem);
+    let mgr = memfile::open_on::<L>(options, Arc::new(fs));
     let mgr = mgr.unwrap();
     let leases: Vec<L> = [1, 2, 3].map(|n| L::tagged(n, n)).to_vec();
     for lease in &leases {

@@ -105,13 +105,12 @@ impl Place {
     }
 
     fn open(&self, durability: Durability, program: LfcProgram) -> Memfile<Lease4> {
-        Memfile::open(MemfileOptions {
-            file: Some(self.files.current_path().to_owned()),
-            durability,
-            lfc_interval: None,
-            lfc_program: program,
-            ..MemfileOptions::default()
-        })
+        Memfile::open(
+            MemfileOptions::at(self.files.current_path().to_owned())
+                .durability(durability)
+                .lfc_interval(None)
+                .lfc_program(program),
+        )
         .unwrap()
     }
 }

@@ -77,13 +77,10 @@ fn lease(n: u32) -> Lease4 {
 }
 
 fn options(file: &Path, durability: Durability) -> MemfileOptions {
-    MemfileOptions {
-        file: Some(file.to_owned()),
-        lfc_interval: None,
-        lfc_program: LfcProgram::Internal,
-        durability,
-        ..MemfileOptions::default()
-    }
+    MemfileOptions::at(file.to_owned())
+        .lfc_interval(None)
+        .lfc_program(LfcProgram::Internal)
+        .durability(durability)
 }
 
 /// A manager, and what it must have.
@@ -213,7 +210,10 @@ fn on_a_full_disk_changes_fail_until_there_is_room(
             }
         };
         assert!(matches!(error, LeaseMgrError::Write { action: "write", .. }), "{error:?}");
-        assert_eq!(error.to_string(), format!("{file}: cannot write: No space left on device (os error 28)"));
+        assert_eq!(
+            leasemgr::with_sources(&error).to_string(),
+            format!("{file}: cannot write: No space left on device (os error 28)")
+        );
         for _ in 0..100 {
             assert!(matches!(server.add(), Err(LeaseMgrError::Write { .. })));
         }
@@ -260,7 +260,9 @@ fn on_a_disk_that_is_read_only_nothing_is_opened_and_the_error_says_so(
     // With a file open for writing, a disk cannot be made read-only; the kernel does so after errors of its own.
     server.leases = None;
     disk.remount("ro");
-    let error = Memfile::<Lease4>::open(options(&server.file, durability)).unwrap_err().to_string();
+    let error =
+        leasemgr::with_sources(&Memfile::<Lease4>::open(options(&server.file, durability)).unwrap_err())
+            .to_string();
     assert!(error.contains("f.lock") && error.contains("Read-only file system"), "{error}");
     disk.remount("rw");
     server.reopen();

@@ -28,16 +28,15 @@ use support::header;
 use support::leases::TestLease;
 
 fn in_memory<L: ManagedLease + FileLease>() -> Arc<dyn LeaseMgr<L>> {
-    memfile::open(MemfileOptions { extended_info_tables: true, ..MemfileOptions::default() }).unwrap()
+    memfile::open(MemfileOptions::default().extended_info_tables(true)).unwrap()
 }
 
 fn in_folder<L: ManagedLease + FileLease>(folder: &tempfile::TempDir) -> Arc<dyn LeaseMgr<L>> {
-    memfile::open(MemfileOptions {
-        file: Some(folder.path().join("leases.csv")),
-        extended_info_tables: true,
-        lfc_program: LfcProgram::Internal,
-        ..MemfileOptions::default()
-    })
+    memfile::open(
+        MemfileOptions::at(folder.path().join("leases.csv"))
+            .extended_info_tables(true)
+            .lfc_program(LfcProgram::Internal),
+    )
     .unwrap()
 }
 
@@ -337,15 +336,11 @@ fn a_journal_that_refuses_is_given_up_and_that_is_told_once<L: TestLease>(
     #[values(Durability::Written, Durability::Synced)] durability: Durability,
 ) {
     let (folder, failing) = (tempfile::tempdir().unwrap(), Failing::default());
-    let mgr = memfile::open::<L>(MemfileOptions {
-        file: Some(folder.path().join("leases.csv")),
-        lfc_interval: None,
-        lfc_program: LfcProgram::Internal,
-        durability,
-        file_system: Arc::new(Surrounded(failing.clone(), OsFileSystem)),
-        ..MemfileOptions::default()
-    })
-    .unwrap();
+    let options = MemfileOptions::at(folder.path().join("leases.csv"))
+        .lfc_interval(None)
+        .lfc_program(LfcProgram::Internal)
+        .durability(durability);
+    let mgr = memfile::open_on::<L>(options, Arc::new(Surrounded(failing.clone(), OsFileSystem))).unwrap();
     let (told, changes) = mpsc::channel();
     mgr.tracking().on_availability("test", move |availability| told.send(availability).unwrap());
     let panics = |_| resume_unwind(Box::new("out of order"));

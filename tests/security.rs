@@ -79,12 +79,11 @@ impl Place {
     }
 
     fn open(&self) -> Result<Memfile<Lease4>, leasemgr::memfile::OpenError> {
-        Memfile::open(MemfileOptions {
-            file: Some(self.files.current_path().to_owned()),
-            lfc_program: LfcProgram::Internal,
-            lfc_interval: None,
-            ..MemfileOptions::default()
-        })
+        Memfile::open(
+            MemfileOptions::at(self.files.current_path().to_owned())
+                .lfc_program(LfcProgram::Internal)
+                .lfc_interval(None),
+        )
     }
 
     fn addresses(&self) -> Vec<u8> {
@@ -143,7 +142,7 @@ fn a_cleanup_follows_no_planted_link(#[case] suffix: &str, #[case] problem: &str
                 assert!(fs::symlink_metadata(place.files.previous_path()).unwrap().is_file());
             }
             Err(error) => {
-                let error = error.to_string();
+                let error = leasemgr::with_sources(&error).to_string();
                 assert!(!problem.is_empty() && error.ends_with(problem), "{error}");
                 assert!(fs::symlink_metadata(place.file(suffix)).unwrap().is_symlink());
             }
@@ -174,7 +173,7 @@ fn a_lease_manager_follows_no_planted_link(#[case] suffix: &str, #[case] problem
         if !place.plant(suffix, SOMEBODY) {
             return;
         }
-        let error = place.open().unwrap_err().to_string();
+        let error = leasemgr::with_sources(&place.open().unwrap_err()).to_string();
         assert!(error.ends_with(problem), "{error}");
         assert_eq!(fs::read_to_string(place.target()).ok().as_deref(), target);
     }
@@ -225,7 +224,10 @@ fn a_writer_follows_no_planted_link() {
         if !place.plant("", SOMEBODY) {
             return;
         }
-        let error = Writer::<Lease4, _>::open(place.files.current_path()).map(drop).unwrap_err().to_string();
+        let error = leasemgr::with_sources(
+            &Writer::<Lease4, _>::open(place.files.current_path()).map(drop).unwrap_err(),
+        )
+        .to_string();
         assert!(error.ends_with("a symbolic link of user 65534, which is not followed"), "{error}");
         assert_eq!(fs::read_to_string(place.target()).ok().as_deref(), target);
     }
@@ -265,8 +267,7 @@ fn the_folder_of_the_lease_files_may_be_a_link() {
     let link = place.other.path().join("link");
     symlink(place.folder.path(), &link).unwrap();
     let file = link.join("leases.csv");
-    let options =
-        MemfileOptions { file: Some(file), lfc_program: LfcProgram::Internal, ..Default::default() };
+    let options = MemfileOptions::at(file).lfc_program(LfcProgram::Internal);
     let leases = Memfile::<Lease4>::open(options).unwrap();
     add(&leases, 4);
     assert_eq!(clean_up(&leases).failure, None);
@@ -283,7 +284,7 @@ fn what_is_no_file_is_not_opened(
     // To open a FIFO would be to wait for somebody who writes to it.
     let made = std::process::Command::new("mkfifo").arg(place.file(suffix)).status().unwrap();
     assert!(made.success());
-    let error = place.open().unwrap_err().to_string();
+    let error = leasemgr::with_sources(&place.open().unwrap_err()).to_string();
     assert!(error.ends_with("not a regular file"), "{error}");
 }
 
@@ -305,12 +306,8 @@ fn a_name_full_of_shell_characters_is_one_argument_of_the_program() {
     fs::create_dir(&folder).unwrap();
     let program = spy(place.other.path());
     let file = folder.join("leases.csv");
-    let options = MemfileOptions {
-        file: Some(file.clone()),
-        lfc_program: LfcProgram::Program(program.clone()),
-        lfc_interval: None,
-        ..MemfileOptions::default()
-    };
+    let options =
+        MemfileOptions::at(file.clone()).lfc_program(LfcProgram::Program(program.clone())).lfc_interval(None);
     let leases = Memfile::<Lease4>::open(options).unwrap();
     add(&leases, 1);
     let report = clean_up(&leases);
@@ -340,11 +337,8 @@ fn files_are_nobody_elses_to_read() {
     let folder = place.folder.path().join("new");
     fs::create_dir(&folder).unwrap();
     let program = spy(place.other.path());
-    let options = |lfc_program| MemfileOptions {
-        file: Some(folder.join("leases.csv")),
-        lfc_program,
-        lfc_interval: None,
-        ..MemfileOptions::default()
+    let options = |lfc_program| {
+        MemfileOptions::at(folder.join("leases.csv")).lfc_program(lfc_program).lfc_interval(None)
     };
     let leases = Memfile::<Lease4>::open(options(LfcProgram::Program(program.clone()))).unwrap();
     add(&leases, 1);
@@ -391,7 +385,7 @@ fn the_lease_file_stays_in_the_data_folder() {
     assert!(inside.join("b.csv").exists());
     let outside_name = outside.file_name().unwrap().to_str().unwrap();
     for name in [format!("{}/c.csv", outside.display()), format!("../{outside_name}/c.csv")] {
-        let error = open(&name).unwrap_err().to_string();
+        let error = leasemgr::with_sources(&open(&name).unwrap_err()).to_string();
         let expected =
             format!("connection string: name is {name:?}, expected a file in the data folder {inside:?}");
         assert_eq!(error, expected);
@@ -468,10 +462,11 @@ fn no_password_is_in_any_log_error_or_debug_output() {
                         match result {
                             Ok(()) => opened += 1,
                             Err(error) => {
-                                writeln!(shown, "{error} {error:?} {error:#?}").unwrap();
+                                writeln!(shown, "{} {error:?} {error:#?}", leasemgr::with_sources(&error))
+                                    .unwrap();
                                 let mut source = error.source();
                                 while let Some(error) = source {
-                                    writeln!(shown, "{error} {error:?}").unwrap();
+                                    writeln!(shown, "{} {error:?}", leasemgr::with_sources(&error)).unwrap();
                                     source = error.source();
                                 }
                             }

@@ -33,19 +33,15 @@ fn disk() -> SimulatedDisk {
     SimulatedDisk::new(State::default())
 }
 
-fn options(disk: &SimulatedDisk, durability: Durability) -> MemfileOptions {
-    MemfileOptions {
-        file: Some(Names::in_folder(Path::new("/leases")).current),
-        lfc_interval: None,
-        durability,
-        lfc_program: LfcProgram::Internal,
-        file_system: Arc::new(disk.clone()),
-        ..MemfileOptions::default()
-    }
+fn options(durability: Durability) -> MemfileOptions {
+    MemfileOptions::at(Names::in_folder(Path::new("/leases")).current)
+        .lfc_interval(None)
+        .durability(durability)
+        .lfc_program(LfcProgram::Internal)
 }
 
 fn open(disk: &SimulatedDisk, durability: Durability) -> Arc<Memfile<Lease4>> {
-    Arc::new(Memfile::open(options(disk, durability)).unwrap())
+    Arc::new(Memfile::open_on(options(durability), Arc::new(disk.clone())).unwrap())
 }
 
 fn lease(n: u32) -> Lease4 {
@@ -275,7 +271,7 @@ fn an_answer_may_drop_the_last_handle_of_the_manager() {
 fn reopened(disk: &SimulatedDisk) -> Memfile<Lease4> {
     let start = Instant::now();
     loop {
-        match Memfile::open(options(disk, Durability::Synced)) {
+        match Memfile::open_on(options(Durability::Synced), Arc::new(disk.clone())) {
             Ok(leases) => return leases,
             Err(error) => assert!(start.elapsed() < LONG, "{error}"),
         }

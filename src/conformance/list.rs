@@ -299,6 +299,8 @@ macro_rules! __conformance_rules {
                 a_manager_finds_what_another_has_changed,
                 of_several_managers_one_has_an_address,
                 no_update_of_several_managers_is_lost,
+                an_expired_lease_is_reclaimed_by_one_of_several_managers,
+                a_free_address_is_claimed_by_one_of_several_managers,
             }
         }
     };

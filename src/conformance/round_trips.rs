@@ -119,15 +119,20 @@ pub(super) fn the_longest_expired_are_reclaimed_first<L: TestedLease>(case: &Cas
 }
 
 pub(super) fn an_expired_lease_is_reclaimed_by_one<L: TestedLease>(case: &Case<L>) -> Verdict {
+    leases_are_reclaimed_once([case; 4])
+}
+
+/// Reclaims expired leases with a thread for each of these managers of the same leases, which may be one.
+pub(super) fn leases_are_reclaimed_once<L: TestedLease, const N: usize>(cases: [&Case<L>; N]) -> Verdict {
     const LEASES: u32 = 200;
     for n in 0..LEASES {
-        case.add(&ending(&sample(n, n)?, END))?;
+        cases[0].add(&ending(&sample(n, n)?, END))?;
     }
-    let reclaimed = in_threads(4, |_| {
-        let mut reclaimed = Vec::new();
+    let reclaimed = in_threads(N, |n| {
+        let (mgr, mut reclaimed) = (cases[n].mgr(), Vec::new());
         loop {
-            let found = ask("reclaim", case.mgr().reclaim_expired(system_time(END), 7))?;
-            let left = ask("expired", case.mgr().list_expired(system_time(END), 1))?;
+            let found = ask("reclaim", mgr.reclaim_expired(system_time(END), 7))?;
+            let left = ask("expired", mgr.list_expired(system_time(END), 1))?;
             reclaimed.extend(found.iter().map(L::address));
             if left.is_empty() {
                 return Ok(reclaimed);

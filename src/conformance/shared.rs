@@ -2,10 +2,11 @@
 
 use super::TestedLease;
 use super::case::{Case, Doing, Opener, Verdict, ask, changed_meanwhile, in_threads, no_such_lease, same};
-use super::sample::{END, in_state, in_subnet, sample, samples, with};
+use super::round_trips::leases_are_reclaimed_once;
+use super::sample::{END, at, in_state, in_subnet, sample, samples, with};
 use super::threads::increment;
 use crate::lease::{LeaseState, system_time};
-use crate::{Added, Deleted, Query};
+use crate::{Added, Deleted, FreeRange, Query};
 
 pub(super) fn a_manager_finds_what_another_has_changed<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
     let (one, two) = (opener.open(), opener.open());
@@ -91,4 +92,34 @@ pub(super) fn no_update_of_several_managers_is_lost<L: TestedLease>(opener: &Ope
     let count = |lease: &L| with(lease, |data| data.cltt += ROUNDS * managers.len() as i64);
     let expected: Vec<_> = leases.iter().map(count).collect();
     managers.iter().try_for_each(|case| case.finds(&Query::all(), &expected))
+}
+
+pub(super) fn an_expired_lease_is_reclaimed_by_one_of_several_managers<L: TestedLease>(
+    opener: &Opener<'_, L>,
+) -> Verdict {
+    let managers = [opener.open(), opener.open()];
+    leases_are_reclaimed_once([&managers[0], &managers[1]])
+}
+
+pub(super) fn a_free_address_is_claimed_by_one_of_several_managers<L: TestedLease>(
+    opener: &Opener<'_, L>,
+) -> Verdict {
+    const ADDRESSES: u32 = 60;
+    let managers = [opener.open(), opener.open()];
+    let range = FreeRange::<L>::new(L::address_number(0)..=L::address_number(ADDRESSES - 1));
+    let like = sample::<L>(0, 0)?;
+    let claimed = in_threads(managers.len(), |n| {
+        let mut claimed = Vec::new();
+        let mut make = |address| at(address, n as u32).unwrap_or_else(|_| like.clone());
+        while let Some(lease) =
+            ask("claim", managers[n].mgr().claim_first(&range, system_time(0), &mut make))?
+        {
+            claimed.push(lease.lease);
+        }
+        Ok(claimed)
+    })?;
+    let mut claimed: Vec<_> = claimed.into_iter().flatten().collect();
+    claimed.sort_by_key(L::address);
+    same("how many addresses were claimed", &claimed.len(), &(ADDRESSES as usize))?;
+    managers.iter().try_for_each(|case| case.finds(&Query::all(), &claimed))
 }

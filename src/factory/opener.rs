@@ -35,7 +35,7 @@ pub type OpenerError = Box<dyn Error + Send + Sync>;
 ///     }
 ///     fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<Lease6>>, OpenerError> {
 ///         let extended_info_tables = connection.flag("extended-info-tables")?.unwrap_or(false);
-///         Ok(Arc::new(Memfile::open(MemfileOptions { extended_info_tables, ..MemfileOptions::default() })?))
+///         Ok(Arc::new(Memfile::open(MemfileOptions::default().extended_info_tables(extended_info_tables))?))
 ///     }
 /// }
 ///

@@ -22,12 +22,10 @@ use super::{FileSystem, ReadFile, WriteFile, in_memory};
 /// use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};
 ///
 /// let files = Memory::default();
-/// let leases = Memfile::<Lease4>::open(MemfileOptions {
-///     file: Some("leases4.csv".into()),
-///     lfc_program: LfcProgram::Internal,
-///     file_system: Arc::new(files.clone()),
-///     ..MemfileOptions::default()
-/// })?;
+/// let leases = Memfile::<Lease4>::open_on(
+///     MemfileOptions::at("leases4.csv").lfc_program(LfcProgram::Internal),
+///     Arc::new(files.clone()),
+/// )?;
 /// assert!(files.get("leases4.csv").is_some_and(|text| text.starts_with(b"address,")));
 /// # drop(leases);
 /// # Ok::<(), leasemgr::memfile::OpenError>(())

@@ -50,13 +50,9 @@
 //! use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions, OpenError};
 //!
 //! fn open(disk: &SimulatedDisk) -> Result<Memfile<Lease4>, OpenError> {
-//!     Memfile::open(MemfileOptions {
-//!         file: Some("/leases/leases4.csv".into()),
-//!         durability: Durability::Synced,
-//!         lfc_program: LfcProgram::Internal,
-//!         file_system: Arc::new(disk.clone()),
-//!         ..MemfileOptions::default()
-//!     })
+//!     let options = MemfileOptions::at("/leases/leases4.csv");
+//!     let options = options.durability(Durability::Synced).lfc_program(LfcProgram::Internal);
+//!     Memfile::open_on(options, Arc::new(disk.clone()))
 //! }
 //!
 //! fn lease() -> Lease4 {

@@ -353,6 +353,7 @@ mod tests {
 
     use super::*;
     use crate::fs::OsFileSystem;
+    use crate::with_sources::with_sources;
 
     /// A directory with the PID file `f.pid`.
     struct Place(tempfile::TempDir);
@@ -555,7 +556,8 @@ mod tests {
     fn a_process_that_keeps_the_lock_of_the_pid_file_is_waited_for_for_some_time_only() {
         let place = Place::new(None);
         let lock = place.lock();
-        let error = PidLock::take(&OsFileSystem, &place.path()).map(drop).unwrap_err().to_string();
+        let error = PidLock::take(&OsFileSystem, &place.path()).map(drop).unwrap_err();
+        let error = with_sources(&error).to_string();
         assert!(error.contains("f.pid.lock: another process has held it for 1s; end that"), "{error}");
         drop(lock);
         assert!(PidLock::take(&OsFileSystem, &place.path()).is_ok());
@@ -571,6 +573,6 @@ mod tests {
         std::fs::create_dir(place.0.path().join(name)).unwrap();
         let error = PidFile::take(&OsFileSystem, &place.path(), None).map(drop).unwrap_err();
         let expected = format!("{action} {}: not a regular file", place.0.path().join(name).display());
-        assert_eq!(error.to_string(), expected);
+        assert_eq!(with_sources(&error).to_string(), expected);
     }
 }

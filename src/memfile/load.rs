@@ -40,8 +40,8 @@ pub(super) fn load<L: StoredLease>(
     mut storage: Storage<L>,
     files: &LeaseFileSet,
     options: &MemfileOptions,
+    fs: &dyn FileSystem,
 ) -> Result<Loaded<L>, OpenError> {
-    let fs = options.file_system.as_ref();
     let io = |path: &Path, action| {
         let path = path.to_owned();
         move |source| LeaseFileError::Io { path, action, source }

@@ -13,6 +13,7 @@ use super::storage::Storage;
 use super::storage::packed_lease::StoredLease;
 use super::store::{Persistence, Store};
 use super::{Memfile, MemfileOptions, OpenError, OpenRetries};
+use crate::fs::{FileSystem, OsFileSystem};
 use crate::lease::{Family, Lease4, Lease6};
 use crate::lease_file::LeaseFileSet;
 use crate::lease_mgr::{Durability, LeaseMgr, ManagedLease};
@@ -23,17 +24,29 @@ use crate::with_sources::with_sources;
 /// # Errors
 /// As [`Memfile::open`].
 pub fn open<L: ManagedLease>(options: MemfileOptions) -> Result<Arc<dyn LeaseMgr<L>>, OpenError> {
+    open_on(options, Arc::new(OsFileSystem))
+}
+
+/// Opens a memfile on another file system, for leases of a family that the caller need not know, as [`Memfile::open_on`].
+///
+/// # Errors
+/// As [`Memfile::open`].
+pub fn open_on<L: ManagedLease>(
+    options: MemfileOptions,
+    fs: Arc<dyn FileSystem>,
+) -> Result<Arc<dyn LeaseMgr<L>>, OpenError> {
     fn opened<S: StoredLease, L: ManagedLease>(
         options: MemfileOptions,
+        fs: Arc<dyn FileSystem>,
     ) -> Result<Arc<dyn LeaseMgr<L>>, OpenError> {
-        let memfile: Arc<dyn LeaseMgr<S>> = Arc::new(Memfile::<S>::open(options)?);
+        let memfile: Arc<dyn LeaseMgr<S>> = Arc::new(Memfile::<S>::open_on(options, fs)?);
         let memfile: Box<dyn Any> = Box::new(memfile);
         // There are no leases but those of the two families, and one type for each.
         memfile.downcast().map(|memfile| *memfile).map_err(|_| OpenError::Panicked)
     }
     match L::FAMILY {
-        Family::V4 => opened::<Lease4, L>(options),
-        Family::V6 => opened::<Lease6, L>(options),
+        Family::V4 => opened::<Lease4, L>(options, fs),
+        Family::V6 => opened::<Lease6, L>(options, fs),
     }
 }
 
@@ -44,10 +57,19 @@ impl<L: StoredLease> Memfile<L> {
     /// # Errors
     /// [`OpenError`] says which file and why. The files are as they were then.
     pub fn open(options: MemfileOptions) -> Result<Self, OpenError> {
+        Self::open_on(options, Arc::new(OsFileSystem))
+    }
+
+    /// Opens a memfile on another file system than that of the operating system, such as one of a test, as
+    /// [`Memfile::open`].
+    ///
+    /// # Errors
+    /// As [`Memfile::open`].
+    pub fn open_on(options: MemfileOptions, fs: Arc<dyn FileSystem>) -> Result<Self, OpenError> {
         let OpenRetries { tries, wait } =
             options.open_retries.unwrap_or(OpenRetries { tries: 0, wait: Duration::ZERO });
         for next in 1..=tries {
-            match Self::open_once(&options) {
+            match Self::open_once(&options, &fs) {
                 Err(error) if error.may_pass() => warn!(
                     id = "DHCPSRV_MEMFILE_OPEN_RETRY",
                     "{}; try {next} of {tries} comes in {} ms",
@@ -58,10 +80,10 @@ impl<L: StoredLease> Memfile<L> {
             }
             std::thread::sleep(wait);
         }
-        Self::open_once(&options)
+        Self::open_once(&options, &fs)
     }
 
-    fn open_once(options: &MemfileOptions) -> Result<Self, OpenError> {
+    fn open_once(options: &MemfileOptions, fs: &Arc<dyn FileSystem>) -> Result<Self, OpenError> {
         let relay_tables = options.extended_info_tables || L::FAMILY == Family::V4;
         let storage = Storage::new(relay_tables);
         let Some(path) = options.file.clone() else {
@@ -69,15 +91,14 @@ impl<L: StoredLease> Memfile<L> {
             return Ok(Self { writer: None, cleaner: None, store });
         };
         let files = LeaseFileSet::new(path);
-        let fs = Arc::clone(&options.file_system);
-        let loaded = load::load(storage, &files, options)?;
+        let loaded = load::load(storage, &files, options, fs.as_ref())?;
         let path = files.current_path().to_owned();
-        let journal = Journal::open(fs.clone(), path, L::SCHEMA.header, options.durability)?;
+        let journal = Journal::open(Arc::clone(fs), path, L::SCHEMA.header, options.durability)?;
         let journal = Arc::new(journal);
         let persistence = Persistence {
             journal: Arc::clone(&journal),
             files: files.clone(),
-            fs: fs.clone(),
+            fs: Arc::clone(fs),
             has_invalid_rows: loaded.has_invalid_rows.into(),
             _owners: loaded.owners,
         };
@@ -90,7 +111,7 @@ impl<L: StoredLease> Memfile<L> {
         let config = CleanerConfig {
             family: L::FAMILY,
             files,
-            fs,
+            fs: Arc::clone(fs),
             program: options.lfc_program.clone(),
             interval: options.lfc_interval,
             at_once: loaded.needs_conversion,

@@ -1,45 +1,44 @@
 //! How a memfile is opened.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::LeaseSanity;
-use crate::fs::{FileSystem, OsFileSystem};
 use crate::lease::ExtendedInfoChecks;
 use crate::lease_mgr::{Durability, OnFail};
 
-/// How a [`Memfile`](super::Memfile) is opened.
+/// How a [`Memfile`](super::Memfile) is opened: a builder, of which each method changes one option.
+///
+/// By default, leases are in memory only; with a file, it is cleaned up every hour, and each change is written when it is
+/// acknowledged.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use leasemgr::Durability;
+/// use leasemgr::memfile::{LfcProgram, MemfileOptions};
+///
+/// let options = MemfileOptions::at("/var/lib/dhcp/leases4.csv")
+///     .durability(Durability::Synced)
+///     .lfc_interval(Duration::from_secs(600))
+///     .lfc_program(LfcProgram::Internal);
+/// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct MemfileOptions {
-    /// The lease file; `None` keeps the leases in memory only.
-    pub file: Option<PathBuf>,
-    /// How often the lease files are cleaned up; `None` is never, unless somebody asks for it.
-    pub lfc_interval: Option<Duration>,
-    /// How many invalid rows are tolerated in each file that is loaded; `None` is any number.
-    pub max_row_errors: Option<u64>,
-    /// Whether DHCPv6 leases can be found by relay id and remote id.
-    pub extended_info_tables: bool,
-    /// What is checked of the extended info of leases when they are loaded, and upgraded if it is in an old form.
-    pub extended_info_checks: ExtendedInfoChecks,
-    /// What becomes of leases that are outside of their subnets when they are loaded; `None` without a map of the subnets,
-    /// and then nothing is checked.
-    pub lease_sanity: Option<LeaseSanity>,
-    /// What a server is to do while the journal is refused, which [`Status::on_fail`](crate::Status::on_fail) tells.
-    /// The manager itself does the same with each value: it refuses changes until it is reopened.
-    pub on_fail: OnFail,
-    /// How often and how long opening waits for files that another process has; `None` is not at all.
-    pub open_retries: Option<OpenRetries>,
-    /// How far a change has gone when it is acknowledged.
-    pub durability: Durability,
-    /// What does the work of a cleanup.
-    pub lfc_program: LfcProgram,
-    /// The file operations.
-    pub file_system: Arc<dyn FileSystem>,
+    pub(super) file: Option<PathBuf>,
+    pub(super) lfc_interval: Option<Duration>,
+    pub(super) max_row_errors: Option<u64>,
+    pub(super) extended_info_tables: bool,
+    pub(super) extended_info_checks: ExtendedInfoChecks,
+    pub(super) lease_sanity: Option<LeaseSanity>,
+    pub(super) on_fail: OnFail,
+    pub(super) open_retries: Option<OpenRetries>,
+    pub(super) durability: Durability,
+    pub(super) lfc_program: LfcProgram,
 }
 
 impl Default for MemfileOptions {
-    /// In memory only; with a file, a cleanup every hour, and each change written when it is acknowledged.
     fn default() -> Self {
         Self {
             file: None,
@@ -52,8 +51,71 @@ impl Default for MemfileOptions {
             open_retries: None,
             durability: Durability::default(),
             lfc_program: LfcProgram::default(),
-            file_system: Arc::new(OsFileSystem),
         }
+    }
+}
+
+impl MemfileOptions {
+    /// Leases in memory only.
+    pub fn in_memory() -> Self {
+        Self::default()
+    }
+
+    /// Leases in this lease file.
+    pub fn at(file: impl Into<PathBuf>) -> Self {
+        Self { file: Some(file.into()), ..Self::default() }
+    }
+
+    /// The lease file; `None` keeps the leases in memory only.
+    pub fn file(self, file: impl Into<Option<PathBuf>>) -> Self {
+        Self { file: file.into(), ..self }
+    }
+
+    /// How often the lease files are cleaned up; `None` is never, unless somebody asks for it.
+    pub fn lfc_interval(self, interval: impl Into<Option<Duration>>) -> Self {
+        Self { lfc_interval: interval.into(), ..self }
+    }
+
+    /// How many invalid rows are tolerated in each file that is loaded; `None` is any number.
+    pub fn max_row_errors(self, number: impl Into<Option<u64>>) -> Self {
+        Self { max_row_errors: number.into(), ..self }
+    }
+
+    /// Whether DHCPv6 leases can be found by relay id and remote id.
+    pub fn extended_info_tables(self, wanted: bool) -> Self {
+        Self { extended_info_tables: wanted, ..self }
+    }
+
+    /// What is checked of the extended info of leases when they are loaded, and upgraded if it is in an old form.
+    pub fn extended_info_checks(self, checks: ExtendedInfoChecks) -> Self {
+        Self { extended_info_checks: checks, ..self }
+    }
+
+    /// What becomes of leases that are outside of their subnets when they are loaded; `None` without a map of the subnets,
+    /// and then nothing is checked.
+    pub fn lease_sanity(self, sanity: impl Into<Option<LeaseSanity>>) -> Self {
+        Self { lease_sanity: sanity.into(), ..self }
+    }
+
+    /// What a server is to do while the journal is refused, which [`Status::on_fail`](crate::Status::on_fail) tells.
+    /// The manager itself does the same with each value: it refuses changes until it is reopened.
+    pub fn on_fail(self, on_fail: OnFail) -> Self {
+        Self { on_fail, ..self }
+    }
+
+    /// How often and how long opening waits for files that another process has; `None` is not at all.
+    pub fn open_retries(self, retries: impl Into<Option<OpenRetries>>) -> Self {
+        Self { open_retries: retries.into(), ..self }
+    }
+
+    /// How far a change has gone when it is acknowledged.
+    pub fn durability(self, durability: Durability) -> Self {
+        Self { durability, ..self }
+    }
+
+    /// What does the work of a cleanup.
+    pub fn lfc_program(self, program: LfcProgram) -> Self {
+        Self { lfc_program: program, ..self }
     }
 }
 

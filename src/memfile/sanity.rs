@@ -36,11 +36,8 @@ pub enum LeaseChecks {
 ///     (SubnetId(1), [192, 0, 2, 0].into(), 24),
 ///     (SubnetId(2), [198, 51, 100, 0].into(), 24),
 /// ])?;
-/// let options = MemfileOptions {
-///     file: Some("/var/lib/dhcp/leases4.csv".into()),
-///     lease_sanity: Some(LeaseSanity { checks: LeaseChecks::Fix, subnets }),
-///     ..MemfileOptions::default()
-/// };
+/// let options = MemfileOptions::at("/var/lib/dhcp/leases4.csv")
+///     .lease_sanity(LeaseSanity { checks: LeaseChecks::Fix, subnets });
 /// # let _ = options;
 /// # Ok::<(), leasemgr::memfile::SubnetMapError>(())
 /// ```

@@ -97,14 +97,13 @@ impl Setting {
     pub(crate) fn open<L: ManagedLease + FileLease>(&self) -> Arc<dyn LeaseMgr<L>> {
         let start = Instant::now();
         loop {
-            let opened = memfile::open(MemfileOptions {
-                file: Some(self.path("")),
-                lfc_interval: None,
-                // A kill may tear a row, which may be there still at the next.
-                max_row_errors: Some(2),
-                lfc_program: LfcProgram::Internal,
-                ..MemfileOptions::default()
-            });
+            let opened = memfile::open(
+                MemfileOptions::at(self.path(""))
+                    .lfc_interval(None)
+                    // A kill may tear a row, which may be there still at the next.
+                    .max_row_errors(2)
+                    .lfc_program(LfcProgram::Internal),
+            );
             match opened {
                 Err(OpenError::CleanupRunning { .. }) if start.elapsed() < PATIENCE => {
                     thread::sleep(Duration::from_millis(1));

@@ -58,12 +58,18 @@ impl<L: StoredLease> Storage<L> {
         }
     }
 
-    /// The addresses of the leases in a state, those that a query is about, in its order; `None` if that is a large part of
+    /// The number of subnets that have leases.
+    pub(in crate::memfile) fn subnets(&self) -> usize {
+        self.subnets.len()
+    }
+
+    /// The addresses of the leases in a state, those that a query is about after `after`, in its order; `None` if that is a large part of
     /// all leases, which [`Storage::find`] looks at then. Takes time for each subnet and for each of the addresses.
     pub(in crate::memfile) fn in_state(
         &self,
         state: LeaseState,
         query: &Query<'_, L>,
+        after: Option<L::AddressKey>,
     ) -> Option<Vec<L::AddressKey>> {
         /// The part of all leases from which on they are looked at one by one.
         const PART: usize = 4;
@@ -72,7 +78,7 @@ impl<L: StoredLease> Storage<L> {
         if count > self.len() / PART {
             return None;
         }
-        let span = Span::of(query, query.after.map(L::key_of));
+        let span = Span::of(query, after);
         let mut keys = Vec::with_capacity(count);
         for (_, addresses) in sets() {
             let all = addresses.iter_from(Bound::Unbounded).map(|(key, ())| key);
