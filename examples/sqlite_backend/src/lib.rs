@@ -5,13 +5,15 @@
 
 mod sql;
 
-use std::time::SystemTime;
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use leasemgr::connection::ConnectionString;
-use leasemgr::lease::{Fields, HwSource, HwType, Iaid, LeaseState, LeaseType, Lifetime, PoolId, SubnetId};
+use leasemgr::lease::{
+    Fields, HwSource, HwType, Iaid, LeaseState, LeaseType, Lifetime, PoolId, SubnetId, seconds_since_epoch,
+};
 use leasemgr::{
     Added, Change, Deleted, Key, LeaseMgr, LeaseMgrError, ManagedLease, Query, Status, Tracking, check,
     unchanged,
@@ -207,7 +209,6 @@ impl<L: ManagedLease> LeaseMgr<L> for Sqlite<L> {
         let mut status = Status::new("sqlite", &self.name);
         let count =
             |connection: &Connection| connection.query_row(sql::COUNT, [], |row| row.get(0)).optional();
-        // It never waits.
         status.leases =
             self.connection.try_lock().ok().and_then(|connection| count(&connection).ok().flatten());
         status
@@ -238,7 +239,7 @@ impl<L: ManagedLease> LeaseMgr<L> for Sqlite<L> {
 
     fn list_expired(&self, now: SystemTime, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
         let limit = if limit == 0 { -1 } else { i64::try_from(limit).unwrap_or(-1) };
-        self.select(sql::EXPIRED, vec![i64::try_from(now).unwrap_or(i64::MAX).into(), limit.into()])
+        self.select(sql::EXPIRED, vec![seconds_since_epoch(now).into(), limit.into()])
     }
 
     fn update_expecting(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
