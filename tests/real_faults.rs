@@ -283,7 +283,8 @@ fn under_a_folder_that_becomes_read_only_leases_are_kept_and_cleanups_fail(
     server.add_some();
     run("mount", &["-o", "remount,bind,ro"], second.0.path());
     let error = Memfile::<Lease4>::open(options(&second.0.path().join("f"), durability)).unwrap_err();
-    assert!(error.to_string().contains("Read-only file system"), "{error}");
+    let error = leasemgr::with_sources(&error).to_string();
+    assert!(error.contains("Read-only file system"), "{error}");
     server.add_some();
     server.check();
     drop(second);

@@ -386,8 +386,9 @@ fn the_lease_file_stays_in_the_data_folder() {
     let outside_name = outside.file_name().unwrap().to_str().unwrap();
     for name in [format!("{}/c.csv", outside.display()), format!("../{outside_name}/c.csv")] {
         let error = leasemgr::with_sources(&open(&name).unwrap_err()).to_string();
-        let expected =
-            format!("connection string: name is {name:?}, expected a file in the data folder {inside:?}");
+        let expected = format!(
+            "the connection string is invalid: name is {name:?}, expected a file in the data folder {inside:?}"
+        );
         assert_eq!(error, expected);
     }
     assert_eq!(fs::read_dir(outside).unwrap().count(), 0);
