@@ -9,7 +9,7 @@ use dhcproto::v4::relay::{RelayAgentInformation, RelayInfo};
 use dhcproto::v4::{Decodable, Decoder, Encodable, Flags, Message, Opcode, OptionCode};
 use leasemgr::LeaseMgrFactory;
 use leasemgr::allocator::{Pool, Strategy};
-use leasemgr::lease::{ClientId, Hostname, HwAddr};
+use leasemgr::lease::{ClientId, Hostname, HwAddr, system_time};
 use rstest::rstest;
 
 use super::super::server::reclaim;

@@ -11,7 +11,9 @@ use dhcproto::v6::{
 };
 use dhcproto::{Decodable, Encodable};
 use leasemgr::allocator::{Pool, Strategy};
-use leasemgr::lease::{Duid, HwSource, Lease6, LeaseState, LeaseType, Lifetime, RelayId, RemoteId};
+use leasemgr::lease::{
+    Duid, HwSource, Lease6, LeaseState, LeaseType, Lifetime, RelayId, RemoteId, system_time,
+};
 use leasemgr::{Added, LeaseMgr, LeaseMgrExt, LeaseMgrFactory};
 use rstest::rstest;
 
