@@ -48,6 +48,7 @@
 //! * `serde`: Kea's JSON form of leases, and the JSON of statistics and status.
 //! * `tokio`: calls of backends that block are made by the blocking threads of the tokio runtime.
 //! * `kea-lfc`: the program `kea-lfc`, with the dependencies that only it needs.
+//! * `demo`: the program `leasemgr-demo`, which shows that a store survives a kill, and the `kea-lfc` that it starts.
 //! * `conformance`: the suite that proves a backend. Not stable: new versions have more rules.
 //! * `simulated-disk`: [`fs::simulated`], the disk of the tests. Not stable.
 

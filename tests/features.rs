@@ -54,6 +54,7 @@ suites! {
     suites_with_conformance: "conformance", "needs --features conformance: conformance";
     suites_with_simulated_disk: "simulated-disk", "needs --features simulated-disk: faults, invalid_rows, \
         memfile_lives, memfile_model, memfile_threads, submitted";
+    suites_with_demo: "demo", "needs --features demo: demo";
     suites_with_serde: "serde", "needs --features serde: lease_json, memfile_and_kea";
     suites_with_tokio: "tokio", "needs --features tokio: tokio_server";
 }
