@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::fs::{FileSystem, OsFileSystem, WriteFile, attributes_of, create_in_place_of, folder_of};
+use crate::fs::{FileSystem, OsFileSystem, WriteFile, attributes_of, create_in_place_of, directory_of};
 use crate::lease_file::{FileLease, LeaseFileError};
 use crate::lease_mgr::{LeaseMgr, LeaseMgrError, LeaseMgrExt, ManagedLease, Query};
 
@@ -64,7 +64,7 @@ fn write_snapshot<L: FileLease>(
         let count = write_pages(file.as_ref(), pages, failed(part, "write"))?;
         file.sync().map_err(failed(part, "sync"))?;
         fs.rename(part, path).map_err(failed(path, "replace"))?;
-        fs.sync_folder(folder_of(path)).map_err(failed(path, "sync the folder of"))?;
+        fs.sync_directory(directory_of(path)).map_err(failed(path, "sync the folder of"))?;
         Ok(count)
     };
     write().inspect_err(|_| {

@@ -43,7 +43,7 @@ pub(crate) fn attributes_of(fs: &dyn FileSystem, paths: &[&Path]) -> io::Result<
 }
 
 /// The folder that a file is in.
-pub(crate) fn folder_of(path: &Path) -> &Path {
+pub(crate) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

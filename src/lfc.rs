@@ -44,7 +44,7 @@ pub use pid_file::RunningCleanup;
 use pid_file::{PidFile, Taken};
 use source::Source;
 
-use crate::fs::{Attributes, FileSystem, OsFileSystem, attributes_of, folder_of};
+use crate::fs::{Attributes, FileSystem, OsFileSystem, attributes_of, directory_of};
 use crate::lease::Family;
 use crate::lease::{Lease4, Lease6};
 use crate::lease_file::row::FileLease;
@@ -313,7 +313,7 @@ impl<'a> Cleanup<'a> {
             aside.display()
         );
         self.fs.rename(finish, aside).map_err(LfcError::io("set aside", finish))?;
-        self.fs.sync_folder(folder_of(finish)).map_err(LfcError::io("sync the folder of", finish))?;
+        self.fs.sync_directory(directory_of(finish)).map_err(LfcError::io("sync the folder of", finish))?;
         Ok(false)
     }
 
@@ -444,7 +444,7 @@ impl<'a> Cleanup<'a> {
     fn rotate(&self) -> Result<(), LfcError> {
         let LfcFiles { previous, input, finish, .. } = &self.files;
         // Also where an earlier cleanup gave the name: it may have been interrupted before it came to this.
-        self.fs.sync_folder(folder_of(finish)).map_err(LfcError::io("sync the folder of", finish))?;
+        self.fs.sync_directory(directory_of(finish)).map_err(LfcError::io("sync the folder of", finish))?;
         for old in [previous, input] {
             match self.fs.remove(old) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -454,9 +454,13 @@ impl<'a> Cleanup<'a> {
             }
         }
         self.fs.rename(finish, previous).map_err(LfcError::io("rename to the previous file", finish))?;
-        self.fs.sync_folder(folder_of(previous)).map_err(LfcError::io("sync the folder of", previous))?;
-        if folder_of(previous) != folder_of(finish) {
-            self.fs.sync_folder(folder_of(finish)).map_err(LfcError::io("sync the folder of", finish))?;
+        self.fs
+            .sync_directory(directory_of(previous))
+            .map_err(LfcError::io("sync the folder of", previous))?;
+        if directory_of(previous) != directory_of(finish) {
+            self.fs
+                .sync_directory(directory_of(finish))
+                .map_err(LfcError::io("sync the folder of", finish))?;
         }
         Ok(())
     }

@@ -115,7 +115,7 @@ struct Cleaned {
 }
 
 /// A folder with these files.
-fn folder_of(files: &Files) -> tempfile::TempDir {
+fn directory_of(files: &Files) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (role, content) in &files.0 {
         std::fs::write(folder.path().join(role.to_string()), content).unwrap();
@@ -135,7 +135,7 @@ fn files_in(folder: &Path) -> Files {
 
 /// What the cleanup makes of these files; `None` if it refuses a file none of whose rows can be read, as Kea does not.
 fn by_us(family: Family, files: &Files) -> Option<Cleaned> {
-    let folder = folder_of(files);
+    let folder = directory_of(files);
     let path = |role: &str| folder.path().join(role);
     let files = LfcFiles {
         previous: path("x"),
@@ -158,7 +158,7 @@ fn by_us(family: Family, files: &Files) -> Option<Cleaned> {
 }
 
 fn by_kea(family: Family, files: &Files) -> Cleaned {
-    let folder = folder_of(files);
+    let folder = directory_of(files);
     let mut command = Command::new(KEA_LFC);
     // Kea would lock its logs in a folder that only its own account can write to.
     command.env("KEA_LOCKFILE_DIR", "none").args([if family == Family::V4 { "-4" } else { "-6" }, "-d"]);

@@ -329,7 +329,7 @@ fn show(contents: &Contents) -> String {
 fn faults_at(at: usize, action: Action) -> Vec<Fault> {
     let effects: &[Effect] = match action {
         Action::Append => &[Effect::Nothing, Effect::Half, Effect::AllButOne, Effect::Everything],
-        Action::Create | Action::Rename | Action::Remove | Action::Sync | Action::SyncFolder => {
+        Action::Create | Action::Rename | Action::Remove | Action::Sync | Action::SyncDirectory => {
             &[Effect::Nothing, Effect::Everything]
         }
         _ => &[Effect::Nothing],

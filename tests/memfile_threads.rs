@@ -357,9 +357,9 @@ impl FileSystem for Watched {
         Ok(())
     }
 
-    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+    fn sync_directory(&self, folder: &Path) -> io::Result<()> {
         thread::yield_now();
-        if self.0.kind == Kind::Simulated { self.0.inner.sync_folder(folder) } else { Ok(()) }
+        if self.0.kind == Kind::Simulated { self.0.inner.sync_directory(folder) } else { Ok(()) }
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {

@@ -105,7 +105,7 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// As [`File::sync_all`](std::fs::File::sync_all).
-    fn sync_folder(&self, folder: &Path) -> io::Result<()>;
+    fn sync_directory(&self, folder: &Path) -> io::Result<()>;
 
     /// Waits for the exclusive advisory lock of a file, which is created for it, and holds it until the
     /// guard is dropped. Then the file is removed.

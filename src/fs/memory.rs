@@ -129,7 +129,7 @@ impl FileSystem for Memory {
         self.content(path).map(drop)
     }
 
-    fn sync_folder(&self, _: &Path) -> io::Result<()> {
+    fn sync_directory(&self, _: &Path) -> io::Result<()> {
         Ok(())
     }
 

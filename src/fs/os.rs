@@ -16,7 +16,7 @@ pub(crate) use open::{create_file, open_file};
 use open::{follow, identity};
 
 use super::attributes::{self, Attributes};
-use super::{FileSystem, ReadFile, WriteFile, folder_of, retry};
+use super::{FileSystem, ReadFile, WriteFile, directory_of, retry};
 
 /// The file system of the operating system.
 ///
@@ -76,7 +76,7 @@ impl FileSystem for OsFileSystem {
     }
 
     fn is_same_name(&self, one: &Path, other: &Path) -> io::Result<bool> {
-        let folder = |path| std::fs::metadata(folder_of(path)).map(|metadata| identity(&metadata));
+        let folder = |path| std::fs::metadata(directory_of(path)).map(|metadata| identity(&metadata));
         Ok(one == other || (one.file_name() == other.file_name() && folder(one)? == folder(other)?))
     }
 
@@ -88,7 +88,7 @@ impl FileSystem for OsFileSystem {
         open_file(path, OpenOptions::new().read(true))?.sync_all()
     }
 
-    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+    fn sync_directory(&self, folder: &Path) -> io::Result<()> {
         File::open(folder)?.sync_all()
     }
 

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use super::LfcError;
 use super::source::{InvalidRow, InvalidRows, Source};
-use crate::fs::{Attributes, FileSystem, ReadFile, WriteFile, create_in_place_of, folder_of, read_full};
+use crate::fs::{Attributes, FileSystem, ReadFile, WriteFile, create_in_place_of, directory_of, read_full};
 use crate::lease_file::RowError;
 use crate::lease_file::row::FileLease;
 
@@ -72,7 +72,7 @@ pub(super) fn keep<L: FileLease>(
     })?;
     // Also if nothing was appended: the cleanup that did may not have come to this.
     file.sync().map_err(failed("sync"))?;
-    fs.sync_folder(folder_of(path)).map_err(failed("sync the directory of"))?;
+    fs.sync_directory(directory_of(path)).map_err(failed("sync the directory of"))?;
     Ok(count)
 }
 

@@ -13,7 +13,7 @@ use super::storage::packed_lease::{StoredLease, pack};
 use super::storage::{NoRoom, Storage};
 use super::{LeaseSanity, MemfileOptions, OpenError};
 use crate::first_of_many::FirstOfMany;
-use crate::fs::{FileSystem, ReadFile, copy_range, create_in_place_of, folder_of, read_full};
+use crate::fs::{FileSystem, ReadFile, copy_range, create_in_place_of, directory_of, read_full};
 use crate::lease::{ExtendedInfoChecks, ExtendedInfoError, LeaseType, check_extended_info};
 use crate::lease_file::{
     Conversion, FileReader, LeaseFileError, LeaseFileSet, ReadError, Reader, RowError, is_begun,
@@ -54,7 +54,7 @@ pub(super) fn load<L: StoredLease>(
     for lock in [Some(files.lock_path()), of_target.map(|files| files.lock_path())].into_iter().flatten() {
         let Some(owner) = fs.try_lock(&lock).map_err(|source| match source.kind() {
             ErrorKind::NotFound => {
-                OpenError::NoDirectory { path: current.to_owned(), directory: folder_of(&lock).to_owned() }
+                OpenError::NoDirectory { path: current.to_owned(), directory: directory_of(&lock).to_owned() }
             }
             _ => io(&lock, "lock")(source).into(),
         })?
@@ -462,8 +462,8 @@ fn put_aside<L: StoredLease>(files: &LeaseFileSet, fs: &dyn FileSystem) -> Resul
                 let action = "rename for its conversion";
                 LeaseFileError::Io { path: current.to_owned(), action, source }
             })?;
-            fs.sync_folder(folder_of(current)).map_err(|source| {
-                let path = folder_of(current).to_owned();
+            fs.sync_directory(directory_of(current)).map_err(|source| {
+                let path = directory_of(current).to_owned();
                 LeaseFileError::Io { path, action: "sync after a rename", source }
             })?;
             return Ok(());
@@ -495,7 +495,7 @@ fn give_to_cleanup(fs: &dyn FileSystem, current: &Path, input: &Path) -> std::io
     copied.inspect_err(|_| {
         let _ = fs.remove(part);
     })?;
-    fs.sync_folder(folder_of(input))?;
+    fs.sync_directory(directory_of(input))?;
     // If it stays, its rows are read once more, which changes nothing.
     fs.remove(&target)
 }

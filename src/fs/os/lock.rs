@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::open::{identity, not_a_link, open_as};
-use crate::fs::folder_of;
+use crate::fs::directory_of;
 
 /// The mode of a PID file's lock, as in Kea.
 const LOCK_MODE: u32 = 0o600;
@@ -22,7 +22,7 @@ pub(super) fn open_lock(path: &Path) -> io::Result<File> {
         options.read(true).write(true);
         match options.clone().create_new(true).mode(LOCK_MODE).open(path) {
             Ok(file) => {
-                give_to_owner_of_folder(&file, path);
+                give_to_owner_of_directory(&file, path);
                 return Ok(file);
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -38,11 +38,11 @@ pub(super) fn open_lock(path: &Path) -> io::Result<File> {
 
 /// Gives a lock's file that the superuser has created to the owner of the folder: what a kill leaves of it must not keep the server, which
 /// runs as another user, from its own lock.
-fn give_to_owner_of_folder(file: &File, path: &Path) {
+fn give_to_owner_of_directory(file: &File, path: &Path) {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    if let Ok(folder) = std::fs::metadata(folder_of(path)) {
+    if let Ok(folder) = std::fs::metadata(directory_of(path)) {
         // Without it, the lock is as good.
         let _ = std::os::unix::fs::fchown(file, Some(folder.uid()), Some(folder.gid()));
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-use crate::fs::folder_of;
+use crate::fs::directory_of;
 
 /// The mode of files that are created: no access for others (less what the umask takes away).
 const FILE_MODE: u32 = 0o640;
@@ -84,7 +84,7 @@ pub(super) fn follow(path: &Path) -> io::Result<(PathBuf, Option<Metadata>)> {
         let Some((owner, target)) = read_link(&path)? else {
             continue;
         };
-        let folder = folder_of(&path);
+        let folder = directory_of(&path);
         let trusted = [0, rustix::process::geteuid().as_raw(), std::fs::metadata(folder)?.uid()];
         if !trusted.contains(&owner) {
             let text = format!("a symbolic link of user {owner}, which is not followed");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::state::{FileId, State, apply, sync};
 use super::{Action, SimulatedDisk};
-use crate::fs::{Attributes, FileSystem, ReadFile, WriteFile, folder_of, in_memory};
+use crate::fs::{Attributes, FileSystem, ReadFile, WriteFile, directory_of, in_memory};
 
 impl FileSystem for SimulatedDisk {
     fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
@@ -79,11 +79,12 @@ impl FileSystem for SimulatedDisk {
         })
     }
 
-    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        self.operate(Action::SyncFolder, folder, |state, _| {
+    fn sync_directory(&self, folder: &Path) -> io::Result<()> {
+        self.operate(Action::SyncDirectory, folder, |state, _| {
             for change in &mut state.pending {
                 let names = std::mem::take(&mut change.names).into_iter();
-                let (durable, pending): (Vec<_>, _) = names.partition(|(path, _)| folder_of(path) == folder);
+                let (durable, pending): (Vec<_>, _) =
+                    names.partition(|(path, _)| directory_of(path) == folder);
                 change.names = pending;
                 apply(&mut state.durable_names, &durable);
             }

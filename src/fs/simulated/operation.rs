@@ -52,8 +52,8 @@ pub enum Action {
     Link,
     /// [`FileSystem::remove`]
     Remove,
-    /// [`FileSystem::sync_folder`]
-    SyncFolder,
+    /// [`FileSystem::sync_directory`]
+    SyncDirectory,
     /// [`FileSystem::lock`] or [`FileSystem::try_lock`]
     Lock,
 }

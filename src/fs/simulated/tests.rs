@@ -41,9 +41,9 @@ fn what_is_synced_survives_and_nothing_else() {
     assert_eq!(survivors(&disk), expected);
     file.sync().unwrap();
     assert_eq!(survivors(&disk), BTreeSet::from([contents([]), with("1234")]));
-    disk.sync_folder(Path::new("/elsewhere")).unwrap();
+    disk.sync_directory(Path::new("/elsewhere")).unwrap();
     assert_eq!(survivors(&disk).len(), 2);
-    disk.sync_folder(Path::new("/leases")).unwrap();
+    disk.sync_directory(Path::new("/leases")).unwrap();
     assert_eq!(survivors(&disk), BTreeSet::from([with("1234")]));
 }
 
@@ -51,7 +51,7 @@ fn what_is_synced_survives_and_nothing_else() {
 fn names_without_a_folder_are_in_that_of_the_process() {
     let disk = SimulatedDisk::new(State::default());
     disk.create(Path::new("f")).unwrap();
-    disk.sync_folder(Path::new(".")).unwrap();
+    disk.sync_directory(Path::new(".")).unwrap();
     assert_eq!(survivors(&disk), BTreeSet::from([contents([("f", "")])]));
 }
 

@@ -185,8 +185,8 @@ impl FileSystem for Meddler {
     fn sync_file(&self, path: &Path) -> io::Result<()> {
         OsFileSystem.sync_file(path)
     }
-    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        OsFileSystem.sync_folder(folder)
+    fn sync_directory(&self, folder: &Path) -> io::Result<()> {
+        OsFileSystem.sync_directory(folder)
     }
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
         OsFileSystem.lock(path)

@@ -128,7 +128,7 @@ impl FileSystem for Disk {
         self.open_file(path)?.sync()
     }
 
-    fn sync_folder(&self, _: &Path) -> io::Result<()> {
+    fn sync_directory(&self, _: &Path) -> io::Result<()> {
         self.operate(|_| Ok(()))
     }
 

@@ -9,7 +9,7 @@ use super::rotate::NEXT;
 use super::tail::Tail;
 use super::{Journal, Shared, with_suffix};
 use crate::fs::{
-    FileSystem, ReadFile, WriteFile, attributes_of, create_in_place_of, folder_of, read_full, retry,
+    FileSystem, ReadFile, WriteFile, attributes_of, create_in_place_of, directory_of, read_full, retry,
     write_full,
 };
 use crate::lease_file::LeaseFileError;
@@ -46,7 +46,7 @@ impl Journal {
             let (mut file, reader, end) = open_file(fs.as_ref(), &path, &target, header.as_bytes())?;
             // Also where rows are not synced each: whoever asks for a sync later means the name of the file too.
             retry(|| file.sync()).map_err(|error| ("sync", error))?;
-            retry(|| fs.sync_folder(folder_of(&target)))
+            retry(|| fs.sync_directory(directory_of(&target)))
                 .map_err(|error| ("sync the directory of it", error))?;
             if appends {
                 file = retry(|| fs.open_append(&path)).map_err(|error| ("open", error))?;

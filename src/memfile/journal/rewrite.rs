@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 
 use super::tail::Changed;
 use super::{Journal, Shared, with_suffix};
-use crate::fs::{ReadFile, WriteFile, copy_range, folder_of, retry};
+use crate::fs::{ReadFile, WriteFile, copy_range, directory_of, retry};
 use crate::lease_file::LeaseFileError;
 use crate::sync::MutexGuard;
 
@@ -162,7 +162,7 @@ impl Rewrite<'_> {
         *tail = new;
         shared.is_due.store(false, Ordering::SeqCst);
         shared.warnings.lock().clear_file();
-        retry(|| shared.fs.sync_folder(folder_of(&self.target)))
+        retry(|| shared.fs.sync_directory(directory_of(&self.target)))
             .map_err(error("sync the directory of", &self.target))?;
         Ok(kept)
     }

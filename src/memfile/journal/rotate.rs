@@ -21,7 +21,7 @@ use std::sync::Arc;
 use super::failure::Action;
 use super::tail::Tail;
 use super::{Shared, with_suffix};
-use crate::fs::{ReadFile, WriteFile, copy_range, create_in_place_of, folder_of, retry, write_full};
+use crate::fs::{ReadFile, WriteFile, copy_range, create_in_place_of, directory_of, retry, write_full};
 use crate::lease_mgr::Durability;
 use crate::lease_mgr::LeaseMgrError;
 
@@ -138,7 +138,7 @@ impl Shared {
         let is_linked = self.link(target, input, reader).map_err(not_given)?;
         let mut copy =
             if is_linked { None } else { Some(self.begin_copy(input, reader).map_err(not_given)?) };
-        let sync_input = || retry(|| self.fs.sync_folder(folder_of(input)));
+        let sync_input = || retry(|| self.fs.sync_directory(directory_of(input)));
         let order = self.syncs.lock();
         let mut tail = self.tail.lock();
         let replaced = (|| {
@@ -159,7 +159,7 @@ impl Shared {
             }
             return Err(error);
         }
-        let sync = || retry(|| self.fs.sync_folder(folder_of(target)));
+        let sync = || retry(|| self.fs.sync_directory(directory_of(target)));
         // A row that is acknowledged as synced must be in a file whose name is.
         let early = if self.durability == Durability::Synced { Some(sync()) } else { None };
         let mut old = mem::replace(&mut *tail, new);
@@ -191,7 +191,7 @@ impl Shared {
                 Err(_) => return Ok(false),
             }
         }
-        retry(|| self.fs.sync_folder(folder_of(input))).inspect_err(|_| {
+        retry(|| self.fs.sync_directory(directory_of(input))).inspect_err(|_| {
             let _ = self.remove(input);
         })?;
         Ok(true)

@@ -359,7 +359,7 @@ fn effects(action: Action) -> &'static [Effect] {
         | Action::Remove
         | Action::SetLen
         | Action::Sync
-        | Action::SyncFolder => &[Effect::Nothing, Effect::Everything],
+        | Action::SyncDirectory => &[Effect::Nothing, Effect::Everything],
         _ => &[Effect::Nothing],
     }
 }
