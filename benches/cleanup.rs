@@ -1,4 +1,4 @@
-//! Whole file sets: the cleanup of files in memory, and reading from a folder.
+//! Whole file sets: the cleanup of files in memory, and reading from a directory.
 
 mod support;
 

@@ -112,9 +112,9 @@ fn family<L: Sample + ManagedLease + FileLease>(
     family: &str,
     on_disk: bool,
 ) -> Outcome {
-    let folder = tempfile::tempdir()?;
+    let directory = tempfile::tempdir()?;
     let options = MemfileOptions::default()
-        .file(on_disk.then(|| folder.path().join("leases.csv")))
+        .file(on_disk.then(|| directory.path().join("leases.csv")))
         .lfc_interval(None)
         .lfc_program(LfcProgram::Internal);
     let samples = leases::<L>(0..LEASES, Contexts::None)?;
@@ -130,7 +130,7 @@ fn family<L: Sample + ManagedLease + FileLease>(
     }
     if on_disk {
         // A file of its own: that of the manager has a row for each change by now.
-        let file = folder.path().join("loaded.csv");
+        let file = directory.path().join("loaded.csv");
         manager.write_to(&file)?;
         let options = options.file(file);
         group.throughput(Throughput::Elements(u64::from(LEASES)));

@@ -114,17 +114,17 @@ struct Cleaned {
     written: Figures,
 }
 
-/// A folder with these files.
+/// A directory with these files.
 fn directory_of(files: &Files) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for (role, content) in &files.0 {
-        std::fs::write(folder.path().join(role.to_string()), content).unwrap();
+        std::fs::write(directory.path().join(role.to_string()), content).unwrap();
     }
-    folder
+    directory
 }
 
-fn files_in(folder: &Path) -> Files {
-    let entries = folder.read_dir().unwrap().map(Result::unwrap);
+fn files_in(directory: &Path) -> Files {
+    let entries = directory.read_dir().unwrap().map(Result::unwrap);
     let file = |path: std::path::PathBuf| {
         let name = path.file_name().unwrap().to_str().unwrap();
         assert_eq!(name.len(), 1, "{} is none of the cleanup's files", path.display());
@@ -135,8 +135,8 @@ fn files_in(folder: &Path) -> Files {
 
 /// What the cleanup makes of these files; `None` if it refuses a file none of whose rows can be read, as Kea does not.
 fn by_us(family: Family, files: &Files) -> Option<Cleaned> {
-    let folder = directory_of(files);
-    let path = |role: &str| folder.path().join(role);
+    let directory = directory_of(files);
+    let path = |role: &str| directory.path().join(role);
     let files = LfcFiles {
         previous: path("x"),
         input: path("i"),
@@ -154,16 +154,16 @@ fn by_us(family: Family, files: &Files) -> Option<Cleaned> {
     };
     // Kea does not keep them.
     assert_eq!(std::fs::remove_file(bad).is_ok(), read.errors > 0);
-    Some(Cleaned { files: files_in(folder.path()), read, written })
+    Some(Cleaned { files: files_in(directory.path()), read, written })
 }
 
 fn by_kea(family: Family, files: &Files) -> Cleaned {
-    let folder = directory_of(files);
+    let directory = directory_of(files);
     let mut command = Command::new(KEA_LFC);
-    // Kea would lock its logs in a folder that only its own account can write to.
+    // Kea would lock its logs in a directory that only its own account can write to.
     command.env("KEA_LOCKFILE_DIR", "none").args([if family == Family::V4 { "-4" } else { "-6" }, "-d"]);
     for role in ["x", "i", "o", "f", "p"] {
-        command.arg(format!("-{role}")).arg(folder.path().join(role));
+        command.arg(format!("-{role}")).arg(directory.path().join(role));
     }
     let run = command.args(["-c", "/dev/null"]).output().unwrap();
     let log = String::from_utf8_lossy(&[run.stdout, run.stderr].concat()).into_owned();
@@ -176,7 +176,7 @@ fn by_kea(family: Family, files: &Files) -> Cleaned {
         Figures { leases: numbers[0], attempts: numbers[1], errors: numbers[2] }
     };
     let (read, written) = (figures("LFC_READ_STATS"), figures("LFC_WRITE_STATS"));
-    Cleaned { files: files_in(folder.path()), read, written }
+    Cleaned { files: files_in(directory.path()), read, written }
 }
 
 /// The lines of a text, each without its newline.

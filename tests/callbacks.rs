@@ -31,8 +31,8 @@ fn recorded<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
     (result, logs.lines())
 }
 
-fn memfile<L: ManagedLease + FileLease>(folder: Option<&tempfile::TempDir>) -> Arc<dyn LeaseMgr<L>> {
-    let file = folder.map(|folder| folder.path().join("leases.csv"));
+fn memfile<L: ManagedLease + FileLease>(directory: Option<&tempfile::TempDir>) -> Arc<dyn LeaseMgr<L>> {
+    let file = directory.map(|directory| directory.path().join("leases.csv"));
     memfile::open(MemfileOptions::default().file(file)).unwrap()
 }
 
@@ -163,9 +163,9 @@ fn callbacks_of_managers_in_a_ring_do_not_wait_for_each_other() {
 
 #[test]
 fn what_a_callback_reads_is_not_held_up_by_a_write_to_a_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let mgr = memfile::<Lease4>(Some(&folder));
-    let (counts, copy) = (Arc::new(Mutex::new(Vec::new())), folder.path().join("copy.csv"));
+    let directory = tempfile::tempdir().unwrap();
+    let mgr = memfile::<Lease4>(Some(&directory));
+    let (counts, copy) = (Arc::new(Mutex::new(Vec::new())), directory.path().join("copy.csv"));
     let written = Arc::clone(&counts);
     at_each(&mgr, move |mgr, _| {
         mgr.flush().unwrap();
@@ -197,8 +197,8 @@ fn a_panic_of_a_callback_is_logged_with_its_owner(
     #[case] message: &str,
     #[values(false, true)] on_disk: bool,
 ) {
-    let folder = on_disk.then(|| tempfile::tempdir().unwrap());
-    let mgr = memfile::<Lease6>(folder.as_ref());
+    let directory = on_disk.then(|| tempfile::tempdir().unwrap());
+    let mgr = memfile::<Lease6>(directory.as_ref());
     let called = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&called);
     mgr.tracking().register("an owner", ChangeKind::Add, None, move |_| panics()).unwrap();
@@ -218,8 +218,8 @@ fn a_panic_of_a_callback_is_logged_with_its_owner(
     assert_eq!(mgr.status().refused, None);
     mgr.update(&Lease6::tagged(1, 2)).unwrap();
     drop(mgr);
-    if folder.is_some() {
-        assert_eq!(memfile::<Lease6>(folder.as_ref()).all().unwrap(), [Lease6::tagged(1, 2).kept()]);
+    if directory.is_some() {
+        assert_eq!(memfile::<Lease6>(directory.as_ref()).all().unwrap(), [Lease6::tagged(1, 2).kept()]);
     }
 }
 

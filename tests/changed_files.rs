@@ -57,7 +57,7 @@ fn options(file: &Path, durability: Durability) -> MemfileOptions {
 
 /// A manager, and the leases that it must have.
 struct Server<L: ManagedLease + FileLease> {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     file: PathBuf,
     durability: Durability,
     mgr: Option<Arc<dyn LeaseMgr<L>>>,
@@ -66,15 +66,15 @@ struct Server<L: ManagedLease + FileLease> {
 
 impl<L: ManagedLease + FileLease> Server<L> {
     fn new(durability: Durability) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("leases.csv");
-        Self::open(folder, file, durability)
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("leases.csv");
+        Self::open(directory, file, durability)
     }
 
-    fn open(folder: tempfile::TempDir, file: PathBuf, durability: Durability) -> Self {
+    fn open(directory: tempfile::TempDir, file: PathBuf, durability: Durability) -> Self {
         let mgr = memfile::open(options(&file, durability)).unwrap();
         let leases = mgr.all().unwrap().into_iter().map(|lease: L| (lease.address(), lease)).collect();
-        Self { folder, file, durability, mgr: Some(mgr), leases }
+        Self { directory, file, durability, mgr: Some(mgr), leases }
     }
 
     fn mgr(&self) -> &dyn LeaseMgr<L> {
@@ -371,15 +371,15 @@ fn a_file_whose_beginning_was_cut_off_is_loaded(
     #[case] has_header: bool,
 ) {
     fn run<L: ManagedLease + FileLease>(zeros: usize, has_header: bool) {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("leases.csv");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("leases.csv");
         let mut text = vec![0; zeros];
         if has_header {
             text.extend_from_slice(format!("{}\n", header::<L>()).as_bytes());
         }
         (0..5).for_each(|n| text.extend_from_slice(row::<L>(n, 0).as_bytes()));
         fs::write(&file, text).unwrap();
-        let server = Server::<L>::open(folder, file, Durability::Written);
+        let server = Server::<L>::open(directory, file, Durability::Written);
         let expected = (0..5).map(|n| lease::<L>(n, 0)).map(|lease| (lease.address(), lease)).collect();
         assert_eq!(server.leases, expected);
         // The file is as it should be at once.
@@ -394,8 +394,8 @@ fn a_file_whose_beginning_was_cut_off_is_loaded(
 #[rstest]
 fn a_cleanup_and_a_reader_skip_zeros_at_the_beginning(#[values(Family::V4, Family::V6)] family: Family) {
     fn run<L: ManagedLease + FileLease>() {
-        let folder = tempfile::tempdir().unwrap();
-        let files = LeaseFileSet::new(folder.path().join("leases.csv"));
+        let directory = tempfile::tempdir().unwrap();
+        let files = LeaseFileSet::new(directory.path().join("leases.csv"));
         let rows = row::<L>(1, 0) + &row::<L>(2, 0);
         fs::write(files.previous_path(), format!("{}\n{}", header::<L>(), row::<L>(3, 0))).unwrap();
         fs::write(files.input_path(), ["\0".repeat(5000), rows].concat()).unwrap();
@@ -421,8 +421,8 @@ fn leases_written_to_the_own_lease_file_are_there_and_so_are_later_changes(
     #[values("", ".1", ".2")] existing: &str,
 ) {
     fn run<L: ManagedLease + FileLease>(durability: Durability, existing: &str) {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("leases.csv");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("leases.csv");
         // Leases in other files, which are deleted: they must not come back.
         let files = LeaseFileSet::new(&file);
         for path in [files.input_path(), files.previous_path()] {
@@ -431,7 +431,7 @@ fn leases_written_to_the_own_lease_file_are_there_and_so_are_later_changes(
                 fs::write(path, format!("{}\n{rows}", header::<L>())).unwrap();
             }
         }
-        let mut server = Server::<L>::open(folder, file, durability);
+        let mut server = Server::<L>::open(directory, file, durability);
         for n in 0..50 {
             server.add(n);
             if !existing.is_empty() || n % 2 == 0 {
@@ -440,7 +440,7 @@ fn leases_written_to_the_own_lease_file_are_there_and_so_are_later_changes(
         }
         let link = server.path(".link");
         symlink(&server.file, &link).unwrap();
-        for path in [server.file.clone(), server.folder.path().join("./leases.csv"), link.clone()] {
+        for path in [server.file.clone(), server.directory.path().join("./leases.csv"), link.clone()] {
             let count = server.mgr().write_to(&path).unwrap();
             assert_eq!(count, server.leases.len() as u64);
             let text = fs::read_to_string(&server.file).unwrap();
@@ -449,10 +449,10 @@ fn leases_written_to_the_own_lease_file_are_there_and_so_are_later_changes(
             server.check();
             // A process that is killed right here leaves what is there now.
             let copy = tempfile::tempdir().unwrap();
-            for entry in fs::read_dir(server.folder.path()).unwrap() {
+            for entry in fs::read_dir(server.directory.path()).unwrap() {
                 let name = entry.unwrap().file_name();
                 if !name.to_string_lossy().ends_with("lock") {
-                    fs::copy(server.folder.path().join(&name), copy.path().join(&name)).unwrap();
+                    fs::copy(server.directory.path().join(&name), copy.path().join(&name)).unwrap();
                 }
             }
             let set = LeaseFileSet::new(copy.path().join("leases.csv")).read::<L>().unwrap();
@@ -493,10 +493,10 @@ fn leases_are_not_written_over_the_other_files_of_the_manager(#[case] suffix: &s
 #[test]
 fn a_callback_can_flush_and_cannot_write_the_own_lease_file() {
     let mut server = Server::<Lease4>::new(Durability::Written);
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let mgr = server.mgr.take().unwrap();
     let weak = Arc::downgrade(&mgr);
-    let (own, other) = (server.file.clone(), folder.path().join("other.csv"));
+    let (own, other) = (server.file.clone(), directory.path().join("other.csv"));
     let told = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&told);
     let registered = mgr.tracking().register("test", ChangeKind::Add, None, move |_| {
@@ -625,13 +625,13 @@ fn a_symbolic_link_stays_one_and_leads_to_the_lease_file(
     #[values(false, true)] is_dangling: bool,
 ) {
     fn run<L: ManagedLease + FileLease>(durability: Durability, place: Place, is_dangling: bool) {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let elsewhere = match place {
             Place::SameDirectory => None,
-            Place::OtherDirectory => Some(tempfile::tempdir_in(folder.path()).unwrap()),
+            Place::OtherDirectory => Some(tempfile::tempdir_in(directory.path()).unwrap()),
             Place::OtherFileSystem => match tempfile::tempdir_in("/dev/shm") {
                 Ok(shm)
-                    if shm.path().metadata().unwrap().dev() != folder.path().metadata().unwrap().dev() =>
+                    if shm.path().metadata().unwrap().dev() != directory.path().metadata().unwrap().dev() =>
                 {
                     Some(shm)
                 }
@@ -641,14 +641,15 @@ fn a_symbolic_link_stays_one_and_leads_to_the_lease_file(
                 }
             },
         };
-        let target = elsewhere.as_ref().map_or(folder.path(), |folder| folder.path()).join("target.csv");
-        let file = folder.path().join("leases.csv");
+        let target =
+            elsewhere.as_ref().map_or(directory.path(), |directory| directory.path()).join("target.csv");
+        let file = directory.path().join("leases.csv");
         symlink(&target, &file).unwrap();
         if !is_dangling {
             // Of an older schema, so that it is converted at once.
             fs::write(&target, support::oldest_lease_file(L::FAMILY, &[row::<L>(900, 0)])).unwrap();
         }
-        let mut server = Server::<L>::open(folder, file, durability);
+        let mut server = Server::<L>::open(directory, file, durability);
         assert_eq!(server.leases.len(), usize::from(!is_dangling));
         let check_link = |server: &Server<L>| {
             assert_eq!(fs::read_link(&server.file).unwrap(), target);
@@ -689,11 +690,11 @@ fn the_file_after_a_conversion_has_the_mode_of_the_one_before(
     #[values(0o664, 0o600)] mode: u32,
 ) {
     fn run<L: ManagedLease + FileLease>(mode: u32) {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("leases.csv");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("leases.csv");
         fs::write(&file, support::oldest_lease_file(L::FAMILY, &[row::<L>(1, 0)])).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
-        let server = Server::<L>::open(folder, file, Durability::Written);
+        let server = Server::<L>::open(directory, file, Durability::Written);
         let has_mode = |path: &Path| path.metadata().is_ok_and(|found| found.mode() & 0o777 == mode);
         wait_until("it is converted", || server.path(".2").exists());
         assert!(has_mode(&server.file) && has_mode(&server.path(".2")));

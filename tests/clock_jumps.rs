@@ -47,20 +47,20 @@ const STAY: Duration = Duration::from_millis(50);
 /// The clock of a server and its programs.
 struct Clock {
     library: PathBuf,
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     /// Seconds before the real time.
     ahead: i64,
 }
 
 impl Clock {
     fn new() -> Self {
-        let clock = Self { library: library(), folder: tempfile::tempdir().unwrap(), ahead: 0 };
+        let clock = Self { library: library(), directory: tempfile::tempdir().unwrap(), ahead: 0 };
         clock.tell();
         clock
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.path().join("clock")
+        self.directory.path().join("clock")
     }
 
     /// Sets the clock to the real time and so many seconds.
@@ -70,7 +70,7 @@ impl Clock {
     }
 
     fn tell(&self) {
-        let new = self.folder.path().join("new");
+        let new = self.directory.path().join("new");
         fs::write(&new, format!("{:+}\n", self.ahead)).unwrap();
         // It is read all the time, and half a number would be another time.
         fs::rename(new, self.path()).unwrap();
@@ -106,9 +106,9 @@ impl Clock {
 
 /// The library, for programs with threads, where Debian has it.
 fn library() -> PathBuf {
-    let folders = fs::read_dir("/usr/lib").unwrap().map(|folder| folder.unwrap().path());
-    folders
-        .map(|folder| folder.join("faketime/libfaketimeMT.so.1"))
+    let directories = fs::read_dir("/usr/lib").unwrap().map(|directory| directory.unwrap().path());
+    directories
+        .map(|directory| directory.join("faketime/libfaketimeMT.so.1"))
         .find(|library| library.exists())
         .unwrap_or_else(|| {
             panic!(
@@ -249,7 +249,7 @@ fn when_the_clock_jumps_no_lease_is_lost_and_cleanups_keep_their_pace(
     #[case] durability: &'static str,
 ) {
     let setting = Setting {
-        folder: tempfile::tempdir().unwrap(),
+        directory: tempfile::tempdir().unwrap(),
         family,
         durability,
         program: Some(env!("CARGO_BIN_EXE_kea-lfc")),

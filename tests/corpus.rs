@@ -393,8 +393,8 @@ fn difference(found: &Outcomes, wanted: &Outcomes) -> String {
     only(&found, &wanted, "found ") + &only(&wanted, &found, "wanted")
 }
 
-fn lfc_files(folder: &Path) -> LfcFiles {
-    let path = |role: &str| -> PathBuf { folder.join(role) };
+fn lfc_files(directory: &Path) -> LfcFiles {
+    let path = |role: &str| -> PathBuf { directory.join(role) };
     LfcFiles {
         previous: path("previous"),
         input: path("input"),
@@ -404,8 +404,8 @@ fn lfc_files(folder: &Path) -> LfcFiles {
     }
 }
 
-fn in_process(case: &Case, folder: &Path) -> Outcomes {
-    let result = Cleanup::new(case.family, lfc_files(folder)).run();
+fn in_process(case: &Case, directory: &Path) -> Outcomes {
+    let result = Cleanup::new(case.family, lfc_files(directory)).run();
     let (read, written) = match result {
         Ok(Outcome::Cleaned { read, written }) => (Some(read), Some(written)),
         _ => (None, None),
@@ -413,8 +413,8 @@ fn in_process(case: &Case, folder: &Path) -> Outcomes {
     Outcomes { files: Files::new(), read, written, good: result.is_ok() }
 }
 
-fn program(case: &Case, folder: &Path) -> Outcomes {
-    let LfcFiles { previous, input, output, finish, pid } = lfc_files(folder);
+fn program(case: &Case, directory: &Path) -> Outcomes {
+    let LfcFiles { previous, input, output, finish, pid } = lfc_files(directory);
     let run = Command::new(env!("CARGO_BIN_EXE_kea-lfc"))
         .arg(if case.family == Family::V4 { "-4" } else { "-6" })
         .arg("-d")
@@ -480,12 +480,12 @@ fn check_all(clean: impl Fn(&Case, &Path) -> Outcomes) {
     let cases = corpus();
     let mut mismatches = Vec::new();
     for case in &cases {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for (role, content) in &case.before {
-            std::fs::write(folder.path().join(role), content).unwrap();
+            std::fs::write(directory.path().join(role), content).unwrap();
         }
-        let mut found = clean(case, folder.path());
-        for entry in folder.path().read_dir().unwrap() {
+        let mut found = clean(case, directory.path());
+        for entry in directory.path().read_dir().unwrap() {
             let entry = entry.unwrap();
             let name = entry.file_name().into_string().unwrap();
             found.files.insert(name, std::fs::read(entry.path()).unwrap());

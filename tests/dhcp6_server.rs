@@ -110,8 +110,8 @@ fn message(kind: MessageType, client: u8, server: Option<&[u8]>, address: Option
 
 #[test]
 fn clients_keep_their_addresses_whatever_happens_to_the_server() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("leases6.csv");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("leases6.csv");
 
     let server = Server::start(&file);
     let mut id = None;

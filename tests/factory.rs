@@ -737,18 +737,18 @@ fn no_password_is_logged_or_shown() {
     assert!(!shown.contains("Lorem") && !shown.contains("Ipsum"), "{shown}");
 }
 
-/// A connection string for lease files in a folder.
-fn memfile(folder: &Path) -> String {
-    format!("type=memfile universe=4 lfc-interval=0 name={}/leases.csv", folder.display())
+/// A connection string for lease files in a directory.
+fn memfile(directory: &Path) -> String {
+    format!("type=memfile universe=4 lfc-interval=0 name={}/leases.csv", directory.display())
 }
 
-fn folder() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
+fn directory() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
     assert!(
-        !folder.path().to_str().unwrap().contains([' ', '\t']),
+        !directory.path().to_str().unwrap().contains([' ', '\t']),
         "such a name cannot stand in a connection string"
     );
-    folder
+    directory
 }
 
 fn is_owned<T: Debug>(result: Result<T, FactoryError>) -> bool {
@@ -760,8 +760,8 @@ fn is_owned<T: Debug>(result: Result<T, FactoryError>) -> bool {
 
 #[test]
 fn a_lease_file_is_opened_once_at_a_time() {
-    let folder = folder();
-    let connection = memfile(folder.path());
+    let directory = directory();
+    let connection = memfile(directory.path());
     let factory = factory::<Lease4>();
     factory.create(&connection).unwrap();
     assert!(is_owned(factory.open(&connection)));
@@ -775,8 +775,8 @@ fn a_lease_file_is_opened_once_at_a_time() {
 
 #[test]
 fn a_lease_file_is_free_when_the_last_holder_lets_go() {
-    let folder = folder();
-    let connection = memfile(folder.path());
+    let directory = directory();
+    let connection = memfile(directory.path());
     let factory = factory::<Lease4>();
     factory.create(&connection).unwrap();
     let held = factory.instance().unwrap();
@@ -793,15 +793,15 @@ fn leases_of_a_file_are_there_when_its_manager_is_recreated(
     #[case] keep_callbacks: bool,
     #[case] calls: u64,
 ) {
-    let folder = folder();
+    let directory = directory();
     let factory = factory::<Lease4>();
-    factory.create(&memfile(folder.path())).unwrap();
+    factory.create(&memfile(directory.path())).unwrap();
     let count = count_adds(factory.instance().unwrap().as_ref());
     assert_eq!(factory.instance().unwrap().add(&lease(1)).unwrap(), Added::Added);
     factory.recreate(keep_callbacks).unwrap();
     let manager = factory.instance().unwrap();
     assert_eq!(manager.all().unwrap(), [lease(1)]);
-    assert_eq!(manager.status().lease_file, Some(folder.path().join("leases.csv")));
+    assert_eq!(manager.status().lease_file, Some(directory.path().join("leases.csv")));
     assert_eq!(manager.add(&lease(2)).unwrap(), Added::Added);
     assert_eq!(count.load(Ordering::Relaxed), calls);
     assert!(matches!(factory.recreate(keep_callbacks), Err(FactoryError::InUse { holders: 1 })));

@@ -47,13 +47,13 @@ enum Start {
     UnsortedPrevious,
     PreviousOfTheOldestSchema,
     InputOfTheOldestSchema,
-    /// The folders of previous and of the other files are not the same.
+    /// The directories of previous and of the other files are not the same.
     PreviousElsewhere,
 }
 
 impl Start {
     fn names(self) -> Names {
-        let mut names = Names::in_folder(Path::new("/leases"));
+        let mut names = Names::in_directory(Path::new("/leases"));
         if self == Self::PreviousElsewhere {
             names.lfc.previous = "/elsewhere/leases.csv.2".into();
         }
@@ -549,7 +549,7 @@ fn while_another_process_cleans_up_nothing_is_done(#[values(Family::V4, Family::
 /// What is written is synced now and then, so that little is left to be waited for in the end.
 #[rstest]
 fn a_failed_sync_along_the_way_fails_the_cleanup(#[values(Family::V4, Family::V6)] family: Family) {
-    let names = Names::in_folder(Path::new("/leases"));
+    let names = Names::in_directory(Path::new("/leases"));
     let rows: Vec<_> = (0..250_000).map(|n| row(family, n, 0, 3600)).collect();
     let start = Contents::from([(names.lfc.input.clone(), lease_file(family, &rows))]);
     let clean = |disk: &SimulatedDisk| Cleanup::new(family, names.lfc.clone()).file_system(disk).run();

@@ -23,22 +23,22 @@ use leasemgr::{LeaseMgrExt, ManagedLease};
 use rstest::rstest;
 use tempfile::TempDir;
 
-/// A folder with a server's lease files in it.
+/// A directory with a server's lease files in it.
 struct Server {
-    folder: TempDir,
+    directory: TempDir,
     files: LeaseFileSet,
 }
 
 impl Server {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let files = LeaseFileSet::new(folder.path().join("leases.csv"));
-        Self { folder, files }
+        let directory = tempfile::tempdir().unwrap();
+        let files = LeaseFileSet::new(directory.path().join("leases.csv"));
+        Self { directory, files }
     }
 
     /// The file of a role: the name of the lease file with this suffix.
     fn path(&self, suffix: &str) -> PathBuf {
-        self.folder.path().join(format!("leases.csv{suffix}"))
+        self.directory.path().join(format!("leases.csv{suffix}"))
     }
 
     fn write(&self, suffix: &str, content: impl AsRef<[u8]>) {
@@ -235,7 +235,7 @@ fn the_files_of_the_other_family_are_refused() {
 }
 
 #[test]
-fn a_folder_in_place_of_a_file_is_an_error() {
+fn a_directory_in_place_of_a_file_is_an_error() {
     let server = Server::new();
     std::fs::create_dir(server.path(".1")).unwrap();
     assert!(

@@ -33,24 +33,24 @@ fn row(n: u32) -> String {
     format!("{address},02:00:00:00:00:01,,3600,1790003600,1,0,0,host-{n},0,,0\n")
 }
 
-struct Folder {
-    folder: TempDir,
+struct Directory {
+    directory: TempDir,
     files: LeaseFileSet,
 }
 
-impl Folder {
+impl Directory {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let files = LeaseFileSet::new(folder.path().join("leases.csv"));
-        Self { folder, files }
+        let directory = tempfile::tempdir().unwrap();
+        let files = LeaseFileSet::new(directory.path().join("leases.csv"));
+        Self { directory, files }
     }
 
-    /// A folder in which this stands between two leases, in the input of a cleanup.
+    /// A directory in which this stands between two leases, in the input of a cleanup.
     fn with_rows_between_leases(rows: &[u8]) -> Self {
-        let folder = Self::new();
+        let directory = Self::new();
         let text = [HEADER.as_bytes(), row(1).as_bytes(), rows, b"\n", row(2).as_bytes()].concat();
-        fs::write(folder.files.input_path(), text).unwrap();
-        folder
+        fs::write(directory.files.input_path(), text).unwrap();
+        directory
     }
 
     fn options(&self) -> MemfileOptions {
@@ -68,7 +68,7 @@ impl Folder {
         let mut command = within(memory, Path::new(env!("CARGO_BIN_EXE_kea-lfc")));
         command.arg("-4d");
         let files = self.files.lfc_files();
-        let config = self.folder.path().join("config");
+        let config = self.directory.path().join("config");
         for (option, path) in [
             ("-x", &files.previous),
             ("-i", &files.input),
@@ -128,25 +128,27 @@ fn is_plain(text: &str) -> bool {
     "column 1 is \"\\x1b]0;owned\\x07\\x1b[2J\", expected \"address\""
 )]
 fn a_file_of_another_program_is_refused_and_stays(#[case] content: impl AsRef<[u8]>, #[case] reason: &str) {
-    let (folder, content) = (Folder::new(), content.as_ref());
+    let (directory, content) = (Directory::new(), content.as_ref());
     let start = "line 1: no DHCPv4 lease file: ";
     let check = |path: &Path, error: &str| {
         let expected = format!("{}: {start}{reason}", path.display());
         assert!(error.contains(&expected) && is_plain(error), "{error:?}, expected {expected:?}");
         assert_eq!(fs::read(path).unwrap(), content);
     };
-    for path in
-        [folder.files.current_path().to_owned(), folder.files.previous_path(), folder.files.input_path()]
-    {
+    for path in [
+        directory.files.current_path().to_owned(),
+        directory.files.previous_path(),
+        directory.files.input_path(),
+    ] {
         fs::write(&path, content).unwrap();
         check(&path, &leasemgr::with_sources(&Reader::<Lease4, _>::open(&path).unwrap_err()).to_string());
-        check(&path, &leasemgr::with_sources(&folder.files.read::<Lease4>().unwrap_err()).to_string());
+        check(&path, &leasemgr::with_sources(&directory.files.read::<Lease4>().unwrap_err()).to_string());
         check(
             &path,
-            &leasemgr::with_sources(&Memfile::<Lease4>::open(folder.options()).unwrap_err()).to_string(),
+            &leasemgr::with_sources(&Memfile::<Lease4>::open(directory.options()).unwrap_err()).to_string(),
         );
-        if path != folder.files.current_path() {
-            let output = folder.run_kea_lfc();
+        if path != directory.files.current_path() {
+            let output = directory.run_kea_lfc();
             assert_eq!(output.status.code(), Some(1));
             check(&path, &text_of(&output));
         }
@@ -179,33 +181,33 @@ fn deep(open: &str, close: &str, depth: usize) -> Vec<u8> {
 )]
 #[case::a_terminal(b"\x1b[31m,02:00:00:00:00:01,,3600,1790003600,1,0,0,\x1b]0;x\x07,0,,0".to_vec(), "line 3: address is \"\\x1b[31m\", expected an IPv4 address")]
 fn a_row_that_is_no_lease_is_named_and_the_others_are_kept(#[case] bad: Vec<u8>, #[case] problem: &str) {
-    let folder = Folder::with_rows_between_leases(&bad);
-    let input = folder.files.input_path();
-    let (found, set) = folder.read();
+    let directory = Directory::with_rows_between_leases(&bad);
+    let input = directory.files.input_path();
+    let (found, set) = directory.read();
     assert_eq!(found, [1, 2]);
     let bad_rows: Vec<_> = set.bad_rows.iter().map(|row| (row.path.clone(), row.error.to_string())).collect();
     assert_eq!(bad_rows, [(input.clone(), problem.to_owned())]);
 
-    let leases = Memfile::<Lease4>::open(folder.options()).unwrap();
+    let leases = Memfile::<Lease4>::open(directory.options()).unwrap();
     assert_eq!(leases.all().unwrap().len(), 2);
     drop(leases);
 
-    let output = folder.run_kea_lfc();
+    let output = directory.run_kea_lfc();
     let text = text_of(&output);
     assert!(output.status.success(), "{text}");
     assert!(text.contains(&format!("{}: {problem}", input.display())) && is_plain(&text), "{text:?}");
-    assert_eq!(folder.read().0, [1, 2]);
+    assert_eq!(directory.read().0, [1, 2]);
 }
 
 #[test]
 fn more_columns_than_there_are_may_be_a_million() {
     let mut long = row(9).trim_end().to_owned();
     long.push_str(&",x".repeat(1_000_000));
-    let folder = Folder::with_rows_between_leases(long.as_bytes());
-    let (found, set) = folder.read();
+    let directory = Directory::with_rows_between_leases(long.as_bytes());
+    let (found, set) = directory.read();
     assert_eq!((found, set.bad_rows.len()), (vec![1, 2, 9], 0));
-    assert!(folder.run_kea_lfc().status.success());
-    assert_eq!(folder.read().0, [1, 2, 9]);
+    assert!(directory.run_kea_lfc().status.success());
+    assert_eq!(directory.read().0, [1, 2, 9]);
 }
 
 #[test]
@@ -224,17 +226,17 @@ fn a_user_context_as_deep_as_one_may_be_is_read_on_a_small_stack() {
 #[test]
 fn a_line_of_a_gigabyte_takes_no_memory() {
     const LEN: u64 = 1 << 30;
-    let folder = Folder::new();
-    let mut file = fs::File::create(folder.files.input_path()).unwrap();
+    let directory = Directory::new();
+    let mut file = fs::File::create(directory.files.input_path()).unwrap();
     file.write_all([HEADER, &row(1)].concat().as_bytes()).unwrap();
     file.seek(SeekFrom::Current(i64::try_from(LEN).unwrap())).unwrap();
     file.write_all(format!("\n{}", row(2)).as_bytes()).unwrap();
     drop(file);
-    let output = folder.run_kea_lfc();
+    let output = directory.run_kea_lfc();
     let text = text_of(&output);
     assert!(output.status.success(), "{text}");
     assert!(text.contains("line 3: more than 16777216 bytes in one line"), "{text}");
-    assert_eq!(folder.read().0, [1, 2]);
+    assert_eq!(directory.read().0, [1, 2]);
 }
 
 /// The longest line that is read, with as many values as it can have.
@@ -249,27 +251,31 @@ fn a_line_of_commas_takes_memory_for_its_text_only(#[case] beginning: &str) {
     let memory = 6 * MAX_LINE as u64 + threads * (4 << 20);
     let check = |output: Output| assert!(output.status.success(), "{}", text_of(&output));
 
-    let folder = Folder::with_rows_between_leases(&line);
+    let directory = Directory::with_rows_between_leases(&line);
     check(
-        within(memory, &example("list_leases")).arg("4").arg(folder.files.current_path()).output().unwrap(),
+        within(memory, &example("list_leases"))
+            .arg("4")
+            .arg(directory.files.current_path())
+            .output()
+            .unwrap(),
     );
     let server =
-        format!("type=memfile universe=4 lfc-interval=0 name={}", folder.files.current_path().display());
+        format!("type=memfile universe=4 lfc-interval=0 name={}", directory.files.current_path().display());
     let args = [server.as_str(), "--threads", "1", "--seconds", "0"];
     check(within(memory, &example("lease_server")).args(args).output().unwrap());
-    check(folder.run_kea_lfc_within(memory));
+    check(directory.run_kea_lfc_within(memory));
 
-    let folder = Folder::with_rows_between_leases(&line);
-    fs::rename(folder.files.input_path(), folder.files.previous_path()).unwrap();
-    check(folder.run_kea_lfc_within(memory));
+    let directory = Directory::with_rows_between_leases(&line);
+    fs::rename(directory.files.input_path(), directory.files.previous_path()).unwrap();
+    check(directory.run_kea_lfc_within(memory));
 }
 
 #[test]
 fn a_last_row_without_a_newline_is_listed_and_told_of() {
-    let folder = Folder::new();
-    fs::write(folder.files.current_path(), format!("{HEADER}{}", row(1).trim_end())).unwrap();
+    let directory = Directory::new();
+    fs::write(directory.files.current_path(), format!("{HEADER}{}", row(1).trim_end())).unwrap();
     let output =
-        Command::new(example("list_leases")).arg("4").arg(folder.files.current_path()).output().unwrap();
+        Command::new(example("list_leases")).arg("4").arg(directory.files.current_path()).output().unwrap();
     let (listed, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && listed.lines().count() == 1, "{listed}{told}");
     assert!(told.ends_with("the last line has no newline; it may be incomplete\n"), "{told}");
@@ -277,31 +283,31 @@ fn a_last_row_without_a_newline_is_listed_and_told_of() {
 
 #[test]
 fn a_file_of_bad_rows_lists_the_first_of_them_only() {
-    let folder = Folder::new();
+    let directory = Directory::new();
     let rows = MAX_BAD_ROWS + 10;
-    fs::write(folder.files.current_path(), format!("{HEADER}{}{}", "x\n".repeat(rows), row(1))).unwrap();
-    let (found, set) = folder.read();
+    fs::write(directory.files.current_path(), format!("{HEADER}{}{}", "x\n".repeat(rows), row(1))).unwrap();
+    let (found, set) = directory.read();
     assert_eq!((found, set.bad_rows.len(), set.stats.bad_rows), (vec![1], MAX_BAD_ROWS, rows as u64));
     assert_eq!(set.bad_rows.last().unwrap().error.line, MAX_BAD_ROWS as u64 + 1);
 
     let output =
-        Command::new(example("list_leases")).arg("4").arg(folder.files.current_path()).output().unwrap();
+        Command::new(example("list_leases")).arg("4").arg(directory.files.current_path()).output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.ends_with("\nlist_leases: 10 more rows are no lease\n"), "{text}");
 }
 
 #[test]
 fn any_number_of_bad_rows_may_be_borne() {
-    let folder = Folder::with_rows_between_leases(b"x\ny");
-    let outcome = Cleanup::new(Family::V4, folder.files.lfc_files()).max_bad_rows(u64::MAX).run().unwrap();
+    let directory = Directory::with_rows_between_leases(b"x\ny");
+    let outcome = Cleanup::new(Family::V4, directory.files.lfc_files()).max_bad_rows(u64::MAX).run().unwrap();
     assert!(matches!(outcome, Outcome::Cleaned { read, .. } if read.errors == 2));
-    assert_eq!(folder.read().0, [1, 2]);
+    assert_eq!(directory.read().0, [1, 2]);
 }
 
 /// Names and user contexts of clients, as bytes that a terminal would obey, in good rows and in bad ones.
 #[test]
 fn nothing_that_a_client_sends_reaches_a_terminal() {
-    let folder = Folder::new();
+    let directory = Directory::new();
     let mut text = HEADER.as_bytes().to_vec();
     for (n, control) in [&b"\x1b[2J"[..], b"\x07", b"\x08", b"\r", b"\x7f", b"\xc2\x9b", b"\x9b", b"&#x1b[2J"]
         .iter()
@@ -316,8 +322,8 @@ fn nothing_that_a_client_sends_reaches_a_terminal() {
             text.push(b'\n');
         }
     }
-    fs::write(folder.files.input_path(), text).unwrap();
-    let set = folder.read().1;
+    fs::write(directory.files.input_path(), text).unwrap();
+    let set = directory.read().1;
     // Those that are leases have it in their name.
     assert!(set.leases.len() >= 8 && set.bad_rows.len() >= 50, "{} {}", set.leases.len(), set.bad_rows.len());
     let mut shown = String::new();
@@ -330,12 +336,12 @@ fn nothing_that_a_client_sends_reaches_a_terminal() {
     assert!(is_plain(&shown), "{shown:?}");
 
     let output =
-        Command::new(example("list_leases")).arg("4").arg(folder.files.current_path()).output().unwrap();
+        Command::new(example("list_leases")).arg("4").arg(directory.files.current_path()).output().unwrap();
     assert!(output.status.success());
     let text = text_of(&output);
     // There are tabs between its columns.
     assert!(text.contains("10.0.0.") && is_plain(&text.replace('\t', " ")), "{text:?}");
-    let text = text_of(&folder.run_kea_lfc());
+    let text = text_of(&directory.run_kea_lfc());
     assert!(text.contains("LFC_READ_STATS") && is_plain(&text), "{text:?}");
 }
 
@@ -399,15 +405,15 @@ fn what_is_read_grows_as_the_file_does(#[case] content: fn(usize) -> Vec<u8>) {
     /// For small windows at the ends, and the header.
     const MORE: u64 = 1 << 20;
     let bytes_read = |bytes: usize, role: fn(&LeaseFileSet) -> PathBuf, load: bool| {
-        let folder = Folder::new();
+        let directory = Directory::new();
         let content = [HEADER.as_bytes(), &content(bytes)].concat();
-        fs::write(role(&folder.files), &content).unwrap();
+        fs::write(role(&directory.files), &content).unwrap();
         let counting = Counting::default();
         let fs = Surrounded(counting.clone(), OsFileSystem);
         if load {
-            drop(Memfile::<Lease4>::open_on(folder.options(), Arc::new(fs)).unwrap());
+            drop(Memfile::<Lease4>::open_on(directory.options(), Arc::new(fs)).unwrap());
         } else {
-            let files = folder.files.lfc_files();
+            let files = directory.files.lfc_files();
             Cleanup::new(Family::V4, files).file_system(&fs).max_bad_rows(u64::MAX).threads(2).run().unwrap();
         }
         let read = counting.0.load(Ordering::Relaxed);

@@ -40,8 +40,8 @@ struct Job {
 
 impl Job {
     /// A previous file of `leases` leases, and a journal half as long.
-    fn new(family: Family, folder: &Path, leases: u32, random: &mut Random) -> Self {
-        let names = Names::in_folder(folder);
+    fn new(family: Family, directory: &Path, leases: u32, random: &mut Random) -> Self {
+        let names = Names::in_directory(directory);
         let previous: Vec<_> = (0..leases).map(|n| row(family, 2 * n, 0, 3600)).collect();
         // Some are new, some change more than once, some go.
         let mut change = |change| {
@@ -62,7 +62,7 @@ impl Job {
 
     /// Puts the files as they were before the cleanup.
     fn reset(&self) {
-        for path in read_folder(self.folder()).keys() {
+        for path in read_directory(self.directory()).keys() {
             fs::remove_file(path).unwrap();
         }
         for (path, content) in &self.start {
@@ -70,7 +70,7 @@ impl Job {
         }
     }
 
-    fn folder(&self) -> &Path {
+    fn directory(&self) -> &Path {
         self.names.current.parent().unwrap()
     }
 
@@ -94,7 +94,7 @@ impl Job {
         let status = self.spawn().wait().unwrap();
         let duration = started.elapsed();
         assert!(status.success(), "{status} after {history}");
-        let mut after = read_folder(self.folder());
+        let mut after = read_directory(self.directory());
         assert!(
             after.remove(&self.names.lfc.previous) == Some(self.cleaned.clone()),
             "previous after {history}"
@@ -112,7 +112,7 @@ impl Job {
         wait(&mut child);
         child.kill().unwrap();
         let hit = child.wait().unwrap().signal() == Some(SIGKILL);
-        let contents = read_folder(self.folder());
+        let contents = read_directory(self.directory());
         let loaded = self.names.load(self.family, &contents);
         assert!(loaded.as_ref() == Ok(&self.leases), "{history}: {}", difference(&loaded, &self.leases));
         self.run(history);
@@ -150,8 +150,8 @@ enum Situation {
     Done,
 }
 
-fn read_folder(folder: &Path) -> Contents {
-    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+fn read_directory(directory: &Path) -> Contents {
+    let paths = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     paths.map(|path| (path.clone(), fs::read(&path).unwrap())).collect()
 }
 
@@ -161,12 +161,12 @@ fn read_folder(folder: &Path) -> Contents {
 fn whenever_the_program_is_killed_no_lease_is_lost(#[case] family: Family, #[case] seed: u64) {
     println!("{family}: seed {seed}");
     let mut random = Random(seed);
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
 
     // As many leases as it takes.
     let mut leases = 2000;
     let (job, full) = loop {
-        let job = Job::new(family, folder.path(), leases, &mut random);
+        let job = Job::new(family, directory.path(), leases, &mut random);
         let durations = [(); 3].map(|()| {
             job.reset();
             job.run("nothing")

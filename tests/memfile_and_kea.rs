@@ -57,9 +57,9 @@ fn kea_is_here() -> bool {
 
 /// The library of Kea's lease commands.
 fn lease_commands() -> PathBuf {
-    let hooks = fs::read_dir("/usr/lib").unwrap().map(|folder| {
-        let folder = folder.unwrap().path();
-        folder.join("kea/hooks/libdhcp_lease_cmds.so")
+    let hooks = fs::read_dir("/usr/lib").unwrap().map(|directory| {
+        let directory = directory.unwrap().path();
+        directory.join("kea/hooks/libdhcp_lease_cmds.so")
     });
     hooks.into_iter().find(|path| path.exists()).expect("libdhcp_lease_cmds.so in /usr/lib/*/kea/hooks")
 }
@@ -72,10 +72,10 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A folder with lease files, which one server after the other has.
-struct Folder(tempfile::TempDir);
+/// A directory with lease files, which one server after the other has.
+struct Directory(tempfile::TempDir);
 
-impl Folder {
+impl Directory {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -98,7 +98,7 @@ impl Folder {
         .unwrap()
     }
 
-    /// Kea's own program. It would lock its logs in a folder that only its own account can write to.
+    /// Kea's own program. It would lock its logs in a directory that only its own account can write to.
     fn kea_lfc(&self) -> LfcProgram {
         let path = self.path("kea-lfc");
         fs::write(&path, format!("#!/bin/sh\nKEA_LOCKFILE_DIR=none exec {KEA_LFC} \"$@\"\n")).unwrap();
@@ -154,20 +154,20 @@ trait OfKea: ManagedLease + DeserializeOwned {
 /// A Kea server without a network.
 struct Kea<'a> {
     child: Child,
-    folder: &'a Folder,
+    directory: &'a Directory,
 }
 
 impl<'a> Kea<'a> {
     /// Starts it, and waits until it has loaded the leases. With an interval of 0 seconds, it cleans up only files of
     /// another version.
-    fn start<L: OfKea>(folder: &'a Folder, lfc_interval: u32) -> Self {
+    fn start<L: OfKea>(directory: &'a Directory, lfc_interval: u32) -> Self {
         let number = L::NUMBER;
-        let socket = folder.path("socket");
+        let socket = directory.path("socket");
         let _ = fs::remove_file(&socket);
         let configuration = json!({
             "interfaces-config": { "interfaces": [] },
             "lease-database": {
-                "type": "memfile", "name": folder.path("leases.csv"), "lfc-interval": lfc_interval,
+                "type": "memfile", "name": directory.path("leases.csv"), "lfc-interval": lfc_interval,
             },
             "control-socket": { "socket-type": "unix", "socket-name": socket },
             "hooks-libraries": [{ "library": lease_commands() }],
@@ -175,41 +175,43 @@ impl<'a> Kea<'a> {
             "expired-leases-processing": { "reclaim-timer-wait-time": 0, "flush-reclaimed-timer-wait-time": 0 },
             "loggers": [{
                 "name": format!("kea-dhcp{number}"), "severity": "INFO",
-                "output_options": [{ "output": folder.path("server.log") }],
+                "output_options": [{ "output": directory.path("server.log") }],
             }],
         });
         let configuration = with(&configuration, &L::configuration());
-        let file = folder.path("server.json");
+        let file = directory.path("server.json");
         fs::write(&file, json!({ format!("Dhcp{number}"): configuration }).to_string()).unwrap();
-        let output = File::create(folder.path("server.out")).unwrap();
+        let output = File::create(directory.path("server.out")).unwrap();
         let child = Command::new(format!("/usr/sbin/kea-dhcp{number}"))
             .arg("-c")
             .arg(file)
             .env_remove("KEA_LFC_EXECUTABLE")
             .env("KEA_LOCKFILE_DIR", "none")
-            .env("KEA_PIDFILE_DIR", folder.0.path())
-            .env("KEA_DHCP_DATA_DIR", folder.0.path())
-            .env("KEA_LOGGER_DESTINATION", folder.path("server.log"))
+            .env("KEA_PIDFILE_DIR", directory.0.path())
+            .env("KEA_DHCP_DATA_DIR", directory.0.path())
+            .env("KEA_LOGGER_DESTINATION", directory.path("server.log"))
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output)
             .spawn()
             .unwrap();
-        let mut kea = Self { child, folder };
+        let mut kea = Self { child, directory };
         wait_until("Kea answers", || {
             if let Some(status) = kea.child.try_wait().unwrap() {
-                let log = |name| fs::read_to_string(folder.path(name)).unwrap_or_default();
+                let log = |name| fs::read_to_string(directory.path(name)).unwrap_or_default();
                 panic!("{status}: {}{}", log("server.out"), log("server.log"));
             }
             kea.ask("status-get", None).is_ok()
         });
         // Files of another version are cleaned up at once.
-        wait_until("Kea has cleaned up", || !folder.path("leases.csv.1").exists() && !folder.is_cleaned_up());
+        wait_until("Kea has cleaned up", || {
+            !directory.path("leases.csv.1").exists() && !directory.is_cleaned_up()
+        });
         kea
     }
 
     fn ask(&self, command: &str, arguments: Option<&Value>) -> std::io::Result<Value> {
-        let mut socket = UnixStream::connect(self.folder.path("socket"))?;
+        let mut socket = UnixStream::connect(self.directory.path("socket"))?;
         let mut question = json!({ "command": command });
         if let Some(arguments) = arguments {
             question["arguments"] = arguments.clone();
@@ -246,7 +248,7 @@ impl<'a> Kea<'a> {
             status.is_some()
         });
         assert!(signal == Signal::KILL || status.unwrap().success(), "{status:?}");
-        wait_until("Kea's cleanup ends", || !self.folder.is_cleaned_up());
+        wait_until("Kea's cleanup ends", || !self.directory.is_cleaned_up());
     }
 }
 
@@ -299,30 +301,30 @@ fn leases_of_a_real_server_are_loaded(
 }
 
 fn load_from_kea<L: OfKea>(signal: Signal, with_cleanups: bool) {
-    let folder = Folder::new();
-    let kea = Kea::start::<L>(&folder, u32::from(with_cleanups));
+    let directory = Directory::new();
+    let kea = Kea::start::<L>(&directory, u32::from(with_cleanups));
     let commands = L::commands();
     let (first, second) = commands.as_array().unwrap().split_at(10);
     kea.command(first);
     if with_cleanups {
-        let previous = folder.path("leases.csv.2");
+        let previous = directory.path("leases.csv.2");
         wait_until("Kea has cleaned up", || fs::read(&previous).is_ok_and(|text| text.len() > 1000));
     }
     kea.command(second);
     let keas = kea.leases::<L>();
     assert!(keas.len() >= 8, "{keas:#?}");
     kea.end(signal);
-    assert!(!folder.has_pools("leases.csv"));
+    assert!(!directory.has_pools("leases.csv"));
 
-    let leases = folder.open::<L>(LfcProgram::Internal);
+    let leases = directory.open::<L>(LfcProgram::Internal);
     assert_eq!(shown(&all(&*leases)), keas);
     // Its files are older: they are converted at once. Nothing is lost by that.
     let before = all(&*leases);
     clean(&*leases);
-    assert!(folder.has_pools("leases.csv") && folder.has_pools("leases.csv.2"));
+    assert!(directory.has_pools("leases.csv") && directory.has_pools("leases.csv.2"));
     assert_eq!(all(&*leases), before);
     drop(leases);
-    assert_eq!(all(&*folder.open::<L>(LfcProgram::Internal)), before);
+    assert_eq!(all(&*directory.open::<L>(LfcProgram::Internal)), before);
 }
 
 /// Clients with DUIDs of 1 and 2 bytes, and prefixes with bits after their length, are served by Kea 2.2: such leases are
@@ -368,8 +370,8 @@ fn what_a_real_server_records_is_cleaned_up_byte_for_byte_and_loaded(
     if !kea_is_here() {
         return;
     }
-    let folder = Folder::new();
-    let kea = Kea::start::<Lease6>(&folder, 0);
+    let directory = Directory::new();
+    let kea = Kea::start::<Lease6>(&directory, 0);
     kea.command(commands_of_recorded_leases().as_array().unwrap());
     let answer = kea.ask("lease6-get-all", None).unwrap();
     let keas = answer["arguments"]["leases"].as_array().unwrap().iter();
@@ -377,17 +379,17 @@ fn what_a_real_server_records_is_cleaned_up_byte_for_byte_and_loaded(
     let keas: BTreeMap<_, _> = keas.map(|Recorded(lease)| (lease.address(), lease)).collect();
     assert_eq!(keas.len(), 8);
     kea.end(Signal::TERM);
-    let rows = newest_rows(&fs::read_to_string(folder.path("leases.csv")).unwrap());
+    let rows = newest_rows(&fs::read_to_string(directory.path("leases.csv")).unwrap());
 
     let program = match cleaner {
         Cleaner::Ours => LfcProgram::Program(OUR_LFC.into()),
         _ => LfcProgram::Internal,
     };
-    let leases = folder.open::<Lease6>(program.clone());
+    let leases = directory.open::<Lease6>(program.clone());
     let before = all(&*leases);
     assert_eq!(shown(&before), keas);
     clean(&*leases);
-    let cleaned = fs::read_to_string(folder.path("leases.csv.2")).unwrap();
+    let cleaned = fs::read_to_string(directory.path("leases.csv.2")).unwrap();
     let wanted: Vec<_> = rows.iter().map(|row| format!("{row},0")).collect();
     assert_eq!(cleaned.lines().skip(1).collect::<Vec<_>>(), wanted);
     // They are renewed and deleted as others are, and their rows are read back.
@@ -402,7 +404,7 @@ fn what_a_real_server_records_is_cleaned_up_byte_for_byte_and_loaded(
     let after = all(&*leases);
     assert_eq!(after.len(), 4);
     drop(leases);
-    let leases = folder.open::<Lease6>(program);
+    let leases = directory.open::<Lease6>(program);
     assert_eq!(all(&*leases), after);
     clean(&*leases);
     assert_eq!(all(&*leases), after);
@@ -429,11 +431,11 @@ fn leases_go_to_a_real_server_and_back(
 }
 
 fn to_and_fro<L: OfKea>(cleaner: Cleaner) {
-    let folder = Folder::new();
+    let directory = Directory::new();
     let program = match cleaner {
         Cleaner::Thread => LfcProgram::Internal,
         Cleaner::Ours => LfcProgram::Program(OUR_LFC.into()),
-        Cleaner::Kea => folder.kea_lfc(),
+        Cleaner::Kea => directory.kea_lfc(),
     };
     // Kea 2.2's program would drop the pools: it is not used, though it is named.
     let work = match (&program, cleaner) {
@@ -443,27 +445,27 @@ fn to_and_fro<L: OfKea>(cleaner: Cleaner) {
     let samples = L::samples();
 
     // Changes of all kinds on both sides of a cleanup.
-    let leases = folder.open::<L>(program.clone());
+    let leases = directory.open::<L>(program.clone());
     for lease in &samples {
         assert_eq!(leases.add(lease).unwrap(), Added::Added);
     }
     change(&*leases, &samples[..samples.len() / 2]);
     assert_eq!(clean(&*leases).work, work);
-    assert!(folder.has_pools("leases.csv.2"));
+    assert!(directory.has_pools("leases.csv.2"));
     change(&*leases, &samples[samples.len() / 4..]);
     let ours = all(&*leases);
     drop(leases);
 
-    assert!(folder.has_pools("leases.csv"));
-    let kea = Kea::start::<L>(&folder, 0);
-    assert!(!folder.has_pools("leases.csv") && !folder.has_pools("leases.csv.2"));
+    assert!(directory.has_pools("leases.csv"));
+    let kea = Kea::start::<L>(&directory, 0);
+    assert!(!directory.has_pools("leases.csv") && !directory.has_pools("leases.csv.2"));
     assert_eq!(kea.leases(), shown(&ours));
     kea.command(L::more_commands().as_array().unwrap());
     let keas = kea.leases::<L>();
     assert_ne!(keas, shown(&ours));
     kea.end(Signal::TERM);
 
-    let leases = folder.open::<L>(program.clone());
+    let leases = directory.open::<L>(program.clone());
     let back = all(&*leases);
     assert_eq!(shown(&back), keas);
     // What Kea has not touched is as it was, also where Kea does not show it.
@@ -479,12 +481,12 @@ fn to_and_fro<L: OfKea>(cleaner: Cleaner) {
     assert_eq!(clean(&*leases).work, work);
     let ours = all(&*leases);
     drop(leases);
-    let kea = Kea::start::<L>(&folder, 0);
+    let kea = Kea::start::<L>(&directory, 0);
     assert_eq!(kea.leases(), shown(&ours));
     kea.end(Signal::KILL);
     let ours: BTreeMap<_, _> =
         ours.into_iter().map(|(address, lease)| (address, lease.without_pool())).collect();
-    assert_eq!(all(&*folder.open::<L>(program)), ours);
+    assert_eq!(all(&*directory.open::<L>(program)), ours);
 }
 
 /// Of these leases, some are renewed, some deleted, and what was deleted is added again.

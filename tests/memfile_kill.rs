@@ -73,7 +73,7 @@ fn whenever_a_server_is_killed_what_it_has_acknowledged_is_found(
     #[case] seed: u64,
 ) {
     let setting = Setting {
-        folder: tempfile::tempdir().unwrap(),
+        directory: tempfile::tempdir().unwrap(),
         family,
         durability,
         program,

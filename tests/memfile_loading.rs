@@ -115,7 +115,7 @@ impl Loaded for Lease6 {
     }
 }
 
-/// A folder with lease files.
+/// A directory with lease files.
 struct Files(tempfile::TempDir);
 
 impl Files {
@@ -580,8 +580,8 @@ fn the_first_hardware_addresses_that_are_left_out_are_logged_and_their_number(
 
 #[test]
 fn a_missing_directory_is_reported_as_such() {
-    let folder = tempfile::tempdir().unwrap();
-    let directory = folder.path().join("missing");
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path().join("missing");
     let file = directory.join("leases4.csv");
     let options = MemfileOptions::at(file.clone());
     let error = Memfile::<Lease4>::open(options).unwrap_err();

@@ -40,7 +40,7 @@ use support::{Contents, Names, Random, header};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Memory,
-    Folder,
+    Directory,
     Disk,
 }
 
@@ -300,7 +300,7 @@ fn near<L: TestLease>(lease: &L, field: u8) -> L {
 /// A manager, where it keeps its leases, and what they must be.
 struct Case<L: TestLease> {
     opening: Opening,
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     disk: SimulatedDisk,
     mgr: Option<Arc<dyn LeaseMgr<L>>>,
     /// How many cleanups have to have ended.
@@ -315,7 +315,7 @@ impl<L: TestLease> Case<L> {
     fn new(opening: Opening) -> Self {
         let mut case = Self {
             opening,
-            folder: tempfile::tempdir().unwrap(),
+            directory: tempfile::tempdir().unwrap(),
             disk: SimulatedDisk::new(State::holding(&Contents::new())),
             mgr: None,
             cleanups: 0,
@@ -333,8 +333,8 @@ impl<L: TestLease> Case<L> {
 
     fn names(&self) -> Names {
         match self.opening.place {
-            Place::Disk => Names::in_folder(Path::new("/leases")),
-            _ => Names::in_folder(self.folder.path()),
+            Place::Disk => Names::in_directory(Path::new("/leases")),
+            _ => Names::in_directory(self.directory.path()),
         }
     }
 
@@ -351,7 +351,7 @@ impl<L: TestLease> Case<L> {
         let file = Some(self.names().current);
         match place {
             Place::Memory => memfile::open::<L>(options),
-            Place::Folder => memfile::open::<L>(options.file(file)),
+            Place::Directory => memfile::open::<L>(options.file(file)),
             Place::Disk => memfile::open_on::<L>(options.file(file), Arc::new(disk.clone())),
         }
         .unwrap()
@@ -374,7 +374,7 @@ impl<L: TestLease> Case<L> {
     fn files(&self) -> Contents {
         match self.opening.place {
             Place::Disk => self.disk.state().contents(),
-            _ => fs::read_dir(self.folder.path())
+            _ => fs::read_dir(self.directory.path())
                 .unwrap()
                 .map(|entry| entry.unwrap().path())
                 .map(|path| (path.clone(), fs::read(path).unwrap()))
@@ -389,12 +389,12 @@ impl<L: TestLease> Case<L> {
             self.mgr = None;
             self.model.since_durable.clear();
         } else {
-            let folder = tempfile::tempdir().unwrap();
+            let directory = tempfile::tempdir().unwrap();
             for (path, content) in files {
-                fs::write(folder.path().join(path.file_name().unwrap()), content).unwrap();
+                fs::write(directory.path().join(path.file_name().unwrap()), content).unwrap();
             }
             self.mgr = None;
-            self.folder = folder;
+            self.directory = directory;
         }
         self.open();
     }
@@ -451,7 +451,7 @@ impl<L: TestLease> Case<L> {
             return;
         }
         let leases = self.model.list();
-        if self.opening.place == Place::Folder {
+        if self.opening.place == Place::Directory {
             self.wait_for_cleanups();
             let read = LeaseFileSet::new(self.names().current).read::<L>().unwrap();
             assert_same("the lease files", &read.leases.into_values().collect::<Vec<_>>(), &leases);
@@ -532,7 +532,7 @@ impl<L: TestLease> Case<L> {
     fn die(&mut self) {
         match self.opening.place {
             Place::Memory => {}
-            Place::Folder => {
+            Place::Directory => {
                 // Several files cannot be copied at one moment.
                 self.wait_for_cleanups();
                 let files = self.files();
@@ -556,7 +556,7 @@ impl<L: TestLease> Case<L> {
         if self.opening.place == Place::Memory {
             return;
         }
-        if self.opening.place == Place::Folder {
+        if self.opening.place == Place::Directory {
             self.wait_for_cleanups();
         }
         let mut files = self.files();
@@ -963,7 +963,7 @@ fn check_many<L: TestLease>(usual_cases: u32) {
         .run(&(leases, steps), |(leases, steps)| {
             let tables = RelayTables(true);
             let mut case =
-                Case::<L>::new(Opening { place: Place::Folder, durability: Durability::Written, tables });
+                Case::<L>::new(Opening { place: Place::Directory, durability: Durability::Written, tables });
             for mut lease in leases {
                 lease.data_mut().subnet_id.0 %= 2;
                 case.run(&Step::Add(lease));
@@ -980,7 +980,7 @@ fn check_many<L: TestLease>(usual_cases: u32) {
 
 #[rstest]
 #[case::in_memory(Place::Memory, 40)]
-#[case::in_files(Place::Folder, 20)]
+#[case::in_files(Place::Directory, 20)]
 #[case::on_a_disk_that_forgets(Place::Disk, 40)]
 fn a_memfile_is_as_good_as_a_map(
     #[case] place: Place,

@@ -60,7 +60,7 @@ impl Sample {
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         let kilobytes: u64 = resident.trim().strip_suffix(" kB").unwrap().parse().unwrap();
         let descriptors = fs::read_dir(process.join("fd")).unwrap().count() as u64;
-        let files = fs::read_dir(setting.folder.path()).unwrap();
+        let files = fs::read_dir(setting.directory.path()).unwrap();
         // Some of them are gone before they are looked at.
         let files = files.filter_map(|entry| entry.unwrap().metadata().ok()).map(|file| file.len()).sum();
         Self { at: Instant::now(), memory: kilobytes * 1024, descriptors, files }
@@ -195,7 +195,7 @@ fn a_million_leases_survive_an_hour_of_kills() {
     let seconds = std::env::var("LEASEMGR_SOAK_SECONDS").map_or(3600, |seconds| seconds.parse().unwrap());
     let time = Duration::from_secs(seconds);
     let mut setting = Setting {
-        folder: tempfile::tempdir().unwrap(),
+        directory: tempfile::tempdir().unwrap(),
         family: Family::V4,
         durability: "written",
         program: Some(env!("CARGO_BIN_EXE_kea-lfc")),
@@ -205,8 +205,8 @@ fn a_million_leases_survive_an_hour_of_kills() {
         options: Vec::new(),
     };
     // Where something is found, the files tell more.
-    setting.folder.disable_cleanup(true);
-    println!("{} seconds in {}", time.as_secs(), setting.folder.path().display());
+    setting.directory.disable_cleanup(true);
+    println!("{} seconds in {}", time.as_secs(), setting.directory.path().display());
     let begin = Instant::now();
     let mut random = Random(1);
     let mut totals = Totals::default();
@@ -280,7 +280,7 @@ fn a_million_leases_survive_an_hour_of_kills() {
     let mut grown = compare_thirds("lives of a minute", &samples);
     grown.extend(compare_thirds("the last life", &last_samples));
     assert_eq!(grown, [""; 0]);
-    setting.folder.disable_cleanup(false);
+    setting.directory.disable_cleanup(false);
 }
 
 const ADDRESS: &str = "10.0.0.1";

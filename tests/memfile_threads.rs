@@ -357,9 +357,9 @@ impl FileSystem for Watched {
         Ok(())
     }
 
-    fn sync_directory(&self, folder: &Path) -> io::Result<()> {
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
         thread::yield_now();
-        if self.0.kind == Kind::Simulated { self.0.inner.sync_directory(folder) } else { Ok(()) }
+        if self.0.kind == Kind::Simulated { self.0.inner.sync_directory(directory) } else { Ok(()) }
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
@@ -766,8 +766,8 @@ struct Setting {
 
 fn check_histories<L: TestLease>(setting: Setting) {
     const STEPS: usize = 150;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("leases.csv");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("leases.csv");
     let tables = RelayTables(true);
     let options = || {
         MemfileOptions::default()
@@ -1146,9 +1146,9 @@ impl WriteFile for GatedFile {
 }
 
 fn check_readers<L: TestLease>(durability: Durability, stop: Stop) {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let gate = Arc::new(Gate { stop, state: Mutex::default(), changed: Condvar::new() });
-    let options = MemfileOptions::at(folder.path().join("leases.csv"))
+    let options = MemfileOptions::at(directory.path().join("leases.csv"))
         .lfc_interval(None)
         .durability(durability)
         .lfc_program(LfcProgram::Internal);

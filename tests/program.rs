@@ -29,20 +29,20 @@ fn row4(n: u32) -> String {
     format!("{address},02:00:00:00:00:01,,3600,1790003600,1,0,0,host-{n},0,,0\n")
 }
 
-/// A folder with lease files.
-struct Folder(TempDir);
+/// A directory with lease files.
+struct Directory(TempDir);
 
-impl Folder {
+impl Directory {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// A folder in which a cleanup has something to do: a lease in each file, and one that is in both.
+    /// A directory in which a cleanup has something to do: a lease in each file, and one that is in both.
     fn with_leases() -> Self {
-        let folder = Self::new();
-        folder.write("previous", [HEADER4, &row4(1), &row4(2)].concat());
-        folder.write("input", [HEADER4, &row4(3), &row4(2).replace("host-2", "newest")].concat());
-        folder
+        let directory = Self::new();
+        directory.write("previous", [HEADER4, &row4(1), &row4(2)].concat());
+        directory.write("input", [HEADER4, &row4(3), &row4(2).replace("host-2", "newest")].concat());
+        directory
     }
 
     fn path(&self, name: impl AsRef<Path>) -> PathBuf {
@@ -176,7 +176,7 @@ impl Line {
 #[case::with_file_formats("-V", &[env!("CARGO_PKG_VERSION"), "3.0", "5.0"])]
 #[case::how_it_was_built("-W", &[env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, "profile", "kea-lfc"])]
 fn what_is_asked_about_the_program_goes_to_standard_output(#[case] option: &str, #[case] words: &[&str]) {
-    let output = Folder::new().run([option]);
+    let output = Directory::new().run([option]);
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(text(&output.stderr), "");
     let stdout = text(&output.stdout);
@@ -185,13 +185,13 @@ fn what_is_asked_about_the_program_goes_to_standard_output(#[case] option: &str,
 
 #[test]
 fn the_version_stands_alone() {
-    let output = Folder::new().run(["-v"]);
+    let output = Directory::new().run(["-v"]);
     assert_eq!(text(&output.stdout), concat!(env!("CARGO_PKG_VERSION"), "\n"));
 }
 
 #[test]
 fn the_usage_goes_to_standard_error_and_names_every_option() {
-    let output = Folder::new().run(["-h"]);
+    let output = Directory::new().run(["-h"]);
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(text(&output.stdout), "");
     let usage = text(&output.stderr);
@@ -215,7 +215,7 @@ fn options_act_in_order(
     #[case] stdout: &str,
     #[case] reason: &str,
 ) {
-    let output = Folder::new().run(args);
+    let output = Directory::new().run(args);
     assert_eq!(output.status.code(), Some(status));
     assert_eq!(text(&output.stdout), stdout.replace("0.1.0", env!("CARGO_PKG_VERSION")));
     assert!(text(&output.stderr).lines().next().unwrap_or_default().contains(reason));
@@ -240,16 +240,16 @@ fn options_act_in_order(
 #[case::dash(&["-4", "-"], "-")]
 #[case::value_of_a_flag(&["-4=yes"], "'-='")]
 fn bad_usage_is_explained_and_changes_nothing(#[case] args: &[&str], #[case] reason: &str) {
-    let folder = Folder::new();
-    folder.write("i", [HEADER4, &row4(1)].concat());
-    let before = folder.all();
-    let output = folder.run(args);
+    let directory = Directory::new();
+    directory.write("i", [HEADER4, &row4(1)].concat());
+    let before = directory.all();
+    let output = directory.run(args);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(text(&output.stdout), "");
     let (first, usage) = text(&output.stderr).split_once('\n').unwrap();
     assert!(first.starts_with("kea-lfc: ") && first.contains(reason), "{first}");
     assert!(usage.starts_with("Usage: kea-lfc "), "{usage}");
-    assert_eq!(folder.all(), before);
+    assert_eq!(directory.all(), before);
 }
 
 #[rstest]
@@ -261,44 +261,44 @@ fn bad_usage_is_explained_and_changes_nothing(#[case] args: &[&str], #[case] rea
 #[case::the_last_file_counts("-4 -x wrong -p pid -x previous -i input -o output -f finish -c config")]
 #[case::with_the_end_of_options("-4 -p pid -x previous -i input -o output -f finish -c config --")]
 fn options_may_be_joined_and_repeated(#[case] args: &str) {
-    let folder = Folder::with_leases();
-    let output = folder.run(args.split(' '));
+    let directory = Directory::with_leases();
+    let output = directory.run(args.split(' '));
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert_eq!(folder.names(), ["previous"]);
+    assert_eq!(directory.names(), ["previous"]);
     let newest = row4(2).replace("host-2", "newest");
-    assert_eq!(folder.read("previous"), [HEADER4, &row4(1), &newest, &row4(3)].concat());
+    assert_eq!(directory.read("previous"), [HEADER4, &row4(1), &newest, &row4(3)].concat());
 }
 
 #[test]
 fn an_equals_sign_belongs_to_the_name() {
-    let folder = Folder::new();
-    folder.write("=input", [HEADER4, &row4(1)].concat());
-    let output = folder.run("-4 -p=pid -x=previous -i=input -o=output -f=finish -c=config".split(' '));
+    let directory = Directory::new();
+    directory.write("=input", [HEADER4, &row4(1)].concat());
+    let output = directory.run("-4 -p=pid -x=previous -i=input -o=output -f=finish -c=config".split(' '));
     assert!(output.status.success());
-    assert_eq!(folder.names(), ["=previous"]);
+    assert_eq!(directory.names(), ["=previous"]);
 }
 
 #[test]
 fn names_need_not_be_utf8() {
-    let folder = Folder::new();
+    let directory = Directory::new();
     let input = OsStr::from_bytes(b"in\xff\x1bput");
-    fs::write(folder.path(input), [HEADER4, &row4(1)].concat()).unwrap();
+    fs::write(directory.path(input), [HEADER4, &row4(1)].concat()).unwrap();
     let mut args = [&["-4d"], &FILES[..]].concat().into_iter().map(OsString::from).collect::<Vec<_>>();
     args[6] = input.to_owned();
     args[4] = OsString::from_vec(b"previous\xfe".to_vec());
-    let output = folder.run(&args);
+    let output = directory.run(&args);
     assert!(output.status.success());
-    assert_eq!(folder.names(), [args[4].clone()]);
+    assert_eq!(directory.names(), [args[4].clone()]);
 }
 
 #[test]
 fn leases_of_both_families_are_cleaned_up() {
-    let folder = Folder::new();
+    let directory = Directory::new();
     let row = "2001:db8::1,00:01:02:03,3600,1790003600,1,2250,0,7,128,0,0,,,0,,,,0\n";
-    folder.write("input", [HEADER6, row, row].concat());
-    let output = folder.run([&["-6"], &FILES[..]].concat());
+    directory.write("input", [HEADER6, row, row].concat());
+    let output = directory.run([&["-6"], &FILES[..]].concat());
     assert!(output.status.success());
-    let previous = folder.read("previous");
+    let previous = directory.read("previous");
     assert!(previous.starts_with(HEADER6) && previous.lines().count() == 2, "{previous}");
 }
 
@@ -306,8 +306,8 @@ fn leases_of_both_families_are_cleaned_up() {
 
 #[test]
 fn a_cleanup_says_what_it_does_step_by_step() {
-    let folder = Folder::with_leases();
-    let (succeeded, log) = folder.clean();
+    let directory = Directory::with_leases();
+    let (succeeded, log) = directory.clean();
     assert!(succeeded);
     let ids =
         ["LFC_START", "LFC_PROCESSING", "LFC_READ_STATS", "LFC_WRITE_STATS", "LFC_ROTATING", "LFC_TERMINATE"];
@@ -319,9 +319,9 @@ fn a_cleanup_says_what_it_does_step_by_step() {
 
 #[test]
 fn with_d_the_arguments_are_shown_and_even_details_are_logged() {
-    let folder = Folder::new();
-    folder.write("previous", [HEADER4, &row4(2), &row4(1)].concat());
-    let output = folder.run([&["-4d"], &FILES[..]].concat());
+    let directory = Directory::new();
+    directory.write("previous", [HEADER4, &row4(2), &row4(1)].concat());
+    let output = directory.run([&["-4d"], &FILES[..]].concat());
     let stdout = text(&output.stdout);
     for value in ["DHCPv4", "pid", "previous", "input", "output", "finish", "config"] {
         assert_eq!(stdout.lines().filter(|line| line.ends_with(&format!(" {value}"))).count(), 1, "{stdout}");
@@ -332,15 +332,15 @@ fn with_d_the_arguments_are_shown_and_even_details_are_logged() {
 
 #[test]
 fn without_d_nothing_but_a_failure_is_on_the_console() {
-    for folder in [Folder::with_leases(), Folder::new()] {
-        folder.write("input", [HEADER4, "bad\n"].concat());
-        let output = folder.run([&["-4"], &FILES[..]].concat());
+    for directory in [Directory::with_leases(), Directory::new()] {
+        directory.write("input", [HEADER4, "bad\n"].concat());
+        let output = directory.run([&["-4"], &FILES[..]].concat());
         assert!(output.status.success());
         assert_eq!((text(&output.stdout), text(&output.stderr)), ("", ""));
     }
-    let folder = Folder::new();
-    folder.write("input", "no header\n");
-    let output = folder.run([&["-4"], &FILES[..]].concat());
+    let directory = Directory::new();
+    directory.write("input", "no header\n");
+    let output = directory.run([&["-4"], &FILES[..]].concat());
     assert_eq!(output.status.code(), Some(1));
     let reason = "kea-lfc: input: line 1: no DHCPv4 lease file: ";
     assert!(output.stdout.is_empty() && text(&output.stderr).starts_with(reason), "{}", text(&output.stderr));
@@ -348,15 +348,15 @@ fn without_d_nothing_but_a_failure_is_on_the_console() {
 
 #[test]
 fn no_name_can_send_control_characters_to_a_terminal() {
-    let folder = Folder::new();
+    let directory = Directory::new();
     let mut args = [&["-4d"], &FILES[..]].concat();
     args[4] = "pre\x1b[31mvious\n2030";
     args[6] = "in\u{9b}put\r";
-    folder.write(args[6], [HEADER4, "\x1b[31m\n"].concat());
-    let clean = folder.run(&args);
+    directory.write(args[6], [HEADER4, "\x1b[31m\n"].concat());
+    let clean = directory.run(&args);
     assert!(clean.status.success());
-    let usage = folder.run(["-4", "wo\x1brd"]);
-    let option = folder.run(["-\x1b"]);
+    let usage = directory.run(["-4", "wo\x1brd"]);
+    let option = directory.run(["-\x1b"]);
     for output in [clean, usage, option] {
         for bytes in [output.stdout, output.stderr] {
             let text = text(&bytes);
@@ -371,14 +371,14 @@ fn nobody_has_to_listen() {
     let Ok(full) = fs::OpenOptions::new().write(true).open("/dev/full") else {
         return;
     };
-    let folder = Folder::with_leases();
+    let directory = Directory::with_leases();
     let args = [&["-4d"], &FILES[..]].concat();
-    let mut command = folder.command(PROGRAM);
+    let mut command = directory.command(PROGRAM);
     let full = || Stdio::from(full.try_clone().unwrap());
     assert!(command.args(args).stdout(full()).stderr(full()).status().unwrap().success());
-    assert_eq!(folder.names(), ["previous"]);
+    assert_eq!(directory.names(), ["previous"]);
 
-    let output = folder.command(PROGRAM).arg("-v").stdout(full()).stderr(Stdio::piped()).output().unwrap();
+    let output = directory.command(PROGRAM).arg("-v").stdout(full()).stderr(Stdio::piped()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(text(&output.stderr), "");
 }
@@ -386,20 +386,20 @@ fn nobody_has_to_listen() {
 /// Needs a mount namespace of its own, to have a `/dev/log` that is nobody else's.
 #[test]
 fn without_d_the_log_goes_to_syslog() {
-    let folder = Folder::with_leases();
+    let directory = Directory::with_leases();
     let script = "mount -t tmpfs none /dev && : > /dev/log && mount --bind log /dev/log";
-    let socket = UnixDatagram::bind(folder.path("log")).unwrap();
-    let mut probe = folder.command("unshare");
+    let socket = UnixDatagram::bind(directory.path("log")).unwrap();
+    let mut probe = directory.command("unshare");
     if !probe.args(["-rm", "sh", "-c", script]).output().is_ok_and(|output| output.status.success()) {
         eprintln!("skipped: no mount namespaces here");
         return;
     }
-    folder.write("input", [HEADER4, &row4(1), "bad\n"].concat());
+    directory.write("input", [HEADER4, &row4(1), "bad\n"].concat());
     let script = format!("{script} && exec \"$@\"");
-    let mut command = folder.command("unshare");
+    let mut command = directory.command("unshare");
     command.args(["-rm", "sh", "-c", &script, "sh", PROGRAM, "-4"]).args(FILES);
     // The order in the previous file is a matter of level DEBUG, which is not for syslog.
-    folder.write("previous", [HEADER4, &row4(2), &row4(1)].concat());
+    directory.write("previous", [HEADER4, &row4(2), &row4(1)].concat());
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!((text(&output.stdout), text(&output.stderr)), ("", ""));
@@ -435,11 +435,11 @@ fn without_d_the_log_goes_to_syslog() {
 
 #[test]
 fn on_a_terminal_a_bar_shows_the_progress_below_whole_lines() {
-    let folder = Folder::new();
+    let directory = Directory::new();
     let rows: String = (0..20_000).map(row4).collect();
-    folder.write("input", [HEADER4, &rows, "bad\n"].concat());
+    directory.write("input", [HEADER4, &rows, "bad\n"].concat());
     let program = format!("'{PROGRAM}' -4d {}", FILES.join(" "));
-    let mut script = folder.command("script");
+    let mut script = directory.command("script");
     script.args(["-qec", &program, "/dev/null"]).env("TERM", "xterm");
     let Ok(output) = script.output() else {
         eprintln!("skipped: no program script here");
@@ -473,10 +473,10 @@ fn on_a_terminal_a_bar_shows_the_progress_below_whole_lines() {
 #[case::no_wish_for_a_log("xterm", "")]
 #[case::a_terminal_that_can_only_print("dumb", "")]
 fn elsewhere_there_is_no_bar(#[case] terminal: &str, #[case] pipe: &str) {
-    let folder = Folder::with_leases();
+    let directory = Directory::with_leases();
     let debug = if pipe.is_empty() && terminal == "xterm" { "" } else { "-d" };
     let program = format!("'{PROGRAM}' -4 {debug} {} {pipe}", FILES.join(" "));
-    let mut script = folder.command("script");
+    let mut script = directory.command("script");
     script.args(["-qec", &program, "/dev/null"]).env("TERM", terminal);
     let Ok(output) = script.output() else {
         eprintln!("skipped: no program script here");
@@ -484,15 +484,15 @@ fn elsewhere_there_is_no_bar(#[case] terminal: &str, #[case] pipe: &str) {
     };
     let shown = text(&output.stdout);
     assert!(!shown.contains("ETA") && !shown.contains('\x1b'), "{shown:?}");
-    assert_eq!(folder.names(), ["previous"]);
+    assert_eq!(directory.names(), ["previous"]);
     assert_eq!(shown.is_empty(), debug.is_empty(), "{shown:?}");
 }
 
 // Outcomes
 
 /// Starts a process, by a copy of a program under another name.
-fn start_as(folder: &Folder, name: &str) -> Child {
-    let path = folder.path(name);
+fn start_as(directory: &Directory, name: &str) -> Child {
+    let path = directory.path(name);
     assert!(Command::new("cp").arg("/bin/sleep").arg(&path).status().unwrap().success());
     let child = Command::new(&path).arg("1000").spawn().unwrap();
     fs::remove_file(path).unwrap();
@@ -505,21 +505,21 @@ fn start_as(folder: &Folder, name: &str) -> Child {
 #[case::a_server("kea-dhcp4", false)]
 #[case::any_other("sleep", false)]
 fn only_while_another_cleanup_is_at_work_nothing_is_done(#[case] name: &str, #[case] is_cleanup: bool) {
-    let folder = Folder::with_leases();
-    let mut other = start_as(&folder, name);
-    folder.write("pid", format!("{}\n", other.id()));
-    let before = folder.all();
-    let (succeeded, log) = folder.clean();
+    let directory = Directory::with_leases();
+    let mut other = start_as(&directory, name);
+    directory.write("pid", format!("{}\n", other.id()));
+    let before = directory.all();
+    let (succeeded, log) = directory.clean();
     assert!(succeeded);
     if is_cleanup {
         assert_eq!(log.ids(), ["LFC_START", "LFC_RUNNING"]);
         let message = log.message("LFC_RUNNING");
         assert!(message.contains(&format!("process {} of pid ", other.id())), "{message}");
         assert!(message.contains("or remove pid if "), "{message}");
-        assert_eq!(folder.all(), before);
+        assert_eq!(directory.all(), before);
     } else {
         assert!(log.of("LFC_RUNNING").is_empty());
-        assert_eq!(folder.names(), ["previous"]);
+        assert_eq!(directory.names(), ["previous"]);
     }
     other.kill().unwrap();
     other.wait().unwrap();
@@ -527,11 +527,11 @@ fn only_while_another_cleanup_is_at_work_nothing_is_done(#[case] name: &str, #[c
 
 #[test]
 fn a_pid_file_of_this_very_test_stops_nothing() {
-    let folder = Folder::with_leases();
-    folder.write("pid", format!("{}\n", std::process::id()));
-    let (succeeded, _) = folder.clean();
+    let directory = Directory::with_leases();
+    directory.write("pid", format!("{}\n", std::process::id()));
+    let (succeeded, _) = directory.clean();
     assert!(succeeded);
-    assert_eq!(folder.names(), ["previous"]);
+    assert_eq!(directory.names(), ["previous"]);
 }
 
 #[rstest]
@@ -539,22 +539,22 @@ fn a_pid_file_of_this_very_test_stops_nothing() {
 #[case::emptied(Some(""))]
 #[case::of_another_process(Some("1\n"))]
 fn a_cleanup_runs_as_long_as_it_lives_whatever_becomes_of_its_pid_file(#[case] content: Option<&str>) {
-    let folder = Folder::with_leases();
-    let mut first = folder.start_and_stop_at_previous();
+    let directory = Directory::with_leases();
+    let mut first = directory.start_and_stop_at_previous();
     match content {
-        None => fs::remove_file(folder.path("pid")).unwrap(),
-        Some(content) => folder.write("pid", content),
+        None => fs::remove_file(directory.path("pid")).unwrap(),
+        Some(content) => directory.write("pid", content),
     }
-    let (succeeded, log) = folder.clean();
+    let (succeeded, log) = directory.clean();
     assert!(succeeded);
     assert_eq!(log.ids(), ["LFC_START", "LFC_RUNNING"]);
     assert!(log.message("LFC_RUNNING").contains("pid.running; wait"), "{}", log.message("LFC_RUNNING"));
     first.kill().unwrap();
     first.wait().unwrap();
-    fs::remove_file(folder.path("previous")).unwrap();
-    let (succeeded, _) = folder.clean();
+    fs::remove_file(directory.path("previous")).unwrap();
+    let (succeeded, _) = directory.clean();
     assert!(succeeded);
-    assert_eq!(folder.names(), ["previous"]);
+    assert_eq!(directory.names(), ["previous"]);
 }
 
 /// As a lease manager starts it, directly and by a script.
@@ -563,22 +563,22 @@ fn a_cleanup_runs_as_long_as_it_lives_whatever_becomes_of_its_pid_file(#[case] c
 #[case::by_a_script(r#""$@""#)]
 #[case::without_the_lock(r#""$@" < /dev/null"#)]
 fn the_lock_that_a_program_is_given_is_its_own(#[case] script: &str) {
-    let folder = Folder::with_leases();
-    let lock = OsFileSystem.try_lock_for_process(&folder.path("pid.running")).unwrap().unwrap();
+    let directory = Directory::with_leases();
+    let lock = OsFileSystem.try_lock_for_process(&directory.path("pid.running")).unwrap().unwrap();
     let status = Command::new("sh")
         .args(["-c", script, "sh", env!("CARGO_BIN_EXE_kea-lfc"), "-4"])
         .args(FILES)
-        .current_dir(folder.path(""))
+        .current_dir(directory.path(""))
         .stdin(lock.descriptor().unwrap())
         .status()
         .unwrap();
     assert!(status.success());
     let is_done = !script.contains("/dev/null");
-    assert_eq!(folder.path("input").exists(), !is_done);
+    assert_eq!(directory.path("input").exists(), !is_done);
     // It is the manager that gives it up.
     assert!(
-        folder.path("pid.running").exists()
-            && OsFileSystem.try_lock(&folder.path("pid.running")).unwrap().is_none()
+        directory.path("pid.running").exists()
+            && OsFileSystem.try_lock(&directory.path("pid.running")).unwrap().is_none()
     );
 }
 
@@ -587,48 +587,48 @@ fn the_lock_that_a_program_is_given_is_its_own(#[case] script: &str) {
 #[case::another_header("previous", "address,foo\n", "previous: line 1: ")]
 #[case::with_an_escape("input", "address,\u{1b}[31m\n", "input: line 1: ")]
 fn a_failure_is_also_told_on_standard_error(#[case] name: &str, #[case] content: &str, #[case] reason: &str) {
-    let folder = Folder::with_leases();
-    folder.write(name, content);
-    let output = folder.run([&["-4"], &FILES[..]].concat());
+    let directory = Directory::with_leases();
+    directory.write(name, content);
+    let output = directory.run([&["-4"], &FILES[..]].concat());
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
     let error = text(&output.stderr);
     assert!(error.starts_with("kea-lfc: ") && error.contains(reason), "{error}");
     assert!(error.ends_with('\n') && error.lines().count() == 1 && !error.contains('\u{1b}'), "{error:?}");
     // With -d the log is there, and says it once.
-    let output = folder.run([&["-4d"], &FILES[..]].concat());
+    let output = directory.run([&["-4d"], &FILES[..]].concat());
     assert_eq!(text(&output.stderr).matches(reason).count(), 1, "{}", text(&output.stderr));
 }
 
 #[test]
 fn a_success_is_not_told_on_standard_error() {
-    let folder = Folder::with_leases();
-    let output = folder.run([&["-4"], &FILES[..]].concat());
+    let directory = Directory::with_leases();
+    let output = directory.run([&["-4"], &FILES[..]].concat());
     assert!(output.status.success());
     assert_eq!((text(&output.stdout), text(&output.stderr)), ("", ""));
 }
 
 #[test]
 fn a_process_that_has_stopped_with_the_lock_of_the_pid_file_is_not_waited_for_for_ever() {
-    let folder = Folder::with_leases();
-    let lock = OsFileSystem.lock(&folder.path("pid.lock")).unwrap();
-    let before = folder.all();
-    let (succeeded, log) = folder.clean();
+    let directory = Directory::with_leases();
+    let lock = OsFileSystem.lock(&directory.path("pid.lock")).unwrap();
+    let before = directory.all();
+    let (succeeded, log) = directory.clean();
     assert!(!succeeded);
     let message = log.message("LFC_FAIL_PID_CREATE");
     assert!(
         message.contains("cannot lock pid.lock: another process has held it for 10s; end that"),
         "{message}"
     );
-    assert_eq!(folder.all(), before);
+    assert_eq!(directory.all(), before);
     drop(lock);
 }
 
 /// By these lines a lease manager knows this program, and what it writes.
 #[test]
 fn the_answer_to_option_v_has_two_lines_for_programs() {
-    let folder = Folder::with_leases();
+    let directory = Directory::with_leases();
     for args in [&["-V"][..], &["-4", "-V"], &["-6", "-V"]] {
-        let output = folder.run(args);
+        let output = directory.run(args);
         assert!(output.status.success());
         let lines: Vec<_> = text(&output.stdout).lines().collect();
         let expected = [
@@ -641,39 +641,39 @@ fn the_answer_to_option_v_has_two_lines_for_programs() {
 
 #[test]
 fn two_programs_do_not_work_on_the_same_files() {
-    let folder = Folder::with_leases();
-    let mut first = folder.start_and_stop_at_previous();
-    let (succeeded, log) = folder.clean();
+    let directory = Directory::with_leases();
+    let mut first = directory.start_and_stop_at_previous();
+    let (succeeded, log) = directory.clean();
     assert!(succeeded);
     assert_eq!(log.ids(), ["LFC_START", "LFC_RUNNING"]);
-    assert_eq!(folder.read("pid"), format!("{}\n", first.id()));
+    assert_eq!(directory.read("pid"), format!("{}\n", first.id()));
     first.kill().unwrap();
     first.wait().unwrap();
 
     // What the killed one left does not stop the next one.
-    fs::remove_file(folder.path("previous")).unwrap();
-    let (succeeded, _) = folder.clean();
+    fs::remove_file(directory.path("previous")).unwrap();
+    let (succeeded, _) = directory.clean();
     assert!(succeeded);
-    assert_eq!(folder.names(), ["previous"]);
+    assert_eq!(directory.names(), ["previous"]);
 }
 
 #[test]
 fn an_interrupted_cleanup_is_completed() {
-    let folder = Folder::with_leases();
-    folder.write("finish", [HEADER4, &row4(9)].concat());
-    let (succeeded, log) = folder.clean();
+    let directory = Directory::with_leases();
+    directory.write("finish", [HEADER4, &row4(9)].concat());
+    let (succeeded, log) = directory.clean();
     assert!(succeeded);
     assert!(log.of("LFC_READ_STATS").is_empty());
     assert_eq!(log.ids()[log.ids().len() - 2..], ["LFC_ROTATING", "LFC_TERMINATE"]);
-    assert_eq!(folder.names(), ["previous"]);
-    assert_eq!(folder.read("previous"), [HEADER4, &row4(9)].concat());
+    assert_eq!(directory.names(), ["previous"]);
+    assert_eq!(directory.read("previous"), [HEADER4, &row4(9)].concat());
 }
 
 #[test]
 fn a_hundred_bad_rows_are_borne() {
-    let folder = Folder::with_leases();
-    folder.write("input", [HEADER4, &row4(3), &"bad\n".repeat(100)].concat());
-    let (succeeded, log) = folder.clean();
+    let directory = Directory::with_leases();
+    directory.write("input", [HEADER4, &row4(3), &"bad\n".repeat(100)].concat());
+    let (succeeded, log) = directory.clean();
     assert!(succeeded);
     assert_eq!(log.of("DHCPSRV_MEMFILE_LEASE_LOAD_ROW_ERROR").len(), 20);
     assert!(log.message("DHCPSRV_MEMFILE_MORE_BAD_ROWS").ends_with("input: 80 more rows are left out"));
@@ -682,7 +682,7 @@ fn a_hundred_bad_rows_are_borne() {
         kept.starts_with("100 rows that cannot be read are kept in ") && kept.ends_with("input.bad"),
         "{kept}"
     );
-    assert_eq!(folder.read("input.bad").lines().filter(|line| *line == "bad").count(), 100);
+    assert_eq!(directory.read("input.bad").lines().filter(|line| *line == "bad").count(), 100);
     assert_eq!(log.message("LFC_READ_STATS"), "Leases: 3, attempts: 105, errors: 100");
 }
 
@@ -691,15 +691,15 @@ fn a_hundred_bad_rows_are_borne() {
 #[case::bad_header("address,foo\n")]
 #[case::the_other_family(HEADER6)]
 fn a_file_that_cannot_be_read_makes_it_fail_and_changes_nothing(#[case] input: &str) {
-    let folder = Folder::with_leases();
-    folder.write("input", input);
-    let before = folder.all();
-    let (succeeded, log) = folder.clean();
+    let directory = Directory::with_leases();
+    directory.write("input", input);
+    let before = directory.all();
+    let (succeeded, log) = directory.clean();
     assert!(!succeeded);
     assert_eq!(log.ids(), ["LFC_START", "LFC_PROCESSING", "LFC_FAIL_PROCESS", "LFC_TERMINATE"]);
     assert_eq!(log.of("LFC_FAIL_PROCESS")[0].level, "FATAL");
     assert!(log.message("LFC_FAIL_PROCESS").contains("input"));
-    assert_eq!(folder.all(), before);
+    assert_eq!(directory.all(), before);
 }
 
 #[rstest]
@@ -714,28 +714,28 @@ fn a_file_that_cannot_be_read_makes_it_fail_and_changes_nothing(#[case] input: &
     "LFC_FAIL_ROTATE",
     "LFC_TERMINATE",
 ])]
-fn a_folder_that_is_not_there_makes_it_fail(#[case] arg: usize, #[case] ids: &[&str]) {
-    let folder = Folder::with_leases();
-    let before = folder.names();
+fn a_directory_that_is_not_there_makes_it_fail(#[case] arg: usize, #[case] ids: &[&str]) {
+    let directory = Directory::with_leases();
+    let before = directory.names();
     let mut args = [&["-4d"], &FILES[..]].concat();
     args[arg] = "missing/file";
-    let output = folder.run(args);
+    let output = directory.run(args);
     assert_eq!(output.status.code(), Some(1));
     let log = Log::new(&output.stderr);
     assert_eq!(log.ids(), [&["LFC_START"], ids].concat());
     let failure = ids.iter().find(|id| id.starts_with("LFC_FAIL_")).unwrap();
     assert_eq!(log.of(failure)[0].level, "FATAL");
     if *failure != "LFC_FAIL_ROTATE" {
-        assert_eq!(folder.names(), before);
+        assert_eq!(directory.names(), before);
     }
 }
 
 #[test]
 fn a_pid_file_that_cannot_be_removed_is_a_failure_but_the_end_is_logged() {
-    let folder = Folder::with_leases();
-    let child = folder.start_and_stop_at_previous();
-    fs::remove_file(folder.path("pid")).unwrap();
-    fs::create_dir(folder.path("pid")).unwrap();
+    let directory = Directory::with_leases();
+    let child = directory.start_and_stop_at_previous();
+    fs::remove_file(directory.path("pid")).unwrap();
+    fs::create_dir(directory.path("pid")).unwrap();
     signal(&child, Signal::CONT);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -753,8 +753,8 @@ fn servers_go_before_a_cleanup() {
         let (_, fields) = stat.rsplit_once(") ").unwrap();
         fields.split(' ').nth(16).unwrap().parse().unwrap()
     }
-    let folder = Folder::with_leases();
-    let mut child = folder.start_and_stop_at_previous();
+    let directory = Directory::with_leases();
+    let mut child = directory.start_and_stop_at_previous();
     let found = nice(child.id());
     child.kill().unwrap();
     child.wait().unwrap();

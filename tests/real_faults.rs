@@ -1,7 +1,7 @@
 //! Faults of a real system: a full disk, a disk that becomes read-only, files that are taken away, no free descriptors.
 //!
 //! Whatever comes, no acknowledged lease is lost, nothing panics, and the log says what is to be done. What goes wrong with the
-//! program of a cleanup is tried in `cleanup_life` and in the tests of `memfile::cleanup`.
+//! program of a cleanup is tried in `memfile_cleanups` and in the tests of `memfile::cleanup`.
 
 #![allow(clippy::print_stderr, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -93,9 +93,9 @@ struct Server {
 }
 
 impl Server {
-    fn open(folder: &Path, durability: Durability) -> Self {
+    fn open(directory: &Path, durability: Durability) -> Self {
         record_log();
-        let file = folder.join("f");
+        let file = directory.join("f");
         let leases = Some(Memfile::open(options(&file, durability)).unwrap());
         Self { file, durability, leases, acknowledged: BTreeMap::new(), next: 0 }
     }
@@ -173,9 +173,9 @@ impl Disk {
             eprintln!("skipped: to mount a disk one must be root");
             return None;
         }
-        let folder = tempfile::tempdir().unwrap();
-        run("mount", &["-t", "tmpfs", "-o", &format!("size={size}k"), "tmpfs"], folder.path());
-        Some(Self(folder))
+        let directory = tempfile::tempdir().unwrap();
+        run("mount", &["-t", "tmpfs", "-o", &format!("size={size}k"), "tmpfs"], directory.path());
+        Some(Self(directory))
     }
 
     fn remount(&self, mode: &str) {
@@ -271,7 +271,7 @@ fn on_a_disk_that_is_read_only_nothing_is_opened_and_the_error_says_so(
 }
 
 #[rstest]
-fn under_a_folder_that_becomes_read_only_leases_are_kept_and_cleanups_fail(
+fn under_a_directory_that_becomes_read_only_leases_are_kept_and_cleanups_fail(
     #[values(Durability::Written, Durability::Synced)] durability: Durability,
 ) {
     let Some(disk) = Disk::new(1024) else { return };
@@ -297,8 +297,8 @@ fn a_lease_file_that_is_taken_away_is_written_anew_within_seconds(
     #[values(Durability::Written, Durability::Synced)] durability: Durability,
     #[values("removed", "replaced", "renamed")] how: &str,
 ) {
-    let folder = tempfile::tempdir().unwrap();
-    let mut server = Server::open(folder.path(), durability);
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = Server::open(directory.path(), durability);
     let file = server.file.clone();
     for round in 1..=2 {
         server.add_some();
@@ -328,8 +328,8 @@ fn a_lease_file_that_is_taken_away_costs_no_lease_in_a_cleanup_or_in_the_end(
     #[values(Durability::Written, Durability::Synced)] durability: Durability,
     #[values(true, false)] replaced: bool,
 ) {
-    let folder = tempfile::tempdir().unwrap();
-    let mut server = Server::open(folder.path(), durability);
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = Server::open(directory.path(), durability);
     let take = |server: &Server| {
         fs::remove_file(&server.file).unwrap();
         if replaced {
@@ -348,8 +348,8 @@ fn a_lease_file_that_is_taken_away_costs_no_lease_in_a_cleanup_or_in_the_end(
 
 #[test]
 fn a_lease_file_that_cannot_be_written_anew_is_so_later() {
-    let folder = tempfile::tempdir().unwrap();
-    let inner = folder.path().join("inner");
+    let directory = tempfile::tempdir().unwrap();
+    let inner = directory.path().join("inner");
     fs::create_dir(&inner).unwrap();
     let mut server = Server::open(&inner, Durability::Written);
     server.add_some();
@@ -389,8 +389,8 @@ fn a_process_without_free_descriptors() {
     use rustix::process::{Resource, Rlimit, setrlimit};
     setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: Some(64) }).unwrap();
     for durability in [Durability::Written, Durability::Synced] {
-        let folder = tempfile::tempdir().unwrap();
-        let mut server = Server::open(folder.path(), durability);
+        let directory = tempfile::tempdir().unwrap();
+        let mut server = Server::open(directory.path(), durability);
         server.add_some();
         for spare in 0..8 {
             let mut taken = Vec::new();

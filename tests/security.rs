@@ -40,25 +40,25 @@ fn lease(n: u8) -> Lease4 {
     lease
 }
 
-/// A folder with the lease files of a server, and another one with a file that is nobody's business here.
+/// A directory with the lease files of a server, and another one with a file that is nobody's business here.
 struct Place {
-    folder: TempDir,
+    directory: TempDir,
     other: TempDir,
     files: LeaseFileSet,
 }
 
 impl Place {
     fn new() -> Self {
-        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let files = LeaseFileSet::new(folder.path().join("leases.csv"));
+        let (directory, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let files = LeaseFileSet::new(directory.path().join("leases.csv"));
         fs::write(files.previous_path(), [HEADER, &row(1)].concat()).unwrap();
         fs::write(files.input_path(), [HEADER, &row(2)].concat()).unwrap();
         fs::write(files.current_path(), [HEADER, &row(3)].concat()).unwrap();
-        Self { folder, other, files }
+        Self { directory, other, files }
     }
 
     fn file(&self, suffix: &str) -> PathBuf {
-        self.folder.path().join(format!("leases.csv{suffix}"))
+        self.directory.path().join(format!("leases.csv{suffix}"))
     }
 
     fn target(&self) -> PathBuf {
@@ -236,7 +236,7 @@ fn a_writer_follows_no_planted_link() {
 #[test]
 fn a_link_of_ones_own_is_followed_if_it_leads_to_a_file() {
     let place = Place::new();
-    let own = fs::metadata(place.folder.path()).unwrap().uid();
+    let own = fs::metadata(place.directory.path()).unwrap().uid();
     fs::rename(place.files.current_path(), place.target()).unwrap();
     assert!(place.plant("", own));
     let leases = place.open().unwrap();
@@ -253,7 +253,7 @@ fn a_link_of_ones_own_is_followed_if_it_leads_to_a_file() {
 
     // A target that is absent is created, as after a boot.
     let place = Place::new();
-    let own = fs::metadata(place.folder.path()).unwrap().uid();
+    let own = fs::metadata(place.directory.path()).unwrap().uid();
     let _ = fs::remove_file(place.files.current_path());
     assert!(place.plant("", own));
     let leases = place.open().unwrap();
@@ -262,10 +262,10 @@ fn a_link_of_ones_own_is_followed_if_it_leads_to_a_file() {
 }
 
 #[test]
-fn the_folder_of_the_lease_files_may_be_a_link() {
+fn the_directory_of_the_lease_files_may_be_a_link() {
     let place = Place::new();
     let link = place.other.path().join("link");
-    symlink(place.folder.path(), &link).unwrap();
+    symlink(place.directory.path(), &link).unwrap();
     let file = link.join("leases.csv");
     let options = MemfileOptions::at(file).lfc_program(LfcProgram::Internal);
     let leases = Memfile::<Lease4>::open(options).unwrap();
@@ -289,8 +289,8 @@ fn what_is_no_file_is_not_opened(
 }
 
 /// A program that writes its arguments, one a line, and the modes of the lease files to a file beside it.
-fn spy(folder: &Path) -> PathBuf {
-    let program = folder.join("spy; $(touch pwned)");
+fn spy(directory: &Path) -> PathBuf {
+    let program = directory.join("spy; $(touch pwned)");
     let script =
         "#!/bin/sh\nprintf '%s\\n' \"$@\" > \"$0.args\"\nstat -c '%a %n' \"${3%/*}\"/*.csv* > \"$0.modes\"\n";
     fs::write(&program, script).unwrap();
@@ -301,11 +301,11 @@ fn spy(folder: &Path) -> PathBuf {
 #[test]
 fn a_name_full_of_shell_characters_is_one_argument_of_the_program() {
     let place = Place::new();
-    let folder =
-        place.folder.path().join("a $(touch pwned) `touch pwned` ; touch pwned & 'b' \"c\" * \\ -d | >d");
-    fs::create_dir(&folder).unwrap();
+    let directory =
+        place.directory.path().join("a $(touch pwned) `touch pwned` ; touch pwned & 'b' \"c\" * \\ -d | >d");
+    fs::create_dir(&directory).unwrap();
     let program = spy(place.other.path());
-    let file = folder.join("leases.csv");
+    let file = directory.join("leases.csv");
     let options =
         MemfileOptions::at(file.clone()).lfc_program(LfcProgram::Program(program.clone())).lfc_interval(None);
     let leases = Memfile::<Lease4>::open(options).unwrap();
@@ -326,19 +326,19 @@ fn a_name_full_of_shell_characters_is_one_argument_of_the_program() {
     let mut expected = expected.concat();
     expected.push("ignored-path".to_owned());
     assert_eq!(beside(".args").lines().collect::<Vec<_>>(), expected);
-    for folder in [Path::new("."), place.folder.path(), &folder, place.other.path()] {
-        assert!(!folder.join("pwned").exists());
+    for directory in [Path::new("."), place.directory.path(), &directory, place.other.path()] {
+        assert!(!directory.join("pwned").exists());
     }
 }
 
 #[test]
 fn files_are_nobody_elses_to_read() {
     let place = Place::new();
-    let folder = place.folder.path().join("new");
-    fs::create_dir(&folder).unwrap();
+    let directory = place.directory.path().join("new");
+    fs::create_dir(&directory).unwrap();
     let program = spy(place.other.path());
     let options = |lfc_program| {
-        MemfileOptions::at(folder.join("leases.csv")).lfc_program(lfc_program).lfc_interval(None)
+        MemfileOptions::at(directory.join("leases.csv")).lfc_program(lfc_program).lfc_interval(None)
     };
     let leases = Memfile::<Lease4>::open(options(LfcProgram::Program(program.clone()))).unwrap();
     add(&leases, 1);
@@ -346,7 +346,7 @@ fn files_are_nobody_elses_to_read() {
     drop(leases);
     let modes = fs::read_to_string(format!("{}.modes", program.display())).unwrap();
     let mode_of = |suffix: &str| {
-        let name = format!("{}/leases.csv{suffix}", folder.display());
+        let name = format!("{}/leases.csv{suffix}", directory.display());
         let line = modes.lines().find(|line| line.ends_with(&format!(" {name}")));
         let mode = line.and_then(|line| line.split_once(' ')).map(|(mode, _)| mode);
         u32::from_str_radix(mode.unwrap_or_else(|| panic!("no {name} in {modes}")), 8).unwrap()
@@ -359,22 +359,22 @@ fn files_are_nobody_elses_to_read() {
 
     let leases = Memfile::<Lease4>::open(options(LfcProgram::Internal)).unwrap();
     assert_eq!(clean_up(&leases).failure, None);
-    leases.write_to(&folder.join("all")).unwrap();
+    leases.write_to(&directory.join("all")).unwrap();
     drop(leases);
     let names = ["leases.csv", "leases.csv.2", "all"];
-    let mut found: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut found: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     found.sort();
-    assert_eq!(found, ["all", "leases.csv", "leases.csv.2"].map(|name| folder.join(name)));
+    assert_eq!(found, ["all", "leases.csv", "leases.csv.2"].map(|name| directory.join(name)));
     for name in names {
-        let mode = fs::metadata(folder.join(name)).unwrap().mode();
+        let mode = fs::metadata(directory.join(name)).unwrap().mode();
         assert_eq!(mode & 0o777 & !0o640, 0, "{name}: {mode:o}");
     }
 }
 
 #[test]
-fn the_lease_file_stays_in_the_data_folder() {
+fn the_lease_file_stays_in_the_data_directory() {
     let place = Place::new();
-    let (inside, outside) = (place.folder.path(), place.other.path());
+    let (inside, outside) = (place.directory.path(), place.other.path());
     let factory = LeaseMgrFactory::<Lease4>::new();
     let open = |name: &str| {
         factory.open(&format!("type=memfile data-directory={} name={name}", inside.display())).map(drop)

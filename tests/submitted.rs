@@ -34,7 +34,7 @@ fn disk() -> SimulatedDisk {
 }
 
 fn options(durability: Durability) -> MemfileOptions {
-    MemfileOptions::at(Names::in_folder(Path::new("/leases")).current)
+    MemfileOptions::at(Names::in_directory(Path::new("/leases")).current)
         .lfc_interval(None)
         .durability(durability)
         .lfc_program(LfcProgram::Internal)
@@ -580,8 +580,8 @@ mod tokio_runtime {
 
     #[tokio::test]
     async fn a_manager_is_opened_in_a_blocking_thread() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("leases4.csv").display().to_string();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("leases4.csv").display().to_string();
         let factory = LeaseMgrFactory::<Lease4>::new();
         let connection = format!("type=memfile name={file} durability=synced lfc-interval=0");
         let leases = factory.open_async(&connection).await.unwrap();

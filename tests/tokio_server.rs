@@ -14,8 +14,8 @@ fn an_async_server_changes_leases_in_every_way(
 ) {
     let own = std::env::current_exe().unwrap();
     let program = own.parent().and_then(Path::parent).unwrap().join("examples/tokio_server");
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("leases4.csv");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("leases4.csv");
     let connection = format!("type=memfile name={} durability={durability}", file.display());
     let output = Command::new(program).args([calls, "16", "0.2", &connection]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();

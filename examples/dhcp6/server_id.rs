@@ -67,8 +67,8 @@ fn write(path: &Path, duid: &Duid) -> Outcome {
     writeln!(file, "{duid}")?;
     file.sync_all()?;
     fs::rename(&new, path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
     Ok(())
 }
 
@@ -78,25 +78,25 @@ mod tests {
 
     #[test]
     fn a_server_keeps_its_duid() {
-        let folder = tempfile::tempdir().unwrap();
-        let leases = folder.path().join("leases6.csv");
+        let directory = tempfile::tempdir().unwrap();
+        let leases = directory.path().join("leases6.csv");
         let first = kept_beside(Some(&leases)).unwrap();
         assert_eq!(first.as_bytes().len(), 18);
         assert_eq!(first.as_bytes()[..2], DUID_UUID);
         assert_eq!(kept_beside(Some(&leases)).unwrap(), first);
-        let text = fs::read_to_string(folder.path().join("leases6.csv.server-id")).unwrap();
+        let text = fs::read_to_string(directory.path().join("leases6.csv.server-id")).unwrap();
         assert_eq!(text, format!("{first}\n"));
-        assert_ne!(kept_beside(Some(&folder.path().join("others.csv"))).unwrap(), first);
+        assert_ne!(kept_beside(Some(&directory.path().join("others.csv"))).unwrap(), first);
         assert_ne!(kept_beside(None).unwrap(), kept_beside(None).unwrap());
     }
 
     #[test]
     fn a_file_with_something_else_in_it_is_no_duid_and_stays() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("leases6.csv.server-id");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("leases6.csv.server-id");
         for text in ["", "00:0", "00:04:zz", "00:01", "+1+2+3"] {
             fs::write(&path, text).unwrap();
-            let error = kept_beside(Some(&folder.path().join("leases6.csv"))).unwrap_err().to_string();
+            let error = kept_beside(Some(&directory.path().join("leases6.csv"))).unwrap_err().to_string();
             assert!(error.starts_with(path.to_str().unwrap()), "{error}");
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }

@@ -72,8 +72,8 @@ impl<A: Around, F: FileSystem> FileSystem for Surrounded<A, F> {
         self.1.sync_file(path)
     }
 
-    fn sync_directory(&self, folder: &Path) -> io::Result<()> {
-        self.1.sync_directory(folder)
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        self.1.sync_directory(directory)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {

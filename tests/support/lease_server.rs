@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whom the server serves, and how it keeps its leases.
 pub(crate) struct Setting {
-    pub(crate) folder: tempfile::TempDir,
+    pub(crate) directory: tempfile::TempDir,
     pub(crate) family: Family,
     pub(crate) durability: &'static str,
     /// What it starts for a cleanup; `None` is nothing, it cleans up itself.
@@ -44,7 +44,7 @@ pub(crate) struct Setting {
 
 impl Setting {
     pub(crate) fn path(&self, suffix: &str) -> PathBuf {
-        self.folder.path().join(format!("leases.csv{suffix}"))
+        self.directory.path().join(format!("leases.csv{suffix}"))
     }
 
     fn connection(&self) -> String {
@@ -71,7 +71,7 @@ impl Setting {
         let own = std::env::current_exe().unwrap();
         let program = own.parent().and_then(Path::parent).unwrap().join("examples/lease_server");
         assert!(program.exists(), "{}: build it with cargo build --example lease_server", program.display());
-        let errors = self.folder.path().join("errors");
+        let errors = self.directory.path().join("errors");
         let mut command = Command::new(program);
         command
             .arg(self.connection())

@@ -108,9 +108,9 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// The usual names in a folder.
-    pub(crate) fn in_folder(folder: &Path) -> Self {
-        let name = |suffix: &str| folder.join(format!("leases.csv{suffix}"));
+    /// The usual names in a directory.
+    pub(crate) fn in_directory(directory: &Path) -> Self {
+        let name = |suffix: &str| directory.join(format!("leases.csv{suffix}"));
         Self {
             current: name(""),
             lfc: LfcFiles {

@@ -31,9 +31,9 @@ fn in_memory<L: ManagedLease + FileLease>() -> Arc<dyn LeaseMgr<L>> {
     memfile::open(MemfileOptions::default().extended_info_tables(true)).unwrap()
 }
 
-fn in_folder<L: ManagedLease + FileLease>(folder: &tempfile::TempDir) -> Arc<dyn LeaseMgr<L>> {
+fn in_directory<L: ManagedLease + FileLease>(directory: &tempfile::TempDir) -> Arc<dyn LeaseMgr<L>> {
     memfile::open(
-        MemfileOptions::at(folder.path().join("leases.csv"))
+        MemfileOptions::at(directory.path().join("leases.csv"))
             .extended_info_tables(true)
             .lfc_program(LfcProgram::Internal),
     )
@@ -111,8 +111,8 @@ const RELAYED6: &str = r#"{ "ISC": { "relay-info": [ { "options": "0x00350004010
 
 /// Adds the lease, declines it, and gives what its manager has then, before and after it is opened again.
 fn declined<L: TestLease>(text: &str) -> Vec<(Arc<dyn LeaseMgr<L>>, Arc<tempfile::TempDir>)> {
-    let folder = Arc::new(tempfile::tempdir().unwrap());
-    let (before, after) = (in_memory(), in_folder(&folder));
+    let directory = Arc::new(tempfile::tempdir().unwrap());
+    let (before, after) = (in_memory(), in_directory(&directory));
     let mut lease = L::tagged(1, 1);
     lease.data_mut().user_context = Some(context(text));
     let mut declined = lease.clone();
@@ -123,7 +123,7 @@ fn declined<L: TestLease>(text: &str) -> Vec<(Arc<dyn LeaseMgr<L>>, Arc<tempfile
         mgr.update(&declined).unwrap();
     }
     drop(after);
-    vec![(before, Arc::clone(&folder)), (in_folder(&folder), folder)]
+    vec![(before, Arc::clone(&directory)), (in_directory(&directory), directory)]
 }
 
 fn relay() -> RelayId {
@@ -133,21 +133,21 @@ fn relay() -> RelayId {
 /// A declined lease is reclaimed without a client, and stays so when its manager is opened again and its files are
 /// cleaned up.
 fn a_reclaimed_lease_of_no_client_is_kept<L: TestLease>() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let mut lease = L::tagged(1, 1);
     lease.decline(leasemgr::lease::system_time(1_790_000_000), Lifetime(86400));
-    let mgr = in_folder::<L>(&folder);
+    let mgr = in_directory::<L>(&directory);
     assert_eq!(mgr.add(&lease).unwrap(), Added::Added);
     lease.reclaim();
     mgr.update(&lease).unwrap();
     drop(mgr);
-    let files = LeaseFileSet::new(folder.path().join("leases.csv"));
+    let files = LeaseFileSet::new(directory.path().join("leases.csv"));
     for is_cleaned in [false, true] {
         if is_cleaned {
             fs::rename(files.current_path(), files.input_path()).unwrap();
             Cleanup::new(L::FAMILY, files.lfc_files()).run().unwrap();
         }
-        let kept = in_folder::<L>(&folder).all().unwrap();
+        let kept = in_directory::<L>(&directory).all().unwrap();
         assert_eq!(kept, [lease.clone()]);
         assert_eq!(kept[0].reclaimed_from(), Some(LeaseState::DECLINED));
         assert!(kept[0].check_state(LeaseState::DEFAULT).is_err());
@@ -166,7 +166,7 @@ fn a_reclaimed_lease_of_no_client_is_kept6() {
 
 #[test]
 fn a_declined_dhcpv4_lease_has_no_user_context_and_is_found_by_no_relay_agent() {
-    for (mgr, _folder) in declined::<Lease4>(RELAYED4) {
+    for (mgr, _directory) in declined::<Lease4>(RELAYED4) {
         let lease = mgr.all().unwrap().remove(0);
         assert_eq!((lease.state(), &lease.data().user_context), (LeaseState::DECLINED, &None));
         assert_eq!(mgr.find(&Query::relay_id(&relay())).unwrap(), []);
@@ -176,7 +176,7 @@ fn a_declined_dhcpv4_lease_has_no_user_context_and_is_found_by_no_relay_agent() 
 
 #[test]
 fn a_declined_dhcpv6_lease_keeps_its_user_context_as_in_kea() {
-    for (mgr, _folder) in declined::<Lease6>(RELAYED6) {
+    for (mgr, _directory) in declined::<Lease6>(RELAYED6) {
         let lease = mgr.all().unwrap().remove(0);
         assert_eq!(lease.state(), LeaseState::DECLINED);
         assert_eq!(lease.data().user_context, Some(context(RELAYED6)));
@@ -185,17 +185,17 @@ fn a_declined_dhcpv6_lease_keeps_its_user_context_as_in_kea() {
 }
 
 /// A lease file with these rows of valid lifetime, expiry time and state.
-fn file4(folder: &tempfile::TempDir, rows: &[(u32, u64, u32)]) {
+fn file4(directory: &tempfile::TempDir, rows: &[(u32, u64, u32)]) {
     let rows = rows.iter().zip(1..).map(|((valid, expire, state), n): (_, u8)| {
         format!("192.0.2.{n},02:00:00:00:00:{n:02x},,{valid},{expire},1,0,0,,{state},,0\n")
     });
     let text = format!("{}\n{}", header(leasemgr::lease::Family::V4), rows.collect::<String>());
-    fs::write(folder.path().join("leases.csv"), text).unwrap();
+    fs::write(directory.path().join("leases.csv"), text).unwrap();
 }
 
 #[test]
 fn a_lease_of_a_file_that_ended_before_1970_is_expired_reclaimed_and_removed() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     // Ends of -100 and -50, 1, never, and far in the future.
     let rows = [
         (200, 18_446_744_073_709_551_516, 0),
@@ -205,8 +205,8 @@ fn a_lease_of_a_file_that_ended_before_1970_is_expired_reclaimed_and_removed() {
         (200, 18_446_744_073_709_551_516, 2),
         (3600, 1 << 63, 0),
     ];
-    file4(&folder, &rows);
-    let mgr = in_folder::<Lease4>(&folder);
+    file4(&directory, &rows);
+    let mgr = in_directory::<Lease4>(&directory);
     let first = mgr.get([192, 0, 2, 1].into()).unwrap().unwrap();
     assert_eq!((first.data().cltt, first.end()), (-300, Some(-100)));
     let last =
@@ -219,7 +219,7 @@ fn a_lease_of_a_file_that_ended_before_1970_is_expired_reclaimed_and_removed() {
         assert!(mgr.reclaim(&lease).unwrap());
     }
     drop(mgr);
-    let mgr = in_folder::<Lease4>(&folder);
+    let mgr = in_directory::<Lease4>(&directory);
     assert_eq!(mgr.list_expired(system_time(1_790_000_000), 0).unwrap(), []);
     assert_eq!(mgr.delete_reclaimed(system_time(1_790_000_000 - 3600)).unwrap(), 3);
     assert_eq!(last(mgr.all().unwrap()), [3, 6]);
@@ -227,8 +227,8 @@ fn a_lease_of_a_file_that_ended_before_1970_is_expired_reclaimed_and_removed() {
 
 #[test]
 fn a_dhcpv6_lease_that_ended_before_1970_has_ended_after_a_restart() {
-    let folder = tempfile::tempdir().unwrap();
-    let mgr = in_folder::<Lease6>(&folder);
+    let directory = tempfile::tempdir().unwrap();
+    let mgr = in_directory::<Lease6>(&directory);
     let mut lease = Lease6::tagged(1, 1);
     lease.set_state(LeaseState::DEFAULT).unwrap();
     (lease.data_mut().cltt, lease.data_mut().valid_lifetime) = (-300, Lifetime(200));
@@ -236,7 +236,7 @@ fn a_dhcpv6_lease_that_ended_before_1970_has_ended_after_a_restart() {
     assert_eq!(mgr.list_expired(system_time(0), 0).unwrap().len(), 1);
     drop(mgr);
     // The file has no number for -300.
-    let mgr = in_folder::<Lease6>(&folder);
+    let mgr = in_directory::<Lease6>(&directory);
     let found = mgr.list_expired(system_time(1_790_000_000), 0).unwrap();
     assert_eq!(found.iter().map(Lease::end).collect::<Vec<_>>(), [Some(200)]);
     assert!(mgr.reclaim(&found[0]).unwrap());
@@ -335,8 +335,8 @@ fn a_journal_that_refuses_is_given_up_and_that_is_told_once<L: TestLease>(
     #[case] _family: PhantomData<L>,
     #[values(Durability::Written, Durability::Synced)] durability: Durability,
 ) {
-    let (folder, failing) = (tempfile::tempdir().unwrap(), Failing::default());
-    let options = MemfileOptions::at(folder.path().join("leases.csv"))
+    let (directory, failing) = (tempfile::tempdir().unwrap(), Failing::default());
+    let options = MemfileOptions::at(directory.path().join("leases.csv"))
         .lfc_interval(None)
         .lfc_program(LfcProgram::Internal)
         .durability(durability);

@@ -63,10 +63,10 @@ impl Sample for Lease6 {
     }
 }
 
-/// A folder for the lease file `f`.
-struct Folder(tempfile::TempDir);
+/// A directory for the lease file `f`.
+struct Directory(tempfile::TempDir);
 
-impl Folder {
+impl Directory {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -83,7 +83,7 @@ impl Folder {
         self.path(name).exists()
     }
 
-    /// A program that does this in the folder, with the arguments of the cleanup.
+    /// A program that does this in the directory, with the arguments of the cleanup.
     ///
     /// Another process writes it: a child of another test that has not come to its program yet would still
     /// have it open for writing, which lets nobody run it.
@@ -151,8 +151,8 @@ fn add<L: Sample>(leases: &dyn LeaseMgr<L>, numbers: impl IntoIterator<Item = u3
     }
 }
 
-fn rows(folder: &Folder, name: &str) -> usize {
-    folder.read(name).lines().skip(1).count()
+fn rows(directory: &Directory, name: &str) -> usize {
+    directory.read(name).lines().skip(1).count()
 }
 
 /// Whether there is such a process, be it that it has ended and is not reaped.
@@ -175,14 +175,14 @@ fn the_files_hold_a_row_a_lease_after_a_cleanup(#[case] program: Option<&str>) {
 
 /// Leases are added, changed and deleted, with a cleanup in between each time.
 fn check_rounds<L: Sample + Debug>(program: Option<&str>) {
-    let folder = Folder::new();
+    let directory = Directory::new();
     let lfc = program.map_or(LfcProgram::Internal, |program| LfcProgram::Program(program.into()));
     // Kea 2.2's program would drop a column: it is not used, though it is named.
     let program = program.filter(|program| !is_old(program));
-    let leases = folder.open::<L>(lfc.clone());
+    let leases = directory.open::<L>(lfc.clone());
     add(&*leases, 0..100);
     assert_good(&clean(&*leases), program);
-    assert_eq!((rows(&folder, "f.2"), rows(&folder, "f")), (100, 0));
+    assert_eq!((rows(&directory, "f.2"), rows(&directory, "f")), (100, 0));
 
     for n in 0..50 {
         leases.update(&L::sample(n, 1)).unwrap();
@@ -193,14 +193,14 @@ fn check_rounds<L: Sample + Debug>(program: Option<&str>) {
     }
     assert_good(&clean(&*leases), program);
     add(&*leases, 200..210);
-    assert_eq!((rows(&folder, "f.2"), rows(&folder, "f")), (90, 10));
-    assert_eq!(folder.leftovers(), [""; 0]);
+    assert_eq!((rows(&directory, "f.2"), rows(&directory, "f")), (90, 10));
+    assert_eq!(directory.leftovers(), [""; 0]);
 
     let expected: Vec<_> =
         (0..50).map(|n| L::sample(n, 2)).chain((50..90).chain(200..210).map(|n| L::sample(n, 0))).collect();
-    assert_eq!(folder.leases::<L>(), expected);
+    assert_eq!(directory.leases::<L>(), expected);
     drop(leases);
-    assert_eq!(folder.open::<L>(lfc).all().unwrap(), expected);
+    assert_eq!(directory.open::<L>(lfc).all().unwrap(), expected);
 }
 
 /// Whether a program is Kea's of version 2.2.
@@ -222,9 +222,9 @@ fn assert_good(report: &CleanupReport, program: Option<&str>) {
 #[case::thread(LfcProgram::Internal)]
 fn no_change_is_lost_while_one_cleanup_follows_the_other(#[case] program: LfcProgram) {
     const THREADS: u32 = 3;
-    let folder = Folder::new();
+    let directory = Directory::new();
     let interval = Duration::from_millis(1);
-    let options = folder.options(program.clone()).lfc_interval(interval);
+    let options = directory.options(program.clone()).lfc_interval(interval);
     let leases = Memfile::<Lease4>::open(options).unwrap();
     let enough = AtomicBool::new(false);
     let expected: Vec<Lease4> = thread::scope(|scope| {
@@ -239,8 +239,8 @@ fn no_change_is_lost_while_one_cleanup_follows_the_other(#[case] program: LfcPro
     assert_eq!(status.failed, 0, "{:?}", status.last);
     assert_eq!(leases.all().unwrap(), expected);
     drop(leases);
-    assert_eq!(folder.leases::<Lease4>(), expected);
-    assert_eq!(folder.open::<Lease4>(program).all().unwrap(), expected);
+    assert_eq!(directory.leases::<Lease4>(), expected);
+    assert_eq!(directory.open::<Lease4>(program).all().unwrap(), expected);
 }
 
 /// Adds, updates and deletes leases in turn, and gives those that are there in the end.
@@ -269,58 +269,58 @@ fn change_until(enough: &AtomicBool, leases: &Memfile<Lease4>, numbers: Range<u3
 
 #[test]
 fn a_cleanup_whose_program_is_killed_is_done_by_the_next() {
-    let folder = Folder::new();
-    let program = folder.program(&format!("[ -e go ] || kill -9 $$; exec '{OURS}' \"$@\""));
-    let leases = folder.open::<Lease4>(program);
+    let directory = Directory::new();
+    let program = directory.program(&format!("[ -e go ] || kill -9 $$; exec '{OURS}' \"$@\""));
+    let leases = directory.open::<Lease4>(program);
     add(&*leases, 0..10);
     let failure = clean(&*leases).failure.unwrap();
     assert!(failure.contains("signal: 9"), "{failure}");
     add(&*leases, 10..20);
-    fs::write(folder.path("go"), "").unwrap();
+    fs::write(directory.path("go"), "").unwrap();
     assert_eq!(clean(&*leases).failure, None);
-    assert_eq!((rows(&folder, "f.2"), rows(&folder, "f")), (10, 10));
-    assert_eq!(folder.leases::<Lease4>(), leases.all().unwrap());
-    assert_eq!(folder.leftovers(), [""; 0]);
+    assert_eq!((rows(&directory, "f.2"), rows(&directory, "f")), (10, 10));
+    assert_eq!(directory.leases::<Lease4>(), leases.all().unwrap());
+    assert_eq!(directory.leftovers(), [""; 0]);
     let status = cleanup(&*leases);
     assert_eq!((status.succeeded, status.failed), (1, 1));
 }
 
 #[test]
 fn a_manager_that_ends_takes_a_program_that_hangs_with_it() {
-    let folder = Folder::new();
-    let program = folder.program("trap '' TERM; echo $$ > own; while :; do sleep 0.1; done");
-    let leases = folder.open::<Lease4>(program);
+    let directory = Directory::new();
+    let program = directory.program("trap '' TERM; echo $$ > own; while :; do sleep 0.1; done");
+    let leases = directory.open::<Lease4>(program);
     add(&*leases, 0..10);
     leases.clean_up().unwrap();
-    wait_until("the program runs", || folder.read("own").ends_with('\n'));
+    wait_until("the program runs", || directory.read("own").ends_with('\n'));
     add(&*leases, 10..20);
     drop(leases);
-    assert!(!exists(&folder.read("own")));
-    assert_eq!(folder.leftovers(), ["f.1"]);
-    let leases = folder.open::<Lease4>(LfcProgram::Program(OURS.into()));
+    assert!(!exists(&directory.read("own")));
+    assert_eq!(directory.leftovers(), ["f.1"]);
+    let leases = directory.open::<Lease4>(LfcProgram::Program(OURS.into()));
     assert_eq!(leases.all().unwrap().len(), 20);
     assert_eq!(clean(&*leases).failure, None);
-    assert_eq!((rows(&folder, "f.2"), rows(&folder, "f")), (10, 10));
+    assert_eq!((rows(&directory, "f.2"), rows(&directory, "f")), (10, 10));
 }
 
 /// What a process of its own does, where the environment says so.
-const ROLE: &str = "CLEANUP_LIFE_ROLE";
-const FOLDER: &str = "CLEANUP_LIFE_FOLDER";
-const CONNECTION: &str = "CLEANUP_LIFE_CONNECTION";
+const ROLE: &str = "MEMFILE_CLEANUPS_ROLE";
+const DIRECTORY: &str = "MEMFILE_CLEANUPS_DIRECTORY";
+const CONNECTION: &str = "MEMFILE_CLEANUPS_CONNECTION";
 
 /// Starts this test program anew, in a role.
-fn start(role: &str, folder: &Folder, variables: &[(&str, &Path)]) -> Child {
-    start_program(&std::env::current_exe().unwrap(), role, folder, variables)
+fn start(role: &str, directory: &Directory, variables: &[(&str, &Path)]) -> Child {
+    start_program(&std::env::current_exe().unwrap(), role, directory, variables)
 }
 
 /// Starts this test program, or a copy of it, in a role.
-fn start_program(program: &Path, role: &str, folder: &Folder, variables: &[(&str, &Path)]) -> Child {
+fn start_program(program: &Path, role: &str, directory: &Directory, variables: &[(&str, &Path)]) -> Child {
     Command::new(program)
         .args(["--exact", "a_server_in_a_process_of_its_own", "--ignored"])
         .env_remove("KEA_LFC_EXECUTABLE")
         .env_remove("KEA_DHCP_DATA_DIR")
         .env(ROLE, role)
-        .env(FOLDER, folder.0.path())
+        .env(DIRECTORY, directory.0.path())
         .envs(variables.iter().copied())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -333,7 +333,7 @@ fn start_program(program: &Path, role: &str, folder: &Folder, variables: &[(&str
 #[ignore = "a part of other tests"]
 fn a_server_in_a_process_of_its_own() {
     let Ok(role) = std::env::var(ROLE) else { return };
-    let file = PathBuf::from(std::env::var_os(FOLDER).unwrap());
+    let file = PathBuf::from(std::env::var_os(DIRECTORY).unwrap());
     if let Ok(connection) = std::env::var(CONNECTION) {
         let leases = LeaseMgrFactory::<Lease4>::new().open(&connection).unwrap();
         assert_eq!(leases.add(&Lease4::sample(1, 0)).unwrap(), Added::Added);
@@ -378,19 +378,19 @@ fn a_server_in_a_process_of_its_own() {
 #[case::of_a_program("program", true)]
 #[case::of_none("absent", false)]
 fn the_environment_names_the_program(#[case] name: &str, #[case] started: bool) {
-    let folder = Folder::new();
-    let LfcProgram::Program(path) = folder.program(&format!("touch started; exec '{OURS}' \"$@\"")) else {
+    let directory = Directory::new();
+    let LfcProgram::Program(path) = directory.program(&format!("touch started; exec '{OURS}' \"$@\"")) else {
         unreachable!()
     };
-    let named = folder.path(name);
-    let mut server = start("installed", &folder, &[("KEA_LFC_EXECUTABLE", &named)]);
+    let named = directory.path(name);
+    let mut server = start("installed", &directory, &[("KEA_LFC_EXECUTABLE", &named)]);
     assert!(server.wait().unwrap().success());
     let work = if started { CleanupWork::Program(path) } else { CleanupWork::Thread };
-    assert_eq!(folder.read("work"), format!("{work:?}"));
-    assert_eq!(folder.has("started"), started);
+    assert_eq!(directory.read("work"), format!("{work:?}"));
+    assert_eq!(directory.has("started"), started);
 }
 
-/// Copies a program, by another process: see `Folder::program`.
+/// Copies a program, by another process: see `Directory::program`.
 fn copy(program: &Path, to: &Path) {
     assert!(Command::new("cp").args([program, to]).status().unwrap().success());
 }
@@ -404,23 +404,23 @@ fn without_a_name_only_this_projects_program_is_taken(#[case] beside: Option<&st
         eprintln!("skipped: no {KEAS} here");
         return;
     }
-    let folder = Folder::new();
-    let server = folder.path("server");
+    let directory = Directory::new();
+    let server = directory.path("server");
     copy(&std::env::current_exe().unwrap(), &server);
-    let program = folder.path("kea-lfc");
+    let program = directory.path("kea-lfc");
     if let Some(beside) = beside {
         copy(Path::new(beside), &program);
     }
-    assert!(start_program(&server, "installed", &folder, &[]).wait().unwrap().success());
-    let work = folder.read("work");
+    assert!(start_program(&server, "installed", &directory, &[]).wait().unwrap().success());
+    let work = directory.read("work");
     if taken {
         assert_eq!(work, format!("{:?}", CleanupWork::Program(program)));
     } else {
         // One that is installed may be this project's, but Kea's is not taken.
-        assert!(!work.contains(folder.0.path().to_str().unwrap()), "{work}");
+        assert!(!work.contains(directory.0.path().to_str().unwrap()), "{work}");
         assert!(work == format!("{:?}", CleanupWork::Thread) || !is_keas(&work), "{work}");
     }
-    assert_eq!(folder.leases::<Lease4>(), (0..10).map(|n| Lease4::sample(n, 0)).collect::<Vec<_>>());
+    assert_eq!(directory.leases::<Lease4>(), (0..10).map(|n| Lease4::sample(n, 0)).collect::<Vec<_>>());
 }
 
 /// Whether a program that was found installed is Kea's.
@@ -446,19 +446,19 @@ fn the_connection_string_goes_before_the_environment(
         eprintln!("skipped: {KEAS} is not Kea 2.2's");
         return;
     }
-    let folder = Folder::new();
+    let directory = Directory::new();
     let keyword = match keyword {
         "" => String::new(),
         "OURS" => format!("lfc-executable={OURS}"),
         program => format!("lfc-executable={program}"),
     };
-    let connection = format!("type=memfile name={} lfc-interval=0 {keyword}", folder.path("f").display());
+    let connection = format!("type=memfile name={} lfc-interval=0 {keyword}", directory.path("f").display());
     let mut variables = vec![(CONNECTION, Path::new(&connection))];
     variables.extend(variable.map(|variable| ("KEA_LFC_EXECUTABLE", Path::new(variable))));
-    assert!(start("connection", &folder, &variables).wait().unwrap().success());
+    assert!(start("connection", &directory, &variables).wait().unwrap().success());
     let work = work.map_or(CleanupWork::Thread, |program| CleanupWork::Program(program.into()));
-    assert_eq!(folder.read("work"), format!("{work:?}"));
-    assert_eq!(folder.leases::<Lease4>(), [Lease4::sample(1, 0)]);
+    assert_eq!(directory.read("work"), format!("{work:?}"));
+    assert_eq!(directory.leases::<Lease4>(), [Lease4::sample(1, 0)]);
 }
 
 /// The manager and Kea's own program: where that runs by hand, a cleanup is running, and none is begun.
@@ -468,8 +468,8 @@ fn while_keas_program_works_at_the_files_no_cleanup_begins() {
         eprintln!("skipped: no {KEAS} here");
         return;
     }
-    let folder = Folder::new();
-    let leases = folder.open::<Lease4>(LfcProgram::Internal);
+    let directory = Directory::new();
+    let leases = directory.open::<Lease4>(LfcProgram::Internal);
     add(&*leases, 0..10);
     // It has much to read, and is stopped meanwhile.
     let mut input = String::from(
@@ -479,8 +479,8 @@ fn while_keas_program_works_at_the_files_no_cleanup_begins() {
         let address = Ipv4Addr::from(0x0a10_0000 + n);
         input += &format!("{address},02:00:00:00:00:01,,3600,1790003600,1,0,0,,0,\n");
     }
-    fs::write(folder.path("f.1"), input).unwrap();
-    let path = |name: &str| folder.path(name);
+    fs::write(directory.path("f.1"), input).unwrap();
+    let path = |name: &str| directory.path(name);
     let mut child = Command::new(KEAS)
         .args(["-4", "-c", "ignored-path", "-x"])
         .arg(path("f.2"))
@@ -501,16 +501,16 @@ fn while_keas_program_works_at_the_files_no_cleanup_begins() {
     let pid = child.id().to_string();
     wait_until("it is in the PID file", || {
         assert!(child.try_wait().unwrap().is_none(), "it has ended before it was stopped");
-        folder.read("f.pid").trim() == pid
+        directory.read("f.pid").trim() == pid
     });
     let process = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(process, rustix::process::Signal::STOP).unwrap();
     assert_eq!(leases.clean_up().unwrap(), CleanupStart::Running);
     assert!(cleanup(&*leases).last.is_none());
     drop(leases);
-    match Memfile::<Lease4>::open(folder.options(LfcProgram::Internal)) {
+    match Memfile::<Lease4>::open(directory.options(LfcProgram::Internal)) {
         Err(error @ OpenError::CleanupRunning { .. }) => {
-            let expected = format!("process {pid} of {}", folder.path("f.pid").display());
+            let expected = format!("process {pid} of {}", directory.path("f.pid").display());
             assert!(error.to_string().contains(&expected), "{error}");
         }
         other => panic!("{other:?}"),
@@ -518,8 +518,8 @@ fn while_keas_program_works_at_the_files_no_cleanup_begins() {
     // It is killed, and its number stays in the file.
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(folder.has("f.pid"));
-    let leases = folder.open::<Lease4>(LfcProgram::Internal);
+    assert!(directory.has("f.pid"));
+    let leases = directory.open::<Lease4>(LfcProgram::Internal);
     assert_eq!(leases.all().unwrap().len(), 200_010);
     // As the files are older, they are cleaned up at once.
     assert_eq!(wait_for(&*leases, 1).failure, None);
@@ -532,11 +532,11 @@ fn a_cleanup_that_fails_gives_the_reason_that_the_program_logged(
     #[case] program: &str,
     #[case] reason: &str,
 ) {
-    let folder = Folder::new();
-    let leases = folder.open::<Lease4>(LfcProgram::Program(program.into()));
+    let directory = Directory::new();
+    let leases = directory.open::<Lease4>(LfcProgram::Program(program.into()));
     add(&*leases, 0..10);
-    let header = folder.read("f").lines().next().unwrap().to_owned();
-    fs::write(folder.path("f.1"), format!("{header}\n{}", "bad\n".repeat(101))).unwrap();
+    let header = directory.read("f").lines().next().unwrap().to_owned();
+    fs::write(directory.path("f.1"), format!("{header}\n{}", "bad\n".repeat(101))).unwrap();
     let failure = clean(&*leases).failure.unwrap();
     assert!(failure.starts_with(&format!("{program}: exit status: 1: kea-lfc: ")), "{failure}");
     assert!(failure.contains(reason) && failure.contains("f.1"), "{failure}");
@@ -545,37 +545,37 @@ fn a_cleanup_that_fails_gives_the_reason_that_the_program_logged(
 /// The number in the PID file belongs to another process by now, after a restart of the machine.
 #[test]
 fn the_number_of_another_process_in_the_pid_file_stops_no_manager() {
-    let folder = Folder::new();
-    fs::write(folder.path("f.pid"), "1\n").unwrap();
-    let leases = folder.open::<Lease4>(LfcProgram::Program(OURS.into()));
+    let directory = Directory::new();
+    fs::write(directory.path("f.pid"), "1\n").unwrap();
+    let leases = directory.open::<Lease4>(LfcProgram::Program(OURS.into()));
     add(&*leases, 0..10);
     assert_eq!(clean(&*leases).failure, None);
-    assert_eq!((rows(&folder, "f.2"), folder.leftovers()), (10, vec![]));
+    assert_eq!((rows(&directory, "f.2"), directory.leftovers()), (10, vec![]));
     // Also under a manager that runs.
-    fs::write(folder.path("f.pid"), format!("{}\n", std::process::id())).unwrap();
+    fs::write(directory.path("f.pid"), format!("{}\n", std::process::id())).unwrap();
     assert_eq!(clean(&*leases).failure, None);
-    assert_eq!(folder.leftovers(), [""; 0]);
+    assert_eq!(directory.leftovers(), [""; 0]);
 }
 
 #[test]
 fn after_the_death_of_a_server_the_next_one_waits_for_its_cleanup() {
-    let folder = Folder::new();
+    let directory = Directory::new();
     let waiting = format!("echo $$ > own; until [ -e go ]; do sleep 0.01; done; exec '{OURS}' \"$@\"");
-    folder.program(&waiting);
-    let mut server = start("killed", &folder, &[]);
+    directory.program(&waiting);
+    let mut server = start("killed", &directory, &[]);
     wait_until("the server is ready", || {
         assert!(server.try_wait().unwrap().is_none(), "it has ended");
-        folder.has("ready")
+        directory.has("ready")
     });
     server.kill().unwrap();
     server.wait().unwrap();
-    let program: i32 = folder.read("own").trim().parse().unwrap();
-    let open = || Memfile::<Lease4>::open(folder.options(LfcProgram::Internal));
+    let program: i32 = directory.read("own").trim().parse().unwrap();
+    let open = || Memfile::<Lease4>::open(directory.options(LfcProgram::Internal));
     match open() {
         Err(OpenError::CleanupRunning { pid, .. }) => assert_eq!(pid, program),
         other => panic!("{other:?}"),
     }
-    fs::write(folder.path("go"), "").unwrap();
+    fs::write(directory.path("go"), "").unwrap();
     let mut opened = open();
     wait_until("the cleanup has ended", || {
         opened = open();
@@ -583,6 +583,6 @@ fn after_the_death_of_a_server_the_next_one_waits_for_its_cleanup() {
     });
     let expected: Vec<_> = (0..20).map(|n| Lease4::sample(n, 0)).collect();
     assert_eq!(opened.unwrap().all().unwrap(), expected);
-    assert_eq!(folder.leftovers(), [""; 0]);
-    assert_eq!((rows(&folder, "f.2"), rows(&folder, "f")), (10, 10));
+    assert_eq!(directory.leftovers(), [""; 0]);
+    assert_eq!((rows(&directory, "f.2"), rows(&directory, "f")), (10, 10));
 }

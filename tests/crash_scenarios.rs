@@ -4,7 +4,7 @@
 //! Each file operation of a scripted life is made to fail in one of several ways, and the process or the power ends at each moment of it;
 //! then random lives follow. Whatever is left, the next start finds every lease that was promised, and none that was never written.
 //!
-//! With `LEASEMGR_LIVES=n` there are `n` random lives, and each operation of the scripted one fails in all ways;
+//! With `LEASEMGR_SCENARIOS=n` there are `n` random lives, and each operation of the scripted one fails in all ways;
 //! `LEASEMGR_SEED=n` is the seed of the first random life. Ten thousand lives take two to three minutes in a release build.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a test")]
@@ -136,7 +136,7 @@ fn may_be_left_of<L: TestLease>(written: Option<&L>, found: Option<&L>) -> bool 
 }
 
 fn beginning<L: TestLease>() -> Contents {
-    let names = Names::in_folder(Path::new("/leases"));
+    let names = Names::in_directory(Path::new("/leases"));
     let rows = |numbers: &[u32]| -> Vec<_> { numbers.iter().map(|&n| row(L::FAMILY, n, 0, 3600)).collect() };
     // From 248 on, the addresses are those of the steps.
     let previous = oldest_lease_file(L::FAMILY, &rows(&[1, 2, 248, 249]));
@@ -148,7 +148,7 @@ fn open<L: TestLease>(
     disk: &SimulatedDisk,
     durability: Durability,
 ) -> Result<Arc<dyn LeaseMgr<L>>, OpenError> {
-    let options = MemfileOptions::at(Names::in_folder(Path::new("/leases")).current)
+    let options = MemfileOptions::at(Names::in_directory(Path::new("/leases")).current)
         .lfc_interval(None)
         // A torn last row in the journal, and one in that of the cleanup.
         .max_row_errors(2)
@@ -362,7 +362,7 @@ fn number(variable: &str) -> Option<u64> {
 /// One of the faults of an operation, or all of them.
 fn some_faults(at: usize, action: Action, random: &mut Random) -> Vec<Fault> {
     let mut faults = faults(at, action);
-    if number("LEASEMGR_LIVES").is_none() {
+    if number("LEASEMGR_SCENARIOS").is_none() {
         let chosen = random.below(faults.len().try_into().unwrap()) as usize;
         faults = vec![faults[chosen]];
     }
@@ -391,7 +391,7 @@ fn scripted<L: TestLease + Debug>(durability: Durability) {
 }
 
 #[rstest]
-fn whatever_fails_in_a_life_no_lease_is_lost(
+fn no_failing_operation_loses_a_lease(
     #[values(Durability::Written, Durability::Synced, HOUR)] durability: Durability,
     #[values(4, 6)] family: u8,
 ) {
@@ -429,9 +429,9 @@ fn random_life<L: TestLease + Debug>(seed: u64) {
 }
 
 #[test]
-fn no_random_life_loses_a_lease() {
+fn no_random_scenario_loses_a_lease() {
     let first = number("LEASEMGR_SEED").unwrap_or(0);
-    let end = first + number("LEASEMGR_LIVES").unwrap_or(400);
+    let end = first + number("LEASEMGR_SCENARIOS").unwrap_or(400);
     let next = AtomicU64::new(first);
     // Most of a life is waiting for the threads of a cleanup.
     thread::scope(|scope| {
