@@ -22,12 +22,12 @@ fn main() -> Outcome {
     Ok(())
 }
 
-/// Clients all over the place, each about once; a tenth of them are new.
+/// Returns clients at random positions, each about once; a tenth of them are new.
 fn scattered() -> impl Iterator<Item = u32> {
     (0..JOURNAL).map(|row| row.wrapping_mul(2_654_435_761) % (LEASES + LEASES / 10))
 }
 
-/// A journal, in which every twentieth row deletes its lease.
+/// Returns a journal in which every twentieth row deletes its lease.
 fn journal<L: Sample>(contexts: Contexts) -> Outcome<Vec<u8>> {
     let mut leases = leases::<L>(scattered(), contexts)?;
     for lease in leases.iter_mut().step_by(20) {

@@ -1,5 +1,5 @@
-//! Each operation of a memfile with 100 000 leases, in memory and on disk; and free addresses of a full pool, leases in a state
-//! across many subnets.
+//! Operations of a memfile with 100 000 leases, in memory and on disk; free addresses of a full
+//! pool; and leases in a state across many subnets.
 
 mod support;
 
@@ -30,7 +30,8 @@ fn main() -> Outcome {
     Ok(())
 }
 
-/// A pool of 200 000 addresses, all of which have a lease, in 10 000 subnets; every fifth is declined.
+/// Measures a pool of 200 000 addresses, all of which have a lease, in 10 000 subnets; every fifth
+/// is declined.
 #[expect(clippy::expect_used, reason = "a closure that gives a lease, which has a client")]
 fn free_addresses(criterion: &mut Criterion) -> Outcome {
     const POOL: u32 = 200_000;
@@ -78,7 +79,8 @@ fn free_addresses(criterion: &mut Criterion) -> Outcome {
         let mut pages = pages.iter().cycle();
         bencher.iter(|| pages.next().map(|page| manager.find(page).map(|leases| leases.len()).ok()));
     });
-    // Each claim has a lease that is heard a second later, so that there are always some that have ended.
+    // Each claim has a lease whose client is heard a second later, so that there are always expired
+    // leases.
     group.throughput(Throughput::Elements(1));
     let mut now = END;
     group.bench_function("claim of an address whose lease has ended", |bencher| {
@@ -94,7 +96,7 @@ fn free_addresses(criterion: &mut Criterion) -> Outcome {
     Ok(())
 }
 
-/// The leases in another order than that of their addresses.
+/// Iterates over the leases in another order than that of their addresses.
 struct Scattered<'a, L> {
     leases: &'a [L],
     n: usize,
@@ -129,7 +131,7 @@ fn family<L: Sample + ManagedLease + FileLease>(
         queries(&mut group, manager.as_ref(), &samples);
     }
     if on_disk {
-        // A file of its own: that of the manager has a row for each change by now.
+        // A separate file: the manager's own file has a row for each change by now.
         let file = directory.path().join("loaded.csv");
         manager.write_to(&file)?;
         let options = options.file(file);

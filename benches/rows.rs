@@ -1,4 +1,4 @@
-//! Reading and writing rows, and the escapes of names.
+//! Reading and writing of rows, and escapes of names.
 
 mod support;
 

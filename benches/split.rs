@@ -1,8 +1,8 @@
-//! Ways to split rows into values, and beside them what the crate does with rows altogether.
+//! Ways to split rows into values, compared with what the crate does with whole rows.
 //!
-//! `csv` and `memchr` only find the values. The reader also makes a lease of them; the cleanup (of a
-//! file in address order, in memory, on one thread) also checks that each row is as the writer
-//! would write it, and copies it to an output that is thrown away.
+//! `csv` and `memchr` only find the values. The reader also creates leases; the cleanup (of a file
+//! in address order, in memory, on one thread) also checks that each row is in canonical form, and
+//! copies it to an output that is discarded.
 
 mod support;
 
@@ -25,7 +25,7 @@ fn main() -> Outcome {
     Ok(())
 }
 
-/// How many values there are, and the sum of their lengths.
+/// Number of values, and the sum of their lengths.
 type Sums = (usize, usize);
 
 fn with_csv(text: &[u8]) -> csv::Result<Sums> {
@@ -55,7 +55,7 @@ fn with_memchr(text: &[u8]) -> Sums {
     sums
 }
 
-/// Lines by memchr, values byte by byte.
+/// Finds lines with memchr, and values byte by byte.
 fn with_slices(text: &[u8]) -> Sums {
     let mut sums = (0, 0);
     let mut start = 0;

@@ -1,4 +1,4 @@
-//! A small DHCPv4 server (RFC 2131) whose leases are kept by a lease manager.
+//! A small DHCPv4 server (RFC 2131) that stores its leases in a lease manager.
 //!
 //! ```text
 //! dhcp4_server CONNECTION-STRING --subnet CIDR [--pool FIRST-LAST] [--bind ADDR:PORT] [--interface NAME]
@@ -8,31 +8,38 @@
 //! For example: `dhcp4_server 'type=memfile name=/var/lib/dhcp/leases4.csv' --interface eth1 --subnet 192.0.2.0/24
 //! --pool 192.0.2.10-192.0.2.99`
 //!
-//! It serves one subnet. It answers Discover, Request, Decline, Release and Inform, of clients on its own link and, through
-//! relay agents, on others; what these say of a client (option 82) is sent back, and kept in the lease as Kea's servers
-//! do. Clients are told apart by client identifier or, without one, by hardware address. They are given an address, the subnet
-//! mask, the lease time, T1 and T2.
+//! It serves one subnet. It answers Discover, Request, Decline, Release and Inform, of clients on
+//! its own link and, through relay agents, on others; the relay agents' information (option 82) is
+//! sent back, and stored in the lease as Kea's servers do. Clients are identified by client
+//! identifier or, without one, by hardware address. The reply contains an address, the subnet mask,
+//! the lease time, T1 and T2.
 //!
-//! * `--interface` is the link whose clients are heard directly. Without it, answers that are broadcast go where the routing table
-//!   says.
-//! * `--bind` is by default every address of the host, and port 67. Bound to one address, the server hears no broadcasts, and so
-//!   has no clients but those of relay agents.
-//! * `--pool` are the addresses that are given out, by default all of the subnet but the first, the last and the server's own.
-//! * `--valid-lifetime` is 3600 by default, 4294967295 is for ever.
-//! * `--threads` is 2 by default, and `--allocator` is `free-list`, which finds an address in constant time in a full pool.
-//! * `--server-id` is the server identifier, an address of the server; by default the one that it has in the subnet.
+//! * `--interface` is the link whose clients are served directly. Without it, the routing table
+//!   determines where replies are broadcast.
+//! * `--bind` is by default every address of the host, and port 67. Bound to one address, the
+//!   server receives no broadcasts, and so only serves clients of relay agents.
+//! * `--pool` contains the addresses that are assigned, by default all of the subnet but the first,
+//!   the last and the server's own.
+//! * `--valid-lifetime` is 3600 by default; 4294967295 is infinite.
+//! * `--threads` is 2 by default, and `--allocator` is `free-list`, which finds an address in
+//!   constant time in a full pool.
+//! * `--server-id` is the server identifier, an address of the server; by default its address in
+//!   the subnet.
 //!
-//! An address that was offered is kept for its client for ten seconds. Declined addresses are not used for a day. Expired
-//! and released leases are kept for an hour so that their clients find them again, unless no other address is free. It
-//! ends with SIGTERM or SIGINT, when all that was acknowledged is on the disk.
+//! An offered address is reserved for its client for ten seconds. Declined addresses are not used
+//! for a day. Expired and released leases are kept for an hour for their clients to return, unless
+//! no other address is free. The server ends with SIGTERM or SIGINT, when all acknowledged changes
+//! are durable.
 //!
-//! What it leaves out:
-//! * Answers to clients that have no address are broadcast, as RFC 2131 section 4.1 allows where unicasting is not possible: to
-//!   reach a client by its hardware address before it can answer ARP takes raw sockets.
-//! * Addresses are not probed before they are offered (section 2.2); clients are expected to do so.
-//! * Lease times that clients ask for, options that configure clients (routers, DNS servers and others), the client's maximum
-//!   message size, names in the DNS. The host name of option 12 is kept in the lease.
-//! * Of relay agents, server identifier override (RFC 5107) and source port (RFC 8357).
+//! Not supported:
+//! * Replies by unicast to clients that have no address; they are broadcast, as RFC 2131 section
+//!   4.1 allows where unicast is not possible: it requires raw sockets to reach a client before it
+//!   can answer ARP.
+//! * Probing of addresses before they are offered (section 2.2); clients are expected to do so.
+//! * Lease times that clients request, options that configure clients (routers, DNS servers and
+//!   others), the client's maximum message size, DNS updates. The hostname in option 12 is stored
+//!   in the lease.
+//! * Server identifier override (RFC 5107) and source port (RFC 8357) of relay agents.
 //! * BOOTP clients, Rapid Commit (RFC 4039), authentication, forced renewal, leasequery.
 
 #![allow(clippy::print_stderr, reason = "a program's own reports")]
@@ -55,7 +62,8 @@ const USAGE: &str = "\
 usage: dhcp4_server CONNECTION-STRING --subnet CIDR [--pool FIRST-LAST] [--bind ADDR:PORT] [--interface NAME]
            [--valid-lifetime SECONDS] [--threads N] [--allocator random|iterative|free-list|lowest-first] [--server-id ADDR]";
 
-/// For how long an offered address is kept. A client that has chosen asks within seconds (RFC 2131 section 4.4.1).
+/// Time for which an offered address is reserved. A client sends its request within seconds (RFC
+/// 2131 section 4.4.1).
 const OFFER_TIME: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
@@ -97,15 +105,15 @@ fn run() -> Outcome {
     server::serve(&leases, &[Listener { socket: &socket, handle: &handle }], options.threads)
 }
 
-/// The address that the server has where `peer` is.
+/// Returns the address that the server has on the way to `peer`.
 fn own_address(peer: Ipv4Addr, interface: Option<&str>) -> Outcome<Ipv4Addr> {
-    // Nothing is sent: connecting only looks for the way.
-    let look = || -> Outcome<SocketAddr> {
+    // Nothing is sent: connecting a UDP socket only looks up the route.
+    let local_address = || -> Outcome<SocketAddr> {
         let socket: UdpSocket = server::socket((Ipv4Addr::UNSPECIFIED, 0).into(), interface)?;
         socket.connect((peer, SERVER_PORT))?;
         Ok(socket.local_addr()?)
     };
-    match look() {
+    match local_address() {
         Ok(SocketAddr::V4(own)) if !own.ip().is_unspecified() => Ok(*own.ip()),
         Ok(_) => Err("the server's address in the subnet is not known, give --server-id".into()),
         Err(error) => {

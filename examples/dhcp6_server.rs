@@ -1,4 +1,4 @@
-//! A small DHCPv6 server (RFC 8415) whose leases are kept by a lease manager.
+//! A small DHCPv6 server (RFC 8415) that stores its leases in a lease manager.
 //!
 //! ```text
 //! dhcp6_server CONNECTION-STRING --subnet CIDR [--pool FIRST-LAST] [--pd-pool PREFIX/LEN/DELEGATED]
@@ -9,30 +9,36 @@
 //! For example: `dhcp6_server 'type=memfile universe=6 name=/var/lib/dhcp/leases6.csv' --interface eth1
 //! --subnet 2001:db8::/64 --pd-pool 2001:db8:8000::/33/64`
 //!
-//! It serves one link, and is to be the only server on it. It answers Solicit (at once, if the client wishes Rapid Commit),
-//! Request, Renew, Rebind, Release, Decline, Confirm and Information-request, with an address for each IA_NA and a
-//! prefix for each IA_PD, also through relay agents, whose information is kept in the leases as Kea's servers do.
+//! It serves one link, and must be the only server on it. It answers Solicit (immediately with a
+//! lease, if the client requests Rapid Commit), Request, Renew, Rebind, Release, Decline, Confirm
+//! and Information-request, with an address for each IA_NA and a prefix for each IA_PD, also
+//! through relay agents, whose information is stored in the leases as Kea's servers do.
 //!
-//! * `--interface` is the link whose clients are heard directly, at the multicast address ff02::1:2 and port 547. Without it,
-//!   the server has no clients but those of relay agents that send to its unicast address.
-//! * `--bind` is where relay agents send to, by default every address of the host, and port 547. With an interface, they may
-//!   send to ff05::1:3 on that link too.
-//! * `--subnet` are the addresses of the link. What a client has that is not of them is taken from it. Relay agents say which
-//!   link a client is on, and clients of others get no answer.
-//! * `--pool` are the addresses that are given out, by default all of the subnet.
-//! * `--pd-pool`: from `PREFIX/LEN`, prefixes of `DELEGATED` bits are delegated; by default there are none. That length must not
-//!   be changed while prefixes are leased: two leases with different addresses could be of prefixes that overlap.
-//! * `--threads`: so many read the socket of relay agents, and as many that of the link; 2 by default.
-//! * `--valid-lifetime` is 3600 by default, 4294967295 is for ever. Addresses are preferred for 5/8 of it.
-//! * `--server-id` is the server's DUID. By default one is made at random when the server is run for the first time, and kept
-//!   beside the lease file.
+//! * `--interface` is the link whose clients are served directly, at the multicast address
+//!   ff02::1:2 and port 547. Without it, the server only serves clients of relay agents that send
+//!   to its unicast address.
+//! * `--bind` is the address to which relay agents send, by default every address of the host, and
+//!   port 547. With an interface, they may also send to ff05::1:3 on that link.
+//! * `--subnet` contains the addresses of the link. A client's addresses outside of it are
+//!   withdrawn. Relay agents name the link of a client; clients of other links get no reply.
+//! * `--pool` contains the addresses that are assigned, by default all of the subnet.
+//! * `--pd-pool`: prefixes of `DELEGATED` bits are delegated from `PREFIX/LEN`; by default there
+//!   are none. That length must not be changed while prefixes are leased: otherwise overlapping
+//!   prefixes could be leased.
+//! * `--threads` is the number of threads for the relay agents' socket, and for the link's socket;
+//!   2 by default.
+//! * `--valid-lifetime` is 3600 by default; 4294967295 is infinite. The preferred lifetime is 5/8
+//!   of it.
+//! * `--server-id` is the server's DUID. By default a random one is created when the server runs
+//!   for the first time, and is stored beside the lease file.
 //!
-//! Declined addresses are not used for a day. Expired leases are reclaimed, and kept for an hour so that their clients find
-//! them again. It ends with SIGTERM or SIGINT, when all that was acknowledged is on the disk.
+//! Declined addresses are not used for a day. Expired leases are reclaimed, and kept for an hour
+//! for their clients to return. The server ends with SIGTERM or SIGINT, when all acknowledged
+//! changes are durable.
 //!
-//! What it leaves out: options that configure clients (DNS servers and others), names of clients and DNS updates, temporary
-//! addresses (it says that there are none), more than one link or server, Reconfigure, authentication, leasequery,
-//! the server's permission to use unicast.
+//! Not supported: options that configure clients (DNS servers and others), names of clients and DNS
+//! updates, temporary addresses (the reply says that there are none), more than one link or server,
+//! Reconfigure, authentication, leasequery, the Server Unicast option.
 
 #![allow(clippy::print_stderr, reason = "a program's own reports")]
 
@@ -55,9 +61,9 @@ usage: dhcp6_server CONNECTION-STRING --subnet CIDR [--pool FIRST-LAST] [--pd-po
            [--bind ADDR:PORT] [--interface NAME] [--valid-lifetime SECONDS] [--threads N]
            [--allocator random|iterative|free-list|lowest-first] [--server-id HEX]";
 
-/// All_DHCP_Relay_Agents_and_Servers, where clients send to (RFC 8415 section 7.1).
+/// All_DHCP_Relay_Agents_and_Servers, to which clients send (RFC 8415 section 7.1).
 const RELAYS_AND_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
-/// All_DHCP_Servers, where relay agents may send to.
+/// All_DHCP_Servers, to which relay agents may send.
 const SERVERS: Ipv6Addr = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 1, 3);
 
 fn main() -> ExitCode {
@@ -111,11 +117,12 @@ fn run() -> Outcome {
     server::serve(&leases, &listeners, options.threads)
 }
 
-/// A second socket, for what clients of a link send to all servers: a client must not send some messages to the server's own
-/// address, and a socket that hears both cannot tell them apart. The first one hears relay agents that send to all servers.
+/// Opens a second socket, for messages that clients of the link send to all servers: a client must
+/// not send some messages to the server's own address, and a single socket could not tell them
+/// apart. The first socket receives messages of relay agents to all servers.
 fn join(unicast: &UdpSocket, bind: SocketAddr, interface: &str) -> Outcome<UdpSocket> {
     let joined = || -> Outcome<UdpSocket> {
-        // Resolving an address with a zone is the portable way to the number of an interface.
+        // Resolving an address with a zone is the portable way to the index of an interface.
         let zone = (format!("{RELAYS_AND_SERVERS}%{interface}"), bind.port()).to_socket_addrs()?;
         let group =
             zone.filter_map(|address| if let SocketAddr::V6(v6) = address { Some(v6) } else { None }).next();
@@ -128,7 +135,7 @@ fn join(unicast: &UdpSocket, bind: SocketAddr, interface: &str) -> Outcome<UdpSo
     joined().map_err(|error| format!("{interface}: {error}").into())
 }
 
-/// A pool of prefixes, given as `PREFIX/LEN/DELEGATED`.
+/// A pool of prefixes, written as `PREFIX/LEN/DELEGATED`.
 struct Delegation(Pool<Ipv6Addr>);
 
 impl FromStr for Delegation {
@@ -160,7 +167,7 @@ mod tests {
     #[case("2001:db8:8000::1/33/64", None)]
     #[case("10.0.0.0/8/24", None)]
     #[case("2001:db8:8000::/33/129", None)]
-    fn a_pool_of_prefixes_is_told_in_three_parts(#[case] text: &str, #[case] lens: Option<(u8, u8)>) {
+    fn a_pool_of_prefixes_has_three_parts(#[case] text: &str, #[case] lens: Option<(u8, u8)>) {
         let pool = text.parse::<Delegation>().ok().map(|delegation| delegation.0);
         let prefix = "2001:db8:8000::".parse().unwrap();
         let expected = lens.map(|(len, delegated)| Pool::prefixes(prefix, len, delegated).unwrap());

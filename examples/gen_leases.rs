@@ -1,13 +1,13 @@
-//! Writes lease files as a server leaves them just before a cleanup, for benchmarks and load tests.
+//! Writes lease files as a server leaves them before a cleanup, for benchmarks and load tests.
 //!
 //! ```text
 //! gen_leases 4|6 LEASES JOURNAL_ROWS DIR [SEED]
 //! ```
 //!
-//! `DIR/leases.csv.2` is what the previous cleanup gave: LEASES leases in address order.
+//! `DIR/leases.csv.2` is the result of the previous cleanup: LEASES leases in address order.
 //! `DIR/leases.csv.1` is the journal: of its rows, 85 % renew a lease, 10 % are new leases and 5 %
-//! delete one. A tenth of all rows has a user context, a third a host name, some with escapes.
-//! The same SEED gives the same files.
+//! delete a lease. A tenth of all rows has a user context, a third a hostname, some with escapes.
+//! The same SEED creates the same files.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -42,16 +42,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// What a server keeps of a relay agent.
+/// Relay agent information as a server stores it.
 const CONTEXT: &[u8] =
     br#"{ "ISC": { "relay-agent-info": { "sub-options": "0x0104AABBCCDD", "remote-id": "0A0B" } } }"#;
 
-/// What the families do in their own ways.
+/// Leases of either family.
 trait Sample: FileLease {
-    /// A lease of client `i`, which always has the same address.
+    /// Returns a lease of client `i`, which always has the same address.
     fn of_client(i: u32) -> Result<Self, LeaseError>;
 
-    /// The clients in the order of their addresses.
+    /// Returns the clients in the order of their addresses.
     fn in_order(clients: u32) -> impl Iterator<Item = u32>;
 
     fn set_lifetime(&mut self, seconds: u32);
@@ -103,7 +103,7 @@ fn has_prefix(i: u32) -> bool {
     i % 4 == 3
 }
 
-/// A locally administered address.
+/// Returns a locally administered address.
 fn hwaddr(i: u32) -> [u8; 6] {
     let [a, b, c, d] = i.to_be_bytes();
     [2, 0, a, b, c, d]
@@ -181,7 +181,7 @@ impl Random {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    /// A number below `bound`.
+    /// Returns a number below `bound`.
     fn below(&mut self, bound: u32) -> u32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

@@ -1,4 +1,4 @@
-//! A DHCP server without its network: how a server keeps its leases in a lease manager.
+//! A DHCP server without its network, which stores its leases in a lease manager.
 //!
 //! ```text
 //! lease_server CONNECTION-STRING [--threads N] [--clients N] [--rate N] [--seconds N] [--lifetime N] [--clean-up-after N]
@@ -6,17 +6,21 @@
 //!
 //! For example: `lease_server 'type=memfile universe=6 name=/tmp/leases6.csv lfc-interval=60' --seconds 10`
 //!
-//! Several threads serve clients, which ask for addresses, renew, decline and release them at random; in DHCPv6, every
-//! fourth client asks for a prefix. Leases that are not renewed expire, and are reclaimed. With `--rate`, so many messages come
-//! in a second, else as many as can be served. With `--clean-up-after`, the lease files are also cleaned up after so many changes.
+//! Several threads serve clients, which ask for addresses, renew, decline and release them at
+//! random; in DHCPv6, every fourth client asks for a prefix. Leases that are not renewed expire,
+//! and are reclaimed. `--rate` sets the number of messages in a second; without it, messages are
+//! served as fast as possible. `--clean-up-after` sets a number of changes after which the lease
+//! files are also cleaned up.
 //!
-//! Every change is told on standard output when it is acknowledged, and before its thread goes on: `added`,
-//! `renewed`, `reassigned`, `declined`, `reclaimed` or `deleted`, the address, and the number of the change. The number is in
-//! the lease too, so that whoever reads the lease files can tell which change they have; of a deleted lease it is the number
-//! of its last change. Of a deletion nothing may be left in the files, so `releasing` is told before it. How the
-//! server does is told on standard error; what the library logs would go to a subscriber of the crate `tracing`.
+//! Every change is written to standard output when it is acknowledged, and before its thread
+//! continues: `added`, `renewed`, `reassigned`, `declined`, `reclaimed` or `deleted`, the address,
+//! and the number of the change. The number is also stored in the lease, so that a reader of the
+//! lease files can write_change which change they contain; for a deleted lease it is the number of its last
+//! change. A deletion may leave no trace in the files, so `releasing` is written before it. Status
+//! lines are written to standard error; a subscriber of the crate `tracing` would get the library's
+//! log.
 //!
-//! It ends after so many seconds, or with SIGINT or SIGTERM.
+//! The server ends after `--seconds`, or with SIGINT or SIGTERM.
 
 #![allow(clippy::print_stderr, reason = "a program's own reports")]
 
@@ -47,13 +51,13 @@ use open::open;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// All addresses of this server are in one subnet.
+/// The subnet of all addresses.
 const SUBNET: SubnetId = SubnetId(1);
-/// How many addresses are tried before a client goes without.
+/// Number of addresses that are tried for a client.
 const TRIES: u32 = 32;
-/// For how long an address is not used that a client has declined.
+/// Time for which a declined address is not used.
 const PROBATION: Lifetime = Lifetime(10);
-/// How many expired leases are read at a time.
+/// Number of expired leases that are read at a time.
 const BATCH: usize = 1000;
 
 fn main() -> ExitCode {
@@ -81,10 +85,10 @@ fn run<L: Served>(options: Options) -> Outcome {
     eprintln!("{}: found {} leases", status.location, status.leases.unwrap_or_default());
 
     let output = Arc::new(Output::default());
-    // All deletions are told here, because a lease manager also deletes many leases at a time.
+    // All deletions are written here, because a lease manager also deletes leases in bulk.
     let deletions = Arc::clone(&output);
     leases.tracking().register("lease_server", ChangeKind::Delete, None, move |change| {
-        change.lease().into_iter().for_each(|lease| deletions.tell("deleted", lease));
+        change.lease().into_iter().for_each(|lease| deletions.write_change("deleted", lease));
     })?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
@@ -94,16 +98,18 @@ fn run<L: Served>(options: Options) -> Outcome {
     let server = Server { leases, options, output, changes, stop };
     server.run()?;
 
-    // What was acknowledged is in the lease file. Now it is also on the disk, whatever durability was asked for.
+    // Acknowledged changes are in the lease file. The flush makes them durable, whatever durability
+    // is configured.
     server.leases.flush()?;
     server.report(format_args!("ended"));
     Ok(())
 }
 
-/// The number of the first change: greater than any of a server before this one.
+/// Returns the number of the first change: greater than those of all earlier servers.
 fn first_change<L: ManagedLease>(leases: &dyn LeaseMgr<L>) -> Outcome<u64> {
-    // So it is with the time alone, unless that server made a million changes a second, or the clock was set back since. Then
-    // the leases tell what it has come to, but for changes of leases that it has deleted: hardly so many, one after the other.
+    // The time is enough, unless an earlier server made a million changes a second, or the clock
+    // was set back since. Then the leases show the last number, apart from changes of leases that
+    // were deleted: hardly a million in a row.
     const DELETED: u64 = 1_000_000;
     let mut first = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())?;
     let mut page = leases.page(None, BATCH)?;
@@ -114,23 +120,23 @@ fn first_change<L: ManagedLease>(leases: &dyn LeaseMgr<L>) -> Outcome<u64> {
     Ok(first)
 }
 
-/// The number of the change that a lease comes from.
+/// Returns the number of the change that wrote a lease.
 fn number_of<L: Lease>(lease: &L) -> u64 {
     let context = lease.data().user_context.as_ref();
     context.and_then(|context| context.get("change")?.as_u64()).unwrap_or_default()
 }
 
-/// What the command line asks for.
+/// The options of the command line.
 struct Options {
     connection: String,
     threads: u32,
     clients: u32,
-    /// So many messages come in a second.
+    /// Number of messages in a second.
     rate: Option<u32>,
-    /// After this time the server ends.
+    /// Time after which the server ends.
     time: Option<Duration>,
     lifetime: Lifetime,
-    /// After so many changes the lease files are cleaned up.
+    /// Number of changes after which the lease files are cleaned up.
     clean_up_after: Option<u64>,
 }
 
@@ -164,15 +170,15 @@ impl Options {
     }
 }
 
-/// What each family does in its own way.
+/// Leases of either family.
 trait Served: ManagedLease {
-    /// The `n`th address of the pool that the client's lease is taken from.
+    /// Returns the `n`th address of the pool for this client.
     fn pool_address(n: u32, client: u32) -> Self::Address;
 
-    /// A lease for a client that has none.
+    /// Returns a lease for a client that has none.
     fn for_client(address: Self::Address, client: u32) -> Outcome<Self>;
 
-    /// The lease that a client has, expired or not.
+    /// Returns the lease that a client has, expired or not.
     fn of_client(leases: &dyn LeaseMgr<Self>, client: u32) -> Outcome<Option<Self>>;
 
     fn set_lifetime(&mut self, lifetime: Lifetime);
@@ -230,18 +236,18 @@ impl Served for Lease6 {
     }
 }
 
-/// What a DHCPv6 client asks for.
+/// Returns the lease type that a DHCPv6 client asks for.
 fn kind(client: u32) -> LeaseType {
     if client % 4 == 3 { LeaseType::PD } else { LeaseType::NA }
 }
 
-/// A locally administered address.
+/// Returns a locally administered address.
 fn hwaddr(client: u32) -> Outcome<HwAddr> {
     let [a, b, c, d] = client.to_be_bytes();
     Ok(HwAddr::new(&[2, 0, a, b, c, d])?)
 }
 
-/// Every other client has one.
+/// Returns the client id that every second client has.
 fn client_id(client: u32) -> Outcome<Option<ClientId>> {
     let [a, b, c, d] = client.to_be_bytes();
     let id = (client % 2 == 1).then(|| ClientId::new(&[1, 2, 0, a, b, c, d]));
@@ -253,7 +259,7 @@ fn duid(client: u32) -> Outcome<Duid> {
     Ok(Duid::new(&[0, 3, 0, 1, 2, 0, a, b, c, d])?)
 }
 
-/// The server, as all of its threads see it.
+/// The server, shared by all threads.
 struct Server<L: Served> {
     leases: Arc<dyn LeaseMgr<L>>,
     options: Options,
@@ -264,23 +270,24 @@ struct Server<L: Served> {
 }
 
 impl<L: Served> Server<L> {
-    /// Runs all threads until it is time to end, or one of them fails.
+    /// Runs all threads until the end, or until one of them fails.
     fn run(&self) -> Outcome {
         thread::scope(|scope| {
             let threads = 0..self.options.threads;
             let threads: Vec<_> = threads.map(|n| scope.spawn(move || self.serve_clients(n))).collect();
-            let kept_house = self.keep_house(&threads);
+            let housekeeping_result = self.run_housekeeping(&threads);
             self.stop.store(true, Ordering::Relaxed);
             for thread in threads {
                 thread.join().map_err(|_| "a thread panicked")??;
             }
-            kept_house
+            housekeeping_result
         })
     }
 
-    // What the threads do that serve clients.
+    // Threads that serve clients.
 
-    /// Serves a thread's share of the clients: the messages of one client are served one after the other.
+    /// Serves a thread's share of the clients: the messages of one client are served one after the
+    /// other.
     fn serve_clients(&self, thread: u32) -> Outcome {
         let Options { threads, clients, rate, .. } = self.options;
         let mut random = Random(self.changes.load(Ordering::Relaxed) + u64::from(thread));
@@ -289,7 +296,8 @@ impl<L: Served> Server<L> {
         let mut due = Duration::ZERO;
         while !self.stop.load(Ordering::Relaxed) {
             if let Some(rate) = rate {
-                // The next message of this thread. To sleep for less would cost more than to serve it.
+                // Time of the next message of this thread. Sleeping for less time would cost more
+                // than serving a message.
                 due += Duration::from_secs(1) * threads / rate;
                 let early = due.saturating_sub(begin.elapsed());
                 if early > Duration::from_millis(5) {
@@ -307,7 +315,7 @@ impl<L: Served> Server<L> {
         Ok(())
     }
 
-    /// A client asks for an address, or for more time.
+    /// Handles a request for an address, or for more time.
     fn request(&self, client: u32, random: &mut Random) -> Outcome {
         while let Some(lease) = L::of_client(self.leases.as_ref(), client)? {
             let mut renewed = lease.clone();
@@ -316,18 +324,18 @@ impl<L: Served> Server<L> {
             if self.update("renewed", &lease, renewed)? {
                 return Ok(());
             }
-            // It had expired, and was reclaimed just now, or given to another client.
+            // The lease had expired, and has just been reclaimed or assigned to another client.
         }
         self.allocate(client, random)
     }
 
-    /// Gives a client an address that is free, if one is found: its own one, or any.
+    /// Assigns a free address to a client, if one is found: its previous one, or any.
     fn allocate(&self, client: u32, random: &mut Random) -> Outcome {
-        // Some more than there are clients, because of those that are declined.
+        // More addresses than clients, because some are declined.
         let pool = self.options.clients + self.options.clients / 4 + 1;
         for n in 0..TRIES {
             let address = L::pool_address(if n == 0 { client } else { random.below(pool) }, client);
-            // Nobody else gives this address away meanwhile.
+            // No other thread assigns this address meanwhile.
             let Some(_lock) = self.leases.tracking().try_lock(address) else {
                 continue;
             };
@@ -337,7 +345,7 @@ impl<L: Served> Server<L> {
                     self.grant(&mut lease, client)?;
                     self.number(&mut lease)?;
                     if self.leases.add(&lease)? == Added::Added {
-                        self.output.tell("added", &lease);
+                        self.output.write_change("added", &lease);
                         return Ok(());
                     }
                 }
@@ -354,10 +362,10 @@ impl<L: Served> Server<L> {
         Ok(())
     }
 
-    /// A client gives its address back.
+    /// Handles a release.
     fn release(&self, client: u32) -> Outcome {
         while let Some(lease) = L::of_client(self.leases.as_ref(), client)? {
-            self.output.tell("releasing", &lease);
+            self.output.write_change("releasing", &lease);
             match self.leases.delete_if_unchanged(&lease) {
                 Err(LeaseMgrError::ChangedMeanwhile { .. }) => {}
                 deleted => return Ok(deleted.map(drop)?),
@@ -366,7 +374,7 @@ impl<L: Served> Server<L> {
         Ok(())
     }
 
-    /// A client has found somebody else to use its address.
+    /// Handles a message that the address is in use by another host.
     fn decline(&self, client: u32) -> Outcome {
         while let Some(lease) = L::of_client(self.leases.as_ref(), client)? {
             if lease.is_reclaimed() {
@@ -381,7 +389,7 @@ impl<L: Served> Server<L> {
         Ok(())
     }
 
-    /// Fills in what a client is granted.
+    /// Sets what a client is granted.
     fn grant(&self, lease: &mut L, client: u32) -> Outcome {
         lease.set_lifetime(self.options.lifetime);
         let data = lease.data_mut();
@@ -391,13 +399,13 @@ impl<L: Served> Server<L> {
         Ok(())
     }
 
-    /// Puts `new` in the place of `old`, and tells whether that was possible: not if another thread has changed or deleted
-    /// the lease since this one has read it.
+    /// Replaces `old` by `new`. Returns `false` if another thread has modified or deleted the lease
+    /// concurrently.
     fn update(&self, word: &str, old: &L, mut new: L) -> Outcome<bool> {
         self.number(&mut new)?;
         match self.leases.update_if_unchanged(old, &new) {
             Ok(()) => {
-                self.output.tell(word, &new);
+                self.output.write_change(word, &new);
                 Ok(true)
             }
             Err(error) if error.is_stale() => Ok(false),
@@ -405,8 +413,8 @@ impl<L: Served> Server<L> {
         }
     }
 
-    /// Writes the number of a change into the lease. It is taken when the lease has been read, so the numbers of a
-    /// lease's changes grow.
+    /// Stores the number of a change in the lease. The number is taken after the lease was read, so
+    /// the numbers of a lease's changes ascend.
     fn number(&self, lease: &mut L) -> Outcome {
         let number = self.changes.fetch_add(1, Ordering::Relaxed);
         let context = UserContext::parse(format!(r#"{{ "change": {number} }}"#).as_bytes())?;
@@ -414,10 +422,10 @@ impl<L: Served> Server<L> {
         Ok(())
     }
 
-    // What the main thread does meanwhile.
+    // The main thread.
 
-    /// Reclaims what has expired, has the lease files cleaned up, and tells how it goes, until it is time to end.
-    fn keep_house(&self, threads: &[ScopedJoinHandle<'_, Outcome>]) -> Outcome {
+    /// Reclaims expired leases, starts cleanups, and writes status lines, until the end.
+    fn run_housekeeping(&self, threads: &[ScopedJoinHandle<'_, Outcome>]) -> Outcome {
         let begin = Instant::now();
         let mut since = (begin, self.changes.load(Ordering::Relaxed));
         let mut cleaned_at = since.1;
@@ -428,7 +436,7 @@ impl<L: Served> Server<L> {
             thread::sleep(Duration::from_millis(20));
             let changes = self.changes.load(Ordering::Relaxed);
             if self.options.clean_up_after.is_some_and(|count| changes - cleaned_at >= count) {
-                // It goes on in the background.
+                // The cleanup runs in the background.
                 self.leases.clean_up()?;
                 cleaned_at = changes;
             }
@@ -443,7 +451,7 @@ impl<L: Served> Server<L> {
         Ok(())
     }
 
-    /// Reclaims leases that have expired, and deletes those that nobody has asked for again.
+    /// Reclaims expired leases, and deletes those that no client has asked for again.
     fn reclaim(&self) -> Outcome {
         let now = SystemTime::now();
         while !self.stop.load(Ordering::Relaxed) {
@@ -462,9 +470,9 @@ impl<L: Served> Server<L> {
 
     /// Reclaims a lease, unless its client is faster.
     fn reclaim_lease(&self, lease: &L) -> Outcome {
-        // A server would take the name out of the DNS here.
+        // A server with DNS updates would remove the name here.
         if lease.state() == LeaseState::DECLINED {
-            // It is nobody's, so there is nothing to keep.
+            // A declined lease has no client, so there is nothing to keep.
             return match self.leases.delete_if_unchanged(lease) {
                 Ok(_) | Err(LeaseMgrError::ChangedMeanwhile { .. }) => Ok(()),
                 Err(error) => Err(error.into()),
@@ -495,16 +503,16 @@ impl<L: Served> Server<L> {
     }
 }
 
-/// Standard output, where clients have their answers.
+/// Standard output, which stands for the replies to clients.
 #[derive(Default)]
 struct Output {
     closed: AtomicBool,
 }
 
 impl Output {
-    /// Tells of a change, in one line that is written with one call: whoever reads it has all of it or nothing, also if the
-    /// server is killed.
-    fn tell<L: Lease>(&self, word: &str, lease: &L) {
+    /// Writes a change in one line with one call: a reader gets the whole line or nothing, also if
+    /// the server is killed.
+    fn write_change<L: Lease>(&self, word: &str, lease: &L) {
         let line = format!("{word} {} {}\n", lease.address(), number_of(lease));
         let mut stdout = io::stdout().lock();
         if stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()).is_err() {
@@ -521,7 +529,7 @@ impl Output {
 struct Random(u64);
 
 impl Random {
-    /// A number below `bound`.
+    /// Returns a number below `bound`.
     fn below(&mut self, bound: u32) -> u32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

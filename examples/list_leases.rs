@@ -1,11 +1,12 @@
-//! Lists the leases of a Kea server, also while it runs:
+//! Lists the leases of a Kea server, which may be running:
 //!
 //! ```text
 //! list_leases 4 /var/lib/kea/kea-leases4.csv
 //! ```
 //!
-//! Address, state, client and expiry of each lease go to standard output, in address order, with tabs between
-//! them. Rows of the files that are no lease go to standard error, and which files end within a line.
+//! Address, state, client and expiry of each lease are written to standard output, in address
+//! order, separated by tabs. Invalid rows, and files whose last line is incomplete, are reported on
+//! standard error.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -15,12 +16,12 @@ use std::time::SystemTime;
 use leasemgr::lease::{Lease, Lease4, Lease6, LeaseType};
 use leasemgr::lease_file::{FileLease, LeaseFileSet};
 
-/// What each family shows in its own way.
+/// What is shown of a lease of either family.
 trait Shown: FileLease {
-    /// What is leased: an address, or a prefix with its length.
+    /// Returns the leased address, or prefix with its length.
     fn leased(&self) -> String;
 
-    /// Who has it.
+    /// Returns the client of the lease.
     fn client(&self) -> String;
 }
 
@@ -63,7 +64,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Where standard error is closed there is nobody to tell.
+            // If standard error is closed, the error cannot be reported.
             let _ = writeln!(io::stderr(), "list_leases: {}", leasemgr::with_sources(&*error));
             ExitCode::FAILURE
         }
@@ -87,7 +88,7 @@ fn list<L: Shown>(path: &str) -> Result<(), Box<dyn Error>> {
         writeln!(io::stderr(), "list_leases: {path}: the last line has no newline; it may be incomplete")?;
     }
     match show(set.leases.values(), SystemTime::now()) {
-        // Whoever reads the list has seen enough of it.
+        // The reader of the list has read enough of it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
     }
@@ -102,7 +103,7 @@ fn show<'a, L: Shown>(leases: impl Iterator<Item = &'a L>, now: SystemTime) -> i
     out.flush()
 }
 
-/// When a lease ends or ended.
+/// Returns the time at which a lease expires.
 fn expiry(lease: &impl Lease, now: SystemTime) -> String {
     let Some(end) = lease.end() else {
         return "never expires".to_owned();
@@ -114,11 +115,11 @@ fn expiry(lease: &impl Lease, now: SystemTime) -> String {
     format!("{tense} {}", date_and_time(end))
 }
 
-/// Seconds since the epoch in the form of RFC 3339, in UTC.
+/// Returns seconds since the epoch in the format of RFC 3339, in UTC.
 fn date_and_time(seconds: u64) -> String {
     let (day, second) = (seconds / 86400, seconds % 86400);
-    // The calendar repeats itself every 400 years, 146097 days. The year starts with March here, so that the leap
-    // day is its last one.
+    // The calendar repeats every 400 years, 146097 days. The year starts with March here, so that
+    // the leap day is its last one.
     let day = day + 719_468;
     let (era, day) = (day / 146_097, day % 146_097);
     let year = (day - day / 1460 + day / 36524 - day / 146_096) / 365;

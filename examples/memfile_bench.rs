@@ -1,11 +1,13 @@
-//! Times what a DHCPv4 server does with its leases, through the public API: add, renew, look up, page, load, delete.
+//! Measures the lease operations of a DHCPv4 server through the public API: add, renew, look up,
+//! page, load, delete.
 //!
 //! ```text
 //! memfile_bench LEASES THREADS DIR [KEYWORD=VALUE...]
 //! ```
 //!
-//! The leases are in the memfile `DIR/bench-leases4.csv`, which is made anew. Keywords are added to the connection string,
-//! such as `durability=synced`. Every operation is done once for each lease, the leases shared between the threads.
+//! The leases are in the memfile `DIR/bench-leases4.csv`, which is created anew. Keywords are added
+//! to the connection string, such as `durability=synced`. Every operation is done once for each
+//! lease; the leases are shared between the threads.
 
 use std::error::Error;
 use std::fs;
@@ -100,7 +102,7 @@ fn address(i: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(FIRST + i)
 }
 
-/// The leases in another order than that of their addresses.
+/// Returns an index in another order than that of the addresses.
 fn scattered(i: u32, n: u32) -> u32 {
     u32::try_from(u64::from(i) * 7919 % u64::from(n)).unwrap_or(0)
 }
@@ -109,7 +111,7 @@ fn lease(i: u32) -> Outcome<Lease4> {
     Ok(Lease4::builder(address(i))
         .client((HwAddr::new(&mac(i))?, client_id(i)?))
         .lifetime(3600)
-        // The clock that C's `time` reads.
+        // The clock that `time` of the C library reads.
         .cltt(clock_gettime(ClockId::RealtimeCoarse).tv_sec)
         .subnet(subnet(i))
         .hostname(format!("host-{i}.example.org"))
@@ -124,7 +126,7 @@ fn expect(as_expected: bool) -> Outcome {
     if as_expected { Ok(()) } else { Err("an operation came to another result than expected".into()) }
 }
 
-/// Bytes of memory that the process takes.
+/// Returns the memory of the process in bytes.
 fn resident() -> Outcome<f64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -138,7 +140,7 @@ fn report(name: &str, threads: u32, n: u32, start: Instant) -> Outcome {
     Ok(writeln!(stdout(), "{name:<22} threads={threads} n={n}  {seconds:.3} s  {rate:.0} ops/s")?)
 }
 
-/// Does an operation for each lease, each thread for its share of them.
+/// Runs an operation for each lease; each thread has a share of the leases.
 fn timed(
     name: &str,
     leases: &Arc<Leases>,

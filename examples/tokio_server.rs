@@ -1,13 +1,16 @@
-//! A load of tasks that reserve, renew and release leases of one lease manager, on a tokio runtime with two threads.
+//! A load test: tasks reserve, renew and release leases of one lease manager, on a tokio runtime
+//! with two threads.
 //!
 //! ```text
 //! tokio_server CALLS TASKS SECONDS CONNECTION
 //! ```
 //!
-//! `CALLS` is how the tasks change leases: `async` (`AsyncLeaseMgr`), or by the blocking methods: `direct`, `block-in-place`,
-//! `spawn-blocking`. `CONNECTION` is a connection string, such as `type=memfile name=/tmp/leases4.csv durability=synced`.
+//! `CALLS` selects how the tasks change leases: `async` (`AsyncLeaseMgr`), or blocking methods:
+//! `direct`, `block-in-place`, `spawn-blocking`. `CONNECTION` is a connection string, such as
+//! `type=memfile name=/tmp/leases4.csv durability=synced`.
 //!
-//! Prints the number of changes a second, how late timers of one millisecond were, and the memory of the process at its peak.
+//! Prints the number of changes a second, the delay of timers of one millisecond, and the peak
+//! memory of the process.
 
 use std::error::Error;
 use std::fs;
@@ -24,7 +27,7 @@ type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const USAGE: &str = "usage: tokio_server async|direct|block-in-place|spawn-blocking TASKS SECONDS CONNECTION";
 const FIRST: u32 = 0x0a00_0000;
-/// Number of addresses that each task gives out in turn.
+/// Number of addresses that each task uses in turn.
 const ADDRESSES: u32 = 64;
 
 #[derive(Clone, Copy)]
@@ -49,7 +52,7 @@ fn main() -> Outcome {
     };
     let (tasks, time) = (tasks.parse()?, Duration::from_secs_f64(seconds.parse()?));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build()?;
-    // On a thread of the runtime, as the tasks of a server.
+    // On a thread of the runtime, like the tasks of a server.
     let connection = connection.clone();
     runtime.block_on(async move { tokio::spawn(serve(calls, tasks, time, connection)).await? })
 }
@@ -57,7 +60,7 @@ fn main() -> Outcome {
 async fn serve(calls: Calls, tasks: u32, time: Duration, connection: String) -> Outcome {
     let leases = LeaseMgrFactory::<Lease4>::new().open_async(&connection).await?;
     let end = Instant::now() + time;
-    let timer = tokio::spawn(lateness(end));
+    let timer = tokio::spawn(timer_delays(end));
     let mut clients = JoinSet::new();
     for number in 0..tasks {
         clients.spawn(client(leases.clone(), calls, number, end));
@@ -83,7 +86,7 @@ async fn serve(calls: Calls, tasks: u32, time: Duration, connection: String) -> 
     Ok(())
 }
 
-/// Reserves, renews and releases one lease after the other. Returns the number of changes.
+/// Reserves, renews and releases leases, one after the other. Returns the number of changes.
 async fn client(leases: AsyncLeaseMgr<Lease4>, calls: Calls, number: u32, end: Instant) -> Outcome<u64> {
     let [a, b, c, d] = number.to_be_bytes();
     let hwaddr = HwAddr::new(&[2, 0, a, b, c, d])?;
@@ -108,7 +111,7 @@ async fn client(leases: AsyncLeaseMgr<Lease4>, calls: Calls, number: u32, end: I
             Calls::Direct => {
                 let blocking = leases.leases();
                 let added = blocking.add(&lease)?;
-                // Between two packets, other tasks have their turn.
+                // Other tasks run between two packets.
                 tokio::task::yield_now().await;
                 blocking.update_if_unchanged(&lease, &renewed)?;
                 tokio::task::yield_now().await;
@@ -141,8 +144,8 @@ async fn client(leases: AsyncLeaseMgr<Lease4>, calls: Calls, number: u32, end: I
     Ok(changes)
 }
 
-/// Returns how late timers of one millisecond were.
-async fn lateness(end: Instant) -> Vec<Duration> {
+/// Returns the delays of timers of one millisecond.
+async fn timer_delays(end: Instant) -> Vec<Duration> {
     let mut late = Vec::new();
     loop {
         let due = Instant::now() + Duration::from_millis(1);
@@ -154,7 +157,7 @@ async fn lateness(end: Instant) -> Vec<Duration> {
     }
 }
 
-/// Returns the memory of the process at its peak, in megabytes.
+/// Returns the peak memory of the process, in megabytes.
 fn peak_memory() -> Outcome<f64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Callbacks of lease managers: what they may do, to this manager and to others, and what their panics do not.
+//! Callbacks of lease managers: changes from a callback, of the same and of other managers, and
+//! panics.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -24,7 +25,7 @@ use support::logs::Logs;
 
 const KINDS: [ChangeKind; 3] = [ChangeKind::Add, ChangeKind::Update, ChangeKind::Delete];
 
-/// What the work gives, and what it logs in this thread.
+/// Returns the result of `work`, and what it logs in this thread.
 fn recorded<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
     let logs = Logs::default();
     let result = logs.of(work);
@@ -48,13 +49,13 @@ fn at_each<L: ManagedLease + FileLease>(
     }
 }
 
-/// A change of either kind of every address that is shared by row locks with that of the change.
+/// Changes each address that shares a row lock with the changed address, in all ways.
 fn a_change_in_a_callback_is_refused_whatever_its_address<L: TestLease>() {
     let mgr = memfile::<L>(None);
     let refused = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&refused);
     at_each(&mgr, move |mgr, _| {
-        // More than there are locks.
+        // More than the number of locks.
         for n in 0..2000 {
             let lease = L::tagged(n, 1);
             assert!(matches!(mgr.add(&lease), Err(LeaseMgrError::InCallback)));
@@ -106,7 +107,7 @@ fn a_callback_changes_the_leases_of_another_manager() {
 }
 
 #[test]
-fn callbacks_that_lead_back_to_their_manager_are_refused_there() {
+fn a_change_of_the_own_manager_through_another_is_refused() {
     let (first, second) = (memfile::<Lease4>(None), memfile::<Lease4>(None));
     let results = Arc::new(Mutex::new(Vec::new()));
     let to_second = Arc::downgrade(&second);
@@ -128,7 +129,7 @@ fn callbacks_that_lead_back_to_their_manager_are_refused_there() {
 
 #[test]
 fn callbacks_of_managers_in_a_ring_do_not_wait_for_each_other() {
-    // Each change is told while the others are: then each callback changes the next manager.
+    // The changes run at the same time, so each callback changes the next manager.
     for count in 2..=4_u32 {
         let managers: Vec<_> = (0..count).map(|_| memfile::<Lease4>(None)).collect();
         let (meet, results) = (Arc::new(Barrier::new(count as usize)), Arc::new(Mutex::new(Vec::new())));
@@ -138,7 +139,7 @@ fn callbacks_of_managers_in_a_ring_do_not_wait_for_each_other() {
             at_each(manager, move |_, change| {
                 if *change == Change::added(&Lease4::tagged(1, 1)) {
                     meet.wait();
-                    // The address whose change the next manager tells.
+                    // The address that is being changed in the next manager.
                     let result = next.upgrade().unwrap().update(&Lease4::tagged(1, 2));
                     results.lock().unwrap().push(result.map_err(|error| error.to_string()));
                 }
@@ -154,7 +155,7 @@ fn callbacks_of_managers_in_a_ring_do_not_wait_for_each_other() {
         let mut expected = vec![Ok(()); count as usize - 1];
         expected.push(Err(LeaseMgrError::InCallback.to_string()));
         assert_eq!(results, expected);
-        // Behind the callbacks nothing is refused.
+        // After the callbacks, changes are accepted.
         for manager in &managers {
             manager.update(&Lease4::tagged(1, 3)).unwrap();
         }
@@ -162,7 +163,7 @@ fn callbacks_of_managers_in_a_ring_do_not_wait_for_each_other() {
 }
 
 #[test]
-fn what_a_callback_reads_is_not_held_up_by_a_write_to_a_file() {
+fn reads_in_a_callback_do_not_wait_for_file_writes() {
     let directory = tempfile::tempdir().unwrap();
     let mgr = memfile::<Lease4>(Some(&directory));
     let (counts, copy) = (Arc::new(Mutex::new(Vec::new())), directory.path().join("copy.csv"));
@@ -178,10 +179,10 @@ fn what_a_callback_reads_is_not_held_up_by_a_write_to_a_file() {
     assert_eq!(*counts.lock().unwrap(), [1, 2, 3]);
 }
 
-/// What panics in its destructor, too.
-struct Spiteful;
+/// A value whose destructor panics.
+struct PanicsOnDrop;
 
-impl Drop for Spiteful {
+impl Drop for PanicsOnDrop {
     fn drop(&mut self) {
         resume_unwind(Box::new("dropped"));
     }
@@ -191,7 +192,7 @@ impl Drop for Spiteful {
 #[case::text(|| resume_unwind(Box::new("out of order")), "out of order")]
 #[case::formatted(|| resume_unwind(Box::new(format!("out of {}", "order"))), "out of order")]
 #[case::no_text(|| resume_unwind(Box::new(7)), "without a message")]
-#[case::a_value_that_panics_when_dropped(|| panic_any(Spiteful), "without a message")]
+#[case::a_value_that_panics_when_dropped(|| panic_any(PanicsOnDrop), "without a message")]
 fn a_panic_of_a_callback_is_logged_with_its_owner(
     #[case] panics: fn(),
     #[case] message: &str,
@@ -224,12 +225,12 @@ fn a_panic_of_a_callback_is_logged_with_its_owner(
 }
 
 #[test]
-fn what_a_callback_owns_may_panic_when_the_callback_has_unregistered_itself() {
+fn values_of_an_unregistered_callback_may_panic_when_dropped() {
     let mgr = memfile::<Lease4>(None);
-    let (weak, spiteful) = (Arc::downgrade(&mgr), Spiteful);
+    let (weak, panics_on_drop) = (Arc::downgrade(&mgr), PanicsOnDrop);
     mgr.tracking()
         .register("an owner", ChangeKind::Add, None, move |_| {
-            let _owned = &spiteful;
+            let _owned = &panics_on_drop;
             assert_eq!(weak.upgrade().unwrap().tracking().unregister("an owner", None), 1);
         })
         .unwrap();
@@ -239,7 +240,7 @@ fn what_a_callback_owns_may_panic_when_the_callback_has_unregistered_itself() {
     assert!(!mgr.tracking().is_watched());
 }
 
-/// Releases a lease in another manager when it is dropped.
+/// Releases a lease of another manager when dropped.
 struct Releases(Arc<dyn LeaseMgr<Lease4>>);
 
 impl Drop for Releases {
@@ -249,7 +250,7 @@ impl Drop for Releases {
 }
 
 #[test]
-fn a_lease_that_is_released_by_a_panic_does_not_break_its_manager() {
+fn a_change_in_a_destructor_during_a_panic_does_not_break_the_manager() {
     let (mgr, other) = (memfile::<Lease6>(None), memfile::<Lease4>(None));
     assert_eq!(other.add(&Lease4::tagged(1, 1)).unwrap(), Added::Added);
     let of_callback = Arc::clone(&other);
@@ -266,12 +267,12 @@ fn a_lease_that_is_released_by_a_panic_does_not_break_its_manager() {
 }
 
 #[test]
-fn what_unregistered_callbacks_own_may_register_others_when_it_is_dropped() {
+fn values_of_unregistered_callbacks_may_register_callbacks_when_dropped() {
     struct Registers(Weak<dyn LeaseMgr<Lease4>>);
     impl Drop for Registers {
         fn drop(&mut self) {
             let mgr = self.0.upgrade().unwrap();
-            mgr.tracking().register("heir", ChangeKind::Add, None, |_| {}).unwrap();
+            mgr.tracking().register("successor", ChangeKind::Add, None, |_| {}).unwrap();
         }
     }
     let mgr = memfile::<Lease4>(None);

@@ -1,4 +1,4 @@
-//! Lease files that other processes change, follow or link to while a manager has them open.
+//! Lease files that other processes modify, follow or link to while a manager has them open.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test")]
 
@@ -27,7 +27,7 @@ const TIMED: Durability = Durability::SyncedEvery(Duration::from_millis(20));
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(120), "waited in vain until {what}");
+        assert!(start.elapsed() < Duration::from_secs(120), "timed out: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -36,12 +36,12 @@ fn header<L: FileLease>() -> &'static str {
     support::header(L::FAMILY)
 }
 
-/// The row of a lease, with its newline.
+/// Returns the row of a lease, with its newline.
 fn row<L: FileLease>(n: u32, change: u32) -> String {
     support::row(L::FAMILY, n, change, 3600)
 }
 
-/// The lease of a row.
+/// Returns the lease of a row.
 fn lease<L: FileLease>(n: u32, change: u32) -> L {
     let text = format!("{}\n{}", header::<L>(), row::<L>(n, change));
     let mut reader = Reader::<L, _>::new(text.as_bytes()).unwrap();
@@ -105,12 +105,12 @@ impl<L: ManagedLease + FileLease> Server<L> {
         self.leases.remove(&lease.address());
     }
 
-    /// What another process has changed counts.
+    /// Expects a lease that another process has written.
     fn expect(&mut self, lease: L) {
         self.leases.insert(lease.address(), lease);
     }
 
-    /// Waits until the manager has seen what was done to its file.
+    /// Waits until the manager has restored its file.
     fn wait_for_restoration(&self) {
         wait_until("the file is as it should be", || {
             let set = LeaseFileSet::new(&self.file).read::<L>();
@@ -138,7 +138,7 @@ impl<L: ManagedLease + FileLease> Server<L> {
         assert_eq!(count().1, None);
     }
 
-    /// Ends the manager and opens the file again; also as if the process had been killed.
+    /// Closes and reopens the manager, and also opens copies of the files as after a kill.
     fn reopen(&mut self) {
         drop(self.mgr.take());
         self.mgr = Some(memfile::open(options(&self.file, self.durability)).unwrap());
@@ -199,24 +199,24 @@ fn a_row_that_another_process_appends_is_a_lease(
     for_family!(family, run(durability, changes_follow));
 }
 
-/// How another process changes the file.
+/// A modification of the file by another process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     /// `: > F`
     Emptied,
     /// `cat backup > F`, where the backup is shorter than the file.
     ShorterBackup,
-    /// The same, where it is longer than it.
+    /// `cat backup > F`, where the backup is longer than the file.
     LongerBackup,
     /// A row without a newline.
     TornRow,
-    /// Half a row, and later the rest of it.
+    /// Half a row, and the rest of it later.
     HalfRow,
-    /// The last rows are cut off, in the middle of one.
+    /// The last rows are cut off, in the middle of a row.
     CutOff,
-    /// Something else is written over the first rows.
+    /// The first rows are overwritten with other text.
     Overwritten,
-    /// A deletion, an update, a new lease and something that is no row.
+    /// A deletion, an update, a new lease and an invalid row.
     SeveralRows,
     Removed,
     Replaced,
@@ -232,7 +232,8 @@ impl Change {
                 fs::write(&path, format!("{}\n{rows}", header::<L>())).unwrap();
             }
             Self::LongerBackup => {
-                // With leases of addresses that have none: they are taken over, as nobody knows whose they are.
+                // Rows of unknown addresses are accepted as leases, as they may come from any
+                // process.
                 let rows: String = (0..90).map(|n| row::<L>(n, 0)).collect();
                 fs::write(&path, format!("{}\n{rows}", header::<L>())).unwrap();
                 for n in (0..90).filter(|n| *n == 7 || *n >= 20) {
@@ -271,7 +272,7 @@ impl Change {
 }
 
 #[rstest]
-fn whatever_another_process_does_to_the_file_no_lease_is_lost_and_no_row_garbled(
+fn modifications_by_other_processes_lose_no_lease_and_garble_no_row(
     #[values(Family::V4, Family::V6)] family: Family,
     #[values(Durability::Written, Durability::Synced)] durability: Durability,
     #[values(
@@ -296,12 +297,12 @@ fn whatever_another_process_does_to_the_file_no_lease_is_lost_and_no_row_garbled
             server.clean_up();
             (0..20).filter(|n| n % 3 == 0).for_each(|n| server.update(n, 1));
         }
-        // Where the row of a deletion is cut off, and that of the lease is not, the lease comes back.
+        // If the row of a deletion is cut off but not that of the lease, the lease is restored.
         if after_cleanup || change != Change::CutOff {
             server.delete(7);
         }
         change.make(&mut server);
-        // Before it is seen, and while it is seen to.
+        // Before and during the restoration of the file.
         for n in 0..40 {
             server.add(200 + n);
             server.update(10 + n % 10, 4 + n);
@@ -315,9 +316,9 @@ fn whatever_another_process_does_to_the_file_no_lease_is_lost_and_no_row_garbled
     for_family!(family, run(durability, change, after_cleanup));
 }
 
-/// What another process has put in the place of rows is kept.
+/// Overwritten rows are kept in another file.
 #[rstest]
-fn a_file_that_was_overwritten_is_kept_beside_the_new_one(
+fn an_overwritten_file_is_kept_beside_the_new_one(
     #[values(Family::V4, Family::V6)] family: Family,
     #[values(Change::Overwritten, Change::LongerBackup, Change::SeveralRows, Change::Replaced)]
     change: Change,
@@ -336,9 +337,9 @@ fn a_file_that_was_overwritten_is_kept_beside_the_new_one(
     for_family!(family, run(change));
 }
 
-/// An end at once: no look at the file comes before.
+/// Closing at once: the periodic check does not come first.
 #[rstest]
-fn changes_in_place_are_seen_in_the_end_and_by_a_flush(
+fn changes_in_place_are_detected_at_close_and_by_a_flush(
     #[values(Family::V4, Family::V6)] family: Family,
     #[values(Durability::Written, Durability::Synced)] durability: Durability,
     #[values(false, true)] flushes: bool,
@@ -382,7 +383,7 @@ fn a_file_whose_beginning_was_cut_off_is_loaded(
         let server = Server::<L>::open(directory, file, Durability::Written);
         let expected = (0..5).map(|n| lease::<L>(n, 0)).map(|lease| (lease.address(), lease)).collect();
         assert_eq!(server.leases, expected);
-        // The file is as it should be at once.
+        // The file is restored at once.
         let text = fs::read_to_string(&server.file).unwrap();
         assert!(text.starts_with(header::<L>()) && !text.contains('\0'));
         server.end();
@@ -390,7 +391,7 @@ fn a_file_whose_beginning_was_cut_off_is_loaded(
     for_family!(family, run(zeros, has_header));
 }
 
-/// As an older version of this crate, or another server, may have left it.
+/// An older version of this crate, or another server, may have left zeros.
 #[rstest]
 fn a_cleanup_and_a_reader_skip_zeros_at_the_beginning(#[values(Family::V4, Family::V6)] family: Family) {
     fn run<L: ManagedLease + FileLease>() {
@@ -406,7 +407,7 @@ fn a_cleanup_and_a_reader_skip_zeros_at_the_beginning(#[values(Family::V4, Famil
         leasemgr::lfc::Cleanup::new(L::FAMILY, files.lfc_files()).run().unwrap();
         assert_eq!(addresses(&files), expected);
         assert!(!files.input_path().exists());
-        // Zeros alone are no lease file.
+        // A file of zeros alone is no lease file.
         fs::write(files.current_path(), "\0".repeat(5000)).unwrap();
         assert!(files.read::<L>().is_err());
         assert!(memfile::open::<L>(options(files.current_path(), Durability::Written)).is_err());
@@ -415,7 +416,7 @@ fn a_cleanup_and_a_reader_skip_zeros_at_the_beginning(#[values(Family::V4, Famil
 }
 
 #[rstest]
-fn leases_written_to_the_own_lease_file_are_there_and_so_are_later_changes(
+fn leases_written_to_the_own_lease_file_and_later_changes_are_kept(
     #[values(Family::V4, Family::V6)] family: Family,
     #[values(Durability::Written, Durability::Synced, TIMED)] durability: Durability,
     #[values("", ".1", ".2")] existing: &str,
@@ -423,7 +424,7 @@ fn leases_written_to_the_own_lease_file_are_there_and_so_are_later_changes(
     fn run<L: ManagedLease + FileLease>(durability: Durability, existing: &str) {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("leases.csv");
-        // Leases in other files, which are deleted: they must not come back.
+        // Leases in the other files, which are deleted: they must not be restored.
         let files = LeaseFileSet::new(&file);
         for path in [files.input_path(), files.previous_path()] {
             if path.to_string_lossy().ends_with(existing) {
@@ -447,7 +448,7 @@ fn leases_written_to_the_own_lease_file_are_there_and_so_are_later_changes(
             assert!(server.leases.keys().all(|address| text.contains(&format!("\n{address},"))));
             server.add(1000 + u32::try_from(text.len()).unwrap());
             server.check();
-            // A process that is killed right here leaves what is there now.
+            // The files that a kill would leave at this point.
             let copy = tempfile::tempdir().unwrap();
             for entry in fs::read_dir(server.directory.path()).unwrap() {
                 let name = entry.unwrap().file_name();
@@ -475,7 +476,7 @@ fn leases_written_to_the_own_lease_file_are_there_and_so_are_later_changes(
 #[case(".pid")]
 #[case(".lock")]
 #[case(".bad")]
-fn leases_are_not_written_over_the_other_files_of_the_manager(#[case] suffix: &str) {
+fn leases_are_not_written_to_the_other_files_of_the_manager(#[case] suffix: &str) {
     let mut server = Server::<Lease4>::new(Durability::Written);
     server.add(1);
     let path = server.path(suffix);
@@ -483,7 +484,7 @@ fn leases_are_not_written_over_the_other_files_of_the_manager(#[case] suffix: &s
     let error = server.mgr().write_to(&path).unwrap_err();
     assert!(matches!(&error, LeaseMgrError::OwnFile { path: named, .. } if *named == path), "{error}");
     assert_eq!(fs::read(&path).ok(), before);
-    // Names like theirs elsewhere are anybody's.
+    // Such names in other directories are allowed.
     let other = tempfile::tempdir().unwrap();
     let other = other.path().join(path.file_name().unwrap());
     assert_eq!(server.mgr().write_to(&other).unwrap(), 1);
@@ -510,9 +511,7 @@ fn a_callback_can_flush_and_cannot_write_the_own_lease_file() {
     registered.unwrap();
     assert_eq!(mgr.add(&lease(1, 0)).unwrap(), Added::Added);
     assert_eq!(told.load(Ordering::SeqCst), 1);
-    wait_until("the file is written anew", || {
-        !fs::read_to_string(&server.file).unwrap().contains("something")
-    });
+    wait_until("the file is rewritten", || !fs::read_to_string(&server.file).unwrap().contains("something"));
     drop(mgr);
     server.expect(lease(1, 0));
     server.mgr = Some(memfile::open(options(&server.file, Durability::Written)).unwrap());
@@ -520,7 +519,7 @@ fn a_callback_can_flush_and_cannot_write_the_own_lease_file() {
 }
 
 #[test]
-fn many_threads_change_leases_while_the_file_is_written_anew() {
+fn many_threads_change_leases_while_the_file_is_rewritten() {
     const THREADS: u32 = 4;
     let server = Server::<Lease4>::new(Durability::Written);
     let is_done = AtomicUsize::new(0);
@@ -573,7 +572,7 @@ fn many_threads_change_leases_while_the_file_is_written_anew() {
     server.end();
 }
 
-/// `tail -F` follows the file by its name, through a rotation every second or so.
+/// `tail -F` follows the file by name through frequent rotations.
 #[rstest]
 fn a_program_that_follows_the_lease_file_by_its_name_misses_no_row(
     #[values(Durability::Written, TIMED)] durability: Durability,
@@ -608,12 +607,12 @@ fn a_program_that_follows_the_lease_file_by_its_name_misses_no_row(
     server.end();
 }
 
-/// Where the target of a symbolic link is.
+/// The location of the target of a symbolic link.
 #[derive(Clone, Copy, Debug)]
 enum Place {
     SameDirectory,
     OtherDirectory,
-    /// Memory, as after a boot.
+    /// A file system in memory, which is empty after a boot.
     OtherFileSystem,
 }
 
@@ -636,7 +635,7 @@ fn a_symbolic_link_stays_one_and_leads_to_the_lease_file(
                     Some(shm)
                 }
                 _ => {
-                    eprintln!("not tried: /dev/shm is no other file system");
+                    eprintln!("skipped: /dev/shm is on the same file system");
                     return;
                 }
             },
@@ -656,7 +655,7 @@ fn a_symbolic_link_stays_one_and_leads_to_the_lease_file(
             assert!(target.is_file() && !target.is_symlink());
         };
         check_link(&server);
-        // One manager owns the file, by whatever name.
+        // One manager locks the file, under any of its names.
         assert!(memfile::open::<L>(options(&target, durability)).is_err());
         for n in 0..30 {
             server.add(n);
@@ -666,7 +665,7 @@ fn a_symbolic_link_stays_one_and_leads_to_the_lease_file(
                 server.check();
             }
         }
-        // The files of cleanups are beside the link, where any other server looks for them.
+        // The cleanup files are beside the link, where other servers look for them.
         assert!(server.path(".2").is_file());
         fs::remove_file(&target).unwrap();
         server.add(30);
@@ -683,7 +682,7 @@ fn a_symbolic_link_stays_one_and_leads_to_the_lease_file(
     for_family!(family, run(durability, place, is_dangling));
 }
 
-/// A lease file of an older schema is put aside at the start: the new one takes its place.
+/// A lease file of an older schema is rotated at the start, and a new one created.
 #[rstest]
 fn the_file_after_a_conversion_has_the_mode_of_the_one_before(
     #[values(Family::V4, Family::V6)] family: Family,

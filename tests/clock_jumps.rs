@@ -1,11 +1,12 @@
-//! The system's clock jumps while the example `lease_server` serves: a day forward, two days back, and to and fro.
+//! The system clock jumps while the example `lease_server` serves: a day forward, two days back,
+//! and to and fro.
 //!
-//! Whatever the clock does, what was acknowledged is there when the files are opened after a kill, nothing that was deleted is
-//! back, cleanups go on at their pace, clients are served, and leases expire by the new time.
+//! After a kill, every acknowledged change must be found in the files and no deleted lease
+//! restored. Cleanups keep their interval, clients are served, and leases expire by the new time.
 //!
-//! The clock is that of the server and its `kea-lfc` alone: Debian's package `libfaketime` puts its own functions in the place of
-//! those of the C library, and adds to the time what a file says at that moment. As on a system whose clock is set, the
-//! monotonic clock is left alone.
+//! Only the clock of the server and its `kea-lfc` jumps: Debian's package `libfaketime` overrides
+//! functions of the C library, and adds the offset in a file to the time. As on a system whose
+//! clock is set, the monotonic clock does not jump.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -28,20 +29,20 @@ use support::lease_server::{
 };
 
 const DAY: i64 = 86_400;
-/// So long a server serves before and after each jump, at least.
+/// Minimum time that a server serves before and after each jump.
 const PHASE: Duration = Duration::from_secs(5);
-/// In this time it has told how it does, and done its work of a phase, whatever else the machine does meanwhile.
+/// Maximum time for a status line, and for the work of a phase on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How many cleanups are done in a phase, of which each begins a second after the one before.
+/// Number of cleanups in a phase; each begins a second after the one before.
 const CLEANUPS: usize = 4;
-/// Messages of clients in a second. Nearly each is one change, some are two.
+/// Client messages in a second. Most make one change, some two.
 const RATE: u32 = 1000;
-/// How many changes are made in a phase.
+/// Number of changes in a phase.
 const CHANGES: usize = 2 * RATE as usize;
-/// How old, in seconds of the server's clock, what belongs to the present may be: leases are valid for 2 seconds, and what
-/// has expired is reclaimed every second.
+/// Maximum age of current leases, in seconds of the server's clock: leases are valid for 2 seconds,
+/// and expired ones are reclaimed every second.
 const PRESENT: i64 = 60;
-/// How long the clock stays where it has jumped to, when it jumps to and fro.
+/// Time between jumps to and fro.
 const STAY: Duration = Duration::from_millis(50);
 
 /// The clock of a server and its programs.
@@ -63,7 +64,7 @@ impl Clock {
         self.directory.path().join("clock")
     }
 
-    /// Sets the clock to the real time and so many seconds.
+    /// Sets the clock to the real time plus `ahead` seconds.
     fn jump_to(&mut self, ahead: i64) {
         self.ahead = ahead;
         self.tell();
@@ -72,7 +73,7 @@ impl Clock {
     fn tell(&self) {
         let new = self.directory.path().join("new");
         fs::write(&new, format!("{:+}\n", self.ahead)).unwrap();
-        // It is read all the time, and half a number would be another time.
+        // A rename is atomic: readers never see a partial number.
         fs::rename(new, self.path()).unwrap();
     }
 
@@ -81,30 +82,31 @@ impl Clock {
         i64::try_from(now).unwrap() + self.ahead
     }
 
-    /// Has a program, and the programs that it starts, go by this clock.
+    /// Makes a program and its child processes use this clock.
     fn set_for(&self, command: &mut Command) {
         command
             .env("LD_PRELOAD", &self.library)
             .env("FAKETIME_TIMESTAMP_FILE", self.path())
-            // Else a jump would be noticed after some seconds only.
+            // Without this, a jump takes effect after some seconds.
             .env("FAKETIME_NO_CACHE", "1")
-            // The monotonic clock does not jump. The second name is that of newer versions of the library.
+            // The monotonic clock does not jump. Newer versions of the library use the second name.
             .env("DONT_FAKE_MONOTONIC", "1")
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-            // It would go before the file.
+            // It would override the file.
             .env_remove("FAKETIME");
     }
 
-    /// Removes what the library leaves of a process that was killed, which is in the way of a later one with the same number.
+    /// Removes the shared memory that the library leaves for a killed process: it would break a
+    /// later one with the same PID.
     fn clear_after(&self, process: u32) {
         for name in ["faketime_shm_", "sem.faketime_sem_"] {
-            // Other versions of the library may have other names, or none.
+            // Other versions of the library use other names, or none.
             let _ = fs::remove_file(format!("/dev/shm/{name}{process}"));
         }
     }
 }
 
-/// The library, for programs with threads, where Debian has it.
+/// Returns the path of the library for programs with threads, in Debian's location.
 fn library() -> PathBuf {
     let directories = fs::read_dir("/usr/lib").unwrap().map(|directory| directory.unwrap().path());
     directories
@@ -118,13 +120,13 @@ fn library() -> PathBuf {
         })
 }
 
-/// A server that runs, and what it has told of itself up to some moment.
+/// A running server, and the counts of its status lines so far.
 struct Watched<'a> {
     setting: &'a Setting,
     server: Server,
     reports: usize,
     cleanups: usize,
-    /// How often a program was seen to clean up by the same clock.
+    /// Number of times that a program was seen to clean up with the same clock.
     programs: usize,
 }
 
@@ -137,12 +139,12 @@ impl<'a> Watched<'a> {
         watched
     }
 
-    /// Looks after the server until it tells the next time how it does, which is once a second.
+    /// Waits for the next status line, which is written every second.
     fn wait_for_report(&mut self, when: &str, mut meanwhile: impl FnMut()) {
         let begin = Instant::now();
         loop {
             meanwhile();
-            self.look_at_program();
+            self.check_program();
             self.server.check(when);
             let told = self.server.report();
             assert!(!told.contains("panicked") && !told.contains("refused"), "{when}: {told}");
@@ -152,21 +154,21 @@ impl<'a> Watched<'a> {
                 (self.reports, self.cleanups) = (reports.len(), done);
                 return;
             }
-            assert!(begin.elapsed() < PATIENCE, "{when}: no word any more after\n{told}");
+            assert!(begin.elapsed() < PATIENCE, "{when}: no status line after\n{told}");
             thread::sleep(Duration::from_millis(2));
         }
     }
 
-    /// Looks whether a program cleans up, and goes by the same clock.
-    fn look_at_program(&mut self) {
+    /// Checks whether a cleanup program is running, and uses the same clock.
+    fn check_program(&mut self) {
         if let Some(program) = self.setting.running_program() {
-            // It may have ended, or not have come so far that it has its libraries.
+            // It may have ended, or not have loaded its libraries yet.
             let maps = fs::read_to_string(format!("/proc/{}/maps", program.as_raw_nonzero()));
             self.programs += usize::from(maps.is_ok_and(|maps| maps.contains("/libfaketimeMT.so")));
         }
     }
 
-    /// Has it serve for some time, at its usual pace.
+    /// Lets the server serve for some time, at its usual rate.
     fn serve(&mut self, what: &str, mut meanwhile: impl FnMut()) {
         let (lines_before, cleanups_before, begin) = (self.server.lines(), self.cleanups, Instant::now());
         loop {
@@ -174,8 +176,8 @@ impl<'a> Watched<'a> {
             let (lines, cleanups) = (self.server.lines() - lines_before, self.cleanups - cleanups_before);
             let time = begin.elapsed();
             let news = format!("{lines} changes and {cleanups} cleanups in {time:.1?}");
-            // A jump does not have them done at once that would have come in the time between. Some more than one a second may
-            // be told of, because this process looks later than the server tells.
+            // A jump does not trigger the cleanups of the skipped time at once. A few more than one
+            // a second may be counted, because this process reads the status lines late.
             assert!(cleanups as f64 <= time.as_secs_f64() + 3.0, "{what}: {news}");
             if time >= PHASE && lines >= CHANGES && cleanups >= CLEANUPS {
                 println!("{} {what}: {news}", self.setting.family);
@@ -185,13 +187,13 @@ impl<'a> Watched<'a> {
         }
     }
 
-    /// The leases that are in the files now: when their clients were last heard of, and the change that they come from.
+    /// Returns the last transmission time of each lease in the files, and the change that wrote it.
     fn leases<L: OfClient>(&self) -> Vec<(i64, Last)> {
         let files = LeaseFileSet::new(self.setting.path("")).read::<L>().unwrap();
         files.leases.values().map(|lease| (lease.data().cltt, last_change(self.setting, lease))).collect()
     }
 
-    /// The server goes by this clock: the newest lease is of the present, what has expired is reclaimed.
+    /// Panics unless the newest lease is current and expired leases are reclaimed by this clock.
     fn check_time<L: OfClient>(&self, what: &str, clock: &Clock) {
         let leases = self.leases::<L>();
         let now = clock.now();
@@ -206,9 +208,9 @@ impl<'a> Watched<'a> {
         assert!(reclaimed.count() > 0, "{what}: of the leases that were made at {now}, none was reclaimed");
     }
 
-    /// Kills it, and looks for what it has acknowledged, also after the files were cleaned up.
+    /// Kills the server, and looks for all acknowledged changes, before and after a cleanup.
     fn kill<L: OfClient>(self, clock: &Clock) -> History {
-        // Each took its time, and they were looked for all the time.
+        // Cleanup programs run long enough to be seen.
         assert!(self.programs > 0, "{} cleanups, and none was seen to go by the clock", self.cleanups);
         let process = self.server.id();
         let (mut history, lines) = self.server.kill();
@@ -230,7 +232,8 @@ impl<'a> Watched<'a> {
     }
 }
 
-/// The cleanups that have succeeded and failed, if this line tells of them. The last line may be written still.
+/// Returns the number of cleanups that have succeeded and failed, if the line contains them. The
+/// last line may be incomplete.
 fn cleanups_in(line: &str) -> Option<(usize, usize)> {
     let (_, cleanups) = line.strip_suffix('\n')?.split_once("cleanups: ")?;
     let mut words = cleanups.split([' ', ',']).filter(|word| !word.is_empty());
@@ -244,7 +247,7 @@ fn cleanups_in(line: &str) -> Option<(usize, usize)> {
 #[rstest]
 #[case::v4(Family::V4, "written")]
 #[case::v6(Family::V6, "200ms")]
-fn when_the_clock_jumps_no_lease_is_lost_and_cleanups_keep_their_pace(
+fn clock_jumps_lose_no_lease_and_cleanups_keep_their_interval(
     #[case] family: Family,
     #[case] durability: &'static str,
 ) {
@@ -254,7 +257,7 @@ fn when_the_clock_jumps_no_lease_is_lost_and_cleanups_keep_their_pace(
         durability,
         program: Some(env!("CARGO_BIN_EXE_kea-lfc")),
         lfc_interval: 1,
-        // Each asks for something once a second, so that many come too late.
+        // Each client sends one message a second, so many are too late.
         clients: RATE,
         lifetime: 2,
         options: vec!["--rate".to_owned(), RATE.to_string()],
@@ -275,7 +278,7 @@ fn jump<L: OfClient>(setting: &Setting) {
     }
     let history = server.kill::<L>(&clock);
 
-    // By its clock, the next one begins a day before the first one did.
+    // By its clock, the next server starts a day before the first one did.
     let mut server = Watched::start(setting, &clock, history);
     server.serve("a start in the past", || {});
     server.check_time::<L>("a start in the past", &clock);

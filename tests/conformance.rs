@@ -1,4 +1,5 @@
-//! The suite accepts what is right, finds what is wrong, and proves the backends of this crate.
+//! The conformance suite accepts a correct manager, finds each defect, and proves the backends of
+//! this crate.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -23,7 +24,7 @@ use leasemgr::lease::{Lease4, Lease6};
 use leasemgr::lease_file::FileLease;
 use leasemgr::memfile::{self, LfcProgram, MemfileOptions};
 use reference::Reference;
-use reference::broken::{Broken, BrokenStore, Defect, Index, Missed, Spoiled};
+use reference::broken::{Broken, BrokenStore, Defect, DefectLease, Index, Missed};
 use rstest::rstest;
 use tempfile::TempDir;
 
@@ -32,7 +33,7 @@ fn reference<L: ManagedLease + FileLease>() -> Arc<dyn LeaseMgr<L>> {
 }
 
 #[test]
-fn the_reference_keeps_all_rules() {
+fn the_reference_passes_all_rules() {
     assert_conforms4(reference);
     assert_conforms6(reference);
 }
@@ -54,7 +55,8 @@ mod shared_v4 {
     );
 }
 
-/// Each defect, and rules that it breaks. Where it is about what DHCPv4 has not, in DHCPv6 only.
+/// Each defect, and rules that it breaks. A defect of something that DHCPv4 lacks is for DHCPv6
+/// only.
 #[rustfmt::skip]
 const DEFECTS: &[(Defect, Only, &[&str])] = {
     use Defect::*;
@@ -67,7 +69,7 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
         (ZeroLifetimeIsTaken, Both, &["a_lease_that_is_valid_for_no_time_is_refused"]),
         (NamesAreCutAt255, Both, &["a_lease_is_kept_as_it_was_given", "a_name_of_any_bytes_is_found"]),
         (NamesAreLowerCased, V6, &["a_hostname_keeps_its_case"]),
-        (TypesAreApart, V6, &["a_prefix_and_an_address_exclude_each_other"]),
+        (TypesHaveSeparateAddresses, V6, &["a_prefix_and_an_address_exclude_each_other"]),
         (TheLastAddressIsUnknown, Both, &["the_first_and_the_last_address_can_be_leased", "leases_come_in_the_order_of_their_addresses"]),
         (TemporaryLeasesAreHidden, V6, &["a_lease_is_found_by_its_address_and_type"]),
         (UpdateInserts, Both, &["an_update_needs_a_lease"]),
@@ -91,7 +93,7 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
         (FlushForgetsALease, Both, &["flushing_changes_no_lease"]),
         (CleanupForgetsALease, Both, &["a_cleanup_changes_no_lease"]),
 
-        (OrderIsThatOfText, Both, &["leases_come_in_the_order_of_their_addresses", "leases_written_to_a_file_are_read_back_in_order"]),
+        (OrderIsThatOfStrings, Both, &["leases_come_in_the_order_of_their_addresses", "leases_written_to_a_file_are_read_back_in_order"]),
         (HostnamesAreIgnored, Both, &["a_key_finds_its_leases_and_no_others"]),
         (UnknownKeysFindAll, Both, &["a_key_that_nobody_has_finds_nothing"]),
         (SubnetIsIgnoredWithStates, Both, &["a_subnet_narrows_every_key", "a_state_of_any_number_is_found"]),
@@ -110,7 +112,7 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
         (RangesAreNotChecked, Both, &["a_range_that_ends_before_it_begins_is_refused"]),
         (ReverseIsIgnored, Both, &["a_reversed_query_gives_the_leases_in_reverse_order"]),
         (ReverseGoesOnForward, Both, &["a_reversed_query_goes_on_before_its_address"]),
-        (EndsAreIgnored, Both, &["only_leases_that_have_ended_are_found_by_their_end"]),
+        (ExpiryBoundIsIgnored, Both, &["only_leases_that_have_ended_are_found_by_their_end"]),
         (HostnamesHaveCase, Both, &["a_name_is_found_in_any_case"]),
         (StatesAreFoundInAFewSubnets, Both, &["a_state_is_found_across_many_subnets"]),
         (ClientHasOneLease, Both, &["a_client_may_have_leases_in_several_subnets"]),
@@ -133,8 +135,8 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
         (PoolsAreStale, Both, &["a_lease_moves_to_another_pool"]),
         (RenewalLosesTheHostname, Both, &["a_renewal_leaves_a_lease_where_it_is_found"]),
         (DeletedAreFoundByHostname, Both, &["a_deleted_lease_is_found_under_no_key"]),
-        (NeighboursLoseTheHardwareAddress, Both, &["leases_that_share_a_key_do_not_follow_each_other"]),
-        (FindIsLate, Both, &["a_thread_reads_what_it_has_written"]),
+        (UpdateUnindexesOthersOfTheHardwareAddress, Both, &["leases_that_share_a_key_do_not_follow_each_other"]),
+        (FindIsStale, Both, &["a_thread_reads_what_it_has_written"]),
         (RelaysAreNotFound, Both, &["a_key_finds_its_leases_and_no_others", "a_lease_is_found_by_the_relay_id_in_its_user_context", "a_lease_is_found_by_the_remote_id_in_its_user_context"]),
         (RelaysAndRemotesAreMixed, Both, &["a_relay_id_is_no_remote_id"]),
         (OptionsOfRelaysAreIgnored, Both, &["ids_among_the_options_of_a_relay_agent_are_found"]),
@@ -170,10 +172,10 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
         (RangesEndEarly, Both, &["statistics_are_of_the_subnets_that_are_asked_for"]),
         (PoolsAreNotCounted, Both, &["statistics_by_pool_have_rows_for_each_pool"]),
         (RowsAreNotInOrder, Both, &["statistics_come_in_the_order_of_their_fields"]),
-        (FiguresMiss(Missed::Additions), Both, &["statistics_follow_an_addition", "a_class_has_the_leases_in_use_that_name_it"]),
-        (FiguresMiss(Missed::Updates), Both, &["statistics_follow_an_update", "class_counts_follow_every_change", "leases_that_share_their_keys_change_at_the_same_time"]),
-        (FiguresMiss(Missed::Deletions), Both, &["statistics_follow_a_deletion", "class_counts_follow_every_change"]),
-        (FiguresMiss(Missed::RemovalOfMany), Both, &["statistics_follow_the_removal_of_many", "class_counts_follow_every_change"]),
+        (StatisticsMiss(Missed::Additions), Both, &["statistics_follow_an_addition", "a_class_has_the_leases_in_use_that_name_it"]),
+        (StatisticsMiss(Missed::Updates), Both, &["statistics_follow_an_update", "class_counts_follow_every_change", "leases_that_share_their_keys_change_at_the_same_time"]),
+        (StatisticsMiss(Missed::Deletions), Both, &["statistics_follow_a_deletion", "class_counts_follow_every_change"]),
+        (StatisticsMiss(Missed::BulkDeletions), Both, &["statistics_follow_the_removal_of_many", "class_counts_follow_every_change"]),
         (RenewalsAreCounted, Both, &["a_renewal_leaves_statistics_as_they_are"]),
         (RefusedAreCounted, Both, &["a_refused_change_is_not_counted"]),
         (RecountDoubles, Both, &["a_recount_gives_the_same_statistics", "a_recount_gives_the_same_class_counts"]),
@@ -183,20 +185,20 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
         (ClassesCountNames, Both, &["a_class_that_a_lease_names_twice_counts_once"]),
         (ClassesAreLookedForInText, Both, &["only_names_in_their_place_count_as_classes"]),
 
-        (TellsNothing, Both, &["an_addition_is_an_assignment_and_a_renewal_is_none", "a_lease_that_is_assigned_again_is_counted_again", "totals_are_counted_in_their_subnet_and_pool", "an_addition_is_told", "an_update_is_told_with_the_lease_before_and_after", "a_deletion_is_told_with_the_lease_that_was_there", "a_callback_that_panics_fails_nothing_else", "a_callback_may_register_and_unregister", "a_change_is_told_for_its_type_only"]),
-        (TellsBeforeTheChange, Both, &["a_callback_may_read_leases"]),
-        (TellsBeforeItIsFound, Both, &["a_callback_may_read_leases"]),
+        (NotifiesOfNothing, Both, &["an_addition_is_an_assignment_and_a_renewal_is_none", "a_lease_that_is_assigned_again_is_counted_again", "totals_are_counted_in_their_subnet_and_pool", "an_addition_is_told", "an_update_is_told_with_the_lease_before_and_after", "a_deletion_is_told_with_the_lease_that_was_there", "a_callback_that_panics_fails_nothing_else", "a_callback_may_register_and_unregister", "a_change_is_told_for_its_type_only"]),
+        (NotifiesBeforeTheChange, Both, &["a_callback_may_read_leases"]),
+        (NotifiesBeforeItIsFound, Both, &["a_callback_may_read_leases"]),
         (CallbacksChangeLeases, Both, &["a_callback_cannot_change_leases", "a_callback_cannot_apply_or_submit"]),
-        (TellsTheNewAsTheOld, Both, &["an_update_is_told_with_the_lease_before_and_after", "a_move_is_told_to_both_subnets"]),
-        (TellsOfSubnetOne, Both, &["a_change_is_told_for_its_subnet_only"]),
-        (TellsOfRefused, Both, &["a_refused_change_is_not_told", "a_refused_change_is_no_assignment"]),
-        (TellsNotOfMany, Both, &["each_of_many_removed_leases_is_told"]),
-        (TellsLate, Both, &["changes_of_an_address_are_told_in_their_order", "no_change_of_an_address_is_lost_among_threads"]),
+        (NotifiesOfNewAsOld, Both, &["an_update_is_told_with_the_lease_before_and_after", "a_move_is_told_to_both_subnets"]),
+        (NotifiesOfSubnetOne, Both, &["a_change_is_told_for_its_subnet_only"]),
+        (NotifiesOfRefused, Both, &["a_refused_change_is_not_told", "a_refused_change_is_no_assignment"]),
+        (NotifiesOfNoBulkDeletions, Both, &["each_of_many_removed_leases_is_told"]),
+        (NotifiesLate, Both, &["changes_of_an_address_are_told_in_their_order", "no_change_of_an_address_is_lost_among_threads"]),
         (TracksTwice, Both, &["nothing_is_told_behind_the_end_of_the_registration", "callbacks_are_unregistered_by_owner_and_by_subnet", "a_lock_is_the_same_for_all"]),
 
         (KeptLosesTheHostname, Both, &["a_lease_is_kept_as_it_is_read_back"]),
         (KeepsAnything, Both, &["a_lease_that_cannot_be_kept_is_refused"]),
-        (ManyComeInTheirOwnOrder, Both, &["leases_of_many_addresses_come_in_the_order_of_these"]),
+        (GetManyReordersLeases, Both, &["leases_of_many_addresses_come_in_the_order_of_these"]),
         (CountIgnoresTheLimit, Both, &["a_query_is_counted"]),
         (ScanSkipsALease, Both, &["a_scan_gives_every_lease_once"]),
         (ScanTakesAnyCursor, Both, &["a_scan_from_an_unknown_place_is_refused"]),
@@ -224,7 +226,7 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
         (BatchStopsAtAnError, Both, &["each_change_of_a_batch_has_its_own_result"]),
         (BatchDecidesAtOnce, Both, &["a_later_change_of_a_batch_finds_what_an_earlier_one_left"]),
         (BatchIsCutAt1000, Both, &["a_batch_of_thousands_of_changes_is_made"]),
-        (BatchTellsBackwards, Both, &["changes_of_a_batch_are_told_in_their_order"]),
+        (BatchNotifiesInReverse, Both, &["changes_of_a_batch_are_told_in_their_order"]),
         (SubmitAlwaysSucceeds, Both, &["a_submitted_change_is_answered_with_its_result"]),
         (SubmitReorders, Both, &["submitted_changes_of_an_address_are_made_in_their_order"]),
         (SubmitAnswersEarly, Both, &["a_submitted_change_is_made_when_it_is_answered"]),
@@ -237,12 +239,12 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
         (FindsMore, Both, &["an_empty_manager_is_empty_when_it_is_opened_again"]),
         (SavesOneChangeLate, Both, &["the_last_of_many_changes_is_found_again"]),
         (SavesNoDeletions, Both, &["a_deleted_lease_stays_deleted"]),
-        (SavesNoRemovalOfMany, Both, &["removed_reclaimed_leases_stay_removed", "a_wiped_subnet_stays_empty"]),
+        (SavesNoBulkDeletions, Both, &["removed_reclaimed_leases_stay_removed", "a_wiped_subnet_stays_empty"]),
         (SavesRefused, Both, &["a_refused_change_leaves_no_trace"]),
         (SavesOnlyAtFirst, Both, &["a_reopened_manager_goes_on_where_it_was"]),
         (Saves1000, Both, &["thousands_of_leases_are_found_again"]),
         (SavesOutOfOrder, Both, &["what_many_threads_changed_last_is_found_again"]),
-        (SavesNothingBehindACleanup, Both, &["changes_around_a_cleanup_are_found_again"]),
+        (SavesNothingAfterACleanup, Both, &["changes_around_a_cleanup_are_found_again"]),
         (SavesWhenItEnds, Both, &["acknowledged_changes_outlive_a_crash"]),
 
         (SharedIsCached, Both, &["a_manager_finds_what_another_has_changed"]),
@@ -259,22 +261,22 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
     ]
 };
 
-/// In which families a defect shows.
+/// The families in which a defect shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Only {
     Both,
     V6,
 }
 
-/// Rules that a defect was to break, and did not.
-fn undiscovered<L: TestedLease + Spoiled>(
+/// Returns the rules that a defect should break, but does not.
+fn undiscovered<L: TestedLease + DefectLease>(
     defects: impl Iterator<Item = (Defect, &'static [&'static str])>,
 ) -> Vec<String> {
     let rules: Vec<Rule<L>> = Suite::new().rules();
     let mut undiscovered = Vec::new();
     for (defect, names) in defects {
         for rule in rules.iter().filter(|rule| names.contains(&rule.name())) {
-            // A race may go well now and then.
+            // A race may not show in each run.
             let mut results = (0..50).map(|_| rule.check(Arc::new(BrokenStore::<L>::new(defect))));
             match results.find(Result::is_err).unwrap_or(Ok(())) {
                 Err(violation) if violation.found.contains("a panic") => {
@@ -317,8 +319,8 @@ fn a_rule_has_a_name_of_its_own() {
     assert_eq!(names.len(), rules.len());
 }
 
-/// Checks that the first violation of a whole run is one of the rules that are about the defect.
-fn first_violation<L: TestedLease + Spoiled>(defect: Defect) {
+/// Panics unless the first violation of a whole run is of a rule about the defect.
+fn first_violation<L: TestedLease + DefectLease>(defect: Defect) {
     let about = DEFECTS.iter().filter(|(other, ..)| *other == defect).flat_map(|(.., rules)| *rules);
     let violations = Suite::<L>::new().run(move || Arc::new(Broken::new(defect)));
     assert!(!violations.is_empty(), "{defect:?} breaks nothing");
@@ -353,7 +355,7 @@ fn a_violation_names_the_fields_that_differ() {
     let violation =
         broken("prefixes_that_differ_in_length_are_different", Defect::UpdateKeepsThePrefixLength);
     assert_eq!(violation.fields, ["prefix_len"]);
-    // A lease that is missing differs in no field.
+    // A missing lease has no differing field.
     assert!(broken("an_added_lease_is_there", Defect::AddForgets).fields.is_empty());
 }
 
@@ -459,7 +461,7 @@ impl<L: TestedLease> Fixture<L> for InFile {
         memfile::open::<L>(options).unwrap()
     }
 
-    /// Keeps the files as they were before the manager ends.
+    /// Restores the files as they were before the manager ended.
     fn crash(&self, manager: Arc<dyn LeaseMgr<L>>) {
         let left = tempfile::tempdir().unwrap();
         let mut directory = self.directory.lock().unwrap();
@@ -492,7 +494,8 @@ mod memfile_v6_on_disk_without_extended_info {
     });
 }
 
-/// The rules about batches and submitted changes, which a memfile that syncs each change keeps in another way.
+/// Checks the rules for batches and submitted changes, which a memfile that syncs each change
+/// implements separately.
 fn check_synced<L: TestedLease>() {
     let is_about_them =
         |rule: &Rule<L>| ["batch", "submit", "at_an_answer"].iter().any(|word| rule.name().contains(word));

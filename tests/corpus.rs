@@ -1,7 +1,8 @@
-//! What Kea's cleanup did with 519 sets of files, case by case.
+//! The results of Kea's cleanup for 519 sets of files.
 //!
-//! For a strict case, every file, figure and exit status must be the same. For the others Kea's result is not the
-//! wanted one; the note of the case names the rule that holds instead, and [`wanted`] puts it into code.
+//! For a strict case, every file, count and exit status must be the same. For other cases Kea's
+//! result is not the wanted one: the note of the case names the rule that applies instead, and
+//! [`wanted`] implements it.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,27 +19,28 @@ use leasemgr::lease::Family;
 use leasemgr::lfc::{Cleanup, Figures, LfcFiles, Outcome};
 use serde_json::Value;
 
-/// How many cases there are: none may be left out unseen.
+/// Number of cases, to detect missing ones.
 const CASES: usize = 519;
 
-/// Strict cases that contradict the rule for truncated escapes, and their hostnames: as recorded, and as wanted.
+/// Strict cases that contradict the rule for truncated escapes, and their hostnames: as recorded,
+/// and as wanted.
 ///
-/// An `&#x` that the end of the hostname cuts short is read as a NUL byte by Kea, so that it comes out as
-/// another name than went in. By the rule (see the cases with the note "a truncated escape") such text is kept as it
-/// stands, which is then written with its `&` escaped. All else of these cases is compared as recorded.
+/// Kea reads an `&#x` that is cut off by the end of the hostname as a NUL byte, and so changes the
+/// name. By the rule (see the cases with the note "a truncated escape") the text is kept, and
+/// written with its `&` escaped. The rest of these cases is compared as recorded.
 const TRUNCATED_ESCAPES: [(&str, &str, &str); 3] = [
     ("v4/random/08", ",a&#x00b,", ",a&#x26#xb,"),
     ("v6/random/01", ",&#x002,", ",&#x26#x2,"),
     ("v6/random/04", ",&#x002,", ",&#x26#x2,"),
 ];
 
-/// The note of cases that are compared by the value of a number.
+/// The note of cases in which a number is compared by value.
 const NUMBERS: &str = "a number: keep its value, in any JSON spelling";
 
-/// The note of cases whose rows are written by Kea 2.2, and dropped by Kea 3.3.
+/// The note of cases whose rows Kea 2.2 writes and Kea 3.3 drops.
 const RECORDED_BY_KEA_2: &str = "rows with a DUID of 1 or 2 bytes, or a delegated prefix with host bits, are kept as they stand (Kea 2.2 writes them)";
 
-/// Files by the role that they have in the case. A file with no role has its own name.
+/// Files by their role in the case. A file without a role is listed by name.
 type Files = BTreeMap<String, Vec<u8>>;
 
 struct Case {
@@ -50,7 +52,7 @@ struct Case {
     note: String,
 }
 
-/// What a cleanup leaves and says.
+/// The files and the output of a cleanup.
 #[derive(Clone, Debug, PartialEq)]
 struct Outcomes {
     files: Files,
@@ -59,14 +61,14 @@ struct Outcomes {
     good: bool,
 }
 
-/// What stands for byte `n` of 0x80 to 0xff between reading the corpus and writing its files: a character for private
-/// use that no case has.
+/// Returns the stand-in for byte `n` of 0x80 to 0xff from the reading of the corpus to the writing
+/// of its files: a private-use character that no case contains.
 fn stand_in(byte: u32) -> char {
     char::from_u32(0x0010_0000 + byte).unwrap()
 }
 
-/// JSON with each escape of a lone surrogate `\udc80` to `\udcff`, which stands for a byte that is not UTF-8 and
-/// which is no character, replaced by a character that the parser takes.
+/// Replaces each escape of a lone surrogate `\udc80` to `\udcff`, which stands for a byte that is
+/// not UTF-8, with a character that the JSON parser accepts.
 fn without_lone_surrogates(json: &str) -> String {
     let code = |text: &str| text.get(2..6).and_then(|digits| u32::from_str_radix(digits, 16).ok());
     let mut out = String::with_capacity(json.len());
@@ -90,7 +92,7 @@ fn without_lone_surrogates(json: &str) -> String {
     out + rest
 }
 
-/// The bytes of a text of the corpus.
+/// Returns the bytes of a text of the corpus.
 fn bytes(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     for char in text.chars() {
@@ -151,7 +153,7 @@ fn corpus() -> Vec<Case> {
     cases
 }
 
-/// What a case wants instead of what is recorded: one of these results.
+/// Returns the accepted results of a case.
 fn wanted(case: &Case) -> Vec<Outcomes> {
     let recorded = || case.recorded.clone();
     match case.note.as_str() {
@@ -163,7 +165,7 @@ fn wanted(case: &Case) -> Vec<Outcomes> {
             vec![first_row_rejected(case), replaced(recorded(), "fe80::1%lo,", "fe80::1,")]
         }
         "signs in numbers" | "signs in numbers: never written by a server" => {
-            // What is wrong with a hardware address costs the address, not the row.
+            // An invalid hardware address is dropped, but not its row.
             let dropped = column(case).is_some_and(|column| column.starts_with("hw"));
             let less = if dropped { first_hwaddr_dropped(case) } else { first_row_rejected(case) };
             vec![recorded(), less]
@@ -183,16 +185,16 @@ fn wanted(case: &Case) -> Vec<Outcomes> {
         "an output file left by an interrupted cleanup is replaced, not appended to and not an error"
         | "a PID file that names no running process must not stop the cleanup" => vec![cleaned(case)],
         "an empty finish file is no finished cleanup: clean previous and input instead" => {
-            // It is not deleted, but set aside for somebody to look at.
+            // It is set aside for inspection, not deleted.
             let mut wanted = cleaned(case);
             wanted.files.insert("finish.bad".to_owned(), Vec::new());
             vec![wanted]
         }
-        note => panic!("{}: nobody has said what \"{note}\" means", case.name),
+        note => panic!("{}: unknown note \"{note}\"", case.name),
     }
 }
 
-/// Says what is wrong with what a cleanup of a case came to.
+/// Returns an error if the result of a case is not accepted.
 fn judge(case: &Case, found: &Outcomes) -> Result<(), String> {
     let mut wanted = if case.strict { vec![case.recorded.clone()] } else { wanted(case) };
     for (name, recorded, by_the_rule) in TRUNCATED_ESCAPES {
@@ -203,7 +205,7 @@ fn judge(case: &Case, found: &Outcomes) -> Result<(), String> {
     }
     let mut found = found.clone();
     if case.note == NUMBERS {
-        // What went in counts, not what was recorded: Kea rounds.
+        // The input counts, not the recorded number: Kea rounds.
         let went_in = first_row(case)[if case.family == Family::V4 { 10 } else { 14 }];
         let came_out = take_context(&mut found);
         if json_values(went_in) != json_values(&came_out) {
@@ -217,7 +219,7 @@ fn judge(case: &Case, found: &Outcomes) -> Result<(), String> {
     Err(differences.join("\n  or"))
 }
 
-/// Takes the user context, which must be the only one, out of the previous file.
+/// Takes the only user context out of the previous file.
 fn take_context(outcomes: &mut Outcomes) -> String {
     let Some(previous) = outcomes.files.get_mut("previous") else {
         return String::new();
@@ -230,7 +232,7 @@ fn take_context(outcomes: &mut Outcomes) -> String {
     text[start..=end].to_owned()
 }
 
-/// A JSON text without its blanks, and with each number as its sign, its digits and its power of ten.
+/// Returns a JSON text without blanks, with each number as sign, digits and power of ten.
 fn json_values(text: &str) -> Vec<String> {
     let starts_number = |c: char| matches!(c, '+' | '-' | '.' | '0'..='9');
     let is_number = |c: char| starts_number(c) || matches!(c, 'e' | 'E');
@@ -264,18 +266,18 @@ fn decimal(number: &str) -> String {
     format!("{}{significant} * 10^{power}", if negative { "-" } else { "" })
 }
 
-/// The rows of a file, behind its header.
+/// Returns the rows of a file, after its header.
 fn rows<'a>(files: &'a Files, role: &str) -> Vec<&'a str> {
     let text = files.get(role).map_or("", |text| std::str::from_utf8(text).unwrap());
     text.lines().skip(1).collect()
 }
 
-/// The values of the first row of the input.
+/// Returns the values of the first row of the input.
 fn first_row(case: &Case) -> Vec<&str> {
     rows(&case.before, "input")[0].split(',').collect()
 }
 
-/// The column that a case is about, if it is about one.
+/// Returns the column that a case tests, if it tests one.
 fn column(case: &Case) -> Option<&str> {
     match case.name.split('/').collect::<Vec<_>>()[..] {
         [_, "value", column, _] => Some(column),
@@ -283,7 +285,7 @@ fn column(case: &Case) -> Option<&str> {
     }
 }
 
-/// The result without the first of the two rows of the input: the second one is as it would be written.
+/// Returns the result without the first of two input rows; the second one is in canonical form.
 fn first_row_rejected(case: &Case) -> Outcomes {
     let input = std::str::from_utf8(&case.before["input"]).unwrap();
     let [header, _, second] = input.lines().collect::<Vec<_>>()[..] else {
@@ -297,8 +299,8 @@ fn first_row_rejected(case: &Case) -> Outcomes {
     }
 }
 
-/// The result with both rows of the input, or with the second one where they have the same address. All is as it would
-/// be written, but perhaps for the DUID of the first one.
+/// Returns the result with both input rows, or with the second one if they have the same address.
+/// All values are in canonical form, except possibly the DUID of the first row.
 fn kept_as_recorded(case: &Case) -> Outcomes {
     let input = rows(&case.before, "input");
     let header = std::str::from_utf8(&case.before["input"]).unwrap().lines().next().unwrap();
@@ -318,7 +320,7 @@ fn kept_as_recorded(case: &Case) -> Outcomes {
     }
 }
 
-/// A DUID as it is written.
+/// Returns a DUID in canonical form.
 fn spelled_out(duid: &str) -> String {
     if duid.contains(':') {
         return duid.to_owned();
@@ -330,7 +332,7 @@ fn spelled_out(duid: &str) -> String {
     octets.join(":")
 }
 
-/// The recorded result without the hardware address of its first row.
+/// Returns the recorded result without the hardware address of its first row.
 fn first_hwaddr_dropped(case: &Case) -> Outcomes {
     let first = rows(&case.recorded.files, "previous")[0].to_owned();
     let mut values: Vec<_> = first.split(',').collect();
@@ -338,8 +340,8 @@ fn first_hwaddr_dropped(case: &Case) -> Outcomes {
     replaced(case.recorded.clone(), &first, &values.join(","))
 }
 
-/// The result of a cleanup of previous and input, whose rows are as they would be written, where input
-/// has no address that previous does not have, or there is no previous.
+/// Returns the result of a cleanup of previous and input. Their rows are in canonical form; input
+/// has only addresses of previous, or there is no previous.
 fn cleaned(case: &Case) -> Outcomes {
     let (previous, input) = (rows(&case.before, "previous"), rows(&case.before, "input"));
     let address = |row: &str| row.split(',').next().unwrap().to_owned();
@@ -364,7 +366,7 @@ fn cleaned(case: &Case) -> Outcomes {
     }
 }
 
-/// A result with text of its previous file, which must be there, replaced.
+/// Replaces text of the previous file. Panics if the text is missing.
 fn replaced(mut outcomes: Outcomes, from: &str, to: &str) -> Outcomes {
     let previous = outcomes.files.get_mut("previous").unwrap();
     let text = std::str::from_utf8(previous).unwrap();
@@ -373,7 +375,7 @@ fn replaced(mut outcomes: Outcomes, from: &str, to: &str) -> Outcomes {
     outcomes
 }
 
-/// What one has and the other has not.
+/// Returns the lines that only one of the two results has.
 fn difference(found: &Outcomes, wanted: &Outcomes) -> String {
     fn lines(outcomes: &Outcomes) -> Vec<String> {
         let Outcomes { files, read, written, good } = outcomes;
@@ -448,8 +450,8 @@ fn program(case: &Case, directory: &Path) -> Outcomes {
     Outcomes { files: Files::new(), read, written, good: run.status.success() }
 }
 
-/// Takes the file of invalid rows, which Kea does not keep, out of what is found: it must be there exactly where rows were
-/// left out, and have all of them as they were.
+/// Takes the file of invalid rows, which Kea does not keep, out of the result. It must exist
+/// exactly if rows were left out, and contain all of them unchanged.
 fn check_kept(case: &Case, found: &mut Outcomes) -> Result<(), String> {
     let kept = found.files.remove("input.bad");
     let errors = found.read.filter(|_| found.good).map_or(0, |read| read.errors);
@@ -475,7 +477,7 @@ fn check_kept(case: &Case, found: &mut Outcomes) -> Result<(), String> {
     Ok(())
 }
 
-/// Cleans up every case, and fails with all that is not as wanted.
+/// Cleans up every case, and panics with all unexpected results.
 fn check_all(clean: impl Fn(&Case, &Path) -> Outcomes) {
     let cases = corpus();
     let mut mismatches = Vec::new();
@@ -499,17 +501,17 @@ fn check_all(clean: impl Fn(&Case, &Path) -> Outcomes) {
 }
 
 #[test]
-fn the_library_does_with_every_case_what_is_wanted() {
+fn the_library_gives_the_wanted_result_in_every_case() {
     check_all(in_process);
 }
 
 #[test]
-fn the_program_does_with_every_case_what_is_wanted() {
+fn the_program_gives_the_wanted_result_in_every_case() {
     check_all(program);
 }
 
 #[test]
-fn other_bytes_than_utf8_survive_the_reading_of_the_corpus() {
+fn bytes_that_are_not_utf8_survive_the_reading_of_the_corpus() {
     let json = r#""a\udc80\\udc80\udcff\u00e9\ud83d\udc80\n\udce9""#;
     let text: String = serde_json::from_str(&without_lone_surrogates(json)).unwrap();
     assert_eq!(bytes(&text), b"a\x80\\udc80\xff\xc3\xa9\xf0\x9f\x92\x80\n\xe9");

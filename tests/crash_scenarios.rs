@@ -1,11 +1,14 @@
-//! Lives of a memfile on a disk that fails and forgets: it is opened with files of an old schema, which it converts; leases are
-//! added, changed and deleted, alone and in batches, files cleaned up, synced, closed and opened again.
+//! Scenarios of a memfile on a disk that fails and loses unsynced data: it is opened with files of
+//! an old schema, which it converts; leases are added, updated and deleted, singly and in batches;
+//! files are cleaned up, synced, closed and reopened.
 //!
-//! Each file operation of a scripted life is made to fail in one of several ways, and the process or the power ends at each moment of it;
-//! then random lives follow. Whatever is left, the next start finds every lease that was promised, and none that was never written.
+//! In a scripted scenario, each file operation fails in one of several ways, and the process is
+//! killed or the power cut at each moment. Random scenarios follow. The next start must find every
+//! acknowledged lease, and none that was never written.
 //!
-//! With `LEASEMGR_SCENARIOS=n` there are `n` random lives, and each operation of the scripted one fails in all ways;
-//! `LEASEMGR_SEED=n` is the seed of the first random life. Ten thousand lives take two to three minutes in a release build.
+//! `LEASEMGR_SCENARIOS=n` sets the number of random scenarios, and lets each operation of the
+//! scripted one fail in all ways; `LEASEMGR_SEED=n` sets the seed of the first random scenario. Ten
+//! thousand scenarios take two to three minutes in a release build.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -29,18 +32,18 @@ use rstest::rstest;
 use support::leases::TestLease;
 use support::{Contents, Names, Random, oldest_lease_file, row};
 
-/// Long enough for no sync by itself.
+/// Too long for a periodic sync during a test.
 const HOUR: Durability = Durability::SyncedEvery(Duration::from_secs(3600));
 
-/// What is done next, with the lease of the address of a number.
+/// A step of a scenario. The number is that of the lease's address.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Add(u32),
     Update(u32),
     Delete(u32),
-    /// Several changes of this address and the next two, at once.
+    /// Several changes of this address and the next two, in one batch.
     Batch(u32),
-    /// The same, one submitted after the other.
+    /// The same changes, submitted one after the other.
     Submit(u32),
     CleanUp,
     Flush,
@@ -70,22 +73,22 @@ const STEPS: [Step; 18] = [
     Flush,
 ];
 
-/// Something that a lease was to become.
+/// A value that a lease was to get; `None` for a deletion.
 struct Attempt<L> {
     lease: Option<L>,
-    /// How many moments of the disk there were when it was acknowledged, if it was.
+    /// Number of moments of the disk when the change was acknowledged, if it was.
     acknowledged: Option<usize>,
-    /// How many there were when it had to survive a power cut, if it had.
+    /// Number of moments of the disk when the change became durable, if it did.
     durable: Option<usize>,
 }
 
-/// What each lease was to become, from the beginning on.
+/// The values that each lease was to get, from the start.
 struct History<L: TestLease>(BTreeMap<L::Address, Vec<Attempt<L>>>);
 
 impl<L: TestLease + Debug> History<L> {
     fn of(leases: Vec<L>) -> Self {
-        let beginning = |lease| vec![Attempt { lease: Some(lease), acknowledged: Some(0), durable: Some(0) }];
-        Self(leases.into_iter().map(|lease| (lease.address(), beginning(lease))).collect())
+        let initial = |lease| vec![Attempt { lease: Some(lease), acknowledged: Some(0), durable: Some(0) }];
+        Self(leases.into_iter().map(|lease| (lease.address(), initial(lease))).collect())
     }
 
     fn attempts(&mut self, address: L::Address) -> &mut Vec<Attempt<L>> {
@@ -102,7 +105,8 @@ impl<L: TestLease + Debug> History<L> {
         }
     }
 
-    /// Checks what is found: each lease is the last that was promised, or what it was to become later, if that may be.
+    /// Panics unless each lease found has its last promised value, or a later one if `later` is
+    /// set.
     #[track_caller]
     fn check(&self, found: Vec<L>, promised: impl Fn(&Attempt<L>) -> bool, later: bool, context: &str) {
         let found: BTreeMap<_, _> = found.into_iter().map(|lease| (lease.address(), lease)).collect();
@@ -115,7 +119,7 @@ impl<L: TestLease + Debug> History<L> {
             let is_promised = attempts[last].lease.as_ref() == found;
             let mut others = if later { attempts[last + 1..].iter() } else { [].iter() };
             assert!(
-                is_promised || others.any(|attempt| may_be_left_of(attempt.lease.as_ref(), found)),
+                is_promised || others.any(|attempt| may_be_found(attempt.lease.as_ref(), found)),
                 "{context}: {address} is {found:?}, promised was {:?}",
                 attempts[last].lease
             );
@@ -123,9 +127,9 @@ impl<L: TestLease + Debug> History<L> {
     }
 }
 
-/// Whether this may be found of a lease that was not promised. If its row was torn behind the first digits of its last column,
-/// the pool id, what is left is a good row.
-fn may_be_left_of<L: TestLease>(written: Option<&L>, found: Option<&L>) -> bool {
+/// Returns whether a lease that was not promised may be found. If its row is torn after the first
+/// digits of the last column, the pool id, the rest is a valid row.
+fn may_be_found<L: TestLease>(written: Option<&L>, found: Option<&L>) -> bool {
     let (Some(written), Some(found)) = (written, found) else {
         return written.is_none() && found.is_none();
     };
@@ -135,10 +139,10 @@ fn may_be_left_of<L: TestLease>(written: Option<&L>, found: Option<&L>) -> bool 
     torn == *found && pool.to_string().starts_with(&left.to_string())
 }
 
-fn beginning<L: TestLease>() -> Contents {
+fn initial_files<L: TestLease>() -> Contents {
     let names = Names::in_directory(Path::new("/leases"));
     let rows = |numbers: &[u32]| -> Vec<_> { numbers.iter().map(|&n| row(L::FAMILY, n, 0, 3600)).collect() };
-    // From 248 on, the addresses are those of the steps.
+    // The steps use the addresses from 248 on.
     let previous = oldest_lease_file(L::FAMILY, &rows(&[1, 2, 248, 249]));
     let current = oldest_lease_file(L::FAMILY, &rows(&[3, 249, 250, 251]));
     Contents::from([(names.lfc.previous, previous), (names.current, current)])
@@ -150,7 +154,7 @@ fn open<L: TestLease>(
 ) -> Result<Arc<dyn LeaseMgr<L>>, OpenError> {
     let options = MemfileOptions::at(Names::in_directory(Path::new("/leases")).current)
         .lfc_interval(None)
-        // A torn last row in the journal, and one in that of the cleanup.
+        // A torn last row in the journal, and one in the journal of the cleanup.
         .max_row_errors(2)
         .extended_info_tables(true)
         .durability(durability)
@@ -160,7 +164,7 @@ fn open<L: TestLease>(
     Ok(mgr)
 }
 
-/// Waits until no cleanup is at work or wanted.
+/// Waits until no cleanup is running or requested.
 fn wait_for_cleanup<L: TestLease>(mgr: &dyn LeaseMgr<L>) {
     let start = Instant::now();
     loop {
@@ -173,7 +177,8 @@ fn wait_for_cleanup<L: TestLease>(mgr: &dyn LeaseMgr<L>) {
     }
 }
 
-/// What the next start finds, and the one behind it, when life has gone on.
+/// Returns the leases that the next start finds. Panics unless the start after that finds them too,
+/// along with a lease added in between.
 #[track_caller]
 fn found<L: TestLease + Debug>(contents: &Contents, context: &str) -> Vec<L> {
     let disk = SimulatedDisk::new(State::holding(contents));
@@ -184,12 +189,13 @@ fn found<L: TestLease + Debug>(contents: &Contents, context: &str) -> Vec<L> {
     assert_eq!(mgr.add(&new).unwrap(), Added::Added, "{context}");
     drop(mgr);
     let later = start().all().unwrap();
-    assert!(later.contains(&new), "{context}: a lease that came later");
-    assert!(later.iter().filter(|lease| **lease != new).eq(&found), "{context}: after life has gone on");
+    assert!(later.contains(&new), "{context}: a lease added later");
+    assert!(later.iter().filter(|lease| **lease != new).eq(&found), "{context}: at the second start");
     found
 }
 
-/// Changes of an address and the next two, with what each lease becomes. Some change what earlier ones leave.
+/// Returns changes of an address and the next two, each with the resulting lease. Later changes
+/// depend on earlier ones.
 fn batch<L: TestLease>(mgr: &dyn LeaseMgr<L>, n: u32, tag: u32) -> Vec<(Operation<L>, Option<L>)> {
     let mut there: BTreeSet<_> = mgr.all().unwrap().iter().map(L::address).collect();
     let mut batch = Vec::new();
@@ -208,7 +214,7 @@ fn batch<L: TestLease>(mgr: &dyn LeaseMgr<L>, n: u32, tag: u32) -> Vec<(Operatio
     batch
 }
 
-/// Submits changes. Returns their results, each with how many moments of the disk there were then.
+/// Submits changes. Returns their results, each with the number of moments of the disk at its time.
 fn submit_all<L: TestLease>(
     mgr: &dyn LeaseMgr<L>,
     operations: Vec<Operation<L>>,
@@ -225,9 +231,13 @@ fn submit_all<L: TestLease>(
     answers.into_iter().map(|answer| answer.recv_timeout(Duration::from_secs(60)).unwrap()).collect()
 }
 
-/// Lives through the steps, as far as the disk lets it, and tells what was to become of the leases.
-fn live<L: TestLease + Debug>(disk: &SimulatedDisk, durability: Durability, steps: &[Step]) -> History<L> {
-    let mut history = History::of(found(&beginning::<L>(), "the beginning"));
+/// Runs the steps as far as the disk allows. Returns the values that the leases were to get.
+fn run_steps<L: TestLease + Debug>(
+    disk: &SimulatedDisk,
+    durability: Durability,
+    steps: &[Step],
+) -> History<L> {
+    let mut history = History::of(found(&initial_files::<L>(), "the initial files"));
     let Ok(mut mgr) = open::<L>(disk, durability) else { return history };
     for (tag, &step) in (0..).zip(steps) {
         match step {
@@ -261,7 +271,7 @@ fn live<L: TestLease + Debug>(disk: &SimulatedDisk, durability: Durability, step
                     let acknowledged = match result {
                         Ok(Done::Added | Done::Updated | Done::Deleted) => Some(moment),
                         Err(LeaseMgrError::Write { .. }) => None,
-                        // It was not tried, as one before it had failed.
+                        // Not tried, as an earlier operation of the batch has failed.
                         _ => continue,
                     };
                     let durable = acknowledged.filter(|_| durability == Durability::Synced);
@@ -289,7 +299,7 @@ fn live<L: TestLease + Debug>(disk: &SimulatedDisk, durability: Durability, step
         history.check(
             mgr.all().unwrap(),
             |attempt| attempt.acknowledged.is_some(),
-            // One that failed and could not be cut off is back when the files are read again.
+            // A row of a failed change that could not be cut off is read again.
             steps[..tag as usize].iter().any(|step| matches!(step, Reopen)),
             &format!("in memory after {step:?}"),
         );
@@ -297,7 +307,7 @@ fn live<L: TestLease + Debug>(disk: &SimulatedDisk, durability: Durability, step
     history
 }
 
-/// Checks what is left after the end of the process, and of the power, at some moments.
+/// Checks what is left by a kill, and by a power cut, at some moments.
 fn check_moments<L: TestLease + Debug>(
     disk: &SimulatedDisk,
     history: &History<L>,
@@ -308,7 +318,7 @@ fn check_moments<L: TestLease + Debug>(
     const SURVIVORS: usize = 3;
     let mut checked = BTreeSet::new();
     for (n, moment) in disk.moments().iter().enumerate().filter(|&(n, _)| chosen(n)) {
-        // The state number n is there from the time when there are n + 1 of them.
+        // State `n` is left from the time when there are n + 1 of them.
         let until = |time: Option<usize>| time.is_some_and(|time| time <= n + 1);
         let mut check = |contents: Contents, power: bool| {
             if !checked.insert((n, power, contents.clone())) {
@@ -328,13 +338,13 @@ fn check_moments<L: TestLease + Debug>(
     checked.len()
 }
 
-/// Checks what the next start finds after a life with a failure.
+/// Checks what the next start finds after a scenario with a failure.
 fn check_failure<L: TestLease + Debug>(durability: Durability, steps: &[Step], fault: Fault) {
     let context = format!("{fault:?}, {durability:?}, {steps:?}");
-    let disk = SimulatedDisk::new(State::holding(&beginning::<L>())).with_fault(fault);
-    let history = live::<L>(&disk, durability, steps);
+    let disk = SimulatedDisk::new(State::holding(&initial_files::<L>())).with_fault(fault);
+    let history = run_steps::<L>(&disk, durability, steps);
     let left = found(&disk.state().contents(), &context);
-    // What could not be cut off any more may be found.
+    // A row that could not be cut off may be found.
     history.check(left, |attempt| attempt.acknowledged.is_some(), fault.lasting, &context);
 }
 
@@ -359,7 +369,7 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|number| number.parse().unwrap())
 }
 
-/// One of the faults of an operation, or all of them.
+/// Returns one fault of an operation, or all of them.
 fn some_faults(at: usize, action: Action, random: &mut Random) -> Vec<Fault> {
     let mut faults = faults(at, action);
     if number("LEASEMGR_SCENARIOS").is_none() {
@@ -369,9 +379,9 @@ fn some_faults(at: usize, action: Action, random: &mut Random) -> Vec<Fault> {
     faults
 }
 
-fn scripted<L: TestLease + Debug>(durability: Durability) {
-    let disk = SimulatedDisk::new(State::holding(&beginning::<L>())).with_moments();
-    let history = live::<L>(&disk, durability, &STEPS);
+fn check_scripted<L: TestLease + Debug>(durability: Durability) {
+    let disk = SimulatedDisk::new(State::holding(&initial_files::<L>())).with_moments();
+    let history = run_steps::<L>(&disk, durability, &STEPS);
     assert!(history.0.values().flatten().all(|attempt| attempt.acknowledged.is_some()));
     let moments = check_moments(&disk, &history, |_| true, &mut Random(1), "undisturbed");
     let operations = disk.operations();
@@ -395,10 +405,10 @@ fn no_failing_operation_loses_a_lease(
     #[values(Durability::Written, Durability::Synced, HOUR)] durability: Durability,
     #[values(4, 6)] family: u8,
 ) {
-    if family == 4 { scripted::<Lease4>(durability) } else { scripted::<Lease6>(durability) }
+    if family == 4 { check_scripted::<Lease4>(durability) } else { check_scripted::<Lease6>(durability) }
 }
 
-fn random_life<L: TestLease + Debug>(seed: u64) {
+fn check_random<L: TestLease + Debug>(seed: u64) {
     let random = &mut Random(seed);
     let durability = [Durability::Written, Durability::Synced, HOUR][random.below(3) as usize];
     let mut steps = Vec::new();
@@ -415,8 +425,8 @@ fn random_life<L: TestLease + Debug>(seed: u64) {
             _ => Reopen,
         });
     }
-    let disk = SimulatedDisk::new(State::holding(&beginning::<L>())).with_moments();
-    let history = live::<L>(&disk, durability, &steps);
+    let disk = SimulatedDisk::new(State::holding(&initial_files::<L>())).with_moments();
+    let history = run_steps::<L>(&disk, durability, &steps);
     let moments: BTreeSet<_> =
         (0..2).map(|_| random.below(disk.moment_count().try_into().unwrap()) as usize).collect();
     let context = format!("seed {seed}, {durability:?}, {steps:?}");
@@ -433,12 +443,12 @@ fn no_random_scenario_loses_a_lease() {
     let first = number("LEASEMGR_SEED").unwrap_or(0);
     let end = first + number("LEASEMGR_SCENARIOS").unwrap_or(400);
     let next = AtomicU64::new(first);
-    // Most of a life is waiting for the threads of a cleanup.
+    // A scenario spends most of its time waiting for cleanup threads.
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
                 while let Some(seed) = Some(next.fetch_add(1, Relaxed)).filter(|&seed| seed < end) {
-                    if seed % 2 == 0 { random_life::<Lease4>(seed) } else { random_life::<Lease6>(seed) }
+                    if seed % 2 == 0 { check_random::<Lease4>(seed) } else { check_random::<Lease6>(seed) }
                 }
             });
         }

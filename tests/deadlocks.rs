@@ -1,4 +1,4 @@
-//! That threads which wait for each other for ever are seen (`scripts/threads`).
+//! The deadlock detection finds a deadlock (`scripts/threads`).
 
 #![cfg(deadlock_detection)]
 #![allow(clippy::unwrap_used, reason = "a test")]
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 #[test]
-fn threads_that_wait_for_each_other_are_seen() {
+fn a_deadlock_is_found() {
     let locks = Arc::new((Mutex::new(()), Mutex::new(()), Barrier::new(2)));
     for turned in [false, true] {
         let locks = Arc::clone(&locks);

@@ -1,7 +1,8 @@
-//! The example `dhcp6_server` as a process: a relay agent on the loopback interface talks to it while it is killed and started
-//! again.
+//! The example `dhcp6_server` as a process: a relay agent on the loopback interface sends messages
+//! while the server is killed and restarted.
 //!
-//! It needs no privileges: the server is bound to a port of its own, and answers to the relay agent's (RFC 8357).
+//! No privileges are needed: the server is bound to an unprivileged port, and replies to the relay
+//! agent's port (RFC 8357).
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -19,10 +20,10 @@ use leasemgr::lease_file::LeaseFileSet;
 use rustix::process::{Pid, Signal, kill_process};
 
 const CLIENTS: u8 = 50;
-/// Who waits longer than this waits in vain.
+/// Maximum time to wait for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A server that runs.
+/// A running server.
 struct Server {
     child: Child,
     stderr: BufReader<ChildStderr>,
@@ -30,7 +31,7 @@ struct Server {
 }
 
 impl Server {
-    /// Starts it on these leases, with as many addresses as there are clients.
+    /// Starts a server on this lease file, with one address for each client.
     fn start(file: &Path) -> Self {
         let own = std::env::current_exe().unwrap();
         let program = own.parent().and_then(Path::parent).unwrap().join("examples/dhcp6_server");
@@ -53,10 +54,11 @@ impl Server {
         Self { child, stderr, relay }
     }
 
-    /// Relays a message, and gives what the reply says: by which server, and the address and its valid lifetime.
+    /// Relays a message. Returns the server identifier of the reply, and the address with its valid
+    /// lifetime.
     fn ask(&self, message: &Message) -> (Vec<u8>, Option<(Ipv6Addr, u32)>) {
         let message = message.to_vec().unwrap();
-        // From a relay agent that does not say which link it is, and uses a port of its own.
+        // The relay agent gives no link address, and uses a port of its own.
         let mut packet = vec![0; 34];
         packet[0] = 12;
         packet.extend([0, 135, 0, 2, 0, 0]);
@@ -83,7 +85,7 @@ impl Server {
         (server.clone(), leased)
     }
 
-    /// Ends it with a signal.
+    /// Ends the server with a signal.
     fn end(mut self, signal: Signal) -> ExitStatus {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
         let status = self.child.wait().unwrap();
@@ -93,7 +95,7 @@ impl Server {
     }
 }
 
-/// A message of a client, to one server or to all, with the address that it names.
+/// Returns a client's message, to one server or to all, with the address that it names.
 fn message(kind: MessageType, client: u8, server: Option<&[u8]>, address: Option<Ipv6Addr>) -> Message {
     let named = address.map(|addr| {
         DhcpOption::IAAddr(IAAddr { addr, preferred_life: 0, valid_life: 0, opts: DhcpOptions::new() })
@@ -109,7 +111,7 @@ fn message(kind: MessageType, client: u8, server: Option<&[u8]>, address: Option
 }
 
 #[test]
-fn clients_keep_their_addresses_whatever_happens_to_the_server() {
+fn clients_keep_their_addresses_when_the_server_is_killed() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("leases6.csv");
 
@@ -124,11 +126,11 @@ fn clients_keep_their_addresses_whatever_happens_to_the_server() {
         assert_eq!(leased.insert(address, client), None, "{address} is given to two clients");
     }
     let id = id.unwrap();
-    // The pool is used up.
+    // The pool is exhausted.
     assert_eq!(server.ask(&message(MessageType::Solicit, CLIENTS, None, None)).1, None);
     assert!(!server.end(Signal::KILL).success());
 
-    // The same server, for its clients.
+    // The same server identifier, for the same clients.
     let server = Server::start(&file);
     for (&address, &client) in &leased {
         let renewed = server.ask(&message(MessageType::Renew, client, Some(&id), Some(address)));

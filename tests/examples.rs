@@ -1,6 +1,7 @@
-//! The tests that are in the examples.
+//! The tests of the examples.
 //!
-//! An example that cargo tests itself is not built as a program, which other tests run.
+//! They are included here, because cargo would build an example that it tests itself only as a
+//! test, and not as the program that other tests run.
 
 #![allow(dead_code, reason = "the programs are not run here")]
 #![allow(clippy::duplicate_mod, reason = "each server has its own copy of what they share")]

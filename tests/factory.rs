@@ -1,4 +1,4 @@
-//! The factory: what it opens, what it keeps, and what it says where it does not.
+//! The lease manager factory: opening, replacing and closing managers, and its errors.
 
 #![allow(
     clippy::unwrap_used,
@@ -31,19 +31,20 @@ use rstest::rstest;
 use support::logs::Logs;
 use tempfile::TempDir;
 
-/// A trunk is kept by its name, and used by one manager at a time.
+/// A trunk is stored by name, and used by one manager at a time.
 type Trunk = BTreeMap<Ipv4Addr, Lease4>;
 
-/// Somebody else's backend, whose leases live as long as it does.
+/// A third-party backend that stores leases in memory as long as it exists.
 #[derive(Default)]
 struct TreeBackend {
     trunks: Mutex<BTreeMap<String, Arc<Mutex<Trunk>>>>,
     in_use: Arc<Mutex<BTreeSet<String>>>,
-    /// A manager that was opened while this was set gets hold of itself when it is asked for its callbacks.
-    clinging: AtomicBool,
-    /// While this is set, another process has all trunks.
-    stolen: AtomicBool,
-    /// Tells that `open` was called, and lets it go on.
+    /// A manager that was opened while this is set keeps a reference to itself when its callbacks
+    /// are requested.
+    keeps_itself: AtomicBool,
+    /// While this is set, all trunks are in use by another process.
+    in_use_elsewhere: AtomicBool,
+    /// Signals that `open` was called, and then waits until it may continue.
     gate: Mutex<Option<(Sender<()>, Receiver<()>)>>,
 }
 
@@ -81,19 +82,20 @@ impl LeaseMgrOpener<Lease4> for TreeBackend {
         }
         connection.number("rings", 1..=5000)?;
         let name = connection.required("name")?.to_owned();
-        if self.stolen.load(Ordering::Relaxed) || !self.in_use.lock().unwrap().insert(name.clone()) {
+        if self.in_use_elsewhere.load(Ordering::Relaxed) || !self.in_use.lock().unwrap().insert(name.clone())
+        {
             return Err(InUse(name).into());
         }
-        // Others have time to meet it while it is open and nobody's yet.
+        // Other threads can run while the manager is open and not yet handed over.
         (0..10).for_each(|_| thread::yield_now());
         let leases = Arc::clone(self.trunks.lock().unwrap().entry(name.clone()).or_default());
-        let clinging = self.clinging.load(Ordering::Relaxed);
+        let keeps_itself = self.keeps_itself.load(Ordering::Relaxed);
         Ok(Arc::new_cyclic(|itself| TreeMgr {
             name,
             leases,
             in_use: Arc::clone(&self.in_use),
             tracking: Tracking::default(),
-            itself: clinging.then(|| itself.clone()),
+            itself: keeps_itself.then(|| itself.clone()),
             held: OnceLock::new(),
         }))
     }
@@ -168,20 +170,20 @@ impl LeaseMgr<Lease4> for TreeMgr {
 
     fn tracking(&self) -> &Tracking<Lease4> {
         if let Some(itself) = self.itself.as_ref().and_then(Weak::upgrade) {
-            // From the second time on it is held already.
+            // The cell may be set already.
             let _ = self.held.set(itself);
         }
         &self.tracking
     }
 }
 
-/// A factory. What any of them does is logged.
+/// Returns a factory. What factories do is logged.
 fn factory<L: ManagedLease>() -> LeaseMgrFactory<L> {
     LazyLock::force(&LOG);
     LeaseMgrFactory::new()
 }
 
-/// A factory that knows the tree, and the tree.
+/// Returns a factory with the tree backend, and the backend.
 fn with_tree() -> (Arc<LeaseMgrFactory<Lease4>>, Arc<TreeBackend>) {
     let factory = Arc::new(factory());
     let tree = Arc::new(TreeBackend::default());
@@ -198,7 +200,7 @@ fn lease(n: u8) -> Lease4 {
     lease
 }
 
-/// Registers a callback that counts leases that are added.
+/// Registers a callback that counts added leases.
 fn count_adds(manager: &dyn LeaseMgr<Lease4>) -> Arc<AtomicU64> {
     let count = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&count);
@@ -209,7 +211,7 @@ fn count_adds(manager: &dyn LeaseMgr<Lease4>) -> Arc<AtomicU64> {
     count
 }
 
-/// Where a backend has put the leases of the current manager.
+/// Returns the location of the current manager's leases.
 fn location(factory: &LeaseMgrFactory<Lease4>) -> String {
     factory.instance().unwrap().status().location
 }
@@ -223,7 +225,7 @@ fn memfile_is_known_from_the_start() {
     assert_eq!(LeaseMgrFactory::<Lease6>::default().backends(), [("memfile".to_owned(), version)]);
 }
 
-/// A backend of a name only.
+/// A backend that has a name only.
 struct Named(&'static str);
 
 impl LeaseMgrOpener<Lease4> for Named {
@@ -266,7 +268,7 @@ fn a_name_is_registered_once() {
 }
 
 #[test]
-fn a_backend_that_was_deregistered_is_not_known_and_its_managers_stay() {
+fn a_deregistered_backend_is_unknown_and_its_managers_stay() {
     let (factory, _) = with_tree();
     factory.create("type=tree name=a").unwrap();
     assert!(factory.deregister("tree"));
@@ -329,7 +331,7 @@ fn a_backend_that_was_deregistered_is_not_known_and_its_managers_stay() {
     "type=memfile persist=no",
     r#"the connection string is invalid: persist is "no", expected true or false"#
 )]
-fn what_is_wrong_is_said(#[case] connection: &str, #[case] message: &str) {
+fn an_invalid_connection_string_is_explained(#[case] connection: &str, #[case] message: &str) {
     let (factory, _) = with_tree();
     assert_eq!(leasemgr::with_sources(&factory.open(connection).unwrap_err()).to_string(), message);
     assert_eq!(leasemgr::with_sources(&factory.create(connection).unwrap_err()).to_string(), message);
@@ -361,7 +363,7 @@ fn the_error_of_a_backend_is_passed_on() {
     };
     assert_eq!(backend, "tree");
     assert_eq!(source.downcast::<InUse>().unwrap().0, "a");
-    // What is wrong with the connection string is told as that, whoever finds it.
+    // An error in the connection string is reported as such, also if the backend finds it.
     let error = factory.open("type=tree name=b rings=many").unwrap_err();
     assert!(
         matches!(error, FactoryError::ConnectionString(ConnectionStringError::Value { .. })),
@@ -370,7 +372,7 @@ fn the_error_of_a_backend_is_passed_on() {
 }
 
 #[test]
-fn what_is_opened_is_the_callers() {
+fn an_opened_manager_is_not_the_current_one() {
     let (factory, tree) = with_tree();
     let manager = factory.open("type=tree name=a").unwrap();
     assert!(!factory.have_instance());
@@ -406,7 +408,7 @@ fn the_current_manager_is_closed_before_the_next_one_is_opened() {
 }
 
 #[test]
-fn a_manager_that_others_hold_lives_on_when_another_one_is_created() {
+fn a_referenced_manager_stays_open_when_another_one_is_created() {
     let (factory, _) = with_tree();
     factory.create("type=tree name=a").unwrap();
     let held = factory.instance().unwrap();
@@ -467,7 +469,7 @@ fn callbacks_are_kept_by_every_recreation() {
 }
 
 #[test]
-fn callbacks_do_not_outlive_a_manager_that_is_replaced() {
+fn callbacks_do_not_outlive_a_replaced_manager() {
     let (factory, _) = with_tree();
     factory.create("type=tree name=a").unwrap();
     let count = count_adds(factory.instance().unwrap().as_ref());
@@ -477,7 +479,7 @@ fn callbacks_do_not_outlive_a_manager_that_is_replaced() {
 }
 
 #[rstest]
-fn a_manager_that_others_hold_is_not_recreated(#[values(true, false)] keep_callbacks: bool) {
+fn a_referenced_manager_is_not_recreated(#[values(true, false)] keep_callbacks: bool) {
     let (factory, _) = with_tree();
     factory.create("type=tree name=a").unwrap();
     let holders = [factory.instance().unwrap(), factory.instance().unwrap()];
@@ -485,7 +487,7 @@ fn a_manager_that_others_hold_is_not_recreated(#[values(true, false)] keep_callb
     let error = factory.recreate(keep_callbacks).unwrap_err();
     assert!(matches!(error, FactoryError::InUse { holders: 2 }), "{error:?}");
     assert!(Arc::ptr_eq(&holders[0], &factory.instance().unwrap()));
-    // It is as it was.
+    // It is unchanged.
     assert_eq!(factory.instance().unwrap().add(&lease(1)).unwrap(), Added::Added);
     assert_eq!(count.load(Ordering::Relaxed), 1);
     drop(holders);
@@ -493,9 +495,9 @@ fn a_manager_that_others_hold_is_not_recreated(#[values(true, false)] keep_callb
 }
 
 #[test]
-fn a_manager_that_somebody_gets_hold_of_in_the_last_moment_is_not_recreated() {
+fn a_manager_referenced_at_the_last_moment_is_not_recreated() {
     let (factory, tree) = with_tree();
-    tree.clinging.store(true, Ordering::Relaxed);
+    tree.keeps_itself.store(true, Ordering::Relaxed);
     factory.create("type=tree name=a").unwrap();
     let before = Arc::downgrade(&factory.instance().unwrap());
     assert!(matches!(factory.recreate(true), Err(FactoryError::InUse { holders: 1 })));
@@ -538,7 +540,7 @@ fn a_manager_is_recreated_with_another_connection_string(
     assert_eq!(tree.in_use.lock().unwrap().len(), usize::from(is_tree));
     assert_eq!(manager.add(&lease(1)).unwrap(), Added::Added);
     assert_eq!(count.load(Ordering::Relaxed), calls);
-    // From now on it is the one to be recreated.
+    // It is now the one that is recreated.
     drop(manager);
     factory.recreate(keep_callbacks).unwrap();
     assert_eq!(factory.instance().unwrap().status().backend, if is_tree { "tree" } else { "memfile" });
@@ -548,9 +550,9 @@ fn a_manager_is_recreated_with_another_connection_string(
 #[case::not_a_pair("type=tree name", false)]
 #[case::unknown_type("type=bush", false)]
 #[case::unknown_keyword("type=tree name=b leaves=3", false)]
-#[case::bad_value("type=tree name=b rings=9999", true)]
+#[case::invalid_value("type=tree name=b rings=9999", true)]
 #[case::in_use("type=tree name=taken", true)]
-#[case::bad_file("type=memfile name=/dev/null/leases.csv", true)]
+#[case::invalid_file("type=memfile name=/dev/null/leases.csv", true)]
 fn a_manager_that_cannot_be_replaced_stays_or_comes_back(
     #[case] connection: &str,
     #[case] is_closed: bool,
@@ -580,8 +582,8 @@ fn callbacks_are_there_when_a_manager_can_be_opened_again(#[case] connection: Op
     let (factory, tree) = with_tree();
     factory.create("type=tree name=a").unwrap();
     let count = count_adds(factory.instance().unwrap().as_ref());
-    // Another process takes it, as soon as it is closed.
-    tree.stolen.store(true, Ordering::Relaxed);
+    // Another process takes the trunk as soon as it is closed.
+    tree.in_use_elsewhere.store(true, Ordering::Relaxed);
     for _ in 0..2 {
         let result = match connection {
             Some(connection) => factory.recreate_with(connection, true),
@@ -590,7 +592,7 @@ fn callbacks_are_there_when_a_manager_can_be_opened_again(#[case] connection: Op
         assert!(result.is_err());
         assert!(!factory.have_instance());
     }
-    tree.stolen.store(false, Ordering::Relaxed);
+    tree.in_use_elsewhere.store(false, Ordering::Relaxed);
     factory.recreate(true).unwrap();
     assert_eq!(location(&factory), "a");
     assert_eq!(factory.instance().unwrap().add(&lease(1)).unwrap(), Added::Added);
@@ -600,10 +602,10 @@ fn callbacks_are_there_when_a_manager_can_be_opened_again(#[case] connection: Op
 #[rstest]
 #[case::destroyed(|factory: &LeaseMgrFactory<Lease4>| assert!(!factory.destroy()))]
 #[case::created(|factory: &LeaseMgrFactory<Lease4>| drop(factory.create("type=tree name=b")))]
-fn what_is_left_of_a_manager_is_gone_when_it_is(#[case] end: fn(&LeaseMgrFactory<Lease4>)) {
+fn saved_callbacks_are_dropped_with_their_manager(#[case] end: fn(&LeaseMgrFactory<Lease4>)) {
     let (factory, tree) = with_tree();
     factory.create("type=tree name=a").unwrap();
-    tree.stolen.store(true, Ordering::Relaxed);
+    tree.in_use_elsewhere.store(true, Ordering::Relaxed);
     assert!(factory.recreate(true).is_err());
     end(&factory);
     assert!(matches!(factory.recreate(true), Err(FactoryError::NoInstance)));
@@ -611,7 +613,7 @@ fn what_is_left_of_a_manager_is_gone_when_it_is(#[case] end: fn(&LeaseMgrFactory
 }
 
 #[test]
-fn a_manager_that_others_hold_is_not_replaced() {
+fn a_referenced_manager_is_not_replaced() {
     let (factory, _) = with_tree();
     factory.create("type=tree name=a").unwrap();
     let holder = factory.instance().unwrap();
@@ -621,7 +623,7 @@ fn a_manager_that_others_hold_is_not_replaced() {
 }
 
 #[test]
-fn nobody_waits_for_a_manager_that_is_being_opened() {
+fn other_operations_do_not_wait_for_an_opening_manager() {
     let (factory, tree) = with_tree();
     let (called, on_call) = channel();
     let (go_on, on_go_on) = channel();
@@ -668,7 +670,7 @@ fn a_manager_is_not_destroyed_before_it_is_open(
             factory.destroy()
         });
         on_ready.recv().unwrap();
-        // Time to do it too early.
+        // Time in which a premature destruction would show.
         (0..1000).for_each(|_| thread::yield_now());
         go_on.send(()).unwrap();
         opener.join().unwrap().unwrap();
@@ -678,13 +680,13 @@ fn a_manager_is_not_destroyed_before_it_is_open(
 }
 
 #[test]
-fn of_what_is_done_at_the_same_time_nothing_meets_a_manager_that_is_still_open() {
+fn concurrent_operations_leave_only_the_current_manager_open() {
     let (factory, tree) = with_tree();
     thread::scope(|scope| {
         for worker in 0..4_u64 {
             let factory = &factory;
             scope.spawn(move || {
-                // Any order will do, if it is not the same for all.
+                // The order of operations must differ between threads.
                 let mut random = worker;
                 for _ in 0..1000 {
                     random = random
@@ -708,7 +710,8 @@ fn of_what_is_done_at_the_same_time_nothing_meets_a_manager_that_is_still_open()
     assert_eq!(open, usize::from(factory.have_instance()));
 }
 
-/// What all tests log. There is one log, because what to log is decided once for all threads.
+/// The log of all tests. It is shared, because `tracing` caches its interest in events for all
+/// threads.
 static LOG: LazyLock<Logs> = LazyLock::new(Logs::of_everything);
 
 #[test]
@@ -737,7 +740,7 @@ fn no_password_is_logged_or_shown() {
     assert!(!shown.contains("Lorem") && !shown.contains("Ipsum"), "{shown}");
 }
 
-/// A connection string for lease files in a directory.
+/// Returns a connection string for lease files in a directory.
 fn memfile(directory: &Path) -> String {
     format!("type=memfile universe=4 lfc-interval=0 name={}/leases.csv", directory.display())
 }
@@ -769,12 +772,12 @@ fn a_lease_file_is_opened_once_at_a_time() {
     assert!(factory.destroy());
     drop(factory.open(&connection).unwrap());
     factory.create(&connection).unwrap();
-    // The current one makes room for the next.
+    // The current manager is closed before the next one is opened.
     factory.create(&connection).unwrap();
 }
 
 #[test]
-fn a_lease_file_is_free_when_the_last_holder_lets_go() {
+fn a_lease_file_is_unlocked_with_the_last_reference() {
     let directory = directory();
     let connection = memfile(directory.path());
     let factory = factory::<Lease4>();
@@ -817,7 +820,7 @@ fn leases_without_a_file_are_gone_with_their_manager() {
     assert_eq!(factory.instance().unwrap().all().unwrap(), []);
 }
 
-/// That a factory can stand in a static, for either family.
+/// A factory can be a static, for either family.
 #[test]
 fn a_factory_is_shared_between_threads() {
     fn shared<T: Send + Sync + 'static>() {}

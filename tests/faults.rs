@@ -1,7 +1,7 @@
-//! The cleanup on a disk that fails: at every single file operation, and by a power cut at every moment.
+//! The cleanup on a disk that fails at every file operation, and with a power cut at every moment.
 //!
-//! Whatever happens, two things must hold: a server that starts on what is left loads exactly the leases that
-//! there are, and the next cleanup gives the file that an undisturbed one would have given.
+//! In each case a server that starts afterwards must load exactly the leases of the files, and the
+//! next cleanup must write the same file as an undisturbed one.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -19,7 +19,7 @@ use rstest::rstest;
 
 use support::{Contents, Leases, Names, Random, header, lease_file, oldest_header, oldest_lease_file, row};
 
-/// What the files are like when the cleanup starts.
+/// The files before the cleanup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Start {
     PreviousAndInput,
@@ -27,27 +27,28 @@ enum Start {
     InputOnly,
     Nothing,
     EmptyPreviousAndEmptyInput,
-    /// An earlier cleanup was interrupted after its output had become the finish file.
+    /// An earlier cleanup was interrupted after it had renamed its output to the finish file.
     FinishWithPreviousAndInput,
-    /// ... and after previous was removed.
+    /// ... and after it had removed previous.
     FinishWithInput,
-    /// ... and after input was removed.
+    /// ... and after it had removed input.
     FinishOnly,
-    /// An earlier cleanup was interrupted while it wrote; there were other leases then.
+    /// An earlier cleanup, of other leases, was interrupted while it wrote.
     StaleOutput,
     EmptyFinish,
     /// A finish file that is no lease file.
-    JunkFinish,
-    /// A finish file that ends within its first column names.
-    FinishOfAPartOfTheHeader,
-    /// A finish file that ends behind the name of the last column of the oldest schema, without a newline.
-    FinishOfAHeaderThatIsTorn,
-    DeadPidFile,
+    InvalidFinish,
+    /// A finish file that ends within the first column names.
+    FinishWithPartialHeader,
+    /// A finish file that ends after the name of the last column of the oldest schema, without a
+    /// newline.
+    FinishWithTornHeader,
+    StalePidFile,
     EmptyPidFile,
     UnsortedPrevious,
     PreviousOfTheOldestSchema,
     InputOfTheOldestSchema,
-    /// The directories of previous and of the other files are not the same.
+    /// Previous is in another directory than the other files.
     PreviousElsewhere,
 }
 
@@ -71,7 +72,7 @@ impl Start {
             row(3, 1, 0),
             row(4, 1, 3600),
             row(4, 2, 1800),
-            // One that comes and goes, and one that goes and comes.
+            // One lease that is added and deleted, and one that is deleted and added.
             row(6, 1, 3600),
             row(6, 2, 0),
             row(12, 1, 0),
@@ -109,11 +110,11 @@ impl Start {
                 add(&[(&output, stale)]);
             }
             Self::EmptyFinish => add(&[(&finish, Vec::new())]),
-            Self::JunkFinish => add(&[(&finish, vec![0; 100])]),
-            Self::FinishOfAPartOfTheHeader => add(&[(&finish, header(family).as_bytes()[..10].to_vec())]),
-            Self::FinishOfAHeaderThatIsTorn => add(&[(&finish, oldest_header(family).into())]),
-            // No process has this number: it is beyond the greatest that Linux gives.
-            Self::DeadPidFile => add(&[(&pid, b"2147483647\n".to_vec())]),
+            Self::InvalidFinish => add(&[(&finish, vec![0; 100])]),
+            Self::FinishWithPartialHeader => add(&[(&finish, header(family).as_bytes()[..10].to_vec())]),
+            Self::FinishWithTornHeader => add(&[(&finish, oldest_header(family).into())]),
+            // No process has this PID: it exceeds the maximum of Linux.
+            Self::StalePidFile => add(&[(&pid, b"2147483647\n".to_vec())]),
             Self::EmptyPidFile => add(&[(&pid, Vec::new())]),
             Self::UnsortedPrevious => {
                 let rows = [300, 12, 3, 5, 10, 1, 2].map(|n| row(n, 0, 3600));
@@ -129,7 +130,7 @@ impl Start {
     }
 }
 
-/// What must be true of every disk that is left after a start.
+/// The rules for every disk that a cleanup leaves.
 struct Rules {
     family: Family,
     names: Names,
@@ -137,23 +138,23 @@ struct Rules {
     leases: Leases,
     cleaned: Vec<u8>,
     random: Random,
-    /// Whether disks that differ in nothing but the PID file are not all checked.
-    any_pid_file_will_do: bool,
+    /// Whether only one of the disks that differ just in the PID file is checked.
+    ignores_pid_file: bool,
     /// Disks that were checked.
     checked: BTreeSet<Contents>,
-    /// Disks that were checked with whatever a power cut makes of them.
+    /// Disks that were checked with all results of a power cut.
     checked_moments: BTreeSet<State>,
-    tried: Tried,
+    tried: Counts,
 }
 
-/// How much was tried.
+/// Counts of tested cases.
 #[derive(Debug, Default)]
-struct Tried {
-    /// Operations that were made to fail.
+struct Counts {
+    /// Number of failed operations.
     faults: usize,
-    /// Moments at which the power was cut.
+    /// Number of power cuts.
     power_cuts: usize,
-    /// Combinations of what survives a power cut.
+    /// Number of combinations of data that survive a power cut.
     combinations: usize,
 }
 
@@ -170,10 +171,10 @@ impl Rules {
             leases,
             cleaned,
             random: Random(20),
-            any_pid_file_will_do: false,
+            ignores_pid_file: false,
             checked: BTreeSet::new(),
             checked_moments: BTreeSet::new(),
-            tried: Tried::default(),
+            tried: Counts::default(),
         }
     }
 
@@ -185,15 +186,15 @@ impl Rules {
         Cleanup::new(self.family, self.names.lfc.clone()).file_system(disk).threads(1).run()
     }
 
-    /// The operations of an undisturbed cleanup.
+    /// Returns the operations of an undisturbed cleanup.
     fn operations(&self) -> Vec<Operation> {
         let disk = self.disk();
         self.clean(&disk).unwrap();
         disk.operations()
     }
 
-    /// Whether previous and input are as they were, unless there is a finish file in their place, or they were
-    /// replaced by what it held.
+    /// Returns an error unless previous and input are unchanged, or a finish file exists, or has
+    /// replaced them.
     fn files_kept(&self, after: &Contents) -> Result<(), String> {
         let LfcFiles { previous, input, finish, .. } = &self.names.lfc;
         let replaced = [finish, previous].iter().any(|path| after.get(*path) == Some(&self.cleaned));
@@ -201,21 +202,21 @@ impl Rules {
         if replaced || kept { Ok(()) } else { Err(show(after)) }
     }
 
-    /// Whether the files are those that a cleanup leaves.
+    /// Returns whether the files are those that a cleanup leaves.
     fn is_cleaned(&self, contents: &Contents) -> bool {
         let mut rest = contents.clone();
-        // What is no finish file is kept for somebody to look at.
-        rest.remove(&bad_finish(&self.names));
+        // An invalid finish file is kept for inspection.
+        rest.remove(&invalid_finish(&self.names));
         rest == Contents::from([
             (self.names.current.clone(), self.start[&self.names.current].clone()),
             (self.names.lfc.previous.clone(), self.cleaned.clone()),
         ])
     }
 
-    /// Checks a disk that is left.
+    /// Checks a disk.
     fn check(&mut self, contents: &Contents, history: &dyn Fn() -> String) {
         let mut case = contents.clone();
-        if self.any_pid_file_will_do {
+        if self.ignores_pid_file {
             case.remove(&self.names.lfc.pid);
         }
         if !self.checked.insert(case) {
@@ -232,7 +233,7 @@ impl Rules {
         let mut expected_rest = Contents::new();
         match self.clean(&disk) {
             Ok(Outcome::Finished) => {
-                // Nothing is written, so that an output of whatever cleanup stays, as it does in Kea.
+                // Nothing is written, so a stale output stays, as with Kea.
                 let output = contents.get_key_value(&self.names.lfc.output);
                 expected_rest.extend(output.map(|(path, content)| (path.clone(), content.clone())));
             }
@@ -254,7 +255,7 @@ impl Rules {
         );
     }
 
-    /// Checks a disk as it is, and what a power cut may make of it.
+    /// Checks a disk as it is, and after a power cut.
     fn check_with_power_cut(&mut self, state: &State, history: &dyn Fn() -> String) {
         self.tried.power_cuts += 1;
         if !self.checked_moments.insert(state.clone()) {
@@ -268,7 +269,7 @@ impl Rules {
         }
     }
 
-    /// Runs a cleanup on a disk and checks all moments of it; gives how it ended.
+    /// Runs a cleanup on a disk, and checks all its moments. Returns its result.
     fn check_run(&mut self, disk: SimulatedDisk, history: &dyn Fn() -> String) -> Ended {
         let disk = disk.with_moments();
         let result = self.clean(&disk);
@@ -276,7 +277,7 @@ impl Rules {
             self.check_with_power_cut(state, &|| format!("{} (after change {n})", history()));
         }
         if result.is_ok() {
-            // What is said to be done must not be undone by a power cut.
+            // A power cut must not undo a completed cleanup.
             for mut survivor in disk.state().survivors(self.random.next()).disks {
                 survivor.remove(&self.names.lfc.pid);
                 assert!(
@@ -290,8 +291,8 @@ impl Rules {
         Ended { result, state: disk.state() }
     }
 
-    fn report(self, start: Start) -> Tried {
-        let Tried { faults, power_cuts, combinations } = &self.tried;
+    fn report(self, start: Start) -> Counts {
+        let Counts { faults, power_cuts, combinations } = &self.tried;
         let different = self.checked.len();
         println!(
             "{start:?} {}: {faults} faults, {power_cuts} power cuts, {combinations} combinations of what survives, \
@@ -307,7 +308,7 @@ struct Ended {
     state: State,
 }
 
-fn bad_finish(names: &Names) -> PathBuf {
+fn invalid_finish(names: &Names) -> PathBuf {
     let mut name = names.lfc.finish.clone().into_os_string();
     name.push(".bad");
     name.into()
@@ -325,7 +326,7 @@ fn show(contents: &Contents) -> String {
     files.collect()
 }
 
-/// All faults of an operation that are worth a try.
+/// Returns the relevant faults of an operation.
 fn faults_at(at: usize, action: Action) -> Vec<Fault> {
     let effects: &[Effect] = match action {
         Action::Append => &[Effect::Nothing, Effect::Half, Effect::AllButOne, Effect::Everything],
@@ -343,7 +344,7 @@ fn faults_at(at: usize, action: Action) -> Vec<Fault> {
     faults
 }
 
-/// Makes a test of every start for both families.
+/// Defines a test of every start for both families.
 macro_rules! rule {
     (fn $name:ident($start:ident: Start, $family:ident: Family) $body:block) => {
         #[rstest]
@@ -360,10 +361,10 @@ macro_rules! rule {
                 Start::FinishOnly,
                 Start::StaleOutput,
                 Start::EmptyFinish,
-                Start::JunkFinish,
-                Start::FinishOfAPartOfTheHeader,
-                Start::FinishOfAHeaderThatIsTorn,
-                Start::DeadPidFile,
+                Start::InvalidFinish,
+                Start::FinishWithPartialHeader,
+                Start::FinishWithTornHeader,
+                Start::StalePidFile,
                 Start::EmptyPidFile,
                 Start::UnsortedPrevious,
                 Start::PreviousOfTheOldestSchema,
@@ -376,7 +377,7 @@ macro_rules! rule {
 }
 
 rule! {
-    fn whenever_the_power_fails_no_lease_is_lost(start: Start, family: Family) {
+    fn a_power_cut_loses_no_lease(start: Start, family: Family) {
         let mut rules = Rules::of(start, family);
         let ended = rules.check_run(rules.disk(), &|| "an undisturbed cleanup".to_owned());
         ended.result.unwrap();
@@ -388,14 +389,14 @@ rule! {
 }
 
 rule! {
-    fn whatever_single_operation_fails_no_lease_is_lost(start: Start, family: Family) {
+    fn a_failing_operation_loses_no_lease(start: Start, family: Family) {
         let mut rules = Rules::of(start, family);
         for (at, operation) in rules.operations().into_iter().enumerate() {
             for fault in faults_at(at, operation.action) {
                 rules.tried.faults += 1;
                 let history = || format!("{operation} (number {at}) failed, {fault:?}");
                 let ended = rules.check_run(rules.disk().with_fault(fault), &history);
-                assert!(ended.result.is_err(), "nobody is told that {}", history());
+                assert!(ended.result.is_err(), "no error, although {}", history());
                 let after = ended.state.contents();
                 assert_eq!(rules.files_kept(&after), Ok(()), "{}", history());
                 let LfcFiles { output, .. } = &rules.names.lfc;
@@ -413,13 +414,13 @@ rule! {
 }
 
 rule! {
-    fn when_the_power_fails_in_the_cleanup_after_one_that_failed_no_lease_is_lost(start: Start, family: Family) {
+    fn a_power_cut_after_a_failed_cleanup_loses_no_lease(start: Start, family: Family) {
         let mut rules = Rules::of(start, family);
-        // What becomes of it is tried with one cleanup, and here would only multiply the cases.
-        rules.any_pid_file_will_do = true;
+        // The PID file is tested with a single cleanup; here it would only multiply the cases.
+        rules.ignores_pid_file = true;
         let mut ended = BTreeMap::new();
         for (at, operation) in rules.operations().into_iter().enumerate() {
-            // Which error it is makes no difference to what is on the disk.
+            // The kind of error does not affect the disk.
             for fault in faults_at(at, operation.action).into_iter().filter(|fault| fault.error == EIO) {
                 rules.tried.faults += 1;
                 let disk = rules.disk().with_fault(fault);
@@ -427,7 +428,7 @@ rule! {
                 ended.entry(disk.state()).or_insert((operation.clone(), fault));
             }
         }
-        // What the first cleanup has done and not synced is still only in memory.
+        // Unsynced changes of the first cleanup are still in memory only.
         for (state, (operation, fault)) in ended {
             let history = || format!("{operation} failed, {fault:?}, then the next cleanup");
             let ended = rules.check_run(SimulatedDisk::new(state), &history);
@@ -441,7 +442,7 @@ rule! {
 }
 
 rule! {
-    fn an_interrupted_read_is_tried_again(start: Start, family: Family) {
+    fn an_interrupted_read_is_retried(start: Start, family: Family) {
         let rules = Rules::of(start, family);
         for (at, operation) in rules.operations().into_iter().enumerate() {
             if operation.action == Action::Read {
@@ -466,7 +467,7 @@ rule! {
 }
 
 rule! {
-    fn a_cleanup_that_is_cancelled_in_time_changes_nothing(start: Start, family: Family) {
+    fn a_cancelled_cleanup_changes_nothing(start: Start, family: Family) {
         let rules = Rules::of(start, family);
         let mut expected = rules.start.clone();
         expected.remove(&rules.names.lfc.output);
@@ -483,13 +484,13 @@ rule! {
         let result = clean(&disk, &monitor);
         let after = disk.state().contents();
         if is_finished {
-            // Then there is nothing to be cancelled: only names are changed.
+            // A later cancellation has no effect: only renames are left.
             assert!(matches!(result, Ok(Outcome::Finished)), "{result:?}");
             assert!(rules.is_cleaned(&after), "{}", show(&after));
             return;
         }
         assert!(matches!(result, Err(LfcError::Cancelled)), "{result:?}");
-        assert_eq!(show(&without_bad_finish(&rules, &after)), show(&without_finish(&rules, &expected)));
+        assert_eq!(show(&without_invalid_finish(&rules, &after)), show(&without_finish(&rules, &expected)));
 
         let (mut cancelled, mut too_late) = (0, 0);
         for at in 0..rules.operations().len() {
@@ -505,7 +506,7 @@ rule! {
             match result {
                 Err(LfcError::Cancelled) => {
                     cancelled += 1;
-                    assert_eq!(show(&without_bad_finish(&rules, &after)), show(&without_finish(&rules, &expected)));
+                    assert_eq!(show(&without_invalid_finish(&rules, &after)), show(&without_finish(&rules, &expected)));
                 }
                 Ok(_) => {
                     too_late += 1;
@@ -518,14 +519,14 @@ rule! {
     }
 }
 
-/// The files but for what was set aside.
-fn without_bad_finish(rules: &Rules, contents: &Contents) -> Contents {
+/// Returns the files without an invalid finish file that was set aside.
+fn without_invalid_finish(rules: &Rules, contents: &Contents) -> Contents {
     let mut rest = contents.clone();
-    rest.remove(&bad_finish(&rules.names));
+    rest.remove(&invalid_finish(&rules.names));
     rest
 }
 
-/// The files but for a finish file that is not the result of a cleanup.
+/// Returns the files without a finish file that is not the result of a cleanup.
 fn without_finish(rules: &Rules, contents: &Contents) -> Contents {
     let mut rest = contents.clone();
     rest.remove(&rules.names.lfc.finish);
@@ -533,7 +534,7 @@ fn without_finish(rules: &Rules, contents: &Contents) -> Contents {
 }
 
 #[rstest]
-fn while_another_process_cleans_up_nothing_is_done(#[values(Family::V4, Family::V6)] family: Family) {
+fn no_cleanup_begins_while_another_process_cleans_up(#[values(Family::V4, Family::V6)] family: Family) {
     let mut rules = Rules::of(Start::StaleOutput, family);
     rules.start.insert(rules.names.lfc.pid.clone(), b"4711\n".to_vec());
     let disk = rules.disk();
@@ -546,9 +547,9 @@ fn while_another_process_cleans_up_nothing_is_done(#[values(Family::V4, Family::
     assert!(matches!(rules.clean(&disk), Ok(Outcome::Cleaned { .. })), "the number alone is no cleanup");
 }
 
-/// What is written is synced now and then, so that little is left to be waited for in the end.
+/// The output is synced at intervals, so that the last sync is short.
 #[rstest]
-fn a_failed_sync_along_the_way_fails_the_cleanup(#[values(Family::V4, Family::V6)] family: Family) {
+fn a_failed_intermediate_sync_fails_the_cleanup(#[values(Family::V4, Family::V6)] family: Family) {
     let names = Names::in_directory(Path::new("/leases"));
     let rows: Vec<_> = (0..250_000).map(|n| row(family, n, 0, 3600)).collect();
     let start = Contents::from([(names.lfc.input.clone(), lease_file(family, &rows))]);

@@ -1,4 +1,5 @@
-//! Suites that need a feature are named, also where the feature is off and cargo leaves them out without a word.
+//! Each feature has a list of the test suites that need it. It is shown if the feature is off,
+//! because cargo then omits these suites silently.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, also where it is not in a test function")]
 
@@ -6,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// The text between quotes.
+/// Returns the text in quotes.
 fn quoted(line: &str) -> impl Iterator<Item = &str> {
     line.split('"').skip(1).step_by(2)
 }
 
-/// The features that each `[[test]]` of the manifest needs.
+/// Returns the features that each `[[test]]` of the manifest requires.
 fn manifest() -> BTreeMap<String, BTreeSet<String>> {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
     let entry = |part: &str| {
@@ -23,7 +24,7 @@ fn manifest() -> BTreeMap<String, BTreeSet<String>> {
     text.split("[[test]]\n").skip(1).map(entry).collect()
 }
 
-/// Fails unless these suites, and no others, need the feature, and each of them is there.
+/// Panics unless exactly these suites require the feature, and each of them exists.
 fn needed_by(feature: &str, suites: &str) {
     let suites: Vec<_> =
         suites.strip_prefix(&format!("needs --features {feature}: ")).unwrap().split(", ").collect();
@@ -36,7 +37,8 @@ fn needed_by(feature: &str, suites: &str) {
     }
 }
 
-/// A test for each feature, which is ignored, with the names of the suites, where the feature is off.
+/// Defines a test for each feature. If the feature is off, the test is ignored, with the list of
+/// suites as the reason.
 macro_rules! suites {
     ($($test:ident: $feature:literal, $suites:literal;)*) => {$(
         #[test]

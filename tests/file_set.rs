@@ -1,4 +1,4 @@
-//! Reading all lease files of a server at once.
+//! Reading all lease files of a server as one snapshot.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,7 +23,7 @@ use leasemgr::{LeaseMgrExt, ManagedLease};
 use rstest::rstest;
 use tempfile::TempDir;
 
-/// A directory with a server's lease files in it.
+/// A directory with a server's lease files.
 struct Server {
     directory: TempDir,
     files: LeaseFileSet,
@@ -36,7 +36,7 @@ impl Server {
         Self { directory, files }
     }
 
-    /// The file of a role: the name of the lease file with this suffix.
+    /// Returns the path of the lease file with this suffix.
     fn path(&self, suffix: &str) -> PathBuf {
         self.directory.path().join(format!("leases.csv{suffix}"))
     }
@@ -49,20 +49,20 @@ impl Server {
         self.files.read().unwrap()
     }
 
-    /// The leases as last byte of the address and subnet.
+    /// Returns the leases as the last byte of the address, and the subnet.
     fn subnets(&self) -> Vec<(u8, u32)> {
         let set = self.read();
         set.leases.iter().map(|(address, lease)| (address.octets()[3], lease.data().subnet_id.0)).collect()
     }
 
-    /// The suffixes of the files that are read, in their order.
+    /// Returns the suffixes of the files that were read, in their order.
     fn files_read(&self) -> Vec<String> {
         let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
         self.read().files.iter().map(|path| name(path).replace("leases.csv", "")).collect()
     }
 }
 
-/// A lease of 192.0.2.`last`; with a lifetime of 0 its row deletes it.
+/// Returns a lease of 192.0.2.`last`; a lifetime of 0 makes its row a deletion.
 fn lease(last: u8, subnet: u32, lifetime: u32) -> Lease4 {
     let hwaddr = HwAddr::new(&[2, 0, 0, 0, 0, last]).unwrap();
     let client_id = ClientId::new(&[1, last]).unwrap();
@@ -80,7 +80,7 @@ fn file(leases: &[Lease4]) -> Vec<u8> {
     writer.into_inner()
 }
 
-/// The lease of an address in a subnet, as a file of its own.
+/// Returns a file with one lease in a subnet.
 fn one(last: u8, subnet: u32) -> Vec<u8> {
     file(&[lease(last, subnet, 3600)])
 }
@@ -109,7 +109,7 @@ fn the_files_have_the_names_that_kea_gives_them() {
 #[case::input_alone(&[".1"], &[".1"])]
 #[case::between_cleanups(&["", ".2"], &[".2", ""])]
 #[case::during_a_cleanup(&["", ".1", ".2", ".output", ".pid"], &[".2", ".1", ""])]
-#[case::before_current_is_made_again(&[".1", ".2"], &[".2", ".1"])]
+#[case::before_current_is_recreated(&[".1", ".2"], &[".2", ".1"])]
 #[case::finished(&["", ".1", ".2", ".completed"], &[".completed", ""])]
 #[case::finished_and_previous_removed(&["", ".1", ".completed"], &[".completed", ""])]
 #[case::finished_and_input_removed(&["", ".completed"], &[".completed", ""])]
@@ -131,7 +131,7 @@ fn the_newest_row_of_an_address_counts() {
     assert_eq!(server.read().stats.leases, 9);
 }
 
-/// How long the header of a DHCPv4 lease file is, with its newline.
+/// Length of the header of a DHCPv4 lease file, with its newline.
 const HEADER: usize =
     "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state,user_context,pool_id\n"
         .len();
@@ -148,7 +148,7 @@ fn a_finish_file_stands_for_previous_and_input() {
 
 #[rstest]
 #[case::empty("")]
-#[case::rubbish("rubbish\n")]
+#[case::garbage("garbage\n")]
 #[case::half_a_header("address,hwaddr,cli")]
 #[case::newlines("\n\n")]
 fn a_finish_file_without_a_header_is_no_result_of_a_cleanup(#[case] finish: &str) {
@@ -162,7 +162,7 @@ fn a_finish_file_without_a_header_is_no_result_of_a_cleanup(#[case] finish: &str
 }
 
 #[test]
-fn what_a_cleanup_is_writing_is_not_read() {
+fn the_output_of_a_cleanup_is_not_read() {
     let server = Server::new();
     server.write(".output", one(1, 1));
     server.write(".2", one(2, 2));
@@ -179,7 +179,7 @@ fn a_row_with_a_lifetime_of_zero_deletes_the_lease_of_an_older_file() {
 }
 
 #[test]
-fn an_empty_current_file_is_one_that_was_just_made() {
+fn an_empty_current_file_has_just_been_created() {
     let server = Server::new();
     server.write(".2", one(1, 1));
     server.write("", "");
@@ -188,7 +188,7 @@ fn an_empty_current_file_is_one_that_was_just_made() {
 }
 
 #[test]
-fn rows_that_are_no_lease_are_told_with_their_file_and_line() {
+fn invalid_rows_are_reported_with_their_file_and_line() {
     let server = Server::new();
     let with_bad_rows =
         |content: Vec<u8>| [&content[..HEADER], b"192.0.2.300,\n", &content[HEADER..], b"x\n"].concat();
@@ -245,13 +245,14 @@ fn a_directory_in_place_of_a_file_is_an_error() {
 
 // While a server runs.
 
-/// What the server in [`a_snapshot_has_every_lease_of_its_moment`] has begun and what it has done.
+/// The progress of the server in [`a_snapshot_has_every_lease_of_its_moment`].
 ///
-/// Lease `n` is of address `n`: added as the `n`th, renewed `AGE / 2` leases later, and deleted after `AGE` more leases.
-/// So one number tells of all leases, whether they must be, may be or must not be in a snapshot.
+/// Lease `n` has address `n`: it is added as the `n`th, renewed `AGE / 2` leases later, and deleted
+/// after `AGE` more leases. So one number determines which leases must be, may be or must not be in
+/// a snapshot.
 #[derive(Default)]
 struct Journal {
-    /// The last lease whose row is being written, or is written.
+    /// The last lease whose row is being written or is written.
     begun: AtomicU32,
     /// The last lease whose row is written.
     done: AtomicU32,
@@ -259,9 +260,9 @@ struct Journal {
     stop: AtomicBool,
 }
 
-/// How many leases there are at a time, more or less.
+/// Approximate number of leases at a time.
 const AGE: u32 = 40;
-/// Subnet of a lease that was added, and of one that was renewed.
+/// Subnet of a lease that was added; the next one is that of a renewed lease.
 const ADDED: SubnetId = SubnetId(1);
 const RENEWED: SubnetId = SubnetId(2);
 
@@ -275,7 +276,8 @@ fn numbered(n: u32, subnet: SubnetId, lifetime: u32) -> Lease4 {
     lease
 }
 
-/// Appends to the current file and, as lease managers do it, starts a cleanup now and then where none is at work.
+/// Appends to the current file and, as lease managers do, starts a cleanup now and then unless one
+/// is running.
 fn serve(files: &LeaseFileSet, journal: &Journal) {
     let create = || {
         let file = OpenOptions::new().append(true).create_new(true).open(files.current_path()).unwrap();
@@ -298,7 +300,8 @@ fn serve(files: &LeaseFileSet, journal: &Journal) {
             std::fs::rename(files.current_path(), files.input_path()).unwrap();
             writer = create();
         }
-        // Some thousand rows a second are a busy server. More would be read for longer than they last.
+        // Some thousand rows a second, as for a busy server. More rows would take longer to read
+        // than they exist.
         std::thread::sleep(Duration::from_micros(20));
     }
 }
@@ -314,7 +317,7 @@ fn clean(files: &LeaseFileSet, journal: &Journal) {
     }
 }
 
-/// Says what is wrong with a snapshot that was begun behind `done` and ended before `begun`.
+/// Panics unless a snapshot that began after `done` and ended before `begun` is correct.
 fn check(set: &LeaseSet<Lease4>, done: u32, begun: u32) {
     let files: Vec<_> = set.files.iter().map(|path| path.extension().unwrap_or_default()).collect();
     assert!(set.bad_rows.is_empty(), "{:?}", set.bad_rows);
@@ -332,7 +335,7 @@ fn check(set: &LeaseSet<Lease4>, done: u32, begun: u32) {
             assert_eq!(subnet, Some(&ADDED), "lease {n} is renewed too early {moment}");
         }
     }
-    // Nothing that was deleted before it began, and nothing from after its end.
+    // Nothing that was deleted before it began, and nothing written after it ended.
     for n in leases.keys() {
         assert!(n + AGE > done, "lease {n} was deleted {moment}");
         assert!(*n <= begun, "lease {n} is not there yet {moment}");
@@ -343,7 +346,7 @@ fn check(set: &LeaseSet<Lease4>, done: u32, begun: u32) {
 fn a_snapshot_has_every_lease_of_its_moment() {
     let server = Server::new();
     let (files, journal) = (&server.files, Journal::default());
-    /// Stops the other threads when one of them fails.
+    /// Stops the other threads when a thread panics.
     struct Stop<'a>(&'a AtomicBool);
     impl Drop for Stop<'_> {
         fn drop(&mut self) {
@@ -352,7 +355,7 @@ fn a_snapshot_has_every_lease_of_its_moment() {
     }
     let begin = Instant::now();
     let snapshots = AtomicU32::new(0);
-    // For two seconds, or for as long as a slow machine takes to show something.
+    // Two seconds, or longer on a slow machine.
     let enough = || {
         let counts = (snapshots.load(Ordering::SeqCst), journal.cleanups.load(Ordering::SeqCst));
         begin.elapsed() > Duration::from_secs(if counts.0 >= 50 && counts.1 >= 10 { 2 } else { 60 })
@@ -420,7 +423,7 @@ fn a_torn_row_does_not_hide_those_that_are_whole() {
 #[case::finish(&[".completed"], &[".completed"])]
 #[case::all(&["", ".1", ".2"], &[".2", ".1", ""])]
 #[case::one_that_is_not_read(&["", ".2", ".completed"], &[".completed", ""])]
-fn a_last_row_without_a_newline_counts_and_is_told_of(#[case] torn: &[&str], #[case] told: &[&str]) {
+fn a_last_row_without_a_newline_counts_and_is_reported(#[case] torn: &[&str], #[case] told: &[&str]) {
     let server = Server::new();
     for suffix in ["", ".1", ".2"] {
         server.write(suffix, one(1, 1));
@@ -434,13 +437,14 @@ fn a_last_row_without_a_newline_counts_and_is_told_of(#[case] torn: &[&str], #[c
     assert_eq!((set.leases.len(), set.stats.bad_rows), (1 + told.len(), 0));
 }
 
-/// A file of each family: its header, a whole row, and one that is cut off in any place. The last column has two digits.
+/// A file of each family: its header, a whole row, and a row cut off at any byte. The last column
+/// has two digits.
 #[rstest]
 #[case::current("", "")]
 #[case::with_zeros("", "\0\0\0\0\0\0\0\0\0")]
 #[case::input(".1", "")]
 #[case::previous(".2", "")]
-fn what_is_read_of_a_file_that_is_cut_off_is_what_a_lease_manager_loads(
+fn a_truncated_file_is_read_as_a_lease_manager_loads_it(
     #[case] suffix: &str,
     #[case] rest: &str,
     #[values(Family::V4, Family::V6)] family: Family,

@@ -1,5 +1,6 @@
-//! Input that no server wrote: files of other programs, rows without end, text that steers a terminal. What is no lease
-//! is named with its file, line and reason, the other leases are kept, and it takes no more time or memory than it should.
+//! Input that no server has written: files of other programs, endless rows, terminal escapes. Each
+//! invalid row is reported with its file, line and reason, the other leases are kept, and time and
+//! memory stay within bounds.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -20,12 +21,12 @@ use leasemgr::lease_file::{LeaseFileSet, LeaseSet, MAX_BAD_ROWS, MAX_LINE, Reade
 use leasemgr::lfc::{Cleanup, Outcome};
 use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};
 use rstest::rstest;
-use support::around::{Around, Surrounded};
+use support::wrap_files::{WrapFiles, WrappedFileSystem};
 use tempfile::TempDir;
 
 const HEADER: &str = "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state,user_context,pool_id\n";
 
-/// More than any program here may take, however much it is given to read.
+/// Maximum memory of a program, in bytes, for input of any size.
 const MEMORY: u64 = 200 << 20;
 
 fn row(n: u32) -> String {
@@ -45,7 +46,7 @@ impl Directory {
         Self { directory, files }
     }
 
-    /// A directory in which this stands between two leases, in the input of a cleanup.
+    /// Creates a directory with these bytes between two leases, in the input of a cleanup.
     fn with_rows_between_leases(rows: &[u8]) -> Self {
         let directory = Self::new();
         let text = [HEADER.as_bytes(), row(1).as_bytes(), rows, b"\n", row(2).as_bytes()].concat();
@@ -59,7 +60,7 @@ impl Directory {
             .lfc_interval(None)
     }
 
-    /// Runs `kea-lfc` with no more memory than [`MEMORY`].
+    /// Runs `kea-lfc` with at most [`MEMORY`] bytes of memory.
     fn run_kea_lfc(&self) -> Output {
         self.run_kea_lfc_within(MEMORY)
     }
@@ -82,18 +83,18 @@ impl Directory {
         command.output().unwrap()
     }
 
-    /// The last part of the addresses of the leases, and the bad rows.
+    /// Returns the last part of the addresses of the leases, and the invalid rows.
     fn read(&self) -> (Vec<u32>, LeaseSet<Lease4>) {
         let set = self.files.read::<Lease4>().unwrap();
         (set.leases.keys().map(|address| address.to_bits() - 0x0a00_0000).collect(), set)
     }
 }
 
-/// A program that gets no more memory than this.
+/// Returns a command with limited memory.
 fn within(memory: u64, program: &Path) -> Command {
     let limit = format!("ulimit -v {}; exec \"$0\" \"$@\"", memory >> 10);
     let mut command = Command::new("sh");
-    // Each thread of the C library's allocator reserves addresses that it does not use.
+    // The C library's allocator reserves addresses for each thread that it does not use.
     command.args(["-c", &limit]).arg(program).env("MALLOC_ARENA_MAX", "1");
     command
 }
@@ -103,12 +104,12 @@ fn example(name: &str) -> PathBuf {
     own.parent().and_then(Path::parent).unwrap().join("examples").join(name)
 }
 
-/// All that a program has written.
+/// Returns the output of a program.
 fn text_of(output: &Output) -> String {
     String::from_utf8([&output.stdout[..], &output.stderr].concat()).unwrap()
 }
 
-/// Whether a terminal obeys nothing of it.
+/// Returns whether a text has no control characters for a terminal.
 fn is_plain(text: &str) -> bool {
     !text.contains(|c: char| c.is_control() && c != '\n')
 }
@@ -127,7 +128,7 @@ fn is_plain(text: &str) -> bool {
     b"\x1b]0;owned\x07\x1b[2J\n",
     "column 1 is \"\\x1b]0;owned\\x07\\x1b[2J\", expected \"address\""
 )]
-fn a_file_of_another_program_is_refused_and_stays(#[case] content: impl AsRef<[u8]>, #[case] reason: &str) {
+fn a_file_of_another_program_is_rejected_and_kept(#[case] content: impl AsRef<[u8]>, #[case] reason: &str) {
     let (directory, content) = (Directory::new(), content.as_ref());
     let start = "line 1: no DHCPv4 lease file: ";
     let check = |path: &Path, error: &str| {
@@ -175,12 +176,12 @@ fn deep(open: &str, close: &str, depth: usize) -> Vec<u8> {
     deep("{\"a\":", "}", 1_000_000),
     "line 3: user_context: maps and lists nested too deep at byte 5003 (address 10.0.0.9)"
 )]
-#[case::unending_lists(
+#[case::unclosed_lists(
     deep("[", "", 1_000_000),
     "line 3: user_context: maps and lists nested too deep at byte 1007 (address 10.0.0.9)"
 )]
 #[case::a_terminal(b"\x1b[31m,02:00:00:00:00:01,,3600,1790003600,1,0,0,\x1b]0;x\x07,0,,0".to_vec(), "line 3: address is \"\\x1b[31m\", expected an IPv4 address")]
-fn a_row_that_is_no_lease_is_named_and_the_others_are_kept(#[case] bad: Vec<u8>, #[case] problem: &str) {
+fn an_invalid_row_is_reported_and_the_others_are_kept(#[case] bad: Vec<u8>, #[case] problem: &str) {
     let directory = Directory::with_rows_between_leases(&bad);
     let input = directory.files.input_path();
     let (found, set) = directory.read();
@@ -200,7 +201,7 @@ fn a_row_that_is_no_lease_is_named_and_the_others_are_kept(#[case] bad: Vec<u8>,
 }
 
 #[test]
-fn more_columns_than_there_are_may_be_a_million() {
+fn a_million_unknown_columns_are_accepted() {
     let mut long = row(9).trim_end().to_owned();
     long.push_str(&",x".repeat(1_000_000));
     let directory = Directory::with_rows_between_leases(long.as_bytes());
@@ -211,7 +212,7 @@ fn more_columns_than_there_are_may_be_a_million() {
 }
 
 #[test]
-fn a_user_context_as_deep_as_one_may_be_is_read_on_a_small_stack() {
+fn a_user_context_of_maximum_depth_is_read_on_a_small_stack() {
     const LARGEST: usize = 999;
     let text = format!("{{\"a\":{}{}}}", "[".repeat(LARGEST), "]".repeat(LARGEST));
     let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(move || {
@@ -222,7 +223,7 @@ fn a_user_context_as_deep_as_one_may_be_is_read_on_a_small_stack() {
     assert!(thread.unwrap().join().unwrap().as_str().len() > 2 * LARGEST);
 }
 
-/// A file of a gigabyte that takes no room on the disk: two leases, and a line of zeros between them.
+/// A file of a gigabyte that uses no disk space: two leases, and a line of zeros between them.
 #[test]
 fn a_line_of_a_gigabyte_takes_no_memory() {
     const LEN: u64 = 1 << 30;
@@ -239,14 +240,15 @@ fn a_line_of_a_gigabyte_takes_no_memory() {
     assert_eq!(directory.read().0, [1, 2]);
 }
 
-/// The longest line that is read, with as many values as it can have.
+/// The longest line that is read, with the maximum number of values.
 #[rstest]
 #[case::no_lease("")]
 #[case::a_lease(&row(9))]
 fn a_line_of_commas_takes_memory_for_its_text_only(#[case] beginning: &str) {
     let mut line = beginning.trim_end().as_bytes().to_vec();
     line.resize(MAX_LINE, b',');
-    // A buffer for it that was doubled, what a program takes without it, and the stack of each thread.
+    // A buffer of twice the line, the memory that the program needs anyway, and the stack of each
+    // thread.
     let threads = std::thread::available_parallelism().unwrap().get() as u64;
     let memory = 6 * MAX_LINE as u64 + threads * (4 << 20);
     let check = |output: Output| assert!(output.status.success(), "{}", text_of(&output));
@@ -271,7 +273,7 @@ fn a_line_of_commas_takes_memory_for_its_text_only(#[case] beginning: &str) {
 }
 
 #[test]
-fn a_last_row_without_a_newline_is_listed_and_told_of() {
+fn a_last_row_without_a_newline_is_listed_and_reported() {
     let directory = Directory::new();
     fs::write(directory.files.current_path(), format!("{HEADER}{}", row(1).trim_end())).unwrap();
     let output =
@@ -282,7 +284,7 @@ fn a_last_row_without_a_newline_is_listed_and_told_of() {
 }
 
 #[test]
-fn a_file_of_bad_rows_lists_the_first_of_them_only() {
+fn only_the_first_invalid_rows_of_a_file_are_listed() {
     let directory = Directory::new();
     let rows = MAX_BAD_ROWS + 10;
     fs::write(directory.files.current_path(), format!("{HEADER}{}{}", "x\n".repeat(rows), row(1))).unwrap();
@@ -297,16 +299,16 @@ fn a_file_of_bad_rows_lists_the_first_of_them_only() {
 }
 
 #[test]
-fn any_number_of_bad_rows_may_be_borne() {
+fn any_number_of_invalid_rows_may_be_tolerated() {
     let directory = Directory::with_rows_between_leases(b"x\ny");
     let outcome = Cleanup::new(Family::V4, directory.files.lfc_files()).max_bad_rows(u64::MAX).run().unwrap();
     assert!(matches!(outcome, Outcome::Cleaned { read, .. } if read.errors == 2));
     assert_eq!(directory.read().0, [1, 2]);
 }
 
-/// Names and user contexts of clients, as bytes that a terminal would obey, in good rows and in bad ones.
+/// Names and user contexts of clients with terminal escapes, in valid and in invalid rows.
 #[test]
-fn nothing_that_a_client_sends_reaches_a_terminal() {
+fn no_terminal_escape_of_a_client_reaches_the_output() {
     let directory = Directory::new();
     let mut text = HEADER.as_bytes().to_vec();
     for (n, control) in [&b"\x1b[2J"[..], b"\x07", b"\x08", b"\r", b"\x7f", b"\xc2\x9b", b"\x9b", b"&#x1b[2J"]
@@ -324,7 +326,7 @@ fn nothing_that_a_client_sends_reaches_a_terminal() {
     }
     fs::write(directory.files.input_path(), text).unwrap();
     let set = directory.read().1;
-    // Those that are leases have it in their name.
+    // In leases, they are in the name.
     assert!(set.leases.len() >= 8 && set.bad_rows.len() >= 50, "{} {}", set.leases.len(), set.bad_rows.len());
     let mut shown = String::new();
     for row in &set.bad_rows {
@@ -339,13 +341,13 @@ fn nothing_that_a_client_sends_reaches_a_terminal() {
         Command::new(example("list_leases")).arg("4").arg(directory.files.current_path()).output().unwrap();
     assert!(output.status.success());
     let text = text_of(&output);
-    // There are tabs between its columns.
+    // The columns are separated by tabs.
     assert!(text.contains("10.0.0.") && is_plain(&text.replace('\t', " ")), "{text:?}");
     let text = text_of(&directory.run_kea_lfc());
     assert!(text.contains("LFC_READ_STATS") && is_plain(&text), "{text:?}");
 }
 
-/// How many bytes were read.
+/// Counts the bytes that are read.
 #[derive(Clone, Debug, Default)]
 struct Counting(Arc<AtomicU64>);
 
@@ -365,13 +367,13 @@ impl ReadFile for CountedFile {
     }
 }
 
-impl Around for Counting {
-    fn around_read(&self, file: Box<dyn ReadFile>) -> Box<dyn ReadFile> {
+impl WrapFiles for Counting {
+    fn wrap_read(&self, file: Box<dyn ReadFile>) -> Box<dyn ReadFile> {
         Box::new(CountedFile(file, Arc::clone(&self.0)))
     }
 }
 
-fn good_rows(bytes: usize) -> Vec<u8> {
+fn valid_rows(bytes: usize) -> Vec<u8> {
     (0..)
         .map(row)
         .scan(0, |len, row| (*len < bytes).then(|| *len += row.len()).map(|()| row))
@@ -384,7 +386,7 @@ fn backward_rows(bytes: usize) -> Vec<u8> {
     (0..count).rev().map(row).collect::<String>().into()
 }
 
-/// Lines that are longer than the windows that a cleanup reads.
+/// Lines longer than the windows of a cleanup.
 fn long_lines(bytes: usize) -> Vec<u8> {
     let mut line = vec![b','; 1 << 19];
     line[0] = b'\n';
@@ -392,15 +394,16 @@ fn long_lines(bytes: usize) -> Vec<u8> {
 }
 
 #[rstest]
-#[case::good_rows(good_rows)]
+#[case::valid_rows(valid_rows)]
 #[case::out_of_order(backward_rows)]
 #[case::one_address(|bytes| row(1).repeat(bytes / row(1).len()).into())]
-#[case::bad_rows(|bytes| [row(1).as_bytes(), &b"no lease at all\n".repeat(bytes / 16)].concat())]
+#[case::invalid_rows(|bytes| [row(1).as_bytes(), &b"no lease at all\n".repeat(bytes / 16)].concat())]
 #[case::empty_lines(|bytes| vec![b'\n'; bytes / 8])]
 #[case::long_lines(long_lines)]
 #[case::one_line(|bytes| vec![b'x'; bytes])]
-fn what_is_read_grows_as_the_file_does(#[case] content: fn(usize) -> Vec<u8>) {
-    /// How often each byte may be read: a journal about five times, in windows that may overlap by the length of a line.
+fn the_bytes_read_are_linear_in_the_size_of_the_file(#[case] content: fn(usize) -> Vec<u8>) {
+    /// Maximum number of times that each byte is read: about five for a journal, in windows that
+    /// may overlap by a line.
     const TIMES: u64 = 8;
     /// For small windows at the ends, and the header.
     const MORE: u64 = 1 << 20;
@@ -409,7 +412,7 @@ fn what_is_read_grows_as_the_file_does(#[case] content: fn(usize) -> Vec<u8>) {
         let content = [HEADER.as_bytes(), &content(bytes)].concat();
         fs::write(role(&directory.files), &content).unwrap();
         let counting = Counting::default();
-        let fs = Surrounded(counting.clone(), OsFileSystem);
+        let fs = WrappedFileSystem(counting.clone(), OsFileSystem);
         if load {
             drop(Memfile::<Lease4>::open_on(directory.options(), Arc::new(fs)).unwrap());
         } else {

@@ -1,4 +1,5 @@
-//! Rows that cannot be read are not deleted: a cleanup keeps them in a file of their own, and refuses a file of nothing else.
+//! Invalid rows are not deleted: a cleanup keeps them in a separate file, and rejects a file that
+//! has no valid row.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -20,7 +21,7 @@ fn header(family: Family) -> &'static str {
     }
 }
 
-/// A valid row.
+/// Returns a valid row.
 fn row(family: Family, n: usize) -> String {
     match family {
         Family::V4 => format!("192.0.2.{n},02:00:00:00:00:01,,3600,1790003600,1,0,0,,0,,0"),
@@ -28,7 +29,7 @@ fn row(family: Family, n: usize) -> String {
     }
 }
 
-/// A row of another form: octets without colons, times as text.
+/// Returns a row in another format: octets without colons, times as text.
 fn other_row(family: Family, n: usize) -> String {
     match family {
         Family::V4 => format!("192.0.2.{n},02000000{n:04x},,3600,2026-11-25 10:00:00,1,0,0,,0,,0"),
@@ -62,7 +63,7 @@ impl Place {
         fs::write(path, text).unwrap();
     }
 
-    /// Cleans up, and returns what is said of a failure.
+    /// Cleans up. Returns the error message if the cleanup fails.
     fn clean(&self) -> Result<(), String> {
         let files = self.files.lfc_files();
         if !self.by_program {
@@ -93,7 +94,7 @@ impl Place {
         }
     }
 
-    /// All files.
+    /// Returns all files.
     fn contents(&self) -> Vec<(String, Vec<u8>)> {
         let names = self.directory.path().read_dir().unwrap().map(|entry| entry.unwrap());
         let names = names.filter(|entry| entry.path().is_file());
@@ -104,7 +105,7 @@ impl Place {
         files
     }
 
-    /// The rows that are kept, with the lines before them.
+    /// Returns the rows that are kept, with the lines before them.
     fn kept(&self) -> Vec<(String, Vec<u8>)> {
         let text = fs::read(self.files.bad_path()).unwrap_or_default();
         let lines: Vec<_> = text.split(|&byte| byte == b'\n').collect();
@@ -115,7 +116,7 @@ impl Place {
 }
 
 #[rstest]
-fn a_file_none_of_whose_rows_can_be_read_fails_the_cleanup_and_changes_nothing(
+fn a_file_without_a_valid_row_fails_the_cleanup_and_changes_nothing(
     #[values(Family::V4, Family::V6)] family: Family,
     #[values(false, true)] by_program: bool,
     #[values(3, 60, 100)] count: usize,
@@ -144,7 +145,7 @@ fn a_file_none_of_whose_rows_can_be_read_fails_the_cleanup_and_changes_nothing(
 #[rstest]
 #[case::one(1)]
 #[case::two(2)]
-fn one_or_two_rows_may_be_what_a_crash_has_left(
+fn one_or_two_invalid_rows_may_be_left_by_a_crash(
     #[case] count: usize,
     #[values(Family::V4, Family::V6)] family: Family,
     #[values(false, true)] by_program: bool,
@@ -157,7 +158,7 @@ fn one_or_two_rows_may_be_what_a_crash_has_left(
 }
 
 #[rstest]
-fn rows_that_cannot_be_read_are_kept_byte_for_byte(
+fn invalid_rows_are_kept_byte_for_byte(
     #[values(Family::V4, Family::V6)] family: Family,
     #[values(false, true)] by_program: bool,
     #[values(false, true)] is_sorted: bool,
@@ -188,7 +189,7 @@ fn rows_that_cannot_be_read_are_kept_byte_for_byte(
 }
 
 #[rstest]
-fn later_rows_are_appended_and_rows_that_are_there_are_not(#[values(false, true)] by_program: bool) {
+fn new_rows_are_appended_and_known_rows_are_not(#[values(false, true)] by_program: bool) {
     let family = Family::V4;
     let place = Place::new(family, by_program);
     let (first, second) = ([row(family, 1), other_row(family, 2)], [row(family, 1), other_row(family, 3)]);
@@ -197,7 +198,7 @@ fn later_rows_are_appended_and_rows_that_are_there_are_not(#[values(false, true)
         place.clean().unwrap();
         assert_eq!(place.kept().len(), count);
     }
-    // The same row on another line is another one.
+    // The same row on another line counts as another row.
     place.put(place.files.input_path(), [&second[..], &second[..]].concat());
     place.clean().unwrap();
     assert_eq!(place.kept().len(), 3);
@@ -206,7 +207,7 @@ fn later_rows_are_appended_and_rows_that_are_there_are_not(#[values(false, true)
 #[rstest]
 #[case::torn_in_a_row("# a: line 1: b\nhalf a ro", 1)]
 #[case::torn_in_a_comment("# a: line 1: b\nrow\n# half a comm", 2)]
-fn what_an_interrupted_append_has_left_does_not_hide_a_row(#[case] left: &str, #[case] before: usize) {
+fn a_torn_append_does_not_hide_a_row(#[case] left: &str, #[case] before: usize) {
     let place = Place::new(Family::V4, false);
     fs::write(place.files.bad_path(), left).unwrap();
     place.put(place.files.input_path(), [row(Family::V4, 1), other_row(Family::V4, 2)]);
@@ -246,7 +247,7 @@ fn a_cleanup_that_cannot_keep_the_rows_fails_and_changes_nothing(
 }
 
 #[test]
-fn a_full_file_does_not_matter_where_its_rows_are_there() {
+fn a_full_file_is_no_error_if_it_has_the_rows_already() {
     let place = Place::new(Family::V4, false);
     place.put(place.files.input_path(), [row(Family::V4, 1), other_row(Family::V4, 2)]);
     place.clean().unwrap();
@@ -270,9 +271,9 @@ fn many_rows_are_kept_if_many_are_allowed() {
     assert_eq!(kept, rows);
 }
 
-/// Writing all leases to the lease file itself is a compaction, in which a row that is no lease has no place.
+/// Writing all leases to the lease file itself compacts it, which drops invalid rows.
 #[test]
-fn a_lease_file_that_is_written_anew_leaves_its_invalid_rows_beside_it() {
+fn invalid_rows_of_a_rewritten_lease_file_are_kept_beside_it() {
     let place = Place::new(Family::V4, false);
     place.put(place.files.current_path(), [row(Family::V4, 1), other_row(Family::V4, 2)]);
     let before = fs::read(place.files.current_path()).unwrap();
@@ -285,7 +286,7 @@ fn a_lease_file_that_is_written_anew_leaves_its_invalid_rows_beside_it() {
     assert_eq!(fs::read(&replaced).unwrap(), before);
     let now = format!("{}\n{}\n", header(Family::V4), row(Family::V4, 1));
     assert_eq!(fs::read_to_string(place.files.current_path()).unwrap().trim_end(), now.trim_end());
-    // The file that is replaced now has nothing that is nowhere else.
+    // The invalid rows of the replaced file are already kept elsewhere.
     manager.write_to(place.files.current_path()).unwrap();
     assert_eq!(fs::read(&replaced).unwrap(), before);
 }
@@ -304,7 +305,7 @@ fn the_file_is_named_after_the_lease_file(#[case] names: [&str; 3], #[case] bad:
     assert_eq!(files.bad(), Path::new(bad));
 }
 
-/// What is wrong with the only row of a file with this header.
+/// Returns the problem of the only row of a file with this header.
 fn problem<L: FileLease>(header: &str, row: &str) -> String {
     let text = format!("{header}\n{row}\n");
     let mut reader = Reader::<L, _>::new(text.as_bytes()).unwrap();
@@ -315,7 +316,7 @@ fn problem<L: FileLease>(header: &str, row: &str) -> String {
 }
 
 #[rstest]
-// A comma that is not escaped, in a name.
+// A name with an unescaped comma.
 #[case(
     "192.0.2.1,02:00:00:00:00:01,,3600,1790003600,1,0,0,a,b,0,,0",
     12,
@@ -344,7 +345,7 @@ fn problem<L: FileLease>(header: &str, row: &str) -> String {
     "valid_lifetime is \"x\", expected a number from 0 to 4294967295 (address 192.0.2.1)"
 )]
 #[case("\u{1b}[2J", 12, "1 values, expected 12 (address \\x1b[2J)")]
-fn a_problem_names_the_address_and_says_if_values_are_too_many_or_too_few(
+fn a_problem_names_the_address_and_the_number_of_values(
     #[case] row: &str,
     #[case] columns: usize,
     #[case] expected: &str,
@@ -356,7 +357,7 @@ fn a_problem_names_the_address_and_says_if_values_are_too_many_or_too_few(
 #[rstest]
 #[case(18, "20 values, expected 18 (address 2001:db8::1)")]
 #[case(14, "20 values, expected 14 to 18 (address 2001:db8::1)")]
-fn so_does_that_of_a_dhcpv6_row(#[case] columns: usize, #[case] expected: &str) {
+fn a_problem_of_a_dhcpv6_row_names_them_too(#[case] columns: usize, #[case] expected: &str) {
     let header = Lease6::schema().columns[..columns].join(",");
     let row = "2001:db8::1,00:01:02:03,3600,1790003600,1,1800,0,7,128,0,0,a,b,c,,0,,0,0,0";
     assert_eq!(problem::<Lease6>(&header, row), format!("line 2: {expected}"));
@@ -376,7 +377,7 @@ fn a_long_address_is_cut_off() {
 }
 
 #[test]
-fn a_row_of_a_newer_file_may_have_any_number_of_values_more() {
+fn a_row_of_a_newer_file_may_have_more_values() {
     let header = format!("{},future,other", Lease4::schema().header);
     let row = "192.0.2.1,,,x,1790003600,1,0,0,,0,,0,9,9,9,9";
     let expected =
@@ -385,7 +386,7 @@ fn a_row_of_a_newer_file_may_have_any_number_of_values_more() {
 }
 
 #[cfg(feature = "simulated-disk")]
-mod on_a_disk_that_fails {
+mod on_a_failing_disk {
     use super::*;
     use leasemgr::fs::Attributes;
     use leasemgr::fs::simulated::{Contents, EIO, Effect, Fault, SimulatedDisk, State};
@@ -406,7 +407,8 @@ mod on_a_disk_that_fails {
         (files, state)
     }
 
-    /// How often each of the rows is kept where a person finds it, in a file that a cleanup reads or the one for them.
+    /// Returns a row that is kept in none of the files that a cleanup reads, nor in the file of
+    /// invalid rows.
     fn lost(files: &LeaseFileSet, contents: &Contents) -> Option<&'static str> {
         let has = |path: &Path, row: &str| {
             let text = contents.get(path).map_or(&[][..], |text| text);
@@ -417,7 +419,7 @@ mod on_a_disk_that_fails {
     }
 
     #[rstest]
-    fn whatever_fails_no_row_is_lost(#[values(Family::V4, Family::V6)] family: Family) {
+    fn a_failure_loses_no_row(#[values(Family::V4, Family::V6)] family: Family) {
         let (files, state) = state(family);
         let clean =
             |disk: &SimulatedDisk| Cleanup::new(family, files.lfc_files()).file_system(disk).threads(1).run();
@@ -427,11 +429,11 @@ mod on_a_disk_that_fails {
         assert_eq!(end.attributes(files.previous_path()), Some(&Attributes::new(7, 8, 0o664)));
         assert_eq!(end.attributes(files.bad_path()), Some(&Attributes::new(7, 9, 0o644)));
         let kept = end.contents()[&files.bad_path()].clone();
-        // The process dies, or the power fails, at any moment.
+        // A kill or a power cut at any moment.
         for (n, moment) in undisturbed.moments().into_iter().enumerate() {
             for contents in moment.some_survivors(n as u64, 30).into_iter().chain([moment.contents()]) {
                 assert_eq!(lost(&files, &contents), None, "at moment {n}");
-                // The next cleanup keeps each of them, and none of them twice.
+                // The next cleanup keeps each row exactly once.
                 let disk = SimulatedDisk::new(State::holding(&contents));
                 clean(&disk).unwrap();
                 let kept = disk.state().contents()[&files.bad_path()].clone();
@@ -462,7 +464,7 @@ mod on_a_disk_that_fails {
     }
 
     #[test]
-    fn a_user_who_may_not_give_files_away_locks_no_owner_out() {
+    fn a_cleanup_by_another_user_fails_if_the_owner_would_lose_access() {
         let (files, state) = state(Family::V4);
         let clean = |state: State| {
             let disk = SimulatedDisk::new(state).as_user(5, &[5, 8, 9]);

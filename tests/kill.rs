@@ -1,7 +1,7 @@
-//! The program is killed at random moments, on real files.
+//! Kills the program `kea-lfc` at random moments, on real files.
 //!
-//! Whenever that is, a server that starts on what is left loads exactly the leases that there are, and the
-//! next cleanup gives the file that an undisturbed one would have given.
+//! Whenever it is killed, a server that starts loads exactly the leases of the files, and the next
+//! cleanup writes the same file as an undisturbed one.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a test")]
 
@@ -20,16 +20,16 @@ use rstest::rstest;
 
 use support::{Contents, Leases, Names, Random, lease_file, row};
 
-/// How often the program is killed for each family, at any moment.
+/// Number of kills for each family, at random moments.
 const KILLS: usize = 50;
-/// How often it is killed in the short while after its output is complete.
+/// Number of kills shortly after the output is complete.
 const LATE_KILLS: usize = 20;
-/// How long a cleanup takes at least: long against the start of a process.
+/// Minimum duration of a cleanup: long compared with the start of a process.
 const DURATION: Duration = Duration::from_millis(30);
 /// The signal that no program can catch.
 const SIGKILL: i32 = 9;
 
-/// A server's files before a cleanup, and what must come of them.
+/// A server's files before a cleanup, and the expected result.
 struct Job {
     family: Family,
     names: Names,
@@ -39,11 +39,11 @@ struct Job {
 }
 
 impl Job {
-    /// A previous file of `leases` leases, and a journal half as long.
+    /// Creates a previous file of `leases` leases, and a journal of half the length.
     fn new(family: Family, directory: &Path, leases: u32, random: &mut Random) -> Self {
         let names = Names::in_directory(directory);
         let previous: Vec<_> = (0..leases).map(|n| row(family, 2 * n, 0, 3600)).collect();
-        // Some are new, some change more than once, some go.
+        // Some leases are new, some change more than once, some are deleted.
         let mut change = |change| {
             let valid_lifetime = if random.below(4) == 0 { 0 } else { 7200 };
             row(family, random.below(2 * leases), change, valid_lifetime)
@@ -60,7 +60,7 @@ impl Job {
         Self { family, names, start, leases, cleaned }
     }
 
-    /// Puts the files as they were before the cleanup.
+    /// Restores the files before the cleanup.
     fn reset(&self) {
         for path in read_directory(self.directory()).keys() {
             fs::remove_file(path).unwrap();
@@ -88,7 +88,7 @@ impl Job {
         command.spawn().unwrap()
     }
 
-    /// Runs the program to its end and checks what it leaves; gives how long it took.
+    /// Runs the program to its end, and checks the files. Returns its duration.
     fn run(&self, history: &str) -> Duration {
         let started = Instant::now();
         let status = self.spawn().wait().unwrap();
@@ -105,7 +105,7 @@ impl Job {
         duration
     }
 
-    /// Starts the program, kills it after `wait`, and checks what it leaves.
+    /// Starts the program, kills it after `wait`, and checks the files.
     fn kill(&self, history: &str, wait: impl FnOnce(&mut Child)) -> Killed {
         self.reset();
         let mut child = self.spawn();
@@ -119,7 +119,7 @@ impl Job {
         Killed { hit, situation: self.situation(&contents) }
     }
 
-    /// How far a cleanup has come.
+    /// Returns how far a cleanup has progressed.
     fn situation(&self, contents: &Contents) -> Situation {
         let LfcFiles { previous, input, output, finish, .. } = &self.names.lfc;
         if contents.contains_key(finish) {
@@ -134,14 +134,14 @@ impl Job {
     }
 }
 
-/// What a kill met with.
+/// The result of a kill.
 struct Killed {
     /// Whether the program was still running.
     hit: bool,
     situation: Situation,
 }
 
-/// How far a cleanup had come when it was killed.
+/// The progress of a cleanup at the time of a kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Situation {
     NoOutput,
@@ -158,12 +158,12 @@ fn read_directory(directory: &Path) -> Contents {
 #[rstest]
 #[case::v4(Family::V4, 4)]
 #[case::v6(Family::V6, 6)]
-fn whenever_the_program_is_killed_no_lease_is_lost(#[case] family: Family, #[case] seed: u64) {
+fn a_killed_program_loses_no_lease(#[case] family: Family, #[case] seed: u64) {
     println!("{family}: seed {seed}");
     let mut random = Random(seed);
     let directory = tempfile::tempdir().unwrap();
 
-    // As many leases as it takes.
+    // As many leases as a cleanup of `DURATION` takes.
     let mut leases = 2000;
     let (job, full) = loop {
         let job = Job::new(family, directory.path(), leases, &mut random);
@@ -198,7 +198,7 @@ fn whenever_the_program_is_killed_no_lease_is_lost(#[case] family: Family, #[cas
         let wait = Duration::from_micros(random.below(200).into());
         let killed = job.kill(&format!("kill {n} when the output was complete for {wait:?}"), |child| {
             while !job.names.lfc.finish.exists() && child.try_wait().unwrap().is_none() {}
-            // Sleeping takes longer than that.
+            // Sleeping would take longer than `wait`.
             let complete = Instant::now();
             while complete.elapsed() < wait {}
         });
@@ -215,7 +215,7 @@ fn report(family: Family, situations: &[Situation]) {
     }
 }
 
-/// The first lease that is not as it should be.
+/// Describes the first lease that differs.
 fn difference(loaded: &Result<Leases, String>, expected: &Leases) -> String {
     match loaded {
         Err(error) => error.clone(),

@@ -1,4 +1,4 @@
-//! Leases in the JSON form of Kea's lease commands.
+//! Leases in the JSON format of Kea's lease commands.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, also where it is not in a test function")]
 
@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// What Kea 2.2 answers to `lease4-get-all` and `lease6-get-all`.
+/// The responses of Kea 2.2 to `lease4-get-all` and `lease6-get-all`.
 const ANSWER4: &str = include_str!("data/kea-lease4-get-all.json");
 const ANSWER6: &str = include_str!("data/kea-lease6-get-all.json");
 
@@ -28,7 +28,7 @@ fn read<L: DeserializeOwned>(json: &Value) -> Result<L, String> {
 }
 
 #[test]
-fn what_kea_answers_is_read_and_written_as_it_was() {
+fn a_response_of_kea_is_read_and_written_unchanged() {
     let leases = leases_of(ANSWER4);
     assert_eq!(leases.len(), 6);
     for json in leases {
@@ -44,7 +44,7 @@ fn what_kea_answers_is_read_and_written_as_it_was() {
 }
 
 #[test]
-fn the_values_of_kea_are_understood() {
+fn the_values_of_kea_are_read() {
     let leases: Vec<Lease4> = leases_of(ANSWER4).iter().map(|json| read(json).unwrap()).collect();
     let client_id = ClientId::new(&[1, 2, 0, 0, 0, 0, 2]).unwrap();
     let mut second = Lease4::new([192, 0, 2, 2].into(), None, Some(client_id), LeaseState::DEFAULT).unwrap();
@@ -70,7 +70,7 @@ fn the_values_of_kea_are_understood() {
 }
 
 #[test]
-fn what_lease_add_may_leave_out_is_at_its_default() {
+fn members_that_lease_add_may_omit_have_their_defaults() {
     let json = json!({
         "ip-address": "192.0.2.1", "hw-address": "2:0:0:0:0:a", "subnet-id": 7, "valid-lft": 100, "expire": 1000,
     });
@@ -115,14 +115,14 @@ fn a_hostname_is_written_and_recorded_as_it_is() {
 }
 
 #[test]
-fn a_client_may_be_heard_at_the_epoch_where_the_end_says_so() {
+fn a_cltt_of_zero_may_follow_from_the_expiry() {
     let lease = lease4(&json!({ "cltt": null, "valid-lft": 100, "expire": 100 })).unwrap();
     assert_eq!((lease.data().cltt, lease.end()), (0, Some(100)));
     let lease = lease4(&json!({ "cltt": 1, "subnet-id": 1, "valid-lft": 0 })).unwrap();
     assert_eq!((lease.data().cltt, lease.end()), (1, Some(1)));
 }
 
-/// A lease with all that is needed, and `change` made to it; `null` takes a key away.
+/// Returns a lease with all required members, changed by `change`; `null` removes a member.
 fn changed(base: &Value, change: &Value) -> Value {
     let mut json = base.clone();
     let members = json.as_object_mut().unwrap();
@@ -232,11 +232,11 @@ fn an_illegal_dhcpv6_lease_is_refused(#[case] change: Value, #[case] reason: &st
 #[case::duid_of_two_bytes(json!({"duid": "00:01"}))]
 #[case::empty_duid_of_kea_2(json!({"duid": "00", "state": 1}))]
 #[case::host_bits(json!({"type": "IA_PD", "ip-address": "2001:db8:8:1::1", "prefix-len": 64}))]
-#[case::heard_at_the_epoch(json!({"cltt": 0}))]
-#[case::heard_before_it(json!({"cltt": -300}))]
+#[case::cltt_at_the_epoch(json!({"cltt": 0}))]
+#[case::cltt_before_the_epoch(json!({"cltt": -300}))]
 #[case::subnet_0(json!({"subnet-id": 0}))]
 #[case::both(json!({"type": "IA_PD", "prefix-len": 0, "duid": "02"}))]
-fn what_only_a_recorded_lease_may_have_survives_as_json_of_a_recorded_lease(#[case] change: Value) {
+fn values_of_recorded_leases_survive_as_json_of_a_recorded_lease(#[case] change: Value) {
     assert!(lease6(&change).is_err());
     let base = json!({
         "ip-address": "2001:db8::", "duid": "01:02:03", "iaid": 5, "subnet-id": 1, "preferred-lft": 50,
@@ -256,7 +256,7 @@ fn what_only_a_recorded_lease_may_have_survives_as_json_of_a_recorded_lease(#[ca
 #[case(json!({"duid": ""}), "a DUID of 0 bytes, expected 1 to 130")]
 #[case(json!({"duid": "00:00:00"}), "the empty DUID 00:00:00 of a lease that is assigned (0)")]
 #[case(json!({"type": "IA_PD", "prefix-len": 129}), "a prefix length of 129, expected 0 to 128")]
-fn what_no_recorded_lease_has_is_refused(#[case] change: Value, #[case] reason: &str) {
+fn an_illegal_recorded_lease_is_refused(#[case] change: Value, #[case] reason: &str) {
     let base = json!({
         "ip-address": "2001:db8::", "duid": "01:02:03", "iaid": 5, "subnet-id": 1, "preferred-lft": 50,
         "valid-lft": 100, "cltt": 900,
@@ -309,7 +309,7 @@ fn numbers_of_a_user_context(#[case] written: &str, #[case] read: &str) {
 }
 
 #[test]
-fn limits_clients_and_families_are_json_too() {
+fn limits_clients_and_families_have_a_json_form() {
     fn same<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, expected: Value) {
         assert_eq!(serde_json::to_value(value).unwrap(), expected);
         assert_eq!(&serde_json::from_value::<T>(expected).unwrap(), value);
@@ -331,7 +331,7 @@ fn bytes(len: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Vec<u8>>
     prop::collection::vec(any::<u8>(), len)
 }
 
-/// The text of a JSON value as a user context has it, with strings of any bytes.
+/// Generates the text of a JSON value in a user context, with strings of any bytes.
 fn json_text() -> impl Strategy<Value = Vec<u8>> {
     let string = || {
         bytes(0..=8).prop_map(|bytes| {
@@ -348,7 +348,7 @@ fn json_text() -> impl Strategy<Value = Vec<u8>> {
         any::<bool>().prop_map(|b| b.to_string().into_bytes()),
         any::<i64>().prop_map(|n| n.to_string().into_bytes()),
         any::<u64>().prop_map(|n| n.to_string().into_bytes()),
-        // Exact in binary, so that its shortest spelling is its only one.
+        // Exact in binary, so that its shortest spelling is unique.
         any::<i16>().prop_map(|n| format!("{:?}", f64::from(n) / 8.0).into_bytes()),
         string(),
     ];
@@ -422,7 +422,7 @@ fn any_lease6() -> impl Strategy<Value = Lease6> {
     with_data(lease)
 }
 
-/// The lease as it is read back by the rules for a new one; `None` where it is none.
+/// Returns the lease as it is read back by the rules for a new lease; `None` if these reject it.
 fn as_new<L: Lease>(lease: &L) -> Option<L> {
     let mut lease = lease.clone();
     let data = lease.data_mut();
@@ -430,7 +430,8 @@ fn as_new<L: Lease>(lease: &L) -> Option<L> {
     (data.cltt >= 1 && data.subnet_id.0 >= 1).then_some(lease)
 }
 
-/// A lease that a new one can be survives as text, as text for Kea, and as a value.
+/// Checks that a lease that follows the rules for a new one survives as text, as text for Kea, and
+/// as a value.
 fn survives_as_new<L: Lease + Serialize + DeserializeOwned>(lease: &L, for_kea: &str) {
     match as_new(lease) {
         Some(read) => {
@@ -443,7 +444,7 @@ fn survives_as_new<L: Lease + Serialize + DeserializeOwned>(lease: &L, for_kea: 
     }
 }
 
-/// As text, as text for Kea, and as a value.
+/// Checks that a value survives as text, as text for Kea, and as a value.
 fn survives<L: Serialize + DeserializeOwned + PartialEq + Debug>(lease: &L, for_kea: &str) {
     let text = serde_json::to_string(lease).unwrap();
     assert_eq!(&serde_json::from_str::<L>(&text).unwrap(), lease);

@@ -1,8 +1,8 @@
-//! Lease files between real Kea servers and a memfile, in both directions.
+//! Lease files shared by real Kea servers and a memfile, in both directions.
 //!
-//! Debian's Kea 2.2 is older than the format that is written here: its files have no pool ids and are upgraded when they
-//! are loaded, and it downgrades those of a memfile. Its lease commands show neither pool ids nor the type and the
-//! source of a hardware address.
+//! Debian's Kea 2.2 is older than the format of this crate: its files have no pool ids and are
+//! upgraded when they are loaded, and it downgrades those of a memfile. Its lease commands omit
+//! pool ids, and the type and the source of hardware addresses.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used, reason = "a test")]
 
@@ -30,15 +30,16 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// Kea's program for the cleanup.
+/// Kea's cleanup program.
 const KEA_LFC: &str = "/usr/sbin/kea-lfc";
-/// This crate's.
+/// This crate's cleanup program.
 const OUR_LFC: &str = env!("CARGO_BIN_EXE_kea-lfc");
-/// Who waits longer than this waits in vain.
+/// Maximum time to wait for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Whether there is a Kea. That there is none must be asked for: else nobody would notice that nothing is tested.
-fn kea_is_here() -> bool {
+/// Returns whether Kea is installed. Panics if it is not, unless `LEASEMGR_WITHOUT_KEA` is set:
+/// otherwise the missing test would go unnoticed.
+fn kea_is_installed() -> bool {
     if std::env::var_os("LEASEMGR_WITHOUT_KEA").is_some_and(|value| value == "1") {
         println!("without Kea, as LEASEMGR_WITHOUT_KEA says");
         return false;
@@ -55,7 +56,7 @@ fn kea_is_here() -> bool {
     true
 }
 
-/// The library of Kea's lease commands.
+/// Returns the library of Kea's lease commands.
 fn lease_commands() -> PathBuf {
     let hooks = fs::read_dir("/usr/lib").unwrap().map(|directory| {
         let directory = directory.unwrap().path();
@@ -67,12 +68,12 @@ fn lease_commands() -> PathBuf {
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < PATIENCE, "not yet after {PATIENCE:?}: {what}");
+        assert!(start.elapsed() < PATIENCE, "timed out after {PATIENCE:?}: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// A directory with lease files, which one server after the other has.
+/// A directory with lease files, used by one server after the other.
 struct Directory(tempfile::TempDir);
 
 impl Directory {
@@ -91,14 +92,15 @@ impl Directory {
                 .file(file)
                 .lfc_interval(None)
                 .max_row_errors(1)
-                // An empty user context stays one, as in Kea 2.2.
+                // Empty user contexts are kept, as in Kea 2.2.
                 .extended_info_checks(ExtendedInfoChecks::None)
                 .lfc_program(lfc_program),
         )
         .unwrap()
     }
 
-    /// Kea's own program. It would lock its logs in a directory that only its own account can write to.
+    /// Returns Kea's own program. It would lock its logs in a directory that is writable only for
+    /// its own account.
     fn kea_lfc(&self) -> LfcProgram {
         let path = self.path("kea-lfc");
         fs::write(&path, format!("#!/bin/sh\nKEA_LOCKFILE_DIR=none exec {KEA_LFC} \"$@\"\n")).unwrap();
@@ -106,48 +108,48 @@ impl Directory {
         LfcProgram::Program(path)
     }
 
-    /// Whether a lease file is of the newest version, and not of Kea 2.2's.
+    /// Returns whether a lease file has the newest schema, and not that of Kea 2.2.
     fn has_pools(&self, name: &str) -> bool {
         let text = fs::read(self.path(name)).unwrap();
         text.split(|&byte| byte == b'\n').next().unwrap().ends_with(b",pool_id")
     }
 
-    /// Whether a cleanup of these files is running, also one that is about to begin.
+    /// Returns whether a cleanup of these files is running or about to begin.
     fn is_cleaned_up(&self) -> bool {
         let name = self.path("leases.csv.output").display().to_string();
         let mut processes = fs::read_dir("/proc").unwrap();
         processes.any(|process| {
-            // One that has just ended has no arguments.
+            // A process that has just ended has no arguments.
             let arguments = fs::read(process.unwrap().path().join("cmdline")).unwrap_or_default();
             String::from_utf8_lossy(&arguments).contains(&name)
         })
     }
 }
 
-/// A lease in the form of Kea's lease commands.
+/// A lease in the format of Kea's lease commands.
 trait OfKea: ManagedLease + DeserializeOwned {
-    /// What the names of Kea's commands have in them.
+    /// The number of the family in the names of Kea's commands.
     const NUMBER: u8;
 
-    /// What Kea's configuration has of its own.
+    /// Returns the part of Kea's configuration that depends on the family.
     fn configuration() -> Value;
 
-    /// Commands that bring about leases of all kinds: a list of names and arguments.
+    /// Returns commands that create leases of all kinds: a list of names and arguments.
     fn commands() -> Value;
 
-    /// More of them, for leases that [`OfKea::samples`] has given.
+    /// Returns commands that change the leases of [`OfKea::samples`].
     fn more_commands() -> Value;
 
-    /// Leases of all kinds that Kea 2.2 knows.
+    /// Returns leases of all kinds that Kea 2.2 supports.
     fn samples() -> Vec<Self>;
 
-    /// As a memfile has it when Kea 2.2 has written it.
+    /// Returns the lease as a memfile loads it from Kea 2.2.
     fn without_pool(mut self) -> Self {
         self.data_mut().pool_id = PoolId(0);
         self
     }
 
-    /// As Kea's commands show it.
+    /// Returns the lease as Kea's commands show it.
     fn into_shown(self) -> Self;
 }
 
@@ -158,8 +160,8 @@ struct Kea<'a> {
 }
 
 impl<'a> Kea<'a> {
-    /// Starts it, and waits until it has loaded the leases. With an interval of 0 seconds, it cleans up only files of
-    /// another version.
+    /// Starts a server, and waits until it has loaded the leases. With an interval of 0 seconds, it
+    /// cleans up only files of another version.
     fn start<L: OfKea>(directory: &'a Directory, lfc_interval: u32) -> Self {
         let number = L::NUMBER;
         let socket = directory.path("socket");
@@ -171,7 +173,7 @@ impl<'a> Kea<'a> {
             },
             "control-socket": { "socket-type": "unix", "socket-name": socket },
             "hooks-libraries": [{ "library": lease_commands() }],
-            // Nothing happens to leases by itself.
+            // Leases do not change by themselves.
             "expired-leases-processing": { "reclaim-timer-wait-time": 0, "flush-reclaimed-timer-wait-time": 0 },
             "loggers": [{
                 "name": format!("kea-dhcp{number}"), "severity": "INFO",
@@ -230,7 +232,7 @@ impl<'a> Kea<'a> {
         }
     }
 
-    /// All its leases, as it shows them.
+    /// Returns all leases of the server, as it shows them.
     fn leases<L: OfKea>(&self) -> BTreeMap<L::Address, L> {
         let answer = self.ask(&format!("lease{}-get-all", L::NUMBER), None).unwrap();
         assert!(answer["result"] == 0 || answer["result"] == 3, "{answer}");
@@ -239,7 +241,7 @@ impl<'a> Kea<'a> {
         leases.map(|lease: L| (lease.address(), lease)).collect()
     }
 
-    /// Ends it, and waits for a cleanup that it has started.
+    /// Ends the server, and waits for a cleanup that it has started.
     fn end(mut self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
         let mut status = None;
@@ -254,13 +256,13 @@ impl<'a> Kea<'a> {
 
 impl Drop for Kea<'_> {
     fn drop(&mut self) {
-        // It fails if the server has ended.
+        // Fails if the server has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// All leases of a memfile.
+/// Returns all leases of a memfile.
 fn all<L: OfKea>(leases: &dyn LeaseMgr<L>) -> BTreeMap<L::Address, L> {
     leases.all().unwrap().into_iter().map(|lease| (lease.address(), lease)).collect()
 }
@@ -269,11 +271,11 @@ fn shown<L: OfKea>(leases: &BTreeMap<L::Address, L>) -> BTreeMap<L::Address, L> 
     leases.values().map(|lease| (lease.address(), lease.clone().into_shown())).collect()
 }
 
-/// Cleans up, and waits for the end of it.
+/// Cleans up, and waits until the cleanup has ended.
 fn clean<L: OfKea>(leases: &dyn LeaseMgr<L>) -> CleanupReport {
     let cleanup = || leases.status().cleanup.unwrap();
     let ended = || cleanup().succeeded + cleanup().failed;
-    // One is running already if the files were of another version.
+    // A cleanup is running already if the files were of another version.
     wait_until("no cleanup is running", || {
         let cleanup = cleanup();
         !cleanup.running && cleanup.next.is_none()
@@ -292,7 +294,7 @@ fn leases_of_a_real_server_are_loaded(
     #[values(Signal::TERM, Signal::KILL)] signal: Signal,
     #[values(false, true)] with_cleanups: bool,
 ) {
-    if kea_is_here() {
+    if kea_is_installed() {
         match family {
             Family::V4 => load_from_kea::<Lease4>(signal, with_cleanups),
             Family::V6 => load_from_kea::<Lease6>(signal, with_cleanups),
@@ -318,7 +320,7 @@ fn load_from_kea<L: OfKea>(signal: Signal, with_cleanups: bool) {
 
     let leases = directory.open::<L>(LfcProgram::Internal);
     assert_eq!(shown(&all(&*leases)), keas);
-    // Its files are older: they are converted at once. Nothing is lost by that.
+    // Kea's files are older, and are converted at once without loss.
     let before = all(&*leases);
     clean(&*leases);
     assert!(directory.has_pools("leases.csv") && directory.has_pools("leases.csv.2"));
@@ -327,8 +329,8 @@ fn load_from_kea<L: OfKea>(signal: Signal, with_cleanups: bool) {
     assert_eq!(all(&*directory.open::<L>(LfcProgram::Internal)), before);
 }
 
-/// Clients with DUIDs of 1 and 2 bytes, and prefixes with bits after their length, are served by Kea 2.2: such leases are
-/// added, changed and deleted, and one is declined.
+/// Kea 2.2 assigns leases to clients with DUIDs of 1 and 2 bytes, and prefixes with host bits: such
+/// leases are added, changed and deleted, and one is declined.
 fn commands_of_recorded_leases() -> Value {
     let hardware = json!({ "hw-address": "02:00:00:00:00:01", "iaid": 7, "subnet-id": 1 });
     let lease = |lease: Value| with(&hardware, &lease);
@@ -353,7 +355,8 @@ fn commands_of_recorded_leases() -> Value {
     ])
 }
 
-/// The last row of each address in a journal of Kea 2.2, without those of deleted leases, in the order of addresses.
+/// Returns the last row of each address in a journal of Kea 2.2, without deleted leases, in address
+/// order.
 fn newest_rows(journal: &str) -> Vec<String> {
     let mut newest = BTreeMap::new();
     for row in journal.lines().skip(1) {
@@ -364,10 +367,10 @@ fn newest_rows(journal: &str) -> Vec<String> {
 }
 
 #[rstest]
-fn what_a_real_server_records_is_cleaned_up_byte_for_byte_and_loaded(
+fn rows_of_a_real_server_are_cleaned_up_byte_for_byte_and_loaded(
     #[values(Cleaner::Thread, Cleaner::Ours)] cleaner: Cleaner,
 ) {
-    if !kea_is_here() {
+    if !kea_is_installed() {
         return;
     }
     let directory = Directory::new();
@@ -392,7 +395,7 @@ fn what_a_real_server_records_is_cleaned_up_byte_for_byte_and_loaded(
     let cleaned = fs::read_to_string(directory.path("leases.csv.2")).unwrap();
     let wanted: Vec<_> = rows.iter().map(|row| format!("{row},0")).collect();
     assert_eq!(cleaned.lines().skip(1).collect::<Vec<_>>(), wanted);
-    // They are renewed and deleted as others are, and their rows are read back.
+    // They can be renewed and deleted like others, and their rows can be read.
     for (n, lease) in before.values().enumerate() {
         let mut renewed = lease.clone();
         renewed.data_mut().cltt += 1;
@@ -422,29 +425,29 @@ fn leases_go_to_a_real_server_and_back(
     #[values(Family::V4, Family::V6)] family: Family,
     #[values(Cleaner::Thread, Cleaner::Ours, Cleaner::Kea)] cleaner: Cleaner,
 ) {
-    if kea_is_here() {
+    if kea_is_installed() {
         match family {
-            Family::V4 => to_and_fro::<Lease4>(cleaner),
-            Family::V6 => to_and_fro::<Lease6>(cleaner),
+            Family::V4 => go_to_kea_and_back::<Lease4>(cleaner),
+            Family::V6 => go_to_kea_and_back::<Lease6>(cleaner),
         }
     }
 }
 
-fn to_and_fro<L: OfKea>(cleaner: Cleaner) {
+fn go_to_kea_and_back<L: OfKea>(cleaner: Cleaner) {
     let directory = Directory::new();
     let program = match cleaner {
         Cleaner::Thread => LfcProgram::Internal,
         Cleaner::Ours => LfcProgram::Program(OUR_LFC.into()),
         Cleaner::Kea => directory.kea_lfc(),
     };
-    // Kea 2.2's program would drop the pools: it is not used, though it is named.
+    // Kea 2.2's program would drop the pools, and is not used although it is configured.
     let work = match (&program, cleaner) {
         (LfcProgram::Program(path), Cleaner::Ours) => CleanupWork::Program(path.clone()),
         _ => CleanupWork::Thread,
     };
     let samples = L::samples();
 
-    // Changes of all kinds on both sides of a cleanup.
+    // Changes of all kinds before and after a cleanup.
     let leases = directory.open::<L>(program.clone());
     for lease in &samples {
         assert_eq!(leases.add(lease).unwrap(), Added::Added);
@@ -468,7 +471,7 @@ fn to_and_fro<L: OfKea>(cleaner: Cleaner) {
     let leases = directory.open::<L>(program.clone());
     let back = all(&*leases);
     assert_eq!(shown(&back), keas);
-    // What Kea has not touched is as it was, also where Kea does not show it.
+    // Leases that Kea has not changed are unchanged, including the values that it does not show.
     let untouched = ours
         .into_values()
         .filter(|lease| keas.get(&lease.address()).is_some_and(|keas| *keas == lease.clone().into_shown()));
@@ -476,7 +479,7 @@ fn to_and_fro<L: OfKea>(cleaner: Cleaner) {
         assert_eq!(back[&lease.address()], lease.without_pool());
     }
 
-    // Once more, with a cleanup that begins with Kea's files.
+    // Again, with a cleanup that begins with Kea's files.
     change(&*leases, &samples);
     assert_eq!(clean(&*leases).work, work);
     let ours = all(&*leases);
@@ -489,7 +492,7 @@ fn to_and_fro<L: OfKea>(cleaner: Cleaner) {
     assert_eq!(all(&*directory.open::<L>(program)), ours);
 }
 
-/// Of these leases, some are renewed, some deleted, and what was deleted is added again.
+/// Renews some of these leases, deletes some, and adds deleted ones again.
 fn change<L: OfKea>(leases: &dyn LeaseMgr<L>, samples: &[L]) {
     for (n, sample) in samples.iter().enumerate() {
         match leases.get(sample.address()).unwrap() {
@@ -507,12 +510,12 @@ fn change<L: OfKea>(leases: &dyn LeaseMgr<L>, samples: &[L]) {
     }
 }
 
-/// So many different bytes, as text.
+/// Returns `count` different bytes as text.
 fn octets(count: u8) -> String {
     (1..=count).map(|n| format!("{n:02x}")).collect::<Vec<_>>().join(":")
 }
 
-/// A user context with something of everything.
+/// Returns a user context with values of all types.
 fn context() -> Value {
     json!({
         "ISC": { "relay-agent-info": { "sub-options": "0x0104AABBCCDD", "remote-id": "0A0B" } },
@@ -520,7 +523,7 @@ fn context() -> Value {
     })
 }
 
-/// A map with the members of both, where both have one that of `more`.
+/// Merges two maps; members of `more` take precedence.
 fn with(base: &Value, more: &Value) -> Value {
     let mut map = base.clone();
     map.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -557,7 +560,7 @@ impl OfKea for Lease4 {
             ["lease4-add", {
                 "ip-address": "192.0.2.9", "hw-address": "02:00:00:00:00:09", "hostname": "caf\u{e9}", "user-context": {},
             }],
-            // Ended, to be reclaimed below.
+            // Expired, and reclaimed below.
             ["lease4-add", {
                 "ip-address": "192.0.2.10", "hw-address": "02:00:00:00:00:0a", "valid-lft": 100, "expire": 1_600_000_000,
             }],
@@ -654,7 +657,7 @@ impl OfKea for Lease6 {
                 "ip-address": "2001:db8:1::6", "valid-lft": 4_294_967_295_u32, "preferred-lft": 4_294_967_295_u32,
             }))],
             ["lease6-add", lease(json!({ "ip-address": "2001:db8:1::7", "hostname": "caf\u{e9}" }))],
-            // Ended, to be reclaimed below.
+            // Expired, and reclaimed below.
             ["lease6-add", lease(json!({ "ip-address": "2001:db8:1::8", "valid-lft": 100, "expire": 1_600_000_000 }))],
             ["lease6-add", lease(json!({ "ip-address": "2001:db8:1::9" }))],
             ["lease6-add", lease(json!({ "ip-address": "2001:db8:2::1", "subnet-id": 2 }))],

@@ -1,4 +1,4 @@
-//! Cleanups in the life of a memfile: by this project's program, by Kea's and by a thread, while leases change,
+//! Cleanups of a memfile by this project's program, by Kea's and by a thread: while leases change,
 //! and when the server or the program is killed.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
@@ -31,9 +31,9 @@ use rstest::rstest;
 const OURS: &str = env!("CARGO_BIN_EXE_kea-lfc");
 const KEAS: &str = "/usr/sbin/kea-lfc";
 
-/// A lease of either family.
+/// Leases of either family.
 trait Sample: ManagedLease + FileLease {
-    /// The `n`th lease after its `change`th change.
+    /// Returns the `n`th lease after its `change`th change.
     fn sample(n: u32, change: u32) -> Self;
 
     fn finish(mut self, change: u32) -> Self {
@@ -83,13 +83,13 @@ impl Directory {
         self.path(name).exists()
     }
 
-    /// A program that does this in the directory, with the arguments of the cleanup.
+    /// Creates a program that runs this script in the directory, with the arguments of the cleanup.
     ///
-    /// Another process writes it: a child of another test that has not come to its program yet would still
-    /// have it open for writing, which lets nobody run it.
+    /// A child process writes it: if this process did, a child that another test has forked but not
+    /// yet executed could still have it open for writing, and it could not be executed.
     fn program(&self, script: &str) -> LfcProgram {
         let path = self.path("program");
-        // What it is asked before its first use is not what the tests are about.
+        // The query for its version before the first use is not part of the script.
         let asked = r#"case "$*" in *-V) exit 0;; esac"#;
         let text = format!("#!/bin/sh\n{asked}\ncd '{}' || exit 9\n{script}\n", self.0.path().display());
         let write = "printf %s \"$2\" > \"$1\" && chmod 755 \"$1\"";
@@ -107,12 +107,12 @@ impl Directory {
         memfile::open(self.options(lfc_program)).unwrap()
     }
 
-    /// The leases in all files.
+    /// Returns the leases in all files.
     fn leases<L: ManagedLease + FileLease>(&self) -> Vec<L> {
         LeaseFileSet::new(self.path("f")).read().unwrap().leases.into_values().collect()
     }
 
-    /// What of a cleanup is left but its result.
+    /// Returns the files of a cleanup other than its result.
     fn leftovers(&self) -> Vec<&str> {
         let names =
             ["f.1", "f.output", "f.completed", "f.completed.bad", "f.pid", "f.pid.lock", "f.pid.running"];
@@ -123,7 +123,7 @@ impl Directory {
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
+        assert!(start.elapsed() < Duration::from_secs(60), "timed out: {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }
@@ -138,7 +138,7 @@ fn wait_for<L: ManagedLease + FileLease>(leases: &dyn LeaseMgr<L>, count: u64) -
     cleanup(leases).last.unwrap()
 }
 
-/// Has a cleanup done, and waits for its end.
+/// Cleans up, and waits until the cleanup has ended.
 fn clean<L: ManagedLease + FileLease>(leases: &dyn LeaseMgr<L>) -> CleanupReport {
     let before = cleanup(leases);
     assert_eq!(leases.clean_up().unwrap(), CleanupStart::Requested);
@@ -155,7 +155,7 @@ fn rows(directory: &Directory, name: &str) -> usize {
     directory.read(name).lines().skip(1).count()
 }
 
-/// Whether there is such a process, be it that it has ended and is not reaped.
+/// Returns whether such a process exists, also as a zombie.
 fn exists(pid: &str) -> bool {
     Path::new("/proc").join(pid.trim()).exists()
 }
@@ -164,7 +164,7 @@ fn exists(pid: &str) -> bool {
 #[case::own(Some(OURS))]
 #[case::keas(Some(KEAS))]
 #[case::thread(None)]
-fn the_files_hold_a_row_a_lease_after_a_cleanup(#[case] program: Option<&str>) {
+fn the_files_hold_one_row_for_each_lease_after_a_cleanup(#[case] program: Option<&str>) {
     if program.is_some_and(|program| !Path::new(program).exists()) {
         eprintln!("skipped: no {KEAS} here");
         return;
@@ -173,15 +173,15 @@ fn the_files_hold_a_row_a_lease_after_a_cleanup(#[case] program: Option<&str>) {
     check_rounds::<Lease6>(program);
 }
 
-/// Leases are added, changed and deleted, with a cleanup in between each time.
+/// Adds, updates and deletes leases, with a cleanup between each.
 fn check_rounds<L: Sample + Debug>(program: Option<&str>) {
     let directory = Directory::new();
     let lfc = program.map_or(LfcProgram::Internal, |program| LfcProgram::Program(program.into()));
-    // Kea 2.2's program would drop a column: it is not used, though it is named.
+    // Kea 2.2's program would drop a column, and is not used although it is configured.
     let program = program.filter(|program| !is_old(program));
     let leases = directory.open::<L>(lfc.clone());
     add(&*leases, 0..100);
-    assert_good(&clean(&*leases), program);
+    assert_succeeded(&clean(&*leases), program);
     assert_eq!((rows(&directory, "f.2"), rows(&directory, "f")), (100, 0));
 
     for n in 0..50 {
@@ -191,7 +191,7 @@ fn check_rounds<L: Sample + Debug>(program: Option<&str>) {
     for n in 90..100 {
         leases.delete(L::sample(n, 0).address()).unwrap();
     }
-    assert_good(&clean(&*leases), program);
+    assert_succeeded(&clean(&*leases), program);
     add(&*leases, 200..210);
     assert_eq!((rows(&directory, "f.2"), rows(&directory, "f")), (90, 10));
     assert_eq!(directory.leftovers(), [""; 0]);
@@ -203,14 +203,14 @@ fn check_rounds<L: Sample + Debug>(program: Option<&str>) {
     assert_eq!(directory.open::<L>(lfc).all().unwrap(), expected);
 }
 
-/// Whether a program is Kea's of version 2.2.
+/// Returns whether a program is Kea 2.2's.
 fn is_old(program: &str) -> bool {
     let output = Command::new(program).args(["-4", "-V"]).output().unwrap();
     String::from_utf8_lossy(&output.stdout).contains("Memfile backend 2.1")
 }
 
 #[track_caller]
-fn assert_good(report: &CleanupReport, program: Option<&str>) {
+fn assert_succeeded(report: &CleanupReport, program: Option<&str>) {
     assert_eq!(report.failure, None);
     let work = program.map_or(CleanupWork::Thread, |program| CleanupWork::Program(program.into()));
     assert_eq!((&report.work, report.rows.is_some()), (&work, program.is_none()));
@@ -220,7 +220,7 @@ fn assert_good(report: &CleanupReport, program: Option<&str>) {
 #[rstest]
 #[case::program(LfcProgram::Program(OURS.into()))]
 #[case::thread(LfcProgram::Internal)]
-fn no_change_is_lost_while_one_cleanup_follows_the_other(#[case] program: LfcProgram) {
+fn consecutive_cleanups_lose_no_change(#[case] program: LfcProgram) {
     const THREADS: u32 = 3;
     let directory = Directory::new();
     let interval = Duration::from_millis(1);
@@ -243,7 +243,7 @@ fn no_change_is_lost_while_one_cleanup_follows_the_other(#[case] program: LfcPro
     assert_eq!(directory.open::<Lease4>(program).all().unwrap(), expected);
 }
 
-/// Adds, updates and deletes leases in turn, and gives those that are there in the end.
+/// Adds, updates and deletes leases in turn. Returns those that exist in the end.
 fn change_until(enough: &AtomicBool, leases: &Memfile<Lease4>, numbers: Range<u32>) -> Vec<Lease4> {
     let mut newest = BTreeMap::new();
     for (change, n) in (0..).flat_map(|change| numbers.clone().map(move |n| (change, n))) {
@@ -261,14 +261,14 @@ fn change_until(enough: &AtomicBool, leases: &Memfile<Lease4>, numbers: Range<u3
         } else {
             newest.insert(n, lease)
         };
-        // A journal that grows faster than it is cleaned up takes ever longer.
+        // The cleanup of a journal that grows faster than it is read would never end.
         thread::sleep(Duration::from_millis(1));
     }
     newest.into_values().collect()
 }
 
 #[test]
-fn a_cleanup_whose_program_is_killed_is_done_by_the_next() {
+fn a_cleanup_whose_program_is_killed_is_completed_by_the_next() {
     let directory = Directory::new();
     let program = directory.program(&format!("[ -e go ] || kill -9 $$; exec '{OURS}' \"$@\""));
     let leases = directory.open::<Lease4>(program);
@@ -286,7 +286,7 @@ fn a_cleanup_whose_program_is_killed_is_done_by_the_next() {
 }
 
 #[test]
-fn a_manager_that_ends_takes_a_program_that_hangs_with_it() {
+fn closing_a_manager_ends_a_hanging_program() {
     let directory = Directory::new();
     let program = directory.program("trap '' TERM; echo $$ > own; while :; do sleep 0.1; done");
     let leases = directory.open::<Lease4>(program);
@@ -303,12 +303,12 @@ fn a_manager_that_ends_takes_a_program_that_hangs_with_it() {
     assert_eq!((rows(&directory, "f.2"), rows(&directory, "f")), (10, 10));
 }
 
-/// What a process of its own does, where the environment says so.
+/// Role of a child process, from the environment.
 const ROLE: &str = "MEMFILE_CLEANUPS_ROLE";
 const DIRECTORY: &str = "MEMFILE_CLEANUPS_DIRECTORY";
 const CONNECTION: &str = "MEMFILE_CLEANUPS_CONNECTION";
 
-/// Starts this test program anew, in a role.
+/// Starts this test program as a child process in a role.
 fn start(role: &str, directory: &Directory, variables: &[(&str, &Path)]) -> Child {
     start_program(&std::env::current_exe().unwrap(), role, directory, variables)
 }
@@ -316,7 +316,7 @@ fn start(role: &str, directory: &Directory, variables: &[(&str, &Path)]) -> Chil
 /// Starts this test program, or a copy of it, in a role.
 fn start_program(program: &Path, role: &str, directory: &Directory, variables: &[(&str, &Path)]) -> Child {
     Command::new(program)
-        .args(["--exact", "a_server_in_a_process_of_its_own", "--ignored"])
+        .args(["--exact", "a_server_in_a_child_process", "--ignored"])
         .env_remove("KEA_LFC_EXECUTABLE")
         .env_remove("KEA_DHCP_DATA_DIR")
         .env(ROLE, role)
@@ -331,7 +331,7 @@ fn start_program(program: &Path, role: &str, directory: &Directory, variables: &
 
 #[test]
 #[ignore = "a part of other tests"]
-fn a_server_in_a_process_of_its_own() {
+fn a_server_in_a_child_process() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let file = PathBuf::from(std::env::var_os(DIRECTORY).unwrap());
     if let Ok(connection) = std::env::var(CONNECTION) {
@@ -363,7 +363,7 @@ fn a_server_in_a_process_of_its_own() {
     }
     leases.clean_up().unwrap();
     let own = file.join("own");
-    // The program may run before the manager has written it into the PID file.
+    // The program may run before the manager has written its PID file.
     let is_named =
         |text: Vec<u8>| text.ends_with(b"\n") && fs::read(file.join("f.pid")).is_ok_and(|pid| pid == text);
     wait_until("the program runs", || fs::read(&own).is_ok_and(is_named));
@@ -390,7 +390,7 @@ fn the_environment_names_the_program(#[case] name: &str, #[case] started: bool) 
     assert_eq!(directory.has("started"), started);
 }
 
-/// Copies a program, by another process: see `Directory::program`.
+/// Copies a program by a child process: see `Directory::program`.
 fn copy(program: &Path, to: &Path) {
     assert!(Command::new("cp").args([program, to]).status().unwrap().success());
 }
@@ -399,7 +399,7 @@ fn copy(program: &Path, to: &Path) {
 #[case::ours(Some(OURS), true)]
 #[case::keas(Some(KEAS), false)]
 #[case::none(None, false)]
-fn without_a_name_only_this_projects_program_is_taken(#[case] beside: Option<&str>, #[case] taken: bool) {
+fn without_a_name_only_this_projects_program_is_used(#[case] beside: Option<&str>, #[case] taken: bool) {
     if beside.is_some_and(|program| !Path::new(program).exists()) {
         eprintln!("skipped: no {KEAS} here");
         return;
@@ -416,14 +416,14 @@ fn without_a_name_only_this_projects_program_is_taken(#[case] beside: Option<&st
     if taken {
         assert_eq!(work, format!("{:?}", CleanupWork::Program(program)));
     } else {
-        // One that is installed may be this project's, but Kea's is not taken.
+        // An installed program may be this project's; Kea's is not used.
         assert!(!work.contains(directory.0.path().to_str().unwrap()), "{work}");
         assert!(work == format!("{:?}", CleanupWork::Thread) || !is_keas(&work), "{work}");
     }
     assert_eq!(directory.leases::<Lease4>(), (0..10).map(|n| Lease4::sample(n, 0)).collect::<Vec<_>>());
 }
 
-/// Whether a program that was found installed is Kea's.
+/// Returns whether an installed program that was found is Kea's.
 fn is_keas(work: &str) -> bool {
     let program = work.split('"').nth(1).unwrap();
     let output = Command::new(program).args(["-4", "-V"]).output().unwrap();
@@ -433,11 +433,11 @@ fn is_keas(work: &str) -> bool {
 #[rstest]
 #[case::a_program("OURS", Some("absent"), Some(OURS))]
 #[case::internal("internal", Some(OURS), None)]
-#[case::keas_of_another_version(KEAS, Some(OURS), None)]
+#[case::kea_2_2(KEAS, Some(OURS), None)]
 #[case::absent("/absent/kea-lfc", Some(OURS), None)]
 #[case::the_environment("", Some(OURS), Some(OURS))]
 #[case::keas_in_the_environment("", Some(KEAS), None)]
-fn the_connection_string_goes_before_the_environment(
+fn the_connection_string_overrides_the_environment(
     #[case] keyword: &str,
     #[case] variable: Option<&str>,
     #[case] work: Option<&str>,
@@ -461,9 +461,9 @@ fn the_connection_string_goes_before_the_environment(
     assert_eq!(directory.leases::<Lease4>(), [Lease4::sample(1, 0)]);
 }
 
-/// The manager and Kea's own program: where that runs by hand, a cleanup is running, and none is begun.
+/// A manager begins no cleanup while Kea's own program is run by hand.
 #[test]
-fn while_keas_program_works_at_the_files_no_cleanup_begins() {
+fn no_cleanup_begins_while_keas_program_is_running() {
     if !Path::new(KEAS).exists() {
         eprintln!("skipped: no {KEAS} here");
         return;
@@ -515,17 +515,17 @@ fn while_keas_program_works_at_the_files_no_cleanup_begins() {
         }
         other => panic!("{other:?}"),
     }
-    // It is killed, and its number stays in the file.
+    // It is killed, and its PID stays in the file.
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(directory.has("f.pid"));
     let leases = directory.open::<Lease4>(LfcProgram::Internal);
     assert_eq!(leases.all().unwrap().len(), 200_010);
-    // As the files are older, they are cleaned up at once.
+    // Older files are cleaned up at once.
     assert_eq!(wait_for(&*leases, 1).failure, None);
 }
 
-/// A program that fails says why, and so does the report.
+/// A failing program logs the reason, and the report contains it.
 #[rstest]
 #[case::ours(OURS, "more than 100 bad rows")]
 fn a_cleanup_that_fails_gives_the_reason_that_the_program_logged(
@@ -542,23 +542,23 @@ fn a_cleanup_that_fails_gives_the_reason_that_the_program_logged(
     assert!(failure.contains(reason) && failure.contains("f.1"), "{failure}");
 }
 
-/// The number in the PID file belongs to another process by now, after a restart of the machine.
+/// After a reboot, the PID in the PID file may belong to another process.
 #[test]
-fn the_number_of_another_process_in_the_pid_file_stops_no_manager() {
+fn the_pid_of_another_process_in_the_pid_file_stops_no_manager() {
     let directory = Directory::new();
     fs::write(directory.path("f.pid"), "1\n").unwrap();
     let leases = directory.open::<Lease4>(LfcProgram::Program(OURS.into()));
     add(&*leases, 0..10);
     assert_eq!(clean(&*leases).failure, None);
     assert_eq!((rows(&directory, "f.2"), directory.leftovers()), (10, vec![]));
-    // Also under a manager that runs.
+    // Also while a manager is running.
     fs::write(directory.path("f.pid"), format!("{}\n", std::process::id())).unwrap();
     assert_eq!(clean(&*leases).failure, None);
     assert_eq!(directory.leftovers(), [""; 0]);
 }
 
 #[test]
-fn after_the_death_of_a_server_the_next_one_waits_for_its_cleanup() {
+fn a_server_waits_for_the_cleanup_of_a_killed_server() {
     let directory = Directory::new();
     let waiting = format!("echo $$ > own; until [ -e go ]; do sleep 0.01; done; exec '{OURS}' \"$@\"");
     directory.program(&waiting);

@@ -1,7 +1,8 @@
-//! The example `lease_server` is killed at any moment, again and again, on real files.
+//! Kills the example `lease_server` at random moments, repeatedly, on real files.
 //!
-//! Whatever it has acknowledged is there when the files are opened: as it was acknowledged, or as one of the few
-//! changes left it that were just being made. `LEASEMGR_KILLS` is how often it is killed in each case.
+//! Every acknowledged change must be found when the files are opened, except for addresses with a
+//! newer, unacknowledged change, of which there are only a few. `LEASEMGR_KILLS` sets the number of
+//! kills in each case.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a test")]
 
@@ -17,18 +18,18 @@ use rstest::rstest;
 use support::Random;
 use support::lease_server::{History, OfClient, Server, Setting, clean, last_changes};
 
-/// How often the server is killed in each case where the environment does not say otherwise.
+/// Default number of kills in each case.
 const KILLS: usize = 10;
-/// So much is acknowledged at least before the server is killed.
+/// Minimum number of lines that the server writes before it is killed.
 const LINES: usize = 100;
-/// A journal that is longer than this, in bytes, is cleaned up between two servers.
+/// Minimum size, in bytes, of a journal that is cleaned up between two servers.
 const JOURNAL_LIMIT: u64 = 2 << 20;
 
-/// When a server is killed, after it has acknowledged something.
+/// The moment of a kill, after the first acknowledgements.
 #[derive(Clone, Copy, Debug)]
 enum Moment {
     After(Duration),
-    /// When this file appears, and some time after that.
+    /// Some time after this file appears.
     With(&'static str, Duration),
 }
 
@@ -44,11 +45,11 @@ impl Moment {
     fn wait(self, server: &mut Server, setting: &Setting) {
         let start = Instant::now();
         match self {
-            // A server that goes on is what is waited for.
+            // The server must go on meanwhile.
             Self::After(time) => server.wait_until("some time has passed", |_| start.elapsed() >= time),
             Self::With(suffix, time) => {
                 let path = setting.path(suffix);
-                // Some of them are there for so short a time that it may never be seen.
+                // Some files exist so briefly that they may never be seen.
                 server.wait_until("a file is there", |_| path.exists() || start.elapsed().as_secs() >= 2);
                 let seen = Instant::now();
                 while seen.elapsed() < time {}
@@ -66,7 +67,7 @@ fn kills() -> usize {
 #[case::v4_synced_thread(Family::V4, "synced", None, 2)]
 #[case::v6_written_thread(Family::V6, "written", None, 3)]
 #[case::v6_synced_program(Family::V6, "synced", Some(env!("CARGO_BIN_EXE_kea-lfc")), 4)]
-fn whenever_a_server_is_killed_what_it_has_acknowledged_is_found(
+fn a_killed_server_loses_no_acknowledged_change(
     #[case] family: Family,
     #[case] durability: &'static str,
     #[case] program: Option<&'static str>,
@@ -83,12 +84,12 @@ fn whenever_a_server_is_killed_what_it_has_acknowledged_is_found(
         options: vec!["--clean-up-after".to_owned(), "200".to_owned()],
     };
     match family {
-        Family::V4 => kill_again_and_again::<Lease4>(&setting, Random(seed)),
-        Family::V6 => kill_again_and_again::<Lease6>(&setting, Random(seed)),
+        Family::V4 => kill_repeatedly::<Lease4>(&setting, Random(seed)),
+        Family::V6 => kill_repeatedly::<Lease6>(&setting, Random(seed)),
     }
 }
 
-fn kill_again_and_again<L: OfClient>(setting: &Setting, mut random: Random) {
+fn kill_repeatedly<L: OfClient>(setting: &Setting, mut random: Random) {
     let mut history = History::default();
     let (mut lines, mut unacknowledged) = (0, 0);
     let mut situations = BTreeMap::<_, usize>::new();
@@ -100,7 +101,7 @@ fn kill_again_and_again<L: OfClient>(setting: &Setting, mut random: Random) {
         let told;
         (history, told) = server.kill();
         *situations.entry(setting.situation()).or_default() += 1;
-        // A power cut takes the program with the server.
+        // A power cut ends the program together with the server.
         if random.below(2) == 0 {
             setting.kill_program();
         }
@@ -108,7 +109,7 @@ fn kill_again_and_again<L: OfClient>(setting: &Setting, mut random: Random) {
         println!("kill {n}, {moment:?}: {told} lines");
         let leases = setting.open::<L>();
         unacknowledged += history.compare(&last_changes(setting, &*leases));
-        // A server that is killed soon may never come to the end of a cleanup of its own.
+        // A server that is killed early may never complete a cleanup of its own.
         if setting.journal_size() > JOURNAL_LIMIT {
             clean(&*leases);
             assert_eq!(history.compare(&last_changes(setting, &*leases)), 0);
@@ -119,7 +120,8 @@ fn kill_again_and_again<L: OfClient>(setting: &Setting, mut random: Random) {
         setting.family, setting.durability
     );
 
-    // A server that is asked to end loses nothing at all, and can clean up what the others have left.
+    // A server that is ended by a signal loses nothing, and can clean up the files of the killed
+    // ones.
     let count = setting.open::<L>().all().unwrap().len();
     let mut server = setting.start(history);
     server.wait_until("it has acknowledged something", |lines| lines >= LINES);

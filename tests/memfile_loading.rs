@@ -1,5 +1,5 @@
-//! What loading makes of files: rows that are invalid, extended info in old forms, leases outside of their
-//! subnets, and files that others have.
+//! Loading of lease files: invalid rows, extended info in old formats, leases outside of their
+//! subnets, and files in use.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -29,23 +29,23 @@ const HEADER4: &str = "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,
 const HEADER6: &str = "address,duid,valid_lifetime,expire,subnet_id,pref_lifetime,lease_type,iaid,prefix_len,\
     fqdn_fwd,fqdn_rev,hostname,hwaddr,state,user_context,hwtype,hwaddr_source,pool_id\n";
 
-/// What these tests need of a family.
+/// What these tests need of either family.
 trait Loaded: ManagedLease + FileLease {
     const HEADER: &'static str;
 
-    /// The `n`th address of a subnet: 10.0.SUBNET.N or 2001:db8:SUBNET::N.
+    /// Returns the `n`th address of a subnet: 10.0.SUBNET.N or 2001:db8:SUBNET::N.
     fn nth(subnet: u32, n: u32) -> Self::Address;
 
-    /// The row of a lease that names `named` as its subnet, with the newline.
+    /// Returns the row of a lease whose subnet column is `named`, with the newline.
     fn row(subnet: u32, n: u32, named: u32, context: &str) -> String;
 
-    /// The prefix of a subnet.
+    /// Returns the prefix of a subnet.
     fn prefix(subnet: u32) -> (SubnetId, IpAddr, u8);
 
-    /// What a relay agent said, in hex, with this relay id and remote id.
+    /// Returns the options of a relay agent with these relay and remote ids, in hex.
     fn options(relay: [u8; 4], remote: [u8; 2]) -> String;
 
-    /// A user context with these options in the old form.
+    /// Returns a user context with these options in the old format.
     fn old(options: &str) -> String;
 }
 
@@ -56,7 +56,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// A user context as a file has it.
+/// Returns a user context as a file spells it.
 fn escaped(context: &str) -> String {
     context.replace(',', "&#x2c")
 }
@@ -127,7 +127,7 @@ impl Files {
         self.0.path().join("leases.csv")
     }
 
-    /// Writes a file with these rows, whose name is that of the lease file with `suffix`.
+    /// Writes the file with this suffix, with these rows.
     fn write<L: Loaded>(&self, suffix: &str, rows: &str) {
         let path = self.0.path().join(format!("leases.csv{suffix}"));
         fs::write(path, [L::HEADER, rows].concat()).unwrap();
@@ -157,7 +157,7 @@ fn clean_up<L: ManagedLease + FileLease>(mgr: &dyn LeaseMgr<L>) {
     }
 }
 
-/// Rows of a file that are no leases.
+/// Returns invalid rows.
 fn invalid(count: usize) -> String {
     "nonsense\n".repeat(count)
 }
@@ -201,7 +201,7 @@ fn the_limit_of_invalid_rows_is_for_each_file(
 #[case(OnFail::StopRetryExit)]
 #[case(OnFail::ServeRetryExit)]
 #[case(OnFail::ServeRetryContinue)]
-fn the_status_says_what_a_server_is_to_do_on_a_failure(#[case] on_fail: OnFail) {
+fn the_status_contains_the_action_on_a_failure(#[case] on_fail: OnFail) {
     let files = Files::new();
     let mgr = Memfile::<Lease4>::open(files.options().on_fail(on_fail)).unwrap();
     assert_eq!(mgr.status().on_fail, Some(on_fail));
@@ -212,7 +212,7 @@ fn the_status_says_what_a_server_is_to_do_on_a_failure(#[case] on_fail: OnFail) 
 const RETRIES: OpenRetries = OpenRetries { tries: u32::MAX, wait: Duration::from_millis(1) };
 
 #[test]
-fn opening_waits_for_a_manager_that_ends() {
+fn opening_waits_until_another_manager_is_closed() {
     let files = Files::new();
     let first = files.open::<Lease4>();
     let options = files.options().open_retries(RETRIES);
@@ -226,7 +226,7 @@ fn opening_waits_for_a_manager_that_ends() {
 }
 
 #[test]
-fn opening_waits_for_a_directory_that_comes_later() {
+fn opening_waits_for_a_missing_directory() {
     let files = Files::new();
     let late = files.0.path().join("later");
     let file = Some(late.join("leases6.csv"));
@@ -254,10 +254,10 @@ fn opening_gives_up_after_its_tries(#[case] tries: Option<u32>, #[case] all: usi
 }
 
 #[test]
-fn opening_does_not_wait_for_another_content() {
+fn opening_does_not_retry_for_invalid_content() {
     let files = Files::new();
     fs::write(files.current(), "this,is,no,lease,file\n").unwrap();
-    // With so many tries, a test that waits would not end.
+    // With this number of tries, a test that waits would not end.
     let options = files.options().open_retries(RETRIES);
     assert!(matches!(Memfile::<Lease4>::open(options).unwrap_err(), OpenError::File(_)));
 }
@@ -283,7 +283,7 @@ fn loading_upgrades_old_extended_info<L: Loaded>(checks: ExtendedInfoChecks) {
         r#"{ "rack": 12 }"#.to_owned(),
     ];
     let rows = (1..).zip(&contexts).map(|(n, context)| L::row(1, n, 1, context)).collect::<String>();
-    // In a file of the cleanup as in the journal.
+    // In the previous file as well as in the journal.
     files.write::<L>(".2", &rows);
     files.write::<L>("", &L::row(1, 99, 1, &contexts[0]));
     let options = files.options().extended_info_checks(checks);
@@ -299,7 +299,7 @@ fn loading_upgrades_old_extended_info<L: Loaded>(checks: ExtendedInfoChecks) {
     assert_eq!(addresses(Query::relay_id(&relay)), both);
     assert_eq!(addresses(Query::remote_id(&remote)), both);
 
-    // What was upgraded is changed as what it is now.
+    // An upgraded lease can be changed conditionally.
     let read = mgr.get(L::nth(1, 1)).unwrap().unwrap();
     let mut renewed = read.clone();
     renewed.data_mut().cltt += 10;
@@ -307,7 +307,7 @@ fn loading_upgrades_old_extended_info<L: Loaded>(checks: ExtendedInfoChecks) {
     drop(mgr);
     let mgr = memfile::open::<L>(files.options().extended_info_checks(ExtendedInfoChecks::None)).unwrap();
     assert_eq!(mgr.get(L::nth(1, 1)).unwrap(), Some(renewed));
-    // Of the others the files have what they had.
+    // The user contexts of other leases are unchanged.
     let context = |n| mgr.get(L::nth(1, n)).unwrap().unwrap().data().user_context.clone();
     assert_eq!(context(99), upgraded::<L>(&contexts[0], ExtendedInfoChecks::None));
 }
@@ -351,7 +351,7 @@ fn one_call_upgrades_in_pages<L: Loaded>(page_size: usize) {
     }
     assert_eq!(mgr.rebuild_relay_tables(page_size).unwrap(), 5);
     assert_eq!(mgr.find(&Query::relay_id(&RelayId::new(&relay).unwrap())).unwrap().len(), 5);
-    // It was written.
+    // The upgrade was written to the file.
     let all = mgr.all().unwrap();
     drop(mgr);
     let options = files.options().extended_info_checks(ExtendedInfoChecks::None);
@@ -399,13 +399,13 @@ fn an_upgrade_undoes_no_change<L: Loaded>() {
 }
 
 #[test]
-fn an_upgrade_undoes_no_change_of_others() {
+fn an_upgrade_undoes_no_concurrent_change() {
     an_upgrade_undoes_no_change::<Lease4>();
     an_upgrade_undoes_no_change::<Lease6>();
 }
 
-/// Leases outside of their subnets, as (subnet, number, named subnet): a right one, one in another subnet, one of
-/// an unknown subnet, and one that no subnet holds.
+/// Leases outside of their subnets, as (subnet, number, named subnet): one in the right subnet, one
+/// in another subnet, one of an unknown subnet, and one that is in no subnet.
 const LEASES: [(u32, u32, u32); 4] = [(1, 1, 1), (1, 2, 2), (2, 3, 77), (9, 4, 1)];
 
 fn sanity<L: Loaded>(checks: LeaseChecks, subnets: impl IntoIterator<Item = u32>) -> Option<LeaseSanity> {
@@ -426,25 +426,25 @@ fn leases_outside_their_subnets<L: Loaded>(checks: LeaseChecks, subnets: [Option
     let mgr = logs.of(|| open(sanity::<L>(checks, [1, 2])));
     assert_eq!(named(&*mgr), subnets);
     assert_eq!(logs.count("is not in its subnet"), if checks == LeaseChecks::None { 0 } else { 3 });
-    // The indexes have them where they are now.
+    // The indexes have the new subnets.
     for subnet in [1, 2, 77] {
         let found = mgr.by_subnet(SubnetId(subnet)).unwrap().len();
         assert_eq!(found, subnets.iter().filter(|named| **named == Some(subnet)).count());
     }
-    // After a cleanup, the next start with the same map comes to the same.
+    // After a cleanup, the next start with the same map has the same result.
     clean_up(&*mgr);
     assert_eq!(named(&*mgr), subnets);
     drop(mgr);
     let mgr = open(sanity::<L>(checks, [1, 2]));
     assert_eq!(named(&*mgr), subnets);
-    // Without a map, and with one that has all subnets, nothing was lost.
+    // Without a map, and with a map of all subnets, nothing was lost.
     drop(mgr);
     let mgr = open(None);
     assert_eq!(named(&*mgr), LEASES.map(|(_, _, named)| Some(named)));
     drop(mgr);
     let mgr = open(sanity::<L>(LeaseChecks::FixDel, [1, 2, 9]));
     assert_eq!(named(&*mgr), LEASES.map(|(subnet, ..)| Some(subnet)));
-    // What changes is written as it is now.
+    // A change is written with the new subnet.
     let read = mgr.get(L::nth(9, 4)).unwrap().unwrap();
     let mut renewed = read.clone();
     renewed.data_mut().cltt += 1;
@@ -521,7 +521,10 @@ fn delegated_prefixes_need_not_be_in_a_subnet(
 #[case(20, 20)]
 #[case(21, 20)]
 #[case(200, 20)]
-fn the_first_ones_of_many_are_logged_and_their_number(#[case] leases: u32, #[case] logged: usize) {
+fn the_first_leases_outside_their_subnets_are_logged_and_their_number(
+    #[case] leases: u32,
+    #[case] logged: usize,
+) {
     let files = Files::new();
     let rows = (1..=leases).map(|n| Lease4::row(1, n, 2, &Lease4::old("nonsense")));
     files.write::<Lease4>("", &rows.collect::<String>());

@@ -1,8 +1,8 @@
-//! A memfile against a plain map: random changes and questions, and in between the manager is closed and opened
-//! again, cleans up, dies, loses the end of its last row, or the power fails. Whatever comes, all leases and all
-//! answers are those of the map.
+//! A memfile compared with a model, a plain map: random changes and queries. In between the manager
+//! is reopened, cleans up, is killed, loses the end of its last row, or the power is cut. All
+//! leases and answers must be those of the model.
 //!
-//! With `LEASEMGR_MODEL_CASES=n`, there are `n` times as many cases.
+//! `LEASEMGR_MODEL_CASES=n` multiplies the number of cases by `n`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -31,12 +31,12 @@ use proptest::test_runner::{TestError, TestRunner};
 use rstest::rstest;
 
 use support::leases::{
-    Clues, HEARD, RelayTables, TestLease, assert_same, check_all, check_expired, check_query,
-    check_statistics, ended,
+    FIRST_CLTT, KeyValues, RelayTables, TestLease, assert_same, check_all, check_expired, check_query,
+    check_statistics, expired,
 };
 use support::{Contents, Names, Random, header};
 
-/// Where the leases are kept.
+/// The storage of the leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Memory,
@@ -44,7 +44,7 @@ enum Place {
     Disk,
 }
 
-/// How the manager is opened.
+/// The options with which the manager is opened.
 #[derive(Clone, Copy, Debug)]
 struct Opening {
     place: Place,
@@ -52,20 +52,20 @@ struct Opening {
     tables: RelayTables,
 }
 
-/// What the caller of a conditional change believes that the lease is.
+/// The lease that the caller of a conditional change expects.
 #[derive(Clone, Debug)]
-enum Belief<L> {
-    /// What it is.
-    Right,
-    /// What it is, but for one field.
+enum Expected<L> {
+    /// The stored lease.
+    Stored,
+    /// The stored lease with one field changed.
     Near(u8),
-    /// Any other.
+    /// Any other lease.
     Other(L),
 }
 
 /// A query by a key of a lease.
 #[derive(Clone, Debug)]
-struct Question<L> {
+struct KeyQuery<L> {
     like: L,
     key: usize,
     subnet: Option<u32>,
@@ -79,39 +79,39 @@ struct Question<L> {
     reversed: bool,
 }
 
-/// What is done next. Addresses of leases that are to be there are counted from the first one that is.
+/// A step. Numbers of existing leases are counted from the first one.
 #[derive(Clone, Debug)]
 enum Step<L> {
     Add(L),
     Update(L),
-    UpdateIf(L, Belief<L>),
+    UpdateIf(L, Expected<L>),
     Renew(u32, i64),
     Delete(u32),
-    DeleteIf(u32, Belief<L>),
-    /// What a server does with leases that have expired.
+    DeleteIf(u32, Expected<L>),
+    /// Reclaims expired leases as a server does.
     Reclaim(i64, usize),
     RemoveReclaimed(i64),
     Wipe(u32),
-    NotForZeroSeconds(L),
+    ZeroLifetime(L),
     Recount,
-    Ask(Question<L>),
+    Ask(KeyQuery<L>),
     Expired(i64, usize),
     Statistics(u32, Option<u32>, bool),
     Flush,
-    /// So many cleanups, each of which is waited for; none stands for one that is not.
+    /// A number of cleanups, each of which is waited for; with 0, one cleanup that is not.
     CleanUp(u8),
     Reopen,
-    /// The process dies.
-    Die,
-    /// The process dies, and part of the last row is not in the file.
+    /// The process is killed.
+    Kill,
+    /// The process is killed, and part of the last row is missing in the file.
     Tear(usize),
-    /// The power fails.
+    /// The power is cut.
     PowerCut(u64),
-    /// The disk fails when a lease is added or updated, in the file operation of this number from then on.
+    /// The disk fails in a file operation of an addition or update, counted from its start.
     Fail(L, usize, Failure),
 }
 
-/// How the disk fails.
+/// A failure of the disk.
 #[derive(Clone, Copy, Debug)]
 struct Failure {
     error: i32,
@@ -119,24 +119,24 @@ struct Failure {
     lasting: bool,
 }
 
-fn any_belief<L: TestLease>(addresses: u32) -> impl Strategy<Value = Belief<L>> {
+fn any_expected<L: TestLease>(addresses: u32) -> impl Strategy<Value = Expected<L>> {
     prop_oneof![
-        4 => Just(Belief::Right),
-        2 => (0..9_u8).prop_map(Belief::Near),
-        1 => L::any(addresses).prop_map(Belief::Other),
+        4 => Just(Expected::Stored),
+        2 => (0..9_u8).prop_map(Expected::Near),
+        1 => L::any(addresses).prop_map(Expected::Other),
     ]
 }
 
-fn any_question<L: TestLease>(addresses: u32) -> impl Strategy<Value = Question<L>> {
-    let time = || prop::option::weighted(0.2, HEARD - 1..HEARD + 60);
+fn any_key_query<L: TestLease>(addresses: u32) -> impl Strategy<Value = KeyQuery<L>> {
+    let time = || prop::option::weighted(0.2, FIRST_CLTT - 1..FIRST_CLTT + 60);
     let subnet = prop::option::weighted(0.4, 0..3_u32);
     let after = prop::option::weighted(0.4, 0..addresses);
     let limit = prop::option::weighted(0.4, prop_oneof![8 => 0..6_usize, 1 => 0..400_usize]);
-    let end = prop::option::weighted(0.2, HEARD..HEARD + 130);
+    let end = prop::option::weighted(0.2, FIRST_CLTT..FIRST_CLTT + 130);
     let bound = || prop::option::weighted(0.3, 0..addresses);
     let order = (bound(), bound(), any::<bool>());
     (L::any(addresses), 0..12_usize, subnet, after, limit, (time(), time()), end, order).prop_map(
-        |(like, key, subnet, after, limit, (since, until), ended_by, (first, last, reversed))| Question {
+        |(like, key, subnet, after, limit, (since, until), ended_by, (first, last, reversed))| KeyQuery {
             like,
             key,
             subnet,
@@ -154,28 +154,28 @@ fn any_question<L: TestLease>(addresses: u32) -> impl Strategy<Value = Question<
 
 fn any_step<L: TestLease>(addresses: u32) -> impl Strategy<Value = Step<L>> {
     let lease = || L::any(addresses);
-    let time = || prop_oneof![20 => HEARD..HEARD + 130, 1 => Just(0), 1 => Just(i64::MAX)];
+    let time = || prop_oneof![20 => FIRST_CLTT..FIRST_CLTT + 130, 1 => Just(0), 1 => Just(i64::MAX)];
     let limit = || prop_oneof![1 => Just(0_usize), 2 => 1..5_usize];
     prop_oneof![
         12 => lease().prop_map(Step::Add),
         8 => lease().prop_map(Step::Update),
-        6 => (lease(), any_belief(addresses)).prop_map(|(lease, belief)| Step::UpdateIf(lease, belief)),
+        6 => (lease(), any_expected(addresses)).prop_map(|(lease, expectation)| Step::UpdateIf(lease, expectation)),
         8 => (0..addresses, prop_oneof![8 => 0..40_i64, 1 => -40..0_i64]).prop_map(|(n, by)| Step::Renew(n, by)),
         3 => (0..addresses).prop_map(Step::Delete),
-        4 => (0..addresses, any_belief(addresses)).prop_map(|(n, belief)| Step::DeleteIf(n, belief)),
+        4 => (0..addresses, any_expected(addresses)).prop_map(|(n, expectation)| Step::DeleteIf(n, expectation)),
         3 => (time(), limit()).prop_map(|(now, limit)| Step::Reclaim(now, limit)),
         1 => time().prop_map(Step::RemoveReclaimed),
         1 => (0..4_u32).prop_map(Step::Wipe),
-        1 => lease().prop_map(Step::NotForZeroSeconds),
+        1 => lease().prop_map(Step::ZeroLifetime),
         1 => Just(Step::Recount),
-        20 => any_question(addresses).prop_map(Step::Ask),
+        20 => any_key_query(addresses).prop_map(Step::Ask),
         4 => (time(), limit()).prop_map(|(now, limit)| Step::Expired(now, limit)),
         3 => (0..4_u32, prop::option::of(0..4_u32), any::<bool>())
             .prop_map(|(first, last, by_pool)| Step::Statistics(first, last, by_pool)),
         2 => Just(Step::Flush),
         2 => (0..3_u8).prop_map(Step::CleanUp),
         1 => Just(Step::Reopen),
-        2 => Just(Step::Die),
+        2 => Just(Step::Kill),
         2 => any::<prop::sample::Index>().prop_map(|at| Step::Tear(at.index(1 << 20))),
         2 => any::<u64>().prop_map(Step::PowerCut),
         2 => (lease(), 0..4_usize, any_failure()).prop_map(|(lease, at, failure)| Step::Fail(lease, at, failure)),
@@ -187,7 +187,7 @@ fn any_failure() -> impl Strategy<Value = Failure> {
     let effect =
         prop::sample::select(vec![Effect::Nothing, Effect::Half, Effect::AllButOne, Effect::Everything]);
     let failure = |(error, effect, lasting)| {
-        // A call that is interrupted each time is tried for ever.
+        // A call that is interrupted each time is retried for ever.
         Failure { error, effect, lasting: lasting && error != EINTR }
     };
     (error, effect, any::<bool>()).prop_map(failure)
@@ -201,14 +201,14 @@ fn any_durability() -> impl Strategy<Value = Durability> {
     ])
 }
 
-/// What callbacks were told, with the lease as it was and as it is.
+/// A call of a callback, with the old and the new lease.
 #[derive(Clone, Debug, PartialEq)]
-struct Told<L> {
+struct Call<L> {
     old: Option<L>,
     new: Option<L>,
 }
 
-impl<L: TestLease> Told<L> {
+impl<L: TestLease> Call<L> {
     fn of(change: &Change<'_, L>) -> Self {
         let kept = |lease: Option<&L>| lease.map(|lease| lease.clone().kept());
         Self { old: kept(change.before()), new: kept(change.now()) }
@@ -219,16 +219,17 @@ impl<L: TestLease> Told<L> {
     }
 }
 
-/// The plain map, and what may have become of its leases where the power fails.
+/// The model, and the leases that a power cut may leave.
 struct Model<L: TestLease> {
     leases: BTreeMap<L::Address, L>,
-    /// What leases were before their last change.
+    /// The leases before their last change.
     before: BTreeMap<L::Address, Option<L>>,
-    /// All that leases were since all of them were durable, where they have changed.
+    /// The leases since the last time at which all changes were durable, for addresses that have
+    /// changed.
     since_durable: BTreeMap<L::Address, Vec<Option<L>>>,
-    /// Whether the last row of the journal is that of the last change, where it has rows.
+    /// Whether the last row of the journal, if any, is that of the last change.
     last_row_is_whole: bool,
-    expected_calls: Vec<Told<L>>,
+    expected_calls: Vec<Call<L>>,
 }
 
 impl<L: TestLease> Model<L> {
@@ -250,14 +251,14 @@ impl<L: TestLease> Model<L> {
         self.since_durable.entry(address).or_insert_with(|| vec![old.clone()]).push(new.clone());
         self.before.insert(address, old.clone());
         self.last_row_is_whole = true;
-        self.expected_calls.push(Told { old, new });
+        self.expected_calls.push(Call { old, new });
     }
 
     fn put(&mut self, lease: L) {
         self.set(lease.address(), Some(lease));
     }
 
-    /// The address of the `n`th lease, counted round and round.
+    /// Returns the address of lease `n`, modulo the number of leases.
     fn nth(&self, n: u32) -> Option<L::Address> {
         let count = self.leases.len();
         if count == 0 { None } else { self.leases.keys().nth(n as usize % count).copied() }
@@ -267,18 +268,18 @@ impl<L: TestLease> Model<L> {
         self.leases.values().cloned().collect()
     }
 
-    /// What a caller believes that the lease of an address is.
-    fn believed(&self, address: L::Address, belief: &Belief<L>, like: &L) -> L {
+    /// Returns the lease that a caller expects at an address.
+    fn expected_by_caller(&self, address: L::Address, expectation: &Expected<L>, like: &L) -> L {
         let now = self.leases.get(&address).unwrap_or(like);
-        match belief {
-            Belief::Right => now.clone(),
-            Belief::Near(n) => near(now, *n),
-            Belief::Other(other) => other.at(address),
+        match expectation {
+            Expected::Stored => now.clone(),
+            Expected::Near(n) => near(now, *n),
+            Expected::Other(other) => other.at(address),
         }
     }
 }
 
-/// The lease with one field changed.
+/// Returns the lease with one field changed.
 fn near<L: TestLease>(lease: &L, field: u8) -> L {
     let mut near = lease.clone();
     let state = LeaseState(if lease.state().0 == 1 { 1 } else { 3 - lease.state().0.min(3) });
@@ -297,17 +298,17 @@ fn near<L: TestLease>(lease: &L, field: u8) -> L {
     near
 }
 
-/// A manager, where it keeps its leases, and what they must be.
+/// A manager, its storage, and its expected leases.
 struct Case<L: TestLease> {
     opening: Opening,
     directory: tempfile::TempDir,
     disk: SimulatedDisk,
     mgr: Option<Arc<dyn LeaseMgr<L>>>,
-    /// How many cleanups have to have ended.
+    /// Number of cleanups that must have ended.
     cleanups: u64,
-    /// Whether a torn row may stand in the files.
+    /// Whether the files may contain a torn row.
     torn: bool,
-    calls: Arc<Mutex<Vec<Told<L>>>>,
+    calls: Arc<Mutex<Vec<Call<L>>>>,
     model: Model<L>,
 }
 
@@ -338,13 +339,13 @@ impl<L: TestLease> Case<L> {
         }
     }
 
-    /// Opens the leases as they are on a disk, or where else they are kept.
+    /// Opens the leases on a disk, or in their other storage.
     fn opened_on(&self, disk: &SimulatedDisk) -> Arc<dyn LeaseMgr<L>> {
         let Opening { place, durability, tables } = self.opening;
         let options = MemfileOptions::default()
             .lfc_interval(None)
             .extended_info_tables(tables.0)
-            // Random user contexts come back as they were.
+            // Random user contexts are loaded unchanged.
             .extended_info_checks(leasemgr::lease::ExtendedInfoChecks::None)
             .durability(durability)
             .lfc_program(LfcProgram::Internal);
@@ -363,7 +364,7 @@ impl<L: TestLease> Case<L> {
             let calls = Arc::clone(&self.calls);
             let call = move |change: &Change<'_, L>| {
                 assert_eq!(change.kind(), kind);
-                calls.lock().unwrap().push(Told::of(change));
+                calls.lock().unwrap().push(Call::of(change));
             };
             mgr.tracking().register("model", kind, None, call).unwrap();
         }
@@ -382,7 +383,7 @@ impl<L: TestLease> Case<L> {
         }
     }
 
-    /// Has the process die, and starts another one with these files.
+    /// Kills the process, and opens the leases in these files.
     fn start_with(&mut self, files: &Contents) {
         if self.opening.place == Place::Disk {
             self.disk = SimulatedDisk::new(State::holding(files));
@@ -403,13 +404,13 @@ impl<L: TestLease> Case<L> {
         self.mgr().status().cleanup.unwrap()
     }
 
-    /// Whether a cleanup is at work, or will be.
+    /// Returns whether a cleanup is running or requested.
     fn is_cleaning(&self) -> bool {
         let status = self.cleanup();
         status.running || status.succeeded + status.failed < self.cleanups
     }
 
-    /// Waits until no cleanup is at work any more.
+    /// Waits until no cleanup is running or requested.
     fn wait_for_cleanups(&self) {
         let start = Instant::now();
         while self.is_cleaning() {
@@ -434,10 +435,11 @@ impl<L: TestLease> Case<L> {
         if times > 0 {
             self.wait_for_cleanups();
             let files = self.files();
-            let LeftOver { previous, current, others } = LeftOver::of(&self.names(), &files);
+            let Leftovers { previous, current, others } = Leftovers::of(&self.names(), &files);
             assert_eq!(others, [""; 0], "files that a cleanup has left");
             if times > 1 {
-                // Even if the first one had to finish what another had begun, the last one had all rows.
+                // The first cleanup may have completed an interrupted one, but the last one had all
+                // rows.
                 assert_eq!((previous, current), (self.model.leases.len(), 0), "rows in F.2 and F");
                 self.torn = false;
                 self.model.last_row_is_whole = false;
@@ -445,7 +447,7 @@ impl<L: TestLease> Case<L> {
         }
     }
 
-    /// The files that the leases are loaded from hold them, whoever reads these.
+    /// Panics unless the files hold the leases, by the crate's reader and by the tests' own.
     fn check_files(&self) {
         if self.opening.place == Place::Memory {
             return;
@@ -483,7 +485,7 @@ impl<L: TestLease> Case<L> {
 
     fn check_all(&self) {
         let leases = self.model.list();
-        // What was there before is what an index may have forgotten to forget.
+        // Deleted and replaced leases may remain in an index by mistake.
         let before: Vec<_> = self.model.before.values().flatten().cloned().collect();
         check_all(self.mgr(), self.opening.tables, &leases, &before);
     }
@@ -491,10 +493,10 @@ impl<L: TestLease> Case<L> {
     fn check_calls(&mut self) {
         let mut calls = std::mem::take(&mut *self.calls.lock().unwrap());
         let mut expected = std::mem::take(&mut self.model.expected_calls);
-        // Of one address, their order is kept.
-        calls.sort_by_key(Told::address);
-        expected.sort_by_key(Told::address);
-        assert_eq!(calls, expected, "calls for changes");
+        // Calls for one address are in order.
+        calls.sort_by_key(Call::address);
+        expected.sort_by_key(Call::address);
+        assert_eq!(calls, expected, "callbacks of changes");
     }
 
     fn run(&mut self, step: &Step<L>) {
@@ -506,7 +508,7 @@ impl<L: TestLease> Case<L> {
                 }
                 self.open();
             }
-            Step::Die => self.die(),
+            Step::Kill => self.kill(),
             Step::Tear(at) => self.tear(*at),
             Step::PowerCut(seed) => self.cut_power(&mut Random(*seed)),
             Step::CleanUp(times) => self.clean_up(*times),
@@ -529,7 +531,7 @@ impl<L: TestLease> Case<L> {
         self.check_files();
     }
 
-    fn die(&mut self) {
+    fn kill(&mut self) {
         match self.opening.place {
             Place::Memory => {}
             Place::Directory => {
@@ -543,7 +545,7 @@ impl<L: TestLease> Case<L> {
                 self.start_with(&files);
             }
             Place::Disk => {
-                // What is not durable yet is not so afterwards.
+                // Data that is not durable is lost.
                 self.disk = SimulatedDisk::new(self.disk.state());
                 self.mgr = None;
                 self.open();
@@ -551,7 +553,7 @@ impl<L: TestLease> Case<L> {
         }
     }
 
-    /// Loses the end of the last row of the journal, if it has one.
+    /// Cuts off the end of the last row of the journal, if it has one.
     fn tear(&mut self, at: usize) {
         if self.opening.place == Place::Memory {
             return;
@@ -560,7 +562,7 @@ impl<L: TestLease> Case<L> {
             self.wait_for_cleanups();
         }
         let mut files = self.files();
-        // In the middle of a rotation, there is no journal, or an empty one.
+        // During a rotation there is no journal, or an empty one.
         let journal = files.entry(self.names().current).or_default();
         let end = journal.iter().rposition(|&byte| byte != b'\n').map_or(0, |at| at + 1);
         let start = journal[..end].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
@@ -579,7 +581,7 @@ impl<L: TestLease> Case<L> {
         let (address, before) = self.model.before.iter().find(|(of, _)| (**of).into() == address).unwrap();
         let (address, before) = (*address, before.clone());
         let found = self.mgr().get(address).unwrap();
-        // A row that is torn within its last column counts, with what is left of the pool id.
+        // A row that is torn within its last column counts, with the rest of the pool id.
         let is_whole_but_for_pool = |found: &L| {
             let mut found = found.clone();
             let there = self.model.leases.get(&address);
@@ -593,7 +595,7 @@ impl<L: TestLease> Case<L> {
             self.model.set(address, found);
             self.model.expected_calls.clear();
             self.model.last_row_is_whole = false;
-        // A row of which the newline alone is lost may count.
+        // A row that lacks only the newline may count.
         } else if kept < row.len() || found != self.model.leases.get(&address).cloned() {
             self.model.set(address, before);
             self.model.expected_calls.clear();
@@ -602,10 +604,11 @@ impl<L: TestLease> Case<L> {
         self.model.since_durable.clear();
     }
 
-    /// What a power cut may leave now, or a part of it; of each, all leases were found to be right.
+    /// Returns some of the possible results of a power cut; all leases in each of them were
+    /// checked.
     fn try_power_cuts(&self, random: &mut Random) -> Vec<Contents> {
         const TRIED: usize = 4;
-        // In the middle of a cleanup, too much may be left or not: that is tried elsewhere.
+        // During a cleanup there may be more or fewer rows, which other tests check.
         self.wait_for_cleanups();
         let disks = self.disk.state().some_survivors(random.next(), TRIED);
         for contents in &disks {
@@ -616,7 +619,7 @@ impl<L: TestLease> Case<L> {
         disks.into_iter().collect()
     }
 
-    /// Loses what was not synced, or a part of it.
+    /// Cuts the power: unsynced data is lost, in whole or in part.
     fn cut_power(&mut self, random: &mut Random) {
         if self.opening.place != Place::Disk {
             return;
@@ -634,10 +637,10 @@ impl<L: TestLease> Case<L> {
         self.torn = true;
     }
 
-    /// A change fails, or does not: then it is made. After a failure all is as before, and stays so; but where there was no room,
-    /// the same change is made when there is some.
+    /// Adds or updates a lease on a failing disk. If this fails, the leases must be unchanged; if
+    /// the disk is full, the change must succeed as soon as there is room.
     fn fail(&mut self, lease: &L, at: usize, failure: Failure) {
-        // The thread that syncs every so often might meet the failure instead.
+        // The failure could hit the thread that syncs periodically instead.
         if self.opening.place != Place::Disk
             || !matches!(self.opening.durability, Durability::Written | Durability::Synced)
         {
@@ -665,7 +668,7 @@ impl<L: TestLease> Case<L> {
                 let result = self.mgr().add(&lease.at(L::numbered(9999))).map(|_| ());
                 assert!(matches!(result, Err(LeaseMgrError::Refused { .. })), "{result:?}");
             } else {
-                // Others are tried, and made as soon as there is room.
+                // With a full disk, the change is retried, and succeeds as soon as there is room.
                 assert_eq!(error, ENOSPC);
                 assert!(status.warning.is_some());
                 let again = change();
@@ -682,16 +685,18 @@ impl<L: TestLease> Case<L> {
         }
         self.check_calls();
         self.check_all();
-        // The simulated disk takes an interrupted sync for a failed one, behind which no other proves anything.
+        // The simulated disk treats an interrupted sync as failed, and no later sync proves
+        // anything.
         if changed && self.opening.durability == Durability::Synced && error != EINTR {
             self.model.since_durable.clear();
             self.try_power_cuts(&mut Random(at as u64));
         }
-        // The disk is put right, and what is in its files now stays.
+        // The disk works again, and the content of its files stays.
         let files = self.files();
         self.start_with(&files);
         if !changed && self.mgr().get(address).unwrap().as_ref() == Some(&lease) {
-            // Only what could not be cut off is, and then no more changes are taken.
+            // Only a row that could not be cut off may be found, and then all further changes are
+            // refused.
             assert!(lasting && is_refused, "a change that failed is there again: {lease:?}");
             self.model.put(lease);
             self.model.expected_calls.clear();
@@ -700,17 +705,17 @@ impl<L: TestLease> Case<L> {
         self.torn = true;
     }
 
-    /// Leases that were left by a power cut are as they were when they were durable, or later.
+    /// Panics unless the leases left by a power cut are those that were durable, or later ones.
     fn check_survivors(&self, left: Vec<L>) -> BTreeMap<L::Address, L> {
         let left: BTreeMap<_, _> = left.into_iter().map(|lease| (lease.address(), lease)).collect();
         let Model { leases, since_durable, .. } = &self.model;
         for address in left.keys().chain(leases.keys()).chain(since_durable.keys()) {
             let found = left.get(address);
             match since_durable.get(address) {
-                None => assert_eq!(found, leases.get(address), "{address} behind a power cut"),
+                None => assert_eq!(found, leases.get(address), "{address} after a power cut"),
                 Some(values) => assert!(
                     values.iter().any(|value| value.as_ref() == found),
-                    "{address} behind a power cut: found {found:?}, expected one of {values:?}"
+                    "{address} after a power cut: found {found:?}, expected one of {values:?}"
                 ),
             }
         }
@@ -740,11 +745,11 @@ impl<L: TestLease> Case<L> {
                 }
                 check_get(mgr, model, lease.address());
             }
-            Step::UpdateIf(lease, belief) => {
-                let believed = model.believed(lease.address(), belief, lease);
+            Step::UpdateIf(lease, expectation) => {
+                let expected_by_caller = model.expected_by_caller(lease.address(), expectation, lease);
                 let now = model.leases.get(&lease.address());
-                let (there, right) = (now.is_some(), now == Some(&believed.clone().kept()));
-                check_update(&mgr.update_if_unchanged(&believed, lease), lease, there, right);
+                let (there, right) = (now.is_some(), now == Some(&expected_by_caller.clone().kept()));
+                check_update(&mgr.update_if_unchanged(&expected_by_caller, lease), lease, there, right);
                 if right {
                     model.put(lease.clone().kept());
                 }
@@ -770,12 +775,12 @@ impl<L: TestLease> Case<L> {
                 }
                 check_get(mgr, model, address);
             }
-            Step::DeleteIf(n, belief) => {
+            Step::DeleteIf(n, expectation) => {
                 let Some(address) = model.nth(*n) else { return };
                 let now = model.leases[&address].clone();
-                let believed = model.believed(address, belief, &now);
-                let right = believed.clone().kept() == now;
-                check_delete(&mgr.delete_if_unchanged(&believed), address, true, right);
+                let expected_by_caller = model.expected_by_caller(address, expectation, &now);
+                let right = expected_by_caller.clone().kept() == now;
+                check_delete(&mgr.delete_if_unchanged(&expected_by_caller), address, true, right);
                 if right {
                     model.set(address, None);
                 }
@@ -797,7 +802,7 @@ impl<L: TestLease> Case<L> {
             }
             Step::RemoveReclaimed(until) => {
                 let list = model.list();
-                let gone: Vec<_> = ended(&list, *until, true).into_iter().map(L::address).collect();
+                let gone: Vec<_> = expired(&list, *until, true).into_iter().map(L::address).collect();
                 assert_eq!(mgr.delete_reclaimed(system_time(*until)).unwrap(), gone.len() as u64);
                 gone.into_iter().for_each(|address| model.set(address, None));
                 assert_eq!(mgr.delete_reclaimed(system_time(*until)).unwrap(), 0);
@@ -810,7 +815,7 @@ impl<L: TestLease> Case<L> {
                 gone.into_iter().for_each(|address| model.set(address, None));
                 check_query(mgr, tables, &model.list(), &Query::all());
             }
-            Step::NotForZeroSeconds(lease) => {
+            Step::ZeroLifetime(lease) => {
                 let mut ended = lease.clone();
                 ended.data_mut().valid_lifetime = Lifetime(0);
                 for result in [mgr.add(&ended).map(|_| ()), mgr.update(&ended)] {
@@ -819,17 +824,18 @@ impl<L: TestLease> Case<L> {
                 check_get(mgr, model, lease.address());
             }
             Step::Recount => mgr.recount().unwrap(),
-            Step::Ask(question) => {
-                let clues = Clues::of(&question.like);
-                let keys = clues.keys();
-                let mut query = Query::new(keys[question.key % keys.len()]);
-                query.subnet = question.subnet.map(SubnetId);
-                query.after = question.after.map(L::numbered);
-                query.limit = question.limit;
-                (query.heard_since, query.heard_until) = (question.since, question.until);
-                query.ended_by = question.ended_by;
-                query.reversed = question.reversed;
-                (query.first, query.last) = (question.first.map(L::numbered), question.last.map(L::numbered));
+            Step::Ask(key_query) => {
+                let key_values = KeyValues::of(&key_query.like);
+                let keys = key_values.keys();
+                let mut query = Query::new(keys[key_query.key % keys.len()]);
+                query.subnet = key_query.subnet.map(SubnetId);
+                query.after = key_query.after.map(L::numbered);
+                query.limit = key_query.limit;
+                (query.heard_since, query.heard_until) = (key_query.since, key_query.until);
+                query.ended_by = key_query.ended_by;
+                query.reversed = key_query.reversed;
+                (query.first, query.last) =
+                    (key_query.first.map(L::numbered), key_query.last.map(L::numbered));
                 check_query(mgr, tables, &model.list(), &query);
             }
             Step::Expired(now, limit) => check_expired(mgr, &model.list(), *now, *limit),
@@ -843,10 +849,10 @@ impl<L: TestLease> Case<L> {
             Step::Flush
             | Step::CleanUp(_)
             | Step::Reopen
-            | Step::Die
+            | Step::Kill
             | Step::Tear(_)
             | Step::PowerCut(_)
-            | Step::Fail(..) => unreachable!("not a change, not a question"),
+            | Step::Fail(..) => unreachable!("neither a change nor a query"),
         }
     }
 }
@@ -856,7 +862,8 @@ fn check_get<L: TestLease>(mgr: &dyn LeaseMgr<L>, model: &Model<L>, address: L::
     assert_eq!(mgr.get(address).unwrap().as_ref(), model.leases.get(&address));
 }
 
-/// The result of an update is right, where the address has a lease or none, and that is as the caller believes or not.
+/// Panics unless the result of an update is correct, given whether there is a lease and whether the
+/// caller expects it.
 #[track_caller]
 fn check_update<L: TestLease>(result: &Result<(), LeaseMgrError>, lease: &L, there: bool, right: bool) {
     let expected: IpAddr = lease.address().into();
@@ -869,7 +876,7 @@ fn check_update<L: TestLease>(result: &Result<(), LeaseMgrError>, lease: &L, the
     assert!(is_right, "{result:?} where there is a lease: {there}, the expected one: {right}");
 }
 
-/// As [`check_update`], of a deletion.
+/// As [`check_update`], for a deletion.
 #[track_caller]
 fn check_delete<A: Into<IpAddr>>(
     result: &Result<Deleted, LeaseMgrError>,
@@ -887,7 +894,7 @@ fn check_delete<A: Into<IpAddr>>(
     assert!(is_right, "{result:?} where there is a lease: {there}, the expected one: {right}");
 }
 
-/// They stand between rows where a journal was written in advance, and count for nothing.
+/// Empty lines separate rows where journal space was preallocated, and have no meaning.
 fn remove_empty_lines(file: &mut Vec<u8>) {
     let mut before = b'\n';
     file.retain(|&byte| {
@@ -897,14 +904,14 @@ fn remove_empty_lines(file: &mut Vec<u8>) {
     });
 }
 
-/// What is left in the files: how many rows in the previous file and in the journal, and other files of a cleanup.
-struct LeftOver {
+/// The files: number of rows in the previous file and in the journal, and other files of a cleanup.
+struct Leftovers {
     previous: usize,
     current: usize,
     others: Vec<String>,
 }
 
-impl LeftOver {
+impl Leftovers {
     fn of(names: &Names, files: &Contents) -> Self {
         let rows = |path: &PathBuf| {
             let lines = files.get(path).map_or(&[][..], Vec::as_slice).split(|&byte| byte == b'\n');
@@ -927,7 +934,7 @@ fn cases(usual: u32) -> ProptestConfig {
     }
 }
 
-/// A failure with a step a line.
+/// Shows a failure with one step on each line.
 fn shown<O: Debug, L: TestLease>(error: TestError<(O, Vec<Step<L>>)>) -> String {
     match error {
         TestError::Abort(reason) => reason.to_string(),
@@ -954,7 +961,7 @@ fn check_few<L: TestLease>(place: Place, usual_cases: u32) {
         .unwrap_or_else(|error| panic!("{}", shown(error)));
 }
 
-/// Runs random steps with more leases than a manager looks at in one go.
+/// Runs random steps with more leases than a manager processes at once.
 fn check_many<L: TestLease>(usual_cases: u32) {
     const ADDRESSES: u32 = 700;
     let leases = prop::collection::vec(L::any(ADDRESSES), 900);
@@ -981,8 +988,8 @@ fn check_many<L: TestLease>(usual_cases: u32) {
 #[rstest]
 #[case::in_memory(Place::Memory, 40)]
 #[case::in_files(Place::Directory, 20)]
-#[case::on_a_disk_that_forgets(Place::Disk, 40)]
-fn a_memfile_is_as_good_as_a_map(
+#[case::on_a_simulated_disk(Place::Disk, 40)]
+fn a_memfile_behaves_like_a_map(
     #[case] place: Place,
     #[case] usual_cases: u32,
     #[values(Family::V4, Family::V6)] family: Family,
@@ -994,7 +1001,7 @@ fn a_memfile_is_as_good_as_a_map(
 }
 
 #[test]
-fn a_memfile_with_many_leases_is_as_good_as_a_map() {
+fn a_memfile_with_many_leases_behaves_like_a_map() {
     check_many::<Lease4>(2);
     check_many::<Lease6>(2);
 }

@@ -1,12 +1,13 @@
-//! A long life of the example `lease_server` with a million leases: renewals, releases, expiry, a cleanup every 3 seconds
-//! by `kea-lfc`, and a kill each minute.
+//! Soak test of the example `lease_server` with a million leases: renewals, releases, expiry, a
+//! cleanup by `kea-lfc` every 3 seconds, and a kill every minute.
 //!
-//! Nothing that was acknowledged may be lost, no deleted lease may come back, no address may have two clients, and neither memory nor
-//! descriptors nor files may grow. `scripts/soak-memfile` runs it.
+//! No acknowledged change may be lost, no deleted lease restored, no address assigned to two
+//! clients, and neither memory nor descriptors nor files may grow. `scripts/soak-memfile` runs it.
 //!
-//! The last sixth of the time is one life without a kill, so that what grows slowly has time to be seen. Memory grows in every life until
-//! each lease has been changed some times, as tables are packed full when they are loaded and have room between their entries later. So
-//! the last life is a busy one, and the second half of it counts.
+//! In the last sixth of the time the server is not killed, so that slow growth shows. Memory grows
+//! in each run until each lease has been changed a few times, because tables are loaded without
+//! free space between their entries. So the last run has a high load, and only its second half
+//! counts.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -25,31 +26,32 @@ use rstest::rstest;
 use support::Random;
 use support::lease_server::{History, Last, Server, Setting, What, clean, last_changes};
 
-/// Of so many clients, about a million have leases at a time: at this rate each comes once in 150 seconds on average, six of seven times
-/// to ask for a lease, and one of seven does not come while its lease is valid.
+/// About a million of these clients have leases at a time: at this rate each sends a message every
+/// 150 seconds on average; six of seven messages ask for a lease, and one of seven clients lets its
+/// lease expire.
 const CLIENTS: u32 = 1_200_000;
 const RATE: u32 = 8000;
-/// In the last life.
+/// Rate of the last run.
 const LAST_RATE: u32 = 10 * RATE;
 const LIFETIME: u32 = 300;
 const LFC_INTERVAL: u32 = 3;
-/// Between two kills.
-const LIFE: Duration = Duration::from_secs(60);
-/// So much as many leases as a million, at least, are there at all times.
+/// Time between two kills.
+const RUN: Duration = Duration::from_secs(60);
+/// Minimum number of leases at all times, in millions.
 const LEAST: f64 = 0.9;
-/// By how much the last third may be above the first.
+/// Maximum ratio of the last third to the first.
 const GROWTH: f64 = 1.05;
-/// A server that was just started still takes what it needs.
-const YOUTH: Duration = Duration::from_secs(15);
+/// Time after its start in which a server may still grow.
+const WARM_UP: Duration = Duration::from_secs(15);
 
-/// How a server does at one time.
+/// Measurements of a server at one time.
 #[derive(Clone, Copy)]
 struct Sample {
     at: Instant,
-    /// Bytes of memory.
+    /// Memory in bytes.
     memory: u64,
     descriptors: u64,
-    /// Bytes of the lease files and all that stands beside them.
+    /// Size in bytes of the lease files and the files beside them.
     files: u64,
 }
 
@@ -61,20 +63,20 @@ impl Sample {
         let kilobytes: u64 = resident.trim().strip_suffix(" kB").unwrap().parse().unwrap();
         let descriptors = fs::read_dir(process.join("fd")).unwrap().count() as u64;
         let files = fs::read_dir(setting.directory.path()).unwrap();
-        // Some of them are gone before they are looked at.
+        // Some files are deleted meanwhile.
         let files = files.filter_map(|entry| entry.unwrap().metadata().ok()).map(|file| file.len()).sum();
         Self { at: Instant::now(), memory: kilobytes * 1024, descriptors, files }
     }
 }
 
-/// The value in the middle: whether a cleanup is running in a moment does not matter to it.
+/// Returns the median, which is independent of whether a cleanup happens to run.
 fn median(values: impl Iterator<Item = u64>) -> f64 {
     let mut values: Vec<_> = values.collect();
     values.sort_unstable();
     values.get(values.len() / 2).copied().unwrap_or_default() as f64
 }
 
-/// Prints the medians of the first and the last third, and tells what has grown.
+/// Prints the medians of the first and the last third. Returns what has grown.
 fn compare_thirds(name: &str, samples: &[Sample]) -> Vec<String> {
     let (Some(first), Some(last)) = (samples.first(), samples.last()) else {
         return vec![format!("{name}: no samples")];
@@ -105,7 +107,7 @@ fn compare_thirds(name: &str, samples: &[Sample]) -> Vec<String> {
     grown
 }
 
-/// The cleanups that a server has told of, done and failed.
+/// Returns the number of cleanups that a server has reported as succeeded and failed.
 fn cleanups(report: &str) -> (u64, u64) {
     let counts = |line: &str| {
         let (done, rest) = line.split_once("cleanups: ")?.1.split_once(" done, ")?;
@@ -114,7 +116,7 @@ fn cleanups(report: &str) -> (u64, u64) {
     report.lines().rev().find_map(counts).unwrap_or_default()
 }
 
-/// What adds up in all lives.
+/// Sums over all runs.
 #[derive(Default)]
 struct Totals {
     lines: usize,
@@ -143,7 +145,7 @@ impl Totals {
     }
 
     fn print(&self) {
-        println!("changes and releases told: {}", self.lines);
+        println!("changes and releases acknowledged: {}", self.lines);
         println!("kills: {}, {} of them with the running kea-lfc", self.kills, self.programs_killed);
         println!("cleanups: {} done, 0 failed", self.cleanups);
         println!("longest start, seconds: {:.2}", self.longest_start.as_secs_f64());
@@ -160,7 +162,7 @@ fn start(setting: &Setting, history: History, count: usize, totals: &mut Totals)
     let begin = Instant::now();
     let mut server = setting.start(history);
     while !server.report().contains("found ") {
-        server.check("in the beginning");
+        server.check("at the start");
         assert!(begin.elapsed() < Duration::from_secs(60), "it does not start");
         thread::sleep(Duration::from_millis(10));
     }
@@ -170,22 +172,26 @@ fn start(setting: &Setting, history: History, count: usize, totals: &mut Totals)
     server
 }
 
-/// Samples a server that lives for some time.
+/// Samples a running server for some time.
 fn watch(server: &mut Server, setting: &Setting, time: Duration) -> Vec<Sample> {
     let begin = Instant::now();
     let mut samples = Vec::new();
-    let mut told = server.lines();
-    let mut told_at = begin;
+    let mut acknowledged = server.lines();
+    let mut reported_at = begin;
     while begin.elapsed() < time {
         thread::sleep(Duration::from_millis(500));
-        server.check("in the middle of its life");
+        server.check("while running");
         samples.push(Sample::of(server, setting));
-        if server.lines() > told {
-            (told, told_at) = (server.lines(), Instant::now());
+        if server.lines() > acknowledged {
+            (acknowledged, reported_at) = (server.lines(), Instant::now());
         }
-        assert!(told_at.elapsed() < Duration::from_secs(20), "it has stopped to serve: {}", server.report());
+        assert!(
+            reported_at.elapsed() < Duration::from_secs(20),
+            "it has stopped to serve: {}",
+            server.report()
+        );
     }
-    samples.retain(|sample| sample.at - begin > YOUTH);
+    samples.retain(|sample| sample.at - begin > WARM_UP);
     samples
 }
 
@@ -204,14 +210,14 @@ fn a_million_leases_survive_an_hour_of_kills() {
         lifetime: LIFETIME,
         options: Vec::new(),
     };
-    // Where something is found, the files tell more.
+    // If a check fails, the files are kept for inspection.
     setting.directory.disable_cleanup(true);
     println!("{} seconds in {}", time.as_secs(), setting.directory.path().display());
     let begin = Instant::now();
     let mut random = Random(1);
     let mut totals = Totals::default();
 
-    // As fast as it can, until nearly all clients have come once.
+    // At full rate, until nearly all clients have sent a message.
     let mut server = start(&setting, History::default(), 0, &mut totals);
     while server.lines() < 3 * CLIENTS as usize {
         server.check("while clients come for the first time");
@@ -222,13 +228,13 @@ fn a_million_leases_survive_an_hour_of_kills() {
 
     let steady = begin + (time / 6).min(2 * Duration::from_secs(LIFETIME.into()));
     let mut samples = Vec::new();
-    let mut last_life = false;
+    let mut last_run = false;
     let (mut history, count) = loop {
         totals.count_cleanups(&server.report());
-        let (mut history, told) = server.kill();
+        let (mut history, acknowledged) = server.kill();
         totals.kills += 1;
-        totals.lines += told;
-        // A power cut takes the program with the server.
+        totals.lines += acknowledged;
+        // A power cut ends the program together with the server.
         if random.below(2) == 0 && setting.path(".pid").exists() {
             setting.kill_program();
             totals.programs_killed += 1;
@@ -241,25 +247,25 @@ fn a_million_leases_survive_an_hour_of_kills() {
         assert!(found.len() as f64 > 1e6 * LEAST, "only {} leases", found.len());
         let now = begin.elapsed();
         println!(
-            "{:.0} s: kill {}, {told} lines, {} leases, {} changes not acknowledged so far",
+            "{:.0} s: kill {}, {acknowledged} lines, {} leases, {} changes not acknowledged so far",
             now.as_secs_f64(),
             totals.kills,
             found.len(),
             totals.unacknowledged
         );
-        if last_life {
+        if last_run {
             break (history, found.len());
         }
         server = start(&setting, history, found.len(), &mut totals);
-        last_life = now + 2 * LIFE > time * 5 / 6;
-        samples.extend(watch(&mut server, &setting, LIFE));
+        last_run = now + 2 * RUN > time * 5 / 6;
+        samples.extend(watch(&mut server, &setting, RUN));
     };
     samples.retain(|sample| sample.at > steady);
 
-    // Then a life in peace, and a proper end, which loses nothing at all.
+    // A run without kills, ended by a signal, which loses nothing.
     setting.options = vec!["--rate".to_owned(), LAST_RATE.to_string()];
     let mut server = start(&setting, history, count, &mut totals);
-    let mut last_samples = watch(&mut server, &setting, time.saturating_sub(begin.elapsed()).max(LIFE));
+    let mut last_samples = watch(&mut server, &setting, time.saturating_sub(begin.elapsed()).max(RUN));
     last_samples.drain(..last_samples.len() / 2);
     totals.count_cleanups(&server.report());
     totals.lines += server.lines();
@@ -277,18 +283,18 @@ fn a_million_leases_survive_an_hour_of_kills() {
 
     println!("seconds: {:.0}", begin.elapsed().as_secs_f64());
     totals.print();
-    let mut grown = compare_thirds("lives of a minute", &samples);
-    grown.extend(compare_thirds("the last life", &last_samples));
+    let mut grown = compare_thirds("runs of a minute", &samples);
+    grown.extend(compare_thirds("the last run", &last_samples));
     assert_eq!(grown, [""; 0]);
     setting.directory.disable_cleanup(false);
 }
 
 const ADDRESS: &str = "10.0.0.1";
 
-/// A history of what was told, compared with what was found of one lease.
-fn judge(told: &[&str], found: Option<(u64, What)>) -> usize {
+/// Compares lines of a server with the lease that is found in the files.
+fn judge(acknowledged: &[&str], found: Option<(u64, What)>) -> usize {
     let mut history = History::default();
-    for line in told {
+    for line in acknowledged {
         let (word, number) = line.split_once(' ').unwrap();
         history.read(&format!("{word} {ADDRESS} {number}\n"));
     }
@@ -297,19 +303,19 @@ fn judge(told: &[&str], found: Option<(u64, What)>) -> usize {
 }
 
 #[rstest]
-#[case::as_told(&["added 1", "renewed 2"], Some((2, What::InUse)), 0)]
+#[case::as_acknowledged(&["added 1", "renewed 2"], Some((2, What::InUse)), 0)]
 #[case::newer(&["added 1"], Some((2, What::InUse)), 1)]
 #[case::released(&["added 1", "releasing 1", "deleted 1"], None, 0)]
 #[case::being_released(&["added 1", "releasing 1"], None, 1)]
-#[case::reclaimed_and_told_late(&["added 1", "reassigned 3", "reclaimed 2"], Some((3, What::InUse)), 0)]
-#[case::reclaimed_and_not_told(&["added 1", "reassigned 3"], Some((3, What::InUse)), 1)]
+#[case::reclaimed_and_acknowledged_late(&["added 1", "reassigned 3", "reclaimed 2"], Some((3, What::InUse)), 0)]
+#[case::reclaimed_and_not_acknowledged(&["added 1", "reassigned 3"], Some((3, What::InUse)), 1)]
 #[case::released_and_added(&["added 1", "releasing 1", "added 2", "deleted 1"], Some((2, What::InUse)), 0)]
-fn what_may_be_is_borne(
-    #[case] told: &[&str],
+fn possible_differences_are_accepted(
+    #[case] acknowledged: &[&str],
     #[case] found: Option<(u64, What)>,
     #[case] unacknowledged: usize,
 ) {
-    assert_eq!(judge(told, found), unacknowledged);
+    assert_eq!(judge(acknowledged, found), unacknowledged);
 }
 
 #[rstest]
@@ -318,13 +324,13 @@ fn what_may_be_is_borne(
 #[case::back_in_the_files(&["added 1", "releasing 1", "deleted 1"], Some((1, What::InUse)), "in the files")]
 #[case::back_in_memory(&["added 1", "releasing 1", "deleted 1", "renewed 2"], Some((2, What::InUse)), "there was none")]
 #[case::never_added(&["renewed 1"], Some((1, What::InUse)), "there was none")]
-#[case::given_to_three(&["added 1", "added 2", "added 3"], Some((3, What::InUse)), "given to others")]
-fn what_may_not_be_is_seen(
-    #[case] told: &[&str],
+#[case::assigned_to_three(&["added 1", "added 2", "added 3"], Some((3, What::InUse)), "assigned to others")]
+fn impossible_differences_are_found(
+    #[case] acknowledged: &[&str],
     #[case] found: Option<(u64, What)>,
     #[case] complaint: &str,
 ) {
-    let panic = std::panic::catch_unwind(|| judge(told, found)).unwrap_err();
+    let panic = std::panic::catch_unwind(|| judge(acknowledged, found)).unwrap_err();
     let message = panic.downcast::<String>().unwrap();
     assert!(message.contains(complaint), "{message}");
 }

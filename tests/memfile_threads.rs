@@ -1,9 +1,9 @@
-//! A memfile that many threads use at the same time, while its files are cleaned up.
+//! A memfile that many threads use concurrently, while its files are cleaned up.
 //!
-//! Every written lease has a number of its own, its tag. So each answer tells which change it is behind, and
-//! each row of the journal which change it is of.
+//! Every written lease has a unique number, its tag, so each answer shows which change it follows,
+//! and each row of the journal which change wrote it.
 //!
-//! With `LEASEMGR_MODEL_CASES=n`, there are `n` times as many rounds.
+//! `LEASEMGR_MODEL_CASES=n` multiplies the number of rounds by `n`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -32,19 +32,19 @@ use leasemgr::{
 };
 use rstest::rstest;
 
-use support::around::{Around, Surrounded};
-use support::leases::{HEARD, RelayTables, TestLease, assert_same, check_all, tag_of};
+use support::leases::{FIRST_CLTT, RelayTables, TestLease, assert_same, check_all, tag_of};
+use support::wrap_files::{WrapFiles, WrappedFileSystem};
 use support::{Contents, Random, header};
 
 const THREADS: u64 = 4;
-/// Few, so that threads meet.
+/// Few, so that threads collide.
 const ADDRESSES: u32 = 4;
 
 fn times() -> u64 {
     std::env::var("LEASEMGR_MODEL_CASES").map_or(1, |times| times.parse().unwrap())
 }
 
-/// Does what must not last for ever, and fails if it does.
+/// Runs `work` in a thread, and panics if it does not end.
 fn ends<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     const LONG: Duration = Duration::from_secs(300);
     let (sender, receiver) = mpsc::channel();
@@ -62,12 +62,12 @@ fn ends<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
             panic!("{threads}");
         }
     }
-    panic!("no end after {LONG:?}: some threads wait for each other")
+    panic!("no end after {LONG:?}: deadlock")
 }
 
-// What threads did.
+// Recorded calls.
 
-/// Which leases a question is about.
+/// The leases that a query is about.
 #[derive(Clone, Debug)]
 enum Filter {
     All,
@@ -110,27 +110,27 @@ impl Filter {
     }
 }
 
-/// What a call did with an address, or learned of it. Leases are given by their tags.
+/// What a call did with an address or learned of it. Leases are represented by their tags.
 #[derive(Clone, Debug)]
 enum Event {
     Added(u32),
     Taken,
-    /// With the lease that was there, where that is known.
+    /// With the previous lease, if it is known.
     Updated(Option<u32>, u32),
-    /// With the lease that was there.
+    /// With the previous lease.
     UpdatedIf(u32, u32),
     Deleted(Option<u32>),
     DeletedIf(u32),
-    /// There was none to update or to delete.
+    /// There was no lease to update or to delete.
     Missing,
-    /// It was another than this.
+    /// The lease was not the expected one.
     Changed(u32),
-    /// The lease among those that were asked for.
+    /// The lease of this address among those found.
     Seen(Filter, Option<u32>),
 }
 
 impl Event {
-    /// What the address has afterwards, if this can happen where it has `lease`.
+    /// Returns the lease of the address afterwards, if the event is possible with `lease` before.
     fn apply<L: TestLease>(&self, n: u32, lease: Option<u32>) -> Option<Option<u32>> {
         let unless_other =
             |expected: Option<u32>| lease.is_some() && expected.is_none_or(|tag| lease == Some(tag));
@@ -150,7 +150,8 @@ impl Event {
         possible.then_some(after)
     }
 
-    /// The row of the journal that it must have, by the tag of the lease and whether it deletes.
+    /// Returns the row that the event writes to the journal: the tag of the lease, and whether it
+    /// is a deletion.
     fn row(&self) -> Option<(u32, bool)> {
         match self {
             Self::Added(new) | Self::Updated(_, new) | Self::UpdatedIf(_, new) => Some((*new, false)),
@@ -164,21 +165,22 @@ impl Event {
     }
 }
 
-/// A call, or a part of it.
+/// A call, or the part of a call for one address.
 #[derive(Clone, Debug)]
 struct Call {
-    /// The address.
+    /// The number of the address.
     n: u32,
-    /// When it began and ended, on the clock of all threads.
+    /// Times of the begin and the end, on the clock of all threads.
     began: u64,
     ended: u64,
     event: Event,
-    /// How many bytes of each journal file were synced when it ended.
+    /// Number of synced bytes of each journal file when the call ended.
     synced: Vec<u64>,
 }
 
-/// Whether the calls of several threads, each in their order, can be put in one order that explains all of them: in which no
-/// call comes before one that had ended when it began. (Wing and Gong, Testing and Verifying Concurrent Objects, 1993.)
+/// Returns an error unless the calls of several threads are linearizable: they can be put in an
+/// order that is possible and in which no call precedes one that had ended when it began. (Wing and
+/// Gong, Testing and Verifying Concurrent Objects, 1993.)
 fn explain<L: TestLease>(n: u32, before: Option<u32>, threads: &[Vec<Call>]) -> Result<(), String> {
     let start = (vec![0_usize; threads.len()], before);
     let mut furthest = start.clone();
@@ -211,16 +213,18 @@ fn explain<L: TestLease>(n: u32, before: Option<u32>, threads: &[Vec<Call>]) -> 
 
 // A file system that watches the journal.
 
-/// What is behind the file system that watches.
+/// The underlying file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Real files, which are not synced: whether a sync takes place, nobody sees, but whether there was one.
+    /// Real files, which are not synced: only the calls of sync are observed.
     Real,
-    /// A simulated disk. It has no room for files that are made longer in advance, so that a power cut may leave less.
+    /// A simulated disk. It has no space for preallocation, so that a power cut may leave fewer
+    /// rows.
     Simulated,
 }
 
-/// Has threads give way to others at each write, and knows what is in the journal files, also of those that are gone.
+/// Yields to other threads at each write, and knows the content of all journal files, including
+/// deleted ones.
 #[derive(Clone)]
 struct Watched(Arc<WatchedInner>);
 
@@ -237,11 +241,11 @@ struct Files {
     list: Vec<WatchedFile>,
 }
 
-/// A file that was opened to be written.
+/// A file opened for writing.
 struct WatchedFile {
     content: Box<dyn ReadFile>,
     is_journal: bool,
-    /// The place behind the last row that was written, and behind the last one that was synced.
+    /// The position after the last written row, and after the last synced one.
     written: u64,
     synced: u64,
 }
@@ -261,7 +265,7 @@ impl Watched {
         self.0.files.lock().unwrap()
     }
 
-    /// Watches a file that was opened once more.
+    /// Watches a file that is opened again.
     fn watch_again(&self, path: &Path, file: Box<dyn WriteFile>) -> io::Result<Box<dyn WriteFile>> {
         match self.files().names.get(path).copied() {
             Some(number) => Ok(Box::new(Writer { watched: self.clone(), number, inner: file })),
@@ -279,12 +283,12 @@ impl Watched {
         Ok(Box::new(Writer { watched: self.clone(), number, inner: file }))
     }
 
-    /// How many bytes of each journal file are synced.
+    /// Returns the number of synced bytes of each journal file.
     fn synced(&self) -> Vec<u64> {
         self.files().list.iter().filter(|file| file.is_journal).map(|file| file.synced).collect()
     }
 
-    /// The journal files, in the order in which they were begun.
+    /// Returns the journal files in the order of their creation.
     fn journals(&self) -> Vec<Vec<u8>> {
         let files = self.files();
         let read = |file: &WatchedFile| {
@@ -379,7 +383,7 @@ struct Writer {
 
 impl Writer {
     fn wrote(&self, bytes: &[u8], at: u64) {
-        // Empty lines are no rows.
+        // Empty lines are not rows.
         if let Some(last) = bytes.iter().rposition(|&byte| byte != b'\n') {
             let file = &mut self.watched.files().list[self.number];
             file.written = file.written.max(at + last as u64 + 1);
@@ -429,12 +433,12 @@ struct Row {
     n: u32,
     tag: u32,
     deletes: bool,
-    /// Which journal file it is in, and where it ends there.
+    /// The index of its journal file, and the position after it.
     file: usize,
     end: u64,
 }
 
-/// All rows of journal files, in their order.
+/// Returns all rows of the journal files, in order.
 fn rows<L: TestLease>(files: &[Vec<u8>]) -> Vec<Row> {
     let names: Vec<_> = header(L::FAMILY).split(',').collect();
     let column = |name| names.iter().position(|column| *column == name).unwrap();
@@ -457,7 +461,7 @@ fn rows<L: TestLease>(files: &[Vec<u8>]) -> Vec<Row> {
                 let n = numbers[&values[0].parse::<IpAddr>().unwrap()];
                 let seconds: i64 = values[lifetime].parse().unwrap();
                 let heard = values[expire].parse::<i64>().unwrap() - seconds;
-                let tag = u32::try_from(heard - HEARD).unwrap();
+                let tag = u32::try_from(heard - FIRST_CLTT).unwrap();
                 rows.push(Row { n, tag, deletes: seconds == 0, file, end: end - 1 });
             }
         }
@@ -465,25 +469,25 @@ fn rows<L: TestLease>(files: &[Vec<u8>]) -> Vec<Row> {
     rows
 }
 
-// Threads at work.
+// Worker threads.
 
-/// An address, and the tags of the lease before and behind a change.
-type Told = (u32, Option<u32>, Option<u32>);
+/// An address, and the tags of its lease before and after a change.
+type Notified = (u32, Option<u32>, Option<u32>);
 
 thread_local! {
-    /// What the callbacks of this thread were told.
-    static TOLD: RefCell<Vec<Told>> = const { RefCell::new(Vec::new()) };
+    /// The calls of callbacks in this thread.
+    static NOTIFIED: RefCell<Vec<Notified>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The changes of an address, by the tags before and after.
 type Chain = Vec<(Option<u32>, Option<u32>)>;
 
-/// What all threads share.
+/// State shared by all threads.
 struct Work<L: TestLease> {
     mgr: Arc<dyn LeaseMgr<L>>,
-    /// The journal, where there is one.
+    /// The journal, if there are files.
     watched: Option<Watched>,
-    /// What callbacks were told of each address, where there are callbacks.
+    /// The calls of callbacks for each address, if there are callbacks.
     chains: Option<Arc<Mutex<Vec<Chain>>>>,
     clock: AtomicU64,
     tags: AtomicU32,
@@ -495,7 +499,9 @@ impl<L: TestLease> Work<L> {
         if let Some(chains) = &chains {
             for kind in [ChangeKind::Add, ChangeKind::Update, ChangeKind::Delete] {
                 let chains = Arc::clone(chains);
-                mgr.tracking().register("threads", kind, None, move |change| note(change, &chains)).unwrap();
+                mgr.tracking()
+                    .register("threads", kind, None, move |change| record(change, &chains))
+                    .unwrap();
             }
         }
         Self { mgr, watched, chains, clock: AtomicU64::new(0), tags: AtomicU32::new(1) }
@@ -514,45 +520,45 @@ impl<L: TestLease> Work<L> {
         self.watched.as_ref().map(Watched::synced).unwrap_or_default()
     }
 
-    /// What each address has.
+    /// Returns the tag of each address.
     fn leases(&self) -> Vec<Option<u32>> {
         let has = |n| self.mgr.get(L::numbered(n)).unwrap().map(|lease| tag_of(n, &lease));
         (0..ADDRESSES).map(has).collect()
     }
 }
 
-fn note<L: TestLease>(change: &Change<'_, L>, chains: &Mutex<Vec<Chain>>) {
+fn record<L: TestLease>(change: &Change<'_, L>, chains: &Mutex<Vec<Chain>>) {
     let address = change.address();
     let n = (0..ADDRESSES).find(|&n| L::numbered(n) == address).unwrap();
     let tag = |lease: &L| tag_of(n, lease);
     let (old, new) = (change.before().map(tag), change.now().map(tag));
-    TOLD.with_borrow_mut(|told| told.push((n, old, new)));
-    // So that others overtake, if they can.
+    NOTIFIED.with_borrow_mut(|told| told.push((n, old, new)));
+    // So that other threads overtake if they can.
     thread::yield_now();
     chains.lock().unwrap()[n as usize].push((old, new));
 }
 
-/// A thread at work.
+/// A worker thread.
 struct Worker<'a, L: TestLease> {
     work: &'a Work<L>,
     random: Random,
-    /// What it saw of each address last.
+    /// The last tag that it saw of each address.
     seen: Vec<Option<u32>>,
     calls: Vec<Call>,
-    /// When it flushed, and what was synced then.
+    /// The times of its flushes, and what was synced then.
     flushes: Vec<(u64, Vec<u64>)>,
-    /// How many in a hundred calls delete several leases, which only callbacks tell apart.
+    /// Percentage of calls that delete several leases, which only callbacks tell apart.
     bulk: u32,
 }
 
 impl<'a, L: TestLease> Worker<'a, L> {
     fn new(work: &'a Work<L>, seed: u64, bulk: u32) -> Self {
         let seen = vec![None; ADDRESSES as usize];
-        TOLD.take();
+        NOTIFIED.take();
         Self { work, random: Random(seed), seen, calls: Vec::new(), flushes: Vec::new(), bulk }
     }
 
-    /// Calls the manager, and notes what came of it.
+    /// Calls the manager, and records the events.
     fn call(&mut self, call: impl FnOnce(&mut Self, &dyn LeaseMgr<L>) -> Vec<(u32, Event)>) {
         let mgr = Arc::clone(&self.work.mgr);
         let began = self.work.now();
@@ -567,9 +573,9 @@ impl<'a, L: TestLease> Worker<'a, L> {
         }
     }
 
-    /// The tag of the lease that the callback of the last change was told to be gone.
-    fn told_old(&self) -> Option<u32> {
-        self.work.chains.as_ref().map(|_| TOLD.take().pop().unwrap().1.unwrap())
+    /// Returns the tag of the old lease in the callback of the last change.
+    fn notified_old(&self) -> Option<u32> {
+        self.work.chains.as_ref().map(|_| NOTIFIED.take().pop().unwrap().1.unwrap())
     }
 
     fn step(&mut self) {
@@ -587,7 +593,7 @@ impl<'a, L: TestLease> Worker<'a, L> {
                 Added::AddressTaken => vec![(n, Event::Taken)],
             }),
             20..35 => self.call(|this, mgr| match mgr.update(&lease) {
-                Ok(()) => vec![(n, Event::Updated(this.told_old(), tag))],
+                Ok(()) => vec![(n, Event::Updated(this.notified_old(), tag))],
                 Err(LeaseMgrError::NoSuchLease { .. }) => vec![(n, Event::Missing)],
                 Err(error) => panic!("update: {error}"),
             }),
@@ -598,7 +604,7 @@ impl<'a, L: TestLease> Worker<'a, L> {
                 Err(error) => panic!("conditional update: {error}"),
             }),
             60..67 => self.call(|this, mgr| match mgr.delete(address).unwrap() {
-                Deleted::Deleted => vec![(n, Event::Deleted(this.told_old()))],
+                Deleted::Deleted => vec![(n, Event::Deleted(this.notified_old()))],
                 Deleted::NoSuchLease => vec![(n, Event::Missing)],
             }),
             67..74 => self.call(|_, mgr| match mgr.delete_if_unchanged(&believed) {
@@ -618,10 +624,10 @@ impl<'a, L: TestLease> Worker<'a, L> {
                 let synced = self.work.synced();
                 self.flushes.push((self.calls.last().map_or(0, |call| call.ended), synced));
             }
-            96..99 => self.look(),
+            96..99 => self.query_several(),
             _ => self.work.mgr.recount().unwrap(),
         }
-        TOLD.take();
+        NOTIFIED.take();
     }
 
     fn find(&mut self) {
@@ -641,15 +647,15 @@ impl<'a, L: TestLease> Worker<'a, L> {
         });
     }
 
-    /// Deletes leases, and notes which.
+    /// Deletes leases, and records them.
     fn delete_all(&mut self, filter: Filter, delete: impl FnOnce(&dyn LeaseMgr<L>) -> u64) {
         self.call(|_, mgr| {
-            TOLD.take();
+            NOTIFIED.take();
             let count = delete(mgr);
-            let told = TOLD.take();
+            let told = NOTIFIED.take();
             assert_eq!(count, told.len() as u64, "deleted leases");
             let mut events: Vec<_> = told.into_iter().map(|(n, old, _)| (n, Event::Deleted(old))).collect();
-            // At one moment of the call there was none any more.
+            // At one moment of the call no such lease was left.
             events.extend((0..ADDRESSES).map(|n| (n, Event::Seen(filter.clone(), None))));
             events
         });
@@ -665,8 +671,8 @@ impl<'a, L: TestLease> Worker<'a, L> {
         self.delete_all(reclaimed, |mgr| mgr.delete_reclaimed(system_time(i64::MAX)).unwrap());
     }
 
-    /// Asks what is about several leases, so that all that can be said is what is impossible.
-    fn look(&self) {
+    /// Queries several leases, whose answers can only be checked for impossible ones.
+    fn query_several(&self) {
         let mgr = self.work.mgr.as_ref();
         let expired = mgr.list_expired(system_time(i64::MAX), 0).unwrap();
         assert!(expired.iter().all(|lease| !lease.is_reclaimed()), "{expired:?}");
@@ -683,19 +689,19 @@ impl<'a, L: TestLease> Worker<'a, L> {
     }
 }
 
-/// Asks for one cleanup after the other until it is told to stop.
-fn clean_up_on_and_on<L: TestLease>(mgr: &dyn LeaseMgr<L>, is_over: &AtomicBool, count: &AtomicU64) {
+/// Requests cleanups repeatedly until `is_over` is set.
+fn clean_up_repeatedly<L: TestLease>(mgr: &dyn LeaseMgr<L>, is_over: &AtomicBool, count: &AtomicU64) {
     while !is_over.load(Ordering::SeqCst) {
         assert!(matches!(mgr.clean_up().unwrap(), CleanupStart::Requested | CleanupStart::Running));
         let status = mgr.status().cleanup.unwrap();
         assert_eq!(status.failed, 0, "{:?}", status.last);
         count.store(status.succeeded, Ordering::SeqCst);
-        // One request is as good as a hundred.
+        // Requests during a cleanup are merged.
         thread::sleep(Duration::from_micros(300));
     }
 }
 
-/// Sets a flag when it is dropped, also by a panic.
+/// Sets a flag when dropped, also by a panic.
 struct Raise<'a>(&'a AtomicBool);
 
 impl Drop for Raise<'_> {
@@ -704,20 +710,20 @@ impl Drop for Raise<'_> {
     }
 }
 
-/// What all threads did in one round.
+/// The calls of all threads in one round.
 struct Round {
     calls: Vec<Vec<Call>>,
     flushes: Vec<(u64, Vec<u64>)>,
 }
 
-/// Lets all threads take so many steps at least, with some cleanups meanwhile, if there are files.
+/// Lets all threads take at least `steps` steps, and waits for some cleanups if there are files.
 fn run_round<L: TestLease>(work: &Work<L>, seed: u64, steps: usize) -> Round {
     const CLEANUPS: u64 = 2;
     let (is_over, cleanups) = (AtomicBool::new(false), AtomicU64::new(0));
     let ended_before = work.mgr.status().cleanup.map_or(0, |cleanup| cleanup.succeeded);
     thread::scope(|scope| {
         if work.watched.is_some() {
-            scope.spawn(|| clean_up_on_and_on(work.mgr.as_ref(), &is_over, &cleanups));
+            scope.spawn(|| clean_up_repeatedly(work.mgr.as_ref(), &is_over, &cleanups));
         }
         let bulk = if work.chains.is_none() { 0 } else { [2, 30][(seed % 2) as usize] };
         let run = |thread: u64| {
@@ -746,7 +752,7 @@ fn run_round<L: TestLease>(work: &Work<L>, seed: u64, steps: usize) -> Round {
     })
 }
 
-/// Ends the others when a thread panics.
+/// Stops the other threads when a thread panics.
 struct RaiseOnPanic<'a>(&'a AtomicBool);
 
 impl Drop for RaiseOnPanic<'_> {
@@ -757,7 +763,7 @@ impl Drop for RaiseOnPanic<'_> {
     }
 }
 
-/// Where the leases are, and who is told of changes.
+/// The storage of the leases, and whether there are callbacks.
 #[derive(Clone, Copy, Debug)]
 struct Setting {
     durability: Option<Durability>,
@@ -811,7 +817,7 @@ fn check_histories<L: TestLease>(setting: Setting) {
     check_all(&*mgr, tables, &leases, &[]);
 }
 
-/// When all threads rest, all indexes agree with the leases.
+/// Panics unless all indexes agree with the leases while no thread runs.
 fn check_quiet<L: TestLease>(work: &Work<L>, tables: RelayTables) {
     let leases = work.mgr.all().unwrap();
     let others: Vec<_> = (0..ADDRESSES).flat_map(|n| (1..12).map(move |tag| L::tagged(n, tag))).collect();
@@ -819,7 +825,7 @@ fn check_quiet<L: TestLease>(work: &Work<L>, tables: RelayTables) {
     assert_eq!(work.mgr.status().refused, None);
 }
 
-/// The calls of a round can be put in an order that explains them, for each address on its own.
+/// Panics unless the calls of a round are linearizable for each address.
 fn check_order<L: TestLease>(round: &Round, before: &[Option<u32>], after: &[Option<u32>]) {
     let end = round.calls.iter().flatten().map(|call| call.ended).max().unwrap();
     for n in 0..ADDRESSES {
@@ -832,19 +838,20 @@ fn check_order<L: TestLease>(round: &Round, before: &[Option<u32>], after: &[Opt
     }
 }
 
-/// Callbacks were told of all changes, in their order.
+/// Panics unless callbacks were called for all changes, in order.
 fn check_chains(chains: &[Chain], leases: &[Option<u32>]) {
     for (n, chain) in chains.iter().enumerate() {
         let mut lease = None;
         for (old, new) in chain {
-            assert_eq!(*old, lease, "address {n}: what was told to be the lease before");
+            assert_eq!(*old, lease, "address {n}: the old lease in the callback");
             lease = *new;
         }
-        assert_eq!(lease, leases[n], "address {n}: what was told last");
+        assert_eq!(lease, leases[n], "address {n}: the new lease in the last callback");
     }
 }
 
-/// Each change has one row in the journal, in the order of the changes, and it was as durable as promised.
+/// Panics unless each change has one row in the journal, in the order of the changes, with the
+/// promised durability.
 fn check_rows<L: TestLease>(
     watched: &Watched,
     durability: Durability,
@@ -865,7 +872,7 @@ fn check_rows<L: TestLease>(
             let expected: Vec<_> = chains.lock().unwrap()[n as usize].iter().map(row).collect();
             assert_eq!(of_address, expected, "rows of address {n}");
         }
-        // A lease is deleted when it is there, and only once.
+        // A lease is deleted only if it exists, and only once.
         let mut there = None;
         for (tag, deletes) in &of_address {
             assert!(!deletes || there == Some(*tag), "address {n}: {tag} is deleted, {there:?} is there");
@@ -877,7 +884,7 @@ fn check_rows<L: TestLease>(
     assert_eq!(rows.len(), calls().filter(|call| call.event.is_change()).count(), "rows and changes");
     let places: BTreeMap<_, _> =
         rows.iter().map(|row| ((row.n, row.tag, row.deletes), (row.file, row.end))).collect();
-    assert_eq!(places.len(), rows.len(), "a row stands twice");
+    assert_eq!(places.len(), rows.len(), "a row is written twice");
     let changes: Vec<_> = calls()
         .filter_map(|call| call.event.row().map(|(tag, deletes)| (call, (call.n, tag, deletes))))
         .map(|(call, row)| (call, *places.get(&row).unwrap_or_else(|| panic!("no row for {call:?}"))))
@@ -907,7 +914,7 @@ fn check_rows<L: TestLease>(
 #[case::synced(Some(Durability::Synced), false)]
 #[case::synced_with_callbacks(Some(Durability::Synced), true)]
 #[case::synced_at_times(Some(Durability::SyncedEvery(Duration::from_millis(1))), true)]
-fn changes_of_an_address_happen_one_after_the_other(
+fn calls_for_an_address_are_linearizable(
     #[case] durability: Option<Durability>,
     #[case] calls_back: bool,
     #[values(Family::V4, Family::V6)] family: Family,
@@ -919,10 +926,10 @@ fn changes_of_an_address_happen_one_after_the_other(
     }
 }
 
-// Deletions of many leases at the same time.
+// Concurrent bulk deletions.
 
-/// Of the same leases, some threads delete those of a subnet, in the order of their addresses, and others those that are
-/// reclaimed, in the order of their ends, which is the other one.
+/// Threads delete the same leases: some those of a subnet, in address order, others the reclaimed
+/// ones, in expiry order, which is the reverse.
 fn check_bulk_deletions<L: TestLease>() {
     const LEASES: u32 = 48;
     const ROUNDS: u32 = 100;
@@ -949,7 +956,7 @@ fn check_bulk_deletions<L: TestLease>() {
                 });
                 for round in 0..rounds {
                     for n in 0..LEASES {
-                        // Reclaimed, and of subnet 0.
+                        // Reclaimed, and in subnet 0.
                         let tag = 14 * (LEASES * (round + 1) - n);
                         assert_eq!(mgr.add(&L::tagged(n, tag)).unwrap(), Added::Added);
                     }
@@ -965,9 +972,7 @@ fn check_bulk_deletions<L: TestLease>() {
 }
 
 #[rstest]
-fn deletions_of_the_same_leases_do_not_wait_for_each_other_for_ever(
-    #[values(Family::V4, Family::V6)] family: Family,
-) {
+fn concurrent_bulk_deletions_do_not_deadlock(#[values(Family::V4, Family::V6)] family: Family) {
     match family {
         Family::V4 => check_bulk_deletions::<Lease4>(),
         Family::V6 => check_bulk_deletions::<Lease6>(),
@@ -976,7 +981,7 @@ fn deletions_of_the_same_leases_do_not_wait_for_each_other_for_ever(
 
 // Power cuts.
 
-/// A moment, and how the disk was then.
+/// A moment, and the state of the disk.
 struct Moment {
     before: u64,
     state: State,
@@ -1019,7 +1024,7 @@ fn check_power_cuts<L: TestLease>() {
                     let before = work.now();
                     let state = disk.state();
                     moments.push(Moment { before, state, after: work.now() });
-                    // Later moments are other ones.
+                    // The next moment differs.
                     thread::sleep(Duration::from_millis(5));
                 }
                 let calls: Vec<_> =
@@ -1030,7 +1035,7 @@ fn check_power_cuts<L: TestLease>() {
     };
     let chains = work.chains.as_ref().unwrap().lock().unwrap().clone();
     check_chains(&chains, &work.leases());
-    // Where the row of a call is in the chain of its address.
+    // The index of each call's row among the changes of its address.
     let mut places = BTreeMap::new();
     for (n, chain) in (0..).zip(&chains) {
         for (at, (old, new)) in chain.iter().enumerate() {
@@ -1055,7 +1060,7 @@ fn check_power_cuts<L: TestLease>() {
                 let possible: Vec<_> = (least..=most).map(lease_behind).collect();
                 assert!(
                     possible.contains(&found),
-                    "address {n} behind a power cut: found {found:?}, expected one of {possible:?}"
+                    "address {n} after a power cut: found {found:?}, expected one of {possible:?}"
                 );
             }
         }
@@ -1063,7 +1068,7 @@ fn check_power_cuts<L: TestLease>() {
 }
 
 #[rstest]
-fn what_was_acknowledged_survives_a_power_cut_while_threads_are_at_work(
+fn acknowledged_changes_of_many_threads_survive_a_power_cut(
     #[values(Family::V4, Family::V6)] family: Family,
 ) {
     match family {
@@ -1072,20 +1077,20 @@ fn what_was_acknowledged_survives_a_power_cut_while_threads_are_at_work(
     }
 }
 
-// A file that keeps writers waiting.
+// A file that blocks writers.
 
-/// What a gate stops.
+/// The operation that a gate blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
     Write,
     Sync,
 }
 
-/// Lets nobody write, or sync, while it is shut.
+/// Blocks writes or syncs while it is closed.
 #[derive(Debug)]
 struct Gate {
     stop: Stop,
-    /// Whether it is shut, and how many wait.
+    /// Whether it is closed, and the number of waiting threads.
     state: Mutex<(bool, usize)>,
     changed: Condvar,
 }
@@ -1096,30 +1101,30 @@ impl Gate {
             let mut state = self.state.lock().unwrap();
             state.1 += 1;
             self.changed.notify_all();
-            let mut state = self.changed.wait_while(state, |(is_shut, _)| *is_shut).unwrap();
+            let mut state = self.changed.wait_while(state, |(is_closed, _)| *is_closed).unwrap();
             state.1 -= 1;
         }
     }
 
-    fn set_shut(&self, is_shut: bool) {
-        self.state.lock().unwrap().0 = is_shut;
+    fn set_closed(&self, is_closed: bool) {
+        self.state.lock().unwrap().0 = is_closed;
         self.changed.notify_all();
     }
 
-    fn wait_for_somebody(&self) {
+    fn wait_for_a_waiter(&self) {
         let state = self.state.lock().unwrap();
         drop(self.changed.wait_while(state, |(_, waiting)| *waiting == 0).unwrap());
     }
 }
 
-/// A gate before the files.
+/// Adds a gate to files.
 #[derive(Debug)]
 struct Gated(Arc<Gate>);
 
 struct GatedFile(Arc<Gate>, Box<dyn WriteFile>);
 
-impl Around for Gated {
-    fn around_write(&self, file: Box<dyn WriteFile>) -> Box<dyn WriteFile> {
+impl WrapFiles for Gated {
+    fn wrap_write(&self, file: Box<dyn WriteFile>) -> Box<dyn WriteFile> {
         Box::new(GatedFile(Arc::clone(&self.0), file))
     }
 }
@@ -1152,19 +1157,19 @@ fn check_readers<L: TestLease>(durability: Durability, stop: Stop) {
         .lfc_interval(None)
         .durability(durability)
         .lfc_program(LfcProgram::Internal);
-    let fs = Surrounded(Gated(Arc::clone(&gate)), OsFileSystem);
+    let fs = WrappedFileSystem(Gated(Arc::clone(&gate)), OsFileSystem);
     let mgr = memfile::open_on::<L>(options, Arc::new(fs));
     let mgr = mgr.unwrap();
     let leases: Vec<L> = [1, 2, 3].map(|n| L::tagged(n, n)).to_vec();
     for lease in &leases {
         assert_eq!(mgr.add(lease).unwrap(), Added::Added);
     }
-    // One that was renewed is not where it was among those that end.
+    // A renewed lease is at another position of the expiry index.
     let renewed = L::tagged(1, 8);
     mgr.update(&renewed).unwrap();
     let leases = [renewed.clone(), leases[1].clone(), leases[2].clone()];
 
-    gate.set_shut(true);
+    gate.set_closed(true);
     let changers: Vec<_> = [
         |mgr: &dyn LeaseMgr<L>| mgr.update(&L::tagged(2, 16)).unwrap(),
         |mgr: &dyn LeaseMgr<L>| assert_eq!(mgr.add(&L::tagged(0, 17)).unwrap(), Added::Added),
@@ -1176,7 +1181,7 @@ fn check_readers<L: TestLease>(durability: Durability, stop: Stop) {
         thread::spawn(move || change(&*mgr))
     })
     .collect();
-    gate.wait_for_somebody();
+    gate.wait_for_a_waiter();
     {
         let (mgr, leases) = (Arc::clone(&mgr), leases.clone());
         ends(move || {
@@ -1185,7 +1190,7 @@ fn check_readers<L: TestLease>(durability: Durability, stop: Stop) {
             assert!(mgr.tracking().try_lock(L::numbered(2)).is_some());
         });
     }
-    gate.set_shut(false);
+    gate.set_closed(false);
     ends(move || changers.into_iter().for_each(|changer| changer.join().unwrap()));
     let after = [L::tagged(0, 17), renewed, L::tagged(2, 16)];
     check_all(&*mgr, RelayTables(false), &after, &leases);
@@ -1195,7 +1200,7 @@ fn check_readers<L: TestLease>(durability: Durability, stop: Stop) {
 #[case::of_a_row(Durability::Written, Stop::Write)]
 #[case::of_a_synced_row(Durability::Synced, Stop::Write)]
 #[case::of_a_sync(Durability::Synced, Stop::Sync)]
-fn nobody_who_reads_waits_for_the_write(
+fn readers_do_not_wait_for_the_write(
     #[case] durability: Durability,
     #[case] stop: Stop,
     #[values(Family::V4, Family::V6)] family: Family,

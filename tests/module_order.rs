@@ -1,6 +1,7 @@
-//! Modules import only those above them, and each public item has one path.
+//! Modules import only modules above them, and each public item has one path.
 //!
-//! The source is read as tokens, so comments and strings do not matter, and the bodies of macros count.
+//! The source is parsed as tokens, so that comments and strings are ignored, and bodies of macros
+//! are checked.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -11,8 +12,8 @@ use std::path::{Path, PathBuf};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use rstest::rstest;
 
-/// The modules of the crate, from those that import no other to those that no other imports. Modules of one row do not
-/// import each other. Those that are planned have their place, too.
+/// The modules of the crate, ordered so that each imports only modules of earlier rows. Modules in
+/// one row do not import each other. Planned modules are listed, too.
 const ORDER: &[&[&str]] = &[
     &["first_of_many", "panics", "parallel", "simd", "sync", "with_sources"],
     &["identifiers"],
@@ -22,7 +23,7 @@ const ORDER: &[&[&str]] = &[
     &["lease_mgr"],
     &["connection", "lease_file"],
     &["factory", "lfc"],
-    // The backends.
+    // Backends.
     &["memfile", "mysql", "postgresql"],
     // Users of the trait.
     &["allocator", "async_lease_mgr", "commands", "export", "ha", "hosts"],
@@ -33,14 +34,14 @@ fn row_of(module: &str) -> Option<usize> {
     ORDER.iter().position(|row| row.contains(&module))
 }
 
-/// A name that is imported from the root of the crate, or a module of it, and the file that does so.
+/// A module of the crate or name in its root that a file imports.
 #[derive(Debug, PartialEq)]
 struct Import {
     name: String,
     file: PathBuf,
 }
 
-/// The source files below a directory.
+/// Returns the source files below a directory.
 fn sources(directory: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
@@ -55,7 +56,7 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The library's source files, by their names below `src`, with their tokens.
+/// Returns the library's source files, by their paths below `src`, as tokens.
 fn library() -> Vec<(PathBuf, TokenStream)> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let name = |file: &PathBuf| file.strip_prefix(&src).unwrap().to_owned();
@@ -64,7 +65,7 @@ fn library() -> Vec<(PathBuf, TokenStream)> {
     sources(&src).into_iter().filter(is_library).map(read).collect()
 }
 
-/// The module that a file is: `[memfile, journal]` for `memfile/journal.rs`.
+/// Returns the module path of a file: `[memfile, journal]` for `memfile/journal.rs`.
 fn module_of(file: &Path) -> Vec<String> {
     let path = file.with_extension("");
     let names: Vec<_> = path.iter().map(|name| name.to_str().unwrap().to_owned()).collect();
@@ -79,13 +80,13 @@ fn is_punct(token: &TokenTree, character: char) -> bool {
     matches!(token, TokenTree::Punct(punct) if punct.as_char() == character)
 }
 
-/// Whether a `::` stands at a place.
+/// Returns whether there is a `::` at a position.
 fn is_separator(tokens: &[TokenTree], at: usize) -> bool {
     let is_colon = |at| tokens.get(at).is_some_and(|token| is_punct(token, ':'));
     is_colon(at) && is_colon(at + 1)
 }
 
-/// Calls `found` for each name that is imported from the root of the crate or from a module of it.
+/// Calls `found` for each name that is imported from the root of the crate or from a module.
 fn walk(stream: TokenStream, module: &[String], found: &mut dyn FnMut(String)) {
     let tokens: Vec<_> = stream.into_iter().collect();
     let mut at = 0;
@@ -121,7 +122,7 @@ fn parent(module: &[String]) -> &[String] {
     module.split_last().map_or(&[], |(_, parent)| parent)
 }
 
-/// Calls `found` for what is imported from a module by the path, or the group of paths, that comes next.
+/// Calls `found` for each name that the next path or group of paths imports from a module.
 fn imported(tokens: &[TokenTree], base: &[String], found: &mut dyn FnMut(String)) {
     if let Some(top) = base.first() {
         return found(top.clone());
@@ -146,7 +147,7 @@ fn imports(files: &[(PathBuf, TokenStream)]) -> Vec<Import> {
     imports
 }
 
-/// The items that `lib.rs` exports, each with its module.
+/// Returns the items that `lib.rs` exports, each with its module.
 fn exports(lib: TokenStream) -> BTreeMap<String, String> {
     let mut exports = BTreeMap::new();
     let tokens: Vec<_> = lib.into_iter().collect();
@@ -169,7 +170,8 @@ fn exports(lib: TokenStream) -> BTreeMap<String, String> {
     exports
 }
 
-/// The macros of the library, each with its module. An exported one is called by the root of the crate.
+/// Returns the macros of the library, each with its module. Exported ones are called through the
+/// root of the crate.
 fn macros(files: &[(PathBuf, TokenStream)]) -> BTreeMap<String, String> {
     let mut macros = BTreeMap::new();
     for (file, tokens) in files {
@@ -186,14 +188,14 @@ fn macros(files: &[(PathBuf, TokenStream)]) -> BTreeMap<String, String> {
     macros
 }
 
-/// What is wrong with an import.
+/// Returns what is wrong with an import.
 fn problem(import: &Import, exports: &BTreeMap<String, String>) -> Option<String> {
     let Import { name, file } = import;
     let name = exports.get(name).unwrap_or(name);
     let module = module_of(file).first()?.clone();
     let (Some(own), Some(other)) = (row_of(&module), row_of(name)) else {
         let unknown = if row_of(&module).is_none() { &module } else { name };
-        return Some(format!("{}: {unknown} is no module in ORDER", file.display()));
+        return Some(format!("{}: {unknown} is not a module in ORDER", file.display()));
     };
     (own <= other && module != *name).then(|| format!("{}: imports {name}", file.display()))
 }
@@ -232,7 +234,7 @@ fn each_module_has_a_place_in_the_order() {
 #[case::an_item_of_the_root("lfc.rs", "use crate::LeaseMgr;", &["LeaseMgr"])]
 #[case::a_visibility("lfc/index.rs", "pub(crate) fn f() {} pub(in crate::lfc) fn g() {}", &["lfc"])]
 #[case::no_code("lfc.rs", "/* crate::memfile */ /// crate::memfile\nconst A: &str = \"crate::memfile\";", &[])]
-fn imports_are_found(#[case] file: &str, #[case] text: &str, #[case] expected: &[&str]) {
+fn all_imports_are_found(#[case] file: &str, #[case] text: &str, #[case] expected: &[&str]) {
     let found = imports(&[(file.into(), text.parse().unwrap())]);
     let names: Vec<_> = found.iter().map(|import| import.name.as_str()).collect();
     assert_eq!(names, expected);
@@ -245,16 +247,21 @@ fn imports_are_found(#[case] file: &str, #[case] text: &str, #[case] expected: &
 #[case::beside("lfc.rs", "factory", Some("lfc.rs: imports factory"))]
 #[case::an_item_above("lfc.rs", "LeaseMgr", None)]
 #[case::an_item_below("lfc.rs", "WriteLeases", Some("lfc.rs: imports export"))]
-#[case::an_unknown_item("lfc.rs", "Lease", Some("lfc.rs: Lease is no module in ORDER"))]
-#[case::all_of_the_root("lfc.rs", "*", Some("lfc.rs: * is no module in ORDER"))]
-fn an_import_is_judged_by_the_order(#[case] file: &str, #[case] name: &str, #[case] expected: Option<&str>) {
+#[case::an_unknown_item("lfc.rs", "Lease", Some("lfc.rs: Lease is not a module in ORDER"))]
+#[case::all_of_the_root("lfc.rs", "*", Some("lfc.rs: * is not a module in ORDER"))]
+fn an_import_is_checked_against_the_order(
+    #[case] file: &str,
+    #[case] name: &str,
+    #[case] expected: Option<&str>,
+) {
     let import = Import { name: name.to_owned(), file: file.into() };
     let exports =
         exports("pub use export::WriteLeases; pub use lease_mgr::{LeaseMgr, Query};".parse().unwrap());
     assert_eq!(problem(&import, &exports).as_deref(), expected);
 }
 
-/// The public modules of a file, and its public exports that give an item of one of them a second path, or name no item.
+/// Returns the public modules of a file, and its public exports that give an item of one of them a
+/// second path or are globs.
 fn second_paths(stream: TokenStream) -> Vec<String> {
     let tokens: Vec<_> = stream.into_iter().collect();
     let public = |word| {

@@ -1,6 +1,7 @@
-//! A file that takes another's place takes its owner, group and mode: else a server of another user reads no lease any more.
+//! A file that replaces another keeps its owner, group and mode: otherwise a server of another user
+//! could no longer read its leases.
 //!
-//! Most of it needs the superuser, who alone gives files away; without, these tests say so and do nothing.
+//! Most tests need root, as only root can change owners; otherwise they are skipped.
 
 #![allow(
     clippy::print_stderr,
@@ -39,15 +40,15 @@ const KEA: Attributes = (4321, 4322, 0o644);
 const ADMIN: Attributes = (0, 4, 0o664);
 const PRIVATE: Attributes = (4321, 0, 0o600);
 
-fn is_superuser() -> bool {
-    let is_superuser = rustix::process::geteuid().is_root();
-    if !is_superuser {
-        eprintln!("skipped: only the superuser gives files away");
+fn is_root() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        eprintln!("skipped: only root can change owners");
     }
-    is_superuser
+    is_root
 }
 
-/// The files of a server in a directory that all users may change.
+/// The files of a server, in a directory that all users can write to.
 struct Place {
     directory: tempfile::TempDir,
     files: LeaseFileSet,
@@ -67,7 +68,7 @@ impl Place {
         chown(&path, Some(owner), Some(group)).unwrap();
     }
 
-    /// Runs the program with a mask that would leave nothing to others.
+    /// Runs the program with a umask that removes all permissions of others.
     fn command(&self, family: Family) -> Command {
         let files = self.files.lfc_files();
         let mut command = Command::new("sh");
@@ -95,7 +96,7 @@ impl Place {
         }
     }
 
-    /// The names of all files, and what is in them.
+    /// Returns the names, contents and attributes of all files.
     fn contents(&self) -> Vec<(PathBuf, Vec<u8>, Attributes)> {
         let paths = self.directory.path().read_dir().unwrap().map(|entry| entry.unwrap().path());
         let mut files: Vec<_> =
@@ -138,7 +139,7 @@ fn lease(n: u8) -> Lease4 {
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(120), "{what} takes too long");
+        assert!(start.elapsed() < Duration::from_secs(120), "timed out: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -155,7 +156,7 @@ fn a_cleanup_gives_its_result_the_attributes_of_previous_or_else_of_input(
     )]
     (previous, input, expected): (Option<Attributes>, Option<Attributes>, Attributes),
 ) {
-    if !is_superuser() {
+    if !is_root() {
         return;
     }
     let place = Place::new();
@@ -167,7 +168,7 @@ fn a_cleanup_gives_its_result_the_attributes_of_previous_or_else_of_input(
     }
     place.run(family, by_program);
     assert_eq!(attributes(&files.previous), expected);
-    // Also of files that are in no order, which are read in another way.
+    // Also for unsorted files, which are read in another way.
     place.put(&files.previous, leases(family, &[2, 1]), expected);
     place.run(family, by_program);
     assert_eq!(attributes(&files.previous).2, expected.2 & 0o777);
@@ -182,8 +183,8 @@ fn without_any_file_the_result_is_for_the_owner_and_the_group(#[values(false, tr
 }
 
 #[test]
-fn a_result_that_another_program_has_left_gets_the_attributes_of_previous() {
-    if !is_superuser() {
+fn a_stale_output_gets_the_attributes_of_previous() {
+    if !is_root() {
         return;
     }
     let place = Place::new();
@@ -194,8 +195,8 @@ fn a_result_that_another_program_has_left_gets_the_attributes_of_previous() {
 }
 
 #[rstest]
-fn rows_that_cannot_be_read_are_kept_with_the_attributes_of_input(#[values(false, true)] by_program: bool) {
-    if !is_superuser() {
+fn invalid_rows_are_kept_with_the_attributes_of_input(#[values(false, true)] by_program: bool) {
+    if !is_root() {
         return;
     }
     let place = Place::new();
@@ -203,7 +204,7 @@ fn rows_that_cannot_be_read_are_kept_with_the_attributes_of_input(#[values(false
     place.put(place.files.previous_path(), leases(Family::V4, &[1]), KEA);
     place.run(Family::V4, by_program);
     assert_eq!(attributes(place.files.bad_path()), ADMIN);
-    // Once it is there, it is its owner's.
+    // Once the file exists, it keeps its own attributes.
     place.put(place.files.bad_path(), fs::read(place.files.bad_path()).unwrap(), PRIVATE);
     place.put(place.files.input_path(), [leases(Family::V4, &[1]), b"more\n".to_vec()].concat(), ADMIN);
     place.run(Family::V4, by_program);
@@ -217,7 +218,7 @@ fn a_journal_keeps_its_attributes_through_rotations(
     #[values(KEA, ADMIN, PRIVATE)] expected: Attributes,
     #[values(false, true)] by_program: bool,
 ) {
-    if !is_superuser() {
+    if !is_root() {
         return;
     }
     let place = Place::new();
@@ -242,8 +243,8 @@ fn a_journal_keeps_its_attributes_through_rotations(
 }
 
 #[test]
-fn a_journal_that_was_taken_away_comes_back_with_its_attributes() {
-    if !is_superuser() {
+fn a_removed_journal_is_restored_with_its_attributes() {
+    if !is_root() {
         return;
     }
     let place = Place::new();
@@ -253,12 +254,12 @@ fn a_journal_that_was_taken_away_comes_back_with_its_attributes() {
     assert_eq!(manager.add(&lease(1)).unwrap(), leasemgr::Added::Added);
     fs::remove_file(journal).unwrap();
     manager.flush().unwrap();
-    wait_until("writing it anew", || journal.exists());
+    wait_until("rewriting the journal", || journal.exists());
     assert_eq!(attributes(journal), ADMIN);
-    // So does one that others have changed, and that is written anew.
+    // So does a file that another process has modified and that is rewritten.
     fs::write(journal, "").unwrap();
     manager.flush().unwrap();
-    wait_until("writing it anew", || fs::metadata(journal).unwrap().len() > 0);
+    wait_until("rewriting the journal", || fs::metadata(journal).unwrap().len() > 0);
     assert_eq!(attributes(journal), ADMIN);
 }
 
@@ -266,7 +267,7 @@ fn a_journal_that_was_taken_away_comes_back_with_its_attributes() {
 #[case::another_file("all.csv")]
 #[case::its_own_file("leases.csv")]
 fn a_file_that_all_leases_are_written_to_keeps_its_attributes(#[case] name: &str) {
-    if !is_superuser() {
+    if !is_root() {
         return;
     }
     let place = Place::new();
@@ -283,7 +284,7 @@ fn a_file_that_all_leases_are_written_to_keeps_its_attributes(#[case] name: &str
 
 #[test]
 fn a_journal_of_an_older_schema_keeps_its_attributes() {
-    if !is_superuser() {
+    if !is_root() {
         return;
     }
     let place = Place::new();
@@ -308,13 +309,13 @@ fn a_journal_of_an_older_schema_keeps_its_attributes() {
 #[case::all_users_read(0o644, 5555, Some((5555, 5555, 0o644)))]
 #[case::the_group_reads_but_not_that_user(0o640, 5555, None)]
 #[case::another_group(0o666, 4322, Some((5555, 5555, 0o666)))]
-fn a_user_locks_the_owner_of_the_files_out_of_none(
+fn a_cleanup_by_another_user_fails_if_the_owner_would_lose_access(
     #[case] mode: u32,
     #[case] group: u32,
     #[case] expected: Option<Attributes>,
     #[values(false, true)] with_previous: bool,
 ) {
-    if !is_superuser() {
+    if !is_root() {
         return;
     }
     let place = Place::new();
@@ -339,7 +340,7 @@ fn a_user_locks_the_owner_of_the_files_out_of_none(
     }
 }
 
-/// A `kea-dhcp4` that is running.
+/// A running `kea-dhcp4`.
 struct KeaServer {
     process: Child,
     socket: PathBuf,
@@ -395,7 +396,7 @@ impl Drop for KeaServer {
     }
 }
 
-/// The number of a user and of its group.
+/// Returns the uid and gid of a user.
 fn user(name: &str) -> Option<(u32, u32)> {
     let passwd = fs::read_to_string("/etc/passwd").ok()?;
     let line = passwd.lines().find(|line| line.split(':').next() == Some(name))?;
@@ -404,16 +405,16 @@ fn user(name: &str) -> Option<(u32, u32)> {
 }
 
 #[rstest]
-fn a_kea_server_of_its_own_user_reads_what_the_superuser_has_cleaned_up(
+fn a_kea_server_of_another_user_reads_files_cleaned_up_by_root(
     #[values(0o644, 0o640, 0o600)] mode: u32,
     #[values(false, true)] with_previous: bool,
 ) {
     let Some((owner, group)) = user("_kea") else {
-        eprintln!("skipped: there is no user _kea");
+        eprintln!("skipped: the user _kea does not exist");
         return;
     };
-    if !is_superuser() || !Path::new("/usr/sbin/kea-dhcp4").exists() {
-        eprintln!("skipped: there is no kea-dhcp4");
+    if !is_root() || !Path::new("/usr/sbin/kea-dhcp4").exists() {
+        eprintln!("skipped: kea-dhcp4 is not installed");
         return;
     }
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! The program `kea-lfc`, as a server or a person at a terminal meets it.
+//! The program `kea-lfc`, as run by a server or on a terminal.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -37,7 +37,7 @@ impl Directory {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// A directory in which a cleanup has something to do: a lease in each file, and one that is in both.
+    /// Creates a directory with work for a cleanup: a lease in each file, and one that is in both.
     fn with_leases() -> Self {
         let directory = Self::new();
         directory.write("previous", [HEADER4, &row4(1), &row4(2)].concat());
@@ -57,7 +57,7 @@ impl Directory {
         fs::read_to_string(self.path(name)).unwrap()
     }
 
-    /// The names and contents of all files.
+    /// Returns the names and contents of all files.
     fn all(&self) -> Vec<(OsString, Vec<u8>)> {
         let entries = fs::read_dir(self.0.path()).unwrap().map(Result::unwrap);
         let mut all: Vec<_> =
@@ -86,8 +86,8 @@ impl Directory {
         (output.status.success(), Log::new(&output.stderr))
     }
 
-    /// Starts a cleanup, and stops it when it has written its PID file and reads the file `previous`, which takes long: it has a
-    /// line of 2 GiB.
+    /// Starts a cleanup, and stops it when it has written its PID file and is reading the file
+    /// `previous`, which takes long: it has a line of 2 GiB.
     fn start_and_stop_at_previous(&self) -> Child {
         self.write("previous", HEADER4);
         fs::OpenOptions::new().write(true).open(self.path("previous")).unwrap().set_len(2 << 30).unwrap();
@@ -95,7 +95,8 @@ impl Directory {
         let child =
             self.command(PROGRAM).args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let pid = format!("{}\n", child.id());
-        // Stopped with the lock of the PID file, it would keep others from looking at that.
+        // If it were stopped while it holds the lock of the PID file, other cleanups could not read
+        // that file.
         let is_there = || {
             fs::read(self.path("pid")).is_ok_and(|text| text == pid.as_bytes())
                 && !self.path("pid.lock").exists()
@@ -114,7 +115,7 @@ fn signal(child: &Child, signal: Signal) {
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
+        assert!(start.elapsed() < Duration::from_secs(20), "timed out: {what}");
         sleep(Duration::from_millis(1));
     }
 }
@@ -133,12 +134,12 @@ struct Line {
 }
 
 impl Log {
-    /// Takes the log apart, and checks the form of every line.
+    /// Parses the log, and checks the format of every line.
     fn new(stderr: &[u8]) -> Self {
         Self(text(stderr).lines().map(Line::new).collect())
     }
 
-    /// The ids that begin with `LFC_`, in order.
+    /// Returns the ids that begin with `LFC_`, in order.
     fn ids(&self) -> Vec<&str> {
         self.0.iter().map(|line| line.id.as_str()).filter(|id| id.starts_with("LFC_")).collect()
     }
@@ -169,13 +170,13 @@ impl Line {
     }
 }
 
-// Arguments
+// Arguments.
 
 #[rstest]
 #[case::version("-v", &[env!("CARGO_PKG_VERSION")])]
 #[case::with_file_formats("-V", &[env!("CARGO_PKG_VERSION"), "3.0", "5.0"])]
 #[case::how_it_was_built("-W", &[env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, "profile", "kea-lfc"])]
-fn what_is_asked_about_the_program_goes_to_standard_output(#[case] option: &str, #[case] words: &[&str]) {
+fn information_about_the_program_is_written_to_standard_output(#[case] option: &str, #[case] words: &[&str]) {
     let output = Directory::new().run([option]);
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(text(&output.stderr), "");
@@ -184,7 +185,7 @@ fn what_is_asked_about_the_program_goes_to_standard_output(#[case] option: &str,
 }
 
 #[test]
-fn the_version_stands_alone() {
+fn the_version_is_the_only_output() {
     let output = Directory::new().run(["-v"]);
     assert_eq!(text(&output.stdout), concat!(env!("CARGO_PKG_VERSION"), "\n"));
 }
@@ -203,11 +204,11 @@ fn the_usage_goes_to_standard_error_and_names_every_option() {
 #[rstest]
 #[case::the_first_counts(&["-v", "-h"], 0, "0.1.0\n", "")]
 #[case::joined(&["-vh"], 0, "0.1.0\n", "")]
-#[case::joined_behind_others(&["-4dv"], 0, "0.1.0\n", "")]
+#[case::joined_after_others(&["-4dv"], 0, "0.1.0\n", "")]
 #[case::before_an_error(&["-v", "-z"], 0, "0.1.0\n", "")]
-#[case::behind_an_extra_word(&["word", "-v"], 0, "0.1.0\n", "")]
-#[case::behind_an_error(&["-z", "-v"], 1, "", "-z")]
-#[case::behind_the_end_of_options(&["--", "-v"], 1, "", "-v")]
+#[case::after_an_extra_word(&["word", "-v"], 0, "0.1.0\n", "")]
+#[case::after_an_error(&["-z", "-v"], 1, "", "-z")]
+#[case::after_the_end_of_options(&["--", "-v"], 1, "", "-v")]
 #[case::as_an_argument(&["-p", "-v"], 1, "", "neither -4 nor -6")]
 fn options_act_in_order(
     #[case] args: &[&str],
@@ -239,7 +240,7 @@ fn options_act_in_order(
 #[case::word(&["-4", "-pp", "-xx", "-ii", "-oo", "-ff", "-cc", "word"], "word")]
 #[case::dash(&["-4", "-"], "-")]
 #[case::value_of_a_flag(&["-4=yes"], "'-='")]
-fn bad_usage_is_explained_and_changes_nothing(#[case] args: &[&str], #[case] reason: &str) {
+fn invalid_usage_is_explained_and_changes_nothing(#[case] args: &[&str], #[case] reason: &str) {
     let directory = Directory::new();
     directory.write("i", [HEADER4, &row4(1)].concat());
     let before = directory.all();
@@ -255,7 +256,7 @@ fn bad_usage_is_explained_and_changes_nothing(#[case] args: &[&str], #[case] rea
 #[rstest]
 #[case::apart("-4 -p pid -x previous -i input -o output -f finish -c config")]
 #[case::joined("-4 -ppid -xprevious -iinput -ooutput -ffinish -cconfig")]
-#[case::behind_a_flag("-4dp pid -dxprevious -i input -o output -f finish -c config")]
+#[case::after_a_flag("-4dp pid -dxprevious -i input -o output -f finish -c config")]
 #[case::in_another_order("-c config -f finish -o output -i input -x previous -p pid -4")]
 #[case::the_last_family_counts("-6 -4 -p pid -x previous -i input -o output -f finish -c config")]
 #[case::the_last_file_counts("-4 -x wrong -p pid -x previous -i input -o output -f finish -c config")]
@@ -302,7 +303,7 @@ fn leases_of_both_families_are_cleaned_up() {
     assert!(previous.starts_with(HEADER6) && previous.lines().count() == 2, "{previous}");
 }
 
-// Log
+// Log.
 
 #[test]
 fn a_cleanup_says_what_it_does_step_by_step() {
@@ -347,7 +348,7 @@ fn without_d_nothing_but_a_failure_is_on_the_console() {
 }
 
 #[test]
-fn no_name_can_send_control_characters_to_a_terminal() {
+fn control_characters_in_names_are_escaped() {
     let directory = Directory::new();
     let mut args = [&["-4d"], &FILES[..]].concat();
     args[4] = "pre\x1b[31mvious\n2030";
@@ -367,7 +368,7 @@ fn no_name_can_send_control_characters_to_a_terminal() {
 }
 
 #[test]
-fn nobody_has_to_listen() {
+fn output_may_be_closed() {
     let Ok(full) = fs::OpenOptions::new().write(true).open("/dev/full") else {
         return;
     };
@@ -383,7 +384,7 @@ fn nobody_has_to_listen() {
     assert_eq!(text(&output.stderr), "");
 }
 
-/// Needs a mount namespace of its own, to have a `/dev/log` that is nobody else's.
+/// Needs a mount namespace, for a `/dev/log` that no other process uses.
 #[test]
 fn without_d_the_log_goes_to_syslog() {
     let directory = Directory::with_leases();
@@ -391,14 +392,14 @@ fn without_d_the_log_goes_to_syslog() {
     let socket = UnixDatagram::bind(directory.path("log")).unwrap();
     let mut probe = directory.command("unshare");
     if !probe.args(["-rm", "sh", "-c", script]).output().is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: no mount namespaces here");
+        eprintln!("skipped: no mount namespaces");
         return;
     }
     directory.write("input", [HEADER4, &row4(1), "bad\n"].concat());
     let script = format!("{script} && exec \"$@\"");
     let mut command = directory.command("unshare");
     command.args(["-rm", "sh", "-c", &script, "sh", PROGRAM, "-4"]).args(FILES);
-    // The order in the previous file is a matter of level DEBUG, which is not for syslog.
+    // An unsorted previous file is logged at level DEBUG, which syslog does not get.
     directory.write("previous", [HEADER4, &row4(2), &row4(1)].concat());
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -414,7 +415,7 @@ fn without_d_the_log_goes_to_syslog() {
     let mut seen = Vec::new();
     for line in &lines {
         let (priority, rest) = line.strip_prefix('<').unwrap().split_once('>').unwrap();
-        // A time like "Jan  1 00:00:00".
+        // A time such as "Jan  1 00:00:00".
         let (time, rest) = rest.split_at(15);
         assert!(time.as_bytes()[3] == b' ' && time.as_bytes()[9] == b':', "{line}");
         let (pid, rest) = rest.strip_prefix(" kea-lfc[").unwrap().split_once("]: ").unwrap();
@@ -442,13 +443,13 @@ fn on_a_terminal_a_bar_shows_the_progress_below_whole_lines() {
     let mut script = directory.command("script");
     script.args(["-qec", &program, "/dev/null"]).env("TERM", "xterm");
     let Ok(output) = script.output() else {
-        eprintln!("skipped: no program script here");
+        eprintln!("skipped: script is not installed");
         return;
     };
     assert!(output.status.success());
     let shown = String::from_utf8(output.stdout).unwrap();
 
-    // Before every line of the log, the bar is wiped away, by return and "erase line".
+    // Before each log line, the bar is erased by a carriage return and "erase line".
     let mut log = String::new();
     let mut last_bar = "";
     for part in shown.split("\r\x1b[2K") {
@@ -470,16 +471,16 @@ fn on_a_terminal_a_bar_shows_the_progress_below_whole_lines() {
 
 #[rstest]
 #[case::no_terminal("xterm", "2>&1 | cat")]
-#[case::no_wish_for_a_log("xterm", "")]
+#[case::no_log_requested("xterm", "")]
 #[case::a_terminal_that_can_only_print("dumb", "")]
-fn elsewhere_there_is_no_bar(#[case] terminal: &str, #[case] pipe: &str) {
+fn without_a_capable_terminal_there_is_no_bar(#[case] terminal: &str, #[case] pipe: &str) {
     let directory = Directory::with_leases();
     let debug = if pipe.is_empty() && terminal == "xterm" { "" } else { "-d" };
     let program = format!("'{PROGRAM}' -4 {debug} {} {pipe}", FILES.join(" "));
     let mut script = directory.command("script");
     script.args(["-qec", &program, "/dev/null"]).env("TERM", terminal);
     let Ok(output) = script.output() else {
-        eprintln!("skipped: no program script here");
+        eprintln!("skipped: script is not installed");
         return;
     };
     let shown = text(&output.stdout);
@@ -488,9 +489,9 @@ fn elsewhere_there_is_no_bar(#[case] terminal: &str, #[case] pipe: &str) {
     assert_eq!(shown.is_empty(), debug.is_empty(), "{shown:?}");
 }
 
-// Outcomes
+// Results.
 
-/// Starts a process, by a copy of a program under another name.
+/// Starts a process from a copy of a program under another name.
 fn start_as(directory: &Directory, name: &str) -> Child {
     let path = directory.path(name);
     assert!(Command::new("cp").arg("/bin/sleep").arg(&path).status().unwrap().success());
@@ -504,7 +505,7 @@ fn start_as(directory: &Directory, name: &str) -> Child {
 #[case::keas_program("kea-lfc", true)]
 #[case::a_server("kea-dhcp4", false)]
 #[case::any_other("sleep", false)]
-fn only_while_another_cleanup_is_at_work_nothing_is_done(#[case] name: &str, #[case] is_cleanup: bool) {
+fn no_cleanup_begins_while_another_one_is_running(#[case] name: &str, #[case] is_cleanup: bool) {
     let directory = Directory::with_leases();
     let mut other = start_as(&directory, name);
     directory.write("pid", format!("{}\n", other.id()));
@@ -526,7 +527,7 @@ fn only_while_another_cleanup_is_at_work_nothing_is_done(#[case] name: &str, #[c
 }
 
 #[test]
-fn a_pid_file_of_this_very_test_stops_nothing() {
+fn a_pid_file_with_the_pid_of_the_test_stops_nothing() {
     let directory = Directory::with_leases();
     directory.write("pid", format!("{}\n", std::process::id()));
     let (succeeded, _) = directory.clean();
@@ -538,7 +539,7 @@ fn a_pid_file_of_this_very_test_stops_nothing() {
 #[case::removed(None)]
 #[case::emptied(Some(""))]
 #[case::of_another_process(Some("1\n"))]
-fn a_cleanup_runs_as_long_as_it_lives_whatever_becomes_of_its_pid_file(#[case] content: Option<&str>) {
+fn a_running_cleanup_is_detected_whatever_its_pid_file_contains(#[case] content: Option<&str>) {
     let directory = Directory::with_leases();
     let mut first = directory.start_and_stop_at_previous();
     match content {
@@ -557,7 +558,7 @@ fn a_cleanup_runs_as_long_as_it_lives_whatever_becomes_of_its_pid_file(#[case] c
     assert_eq!(directory.names(), ["previous"]);
 }
 
-/// As a lease manager starts it, directly and by a script.
+/// As a lease manager starts it, directly and through a script.
 #[rstest]
 #[case::directly(r#"exec "$@""#)]
 #[case::by_a_script(r#""$@""#)]
@@ -575,7 +576,7 @@ fn the_lock_that_a_program_is_given_is_its_own(#[case] script: &str) {
     assert!(status.success());
     let is_done = !script.contains("/dev/null");
     assert_eq!(directory.path("input").exists(), !is_done);
-    // It is the manager that gives it up.
+    // The manager releases the lock.
     assert!(
         directory.path("pid.running").exists()
             && OsFileSystem.try_lock(&directory.path("pid.running")).unwrap().is_none()
@@ -583,10 +584,14 @@ fn the_lock_that_a_program_is_given_is_its_own(#[case] script: &str) {
 }
 
 #[rstest]
-#[case::too_many_bad_rows("input", &[HEADER4, &"bad\n".repeat(101)].concat(), "more than 100 bad rows")]
+#[case::too_many_invalid_rows("input", &[HEADER4, &"bad\n".repeat(101)].concat(), "more than 100 bad rows")]
 #[case::another_header("previous", "address,foo\n", "previous: line 1: ")]
 #[case::with_an_escape("input", "address,\u{1b}[31m\n", "input: line 1: ")]
-fn a_failure_is_also_told_on_standard_error(#[case] name: &str, #[case] content: &str, #[case] reason: &str) {
+fn a_failure_is_also_written_to_standard_error(
+    #[case] name: &str,
+    #[case] content: &str,
+    #[case] reason: &str,
+) {
     let directory = Directory::with_leases();
     directory.write(name, content);
     let output = directory.run([&["-4"], &FILES[..]].concat());
@@ -594,13 +599,13 @@ fn a_failure_is_also_told_on_standard_error(#[case] name: &str, #[case] content:
     let error = text(&output.stderr);
     assert!(error.starts_with("kea-lfc: ") && error.contains(reason), "{error}");
     assert!(error.ends_with('\n') && error.lines().count() == 1 && !error.contains('\u{1b}'), "{error:?}");
-    // With -d the log is there, and says it once.
+    // With -d, the log has the message once.
     let output = directory.run([&["-4d"], &FILES[..]].concat());
     assert_eq!(text(&output.stderr).matches(reason).count(), 1, "{}", text(&output.stderr));
 }
 
 #[test]
-fn a_success_is_not_told_on_standard_error() {
+fn a_success_is_not_written_to_standard_error() {
     let directory = Directory::with_leases();
     let output = directory.run([&["-4"], &FILES[..]].concat());
     assert!(output.status.success());
@@ -608,7 +613,7 @@ fn a_success_is_not_told_on_standard_error() {
 }
 
 #[test]
-fn a_process_that_has_stopped_with_the_lock_of_the_pid_file_is_not_waited_for_for_ever() {
+fn a_stopped_process_with_the_lock_of_the_pid_file_is_waited_for_for_a_limited_time() {
     let directory = Directory::with_leases();
     let lock = OsFileSystem.lock(&directory.path("pid.lock")).unwrap();
     let before = directory.all();
@@ -623,7 +628,7 @@ fn a_process_that_has_stopped_with_the_lock_of_the_pid_file_is_not_waited_for_fo
     drop(lock);
 }
 
-/// By these lines a lease manager knows this program, and what it writes.
+/// A lease manager recognizes this program, and the formats that it writes, by these lines.
 #[test]
 fn the_answer_to_option_v_has_two_lines_for_programs() {
     let directory = Directory::with_leases();
@@ -640,7 +645,7 @@ fn the_answer_to_option_v_has_two_lines_for_programs() {
 }
 
 #[test]
-fn two_programs_do_not_work_on_the_same_files() {
+fn two_cleanups_do_not_run_on_the_same_files() {
     let directory = Directory::with_leases();
     let mut first = directory.start_and_stop_at_previous();
     let (succeeded, log) = directory.clean();
@@ -650,7 +655,7 @@ fn two_programs_do_not_work_on_the_same_files() {
     first.kill().unwrap();
     first.wait().unwrap();
 
-    // What the killed one left does not stop the next one.
+    // The files of the killed cleanup do not stop the next one.
     fs::remove_file(directory.path("previous")).unwrap();
     let (succeeded, _) = directory.clean();
     assert!(succeeded);
@@ -670,7 +675,7 @@ fn an_interrupted_cleanup_is_completed() {
 }
 
 #[test]
-fn a_hundred_bad_rows_are_borne() {
+fn a_hundred_invalid_rows_are_tolerated() {
     let directory = Directory::with_leases();
     directory.write("input", [HEADER4, &row4(3), &"bad\n".repeat(100)].concat());
     let (succeeded, log) = directory.clean();
@@ -687,8 +692,8 @@ fn a_hundred_bad_rows_are_borne() {
 }
 
 #[rstest]
-#[case::one_bad_row_too_many(&[HEADER4, &"bad\n".repeat(101)].concat())]
-#[case::bad_header("address,foo\n")]
+#[case::too_many_invalid_rows(&[HEADER4, &"bad\n".repeat(101)].concat())]
+#[case::invalid_header("address,foo\n")]
 #[case::the_other_family(HEADER6)]
 fn a_file_that_cannot_be_read_makes_it_fail_and_changes_nothing(#[case] input: &str) {
     let directory = Directory::with_leases();
@@ -714,7 +719,7 @@ fn a_file_that_cannot_be_read_makes_it_fail_and_changes_nothing(#[case] input: &
     "LFC_FAIL_ROTATE",
     "LFC_TERMINATE",
 ])]
-fn a_directory_that_is_not_there_makes_it_fail(#[case] arg: usize, #[case] ids: &[&str]) {
+fn a_missing_directory_makes_it_fail(#[case] arg: usize, #[case] ids: &[&str]) {
     let directory = Directory::with_leases();
     let before = directory.names();
     let mut args = [&["-4d"], &FILES[..]].concat();
@@ -745,11 +750,12 @@ fn a_pid_file_that_cannot_be_removed_is_a_failure_but_the_end_is_logged() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn servers_go_before_a_cleanup() {
-    /// The nice value of a process.
+fn a_cleanup_has_lower_priority_than_servers() {
+    /// Returns the nice value of a process.
     fn nice(pid: u32) -> i32 {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        // Behind the name of the program, which may hold blanks, the nice value is the 17th field.
+        // After the name of the program, which may contain blanks, the nice value is the 17th
+        // field.
         let (_, fields) = stat.rsplit_once(") ").unwrap();
         fields.split(' ').nth(16).unwrap().parse().unwrap()
     }
@@ -761,7 +767,7 @@ fn servers_go_before_a_cleanup() {
     assert_eq!(found, (nice(std::process::id()) + 4).min(19));
 }
 
-// Manual page
+// Manual page.
 
 const MANUAL: &str = include_str!("../man/kea-lfc.8");
 
@@ -769,7 +775,7 @@ const MANUAL: &str = include_str!("../man/kea-lfc.8");
 fn the_manual_page_renders_without_warnings() {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/man/kea-lfc.8");
     let Ok(output) = Command::new("groff").args(["-man", "-ww", "-z", page]).output() else {
-        eprintln!("skipped: no groff here");
+        eprintln!("skipped: groff is not installed");
         return;
     };
     assert!(output.status.success());

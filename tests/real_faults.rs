@@ -1,7 +1,8 @@
-//! Faults of a real system: a full disk, a disk that becomes read-only, files that are taken away, no free descriptors.
+//! Faults of a real system: a full disk, a disk that becomes read-only, files that are removed, no
+//! free descriptors.
 //!
-//! Whatever comes, no acknowledged lease is lost, nothing panics, and the log says what is to be done. What goes wrong with the
-//! program of a cleanup is tried in `memfile_cleanups` and in the tests of `memfile::cleanup`.
+//! No acknowledged lease may be lost, nothing may panic, and the log must say what the operator can
+//! do. Faults of the cleanup program are tested in `memfile_cleanups` and in `memfile::cleanup`.
 
 #![allow(clippy::print_stderr, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -26,7 +27,7 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
 
-/// What was logged in this process, a line for each event.
+/// The log of this process, one line for each event.
 static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 struct Recorder;
@@ -47,7 +48,7 @@ impl Layer<Registry> for Recorder {
     }
 }
 
-/// How many lines of the log have all these words.
+/// Returns the number of log lines that contain all these words.
 fn logged(words: &[&str]) -> usize {
     LOG.lock().unwrap().iter().filter(|line| words.iter().all(|word| line.contains(word))).count()
 }
@@ -60,7 +61,7 @@ fn record_log() {
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
+        assert!(start.elapsed() < Duration::from_secs(60), "timed out: {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }
@@ -83,7 +84,7 @@ fn options(file: &Path, durability: Durability) -> MemfileOptions {
         .durability(durability)
 }
 
-/// A manager, and what it must have.
+/// A manager, and its expected leases.
 struct Server {
     file: PathBuf,
     durability: Durability,
@@ -124,13 +125,13 @@ impl Server {
         }
     }
 
-    /// Memory has what was acknowledged, and no more.
+    /// Panics unless memory holds exactly the acknowledged leases.
     #[track_caller]
     fn check_memory(&self) {
         assert_eq!(self.mgr().all().unwrap(), self.expected());
     }
 
-    /// Memory and files have what was acknowledged, and no more.
+    /// Panics unless memory and files hold exactly the acknowledged leases.
     #[track_caller]
     fn check(&self) {
         self.check_memory();
@@ -143,7 +144,7 @@ impl Server {
         self.acknowledged.values().cloned().collect()
     }
 
-    /// Has the files cleaned up, and gives the reason of a failure.
+    /// Cleans up. Returns the reason of a failure.
     fn clean_up(&self) -> Option<String> {
         let ended = || {
             let status = self.mgr().status().cleanup.unwrap();
@@ -155,7 +156,7 @@ impl Server {
         self.mgr().status().cleanup.unwrap().last.unwrap().failure
     }
 
-    /// Ends the manager, and opens it anew.
+    /// Reopens the manager.
     fn reopen(&mut self) {
         self.leases = None;
         self.leases = Some(Memfile::open(options(&self.file, self.durability)).unwrap());
@@ -163,14 +164,14 @@ impl Server {
     }
 }
 
-/// A small disk of its own. It is gone when it is dropped.
+/// A small file system, which is unmounted when dropped.
 struct Disk(tempfile::TempDir);
 
 impl Disk {
-    /// One of so many KiB; `None` for a user who may not mount one.
+    /// Mounts a file system of `size` KiB; returns `None` for users who may not mount.
     fn new(size: u32) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: to mount a disk one must be root");
+            eprintln!("skipped: only root can mount a disk");
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
@@ -224,7 +225,7 @@ fn on_a_full_disk_changes_fail_until_there_is_room(
         let status = server.mgr().status();
         assert_eq!(status.refused, None);
         assert!(status.warning.unwrap().contains("No space left on device"));
-        assert_eq!(logged(&["ERROR", &file, "DISK_FULL", "until there is room again"]), round, "told once");
+        assert_eq!(logged(&["ERROR", &file, "DISK_FULL", "until there is room again"]), round, "logged once");
         server.check();
         assert!(server.clean_up().is_some(), "without room there is no cleanup");
         server.check();
@@ -238,11 +239,12 @@ fn on_a_full_disk_changes_fail_until_there_is_room(
         }
     }
     assert!(server.acknowledged.len() > 2000, "{} leases", server.acknowledged.len());
-    // On the full disk it ends, and the next one finds all leases, and takes no change either.
+    // It can be closed on the full disk. The next manager finds all leases, and refuses changes as
+    // well.
     server.reopen();
     server.add().unwrap_err();
     server.check();
-    // Larger, it can be cleaned up.
+    // On a larger disk, it can be cleaned up.
     disk.remount("size=4m");
     server.add_some();
     assert_eq!(server.clean_up(), None);
@@ -251,13 +253,14 @@ fn on_a_full_disk_changes_fail_until_there_is_room(
 }
 
 #[rstest]
-fn on_a_disk_that_is_read_only_nothing_is_opened_and_the_error_says_so(
+fn opening_on_a_read_only_disk_fails_with_the_reason(
     #[values(Durability::Written, Durability::Synced)] durability: Durability,
 ) {
     let Some(disk) = Disk::new(1024) else { return };
     let mut server = Server::open(disk.0.path(), durability);
     server.add_some();
-    // With a file open for writing, a disk cannot be made read-only; the kernel does so after errors of its own.
+    // While a file is open for writing, a disk cannot be remounted read-only; the kernel does so
+    // after errors of its own.
     server.leases = None;
     disk.remount("ro");
     let error =
@@ -271,11 +274,12 @@ fn on_a_disk_that_is_read_only_nothing_is_opened_and_the_error_says_so(
 }
 
 #[rstest]
-fn under_a_directory_that_becomes_read_only_leases_are_kept_and_cleanups_fail(
+fn in_a_directory_that_becomes_read_only_leases_are_kept_and_cleanups_fail(
     #[values(Durability::Written, Durability::Synced)] durability: Durability,
 ) {
     let Some(disk) = Disk::new(1024) else { return };
-    // The same disk a second time, which can be made read-only while the file is open by way of the first.
+    // A second mount of the same disk, which can be made read-only while the file is open through
+    // the first.
     let second = tempfile::tempdir().unwrap();
     run("mount", &["--bind", disk.0.path().to_str().unwrap()], second.path());
     let second = Disk(second);
@@ -293,7 +297,7 @@ fn under_a_directory_that_becomes_read_only_leases_are_kept_and_cleanups_fail(
 }
 
 #[rstest]
-fn a_lease_file_that_is_taken_away_is_written_anew_within_seconds(
+fn a_removed_lease_file_is_rewritten_within_seconds(
     #[values(Durability::Written, Durability::Synced)] durability: Durability,
     #[values("removed", "replaced", "renamed")] how: &str,
 ) {
@@ -312,7 +316,7 @@ fn a_lease_file_that_is_taken_away_is_written_anew_within_seconds(
         }
         server.add_some();
         let name = file.display().to_string();
-        wait_until("it is written anew", || {
+        wait_until("it is rewritten", || {
             logged(&["ERROR", &name, "LEASE_FILE_RESTORED", "stop the server before you"]) == round
         });
         server.check();
@@ -324,7 +328,7 @@ fn a_lease_file_that_is_taken_away_is_written_anew_within_seconds(
 }
 
 #[rstest]
-fn a_lease_file_that_is_taken_away_costs_no_lease_in_a_cleanup_or_in_the_end(
+fn a_removed_lease_file_loses_no_lease_in_a_cleanup_or_at_close(
     #[values(Durability::Written, Durability::Synced)] durability: Durability,
     #[values(true, false)] replaced: bool,
 ) {
@@ -347,7 +351,7 @@ fn a_lease_file_that_is_taken_away_costs_no_lease_in_a_cleanup_or_in_the_end(
 }
 
 #[test]
-fn a_lease_file_that_cannot_be_written_anew_is_so_later() {
+fn a_lease_file_that_cannot_be_rewritten_is_rewritten_later() {
     let directory = tempfile::tempdir().unwrap();
     let inner = directory.path().join("inner");
     fs::create_dir(&inner).unwrap();
@@ -358,20 +362,20 @@ fn a_lease_file_that_cannot_be_written_anew_is_so_later() {
     wait_until("it is in the status", || server.mgr().status().warning.is_some());
     let warning = server.mgr().status().warning.unwrap();
     assert!(warning.contains(&file) && warning.contains("changes may be lost when"), "{warning}");
-    assert_eq!(logged(&["ERROR", &file, "LEASE_FILE_GONE"]), 1, "told once");
+    assert_eq!(logged(&["ERROR", &file, "LEASE_FILE_GONE"]), 1, "logged once");
     server.add_some();
     fs::create_dir(&inner).unwrap();
-    wait_until("it is written anew", || server.mgr().status().warning.is_none());
+    wait_until("it is rewritten", || server.mgr().status().warning.is_none());
     server.check();
     server.reopen();
 }
 
-/// What a process of its own does.
+/// Role of a child process.
 const ROLE: &str = "REAL_FAULTS_ROLE";
 
 #[test]
 fn without_free_descriptors_changes_go_on_and_cleanups_wait() {
-    // The limit is that of a process, and other tests need theirs.
+    // The limit is that of the process, which other tests share.
     let status = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "a_process_without_free_descriptors", "--ignored"])
         .env(ROLE, "descriptors")
@@ -397,7 +401,7 @@ fn a_process_without_free_descriptors() {
             while let Ok(file) = File::open("/dev/null") {
                 taken.push(file);
             }
-            // So many are left for the cleanup: it fails at one step or another, or none.
+            // Number of descriptors left for the cleanup, which fails at some step or succeeds.
             taken.truncate(taken.len() - spare);
             let failure = server.clean_up();
             assert!(spare > 0 || failure.as_ref().unwrap().contains("Too many open files"), "{failure:?}");

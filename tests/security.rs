@@ -1,5 +1,5 @@
-//! What others may try: links in the place of files, names that lead elsewhere or are meant for a shell, and a look at
-//! passwords. See SECURITY.md.
+//! Attacks by other users: symbolic links in place of files, names that leave the directory or
+//! contain shell syntax, and disclosure of passwords. See SECURITY.md.
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
 
 mod support;
@@ -26,8 +26,8 @@ use tempfile::TempDir;
 
 const HEADER: &str = "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state,user_context,pool_id\n";
 
-/// A user that has no part in this.
-const SOMEBODY: u32 = 65534;
+/// Another user.
+const OTHER_USER: u32 = 65534;
 
 fn row(n: u8) -> String {
     format!("192.0.2.{n},02:00:00:00:00:{n:02x},,3600,1790003600,1,0,0,,0,,0\n")
@@ -40,7 +40,8 @@ fn lease(n: u8) -> Lease4 {
     lease
 }
 
-/// A directory with the lease files of a server, and another one with a file that is nobody's business here.
+/// A directory with the lease files of a server, and another one with a file that must not be
+/// touched.
 struct Place {
     directory: TempDir,
     other: TempDir,
@@ -65,15 +66,15 @@ impl Place {
         self.other.path().join("target")
     }
 
-    /// Makes a symbolic link to the target in the place of a file. `false` if it cannot be somebody else's, for which it
-    /// takes the superuser.
+    /// Replaces a file by a symbolic link to the target. Returns `false` if the link cannot be
+    /// given to another user, which needs root.
     fn plant(&self, suffix: &str, owner: u32) -> bool {
         let path = self.file(suffix);
         let _ = fs::remove_file(&path);
         symlink(self.target(), &path).unwrap();
         let planted = lchown(&path, Some(owner), None).is_ok();
         if !planted {
-            eprintln!("not tested: only the superuser can make links of others");
+            eprintln!("skipped: only root can make links of other users");
         }
         planted
     }
@@ -96,7 +97,7 @@ fn add(leases: &impl LeaseMgr<Lease4>, n: u8) {
     assert_eq!(leases.add(&lease(n)).unwrap(), Added::Added);
 }
 
-/// Has the lease files cleaned up, and waits for the end of that.
+/// Cleans up, and waits until the cleanup has ended.
 fn clean_up(leases: &impl LeaseMgr<Lease4>) -> CleanupReport {
     let ended = |status: &CleanupStatus| status.succeeded + status.failed;
     let before = ended(&leases.status().cleanup.unwrap());
@@ -112,7 +113,7 @@ fn clean_up(leases: &impl LeaseMgr<Lease4>) -> CleanupReport {
     }
 }
 
-/// What a link leads to: a lease file, so that nothing but the link stands in the way, or nothing.
+/// The target of a link: a valid lease file, so that only the link is wrong, or a missing file.
 const TARGETS: [Option<&str>; 2] = [Some(HEADER), None];
 
 #[rstest]
@@ -130,7 +131,7 @@ fn a_cleanup_follows_no_planted_link(#[case] suffix: &str, #[case] problem: &str
     for target in TARGETS {
         let place = Place::new();
         target.inspect(|text| fs::write(place.target(), text).unwrap());
-        if !place.plant(suffix, SOMEBODY) {
+        if !place.plant(suffix, OTHER_USER) {
             return;
         }
         let result = Cleanup::new(Family::V4, place.files.lfc_files()).run();
@@ -170,7 +171,7 @@ fn a_lease_manager_follows_no_planted_link(#[case] suffix: &str, #[case] problem
     for target in TARGETS {
         let place = Place::new();
         target.inspect(|text| fs::write(place.target(), text).unwrap());
-        if !place.plant(suffix, SOMEBODY) {
+        if !place.plant(suffix, OTHER_USER) {
             return;
         }
         let error = leasemgr::with_sources(&place.open().unwrap_err()).to_string();
@@ -187,7 +188,7 @@ fn a_rotation_follows_no_planted_link() {
     }
     let leases = place.open().unwrap();
     fs::write(place.target(), HEADER).unwrap();
-    if !place.plant(".output", SOMEBODY) || !place.plant(".1", SOMEBODY) {
+    if !place.plant(".output", OTHER_USER) || !place.plant(".1", OTHER_USER) {
         return;
     }
     let failure = clean_up(&leases).failure.unwrap();
@@ -207,7 +208,7 @@ fn all_leases_are_written_in_the_place_of_a_planted_link(#[case] suffix: &str) {
         let place = Place::new();
         let leases = place.open().unwrap();
         target.inspect(|text| fs::write(place.target(), text).unwrap());
-        if !place.plant(&format!(".all{suffix}"), SOMEBODY) {
+        if !place.plant(&format!(".all{suffix}"), OTHER_USER) {
             return;
         }
         assert_eq!(leases.write_to(&place.file(".all")).unwrap(), 3);
@@ -221,7 +222,7 @@ fn a_writer_follows_no_planted_link() {
     for target in TARGETS {
         let place = Place::new();
         target.inspect(|text| fs::write(place.target(), text).unwrap());
-        if !place.plant("", SOMEBODY) {
+        if !place.plant("", OTHER_USER) {
             return;
         }
         let error = leasemgr::with_sources(
@@ -234,7 +235,7 @@ fn a_writer_follows_no_planted_link() {
 }
 
 #[test]
-fn a_link_of_ones_own_is_followed_if_it_leads_to_a_file() {
+fn a_link_of_the_same_user_to_a_file_is_followed() {
     let place = Place::new();
     let own = fs::metadata(place.directory.path()).unwrap().uid();
     fs::rename(place.files.current_path(), place.target()).unwrap();
@@ -242,7 +243,7 @@ fn a_link_of_ones_own_is_followed_if_it_leads_to_a_file() {
     let leases = place.open().unwrap();
     add(&leases, 4);
     assert!(fs::read_to_string(place.target()).unwrap().contains("192.0.2.4,"));
-    // The link stays one, whatever takes the place of its target.
+    // The link is kept, whatever replaces its target.
     assert_eq!(clean_up(&leases).failure, None);
     add(&leases, 5);
     assert_eq!(clean_up(&leases).failure, None);
@@ -251,7 +252,7 @@ fn a_link_of_ones_own_is_followed_if_it_leads_to_a_file() {
     assert_eq!(place.addresses(), [1, 2, 3, 4, 5, 6]);
     assert!(place.files.current_path().is_symlink() && place.target().is_file());
 
-    // A target that is absent is created, as after a boot.
+    // A missing target is created, as after a boot.
     let place = Place::new();
     let own = fs::metadata(place.directory.path()).unwrap().uid();
     let _ = fs::remove_file(place.files.current_path());
@@ -276,21 +277,22 @@ fn the_directory_of_the_lease_files_may_be_a_link() {
 }
 
 #[rstest]
-fn what_is_no_file_is_not_opened(
+fn files_that_are_not_regular_are_not_opened(
     #[values("", ".1", ".2", ".completed", ".lock", ".pid", ".pid.lock", ".pid.running")] suffix: &str,
 ) {
     let place = Place::new();
     let _ = fs::remove_file(place.file(suffix));
-    // To open a FIFO would be to wait for somebody who writes to it.
+    // Opening a FIFO would wait for a writer.
     let made = std::process::Command::new("mkfifo").arg(place.file(suffix)).status().unwrap();
     assert!(made.success());
     let error = leasemgr::with_sources(&place.open().unwrap_err()).to_string();
     assert!(error.ends_with("not a regular file"), "{error}");
 }
 
-/// A program that writes its arguments, one a line, and the modes of the lease files to a file beside it.
-fn spy(directory: &Path) -> PathBuf {
-    let program = directory.join("spy; $(touch pwned)");
+/// Creates a program that writes its arguments, one on each line, and the modes of the lease files
+/// to files beside it.
+fn recording_program(directory: &Path) -> PathBuf {
+    let program = directory.join("recording_program; $(touch pwned)");
     let script =
         "#!/bin/sh\nprintf '%s\\n' \"$@\" > \"$0.args\"\nstat -c '%a %n' \"${3%/*}\"/*.csv* > \"$0.modes\"\n";
     fs::write(&program, script).unwrap();
@@ -304,7 +306,7 @@ fn a_name_full_of_shell_characters_is_one_argument_of_the_program() {
     let directory =
         place.directory.path().join("a $(touch pwned) `touch pwned` ; touch pwned & 'b' \"c\" * \\ -d | >d");
     fs::create_dir(&directory).unwrap();
-    let program = spy(place.other.path());
+    let program = recording_program(place.other.path());
     let file = directory.join("leases.csv");
     let options =
         MemfileOptions::at(file.clone()).lfc_program(LfcProgram::Program(program.clone())).lfc_interval(None);
@@ -332,11 +334,11 @@ fn a_name_full_of_shell_characters_is_one_argument_of_the_program() {
 }
 
 #[test]
-fn files_are_nobody_elses_to_read() {
+fn files_are_not_readable_by_others() {
     let place = Place::new();
     let directory = place.directory.path().join("new");
     fs::create_dir(&directory).unwrap();
-    let program = spy(place.other.path());
+    let program = recording_program(place.other.path());
     let options = |lfc_program| {
         MemfileOptions::at(directory.join("leases.csv")).lfc_program(lfc_program).lfc_interval(None)
     };
@@ -352,7 +354,7 @@ fn files_are_nobody_elses_to_read() {
         u32::from_str_radix(mode.unwrap_or_else(|| panic!("no {name} in {modes}")), 8).unwrap()
     };
     for (suffix, mode) in [("", 0o640), (".1", 0o640), (".lock", 0o600)] {
-        // The umask may take more away.
+        // The umask may remove more permissions.
         assert_eq!(mode_of(suffix) & !mode, 0, "{suffix}: {modes}");
         assert_eq!(mode_of(suffix) & 0o600, 0o600, "{suffix}: {modes}");
     }
@@ -394,7 +396,7 @@ fn the_lease_file_stays_in_the_data_directory() {
     assert_eq!(fs::read_dir(outside).unwrap().count(), 0);
 }
 
-/// A backend with a database behind it, which is not there.
+/// A backend for a database that does not exist.
 struct Database;
 
 impl LeaseMgrOpener<Lease4> for Database {
@@ -455,7 +457,7 @@ fn no_password_is_in_any_log_error_or_debug_output() {
                 factory.register(Arc::new(Database)).unwrap();
             }
             for kind in ["mysql", "postgresql", "memfile", "oracle", "", "hunter2"] {
-                // The type itself is no secret; one that is unknown is named.
+                // The type is not secret; an unknown one is shown.
                 let kind =
                     if kind == "hunter2" { "password=hunter2 type=mysql" } else { &format!("type={kind}") };
                 for connection in tries.map(|rest| format!("{kind} {rest}")) {

@@ -1,5 +1,5 @@
-//! Rules of a server that are built on a lease manager: limits, declined leases, leases that ended before 1970, and
-//! questions without an answer.
+//! Rules for servers that are built on a lease manager: limits, declined leases, leases that
+//! expired before 1970, invalid queries, and a journal that fails.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod support;
@@ -23,9 +23,9 @@ use leasemgr::{
     Added, Availability, Durability, LeaseMgr, LeaseMgrError, LeaseMgrExt, ManagedLease, Query, Subnets,
 };
 use rstest::rstest;
-use support::around::{Around, Surrounded};
 use support::header;
 use support::leases::TestLease;
+use support::wrap_files::{WrapFiles, WrappedFileSystem};
 
 fn in_memory<L: ManagedLease + FileLease>() -> Arc<dyn LeaseMgr<L>> {
     memfile::open(MemfileOptions::default().extended_info_tables(true)).unwrap()
@@ -44,7 +44,7 @@ fn context(text: &str) -> UserContext {
     UserContext::parse(text.as_bytes()).unwrap()
 }
 
-/// Leases of subnet 1 in these states, all of the class `gold`.
+/// Adds leases of subnet 1 in these states, all of the class `gold`.
 fn with_states<L: TestLease>(mgr: &dyn LeaseMgr<L>, states: &[u32]) {
     for (&state, n) in states.iter().zip(1..) {
         let mut lease = L::tagged(n, 1);
@@ -65,7 +65,7 @@ fn check_limit<L: ManagedLease + FileLease>(mgr: &dyn LeaseMgr<L>, limits: &str)
 
 fn the_limit_of_a_subnet_counts_leases_in_use_and_declined_ones<L: TestLease>() {
     let mgr = in_memory::<L>();
-    // Reclaimed, released and registered leases are assigned to nobody.
+    // Reclaimed, released and registered leases are not assigned.
     with_states(&*mgr, &[0, 1, 2, 0, 1, 3, 1, 4]);
     let subnet = |limit| format!(r#"{{ "subnet": {{ "id": 1, "address-limit": {limit} }} }}"#);
     assert_eq!(check_limit(&*mgr, &subnet(6)), None);
@@ -80,7 +80,7 @@ fn the_limit_of_a_subnet_counts_leases_in_use_and_declined_ones<L: TestLease>() 
         let reason = format!("address limit {limit} of client class \"gold\" reached, current count 2");
         assert_eq!(check_limit(&*mgr, &class(limit)), Some(reason));
     }
-    // A client declines its address: it stays assigned.
+    // A declined lease stays assigned.
     let mut declined = mgr.by_state(LeaseState::DEFAULT, None).unwrap().remove(0);
     declined.decline(leasemgr::lease::system_time(1_790_000_000), Lifetime(86400));
     mgr.update(&declined).unwrap();
@@ -109,7 +109,7 @@ fn a_limit_of_subnet_0_is_refused() {
 const RELAYED4: &str = r#"{ "ISC": { "client-classes": [ "gold" ], "relay-agent-info": { "sub-options": "0x0C0401020304020155" } } }"#;
 const RELAYED6: &str = r#"{ "ISC": { "relay-info": [ { "options": "0x0035000401020304002500020055" } ] } }"#;
 
-/// Adds the lease, declines it, and gives what its manager has then, before and after it is opened again.
+/// Declines a lease in memory and in a file. Returns both managers, the second one reopened.
 fn declined<L: TestLease>(text: &str) -> Vec<(Arc<dyn LeaseMgr<L>>, Arc<tempfile::TempDir>)> {
     let directory = Arc::new(tempfile::tempdir().unwrap());
     let (before, after) = (in_memory(), in_directory(&directory));
@@ -130,9 +130,9 @@ fn relay() -> RelayId {
     RelayId::new(&[1, 2, 3, 4]).unwrap()
 }
 
-/// A declined lease is reclaimed without a client, and stays so when its manager is opened again and its files are
-/// cleaned up.
-fn a_reclaimed_lease_of_no_client_is_kept<L: TestLease>() {
+/// A declined lease is reclaimed without a client, also after its manager is reopened and its files
+/// are cleaned up.
+fn a_reclaimed_lease_without_a_client_is_kept<L: TestLease>() {
     let directory = tempfile::tempdir().unwrap();
     let mut lease = L::tagged(1, 1);
     lease.decline(leasemgr::lease::system_time(1_790_000_000), Lifetime(86400));
@@ -155,17 +155,17 @@ fn a_reclaimed_lease_of_no_client_is_kept<L: TestLease>() {
 }
 
 #[test]
-fn a_reclaimed_lease_of_no_client_is_kept4() {
-    a_reclaimed_lease_of_no_client_is_kept::<Lease4>();
+fn a_reclaimed_lease_without_a_client_is_kept4() {
+    a_reclaimed_lease_without_a_client_is_kept::<Lease4>();
 }
 
 #[test]
-fn a_reclaimed_lease_of_no_client_is_kept6() {
-    a_reclaimed_lease_of_no_client_is_kept::<Lease6>();
+fn a_reclaimed_lease_without_a_client_is_kept6() {
+    a_reclaimed_lease_without_a_client_is_kept::<Lease6>();
 }
 
 #[test]
-fn a_declined_dhcpv4_lease_has_no_user_context_and_is_found_by_no_relay_agent() {
+fn a_declined_dhcpv4_lease_loses_its_user_context_and_relay_ids() {
     for (mgr, _directory) in declined::<Lease4>(RELAYED4) {
         let lease = mgr.all().unwrap().remove(0);
         assert_eq!((lease.state(), &lease.data().user_context), (LeaseState::DECLINED, &None));
@@ -184,7 +184,7 @@ fn a_declined_dhcpv6_lease_keeps_its_user_context_as_in_kea() {
     }
 }
 
-/// A lease file with these rows of valid lifetime, expiry time and state.
+/// Writes a lease file with these rows of valid lifetime, expiry time and state.
 fn file4(directory: &tempfile::TempDir, rows: &[(u32, u64, u32)]) {
     let rows = rows.iter().zip(1..).map(|((valid, expire, state), n): (_, u8)| {
         format!("192.0.2.{n},02:00:00:00:00:{n:02x},,{valid},{expire},1,0,0,,{state},,0\n")
@@ -194,9 +194,9 @@ fn file4(directory: &tempfile::TempDir, rows: &[(u32, u64, u32)]) {
 }
 
 #[test]
-fn a_lease_of_a_file_that_ended_before_1970_is_expired_reclaimed_and_removed() {
+fn a_lease_that_expired_before_1970_is_listed_reclaimed_and_deleted() {
     let directory = tempfile::tempdir().unwrap();
-    // Ends of -100 and -50, 1, never, and far in the future.
+    // They expire at -100, -50 and 1, never, and far in the future.
     let rows = [
         (200, 18_446_744_073_709_551_516, 0),
         (100, 18_446_744_073_709_551_566, 1),
@@ -226,7 +226,7 @@ fn a_lease_of_a_file_that_ended_before_1970_is_expired_reclaimed_and_removed() {
 }
 
 #[test]
-fn a_dhcpv6_lease_that_ended_before_1970_has_ended_after_a_restart() {
+fn a_dhcpv6_lease_that_expired_before_1970_is_expired_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let mgr = in_directory::<Lease6>(&directory);
     let mut lease = Lease6::tagged(1, 1);
@@ -235,7 +235,7 @@ fn a_dhcpv6_lease_that_ended_before_1970_has_ended_after_a_restart() {
     assert_eq!(mgr.add(&lease).unwrap(), Added::Added);
     assert_eq!(mgr.list_expired(system_time(0), 0).unwrap().len(), 1);
     drop(mgr);
-    // The file has no number for -300.
+    // The file cannot represent -300.
     let mgr = in_directory::<Lease6>(&directory);
     let found = mgr.list_expired(system_time(1_790_000_000), 0).unwrap();
     assert_eq!(found.iter().map(Lease::end).collect::<Vec<_>>(), [Some(200)]);
@@ -252,7 +252,7 @@ fn a_dhcpv6_lease_that_ended_before_1970_has_ended_after_a_restart() {
 #[case::subnet(|mgr: &dyn LeaseMgr<Lease6>| statistics(mgr, Subnets::One(SubnetId(0))), "the subnet of statistics is 0, expected a number from 1 to 4294967295")]
 #[case::range(|mgr: &dyn LeaseMgr<Lease6>| statistics(mgr, Subnets::Range(SubnetId(7), SubnetId(3))), "the subnet range of statistics is 7 to 3, expected a first number of at least 1, and a last one that is not below it")]
 #[case::range_from_0(|mgr: &dyn LeaseMgr<Lease6>| statistics(mgr, Subnets::Range(SubnetId(0), SubnetId(3))), "the subnet range of statistics is 0 to 3, expected a first number of at least 1, and a last one that is not below it")]
-fn a_question_without_an_answer_is_refused_with_its_value(
+fn an_invalid_query_is_refused_with_its_value(
     #[case] ask: fn(&dyn LeaseMgr<Lease6>) -> Result<(), LeaseMgrError>,
     #[case] message: &str,
 ) {
@@ -268,7 +268,7 @@ fn statistics(mgr: &dyn LeaseMgr<Lease6>, subnets: Subnets) -> Result<(), LeaseM
 }
 
 #[test]
-fn a_question_of_relay_agents_is_refused_for_its_bounds_first() {
+fn the_bounds_of_a_query_by_relay_agent_are_checked_first() {
     let mgr = Memfile::<Lease6>::open(MemfileOptions::default()).unwrap();
     let relay = relay();
     let query = Query::relay_id(&relay);
@@ -277,7 +277,7 @@ fn a_question_of_relay_agents_is_refused_for_its_bounds_first() {
 }
 
 #[test]
-fn an_iata_has_no_part_in_limits() {
+fn temporary_addresses_do_not_count_for_limits() {
     let mgr = in_memory::<Lease6>();
     let lease = Lease6::tagged(1, 1);
     let mut temporary =
@@ -289,14 +289,14 @@ fn an_iata_has_no_part_in_limits() {
     assert_eq!(check_limit(&*mgr, r#"{ "subnet": { "id": 1, "address-limit": 1 } }"#), None);
 }
 
-/// Writes fail as soon as this says so.
+/// Files whose writes fail once the flag is set.
 #[derive(Clone, Debug, Default)]
 struct Failing(Arc<AtomicBool>);
 
 struct FailingFile(Failing, Box<dyn WriteFile>);
 
-impl Around for Failing {
-    fn around_write(&self, file: Box<dyn WriteFile>) -> Box<dyn WriteFile> {
+impl WrapFiles for Failing {
+    fn wrap_write(&self, file: Box<dyn WriteFile>) -> Box<dyn WriteFile> {
         Box::new(FailingFile(self.clone(), file))
     }
 }
@@ -331,7 +331,7 @@ impl WriteFile for FailingFile {
 #[rstest]
 #[case::v4(PhantomData::<Lease4>)]
 #[case::v6(PhantomData::<Lease6>)]
-fn a_journal_that_refuses_is_given_up_and_that_is_told_once<L: TestLease>(
+fn a_failing_journal_is_given_up_and_reported_once<L: TestLease>(
     #[case] _family: PhantomData<L>,
     #[values(Durability::Written, Durability::Synced)] durability: Durability,
 ) {
@@ -340,12 +340,13 @@ fn a_journal_that_refuses_is_given_up_and_that_is_told_once<L: TestLease>(
         .lfc_interval(None)
         .lfc_program(LfcProgram::Internal)
         .durability(durability);
-    let mgr = memfile::open_on::<L>(options, Arc::new(Surrounded(failing.clone(), OsFileSystem))).unwrap();
+    let mgr =
+        memfile::open_on::<L>(options, Arc::new(WrappedFileSystem(failing.clone(), OsFileSystem))).unwrap();
     let (told, changes) = mpsc::channel();
     mgr.tracking().on_availability("test", move |availability| told.send(availability).unwrap());
     let panics = |_| resume_unwind(Box::new("out of order"));
     mgr.tracking().on_availability("another", panics);
-    // It can use the manager, and change leases of another one.
+    // The callback can use the manager, and change leases of another one.
     let (weak, other, used) = (Arc::downgrade(&mgr), in_memory::<L>(), Arc::new(AtomicBool::new(false)));
     let is_used = Arc::clone(&used);
     mgr.tracking().on_availability("a third", move |_| {
@@ -367,7 +368,7 @@ fn a_journal_that_refuses_is_given_up_and_that_is_told_once<L: TestLease>(
     assert!(matches!(status.availability, Availability::GivenUp { .. }) && status.refused.is_some());
     assert_eq!(changes.try_iter().collect::<Vec<_>>(), [status.availability]);
     assert!(used.load(Ordering::Relaxed));
-    // What is there can be read.
+    // Leases can still be read.
     assert_eq!(mgr.all().unwrap(), [L::tagged(1, 1).kept()]);
     assert!(mgr.tracking().forget_availability("test") && !mgr.tracking().forget_availability("test"));
 }

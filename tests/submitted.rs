@@ -26,7 +26,7 @@ use rstest::rstest;
 use support::Names;
 use support::leases::TestLease;
 
-/// Longer than anything takes that comes at all.
+/// Maximum time to wait for anything.
 const LONG: Duration = Duration::from_secs(60);
 
 fn disk() -> SimulatedDisk {
@@ -58,7 +58,7 @@ fn additions(numbers: std::ops::Range<u32>) -> Vec<Operation<Lease4>> {
     numbers.map(|n| Operation::Add(lease(n))).collect()
 }
 
-/// Number of operations of these kinds since the disk was made.
+/// Returns the number of operations of these kinds since the disk was created.
 fn count(disk: &SimulatedDisk, actions: &[Action]) -> usize {
     disk.operations().iter().filter(|operation| actions.contains(&operation.action)).count()
 }
@@ -78,14 +78,14 @@ fn answer<T>(answers: &Receiver<T>) -> T {
     answers.recv_timeout(LONG).unwrap()
 }
 
-/// Lets a disk wait before its syncs while it is closed.
+/// Blocks the syncs of a disk while it is closed.
 #[derive(Clone, Default)]
 struct Gate(Arc<(Mutex<GateState>, Condvar)>);
 
 #[derive(Default)]
 struct GateState {
     is_closed: bool,
-    /// Number of syncs that wait.
+    /// Number of waiting syncs.
     waiting: usize,
 }
 
@@ -130,7 +130,7 @@ impl Gate {
 fn a_batch_is_one_write_and_at_most_one_sync(#[case] durability: Durability, #[case] syncs: usize) {
     let disk = disk();
     let leases = open(&disk, durability);
-    // After the first one, the file is as long as it is to be.
+    // After the first change, the file has its preallocated length.
     let _ = leases.add(&lease(999)).unwrap();
     let before = (count(&disk, &WRITES), count(&disk, &[Action::Sync]));
     let mut batch = additions(0..100);
@@ -145,7 +145,7 @@ fn a_batch_is_one_write_and_at_most_one_sync(#[case] durability: Durability, #[c
 }
 
 #[rstest]
-fn of_a_batch_that_cannot_be_written_nothing_is_made(
+fn a_batch_that_cannot_be_written_changes_nothing(
     #[values(Durability::Written, Durability::Synced)] durability: Durability,
     #[values(ENOSPC, EIO)] error: i32,
 ) {
@@ -164,7 +164,7 @@ fn of_a_batch_that_cannot_be_written_nothing_is_made(
     ended.data_mut().valid_lifetime = leasemgr::lease::Lifetime(0);
     let mut batch = additions(1..4);
     batch.extend([Operation::update(renewed(&lease(1))), Operation::delete(lease(2).address())]);
-    // Decided by what an earlier change would have left, and by nothing.
+    // These depend on the result of an earlier change, or on no lease.
     batch.extend([Operation::Add(lease(3)), Operation::Add(ended)]);
     let at = disk.operations().len() + usize::from(durability == Durability::Synced);
     let _ = disk.clone().with_fault(Fault { at, error, effect: Effect::Half, lasting: false });
@@ -177,7 +177,7 @@ fn of_a_batch_that_cannot_be_written_nothing_is_made(
     }
     assert_eq!(leases.all().unwrap(), [lease(1)]);
     assert_eq!(told.load(Ordering::Relaxed), 0);
-    // Later ones find room, or are refused.
+    // Later changes find room, or are refused.
     let results = leases.apply(&additions(2..4));
     assert_eq!(results.len(), 2);
     if error == ENOSPC {
@@ -214,7 +214,7 @@ fn a_submitted_change_does_not_wait_for_the_sync() {
 }
 
 #[test]
-fn what_comes_during_a_sync_shares_the_next_one() {
+fn changes_submitted_during_a_sync_share_the_next_one() {
     let disk = disk();
     let leases = open(&disk, Durability::Synced);
     let gate = Gate::before_syncs_of(&disk);
@@ -232,7 +232,7 @@ fn what_comes_during_a_sync_shares_the_next_one() {
 }
 
 #[test]
-fn where_nothing_blocks_a_submitted_change_is_made_at_once() {
+fn without_blocking_a_submitted_change_is_made_at_once() {
     for leases in [
         Arc::new(Memfile::<Lease4>::open(MemfileOptions::default()).unwrap()),
         open(&disk(), Durability::Written),
@@ -267,7 +267,7 @@ fn an_answer_may_drop_the_last_handle_of_the_manager() {
     assert!(reopened(&disk).all().unwrap().into_iter().eq((0..600).map(lease)));
 }
 
-/// Opens the files once their manager has given them up.
+/// Opens the files after their manager has been closed.
 fn reopened(disk: &SimulatedDisk) -> Memfile<Lease4> {
     let start = Instant::now();
     loop {
@@ -302,7 +302,7 @@ fn a_callback_may_drop_the_last_handle_of_the_manager() {
 }
 
 #[test]
-fn a_panic_of_the_disk_is_answered() {
+fn a_panic_of_the_disk_is_returned_as_an_error() {
     let disk = disk();
     let leases = open(&disk, Durability::Synced);
     let panics = disk.operations().len();
@@ -328,7 +328,7 @@ fn direct_and_submitted_changes_of_one_address_are_each_made_once() {
     let leases = open(&disk, Durability::Synced);
     let _ = leases.add(&lease(1)).unwrap();
     let address = lease(1).address();
-    // Adds one second by a conditional update, as often as it takes.
+    // Adds one second with a conditional update, retried until it succeeds.
     let increment = |submits: bool| {
         for _ in 0..ROUNDS {
             loop {
@@ -382,7 +382,7 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Every method, one after the other.
+/// Calls every method.
 fn use_all(leases: &AsyncLeaseMgr<Lease4>) {
     let (one, two) = (lease(1), lease(2));
     let (later, address) = (renewed(&one), one.address());
@@ -406,7 +406,7 @@ fn use_all(leases: &AsyncLeaseMgr<Lease4>) {
     );
     assert!(wait(leases.apply(Vec::new())).is_empty());
     wait(leases.flush()).unwrap();
-    // Reclaimed once, and counted once.
+    // Reclaimed and counted once.
     let reclaimed = || -> u64 {
         let query = StatisticsQuery::all();
         leases.leases().totals(&query).unwrap().iter().map(|row| row.reclaimed).sum()
@@ -434,7 +434,7 @@ fn an_async_handle_does_what_the_manager_does(
 }
 
 #[test]
-fn where_nothing_blocks_a_future_is_ready_at_once() {
+fn without_blocking_a_future_is_ready_at_once() {
     let leases = AsyncLeaseMgr::new(open(&disk(), Durability::Written));
     assert!(poll(&mut leases.add(&lease(1))).is_ready());
     assert!(poll(&mut leases.apply(additions(0..5))).is_ready());
@@ -451,29 +451,29 @@ fn a_change_goes_on_without_its_future() {
     assert!(poll(&mut dropped).is_pending());
     drop(dropped);
     drop(leases.add(&lease(2)));
-    // Submitted in this order, whichever is awaited.
+    // Submitted in this order, whichever is awaited first.
     let update = leases.update_if_unchanged(&lease(2), &renewed(&lease(2)));
     gate.set_closed(false);
     wait(update).unwrap();
     assert_eq!(leases.leases().all().unwrap(), [lease(1), renewed(&lease(2))]);
 }
 
-/// A backend that blocks, and makes no changes in threads of its own.
+/// A backend that blocks, and does not make submitted changes in threads of its own.
 #[derive(Debug)]
-struct Far {
+struct Blocking {
     leases: Memfile<Lease4>,
-    /// The thread that must not make calls.
+    /// The thread that must not call the backend.
     caller: thread::ThreadId,
 }
 
-impl Far {
+impl Blocking {
     fn leases(&self) -> &Memfile<Lease4> {
         assert_ne!(thread::current().id(), self.caller);
         &self.leases
     }
 }
 
-impl LeaseMgr<Lease4> for Far {
+impl LeaseMgr<Lease4> for Blocking {
     fn status(&self) -> Status {
         self.leases.status()
     }
@@ -539,22 +539,22 @@ impl LeaseMgr<Lease4> for Far {
     }
 }
 
-fn far() -> Arc<Far> {
+fn blocking() -> Arc<Blocking> {
     let leases = Memfile::open(MemfileOptions::default()).unwrap();
-    let far = Far { leases, caller: thread::current().id() };
-    assert!(far.may_block() && !far.submits());
-    Arc::new(far)
+    let blocking = Blocking { leases, caller: thread::current().id() };
+    assert!(blocking.may_block() && !blocking.submits());
+    Arc::new(blocking)
 }
 
 #[test]
 fn calls_of_a_backend_that_blocks_are_made_by_the_pool() {
-    let leases = AsyncLeaseMgr::with_pool(far(), |work: Work| drop(thread::spawn(work)));
+    let leases = AsyncLeaseMgr::with_pool(blocking(), |work: Work| drop(thread::spawn(work)));
     use_all(&leases);
 }
 
 #[test]
-fn what_a_pool_does_not_do_is_an_error() {
-    let leases = AsyncLeaseMgr::with_pool(far(), |work: Work| drop(work));
+fn a_job_that_the_pool_drops_is_an_error() {
+    let leases = AsyncLeaseMgr::with_pool(blocking(), |work: Work| drop(work));
     assert!(wait(leases.add(&lease(1))).is_err_and(|error| error.is_unknown()));
     let results = wait(leases.apply(additions(0..3)));
     assert_eq!(results.len(), 3);
@@ -572,7 +572,7 @@ mod tokio_runtime {
 
     #[tokio::test]
     async fn calls_of_a_backend_that_blocks_are_made_by_blocking_threads() {
-        let leases = AsyncLeaseMgr::new(far());
+        let leases = AsyncLeaseMgr::new(blocking());
         assert_eq!(leases.add(&lease(1)).await.unwrap(), Added::Added);
         assert_eq!(leases.run(|leases| leases.all()).await.unwrap(), [lease(1)]);
         leases.close().await;
@@ -602,7 +602,7 @@ mod tokio_runtime {
     }
 }
 
-/// What the tests take for granted: leases of different numbers are different.
+/// A precondition of the tests: leases of different numbers differ.
 #[test]
 fn leases_of_different_numbers_are_different() {
     let leases: BTreeMap<_, _> = (0..1000).map(|n| (lease(n).address(), lease(n))).collect();

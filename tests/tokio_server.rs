@@ -1,4 +1,4 @@
-//! The example `tokio_server`, for a moment in each way.
+//! The example `tokio_server`, run briefly with each kind of calls.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -23,7 +23,7 @@ fn an_async_server_changes_leases_in_every_way(
     let (rate, rest) = text.split_once(" changes a second\n").unwrap();
     assert!(rate.parse::<u64>().unwrap() > 0, "{text}");
     assert!(rest.starts_with("timers: ") && rest.contains("\nmemory: "), "{text}");
-    // Each task has added, renewed and released a lease at least.
+    // Each task has added, renewed and released at least one lease.
     let rows = std::fs::read_to_string(&file).unwrap();
     assert!(rows.lines().filter(|row| row.starts_with("10.")).count() >= 48, "{rows}");
 }

@@ -1,9 +1,9 @@
-//! What the benchmarks work on: leases, and files in memory.
+//! What the benchmarks share: leases, and files in memory.
 
-#![allow(dead_code, reason = "each of the benchmarks uses a part of it")]
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
 
-#[path = "../../tests/support/around.rs"]
-mod around;
+#[path = "../../tests/support/wrap_files.rs"]
+mod wrap_files;
 
 use std::error::Error;
 use std::hint::black_box;
@@ -12,7 +12,6 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::Duration;
 
-use around::{Around, Surrounded};
 use criterion::{Criterion, Throughput};
 use leasemgr::fs::{Memory, WriteFile};
 use leasemgr::lease::{
@@ -20,10 +19,12 @@ use leasemgr::lease::{
     UserContext,
 };
 use leasemgr::lease_file::{FileLease, Writer};
+use wrap_files::{WrapFiles, WrappedFileSystem};
 
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-/// Few and short runs: what is measured differs by factors, not by percents.
+/// Returns a configuration with few and short runs: the differences of interest are factors, not
+/// percents.
 pub(crate) fn criterion() -> Criterion {
     Criterion::default()
         .sample_size(20)
@@ -32,12 +33,12 @@ pub(crate) fn criterion() -> Criterion {
         .configure_from_args()
 }
 
-/// Rows and bytes a second.
+/// Returns the throughput in rows and bytes.
 pub(crate) fn throughput(rows: usize, text: &[u8]) -> Throughput {
     Throughput::ElementsAndBytes { elements: rows as u64, bytes: text.len() as u64 }
 }
 
-/// Which rows have a user context.
+/// The rows that have a user context.
 #[derive(Clone, Copy)]
 pub(crate) enum Contexts {
     None,
@@ -45,7 +46,7 @@ pub(crate) enum Contexts {
 }
 
 pub(crate) trait Sample: FileLease {
-    /// The lease of client `i`; a client with a greater number has a greater address.
+    /// Returns the lease of client `i`; a client with a greater number has a greater address.
     fn of_client(i: u32) -> Outcome<Self>;
 }
 
@@ -75,7 +76,7 @@ fn hwaddr(i: u32) -> [u8; 6] {
     [2, 0xab, a, b, c, d]
 }
 
-/// The leases of these clients. Every third has a name.
+/// Returns the leases of these clients. Every third has a name.
 pub(crate) fn leases<L: Sample>(clients: impl Iterator<Item = u32>, contexts: Contexts) -> Outcome<Vec<L>> {
     const CONTEXT: &[u8] =
         br#"{ "ISC": { "relay-agent-info": { "remote-id": "0A0B", "sub-options": "0x0104AABBCCDD" } } }"#;
@@ -98,7 +99,7 @@ pub(crate) fn leases<L: Sample>(clients: impl Iterator<Item = u32>, contexts: Co
     clients.map(lease).collect()
 }
 
-/// A lease file with a row for each lease.
+/// Returns a lease file with a row for each lease.
 pub(crate) fn text<L: FileLease>(leases: &[L]) -> Outcome<Vec<u8>> {
     let mut writer = Writer::new(Vec::new())?;
     for lease in leases {
@@ -107,28 +108,28 @@ pub(crate) fn text<L: FileLease>(leases: &[L]) -> Outcome<Vec<u8>> {
     Ok(writer.into_inner())
 }
 
-/// Files in memory, so that what is measured is not the disk. What is written is thrown away.
-pub(crate) type Files = Surrounded<Discarding, Memory>;
+/// Files in memory, so that the disk is not measured. Written data is discarded.
+pub(crate) type Files = WrappedFileSystem<Discarding, Memory>;
 
-/// These files.
+/// Returns these files in memory.
 pub(crate) fn memory_files<const N: usize>(files: [(&Path, &[u8]); N]) -> Files {
     let memory = Memory::default();
     for (path, bytes) in files {
         memory.put(path, bytes);
     }
-    Surrounded(Discarding, memory)
+    WrappedFileSystem(Discarding, memory)
 }
 
 #[derive(Debug)]
 pub(crate) struct Discarding;
 
-impl Around for Discarding {
-    fn around_write(&self, _: Box<dyn WriteFile>) -> Box<dyn WriteFile> {
+impl WrapFiles for Discarding {
+    fn wrap_write(&self, _: Box<dyn WriteFile>) -> Box<dyn WriteFile> {
         Box::new(Discard)
     }
 }
 
-/// A file that forgets what is written to it.
+/// A file that discards what is written to it.
 struct Discard;
 
 impl WriteFile for Discard {

@@ -1,5 +1,5 @@
-//! What a DHCPv4 server does with a message (RFC 2131 section 4.3): what becomes of the client's lease, and what the client is
-//! answered.
+//! Message handling of a DHCPv4 server (RFC 2131 section 4.3): changes of the client's lease, and
+//! the reply.
 
 #[cfg(test)]
 mod tests;
@@ -18,14 +18,15 @@ use super::server::{Answer, Outcome, Subnet};
 pub(crate) use wire::Client;
 use wire::{Reply, Request};
 
-/// All addresses are of one subnet.
+/// The subnet of all addresses.
 const SUBNET: SubnetId = SubnetId(1);
-/// For how long an address is not used that a client has declined.
+/// Time for which a declined address is not used.
 const PROBATION: Lifetime = Lifetime(24 * 3600);
-/// How often a change is tried if others change the same lease. Then the client may ask again.
+/// Number of times that a change is tried if other threads change the same lease. After that the
+/// client may ask again.
 const TRIES: u32 = 8;
 
-/// The present.
+/// The current time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     /// Seconds since the epoch.
@@ -38,31 +39,31 @@ pub(crate) struct Server4 {
     pub(crate) leases: Arc<dyn LeaseMgr<Lease4>>,
     pub(crate) allocator: Arc<Allocator<Ipv4Addr, Client>>,
     pub(crate) subnet: Subnet<Ipv4Addr>,
-    /// An address of the server, by which clients tell it from others.
+    /// An address of the server, which identifies it to clients.
     pub(crate) server_id: Ipv4Addr,
     pub(crate) valid_lifetime: Lifetime,
 }
 
-/// What became of a request for an address.
+/// The result of a request for an address.
 enum Granted {
     Lease(Lease4),
-    /// The client must not use it.
+    /// The client must not use the address.
     Refused,
-    /// The server knows nothing of it. Another one may.
+    /// The server does not know the client. Another server may.
     Unknown,
 }
 
-/// How a client asks for an address (RFC 2131 section 4.3.2).
+/// The kind of a request for an address (RFC 2131 section 4.3.2).
 #[derive(Clone, Copy, PartialEq)]
 enum Asked {
-    /// It was offered it.
+    /// The address was offered.
     Selecting,
-    /// It believes to have it: after a start, or because it renews its lease.
+    /// The client assumes that it has the address: after a restart, or because it renews its lease.
     Having,
 }
 
 impl Server4 {
-    /// The answer to a message, and where it is to be sent.
+    /// Returns the reply to a message, and its destination.
     pub(crate) fn answer(&self, message: &[u8], clock: Clock) -> Answer {
         let Some(request) = Request::decode(message) else {
             return Ok(None);
@@ -86,8 +87,8 @@ impl Server4 {
         Ok(Some((reply.encode(&request, self.server_id)?, to)))
     }
 
-    /// A client looks for servers (section 4.3.1). It is offered the address that it has or had, else the one that it wishes,
-    /// else any.
+    /// Handles a search for servers (section 4.3.1). The client is offered the address that it has
+    /// or had, or else the one that it requests, or else any.
     fn discover(&self, request: &Request<'_>, clock: Clock) -> Outcome<Option<Reply>> {
         let own = self.own_lease(request)?;
         if let Some(lease) = own.as_ref().filter(|lease| !lease.is_reclaimed()) {
@@ -105,7 +106,7 @@ impl Server4 {
         Ok(address.map(|address| self.reply(MessageType::Offer, address)))
     }
 
-    /// A client asks for an address, or for more time (section 4.3.2).
+    /// Handles a request for an address, or for more time (section 4.3.2).
     fn request(&self, request: &Request<'_>, clock: Clock) -> Outcome<Option<Reply>> {
         let Some(client) = request.client() else {
             return Ok(None);
@@ -134,7 +135,7 @@ impl Server4 {
         })
     }
 
-    /// Gives a client the lease that it asks for, or more time with it.
+    /// Gives a client the lease that it asks for, or extends it.
     fn grant(
         &self,
         request: &Request<'_>,
@@ -147,7 +148,7 @@ impl Server4 {
             let old = self.leases.get(address)?;
             let is_own = old.as_ref().is_some_and(|old| belongs(old, request));
             let is_free = old.as_ref().is_none_or(Lease::is_reclaimed);
-            // A lease that is neither is another client's, or declined.
+            // A lease that is neither belongs to another client, or is declined.
             if !is_own && !is_free {
                 return Ok(Granted::Refused);
             }
@@ -155,7 +156,8 @@ impl Server4 {
                 return Ok(Granted::Refused);
             }
             if !is_own {
-                // Unless it has just been offered this address, it keeps to the one that it has.
+                // Unless this address has just been offered to it, the client keeps the one that it
+                // has.
                 let is_offered = self.allocator.offered(client, clock.instant) == Some(address);
                 match asked {
                     Asked::Selecting if is_offered => {}
@@ -182,14 +184,14 @@ impl Server4 {
         Ok(Granted::Unknown)
     }
 
-    /// Whether a free address may be given to a client as far as the pool and offers to others go. One that the client had
-    /// before may have gone from the pool since.
+    /// Returns whether the pool and offers to other clients allow to assign a free address. An
+    /// address that the client had before may no longer be in the pool.
     fn may_take(&self, client: &Client, address: Ipv4Addr, clock: Clock, is_own: bool) -> bool {
         (is_own && !self.allocator.pool().contains(address))
             || self.allocator.may_take(client, address, clock.instant)
     }
 
-    /// A client has found that somebody else uses its address (section 4.3.3).
+    /// Handles a message that the address is in use by another host (section 4.3.3).
     fn decline(&self, request: &Request<'_>, clock: Clock) -> Outcome<Option<Reply>> {
         let Some(address) = request.requested.filter(|_| request.server_id == Some(self.server_id)) else {
             return Ok(None);
@@ -204,13 +206,13 @@ impl Server4 {
         Ok(None)
     }
 
-    /// A client gives its address back (section 4.3.4). What it was is kept for the client to come back, as with an expired
-    /// lease.
+    /// Handles a release (section 4.3.4). The lease is kept for the client to return, like an
+    /// expired one.
     fn release(&self, request: &Request<'_>, clock: Clock) -> Outcome<Option<Reply>> {
         if request.server_id == Some(self.server_id) {
             self.change_own(request, request.ciaddr, |lease| {
                 lease.set_state(LeaseState::EXPIRED_RECLAIMED)?;
-                // It ends now, or in a second, as a lease of no time cannot be.
+                // It ends now, or after one second, as a lifetime of 0 is not allowed.
                 let used = clock.epoch.saturating_sub(lease.data().cltt);
                 lease.data_mut().valid_lifetime = Lifetime(u32::try_from(used).unwrap_or(0).max(1));
                 Ok(())
@@ -219,7 +221,7 @@ impl Server4 {
         Ok(None)
     }
 
-    /// Changes the lease of an address, if that is the client's and in use. Tells whether it was.
+    /// Changes the lease of an address, if it is the client's and in use. Returns whether it was.
     fn change_own(
         &self,
         request: &Request<'_>,
@@ -242,7 +244,7 @@ impl Server4 {
         Ok(false)
     }
 
-    /// A client that has an address otherwise asks for the rest (section 4.3.5).
+    /// Handles a client with an address from elsewhere that asks for options (section 4.3.5).
     fn inform(&self, request: &Request<'_>) -> Option<Reply> {
         let is_here = !request.ciaddr.is_unspecified() && self.subnet.contains(request.ciaddr);
         is_here.then(|| Reply {
@@ -252,7 +254,8 @@ impl Server4 {
         })
     }
 
-    /// The lease that a client has or had, of the addresses that are given out; one in use before a reclaimed one.
+    /// Returns the lease that a client has or had with an address of the pool; one in use takes
+    /// precedence over a reclaimed one.
     fn own_lease(&self, request: &Request<'_>) -> Result<Option<Lease4>, LeaseMgrError> {
         let client = request.client_id.as_ref().map(ClientKey::from);
         let leases = self.leases.by_client_in_subnet(request.hwaddr.as_ref(), client, SUBNET)?;
@@ -260,7 +263,7 @@ impl Server4 {
         Ok(of_pool.min_by_key(Lease::is_reclaimed))
     }
 
-    /// The lease that a client is given, with what is known of it from `old`.
+    /// Returns the lease that is assigned to a client, with the values known from `old`.
     fn lease(
         &self,
         request: &Request<'_>,
@@ -272,7 +275,7 @@ impl Server4 {
         let known = old.and_then(Lease4::user_context);
         let context = match &request.relay_agent_info {
             Some(info) => Some(known.cloned().unwrap_or_default().with_relay_agent_info(info)),
-            // A client renews its lease without the relay agent in between, which is where it was none the less.
+            // A client renews its lease directly, although it is still behind the relay agent.
             None => known.cloned(),
         };
         Ok(Lease4::builder(address)
@@ -285,7 +288,7 @@ impl Server4 {
             .build()?)
     }
 
-    /// An offer or an acknowledgement of an address.
+    /// Returns an offer or an acknowledgement of an address.
     fn reply(&self, kind: MessageType, address: Ipv4Addr) -> Reply {
         let mut options = vec![self.subnet_mask(), DhcpOption::AddressLeaseTime(self.valid_lifetime.0)];
         if !self.valid_lifetime.is_infinite() {
@@ -301,8 +304,9 @@ impl Server4 {
     }
 }
 
-/// Where an answer is sent (section 4.1). A client without an address would have to be reached by its hardware address, which
-/// takes a raw socket; it is sent a broadcast instead, as that section allows.
+/// Returns the destination of a reply (section 4.1). Reaching a client without an address by its
+/// hardware address requires a raw socket; it is sent a broadcast instead, which that section
+/// allows.
 fn destination(request: &Request<'_>, reply: &Reply) -> SocketAddr {
     let is_inform = request.kind == MessageType::Inform;
     let (address, port) = if !request.giaddr.is_unspecified() && !is_inform {
@@ -319,7 +323,7 @@ fn belongs(lease: &Lease4, request: &Request<'_>) -> bool {
     lease.belongs_to_client(request.hwaddr.as_ref(), request.client_id.as_ref())
 }
 
-/// Whether a lease was changed: not if another thread has changed or deleted it since it was read.
+/// Returns whether a lease was changed, and not modified concurrently by another thread.
 fn was_changed(changed: Result<(), LeaseMgrError>) -> Result<bool, LeaseMgrError> {
     match changed {
         Ok(()) => Ok(true),

@@ -1,4 +1,4 @@
-//! What DHCPv4 messages say.
+//! Parsing of DHCPv4 requests and encoding of replies.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -8,16 +8,17 @@ use dhcproto::v4::borrowed::{DhcpOptionIterator, Message as Received};
 use dhcproto::v4::{DhcpOption, Flags, MAGIC, Message, MessageType, Opcode, OptionCode, UnknownOption};
 use leasemgr::lease::{ClientId, Hostname, HwAddr, HwType};
 
-/// The length of a message without options, up to the end of the magic cookie.
+/// Length of a message without options, up to the end of the magic cookie, in bytes.
 const HEADER_LEN: usize = 240;
-/// The longest hardware address that a message can hold, in bytes.
+/// Maximum length of a hardware address in a message, in bytes.
 const CHADDR_LEN: usize = 16;
-/// So long is a BOOTP message at least (RFC 1542 section 2.1).
+/// Minimum length of a BOOTP message, in bytes (RFC 1542 section 2.1).
 const MIN_LEN: usize = 300;
-/// The sub-option that names the link of the client, where `giaddr` does not (RFC 3527).
+/// The sub-option that names the link of the client if `giaddr` does not (RFC 3527).
 const LINK_SELECTION: u8 = 5;
 
-/// A client, as far as it is offered addresses: its client id or, if it has none, its hardware address.
+/// The identity of a client to which addresses are offered: its client id or, without one, its
+/// hardware address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Client {
     Id(ClientId),
@@ -33,7 +34,7 @@ impl fmt::Display for Client {
     }
 }
 
-/// A message of a client, as far as this server reads it.
+/// The parts of a client's message that this server reads.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
     pub(crate) kind: MessageType,
@@ -47,12 +48,12 @@ pub(crate) struct Request<'a> {
     pub(crate) hostname: Hostname,
     /// The sub-options of the Relay Agent Information option (RFC 3046), byte for byte.
     pub(crate) relay_agent_info: Option<Vec<u8>>,
-    /// The client identifier, byte for byte, also if it is too short to be one.
+    /// The client identifier, byte for byte, also if it is too short to be valid.
     raw_client_id: Option<Vec<u8>>,
 }
 
 impl<'a> Request<'a> {
-    /// Reads a message. `None` where it is no request of DHCP, or names no client.
+    /// Parses a message. Returns `None` if it is no DHCP request or does not identify a client.
     pub(crate) fn decode(message: &'a [u8]) -> Option<Self> {
         let header = Received::new(message).ok()?;
         if header.opcode() != Opcode::BootRequest
@@ -88,13 +89,14 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// Whose it is.
+    /// Returns the client that has sent the message.
     pub(crate) fn client(&self) -> Option<Client> {
         let id = self.client_id.clone().map(Client::Id);
         id.or_else(|| self.hwaddr.clone().map(Client::HwAddr))
     }
 
-    /// An address of the client's link, where a relay agent names one; `None` where the client is on the server's.
+    /// Returns an address of the client's link, if a relay agent names one; `None` if the client is
+    /// on the server's link.
     pub(crate) fn link(&self) -> Option<Ipv4Addr> {
         let selected = self.relay_agent_info.as_deref().and_then(|info| sub_option(info, LINK_SELECTION));
         let selected = selected.and_then(|address| <[u8; 4]>::try_from(address).ok()).map(Ipv4Addr::from);
@@ -102,7 +104,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The value of a sub-option.
+/// Returns the value of a sub-option.
 fn sub_option(mut options: &[u8], code: u8) -> Option<&[u8]> {
     while let [this, len, rest @ ..] = options {
         let (value, rest) = rest.split_at_checked((*len).into())?;
@@ -114,14 +116,14 @@ fn sub_option(mut options: &[u8], code: u8) -> Option<&[u8]> {
     None
 }
 
-/// The options of a message. Those that come in several parts are put together (RFC 3396).
+/// The options of a message. Parts of a split option are joined (RFC 3396).
 struct Options(Vec<(OptionCode, Vec<u8>)>);
 
 impl Options {
     fn read(message: &[u8]) -> Option<Self> {
         let mut options = Self(Vec::new());
         options.add(message.get(HEADER_LEN..)?);
-        // Where there was no room for all of them, they go on in the fields of the file and the server name (RFC 2132
+        // Options that do not fit continue in the fields of the file and the server name (RFC 2132
         // section 9.3).
         let more = options.get(OptionCode::OptionOverload).and_then(|value| value.first().copied());
         if more.is_some_and(|more| more & 1 != 0) {
@@ -151,25 +153,25 @@ impl Options {
     }
 }
 
-/// What a client is answered, apart from what is copied from its message.
+/// The parts of a reply that are not copied from the request.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) kind: MessageType,
     pub(crate) yiaddr: Ipv4Addr,
-    /// Besides the message type, the server's own identifier, and what is copied.
+    /// The options other than the message type, the server identifier, and copied ones.
     pub(crate) options: Vec<DhcpOption>,
 }
 
 impl Reply {
-    /// The bytes of the answer to a message (RFC 2131 table 3). The client identifier is sent back (RFC 6842), and so is what
-    /// relay agents have put in (RFC 3046 section 2.2).
+    /// Returns the bytes of the reply to a request (RFC 2131 table 3), including the client
+    /// identifier (RFC 6842) and the Relay Agent Information (RFC 3046 section 2.2).
     pub(crate) fn encode(
         self,
         request: &Request<'_>,
         server_id: Ipv4Addr,
     ) -> Result<Vec<u8>, dhcproto::v4::EncodeError> {
         let is_nak = self.kind == MessageType::Nak;
-        // A relay agent could not reach the client in any other way (section 4.3.2).
+        // The relay agent can reach the client in no other way (section 4.3.2).
         let must_broadcast = is_nak && !request.giaddr.is_unspecified();
         let flags = request.header.flags();
         let mut message = Message::default();

@@ -1,4 +1,4 @@
-//! What clients have: addresses and prefixes, as leases.
+//! Addresses and prefixes of clients, as leases.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -14,32 +14,33 @@ use parking_lot::{Mutex, MutexGuard};
 use super::super::server::{Outcome, Subnet};
 use super::wire::{Ia, Prefix, Relay};
 
-/// All leases are in one subnet.
+/// The subnet of all leases.
 const SUBNET: SubnetId = SubnetId(1);
-/// How often a change is tried that others got in the way of.
+/// Number of times that a change is tried if leases are modified concurrently.
 const TRIES: usize = 16;
-/// For how long an address is not used that a client has declined, as in Kea.
+/// Time for which a declined address is not used, as in Kea.
 const PROBATION: Lifetime = Lifetime(86_400);
-/// For how long what was advertised to a client is kept for it. It asks for it after a second or two, and tries again for up to
-/// half a minute (RFC 8415 sections 18.2.1 and 18.2.2).
+/// Time for which an advertised address or prefix is reserved for a client. It sends its request
+/// after a second or two, and retries for up to half a minute (RFC 8415 sections 18.2.1 and
+/// 18.2.2).
 const OFFER_TIME: Duration = Duration::from_secs(60);
-/// So many clients are served at the same time, at most.
-const STRIPES: usize = 256;
+/// Maximum number of clients that are served at the same time.
+const SHARDS: usize = 256;
 
-/// How long a client may use what it has, and when it is to ask for more time, in seconds.
+/// Lifetimes of an address or prefix, and renewal times, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lifetimes {
     pub(crate) valid: Lifetime,
     pub(crate) preferred: Lifetime,
-    /// When the client asks the server for more time.
+    /// Time after which the client asks its server for an extension.
     pub(crate) t1: u32,
-    /// When it asks any server.
+    /// Time after which the client asks any server.
     pub(crate) t2: u32,
 }
 
 impl Lifetimes {
-    /// Those that go with a valid lifetime: the preferred one is 5/8 of it, and T1 and T2 are 0.5 and 0.8 of that
-    /// (RFC 8415 section 21.4). If one is infinite, all are.
+    /// Returns the lifetimes for a valid lifetime: the preferred one is 5/8 of it, and T1 and T2
+    /// are 0.5 and 0.8 of that (RFC 8415 section 21.4). If one is infinite, all are.
     pub(crate) fn of(valid: Lifetime) -> Self {
         if valid.is_infinite() {
             return Self { valid, preferred: valid, t1: valid.0, t2: valid.0 };
@@ -53,31 +54,31 @@ impl Lifetimes {
     }
 }
 
-/// A client that has sent a message, and when.
+/// A client that has sent a message, and the time of the message.
 #[derive(Debug)]
 pub(crate) struct Client<'a, 'p> {
     pub(crate) duid: Duid,
     pub(crate) hwaddr: Option<HwAddr>,
-    /// What the message came through.
+    /// The relay agents that have forwarded the message.
     pub(crate) relays: &'a [Relay<'p>],
     /// In seconds since the epoch.
     pub(crate) now: i64,
 }
 
-/// Finds what is free. What a client has is told apart by the identity association that it is for.
+/// Allocates free addresses. A client's offers are distinguished by identity association.
 type Free = Allocator<Ipv6Addr, (Duid, Iaid)>;
 
-/// The leases of a server that has one link, and where it takes them from.
+/// The leases of a server for one link, and the pools.
 pub(crate) struct Bindings {
     leases: Arc<dyn LeaseMgr<Lease6>>,
-    /// The subnet that all addresses are of.
+    /// The subnet of all addresses.
     subnet: Subnet<Ipv6Addr>,
     addresses: Arc<Free>,
     /// `None` for a server that delegates no prefixes.
     prefixes: Option<Arc<Free>>,
     pub(crate) lifetimes: Lifetimes,
-    /// Messages of one client are answered one after the other: of two that came at the same time, each would find that
-    /// the client has nothing yet.
+    /// Messages of one client are answered one after the other: of two at the same time, each would
+    /// find that the client has no lease yet.
     clients: Locks,
 }
 
@@ -89,7 +90,7 @@ impl fmt::Debug for Bindings {
 
 impl Bindings {
     /// # Errors
-    /// Where the leases cannot be read.
+    /// Returns an error if the leases cannot be read.
     pub(crate) fn new(
         leases: Arc<dyn LeaseMgr<Lease6>>,
         subnet: Subnet<Ipv6Addr>,
@@ -108,12 +109,13 @@ impl Bindings {
         Ok(Self { leases, subnet, addresses, prefixes, lifetimes, clients: Locks::default() })
     }
 
-    /// Whether an address is of the link.
+    /// Returns whether an address is on the link.
     pub(crate) fn is_on_link(&self, address: Ipv6Addr) -> bool {
         self.subnet.contains(address)
     }
 
-    /// What a client would get now: what it has or had, or something that is kept back for it for a while.
+    /// Returns what the client would get now: the leases that it has or had, or a free one that is
+    /// reserved for a while.
     pub(crate) fn offer(&self, client: &Client<'_, '_>, ia: &Ia) -> Outcome<Vec<Prefix>> {
         let own = self.own(client, ia)?;
         if !own.is_empty() {
@@ -122,7 +124,8 @@ impl Bindings {
         Ok(self.free(client, ia)?.into_iter().collect())
     }
 
-    /// Gives a client what it has or had for longer, or something that is free: it has that then. Empty if nothing is.
+    /// Extends the leases that a client has or had, or assigns a free one to it. Returns an empty
+    /// list if none is free.
     pub(crate) fn commit(&self, client: &Client<'_, '_>, ia: &Ia) -> Outcome<Vec<Prefix>> {
         let _guard = self.clients.lock(&client.duid);
         for _ in 0..TRIES {
@@ -138,7 +141,7 @@ impl Bindings {
                     extended.push(prefix(lease));
                 }
             }
-            // Else all had expired, and were reclaimed or given to others just now.
+            // Otherwise all had expired, and have just been reclaimed or assigned to other clients.
             if !extended.is_empty() {
                 return Ok(extended);
             }
@@ -161,7 +164,8 @@ impl Bindings {
         Ok(Vec::new())
     }
 
-    /// Something that is free, and is kept for this client now: what it names, was offered before, or anything.
+    /// Reserves a free address or prefix for this client: the one that it names or was offered
+    /// before, or any.
     fn free(&self, client: &Client<'_, '_>, ia: &Ia) -> Outcome<Option<Prefix>> {
         let Some(free) = self.free_of(ia.lease_type) else {
             return Ok(None);
@@ -173,8 +177,9 @@ impl Bindings {
         Ok(found.map(|address| Prefix { address, len }))
     }
 
-    /// Whether a client may have an address or a prefix as far as leases go. A prefix may hold leases of other addresses:
-    /// those of prefixes that Kea 2.2 has recorded with bits after their length.
+    /// Returns whether the existing leases allow to assign an address or a prefix to a client. A
+    /// prefix may contain leases with other addresses: prefixes that Kea 2.2 has recorded with host
+    /// bits.
     fn is_free(&self, client: &Client<'_, '_>, prefix: Prefix) -> Result<bool, LeaseMgrError> {
         let last = prefix.address.to_bits() | u128::MAX.checked_shr(prefix.len.into()).unwrap_or(0);
         let mut next = self.leases.get(prefix.address)?;
@@ -203,7 +208,8 @@ impl Bindings {
         }
     }
 
-    /// Takes back what a client names and has. Tells whether it has anything in this identity association.
+    /// Releases the leases that a client names. Returns whether it has any lease in this identity
+    /// association.
     pub(crate) fn release(&self, client: &Client<'_, '_>, ia: &Ia) -> Outcome<bool> {
         self.end(client, ia, |lease| match self.leases.delete_if_unchanged(lease) {
             Ok(_) => Ok(true),
@@ -212,8 +218,9 @@ impl Bindings {
         })
     }
 
-    /// Takes addresses out of use that a client names and has, because somebody else uses them. Tells whether it has
-    /// anything in this identity association. Prefixes cannot be declined, and are left alone (RFC 8415 section 18.2.8).
+    /// Takes addresses that a client names out of use, because another host uses them. Returns
+    /// whether it has any lease in this identity association. Prefixes cannot be declined, and are
+    /// not changed (RFC 8415 section 18.2.8).
     pub(crate) fn decline(&self, client: &Client<'_, '_>, ia: &Ia) -> Outcome<bool> {
         if ia.lease_type == LeaseType::PD {
             return Ok(true);
@@ -225,7 +232,8 @@ impl Bindings {
         })
     }
 
-    /// Ends those of a client's leases that it names. `end` tells whether nobody else has changed the lease meanwhile.
+    /// Ends the leases that a client names. `end` returns `false` if the lease was modified
+    /// concurrently.
     fn end(&self, client: &Client<'_, '_>, ia: &Ia, end: impl Fn(&Lease6) -> Outcome<bool>) -> Outcome<bool> {
         let _guard = self.clients.lock(&client.duid);
         let in_use = |own: &mut Vec<Lease6>| own.retain(|lease| lease.state() == LeaseState::DEFAULT);
@@ -247,7 +255,8 @@ impl Bindings {
         Ok(has_binding)
     }
 
-    /// What a client has or had in an identity association, as far as it is of what this server gives out.
+    /// Returns the leases that a client has or had in an identity association and that this server
+    /// assigns.
     fn own(&self, client: &Client<'_, '_>, ia: &Ia) -> Outcome<Vec<Lease6>> {
         let mut own = self.leases.by_identity_in_subnet(ia.lease_type, &client.duid, ia.iaid, SUBNET)?;
         own.retain(|lease| match lease.lease_type() {
@@ -258,7 +267,7 @@ impl Bindings {
         Ok(own)
     }
 
-    /// Fills in what a client is granted.
+    /// Sets what a client is granted.
     fn grant(&self, lease: &mut Lease6, client: &Client<'_, '_>) -> Outcome {
         lease.set_state(LeaseState::DEFAULT)?;
         lease.set_preferred_lifetime(self.lifetimes.preferred);
@@ -274,7 +283,7 @@ impl Bindings {
         Ok(())
     }
 
-    /// Makes a lease a client's, and tells whether its address was free.
+    /// Assigns a lease to a client. Returns whether its address was free.
     fn take(&self, lease: &Lease6, client: &Client<'_, '_>) -> Outcome<bool> {
         if self.leases.add(lease)? == Added::Added {
             return Ok(true);
@@ -285,7 +294,7 @@ impl Bindings {
         }
     }
 
-    /// Puts `new` in the place of `old`, and tells whether that was possible: not if others have changed or deleted it.
+    /// Replaces `old` by `new`. Returns `false` if the lease was modified or deleted concurrently.
     fn replace(&self, old: &Lease6, new: &Lease6) -> Outcome<bool> {
         match self.leases.update_if_unchanged(old, new) {
             Ok(()) => Ok(true),
@@ -296,14 +305,14 @@ impl Bindings {
 }
 
 impl Client<'_, '_> {
-    /// Whether the address of a lease can be this client's: its client did not come back, or a declined address was
-    /// out of use for long enough.
+    /// Returns whether the address of a lease can be assigned to this client: the lease is
+    /// reclaimed or expired, or the probation of a declined address is over.
     fn may_have(&self, lease: &Lease6) -> bool {
         lease.is_reclaimed() || lease.is_expired(system_time(self.now))
     }
 }
 
-/// Whether this is of what a pool has.
+/// Returns whether an address or prefix belongs to a pool.
 fn holds(free: &Free, prefix: Prefix) -> bool {
     free.pool().contains(prefix.address) && free.pool().prefix_len() == prefix.len
 }
@@ -312,21 +321,21 @@ fn prefix(lease: &Lease6) -> Prefix {
     Prefix { address: lease.address(), len: lease.prefix_len() }
 }
 
-/// A lock for each client, or rather for each share of them.
+/// Sharded locks of clients.
 struct Locks {
-    stripes: Box<[Mutex<()>]>,
+    shards: Box<[Mutex<()>]>,
     hasher: RandomState,
 }
 
 impl Default for Locks {
     fn default() -> Self {
-        Self { stripes: (0..STRIPES).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
     }
 }
 
 impl Locks {
     fn lock(&self, client: &Duid) -> Option<MutexGuard<'_, ()>> {
-        let stripe = usize::try_from(self.hasher.hash_one(client) % self.stripes.len() as u64).ok()?;
-        self.stripes.get(stripe).map(|stripe| stripe.lock())
+        let stripe = usize::try_from(self.hasher.hash_one(client) % self.shards.len() as u64).ok()?;
+        self.shards.get(stripe).map(|stripe| stripe.lock())
     }
 }

@@ -1,10 +1,11 @@
-//! How a DHCPv6 server answers its clients (RFC 8415), without sockets: the bytes of a packet and where they came from in,
-//! the bytes of a reply and where it goes out.
+//! Message handling of a DHCPv6 server (RFC 8415), without sockets: from the bytes of a packet and
+//! its source to the bytes of a reply and its destination.
 //!
-//! It serves one link: a subnet for addresses, and prefixes to delegate. A client gets one address or prefix for each of
-//! its identity associations (IA_NA, IA_PD), and keeps it as long as it asks for it again. Renew and Rebind also make
-//! bindings for clients that have none (RFC 8415 sections 18.3.4 and 18.3.5), and Rapid Commit is done for every
-//! client that asks for it, so this is to be the only server on its link.
+//! The server serves one link: a subnet for addresses, and prefixes to delegate. A client gets one
+//! address or prefix for each of its identity associations (IA_NA, IA_PD), and keeps it as long as
+//! it renews it. Renew and Rebind also create bindings for clients that have none (RFC 8415
+//! sections 18.3.4 and 18.3.5), and Rapid Commit is granted to every client that requests it, so
+//! this must be the only server on its link.
 
 mod bindings;
 pub(crate) mod server_id;
@@ -25,43 +26,44 @@ use wire::{Ia, Packet, Prefix, Relay, Request};
 
 use super::server::Outcome;
 
-/// Kea's numbers for where a hardware address was learned: from a DUID, from a relay agent's Client Link-Layer Address
-/// option (RFC 6939).
+/// Kea's numbers for the source of a hardware address: a DUID, or a relay agent's Client Link-Layer
+/// Address option (RFC 6939).
 const FROM_DUID: HwSource = HwSource(0x02);
 const FROM_RELAY: HwSource = HwSource(0x08);
-/// That option.
+/// The Client Link-Layer Address option.
 const CLIENT_LINK_LAYER_ADDRESS: u16 = 79;
 
-/// Where a packet came from.
+/// The source of a packet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrival {
-    /// Who sent it.
+    /// The sender.
     pub(crate) peer: SocketAddrV6,
-    /// Whether it was sent to a multicast address.
+    /// Whether the packet was sent to a multicast address.
     pub(crate) is_multicast: bool,
 }
 
-/// A server as its clients see it.
+/// A server.
 #[derive(Debug)]
 pub(crate) struct Server6 {
     /// The server's own DUID.
     pub(crate) server_id: Duid,
-    /// What it gives to clients.
+    /// The leases of the server.
     pub(crate) bindings: Bindings,
 }
 
 impl Server6 {
-    /// The reply to a packet and where it is to be sent, if there is to be one. `now` is in seconds since the epoch.
+    /// Returns the reply to a packet and its destination, if there is one. `now` is in seconds
+    /// since the epoch.
     ///
     /// # Errors
-    /// Where the leases could not be read or written.
+    /// Returns an error if the leases cannot be read or written.
     pub(crate) fn handle(
         &self,
         bytes: &[u8],
         arrival: Arrival,
         now: i64,
     ) -> Outcome<Option<(Vec<u8>, SocketAddrV6)>> {
-        // Who sends rubbish gets no answer.
+        // Invalid packets get no reply.
         let Some(packet) = Packet::decode(bytes) else {
             return Ok(None);
         };
@@ -84,7 +86,7 @@ impl Server6 {
             return Ok(None);
         }
         let Some(client_id) = request.client_id else {
-            // Only an Information-request may come without.
+            // Only an Information-request may have no client identifier.
             return Ok(Some(self.reply(MessageType::Reply, request)));
         };
         // The DUID of a declined lease is no client's.
@@ -96,7 +98,7 @@ impl Server6 {
 
         let mut reply = self.reply(MessageType::Reply, request);
         match request.kind {
-            // The server lets no client use unicast (RFC 8415 sections 18.3.2, 18.3.4, 18.3.7 and 18.3.8).
+            // Clients may not use unicast (RFC 8415 sections 18.3.2, 18.3.4, 18.3.7 and 18.3.8).
             _ if is_unicast => {
                 reply.opts_mut().insert(status(Status::UseMulticast, "use multicast"));
             }
@@ -128,13 +130,13 @@ impl Server6 {
                 })?;
                 reply.opts_mut().insert(status(Status::Success, "declined"));
             }
-            // There is nothing to tell but who this is.
+            // The reply contains the identifiers only.
             _ => {}
         }
         Ok(Some(reply))
     }
 
-    /// Whether a message is one that this server is to answer (RFC 8415 section 16).
+    /// Returns whether this server answers a message (RFC 8415 section 16).
     fn is_valid(&self, request: &Request<'_>, is_unicast: bool) -> bool {
         let is_for_any = request.server_id.is_none();
         let is_for_us = request.server_id == Some(self.server_id.as_bytes());
@@ -153,16 +155,16 @@ impl Server6 {
         }
     }
 
-    /// Whether the client is on the link that this server serves. The relay agent next to the client knows; one that does not
-    /// tell (RFC 6221) leaves that to the next one, and if none does, it is the link that the packet came from (RFC 8415
-    /// section 13.1).
+    /// Returns whether the client is on the link that this server serves. The relay agent next to
+    /// the client names the link; if it does not (RFC 6221), the next one does, and if none does,
+    /// it is the link on which the packet arrived (RFC 8415 section 13.1).
     fn is_on_link(&self, relays: &[Relay<'_>]) -> bool {
         let mut links = relays.iter().rev().map(|relay| relay.link);
         let link = links.find(|link| !link.is_unspecified() && !link.is_unicast_link_local());
         link.is_none_or(|link| self.bindings.is_on_link(link))
     }
 
-    /// A reply with nothing in it but who is talking to whom.
+    /// Returns a reply with the identifiers of client and server only.
     fn reply(&self, kind: MessageType, request: &Request<'_>) -> Message {
         let mut reply = Message::new_with_id(kind, request.xid);
         let client_id = request.client_id.map(|id| DhcpOption::ClientId(id.to_vec()));
@@ -171,7 +173,7 @@ impl Server6 {
         reply
     }
 
-    /// Answers each identity association, as far as there is something to say to it.
+    /// Adds an answer for each identity association that needs one.
     fn put_ias(
         &self,
         reply: &mut Message,
@@ -179,20 +181,21 @@ impl Server6 {
         answer: impl FnMut(&Ia) -> Outcome<Option<DhcpOption>>,
     ) -> Outcome {
         let answers: Vec<_> = request.ias.iter().map(answer).collect::<Outcome<_>>()?;
-        // An option is put before those of its code that are there: in this way their order is that of the message.
+        // An option is inserted before those with the same code, so the reverse order results in
+        // that of the message.
         for option in answers.into_iter().rev().flatten() {
             reply.opts_mut().insert(option);
         }
         Ok(())
     }
 
-    /// What a client would get.
+    /// Returns the option for what a client would get.
     fn offer(&self, client: &Client<'_, '_>, ia: &Ia) -> Outcome<Option<DhcpOption>> {
         let offered = self.bindings.offer(client, ia)?;
         Ok(Some(self.granted(ia, &offered, &[])))
     }
 
-    /// Gives a client what it asks for, new or again.
+    /// Assigns or extends what a client asks for.
     fn commit(&self, client: &Client<'_, '_>, kind: MessageType, ia: &Ia) -> Outcome<Option<DhcpOption>> {
         let is_elsewhere = |named: &Prefix| !self.bindings.is_on_link(named.address);
         if kind == MessageType::Request && ia.lease_type == LeaseType::NA && ia.named.iter().any(is_elsewhere)
@@ -201,7 +204,7 @@ impl Server6 {
             return Ok(Some(ia.option((0, 0), [status].into_iter().collect())));
         }
         let granted = self.bindings.commit(client, ia)?;
-        // A client that renews is told what is its no longer (RFC 8415 sections 18.3.4 and 18.3.5).
+        // A renewing client is told what it no longer has (RFC 8415 sections 18.3.4 and 18.3.5).
         let gone: Vec<_> = match kind {
             MessageType::Renew | MessageType::Rebind => {
                 let is_gone = |p: &&Prefix| !p.address.is_unspecified() && !granted.contains(p);
@@ -212,7 +215,7 @@ impl Server6 {
         Ok(Some(self.granted(ia, &granted, &gone)))
     }
 
-    /// The option that tells a client what it has, and what it has no longer.
+    /// Returns the option with what a client has, and what it no longer has.
     fn granted(&self, ia: &Ia, granted: &[Prefix], gone: &[Prefix]) -> DhcpOption {
         let Lifetimes { valid, preferred, t1, t2 } = self.bindings.lifetimes;
         let mut options: Vec<_> = granted.iter().map(|p| ia.leased(*p, preferred.0, valid.0)).collect();
@@ -229,7 +232,8 @@ impl Server6 {
         ia.option(times, options.into_iter().collect())
     }
 
-    /// Whether all addresses that a client has are of the link, `None` where it names none (RFC 8415 section 18.3.3).
+    /// Returns whether all addresses of a client are on the link; `None` if it names none (RFC 8415
+    /// section 18.3.3).
     fn confirmed(&self, request: &Request<'_>) -> Option<bool> {
         let ias = request.ias.iter().filter(|ia| ia.lease_type != LeaseType::PD);
         let addresses: Vec<Ipv6Addr> = ias.flat_map(|ia| &ia.named).map(|named| named.address).collect();
@@ -238,7 +242,7 @@ impl Server6 {
     }
 }
 
-/// What is said to a client that gives back what it does not have.
+/// Returns the status for a client that releases or declines a lease that it does not have.
 fn no_binding(ia: &Ia, had_binding: bool) -> Option<DhcpOption> {
     let options: DhcpOptions = [status(Status::NoBinding, "nothing is bound here")].into_iter().collect();
     (!had_binding).then(|| ia.option((0, 0), options))
@@ -248,8 +252,8 @@ fn status(status: Status, text: &str) -> DhcpOption {
     DhcpOption::StatusCode(StatusCode { status, msg: text.to_owned() })
 }
 
-/// The hardware address of a client, from its DUID (RFC 8415 sections 11.2 and 11.4), or else from the relay agent next to
-/// it.
+/// Returns the hardware address of a client, from its DUID (RFC 8415 sections 11.2 and 11.4), or
+/// else from the relay agent next to it.
 fn hwaddr(duid: &Duid, relays: &[Relay<'_>]) -> Option<HwAddr> {
     let new = |[high, low]: [u8; 2], bytes: &[u8], source| {
         let mut hwaddr = HwAddr::new(bytes).ok()?;

@@ -8,15 +8,15 @@ use leasemgr::lease::Duid;
 
 use super::super::server::Outcome;
 
-/// DUID-UUID (RFC 6355): the one type that needs neither a clock nor an interface.
+/// DUID-UUID (RFC 6355): the only type that needs neither a clock nor an interface.
 const DUID_UUID: [u8; 2] = [0, 4];
 
-/// The DUID that is kept in a file beside the lease file, with `.server-id` behind its name; made at random the first time.
-/// Leases that are kept in no file have clients that know a server for no longer than it runs, so its DUID is a new one
-/// each time.
+/// Returns the DUID that is stored in a file beside the lease file, with `.server-id` after its
+/// name; the first time, a random DUID is created. Leases without a file are gone when the server
+/// ends, so its DUID is a new one each time.
 ///
 /// # Errors
-/// Where the file cannot be read or written, or has something else in it.
+/// Returns an error if the file cannot be read or written, or has other content.
 pub(crate) fn kept_beside(lease_file: Option<&Path>) -> Outcome<Duid> {
     let Some(lease_file) = lease_file else {
         return random();
@@ -36,10 +36,10 @@ pub(crate) fn kept_beside(lease_file: Option<&Path>) -> Outcome<Duid> {
     kept().map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
-/// A DUID in hex, with or without colons between its octets.
+/// Parses a DUID in hex, with or without colons between its octets.
 ///
 /// # Errors
-/// Where it is none, of 3 to 130 octets.
+/// Returns an error if the text is not a DUID of 3 to 130 octets.
 pub(crate) fn parse(text: &str) -> Outcome<Duid> {
     const NO_HEX: &str = "a DUID is expected in hex";
     let digits = text.split(':').collect::<String>();
@@ -49,7 +49,7 @@ pub(crate) fn parse(text: &str) -> Outcome<Duid> {
     Ok(Duid::new(&octets.filter(|_| is_hex).ok_or(NO_HEX)?)?)
 }
 
-/// A random UUID (RFC 9562 section 5.4) as a DUID.
+/// Returns a random UUID (RFC 9562 section 5.4) as a DUID.
 fn random() -> Outcome<Duid> {
     let mut uuid = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut uuid)?;
@@ -58,7 +58,8 @@ fn random() -> Outcome<Duid> {
     Ok(Duid::new(&[&DUID_UUID[..], &uuid].concat())?)
 }
 
-/// Writes a file that is whole or not there: clients must not be told a DUID that is another one after a power cut.
+/// Writes a file atomically: after a power cut, the server must not use another DUID than the one
+/// that clients know.
 fn write(path: &Path, duid: &Duid) -> Outcome {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_with_something_else_in_it_is_no_duid_and_stays() {
+    fn a_file_with_other_content_is_refused_and_kept() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("leases6.csv.server-id");
         for text in ["", "00:0", "00:04:zz", "00:01", "+1+2+3"] {

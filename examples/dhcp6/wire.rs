@@ -1,8 +1,9 @@
 //! DHCPv6 messages as bytes (RFC 8415 sections 8, 9 and 21).
 //!
-//! Options are taken apart here, and only what is in those that the server knows is left to `dhcproto`: its decoder ends
-//! without a word at the first option that it cannot read, takes what is in a Relay Message option for another
-//! relay message, and follows options in options to any depth. Whoever sends packets would decide how deep that is.
+//! Options are split here, and `dhcproto` only decodes those that the server knows: its decoder
+//! ends silently at the first option that it cannot decode, takes the content of a Relay Message
+//! option for another relay message, and follows nested options to any depth, which the sender of a
+//! packet could exploit.
 
 use std::net::Ipv6Addr;
 
@@ -12,23 +13,23 @@ use dhcproto::v6::{
 use dhcproto::{Decodable, Encodable};
 use leasemgr::lease::{Iaid, LeaseType, Relayed};
 
-/// A message may come through so many relay agents (RFC 3315 section 5.5; of RFC 8415 these are 8).
+/// Maximum number of relay agents between client and server (RFC 3315 section 5.5; 8 in RFC 8415).
 const RELAYS_MAX: usize = 32;
-/// A client may ask for so much in one message.
+/// Maximum number of identity associations in a message.
 const IAS_MAX: usize = 32;
-/// The header of a relay message: type, hop count, link address, peer address.
+/// Length of the header of a relay message: type, hop count, link address, peer address.
 const RELAY_HEADER: usize = 34;
 /// The Relay Source Port option (RFC 8357).
 const RELAY_SOURCE_PORT: u16 = 135;
 
-/// What a relay agent has put around a message.
+/// What a relay agent has added to a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Relay<'p> {
     pub(crate) hop_count: u8,
-    /// Says which link the client is on.
+    /// An address of the client's link.
     pub(crate) link: Ipv6Addr,
     pub(crate) peer: Ipv6Addr,
-    /// All of its options but the Relay Message option, code and value, in their order.
+    /// All options but the Relay Message option, as code and value, in order.
     pub(crate) options: Vec<(u16, &'p [u8])>,
 }
 
@@ -38,18 +39,18 @@ impl<'p> Relay<'p> {
         self.options.iter().find(|option| option.0 == code).map(|option| option.1)
     }
 
-    /// What is kept of it with a lease.
+    /// Returns the information that is stored with a lease.
     pub(crate) fn to_kept(&self) -> Relayed {
         let mut options = Vec::new();
         for &(code, value) in &self.options {
-            // They come from a message, so none is too long.
+            // The options come from a message, so none is too long.
             let _ = put_option(&mut options, code.into(), value);
         }
         Relayed { hop_count: self.hop_count, link: self.link, peer: self.peer, options }
     }
 }
 
-/// What a client asks for.
+/// A client's request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request<'p> {
     pub(crate) kind: MessageType,
@@ -70,14 +71,15 @@ pub(crate) struct Ia {
     pub(crate) named: Vec<Prefix>,
 }
 
-/// An address, which is 128 bits long, or a prefix.
+/// An address, which has a length of 128 bits, or a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Prefix {
     pub(crate) address: Ipv6Addr,
     pub(crate) len: u8,
 }
 
-/// A client's message, and what the relay agents have put around it: the one next to the server first.
+/// A client's message, and the relay agents that have forwarded it: the one next to the server
+/// first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Packet<'p> {
     pub(crate) relays: Vec<Relay<'p>>,
@@ -85,7 +87,8 @@ pub(crate) struct Packet<'p> {
 }
 
 impl<'p> Packet<'p> {
-    /// `None` for a packet that is no DHCPv6 message, or one that no client or relay agent sends.
+    /// Parses a packet. Returns `None` for a packet that is no DHCPv6 message, or that no client or
+    /// relay agent sends.
     pub(crate) fn decode(mut bytes: &'p [u8]) -> Option<Self> {
         let mut relays = Vec::new();
         while bytes.first() == Some(&u8::from(MessageType::RelayForw)) {
@@ -99,8 +102,8 @@ impl<'p> Packet<'p> {
         Some(Self { relays, request: Request::decode(bytes)? })
     }
 
-    /// The bytes of a reply to this packet, through the same relay agents (RFC 8415 section 19.3), or `None` where it is
-    /// too long.
+    /// Returns the bytes of a reply to this packet, through the same relay agents (RFC 8415 section
+    /// 19.3), or `None` if it is too long.
     pub(crate) fn encode_reply(&self, reply: &Message) -> Option<Vec<u8>> {
         let mut bytes = reply.to_vec().ok()?;
         for relay in self.relays.iter().rev() {
@@ -119,7 +122,8 @@ impl<'p> Packet<'p> {
         Some(bytes)
     }
 
-    /// Whether the relay agent next to the server wants the reply at the port that it sends from (RFC 8357).
+    /// Returns whether the relay agent next to the server wants the reply at the port that it sends
+    /// from (RFC 8357).
     pub(crate) fn wants_source_port(&self) -> bool {
         self.relays.first().is_some_and(|relay| relay.option(OptionCode::from(RELAY_SOURCE_PORT)).is_some())
     }
@@ -157,7 +161,7 @@ impl<'p> Request<'p> {
 
 impl Ia {
     fn decode(code: OptionCode, value: &[u8]) -> Option<Self> {
-        // IAID, T1, T2; a temporary one has no times.
+        // IAID, T1, T2; IA_TA has no times.
         let header = if code == OptionCode::IATA { 4 } else { 12 };
         let (header, options) = value.split_at_checked(header)?;
         let (lease_type, iaid) = match code {
@@ -185,7 +189,7 @@ impl Ia {
         Some(Self { lease_type, iaid: Iaid(iaid), named })
     }
 
-    /// The option that answers this one. A temporary one has no times.
+    /// Returns the option that answers this one. IA_TA has no times.
     pub(crate) fn option(&self, (t1, t2): (u32, u32), opts: DhcpOptions) -> DhcpOption {
         let Self { lease_type, iaid: Iaid(id), .. } = *self;
         match lease_type {
@@ -195,7 +199,7 @@ impl Ia {
         }
     }
 
-    /// The option for an address or a prefix in this one, with these lifetimes.
+    /// Returns the option for an address or a prefix in this association, with these lifetimes.
     pub(crate) fn leased(&self, prefix: Prefix, preferred: u32, valid: u32) -> DhcpOption {
         let opts = DhcpOptions::new();
         let Prefix { address, len } = prefix;
@@ -213,7 +217,7 @@ impl Ia {
     }
 }
 
-/// Takes apart a message of a relay agent: what it has put around another message, and that.
+/// Splits a relay message into what the relay agent has added, and the message in it.
 fn decode_relay(bytes: &[u8]) -> Option<(Relay<'_>, &[u8])> {
     let (&[_, hop_count], rest) = bytes.split_first_chunk()?;
     let (&link, rest) = rest.split_first_chunk::<16>()?;
@@ -231,7 +235,7 @@ fn decode_relay(bytes: &[u8]) -> Option<(Relay<'_>, &[u8])> {
     Some((Relay { hop_count, link: link.into(), peer: peer.into(), options }, message?))
 }
 
-/// Appends an option, unless its value is too long.
+/// Appends an option. Returns `None` if its value is too long.
 fn put_option(bytes: &mut Vec<u8>, code: OptionCode, value: &[u8]) -> Option<()> {
     bytes.extend(u16::from(code).to_be_bytes());
     bytes.extend(u16::try_from(value.len()).ok()?.to_be_bytes());
@@ -239,7 +243,8 @@ fn put_option(bytes: &mut Vec<u8>, code: OptionCode, value: &[u8]) -> Option<()>
     Some(())
 }
 
-/// Options, code and value: those up to the first one that is cut off, and `None` in place of that.
+/// Iterates over options, as code and value, up to the first truncated one, for which it returns
+/// `None`.
 struct Options<'p>(&'p [u8]);
 
 impl<'p> Iterator for Options<'p> {

@@ -13,7 +13,7 @@ use lexopt::{Arg, Parser, ValueExt};
 
 use super::Outcome;
 
-/// What the servers of both families are told.
+/// Options of the servers of both families.
 pub(crate) struct Options<A> {
     pub(crate) connection: String,
     pub(crate) bind: SocketAddr,
@@ -26,8 +26,9 @@ pub(crate) struct Options<A> {
 }
 
 impl<A: PoolAddress + FromStr<Err: Error + Send + Sync>> Options<A> {
-    /// Reads the command line. Options that are not those of both families are shown to `own`, without their dashes; it
-    /// takes the value of those that it knows from the parser, as with [`value`], and tells whether it does.
+    /// Parses the command line. Options of one family are passed to `own`, without their dashes;
+    /// for those that it knows, it reads the value from the parser, as with [`value`], and returns
+    /// `true`.
     pub(crate) fn parse(
         usage: &str,
         bind: SocketAddr,
@@ -83,7 +84,7 @@ impl<A: PoolAddress + FromStr<Err: Error + Send + Sync>> Options<A> {
     }
 }
 
-/// The value of the option of this name, which the parser has just read.
+/// Returns the value of the option of this name, which the parser has just read.
 pub(crate) fn value<T>(name: &str, parser: &mut Parser) -> Outcome<T>
 where
     T: FromStr<Err: Into<Box<dyn Error + Send + Sync>>>,
@@ -103,12 +104,12 @@ impl<A: PoolAddress> Subnet<A> {
         (address.to_bits() ^ self.prefix.to_bits()) & self.mask_bits() == 0
     }
 
-    /// Ones where the prefix has its bits.
+    /// Returns a mask with the bits of the prefix set.
     pub(crate) fn mask_bits(&self) -> u128 {
         Self::all_bits() ^ self.host_bits()
     }
 
-    /// Ones where hosts differ.
+    /// Returns a mask with the host bits set.
     fn host_bits(&self) -> u128 {
         Self::all_bits().checked_shr(self.len).filter(|_| self.len < A::BITS).unwrap_or(0)
     }
@@ -117,8 +118,8 @@ impl<A: PoolAddress> Subnet<A> {
         u128::MAX >> (128 - A::BITS)
     }
 
-    /// All addresses but the first and the last, which in IPv4 are no host's, and in IPv6 has the routers' anycast address
-    /// among them (RFC 4291 section 2.6.1).
+    /// Returns all addresses but the first and the last: in IPv4 these are no host addresses, and
+    /// in IPv6 they include the anycast address of the routers (RFC 4291 section 2.6.1).
     fn hosts(&self) -> Outcome<Pool<A>> {
         let (first, last) = (self.prefix.to_bits(), self.prefix.to_bits() | self.host_bits());
         if last - first < 3 {
@@ -150,7 +151,7 @@ impl<A: PoolAddress> fmt::Display for Subnet<A> {
     }
 }
 
-/// A pool, given as its first and last address.
+/// A pool, written as its first and last address.
 struct Range<A>(Pool<A>);
 
 impl<A: PoolAddress + FromStr<Err: Error + Send + Sync>> FromStr for Range<A> {

@@ -1,8 +1,9 @@
-//! What the example servers have in common: arguments, the opening of the leases, the socket and its threads, signals,
-//! the reclaiming of expired leases, and the status line.
+//! What the example servers share: arguments, opening of the leases, sockets and threads, signals,
+//! reclaiming of expired leases, and the status line.
 //!
-//! A server reads its arguments ([`Options::parse`], which takes the options of its own family too), opens its leases
-//! ([`open`]) and its socket ([`socket`]), and hands both to [`serve`] with a function that answers one message:
+//! A server parses its arguments ([`Options::parse`], which also accepts options of its family),
+//! opens its leases ([`open`]) and its socket ([`socket`]), and passes both to [`serve`] with a
+//! function that answers one message:
 //!
 //! ```text
 //! fn main() -> ExitCode {
@@ -18,10 +19,10 @@
 //!     })
 //! }
 //! ```
-//!
-//! All threads read the same socket, and so many read each where there are several. With a socket for each thread
-//! (`SO_REUSEPORT`) the kernel would choose by the sender's address and port, and a relay, which has one of each, would keep one
-//! thread busy and the others idle.
+//! All threads read the same socket, and with several sockets the same number of threads reads each
+//! of them. With one socket for each thread (`SO_REUSEPORT`), the kernel would choose the socket by
+//! the sender's address and port, and all messages of a relay agent, which has a single address and
+//! port, would go to one thread.
 
 mod args;
 mod open;
@@ -48,24 +49,25 @@ pub(crate) use reclaim::reclaim;
 
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// What is sent in answer to a message, and whereto; `None` where that is to be met with silence. An error ends the
-/// server: it is for leases that cannot be kept any more, not for bad messages.
+/// The reply to a message and its destination; `None` if there is no reply. An error ends the
+/// server: it is for leases that can no longer be stored, not for invalid messages.
 pub(crate) type Answer = Outcome<Option<(Vec<u8>, SocketAddr)>>;
 
-/// No DHCP message is longer.
+/// Maximum length of a DHCP message.
 const MAX_MESSAGE: usize = 65_535;
-/// So many bytes of messages may wait.
+/// Size of the receive buffer, in bytes.
 const RECEIVE_BUFFER: usize = 4 << 20;
-/// So soon all threads see that the server is to end.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// How often expired leases are looked for.
+/// Interval at which threads check whether the server stops.
+const STOP_INTERVAL: Duration = Duration::from_millis(100);
+/// Interval at which expired leases are looked for.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(1);
-/// Takes the status line off the terminal.
+/// Erases the status line on a terminal.
 const CLEARED: &str = "\r\x1b[K";
-/// How often the status line is written.
+/// Interval of the status line.
 const STATUS_INTERVAL: Duration = Duration::from_secs(3);
 
-/// Runs a server and tells its exit status: failure, with the reason on standard error, where it ends with an error.
+/// Runs a server. Returns its exit status: failure, with the reason on standard error, if it ends
+/// with an error.
 pub(crate) fn exit(name: &str, run: impl FnOnce() -> Outcome) -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -76,13 +78,14 @@ pub(crate) fn exit(name: &str, run: impl FnOnce() -> Outcome) -> ExitCode {
     }
 }
 
-/// Seconds since the epoch.
+/// Returns the time in seconds since the epoch.
 pub(crate) fn now() -> i64 {
     seconds_since_epoch(SystemTime::now())
 }
 
-/// A socket that all threads read. With an interface, it is bound to that, and so hears and sends broadcasts and
-/// multicasts of this link alone; Linux allows that to those with the capability `CAP_NET_RAW`.
+/// Opens a socket that all threads read. With an interface, it is bound to that, and so receives
+/// and sends broadcasts and multicasts of this link only; Linux requires the capability
+/// `CAP_NET_RAW` for it.
 pub(crate) fn socket(bind: SocketAddr, interface: Option<&str>) -> Outcome<UdpSocket> {
     let open = || -> io::Result<UdpSocket> {
         let socket = Socket::new(Domain::for_address(bind), Type::DGRAM, Some(Protocol::UDP))?;
@@ -90,34 +93,34 @@ pub(crate) fn socket(bind: SocketAddr, interface: Option<&str>) -> Outcome<UdpSo
             socket.set_broadcast(true)?;
         } else {
             socket.set_only_v6(true)?;
-            // It hears the groups that it joins, not those that others on this host have joined.
+            // Only the groups that the socket joins, not those of other sockets on this host.
             socket.set_multicast_all_v6(false)?;
-            // A group has a socket of its own on the same port. See `serve`.
+            // The socket of a multicast group uses the same port. See `serve`.
             socket.set_reuse_address(true)?;
         }
         if let Some(interface) = interface {
             socket.bind_device(Some(interface.as_bytes()))?;
         }
-        // Or as many as the system allows, to hold what comes while the threads are busy.
+        // Or the maximum of the system, for messages that arrive while all threads are busy.
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
         socket.bind(&bind.into())?;
-        // A thread that waits for a message looks up so often, whether the server is to end.
-        socket.set_read_timeout(Some(PATIENCE))?;
+        // A thread that waits for a message checks at this interval whether the server stops.
+        socket.set_read_timeout(Some(STOP_INTERVAL))?;
         Ok(socket.into())
     };
     let place = interface.map(|interface| format!(" on {interface}")).unwrap_or_default();
     open().map_err(|error| format!("cannot listen on {bind}{place}: {error}").into())
 }
 
-/// A socket, and how a message that comes from it is answered.
+/// A socket, and the function that answers its messages.
 #[derive(Clone, Copy)]
 pub(crate) struct Listener<'a> {
     pub(crate) socket: &'a UdpSocket,
     pub(crate) handle: &'a (dyn Fn(&[u8], SocketAddr) -> Answer + Sync),
 }
 
-/// Serves clients from so many threads for each socket until SIGTERM or SIGINT, reclaims leases meanwhile, and makes durable what was
-/// acknowledged.
+/// Serves clients with `threads` threads for each socket until SIGTERM or SIGINT, reclaims expired
+/// leases, and finally makes all acknowledged changes durable.
 pub(crate) fn serve<L: ManagedLease>(
     leases: &Arc<dyn LeaseMgr<L>>,
     listeners: &[Listener<'_>],
@@ -125,7 +128,8 @@ pub(crate) fn serve<L: ManagedLease>(
 ) -> Outcome {
     let mut places = Vec::with_capacity(listeners.len());
     for Listener { socket, .. } in listeners {
-        // All are bound: the next one to come is another server, and must not get their messages.
+        // All sockets are bound: a later one would be another server's, and must not get their
+        // messages.
         SockRef::from(*socket).set_reuse_address(false)?;
         places.push(socket.local_addr()?.to_string());
     }
@@ -143,22 +147,23 @@ pub(crate) fn serve<L: ManagedLease>(
         let traffic = &traffic;
         let threads: Vec<_> =
             readers.map(|listener| scope.spawn(move || traffic.answer_messages(listener))).collect();
-        let mut house = House::new(leases.as_ref());
-        let mut kept_house = Ok(());
-        while kept_house.is_ok()
+        let mut housekeeping = Housekeeping::new(leases.as_ref());
+        let mut housekeeping_result = Ok(());
+        while housekeeping_result.is_ok()
             && !stop.load(Ordering::Relaxed)
             && !threads.iter().any(thread::ScopedJoinHandle::is_finished)
         {
-            thread::sleep(PATIENCE);
-            kept_house = house.keep(&stop, traffic.sent.load(Ordering::Relaxed));
+            thread::sleep(STOP_INTERVAL);
+            housekeeping_result = housekeeping.run_due(&stop, traffic.sent.load(Ordering::Relaxed));
         }
         stop.store(true, Ordering::Relaxed);
         for thread in threads {
             thread.join().map_err(|_| "a thread panicked")??;
         }
-        kept_house
+        housekeeping_result
     });
-    // What was acknowledged is with the lease manager. Now it is also on the disk, whatever durability was asked for.
+    // Acknowledged changes are in the lease manager. The flush makes them durable, whatever
+    // durability is configured.
     let flushed = leases.flush();
     ended?;
     flushed?;
@@ -172,7 +177,7 @@ pub(crate) fn serve<L: ManagedLease>(
     Ok(())
 }
 
-/// Messages and their answers, as all threads see them.
+/// Counts of messages and replies, shared by all threads.
 struct Traffic<'a> {
     stop: &'a AtomicBool,
     sent: AtomicU64,
@@ -180,14 +185,14 @@ struct Traffic<'a> {
 }
 
 impl Traffic<'_> {
-    /// What each thread does until the server ends.
+    /// Answers messages until the server stops.
     fn answer_messages(&self, Listener { socket, handle }: Listener<'_>) -> Outcome {
         let mut buffer = vec![0; MAX_MESSAGE];
         while !self.stop.load(Ordering::Relaxed) {
             let (len, from) = match socket.recv_from(&mut buffer) {
                 Ok(received) => received,
                 Err(error) if is_nothing_yet(&error) => continue,
-                // The interface is down, for example. It may come up again.
+                // For example, the interface is down, and may come up again.
                 Err(error) => {
                     eprintln!("cannot receive: {error}");
                     thread::sleep(Duration::from_secs(1));
@@ -201,7 +206,7 @@ impl Traffic<'_> {
             match socket.send_to(&answer, to) {
                 Ok(_) => _ = self.sent.fetch_add(1, Ordering::Relaxed),
                 Err(error) => {
-                    // Once is enough: their number is told at the end.
+                    // Only the first one is shown: their number is shown at the end.
                     if self.unsent.fetch_add(1, Ordering::Relaxed) == 0 {
                         eprintln!("cannot send to {to}: {error}");
                     }
@@ -216,33 +221,33 @@ fn is_nothing_yet(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
-/// What the main thread does meanwhile.
-struct House<'a, L: ManagedLease> {
+/// The periodic work of the main thread.
+struct Housekeeping<'a, L: ManagedLease> {
     leases: &'a dyn LeaseMgr<L>,
     reclaimed: Instant,
     is_terminal: bool,
-    told: Instant,
+    shown: Instant,
     sent: u64,
 }
 
-impl<'a, L: ManagedLease> House<'a, L> {
+impl<'a, L: ManagedLease> Housekeeping<'a, L> {
     fn new(leases: &'a dyn LeaseMgr<L>) -> Self {
         let now = Instant::now();
-        Self { leases, reclaimed: now, is_terminal: stderr().is_terminal(), told: now, sent: 0 }
+        Self { leases, reclaimed: now, is_terminal: stderr().is_terminal(), shown: now, sent: 0 }
     }
 
-    /// Does what is due. Told how many answers were sent so far.
-    fn keep(&mut self, stop: &AtomicBool, sent: u64) -> Outcome {
+    /// Does the work that is due. `sent` is the number of replies so far.
+    fn run_due(&mut self, stop: &AtomicBool, sent: u64) -> Outcome {
         if self.reclaimed.elapsed() >= RECLAIM_INTERVAL {
             self.reclaimed = Instant::now();
             reclaim(self.leases, SystemTime::now(), || stop.load(Ordering::Relaxed))?;
         }
-        let elapsed = self.told.elapsed();
+        let elapsed = self.shown.elapsed();
         if self.is_terminal && elapsed >= STATUS_INTERVAL {
             let rate = u128::from(sent - self.sent) * 1000 / elapsed.as_millis().max(1);
-            (self.told, self.sent) = (Instant::now(), sent);
+            (self.shown, self.sent) = (Instant::now(), sent);
             let mut stderr = stderr().lock();
-            // In place of the line before it, if nothing else was written.
+            // Replaces the previous status line, if no other line was written.
             let _ = write!(stderr, "{CLEARED}{}", self.status(rate)).and_then(|()| stderr.flush());
         }
         Ok(())

@@ -9,20 +9,20 @@ use leasemgr::FactoryError;
 use leasemgr::memfile::OpenError;
 use leasemgr::{LeaseMgr, LeaseMgrFactory, ManagedLease, with_sources};
 
-/// How long a cleanup that is running is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Maximum time to wait for a running cleanup.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Opens the lease manager. If a server before this one was killed, its cleanup of the lease files may still be
-/// running, and is waited for, but not longer than a minute.
+/// Opens the lease manager. A cleanup of a server that was killed may still be running; it is
+/// waited for up to a minute.
 pub(crate) fn open<L: ManagedLease>(
     connection: &str,
 ) -> Result<Arc<dyn LeaseMgr<L>>, Box<dyn Error + Send + Sync>> {
-    open_within(connection, PATIENCE)
+    open_within(connection, TIMEOUT)
 }
 
 fn open_within<L: ManagedLease>(
     connection: &str,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Arc<dyn LeaseMgr<L>>, Box<dyn Error + Send + Sync>> {
     let factory = LeaseMgrFactory::<L>::new();
     let mut waiting_since = None;
@@ -38,13 +38,13 @@ fn open_within<L: ManagedLease>(
         let start = match waiting_since {
             Some(start) => start,
             None => {
-                eprintln!("waiting for a cleanup, {patience:?} at most: {}", with_sources(&*error));
+                eprintln!("waiting for a cleanup, {timeout:?} at most: {}", with_sources(&*error));
                 *waiting_since.insert(Instant::now())
             }
         };
-        if start.elapsed() >= patience {
+        if start.elapsed() >= timeout {
             return Err(format!(
-                "waited {patience:?} for a cleanup that is running: {}",
+                "waited {timeout:?} for a cleanup that is running: {}",
                 with_sources(&*error)
             )
             .into());
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cleanup_that_does_not_end_is_waited_for_for_some_time_only() {
+    fn a_running_cleanup_is_waited_for_for_a_limited_time() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("leases.csv");
         let connection = format!("type=memfile name={} lfc-interval=0", file.display());
@@ -77,12 +77,12 @@ mod tests {
             thread::sleep(Duration::from_millis(300));
             drop(lock);
         });
-        open_within::<Lease4>(&connection, PATIENCE).unwrap();
+        open_within::<Lease4>(&connection, TIMEOUT).unwrap();
         end.join().unwrap();
     }
 
     #[test]
-    fn a_number_that_another_process_has_is_not_waited_for() {
+    fn a_pid_of_another_process_is_not_waited_for() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("leases.csv");
         std::fs::write(format!("{}.pid", file.display()), "1\n").unwrap();

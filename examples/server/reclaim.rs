@@ -6,13 +6,14 @@ use leasemgr::{LeaseMgr, LeaseMgrExt, ManagedLease};
 
 use super::Outcome;
 
-/// How many expired leases are read at a time.
+/// Number of expired leases that are read at a time.
 const BATCH: usize = 1000;
-/// For so long a client that comes back finds its lease, if nobody else was given the address.
+/// Time for which a returning client finds its reclaimed lease, unless the address was assigned to
+/// another client.
 const HOLD_RECLAIMED: Duration = Duration::from_secs(3600);
 
-/// Reclaims the leases that have expired at `now`, and deletes those that were reclaimed long
-/// ago and declined ones whose probation is over, until there are no more of them or it is time to stop.
+/// Reclaims the leases that have expired at `now`, and deletes those that were reclaimed long ago
+/// and declined ones whose probation is over, until none is left or the server stops.
 pub(crate) fn reclaim<L: ManagedLease>(
     leases: &dyn LeaseMgr<L>,
     now: SystemTime,
@@ -21,7 +22,8 @@ pub(crate) fn reclaim<L: ManagedLease>(
     while !stop() {
         let expired = leases.list_expired(now, BATCH)?;
         for lease in &expired {
-            // A server that puts names into the DNS would take them out here. If it was not done, the client was faster.
+            // A server with DNS updates would remove the names here. If the lease has changed, its
+            // client was faster.
             leases.reclaim(lease)?;
         }
         if expired.len() < BATCH {

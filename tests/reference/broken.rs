@@ -1,4 +1,4 @@
-//! The reference with one defect, such as a backend might have.
+//! The reference manager with one defect that a backend might have.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -24,7 +24,7 @@ use leasemgr::{
 
 use super::{Leases, Reference, class_kind, count, is_removable, is_within, names_class};
 
-/// Which index keeps a lease under what it had when it was added.
+/// The index that keeps a lease under the values that it had when it was added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Index {
     Subnet,
@@ -35,19 +35,19 @@ pub(crate) enum Index {
     Relay,
 }
 
-/// Which changes figures do not follow.
+/// The changes that statistics miss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Missed {
     Additions,
     Updates,
     Deletions,
-    RemovalOfMany,
+    BulkDeletions,
 }
 
-/// What is wrong.
+/// A defect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Defect {
-    /// Nothing.
+    /// No defect.
     None,
 
     AddForgets,
@@ -57,7 +57,7 @@ pub(crate) enum Defect {
     ZeroLifetimeIsTaken,
     NamesAreCutAt255,
     NamesAreLowerCased,
-    TypesAreApart,
+    TypesHaveSeparateAddresses,
     TheLastAddressIsUnknown,
     TemporaryLeasesAreHidden,
     UpdateInserts,
@@ -81,7 +81,7 @@ pub(crate) enum Defect {
     FlushForgetsALease,
     CleanupForgetsALease,
 
-    OrderIsThatOfText,
+    OrderIsThatOfStrings,
     HostnamesAreIgnored,
     UnknownKeysFindAll,
     SubnetIsIgnoredWithStates,
@@ -100,7 +100,7 @@ pub(crate) enum Defect {
     RangesAreNotChecked,
     ReverseIsIgnored,
     ReverseGoesOnForward,
-    EndsAreIgnored,
+    ExpiryBoundIsIgnored,
     HostnamesHaveCase,
     StatesAreFoundInAFewSubnets,
     ClientHasOneLease,
@@ -118,8 +118,8 @@ pub(crate) enum Defect {
     PoolsAreStale,
     RenewalLosesTheHostname,
     DeletedAreFoundByHostname,
-    NeighboursLoseTheHardwareAddress,
-    FindIsLate,
+    UpdateUnindexesOthersOfTheHardwareAddress,
+    FindIsStale,
     RelaysAreNotFound,
     RelaysAndRemotesAreMixed,
     OptionsOfRelaysAreIgnored,
@@ -155,7 +155,7 @@ pub(crate) enum Defect {
     RangesEndEarly,
     PoolsAreNotCounted,
     RowsAreNotInOrder,
-    FiguresMiss(Missed),
+    StatisticsMiss(Missed),
     RenewalsAreCounted,
     RefusedAreCounted,
     RecountDoubles,
@@ -165,21 +165,21 @@ pub(crate) enum Defect {
     ClassesCountNames,
     ClassesAreLookedForInText,
 
-    TellsNothing,
-    TellsTheNewAsTheOld,
-    TellsOfSubnetOne,
-    TellsOfRefused,
-    TellsNotOfMany,
-    TellsLate,
+    NotifiesOfNothing,
+    NotifiesOfNewAsOld,
+    NotifiesOfSubnetOne,
+    NotifiesOfRefused,
+    NotifiesOfNoBulkDeletions,
+    NotifiesLate,
     TracksTwice,
-    TellsBeforeTheChange,
-    TellsBeforeItIsFound,
+    NotifiesBeforeTheChange,
+    NotifiesBeforeItIsFound,
     CallbacksChangeLeases,
 
     BatchStopsAtAnError,
     BatchDecidesAtOnce,
     BatchIsCutAt1000,
-    BatchTellsBackwards,
+    BatchNotifiesInReverse,
     SubmitAlwaysSucceeds,
     SubmitReorders,
     SubmitAnswersEarly,
@@ -189,7 +189,7 @@ pub(crate) enum Defect {
 
     KeptLosesTheHostname,
     KeepsAnything,
-    ManyComeInTheirOwnOrder,
+    GetManyReordersLeases,
     CountIgnoresTheLimit,
     ScanSkipsALease,
     ScanTakesAnyCursor,
@@ -216,31 +216,31 @@ pub(crate) enum Defect {
     FindsMore,
     SavesOneChangeLate,
     SavesNoDeletions,
-    SavesNoRemovalOfMany,
+    SavesNoBulkDeletions,
     SavesRefused,
     SavesOnlyAtFirst,
     Saves1000,
     SavesOutOfOrder,
-    SavesNothingBehindACleanup,
+    SavesNothingAfterACleanup,
     SavesWhenItEnds,
 
     SharedIsCached,
     SharedRaces,
 }
 
-/// What the families do in their own ways, wrongly.
-pub(crate) trait Spoiled: ManagedLease {
-    /// The bytes of the client's identifier.
+/// What defects need of either family.
+pub(crate) trait DefectLease: ManagedLease {
+    /// Returns the bytes of the client's identifier.
     fn client_bytes(&self) -> &[u8];
 
-    /// How many relay agents there are.
+    /// Returns the number of relay agents.
     fn relay_count(&self) -> usize;
 
-    /// A lease that nobody has added.
-    fn ghost() -> Self;
+    /// Returns a lease that was never added.
+    fn never_added() -> Self;
 }
 
-impl Spoiled for Lease4 {
+impl DefectLease for Lease4 {
     fn client_bytes(&self) -> &[u8] {
         self.client_id().map_or(&[], |id| id.as_bytes())
     }
@@ -249,7 +249,7 @@ impl Spoiled for Lease4 {
         usize::from(self.relay_id().is_some())
     }
 
-    fn ghost() -> Self {
+    fn never_added() -> Self {
         let hwaddr = HwAddr::new(&[9; 6]).unwrap();
         let mut lease = Self::new([10, 9, 9, 9].into(), Some(hwaddr), None, LeaseState::DEFAULT).unwrap();
         lease.data_mut().valid_lifetime = Lifetime(1);
@@ -257,7 +257,7 @@ impl Spoiled for Lease4 {
     }
 }
 
-impl Spoiled for Lease6 {
+impl DefectLease for Lease6 {
     fn client_bytes(&self) -> &[u8] {
         self.duid().as_bytes()
     }
@@ -266,7 +266,7 @@ impl Spoiled for Lease6 {
         self.relay_infos().count()
     }
 
-    fn ghost() -> Self {
+    fn never_added() -> Self {
         let (address, duid) = ("2001:db8:9::9".parse().unwrap(), Duid::new(&[9; 9]).unwrap());
         let mut lease = Self::new(LeaseType::NA, address, duid, Iaid(9), LeaseState::DEFAULT).unwrap();
         lease.data_mut().valid_lifetime = Lifetime(1);
@@ -274,15 +274,15 @@ impl Spoiled for Lease6 {
     }
 }
 
-/// Gives other threads time to come between, now more and now less.
+/// Sleeps for a varying time, so that other threads run in between.
 fn pause() {
     static CALLS: AtomicU64 = AtomicU64::new(0);
     let calls = CALLS.fetch_add(1, Ordering::Relaxed);
     thread::sleep(Duration::from_micros(calls % 4 * 50));
 }
 
-/// The lease with some of its fields changed.
-fn with_fields<L: Spoiled>(lease: &L, change: impl FnOnce(&mut Fields<'_>)) -> L {
+/// Returns the lease with some of its fields changed.
+fn with_fields<L: DefectLease>(lease: &L, change: impl FnOnce(&mut Fields<'_>)) -> L {
     let mut fields = lease.fields();
     change(&mut fields);
     L::from_fields(fields).unwrap()
@@ -293,30 +293,30 @@ fn cut(bytes: &[u8], len: usize) -> &[u8] {
 }
 
 thread_local! {
-    /// Whether the thread answers a submitted change.
+    /// Whether this thread runs the completion of a submitted change.
     static ANSWERS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A change that is submitted.
-struct Submitted<L: Spoiled>(Operation<L>, Then);
+/// A submitted change.
+struct Submitted<L: DefectLease>(Operation<L>, Then);
 
-impl<L: Spoiled> fmt::Debug for Submitted<L> {
+impl<L: DefectLease> fmt::Debug for Submitted<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-/// What managers of the same leases share.
+/// State shared by managers of the same leases.
 #[derive(Debug)]
-struct Shared<L: Spoiled> {
+struct Shared<L: DefectLease> {
     leases: Arc<Mutex<Leases<L>>>,
-    /// One change at a time, unless that is the defect.
+    /// Serializes changes, unless their race is the defect.
     turn: Mutex<()>,
-    /// What figures are counted from.
+    /// Leases that statistics are counted from.
     counted: Mutex<Leases<L>>,
 }
 
-impl<L: Spoiled> Shared<L> {
+impl<L: DefectLease> Shared<L> {
     fn new(leases: Leases<L>) -> Arc<Self> {
         let counted = Mutex::new(leases.clone());
         Arc::new(Self { leases: Arc::new(Mutex::new(leases)), turn: Mutex::default(), counted })
@@ -325,25 +325,25 @@ impl<L: Spoiled> Shared<L> {
 
 /// A manager with a defect.
 #[derive(Debug)]
-pub(crate) struct Broken<L: Spoiled> {
+pub(crate) struct Broken<L: DefectLease> {
     defect: Defect,
     inner: Reference<L>,
     shared: Arc<Shared<L>>,
     limits: Mutex<()>,
     /// Leases as they were when they were added.
     first: Mutex<Leases<L>>,
-    /// Leases that were deleted.
+    /// Deleted leases.
     deleted: Mutex<Leases<L>>,
-    /// Addresses of leases that were reclaimed once.
+    /// Addresses of leases that were reclaimed at some time.
     reclaimed: Mutex<BTreeSet<L::Address>>,
-    /// Addresses of leases whose hardware address was lost.
+    /// Addresses of leases that are no longer found by their hardware address.
     lost: Mutex<BTreeSet<L::Address>>,
-    /// Answers from before.
+    /// An earlier state of the leases.
     late: Mutex<Leases<L>>,
-    /// What is found while a change is told.
+    /// Leases that are found while callbacks run.
     not_found_yet: Mutex<Option<Leases<L>>>,
     disk: Arc<Mutex<Leases<L>>>,
-    /// A change that is to be saved with the next one.
+    /// A change that is saved with the next one.
     unsaved: Mutex<Option<L::Address>>,
     saves: Mutex<bool>,
     calls: AtomicU64,
@@ -351,14 +351,14 @@ pub(crate) struct Broken<L: Spoiled> {
     refused: AtomicU64,
     recounts: AtomicU64,
     submits: AtomicU64,
-    /// A change that is submitted and not made.
+    /// A submitted change that is not made yet.
     held: Mutex<Option<Submitted<L>>>,
-    /// Whether an answer has panicked.
+    /// Whether a completion has panicked.
     panicked: Mutex<bool>,
     tracking: [Tracking<L>; 2],
 }
 
-impl<L: Spoiled> Broken<L> {
+impl<L: DefectLease> Broken<L> {
     pub(crate) fn new(defect: Defect) -> Self {
         Self::open(defect, Arc::default())
     }
@@ -407,14 +407,14 @@ impl<L: Spoiled> Broken<L> {
                 | Defect::DeleteRaces
                 | Defect::UpdateIsTorn
                 | Defect::RemovesWithoutLooking
-                | Defect::TellsLate
+                | Defect::NotifiesLate
                 | Defect::SavesOutOfOrder
                 | Defect::CallbacksChangeLeases
         );
         (!races).then(|| self.shared.turn.lock().unwrap())
     }
 
-    /// Refuses a change by a callback, and waits for other changes.
+    /// Refuses a change in a callback, and waits for other changes.
     fn change(&self) -> Result<Option<MutexGuard<'_, ()>>, LeaseMgrError> {
         if !self.is(Defect::CallbacksChangeLeases) {
             self.tracking[0].refuse_in_callback()?;
@@ -429,7 +429,7 @@ impl<L: Spoiled> Broken<L> {
         LeaseMgrError::ChangedMeanwhile { address: address.into() }
     }
 
-    /// What is to be done behind a change.
+    /// Does what follows a change: statistics, saving, callbacks.
     fn follow(&self, old: Option<&L>, new: Option<&L>, many: bool) {
         let Some(lease) = new.or(old) else {
             return;
@@ -453,19 +453,19 @@ impl<L: Spoiled> Broken<L> {
         }
         self.recount_one(old, new, many);
         self.save(address, new, many);
-        self.tell(old, new, many);
+        self.notify(old, new, many);
     }
 
     fn recount_one(&self, old: Option<&L>, new: Option<&L>, many: bool) {
         let missed = match (old, new) {
             (None, _) => Missed::Additions,
             (_, Some(_)) => Missed::Updates,
-            _ if many => Missed::RemovalOfMany,
+            _ if many => Missed::BulkDeletions,
             _ => Missed::Deletions,
         };
         let mut counted = self.shared.counted.lock().unwrap();
         match (old.or(new), new) {
-            _ if self.is(Defect::FiguresMiss(missed)) => {}
+            _ if self.is(Defect::StatisticsMiss(missed)) => {}
             (_, Some(new)) => {
                 counted.insert(new.address(), new.clone());
             }
@@ -483,7 +483,7 @@ impl<L: Spoiled> Broken<L> {
         let is_missed = match self.defect {
             Defect::SavesNoDeletions => new.is_none(),
             Defect::SavesWhenItEnds => true,
-            Defect::SavesNoRemovalOfMany => new.is_none() && many,
+            Defect::SavesNoBulkDeletions => new.is_none() && many,
             _ => !*self.saves.lock().unwrap(),
         };
         if is_missed {
@@ -510,16 +510,16 @@ impl<L: Spoiled> Broken<L> {
         };
     }
 
-    fn tell(&self, old: Option<&L>, new: Option<&L>, many: bool) {
-        if self.is(Defect::TellsNothing) || (many && self.is(Defect::TellsNotOfMany)) {
+    fn notify(&self, old: Option<&L>, new: Option<&L>, many: bool) {
+        if self.is(Defect::NotifiesOfNothing) || (many && self.is(Defect::NotifiesOfNoBulkDeletions)) {
             return;
         }
-        if self.is(Defect::TellsLate) {
+        if self.is(Defect::NotifiesLate) {
             pause();
         }
         let spoil = |lease: &L| {
             let mut lease = lease.clone();
-            if self.is(Defect::TellsOfSubnetOne) {
+            if self.is(Defect::NotifiesOfSubnetOne) {
                 lease.data_mut().subnet_id = SubnetId(1);
             }
             lease
@@ -527,12 +527,12 @@ impl<L: Spoiled> Broken<L> {
         let (old, new) = (old.map(spoil), new.map(spoil));
         let change = match (&old, &new) {
             (None, Some(new)) => Change::added(new),
-            (Some(_), Some(new)) if self.is(Defect::TellsTheNewAsTheOld) => Change::updated(new, new),
+            (Some(_), Some(new)) if self.is(Defect::NotifiesOfNewAsOld) => Change::updated(new, new),
             (Some(old), Some(new)) => Change::updated(old, new),
             (Some(old), None) => Change::deleted(old),
             (None, None) => return,
         };
-        if self.is(Defect::TellsBeforeItIsFound) {
+        if self.is(Defect::NotifiesBeforeItIsFound) {
             let mut before = self.inner.lock().clone();
             match &old {
                 Some(old) => before.insert(old.address(), old.clone()),
@@ -540,7 +540,7 @@ impl<L: Spoiled> Broken<L> {
             };
             *self.not_found_yet.lock().unwrap() = Some(before);
         }
-        if !self.is(Defect::TellsBeforeTheChange) {
+        if !self.is(Defect::NotifiesBeforeTheChange) {
             self.tracking[0].notify(&change);
             *self.not_found_yet.lock().unwrap() = None;
             return;
@@ -556,7 +556,7 @@ impl<L: Spoiled> Broken<L> {
 
     fn refuse(&self, lease: &L) {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        if self.is(Defect::TellsOfRefused) {
+        if self.is(Defect::NotifiesOfRefused) {
             self.tracking[0].notify(&Change::added(lease));
         }
         if self.is(Defect::SavesRefused) {
@@ -564,7 +564,7 @@ impl<L: Spoiled> Broken<L> {
         }
     }
 
-    /// A lease as it is kept.
+    /// Returns the lease as it is stored.
     fn stored(&self, lease: &L) -> L {
         let mut lease = lease.clone();
         let name = lease.data().hostname.as_bytes().to_vec();
@@ -578,7 +578,7 @@ impl<L: Spoiled> Broken<L> {
         lease
     }
 
-    /// Whether `there` counts as the expected lease.
+    /// Returns whether the stored lease counts as the expected one.
     fn is_expected(&self, there: &L, expected: Option<&L>) -> bool {
         let Some(expected) = expected else {
             return true;
@@ -643,7 +643,7 @@ impl<L: Spoiled> Broken<L> {
             (Defect::RenewalLosesTheHostname, Key::Hostname(_)) => {
                 right && lease.data().cltt == self.first(lease).data().cltt
             }
-            (Defect::NeighboursLoseTheHardwareAddress, Key::HwAddr(_)) => {
+            (Defect::UpdateUnindexesOthersOfTheHardwareAddress, Key::HwAddr(_)) => {
                 right && !self.lost.lock().unwrap().contains(&lease.address())
             }
             (Defect::RelaysAreNotFound, Key::RelayId(_) | Key::RemoteId(_)) => false,
@@ -684,7 +684,7 @@ impl<L: Spoiled> Broken<L> {
                 is_within(lease, query) && query.last.is_none_or(|last| lease.address() < last)
             }
             Defect::RangeIsForAllLeasesOnly if query.key != Key::All => is_within(lease, &without_range),
-            Defect::EndsAreIgnored => is_within(lease, &without_end),
+            Defect::ExpiryBoundIsIgnored => is_within(lease, &without_end),
             Defect::StatesAreFoundInAFewSubnets if matches!(query.key, Key::State(_)) => {
                 is_within(lease, query) && lease.data().subnet_id != SubnetId(50)
             }
@@ -701,17 +701,17 @@ impl<L: Spoiled> Broken<L> {
         !(last && self.is(Defect::TheLastAddressIsUnknown))
     }
 
-    /// The leases that a query is about, if these are not those that are there.
+    /// Returns the leases that a query sees, if these are not the current ones.
     fn other_leases(&self, query: &Query<'_, L>) -> Option<Leases<L>> {
         match (self.defect, query.key) {
-            (Defect::FindIsLate, _) => {
+            (Defect::FindIsStale, _) => {
                 let mut late = self.late.lock().unwrap();
                 if self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(4) {
                     late.clone_from(&self.inner.lock());
                 }
                 Some(late.clone())
             }
-            (Defect::TellsBeforeItIsFound, _) => self.not_found_yet.lock().unwrap().clone(),
+            (Defect::NotifiesBeforeItIsFound, _) => self.not_found_yet.lock().unwrap().clone(),
             (Defect::DeletedAreFoundByHostname, Key::Hostname(_)) => {
                 let mut leases = self.deleted.lock().unwrap().clone();
                 leases.extend(self.inner.lock().clone());
@@ -721,7 +721,7 @@ impl<L: Spoiled> Broken<L> {
         }
     }
 
-    /// A lease as it was when it was added.
+    /// Returns a lease as it was when it was added.
     fn first(&self, lease: &L) -> L {
         self.first.lock().unwrap().get(&lease.address()).unwrap_or(lease).clone()
     }
@@ -773,19 +773,19 @@ impl<L: Spoiled> Broken<L> {
         }
     }
 
-    /// Deletes many leases.
-    fn remove_many(&self, is_meant: impl Fn(&L) -> bool) -> u64 {
+    /// Deletes all leases that match.
+    fn remove_many(&self, matches: impl Fn(&L) -> bool) -> u64 {
         let at_most = match self.defect {
             Defect::RemovesAtMost1000 | Defect::WipesAtMost1000 => 1000,
             _ => usize::MAX,
         };
-        let meant: Vec<_> =
-            self.inner.lock().values().filter(|lease| is_meant(lease)).take(at_most).cloned().collect();
+        let matching: Vec<_> =
+            self.inner.lock().values().filter(|lease| matches(lease)).take(at_most).cloned().collect();
         if self.is(Defect::RemovesWithoutLooking) {
             pause();
         }
         let mut removed = 0;
-        for lease in &meant {
+        for lease in &matching {
             let there = self.inner.lock().remove(&lease.address());
             if there.is_some() {
                 self.follow(there.as_ref(), None, true);
@@ -796,7 +796,7 @@ impl<L: Spoiled> Broken<L> {
     }
 }
 
-impl<L: Spoiled> Drop for Broken<L> {
+impl<L: DefectLease> Drop for Broken<L> {
     fn drop(&mut self) {
         if self.is(Defect::SavesWhenItEnds) {
             self.disk.lock().unwrap().clone_from(&self.inner.lock());
@@ -804,7 +804,7 @@ impl<L: Spoiled> Drop for Broken<L> {
     }
 }
 
-impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
+impl<L: DefectLease> LeaseMgr<L> for Broken<L> {
     fn status(&self) -> Status {
         let mut status = self.inner.status();
         if self.is(Defect::StatusCountsOneMore) {
@@ -825,7 +825,7 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
             }
             (Defect::AddOverwrites, _) | (Defect::AddRaces, None) => true,
             (Defect::ZeroLifetimeIsTaken, None) => true,
-            (Defect::TypesAreApart, Some(there)) => there.kind() != lease.kind(),
+            (Defect::TypesHaveSeparateAddresses, Some(there)) => there.kind() != lease.kind(),
             _ => false,
         };
         if overwrites {
@@ -887,7 +887,7 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
             Defect::AfterSkipsOneMore if query.after.is_some() && !found.is_empty() => {
                 found.remove(0);
             }
-            Defect::OrderIsThatOfText => found.sort_by_key(|lease| lease.address().to_string()),
+            Defect::OrderIsThatOfStrings => found.sort_by_key(|lease| lease.address().to_string()),
             Defect::LimitIsIgnored => return Ok(found.into_iter().cloned().collect()),
             Defect::LimitGivesTheLast => {
                 found.drain(..found.len().saturating_sub(limit));
@@ -982,7 +982,7 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
                 pause();
                 return self.inner.update_expecting(&new, None);
             }
-            Defect::SavesOutOfOrder | Defect::TellsLate => {
+            Defect::SavesOutOfOrder | Defect::NotifiesLate => {
                 self.inner.update_expecting(&new, None)?;
                 self.follow(Some(&old), Some(&new), false);
                 return Ok(());
@@ -1038,7 +1038,7 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
 
     fn get_many(&self, addresses: &[L::Address]) -> Result<Vec<Option<L>>, LeaseMgrError> {
         let mut addresses = addresses.to_vec();
-        if self.is(Defect::ManyComeInTheirOwnOrder) {
+        if self.is(Defect::GetManyReordersLeases) {
             addresses.sort_unstable();
         }
         addresses.into_iter().map(|address| self.get(address)).collect()
@@ -1188,7 +1188,7 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
                 };
                 operations.iter().zip(there).map(decide).collect()
             }
-            Defect::BatchTellsBackwards => {
+            Defect::BatchNotifiesInReverse => {
                 let made = Broken::open(Defect::None, Arc::new(Mutex::new(self.inner.lock().clone())));
                 let result = made.apply(operations);
                 for operation in operations.iter().rev() {
@@ -1329,37 +1329,39 @@ impl<L: Spoiled> LeaseMgr<L> for Broken<L> {
     fn clean_up(&self) -> Result<CleanupStart, LeaseMgrError> {
         match self.defect {
             Defect::CleanupForgetsALease => drop(self.inner.lock().pop_first()),
-            Defect::SavesNothingBehindACleanup => *self.saves.lock().unwrap() = false,
+            Defect::SavesNothingAfterACleanup => *self.saves.lock().unwrap() = false,
             _ => {}
         }
         Ok(CleanupStart::Requested)
     }
 }
 
-/// A place where a manager with a defect keeps leases.
+/// A store of a manager with a defect.
 #[derive(Debug)]
-pub(crate) struct BrokenStore<L: Spoiled> {
+pub(crate) struct BrokenStore<L: DefectLease> {
     defect: Defect,
     disk: Arc<Mutex<Leases<L>>>,
-    /// What managers that are open share.
+    /// State shared by open managers.
     shared: Mutex<Weak<Shared<L>>>,
     opened: AtomicU64,
 }
 
-impl<L: Spoiled> BrokenStore<L> {
+impl<L: DefectLease> BrokenStore<L> {
     pub(crate) fn new(defect: Defect) -> Self {
         Self { defect, disk: Arc::default(), shared: Mutex::default(), opened: AtomicU64::new(0) }
     }
 }
 
-impl<L: Spoiled + TestedLease> Fixture<L> for BrokenStore<L> {
+impl<L: DefectLease + TestedLease> Fixture<L> for BrokenStore<L> {
     fn open(&self) -> Arc<dyn LeaseMgr<L>> {
         let opened = self.opened.fetch_add(1, Ordering::Relaxed);
         let mut disk = self.disk.lock().unwrap();
         match self.defect {
             Defect::ForgetsAll => disk.clear(),
             Defect::ForgetsAtTheThirdTime if opened == 2 => disk.clear(),
-            Defect::FindsMore if opened > 0 => drop(disk.insert(L::ghost().address(), L::ghost())),
+            Defect::FindsMore if opened > 0 => {
+                drop(disk.insert(L::never_added().address(), L::never_added()));
+            }
             _ => {}
         }
         let mut open = self.shared.lock().unwrap();

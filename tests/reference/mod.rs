@@ -1,4 +1,5 @@
-//! A lease manager that is plainly right: a map under a lock, and every answer by looking at all leases.
+//! A lease manager that is correct by its simplicity: a map under a lock, where every query visits
+//! all leases.
 
 pub(crate) mod broken;
 
@@ -12,14 +13,14 @@ use leasemgr::{
     StatisticsRow, Status, Tracking,
 };
 
-/// Whether a lease is in the subnet, in the window and in the range of a query.
+/// Returns whether a lease is in the subnet, the time window and the range of a query.
 pub(crate) fn is_within<L: ManagedLease>(lease: &L, query: &Query<'_, L>) -> bool {
     let mut query = *query;
     (query.key, query.after) = (Key::All, None);
     query.matches(lease)
 }
 
-/// Rows for leases, with counts.
+/// Counts leases into statistics rows.
 pub(crate) fn count<'a, L: ManagedLease>(
     leases: impl IntoIterator<Item = &'a L>,
     query: &StatisticsQuery,
@@ -39,7 +40,7 @@ pub(crate) fn count<'a, L: ManagedLease>(
     counts.into_iter().map(row).collect()
 }
 
-/// What a lease counts as in a class, if it is in use.
+/// Returns the kind as which a lease counts in a class, if it is in use.
 pub(crate) fn class_kind<L: ManagedLease>(lease: &L) -> Option<LeaseKind> {
     match lease.kind() {
         _ if lease.state() != LeaseState::DEFAULT => None,
@@ -48,19 +49,19 @@ pub(crate) fn class_kind<L: ManagedLease>(lease: &L) -> Option<LeaseKind> {
     }
 }
 
-/// Whether a lease names a class.
+/// Returns whether a lease names a class.
 pub(crate) fn names_class<L: ManagedLease>(lease: &L, class: &ClientClass) -> bool {
     let context = lease.data().user_context.as_ref();
     context.into_iter().flat_map(client_classes).any(|name| *name == *class.as_bytes())
 }
 
-/// Leases by their addresses.
+/// Leases by address.
 pub(crate) type Leases<L> = BTreeMap<<L as leasemgr::lease::Lease>::Address, L>;
 
-/// Leases in a map, which may be shared with managers of later.
+/// Leases in a map, which may be shared with later managers.
 #[derive(Debug)]
 pub(crate) struct Reference<L: ManagedLease> {
-    /// One change at a time, until its callbacks have ended.
+    /// Serializes changes, including their callbacks.
     turn: Mutex<()>,
     leases: Arc<Mutex<Leases<L>>>,
     tracking: Tracking<L>,
@@ -71,12 +72,12 @@ impl<L: ManagedLease> Reference<L> {
         Self::with_leases(Arc::default())
     }
 
-    /// A manager of these leases.
+    /// Returns a manager of these leases.
     pub(crate) fn with_leases(leases: Arc<Mutex<Leases<L>>>) -> Self {
         Self { turn: Mutex::default(), leases, tracking: Tracking::default() }
     }
 
-    /// The leases. Nobody else changes them meanwhile.
+    /// Locks the leases against changes.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Leases<L>> {
         self.leases.lock().unwrap()
     }
@@ -87,24 +88,24 @@ impl<L: ManagedLease> Reference<L> {
         Ok(self.turn.lock().unwrap())
     }
 
-    /// Deletes the leases that are meant, and tells how many these were.
-    fn remove_where(&self, is_meant: impl Fn(&L) -> bool) -> Result<u64, LeaseMgrError> {
+    /// Deletes the leases that match, and returns their number.
+    fn remove_where(&self, matches: impl Fn(&L) -> bool) -> Result<u64, LeaseMgrError> {
         let _turn = self.turn()?;
-        let meant: Vec<_> = self.lock().values().filter(|lease| is_meant(lease)).cloned().collect();
-        for lease in &meant {
+        let matching: Vec<_> = self.lock().values().filter(|lease| matches(lease)).cloned().collect();
+        for lease in &matching {
             self.lock().remove(&lease.address());
             self.tracking.notify(&Change::deleted(lease));
         }
-        Ok(meant.len() as u64)
+        Ok(matching.len() as u64)
     }
 }
 
-/// Whether a lease is reclaimed and ended at `until`.
+/// Returns whether a lease is reclaimed and has expired at `until`.
 pub(crate) fn is_removable<L: ManagedLease>(lease: &L, until: SystemTime) -> bool {
     lease.is_reclaimed() && lease.is_expired(until)
 }
 
-/// A lease that is valid for no time cannot be kept.
+/// Returns an error if the lease has a valid lifetime of 0, which cannot be stored.
 pub(crate) fn check_lifetime<L: ManagedLease>(lease: &L) -> Result<(), LeaseMgrError> {
     if lease.data().valid_lifetime == Lifetime(0) {
         return Err(LeaseMgrError::ZeroLifetime { address: lease.address().into() });
@@ -112,7 +113,7 @@ pub(crate) fn check_lifetime<L: ManagedLease>(lease: &L) -> Result<(), LeaseMgrE
     Ok(())
 }
 
-/// What stands in the way of a conditional change, if anything does.
+/// Returns an error if the stored lease is not the expected one.
 pub(crate) fn check_expected<L: ManagedLease>(there: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
     if expected.is_some_and(|expected| there != expected) {
         return Err(LeaseMgrError::ChangedMeanwhile { address: there.address().into() });

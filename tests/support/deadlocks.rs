@@ -1,9 +1,9 @@
-//! Threads that wait for each other's locks, as far as these are `parking_lot`'s: looked for with `--cfg deadlock_detection`
-//! (`scripts/threads`).
+//! Finds deadlocks of threads that use the locks of `parking_lot`, if built with `--cfg
+//! deadlock_detection` (`scripts/threads`).
 
 use std::fmt::Write as _;
 
-/// The threads that wait for each other now, and where, if there are any. Each of them is told of once.
+/// Returns the deadlocked threads and their backtraces, if any. Each deadlock is reported once.
 pub(crate) fn find() -> Option<String> {
     let mut text = String::new();
     for (n, threads) in parking_lot::deadlock::check_deadlock().iter().enumerate() {

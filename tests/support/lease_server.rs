@@ -1,4 +1,5 @@
-//! The example `lease_server` as a process that is killed, what it has acknowledged before, and what is found afterwards.
+//! Runs the example `lease_server` as a process, kills it, and compares what it acknowledged with
+//! its files.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a part of tests")]
 
@@ -19,26 +20,26 @@ use leasemgr::memfile::{self, LfcProgram, MemfileOptions, OpenError};
 use leasemgr::{CleanupStart, LeaseMgr, LeaseMgrExt, ManagedLease};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How many threads of the server serve clients.
+/// Number of server threads that serve clients.
 pub(crate) const THREADS: usize = 4;
-/// The server deletes so many reclaimed leases with one write.
+/// Maximum number of reclaimed leases that the server deletes with one write.
 const BATCH: usize = 256;
-/// Who waits longer than this waits in vain.
+/// Maximum time to wait for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Whom the server serves, and how it keeps its leases.
+/// The configuration of a server.
 pub(crate) struct Setting {
     pub(crate) directory: tempfile::TempDir,
     pub(crate) family: Family,
     pub(crate) durability: &'static str,
-    /// What it starts for a cleanup; `None` is nothing, it cleans up itself.
+    /// Program that the server starts for a cleanup; `None` for a cleanup in a thread.
     pub(crate) program: Option<&'static str>,
-    /// Seconds between cleanups.
+    /// Interval between cleanups, in seconds.
     pub(crate) lfc_interval: u32,
     pub(crate) clients: u32,
-    /// Seconds that a lease is valid.
+    /// Valid lifetime of a lease, in seconds.
     pub(crate) lifetime: u32,
-    /// More of its options.
+    /// Additional command-line options.
     pub(crate) options: Vec<String>,
 }
 
@@ -56,17 +57,18 @@ impl Setting {
         )
     }
 
-    /// How many addresses the leases of the clients are from.
+    /// Returns the number of addresses in the pool.
     fn pool(&self) -> u32 {
         self.clients + self.clients / 4 + 1
     }
 
-    /// Starts a server, and adds to the history what it tells.
+    /// Starts a server whose output is added to the history.
     pub(crate) fn start(&self, history: History) -> Server {
         self.start_with(history, |_| {})
     }
 
-    /// The same for a server with something of its own, as in its environment.
+    /// Starts a server as [`start`](Self::start) does, after `prepare` has changed its command (for
+    /// example its environment).
     pub(crate) fn start_with(&self, history: History, prepare: impl FnOnce(&mut Command)) -> Server {
         let own = std::env::current_exe().unwrap();
         let program = own.parent().and_then(Path::parent).unwrap().join("examples/lease_server");
@@ -93,14 +95,14 @@ impl Setting {
         Server { child, errors, lines, reader }
     }
 
-    /// Opens the leases as the next server would, and waits for a cleanup that is still running.
+    /// Opens the leases after a server has ended, and waits for a cleanup that is still running.
     pub(crate) fn open<L: ManagedLease + FileLease>(&self) -> Arc<dyn LeaseMgr<L>> {
         let start = Instant::now();
         loop {
             let opened = memfile::open(
                 MemfileOptions::at(self.path(""))
                     .lfc_interval(None)
-                    // A kill may tear a row, which may be there still at the next.
+                    // A kill may leave a torn row in the file of each of the last two servers.
                     .max_row_errors(2)
                     .lfc_program(LfcProgram::Internal),
             );
@@ -113,28 +115,28 @@ impl Setting {
         }
     }
 
-    /// The program that the server has started for a cleanup, if it is running.
+    /// Returns the process of the cleanup program that the server has started, if it is running.
     pub(crate) fn running_program(&self) -> Option<Pid> {
         let text = fs::read_to_string(self.path(".pid")).unwrap_or_default();
         let pid = text.strip_suffix('\n').and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw)?;
-        // The number may be somebody else's by now.
+        // The PID may belong to another process by now.
         let arguments = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
         String::from_utf8_lossy(&arguments).contains(&self.path(".pid").display().to_string()).then_some(pid)
     }
 
-    /// Kills the program that the server has started for a cleanup, if it is running.
+    /// Kills the cleanup program that the server has started, if it is running.
     pub(crate) fn kill_program(&self) {
         if let Some(pid) = self.running_program() {
             let _ = kill_process(pid, Signal::KILL);
         }
     }
 
-    /// How many bytes wait for a cleanup.
+    /// Returns the number of bytes that are not cleaned up yet.
     pub(crate) fn journal_size(&self) -> u64 {
         ["", ".1"].iter().map(|suffix| fs::metadata(self.path(suffix)).map_or(0, |file| file.len())).sum()
     }
 
-    /// The files that a cleanup is about.
+    /// Returns the suffixes of the cleanup files that exist.
     pub(crate) fn situation(&self) -> String {
         let suffixes = [".1", ".output", ".completed", ".pid"];
         let there: Vec<_> = suffixes.into_iter().filter(|suffix| self.path(suffix).exists()).collect();
@@ -142,16 +144,16 @@ impl Setting {
     }
 }
 
-/// A server that runs.
+/// A running server.
 pub(crate) struct Server {
     child: Child,
     errors: PathBuf,
-    /// How many lines were read so far.
+    /// Number of lines read so far.
     lines: Arc<AtomicUsize>,
     reader: JoinHandle<History>,
 }
 
-/// Adds lines to the history up to the end, and counts them.
+/// Reads lines into the history until the end of the output, and counts them.
 fn read_all(stdout: ChildStdout, mut history: History, count: &AtomicUsize) -> History {
     let mut stdout = BufReader::new(stdout);
     let mut line = String::new();
@@ -168,22 +170,22 @@ impl Server {
         self.child.id()
     }
 
-    /// How many lines it has told so far.
+    /// Returns the number of lines that the server has written so far.
     pub(crate) fn lines(&self) -> usize {
         self.lines.load(Ordering::Relaxed)
     }
 
-    /// What it has said of itself so far.
+    /// Returns what the server has written to standard error so far.
     pub(crate) fn report(&self) -> String {
         fs::read_to_string(&self.errors).unwrap()
     }
 
-    /// Makes sure that it runs, and that what it has told makes sense.
+    /// Panics if the server has ended or has written an inconsistent line.
     pub(crate) fn check(&mut self, when: &str) {
         if let Some(status) = self.child.try_wait().unwrap() {
             panic!("{status} {when}: {}", self.report());
         }
-        assert!(!self.reader.is_finished(), "what it told {when} was refused, see above");
+        assert!(!self.reader.is_finished(), "its output {when} was inconsistent, see above");
     }
 
     pub(crate) fn wait_until(&mut self, what: &str, mut is_so: impl FnMut(usize) -> bool) {
@@ -195,14 +197,14 @@ impl Server {
         }
     }
 
-    /// Kills it, and gives the history with what it has told, and the number of these lines.
+    /// Kills the server. Returns the history and the number of lines that were read.
     pub(crate) fn kill(mut self) -> (History, usize) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         (self.reader.join().unwrap(), self.lines.load(Ordering::Relaxed))
     }
 
-    /// Asks it to end and waits for that; gives the history with what it has told, and what it has said of itself.
+    /// Ends the server with SIGTERM. Returns the history and the text on standard error.
     pub(crate) fn end(mut self) -> (History, String) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         let status = self.child.wait().unwrap();
@@ -212,7 +214,7 @@ impl Server {
     }
 }
 
-/// What is known of an address: the number of its last change, and what that was. In the order of time.
+/// The last known change of an address. Ordered by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Last {
     pub(crate) number: u64,
@@ -227,21 +229,22 @@ pub(crate) enum What {
     Deleted,
 }
 
-/// What servers have acknowledged, and what was left of it.
+/// The changes that servers have acknowledged, compared with the files after each kill.
 #[derive(Default)]
 pub(crate) struct History {
     known: BTreeMap<IpAddr, Last>,
-    /// Leases that clients wanted to release.
+    /// Leases that clients have asked to release.
     releasing: BTreeSet<(IpAddr, u64)>,
-    /// Leases that were given to a client when, as far as told, another had them: the numbers of the last change for that one, and of the
-    /// gift. They were reclaimed in between, by another thread, which tells of it later.
-    gifts: BTreeMap<IpAddr, (u64, u64)>,
+    /// Leases that were assigned to another client before the end of the old lease was
+    /// acknowledged: the numbers of the old client's last change and of the assignment. Another
+    /// thread has reclaimed the lease in between and acknowledges it later.
+    reassigned: BTreeMap<IpAddr, (u64, u64)>,
 }
 
 impl History {
-    /// Takes in what a server has told.
+    /// Records a line of a server.
     pub(crate) fn read(&mut self, line: &str) {
-        // Each line was written with one call.
+        // Each line is written with one call.
         let text = line.strip_suffix('\n').unwrap_or_else(|| panic!("half a line: {line:?}"));
         let mut words = text.split(' ');
         let (Some(word), Some(address), Some(number), None) =
@@ -263,9 +266,9 @@ impl History {
         };
         let last = Last { number, what };
         let known = self.known.get(&address).copied();
-        // Lines of several threads may be in another order than the changes.
+        // Lines of different threads may be in another order than the changes.
         if known.is_some_and(|known| last < known) {
-            self.explain(address, last);
+            self.record_reassignment(address, last);
             return;
         }
         match known {
@@ -274,32 +277,32 @@ impl History {
             }
             Some(Last { number: before, what: What::InUse }) if word == "added" || word == "reassigned" => {
                 if !self.is_released(address, before) {
-                    let twice = self.gifts.insert(address, (before, number));
-                    assert!(twice.is_none(), "{text}: given to others at {twice:?} and {before}");
+                    let twice = self.reassigned.insert(address, (before, number));
+                    assert!(twice.is_none(), "{text}: assigned to others at {twice:?} and {before}");
                 }
             }
-            Some(_) => self.explain(address, last),
+            Some(_) => self.record_reassignment(address, last),
         }
         self.known.insert(address, last);
     }
 
-    /// Whether a client wanted to release the lease that came from this change, or a later one.
+    /// Returns whether a client has asked to release the lease of this change or of a later one.
     fn is_released(&self, address: IpAddr, number: u64) -> bool {
         self.releasing.range((address, number)..=(address, u64::MAX)).next().is_some()
     }
 
-    /// A change that may be how a lease became free to be given to another client.
-    fn explain(&mut self, address: IpAddr, last: Last) {
-        if let Some((before, gift)) = self.gifts.get(&address)
-            && (*before..*gift).contains(&last.number)
+    /// Records a change that may have freed an address before it was reassigned.
+    fn record_reassignment(&mut self, address: IpAddr, last: Last) {
+        if let Some((before, assignment)) = self.reassigned.get(&address)
+            && (*before..*assignment).contains(&last.number)
             && last.what != What::InUse
         {
-            self.gifts.remove(&address);
+            self.reassigned.remove(&address);
         }
     }
 
-    /// Compares with what was found in the files, which is what is known from then on. Gives how many changes had been made
-    /// and not been acknowledged.
+    /// Compares the history with the leases found in the files, and continues from these. Returns
+    /// the number of changes that were made but not acknowledged.
     pub(crate) fn compare(&mut self, found: &BTreeMap<IpAddr, Last>) -> usize {
         let (mut newer, mut deleted) = (0, 0);
         for (address, found) in found {
@@ -324,35 +327,39 @@ impl History {
                 assert!(self.is_released(address, known.number), "{address}: {known:?} is not in the files");
                 newer += 1;
             } else {
-                // Deleted when its time had come, many at a time.
+                // Deleted in a batch after its expiry.
                 deleted += 1;
             }
             self.known.insert(address, Last { what: What::Deleted, ..known });
         }
         self.releasing.clear();
-        // Each thread makes one change at a time, and the one that reclaims leases too.
+        // Each client thread and the reclaiming thread have at most one unacknowledged change.
         assert!(newer <= THREADS + 1, "{newer} changes by {THREADS} threads were not acknowledged");
         assert!(deleted <= BATCH + 1, "{deleted} leases were not acknowledged to be deleted");
-        // The one that reclaims leases had made one change more than it has told.
-        assert!(self.gifts.len() <= 1, "given to a client while another had it: {:?}", self.gifts);
-        newer + deleted + std::mem::take(&mut self.gifts).len()
+        // The reclaiming thread has at most one unacknowledged change.
+        assert!(
+            self.reassigned.len() <= 1,
+            "assigned to a client while another had it: {:?}",
+            self.reassigned
+        );
+        newer + deleted + std::mem::take(&mut self.reassigned).len()
     }
 }
 
 /// A lease of a client of the server.
 pub(crate) trait OfClient: ManagedLease + FileLease {
-    /// The number of the client.
-    fn number_of_client(&self) -> u32;
+    /// Returns the number of the client.
+    fn client_number(&self) -> u32;
 
-    /// Whether the rest is as it must be for this client.
+    /// Returns whether the other fields of the lease are those of this client.
     fn is_for(&self, client: u32) -> bool;
 
-    /// The number of the address in the pool.
-    fn place(&self) -> u128;
+    /// Returns the index of the address in the pool.
+    fn pool_index(&self) -> u128;
 }
 
 impl OfClient for Lease4 {
-    fn number_of_client(&self) -> u32 {
+    fn client_number(&self) -> u32 {
         number_in(self.hwaddr().unwrap().as_bytes(), &[2, 0])
     }
 
@@ -363,13 +370,13 @@ impl OfClient for Lease4 {
         }
     }
 
-    fn place(&self) -> u128 {
+    fn pool_index(&self) -> u128 {
         u128::from(self.address().to_bits()) - u128::from(Ipv4Addr::new(10, 0, 0, 1).to_bits())
     }
 }
 
 impl OfClient for Lease6 {
-    fn number_of_client(&self) -> u32 {
+    fn client_number(&self) -> u32 {
         number_in(self.duid().as_bytes(), &[0, 3, 0, 1, 2, 0])
     }
 
@@ -381,7 +388,7 @@ impl OfClient for Lease6 {
             && (self.lease_type(), self.prefix_len()) == (kind, len)
     }
 
-    fn place(&self) -> u128 {
+    fn pool_index(&self) -> u128 {
         let address = self.address().to_bits();
         if self.lease_type() == LeaseType::PD {
             (address - Ipv6Addr::new(0x2001, 0xdb8, 0x8000, 0, 0, 0, 0, 0).to_bits()) >> 64
@@ -391,12 +398,12 @@ impl OfClient for Lease6 {
     }
 }
 
-/// The number behind these bytes.
+/// Returns the number that follows a prefix.
 fn number_in(bytes: &[u8], prefix: &[u8]) -> u32 {
     u32::from_be_bytes(bytes.strip_prefix(prefix).unwrap().try_into().unwrap())
 }
 
-/// The change that a lease comes from. That it is one that the server makes is looked at too.
+/// Returns the change that wrote a lease. Panics if the server makes no such lease.
 pub(crate) fn last_change<L: OfClient>(setting: &Setting, lease: &L) -> Last {
     let what = match lease.state() {
         LeaseState::DEFAULT => What::InUse,
@@ -407,7 +414,7 @@ pub(crate) fn last_change<L: OfClient>(setting: &Setting, lease: &L) -> Last {
     let hostname = if what == What::Declined {
         String::new()
     } else {
-        let client = lease.number_of_client();
+        let client = lease.client_number();
         assert!(client < setting.clients && lease.is_for(client), "{lease:?}");
         format!("client-{client}.example.org")
     };
@@ -416,12 +423,12 @@ pub(crate) fn last_change<L: OfClient>(setting: &Setting, lease: &L) -> Last {
     assert_eq!(data.subnet_id, SubnetId(1), "{lease:?}");
     let valid_lifetime = if what == What::Declined { 10 } else { setting.lifetime };
     assert_eq!(data.valid_lifetime.0, valid_lifetime, "{lease:?}");
-    assert!(lease.place() < setting.pool().into(), "{lease:?}");
+    assert!(lease.pool_index() < setting.pool().into(), "{lease:?}");
     let number = data.user_context.as_ref().and_then(|context| context.get("change")?.as_u64());
     Last { number: number.unwrap_or_else(|| panic!("{lease:?}")), what }
 }
 
-/// The changes that all leases come from. That no client has two is looked at too.
+/// Returns the changes that wrote these leases. Panics if a client has two leases.
 pub(crate) fn last_changes<L: OfClient>(
     setting: &Setting,
     leases: &dyn LeaseMgr<L>,
@@ -430,7 +437,7 @@ pub(crate) fn last_changes<L: OfClient>(
     let mut look_at = |lease: &L| {
         let last = last_change(setting, lease);
         if last.what == What::InUse {
-            let client = lease.number_of_client();
+            let client = lease.client_number();
             let had_one = std::mem::replace(&mut has_lease[client as usize], true);
             assert!(!had_one, "client {client} has another lease besides {lease:?}");
         }
@@ -439,7 +446,7 @@ pub(crate) fn last_changes<L: OfClient>(
     leases.all().unwrap().iter().map(&mut look_at).collect()
 }
 
-/// Cleans up, and waits for the end of it.
+/// Cleans up, and waits until the cleanup has ended.
 pub(crate) fn clean<L: OfClient>(leases: &dyn LeaseMgr<L>) {
     assert_eq!(leases.clean_up().unwrap(), CleanupStart::Requested);
     let start = Instant::now();

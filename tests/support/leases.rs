@@ -1,6 +1,6 @@
-//! Leases to try a lease manager with, and what a manager must answer that has a list of them.
+//! Leases to test lease managers with, and the answers that a manager must give for a list of them.
 //!
-//! The answers are found by looking at every lease. What the user contexts say stands beside them in a table.
+//! Answers are computed by visiting every lease. A table lists what the user contexts contain.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Display};
@@ -18,33 +18,33 @@ use leasemgr::{
 };
 use proptest::prelude::*;
 
-/// When clients were heard first, in seconds since the epoch.
-pub(crate) const HEARD: i64 = 1_700_000_000;
+/// Client last transmission time of the first leases, in seconds since the epoch.
+pub(crate) const FIRST_CLTT: i64 = 1_700_000_000;
 
-/// What each family does in its own way.
+/// Leases of either family.
 pub(crate) trait TestLease: ManagedLease + FileLease {
-    /// An address; they ascend with their numbers.
+    /// Returns the `n`th address; addresses ascend with their numbers.
     fn numbered(n: u32) -> Self::Address;
 
-    /// Any lease that a lease file can hold, of one of so many addresses. Clients, subnets and all else are few, so that
-    /// they meet.
+    /// Generates any lease that a lease file can hold, with one of `addresses` addresses. There are
+    /// few clients and subnets, so that leases share them.
     fn any(addresses: u32) -> BoxedStrategy<Self>;
 
-    /// The same lease of another address.
+    /// Returns the same lease with another address.
     fn at(&self, address: Self::Address) -> Self;
 
-    /// The lease as a manager keeps it.
+    /// Returns the lease as a manager stores it.
     fn kept(self) -> Self;
 
-    /// The lease of address `n` that the number `tag` belongs to: no two numbers have the same lease, but they have
-    /// clients, names and subnets in common.
+    /// Returns the lease of address `n` that belongs to the number `tag`: different numbers have
+    /// different leases, but share clients, names and subnets.
     fn tagged(n: u32, tag: u32) -> Self;
 
-    /// What the client can be asked for by.
+    /// Returns the keys by which the client can be found.
     fn clients(&self) -> Vec<ClientKey<'_>>;
 }
 
-/// A user context, and what it says.
+/// A user context, and what it contains.
 struct Facts {
     context: UserContext,
     classes: &'static [&'static str],
@@ -117,7 +117,7 @@ fn remotes<L: Lease>(lease: &L) -> &'static [&'static [u8]] {
     facts(lease).map_or(&[], |facts| if L::FAMILY == Family::V4 { facts.remotes4 } else { facts.remotes6 })
 }
 
-// Any lease.
+// Arbitrary leases.
 
 fn any_data(family: Family) -> impl Strategy<Value = LeaseData> {
     let context = prop_oneof![
@@ -126,11 +126,14 @@ fn any_data(family: Family) -> impl Strategy<Value = LeaseData> {
     ];
     let lifetime = prop_oneof![6 => 1..60_u32, 2 => Just(3600), 1 => Just(u32::MAX), 1 => Just(u32::MAX - 1)];
     let heard = match family {
-        // As far as the columns of a file go.
+        // Up to the width of the columns in a lease file.
         Family::V4 => {
-            prop_oneof![20 => HEARD..HEARD + 60, 1 => Just(-5), 1 => Just(1 << 40), 1 => Just(0)].boxed()
+            prop_oneof![20 => FIRST_CLTT..FIRST_CLTT + 60, 1 => Just(-5), 1 => Just(1 << 40), 1 => Just(0)]
+                .boxed()
         }
-        Family::V6 => prop_oneof![20 => HEARD..HEARD + 60, 1 => Just(u32::MAX.into()), 1 => Just(0)].boxed(),
+        Family::V6 => {
+            prop_oneof![20 => FIRST_CLTT..FIRST_CLTT + 60, 1 => Just(u32::MAX.into()), 1 => Just(0)].boxed()
+        }
     };
     let hostname = prop_oneof![
         2 => Just(Vec::new()),
@@ -140,7 +143,7 @@ fn any_data(family: Family) -> impl Strategy<Value = LeaseData> {
         1 => Just(vec![b'x'; 300]),
     ];
     let subnet = prop_oneof![8 => 0..3_u32, 1 => Just(u32::MAX)];
-    // Of one digit: a row that is torn within its last number is read as if it were whole.
+    // One digit, as a row that is torn within its last number is read as a whole row.
     let pool = prop::sample::select(vec![0, 0, 7, 9]);
     (lifetime, heard, subnet, pool, any::<(bool, bool)>(), hostname, context).prop_map(
         |(lifetime, cltt, subnet, pool, (fqdn_fwd, fqdn_rev), hostname, user_context)| LeaseData {
@@ -165,7 +168,7 @@ fn any_hwaddr() -> impl Strategy<Value = Option<HwAddr>> {
     prop_oneof![1 => Just(None), 4 => bytes.prop_map(|bytes| HwAddr::new(&bytes).ok())]
 }
 
-/// Numbers with a byte string of each usual and each extreme length.
+/// Generates byte strings of usual and extreme lengths.
 fn any_id(shortest: usize, longest: usize) -> impl Strategy<Value = Vec<u8>> {
     let of_length = move |n: u8| match n {
         0..4 => vec![1, 2, 0, 0, 0, 0, n],
@@ -202,7 +205,7 @@ impl TestLease for Lease4 {
     }
 
     fn kept(mut self) -> Self {
-        // A file is read in lower case.
+        // Hostnames in a file are read in lower case.
         let name = self.data().hostname.as_bytes().to_ascii_lowercase();
         self.data_mut().hostname = Hostname::new(&name);
         self
@@ -295,16 +298,16 @@ impl TestLease for Lease6 {
 
 fn lease6(kind: LeaseType, address: Ipv6Addr, duid: Duid, iaid: Iaid, state: LeaseState) -> Lease6 {
     if kind == LeaseType::PD {
-        // Many have bits after their length, as Kea 2.2 records them.
+        // Kea 2.2 records prefixes with host bits.
         Lease6::recorded_prefix(address, 64, duid, iaid, state).unwrap()
     } else {
         Lease6::new(kind, address, duid, iaid, state).unwrap()
     }
 }
 
-// Leases by their tags.
+// Tagged leases.
 
-/// For how long tagged leases are valid, in seconds.
+/// Valid lifetime of tagged leases, in seconds.
 pub(crate) const TAGGED_VALID: u32 = 3600;
 
 fn state_of(tag: u32) -> LeaseState {
@@ -319,7 +322,7 @@ fn tagged_data(tag: u32) -> LeaseData {
     };
     LeaseData {
         valid_lifetime: Lifetime(TAGGED_VALID),
-        cltt: HEARD + i64::from(tag),
+        cltt: FIRST_CLTT + i64::from(tag),
         subnet_id: SubnetId(tag % 2),
         pool_id: PoolId(tag % 11),
         hostname: Hostname::new(format!("host-{}", tag % 3).as_bytes()),
@@ -328,34 +331,34 @@ fn tagged_data(tag: u32) -> LeaseData {
     }
 }
 
-/// The tag of a lease, which must be as [`TestLease::tagged`] gave it.
+/// Returns the tag of a lease. Panics unless the lease is the one of [`TestLease::tagged`].
 pub(crate) fn tag_of<L: TestLease>(n: u32, lease: &L) -> u32 {
-    let tag = u32::try_from(lease.data().cltt - HEARD).unwrap();
-    assert_eq!(*lease, L::tagged(n, tag), "a lease that nobody has written");
+    let tag = u32::try_from(lease.data().cltt - FIRST_CLTT).unwrap();
+    assert_eq!(*lease, L::tagged(n, tag), "a lease that was never written");
     tag
 }
 
-// Answers.
+// Expected answers.
 
-/// Whether DHCPv6 leases are found by relay and remote ids, those of DHCPv4 always are.
+/// Whether DHCPv6 leases can be found by relay and remote ids. DHCPv4 leases always can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RelayTables(pub(crate) bool);
 
 impl RelayTables {
-    fn are_there<L: TestLease>(self) -> bool {
+    fn exist_for<L: TestLease>(self) -> bool {
         self.0 || L::FAMILY == Family::V4
     }
 }
 
-/// All that a lease can be looked for by.
-pub(crate) struct Clues<'a, L> {
+/// The values by which a lease can be found.
+pub(crate) struct KeyValues<'a, L> {
     lease: &'a L,
     hostname: Hostname,
     relays: Vec<RelayId>,
     remotes: Vec<RemoteId>,
 }
 
-impl<'a, L: TestLease> Clues<'a, L> {
+impl<'a, L: TestLease> KeyValues<'a, L> {
     pub(crate) fn of(lease: &'a L) -> Self {
         let hostname = Hostname::new(&lease.data().hostname.as_bytes().to_ascii_lowercase());
         let relays = relays(lease).iter().map(|id| RelayId::new(id).unwrap()).collect();
@@ -373,8 +376,8 @@ impl<'a, L: TestLease> Clues<'a, L> {
     }
 }
 
-/// Whether a query asks for a lease, apart from its limit.
-fn is_asked_for<L: TestLease>(query: &Query<'_, L>, lease: &L) -> bool {
+/// Returns whether a query matches a lease, apart from the query's limit.
+fn matches_query<L: TestLease>(query: &Query<'_, L>, lease: &L) -> bool {
     let data = lease.data();
     let has_key = match query.key {
         Key::All => true,
@@ -386,7 +389,7 @@ fn is_asked_for<L: TestLease>(query: &Query<'_, L>, lease: &L) -> bool {
         }
         Key::RelayId(id) => relays(lease).contains(&id.as_bytes()),
         Key::RemoteId(id) => remotes(lease).contains(&id.as_bytes()),
-        key => unreachable!("{key:?} is not known here"),
+        key => unreachable!("{key:?} is unknown to this test"),
     };
     has_key
         && query.subnet.is_none_or(|subnet| data.subnet_id == subnet)
@@ -401,15 +404,15 @@ fn is_asked_for<L: TestLease>(query: &Query<'_, L>, lease: &L) -> bool {
         }
 }
 
-/// The leases that have ended, of those that are in state 2 or of the others, those that ended first first.
-pub(crate) fn ended<L: TestLease>(leases: &[L], now: i64, reclaimed: bool) -> Vec<&L> {
-    let mut ended: Vec<_> = leases
+/// Returns the expired leases that are reclaimed, or those that are not, ordered by expiry.
+pub(crate) fn expired<L: TestLease>(leases: &[L], now: i64, reclaimed: bool) -> Vec<&L> {
+    let mut expired: Vec<_> = leases
         .iter()
         .filter(|lease| (lease.state().0 == 2) == reclaimed && lease.data().valid_lifetime.0 != u32::MAX)
         .filter(|lease| end(*lease) <= now.into())
         .collect();
-    ended.sort_by_key(|lease| (end(*lease), lease.address()));
-    ended
+    expired.sort_by_key(|lease| (end(*lease), lease.address()));
+    expired
 }
 
 fn end<L: TestLease>(lease: &L) -> i128 {
@@ -455,7 +458,7 @@ fn class_leases<L: TestLease>(leases: &[L], class: &str, kind: LeaseKind) -> u64
 
 // Checks.
 
-/// The leases are the same, in the same order.
+/// Panics unless the leases are the same, in the same order.
 #[track_caller]
 pub(crate) fn assert_same<'a, L: TestLease>(
     what: impl Display,
@@ -468,14 +471,15 @@ pub(crate) fn assert_same<'a, L: TestLease>(
     let both = || found.iter().zip(&expected).find(|(a, b)| a != *b);
     assert!(
         is_same,
-        "{what}: found {:?}, expected {:?}; the first that is another: {:?}",
+        "{what}: found {:?}, expected {:?}; the first difference: {:?}",
         addresses(&found.iter().collect::<Vec<_>>()),
         addresses(&expected),
         both()
     );
 }
 
-/// The answer to a query is right. Without the tables for it, there is none.
+/// Panics unless the answer to a query is correct. Without relay tables, the correct answer is an
+/// error.
 #[track_caller]
 pub(crate) fn check_query<L: TestLease>(
     mgr: &dyn LeaseMgr<L>,
@@ -490,11 +494,11 @@ pub(crate) fn check_query<L: TestLease>(
         assert!(matches!(found, Err(LeaseMgrError::BadArgument { .. })), "{query:?}: {found:?}");
         return;
     }
-    if matches!(query.key, Key::RelayId(_) | Key::RemoteId(_)) && !tables.are_there::<L>() {
+    if matches!(query.key, Key::RelayId(_) | Key::RemoteId(_)) && !tables.exist_for::<L>() {
         assert!(matches!(found, Err(LeaseMgrError::Unsupported { .. })), "{query:?}: {found:?}");
         return;
     }
-    let mut expected: Vec<_> = leases.iter().filter(|lease| is_asked_for(query, *lease)).collect();
+    let mut expected: Vec<_> = leases.iter().filter(|lease| matches_query(query, *lease)).collect();
     if query.reversed {
         expected.reverse();
     }
@@ -504,7 +508,7 @@ pub(crate) fn check_query<L: TestLease>(
 
 #[track_caller]
 pub(crate) fn check_expired<L: TestLease>(mgr: &dyn LeaseMgr<L>, leases: &[L], now: i64, limit: usize) {
-    let expected = ended(leases, now, false).into_iter().take(if limit == 0 { usize::MAX } else { limit });
+    let expected = expired(leases, now, false).into_iter().take(if limit == 0 { usize::MAX } else { limit });
     assert_same(
         format_args!("expired({now}, {limit})"),
         &mgr.list_expired(system_time(now), limit).unwrap(),
@@ -515,20 +519,20 @@ pub(crate) fn check_expired<L: TestLease>(mgr: &dyn LeaseMgr<L>, leases: &[L], n
 #[track_caller]
 pub(crate) fn check_statistics<L: TestLease>(mgr: &dyn LeaseMgr<L>, leases: &[L], query: &StatisticsQuery) {
     let found = mgr.statistics(query);
-    let is_bad = match query.subnets {
+    let is_invalid = match query.subnets {
         Subnets::All => false,
         Subnets::One(subnet) => subnet.0 == 0,
         Subnets::Range(first, last) => first.0 == 0 || last < first,
     };
-    if is_bad {
+    if is_invalid {
         assert!(matches!(found, Err(LeaseMgrError::BadArgument { .. })), "{query:?}: {found:?}");
         return;
     }
     assert_eq!(found.unwrap(), statistics(leases, query), "{query:?}");
 }
 
-/// Everything that can be asked about these leases, and about others, is answered rightly. `leases` are all that the
-/// manager should have, in the order of their addresses.
+/// Panics unless all queries about `leases` and about `others` are answered correctly. `leases` are
+/// all leases that the manager should have, in address order.
 #[track_caller]
 pub(crate) fn check_all<L: TestLease>(
     mgr: &dyn LeaseMgr<L>,
@@ -546,8 +550,8 @@ pub(crate) fn check_all<L: TestLease>(
     for lease in leases.iter().chain(others) {
         let found = mgr.get(lease.address()).unwrap();
         assert_eq!(found.as_ref(), has.get(&lease.address()).copied(), "get {}", lease.address());
-        let clues = Clues::of(lease);
-        for key in clues.keys() {
+        let key_values = KeyValues::of(lease);
+        for key in key_values.keys() {
             if is_new(&key) {
                 check_query(mgr, tables, leases, &Query::new(key));
             }

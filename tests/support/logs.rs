@@ -1,4 +1,4 @@
-//! What the library logs.
+//! Records what the library logs.
 
 use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -7,22 +7,22 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Dispatch, Event, Metadata, Subscriber};
 
-/// Keeps what is logged: a line for each event, with all of its fields, and for the fields of each span.
+/// Recorded log lines: one for each event with all its fields, and one for the fields of each span.
 #[derive(Clone, Default)]
 pub(crate) struct Logs(Arc<Mutex<Vec<String>>>);
 
-/// A second dispatcher, which is given nothing. While there is one only, `tracing` asks the thread that comes to a call site
-/// first whether its events are wanted, and remembers that for all threads.
+/// A second dispatcher, which receives nothing. With a single dispatcher, `tracing` caches for all
+/// threads whether the first thread that reaches a call site wants its events.
 static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Logs::default()));
 
 impl Logs {
-    /// Does some work, and keeps what this thread logs meanwhile.
+    /// Runs `work`, and records what this thread logs meanwhile.
     pub(crate) fn of<T>(&self, work: impl FnOnce() -> T) -> T {
         LazyLock::force(&SECOND);
         tracing::subscriber::with_default(self.clone(), work)
     }
 
-    /// Keeps what all threads log.
+    /// Records what all threads log.
     pub(crate) fn of_everything() -> Self {
         let logs = Self::default();
         tracing::subscriber::set_global_default(logs.clone()).unwrap();
@@ -33,7 +33,7 @@ impl Logs {
         self.0.lock().unwrap().clone()
     }
 
-    /// Returns the number of lines that have these words.
+    /// Returns the number of lines that contain these words.
     pub(crate) fn count(&self, words: &str) -> usize {
         self.lines().iter().filter(|line| line.contains(words)).count()
     }

@@ -1,16 +1,16 @@
-//! What several tests share: a server that is killed, and a lease file loader of their own.
+//! Code shared by tests: a server that is killed, and an independent loader of lease files.
 //!
-//! The loader splits at commas and knows nothing of the crate's reader, so that a mistake there cannot hide
-//! itself.
+//! The loader splits rows at commas and shares no code with the crate's reader, so that a defect of
+//! the reader is detected.
 
-#![allow(dead_code, reason = "each of the tests uses a part of it")]
+#![allow(dead_code, reason = "each test uses a part of it")]
 
-pub(crate) mod around;
 #[cfg(deadlock_detection)]
 pub(crate) mod deadlocks;
 pub(crate) mod lease_server;
 pub(crate) mod leases;
 pub(crate) mod logs;
+pub(crate) mod wrap_files;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use leasemgr::lease::Family;
 use leasemgr::lfc::LfcFiles;
 
-/// Files and what is in them.
+/// Files and their contents.
 pub(crate) type Contents = BTreeMap<PathBuf, Vec<u8>>;
 
 /// The newest row of each lease, with all columns.
@@ -29,11 +29,12 @@ const COLUMNS4: &str = "address,hwaddr,client_id,valid_lifetime,expire,subnet_id
 const COLUMNS6: &str = "address,duid,valid_lifetime,expire,subnet_id,pref_lifetime,lease_type,iaid,prefix_len,\
      fqdn_fwd,fqdn_rev,hostname,hwaddr,state,user_context,hwtype,hwaddr_source,pool_id";
 
-/// What the columns behind `hostname` have where a file is older, for a lease without a hardware address.
+/// Default values of the columns after `hostname` in older files, for a lease without a hardware
+/// address.
 const DEFAULTS4: [&str; 3] = ["0", "", "0"];
 const DEFAULTS6: [&str; 6] = ["", "0", "", "0", "0", "0"];
 
-/// The header of a lease file, without its newline.
+/// Returns the header of a lease file, without its newline.
 pub(crate) fn header(family: Family) -> &'static str {
     match family {
         Family::V4 => COLUMNS4,
@@ -41,7 +42,7 @@ pub(crate) fn header(family: Family) -> &'static str {
     }
 }
 
-/// The header of a lease file of the oldest schema, without its newline.
+/// Returns the header of a lease file of the oldest schema, without its newline.
 pub(crate) fn oldest_header(family: Family) -> &'static str {
     let header = header(family);
     &header[..header.find("hostname").unwrap() + "hostname".len()]
@@ -54,7 +55,7 @@ fn defaults(family: Family) -> &'static [&'static str] {
     }
 }
 
-/// The address of the `n`th lease.
+/// Returns the address of the `n`th lease.
 pub(crate) fn address(family: Family, n: u32) -> String {
     match family {
         Family::V4 => Ipv4Addr::from(0x0a00_0000 + n).to_string(),
@@ -62,7 +63,7 @@ pub(crate) fn address(family: Family, n: u32) -> String {
     }
 }
 
-/// The row of the `n`th lease after its `change`th change, with the newline.
+/// Returns the row of the `n`th lease after its `change`th change, with its newline.
 pub(crate) fn row(family: Family, n: u32, change: u32, valid_lifetime: u32) -> String {
     let address = address(family, n);
     let expire = 1_700_000_000 + 100 * u64::from(change) + u64::from(valid_lifetime);
@@ -81,12 +82,12 @@ pub(crate) fn row(family: Family, n: u32, change: u32, valid_lifetime: u32) -> S
     }
 }
 
-/// A lease file with these rows.
+/// Returns a lease file with these rows.
 pub(crate) fn lease_file(family: Family, rows: &[String]) -> Vec<u8> {
     format!("{}\n{}", header(family), rows.concat()).into_bytes()
 }
 
-/// A lease file of the oldest schema with these rows.
+/// Returns a lease file of the oldest schema with these rows.
 pub(crate) fn oldest_lease_file(family: Family, rows: &[String]) -> Vec<u8> {
     let columns = oldest_header(family).split(',').count();
     let mut text = format!("{}\n", oldest_header(family));
@@ -98,17 +99,17 @@ pub(crate) fn oldest_lease_file(family: Family, rows: &[String]) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// The files of a server.
+/// The file names of a server.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
-    /// What it appends to.
+    /// The file to which the server appends.
     pub(crate) current: PathBuf,
-    /// What the cleanup works with.
+    /// The files of the cleanup.
     pub(crate) lfc: LfcFiles,
 }
 
 impl Names {
-    /// The usual names in a directory.
+    /// Returns the usual names in a directory.
     pub(crate) fn in_directory(directory: &Path) -> Self {
         let name = |suffix: &str| directory.join(format!("leases.csv{suffix}"));
         Self {
@@ -123,7 +124,7 @@ impl Names {
         }
     }
 
-    /// The leases that a server loads from these files when it starts.
+    /// Returns the leases that a server loads from these files at its start.
     pub(crate) fn load(&self, family: Family, contents: &Contents) -> Result<Leases, String> {
         let LfcFiles { previous, input, finish, .. } = &self.lfc;
         let journal = match contents.get(finish) {
@@ -139,7 +140,7 @@ impl Names {
         Ok(leases)
     }
 
-    /// What a cleanup makes of these files: the new previous file.
+    /// Returns the previous file that a cleanup of these files must write.
     pub(crate) fn cleaned(&self, family: Family, contents: &Contents) -> Result<Vec<u8>, String> {
         let LfcFiles { previous, input, finish, .. } = &self.lfc;
         match contents.get(finish) {
@@ -155,7 +156,7 @@ impl Names {
     }
 }
 
-/// Whether a file starts with a whole line that is the header of a lease file, of whatever schema.
+/// Returns whether a file starts with a complete header of any schema.
 fn has_header(family: Family, content: &[u8]) -> bool {
     let Some(end) = content.iter().position(|&byte| byte == b'\n') else {
         return false;
@@ -168,7 +169,7 @@ fn has_header(family: Family, content: &[u8]) -> bool {
     found.len() >= oldest_header(family).split(',').count() && columns.starts_with(&found)
 }
 
-/// Applies the rows of a file to what its predecessors gave.
+/// Applies the rows of a file to the leases of the files before it.
 fn apply(family: Family, content: &[u8], leases: &mut Leases) -> Result<(), String> {
     let columns = header(family).split(',').count();
     let oldest = oldest_header(family).split(',').count();
@@ -196,12 +197,12 @@ fn apply(family: Family, content: &[u8], leases: &mut Leases) -> Result<(), Stri
     Ok(())
 }
 
-/// Random numbers that are the same in every run with the same seed.
+/// Random numbers that depend on the seed only.
 #[derive(Debug)]
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    /// Any number (SplitMix64).
+    /// Returns any number (SplitMix64).
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -210,7 +211,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`.
+    /// Returns a number below `bound`.
     pub(crate) fn below(&mut self, bound: u32) -> u32 {
         u32::try_from(self.next() % u64::from(bound)).unwrap()
     }

@@ -1,7 +1,8 @@
-//! Leases of both families in SQLite: a backend for `leasemgr` as another crate would write one.
+//! Leases of both families in SQLite: a third-party backend for `leasemgr`.
 //!
-//! [`SqliteOpener`] is registered with a factory, and opens `type=sqlite name=FILE`. The required methods of
-//! [`LeaseMgr`] are here; statistics, limits, the removal of reclaimed leases and all else are the defaults that are built on them.
+//! [`SqliteOpener`] is registered with a factory, and opens `type=sqlite name=FILE`. Only the
+//! required methods of [`LeaseMgr`] are implemented here; statistics, limits, the deletion of
+//! reclaimed leases and everything else are its provided methods.
 
 mod sql;
 
@@ -22,7 +23,7 @@ use leasemgr::{LeaseMgrOpener, OpenerError};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
-/// Opens SQLite databases, which are made if they are missing.
+/// Opens SQLite databases, which are created if they are missing.
 #[derive(Debug)]
 pub struct SqliteOpener;
 
@@ -48,17 +49,17 @@ impl<L: ManagedLease> LeaseMgrOpener<L> for SqliteOpener {
 #[derive(Debug)]
 pub struct Sqlite<L: ManagedLease> {
     name: String,
-    /// Held by a change until its callbacks have ended, so that they are told in order.
+    /// Held by a change until its callbacks have returned, so that these are called in order.
     turn: Mutex<()>,
     connection: Mutex<Connection>,
     tracking: Tracking<L>,
 }
 
 impl<L: ManagedLease> Sqlite<L> {
-    /// Opens a database file, and makes the table if it is missing.
+    /// Opens a database file, and creates the table if it is missing.
     ///
     /// # Errors
-    /// Returns the error of SQLite.
+    /// Returns the error of SQLite if the database cannot be opened or the table cannot be created.
     pub fn open(name: &str) -> Result<Self, OpenerError> {
         let connection = Connection::open(name)?;
         connection.execute_batch(sql::SCHEMA)?;
@@ -76,7 +77,7 @@ impl<L: ManagedLease> Sqlite<L> {
         Ok(self.turn.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Executes a statement, and returns the number of rows changed.
+    /// Executes a statement. Returns the number of changed rows.
     fn execute(&self, sql: &str, values: Vec<Value>) -> Result<usize, LeaseMgrError> {
         let connection = self.connection();
         let execute = || connection.prepare_cached(sql)?.execute(params_from_iter(values));
@@ -87,7 +88,7 @@ impl<L: ManagedLease> Sqlite<L> {
         self.select_where(sql, values, None, |_| true)
     }
 
-    /// Returns the leases that a statement gives and that are wanted, up to a number.
+    /// Returns the leases of a statement that match, up to a limit.
     fn select_where(
         &self,
         sql: &str,
@@ -107,7 +108,7 @@ impl<L: ManagedLease> Sqlite<L> {
         Ok(leases)
     }
 
-    /// Leases by a condition, in the order of their addresses or in another order, all of them that match the query.
+    /// Returns all leases that match the query, in the order of their addresses or in reverse.
     fn search(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError> {
         let (mut sql, mut values) = (sql::SELECT.to_owned(), Vec::new());
         let mut add = |condition: &str, value: Value| {
@@ -120,7 +121,8 @@ impl<L: ManagedLease> Sqlite<L> {
             Key::HwAddr(hwaddr) => add("hwaddr =", hwaddr.as_bytes().to_vec().into()),
             Key::Client(client) => add("client =", client.id.to_vec().into()),
             Key::Hostname(name) => add("hostname_key =", name.as_bytes().to_ascii_lowercase().into()),
-            // What relay agents said is in the user context, and is looked for by `Query::matches`.
+            // The relay and remote ids are in the user context, and are checked by
+            // `Query::matches`.
             _ => {}
         }
         if let Some(subnet) = query.subnet {
@@ -143,12 +145,12 @@ fn failed(error: rusqlite::Error) -> LeaseMgrError {
     LeaseMgrError::Backend(Box::new(error))
 }
 
-/// An address as bytes that sort as addresses do.
+/// Returns an address as bytes that sort as addresses do.
 fn key<L: ManagedLease>(address: L::Address) -> Value {
     L::bits_of(address).to_be_bytes().to_vec().into()
 }
 
-/// The values of all columns, in their order.
+/// Returns the values of all columns, in order.
 fn values<L: ManagedLease>(lease: &L) -> Vec<Value> {
     let fields = lease.fields();
     let end = lease.end().map(|end| i64::try_from(end).unwrap_or(i64::MAX));

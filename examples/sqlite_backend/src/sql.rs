@@ -1,4 +1,5 @@
-//! The SQL of the backend. Addresses are their 128 bits, so that they sort; a lease ends at `ends`, or never.
+//! The SQL of the backend. Addresses are stored as 128 bits, which sort as addresses do; a lease
+//! ends at `ends`, or never.
 
 pub(crate) const SCHEMA: &str = "
     PRAGMA journal_mode = WAL;

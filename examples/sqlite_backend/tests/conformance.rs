@@ -1,4 +1,4 @@
-//! The backend keeps all rules, in both families, and what it keeps outlives it.
+//! The backend passes all rules, in both families, and its leases are persistent.
 
 use std::sync::Arc;
 

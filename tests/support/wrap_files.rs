@@ -1,4 +1,4 @@
-//! A file system, and what a test or a benchmark puts around the files that are opened.
+//! A file system whose files are wrapped by a test or a benchmark.
 
 use std::fmt;
 use std::io;
@@ -6,34 +6,34 @@ use std::path::{Path, PathBuf};
 
 use leasemgr::fs::{Attributes, FileSystem, ReadFile, WriteFile};
 
-/// Puts something around files.
-pub(crate) trait Around: fmt::Debug + Send + Sync {
-    /// Around one that is opened to be read.
-    fn around_read(&self, file: Box<dyn ReadFile>) -> Box<dyn ReadFile> {
+/// Wraps files. The provided methods return the file unchanged.
+pub(crate) trait WrapFiles: fmt::Debug + Send + Sync {
+    /// Wraps a file that is opened for reading.
+    fn wrap_read(&self, file: Box<dyn ReadFile>) -> Box<dyn ReadFile> {
         file
     }
 
-    /// Around one that is created, or opened to be written.
-    fn around_write(&self, file: Box<dyn WriteFile>) -> Box<dyn WriteFile> {
+    /// Wraps a file that is created or opened for writing.
+    fn wrap_write(&self, file: Box<dyn WriteFile>) -> Box<dyn WriteFile> {
         file
     }
 }
 
-/// A file system with this around its files.
+/// A file system whose files are wrapped.
 #[derive(Debug)]
-pub(crate) struct Surrounded<A, F>(pub(crate) A, pub(crate) F);
+pub(crate) struct WrappedFileSystem<A, F>(pub(crate) A, pub(crate) F);
 
-impl<A: Around, F: FileSystem> FileSystem for Surrounded<A, F> {
+impl<A: WrapFiles, F: FileSystem> FileSystem for WrappedFileSystem<A, F> {
     fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
-        Ok(self.0.around_read(self.1.open(path)?))
+        Ok(self.0.wrap_read(self.1.open(path)?))
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        Ok(self.0.around_write(self.1.create(path)?))
+        Ok(self.0.wrap_write(self.1.create(path)?))
     }
 
     fn create_like(&self, path: &Path, attributes: &Attributes) -> io::Result<Box<dyn WriteFile>> {
-        Ok(self.0.around_write(self.1.create_like(path, attributes)?))
+        Ok(self.0.wrap_write(self.1.create_like(path, attributes)?))
     }
 
     fn set_attributes(&self, path: &Path, attributes: &Attributes) -> io::Result<()> {
@@ -41,11 +41,11 @@ impl<A: Around, F: FileSystem> FileSystem for Surrounded<A, F> {
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        Ok(self.0.around_write(self.1.open_write(path)?))
+        Ok(self.0.wrap_write(self.1.open_write(path)?))
     }
 
     fn open_append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        Ok(self.0.around_write(self.1.open_append(path)?))
+        Ok(self.0.wrap_write(self.1.open_append(path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
