@@ -219,20 +219,27 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
             if leases.is_empty() {
                 return Ok(removed);
             }
-            removed += self.store.delete_all(&leases)?;
+            removed += self.store.delete_all(leases)?.0;
         }
     }
 
     fn wipe_subnet(&self, subnet: SubnetId) -> Result<u64, LeaseMgrError> {
         self.store.tracking.refuse_in_callback()?;
-        let query = Query::all().in_subnet(subnet).limit(STEP);
-        let mut removed = 0;
+        let Some(mut query) = defaults::up_to_the_last(self, &Query::all().in_subnet(subnet))? else {
+            return Ok(0);
+        };
+        let mut deleted = 0;
         loop {
-            let leases = self.find(&query)?;
-            if leases.is_empty() {
-                return Ok(removed);
+            let leases = self.find(&query.limit(STEP))?;
+            let Some(last) = leases.last().map(L::address) else {
+                return Ok(deleted);
+            };
+            let (done, modified) = self.store.delete_all(leases)?;
+            deleted += done;
+            for lease in modified {
+                deleted += u64::from(defaults::delete_matching(self, &query, lease)?);
             }
-            removed += self.store.delete_all(&leases)?;
+            query = query.after(last);
         }
     }
 

@@ -372,3 +372,30 @@ fn a_failing_journal_is_given_up_and_reported_once<L: TestLease>(
     assert_eq!(mgr.all().unwrap(), [L::tagged(1, 1).kept()]);
     assert!(mgr.tracking().forget_availability("test") && !mgr.tracking().forget_availability("test"));
 }
+
+#[rstest]
+fn a_wipe_ends_while_leases_are_added(
+    #[values("type=memfile persist=false")] connection: &str,
+) {
+    let mgr = LeaseMgrFactory::<Lease4>::new().open(connection).unwrap();
+    let lease = |n: u32| {
+        let builder = Lease4::builder(std::net::Ipv4Addr::from_bits(n)).client(HwAddr::from([2, 0, 0, 0, 0, 1]));
+        builder.subnet(1).lifetime(3600).build().unwrap()
+    };
+    for n in 0..5000 {
+        assert_eq!(mgr.add(&lease(n)).unwrap(), Added::Added);
+    }
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let (mgr, is_over, lease) = (&mgr, &is_over, &lease);
+        scope.spawn(move || {
+            for n in (5000..).take_while(|_| !is_over.load(Ordering::Relaxed)) {
+                assert_eq!(mgr.add(&lease(n)).unwrap(), Added::Added);
+            }
+        });
+        let deleted = mgr.wipe_subnet(SubnetId(1)).unwrap();
+        is_over.store(true, Ordering::Relaxed);
+        assert!(deleted >= 5000, "{deleted} leases");
+    });
+    assert!(mgr.all().unwrap().iter().all(|lease| lease.address().to_bits() >= 5000));
+}

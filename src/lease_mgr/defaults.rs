@@ -58,20 +58,43 @@ pub(super) fn delete_all<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     query: &Query<'_, L>,
 ) -> Result<u64, LeaseMgrError> {
     mgr.tracking().refuse_in_callback()?;
+    let Some(query) = up_to_the_last(mgr, query)? else {
+        return Ok(0);
+    };
     let mut deleted = 0;
-    each(mgr, query, |lease| {
-        let mut there = Some(lease);
-        // A lease that changes meanwhile is looked at as it is then.
-        while let Some(lease) = there.take().filter(|lease| query.matches(lease)) {
-            match mgr.delete_expecting(lease.address(), Some(&lease)) {
-                Ok(done) => deleted += u64::from(done == Deleted::Deleted),
-                Err(error) if error.is_stale() => there = mgr.get(lease.address())?,
-                Err(error) => return Err(error),
-            }
-        }
+    each(mgr, &query, |lease| {
+        deleted += u64::from(delete_matching(mgr, &query, lease)?);
         Ok(())
     })?;
     Ok(deleted)
+}
+
+/// Returns the query, restricted to addresses up to the last one that it finds now, so that a walk over them ends while
+/// leases are added; `None` if it finds nothing.
+pub(crate) fn up_to_the_last<'a, L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+    mgr: &M,
+    query: &Query<'a, L>,
+) -> Result<Option<Query<'a, L>>, LeaseMgrError> {
+    let last = mgr.find(&query.reverse().limit(1))?.pop();
+    Ok(last.map(|last| Query { last: Some(last.address()), ..*query }))
+}
+
+/// Deletes a lease that was read, if the query matches it, or what it was modified to concurrently. Returns whether a
+/// lease was deleted.
+pub(crate) fn delete_matching<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+    mgr: &M,
+    query: &Query<'_, L>,
+    lease: L,
+) -> Result<bool, LeaseMgrError> {
+    let mut there = Some(lease);
+    while let Some(lease) = there.take().filter(|lease| query.matches(lease)) {
+        match mgr.delete_expecting(lease.address(), Some(&lease)) {
+            Ok(done) => return Ok(done == Deleted::Deleted),
+            Err(error) if error.is_stale() => there = mgr.get(lease.address())?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
 }
 
 pub(super) fn statistics<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(

@@ -98,17 +98,18 @@ impl<L: StoredLease> Store<L> {
         }
     }
 
-    /// Deletes these leases, if they are still as they were, with one write for each step. Tells how many it were.
-    pub(super) fn delete_all(&self, leases: &[L]) -> Result<u64, LeaseMgrError> {
-        let operations = leases.iter().map(|lease| Borrowed::Delete(lease.address(), Some(lease)));
-        let mut removed = 0;
-        for result in self.apply(operations) {
+    /// Deletes these leases, with one write for each step. Returns how many were deleted, and those that were modified
+    /// concurrently.
+    pub(super) fn delete_all(&self, leases: Vec<L>) -> Result<(u64, Vec<L>), LeaseMgrError> {
+        let results = self.apply(leases.iter().map(|lease| Borrowed::Delete(lease.address(), Some(lease))));
+        let (mut deleted, mut modified) = (0, Vec::new());
+        for (lease, result) in leases.into_iter().zip(results) {
             match result {
-                Err(error) if error.is_stale() => {}
-                result => removed += u64::from(result? == Done::Deleted),
+                Err(error) if error.is_stale() => modified.push(lease),
+                result => deleted += u64::from(result? == Done::Deleted),
             }
         }
-        Ok(removed)
+        Ok((deleted, modified))
     }
 
     /// The thread that makes the changes that are submitted. It is started with the first of them.
