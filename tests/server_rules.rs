@@ -374,12 +374,11 @@ fn a_failing_journal_is_given_up_and_reported_once<L: TestLease>(
 }
 
 #[rstest]
-fn a_wipe_ends_while_leases_are_added(
-    #[values("type=memfile persist=false")] connection: &str,
-) {
+fn a_wipe_ends_while_leases_are_added(#[values("type=memfile persist=false")] connection: &str) {
     let mgr = LeaseMgrFactory::<Lease4>::new().open(connection).unwrap();
     let lease = |n: u32| {
-        let builder = Lease4::builder(std::net::Ipv4Addr::from_bits(n)).client(HwAddr::from([2, 0, 0, 0, 0, 1]));
+        let builder =
+            Lease4::builder(std::net::Ipv4Addr::from_bits(n)).client(HwAddr::from([2, 0, 0, 0, 0, 1]));
         builder.subnet(1).lifetime(3600).build().unwrap()
     };
     for n in 0..5000 {
