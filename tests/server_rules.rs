@@ -373,19 +373,19 @@ fn a_failing_journal_is_given_up_and_reported_once<L: TestLease>(
     assert!(mgr.tracking().forget_availability("test") && !mgr.tracking().forget_availability("test"));
 }
 
-#[rstest]
-fn a_wipe_ends_while_leases_are_added(#[values("type=memfile persist=false")] connection: &str) {
-    let mgr = LeaseMgrFactory::<Lease4>::new().open(connection).unwrap();
+#[test]
+fn a_wipe_ends_while_leases_are_added() {
+    let mgr = memfile::open::<Lease4>(MemfileOptions::in_memory()).unwrap();
     let lease = |n: u32| {
-        let builder =
-            Lease4::builder(std::net::Ipv4Addr::from_bits(n)).client(HwAddr::from([2, 0, 0, 0, 0, 1]));
+        let builder = Lease4::builder(std::net::Ipv4Addr::from_bits(n))
+            .client(leasemgr::lease::HwAddr::from([2, 0, 0, 0, 0, 1]));
         builder.subnet(1).lifetime(3600).build().unwrap()
     };
     for n in 0..5000 {
         assert_eq!(mgr.add(&lease(n)).unwrap(), Added::Added);
     }
     let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let (mgr, is_over, lease) = (&mgr, &is_over, &lease);
         scope.spawn(move || {
             for n in (5000..).take_while(|_| !is_over.load(Ordering::Relaxed)) {
