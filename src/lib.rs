@@ -64,6 +64,8 @@ mod builtin;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod connection;
+#[cfg(all(any(doc, doctest), feature = "memfile"))]
+pub mod cookbook;
 mod export;
 mod factory;
 mod first_of_many;
@@ -81,6 +83,8 @@ mod parallel;
 pub mod prelude;
 mod simd;
 mod sync;
+#[cfg(all(any(doc, doctest), feature = "memfile"))]
+pub mod tutorial;
 mod with_sources;
 
 pub use async_lease_mgr::{Answer, AsyncLeaseMgr, Work};
@@ -94,3 +98,13 @@ pub use lease_mgr::{
     Then, Totals, TotalsRow, Tracking, call_then, check, unchanged,
 };
 pub use with_sources::with_sources;
+
+/// The documents with Rust code, which is compiled and run as that of the items is.
+#[cfg(all(doctest, feature = "memfile"))]
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+
+    #[doc = include_str!("../docs/async.md")]
+    struct Async;
+}

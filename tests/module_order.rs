@@ -27,7 +27,7 @@ const ORDER: &[&[&str]] = &[
     &["memfile", "mysql", "postgresql"],
     // Users of the trait.
     &["allocator", "async_lease_mgr", "commands", "export", "ha", "hosts"],
-    &["builtin", "conformance", "prelude"],
+    &["builtin", "conformance", "cookbook", "prelude", "tutorial"],
 ];
 
 fn row_of(module: &str) -> Option<usize> {
