@@ -11,6 +11,7 @@
 //! * [`prelude`]: the traits, and the types that every server needs, to import all at once.
 //! * [`lfc`]: lease file cleanup, which keeps the last row of each lease; also as the program `kea-lfc`, which Kea's own
 //!   servers can run.
+//! * [`tutorial`] and [`cookbook`]: programs to begin with, which the tests compile and run.
 //!
 //! ```
 //! use std::time::SystemTime;

@@ -9,7 +9,7 @@
 //!
 //! # Cost
 //! Looking up a lease takes a fraction of a microsecond, a change about as long as the system takes to write its row. A DHCPv4 lease
-//! takes some 130 to 160 bytes of memory with all its indexes. Figures: see the README, and `docs/design.md` for what they are made of.
+//! takes some 130 to 160 bytes of memory with all its indexes. Figures: see `docs/performance.md`.
 
 mod batch;
 mod change;

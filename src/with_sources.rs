@@ -13,9 +13,9 @@ use std::fmt;
 /// use leasemgr::{LeaseMgrFactory, with_sources};
 ///
 /// let error = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=perhaps").unwrap_err();
-/// assert_eq!(error.to_string(), "cannot open a lease manager of type memfile");
+/// assert_eq!(error.to_string(), "the connection string is invalid");
 /// let text = with_sources(&error).to_string();
-/// assert!(text.ends_with("of type memfile: persist is \"perhaps\", expected true or false"), "{text}");
+/// assert!(text.ends_with("invalid: persist is \"perhaps\", expected true or false"), "{text}");
 /// ```
 pub fn with_sources(error: &dyn Error) -> impl fmt::Display + '_ {
     WithSources(error)
