@@ -1,15 +1,17 @@
-//! The backend `memfile`: leases in memory, and every change of them in a journal in Kea's file format.
+//! The backend `memfile`: leases in memory, and a journal of all changes in Kea's file format.
 //!
-//! A change is written to the journal first and made in memory then; a reader never waits for a file. How
-//! far a change has gone when it is acknowledged, [`Durability`](crate::Durability) says. Now and then the journal is cleaned up
-//! ([`crate::lfc`]), while changes go on.
+//! A change is first written to the journal and then made in memory; readers never wait for a file.
+//! [`Durability`](crate::Durability) determines how durable a change is when it is acknowledged.
+//! The journal is cleaned up at intervals ([`crate::lfc`]), while changes proceed.
 //!
 //! # Files
-//! Those of Kea's memfile ([`LeaseFileSet`](crate::lease_file::LeaseFileSet)), and `F.lock`, by which one process owns a lease file.
+//! The files of Kea's memfile ([`LeaseFileSet`](crate::lease_file::LeaseFileSet)), and `F.lock`, a
+//! lock by which one process owns a lease file.
 //!
 //! # Cost
-//! Looking up a lease takes a fraction of a microsecond, a change about as long as the system takes to write its row. A DHCPv4 lease
-//! takes some 130 to 160 bytes of memory with all its indexes. Figures: see `docs/performance.md`.
+//! A lookup takes a fraction of a microsecond, a change about as long as the system takes to write
+//! its row. A DHCPv4 lease takes about 130 to 160 bytes of memory with all its indexes. See
+//! `docs/performance.md` for figures.
 
 mod batch;
 mod change;
@@ -69,8 +71,8 @@ use crate::with_sources::with_sources;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Memfile<L: StoredLease> {
-    /// Makes the changes that were submitted, where a change waits for a sync. Ended first, and then the cleaner: both use the
-    /// store.
+    /// Makes the submitted changes where a change waits for a sync. Dropped before the cleaner;
+    /// both use the store.
     writer: Option<Writer<Operation<L>, Result<Done, LeaseMgrError>>>,
     cleaner: Option<Cleaner>,
     store: Arc<Store<L>>,
@@ -86,7 +88,7 @@ impl<L: StoredLease> fmt::Debug for Memfile<L> {
 impl<L: StoredLease> Drop for Memfile<L> {
     fn drop(&mut self) {
         if let Some(writer) = self.writer.take() {
-            // In a callback, the change that it is told of would be waited for.
+            // A callback is called within a change, for which the end would wait.
             writer.end(self.store.tracking.refuse_in_callback().is_ok());
         }
         drop(self.cleaner.take());
@@ -95,7 +97,7 @@ impl<L: StoredLease> Drop for Memfile<L> {
 }
 
 impl<L: StoredLease> Memfile<L> {
-    /// How many bytes of memory the leases and each index take.
+    /// Returns the number of bytes of memory that the leases and each index take.
     #[must_use]
     pub fn memory(&self) -> Vec<(&'static str, usize)> {
         self.store.read().memory().to_vec()
@@ -127,7 +129,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
     }
 
     fn add(&self, lease: &L) -> Result<Added, LeaseMgrError> {
-        self.store.watched(|store| store.add(lease))
+        self.store.make_change(|store| store.add(lease))
     }
 
     fn kept(&self, lease: &L) -> Result<L, LeaseMgrError> {
@@ -147,7 +149,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
         if matches!(query.key, Key::RelayId(_) | Key::RemoteId(_)) && !self.store.read().has_relay_tables() {
             return Err(LeaseMgrError::Unsupported {
                 backend: "memfile without extended-info-tables".to_owned(),
-                operation: "find leases by what relay agents said".to_owned(),
+                operation: "find leases by relay ID or remote ID".to_owned(),
             });
         }
         let limit = query.limit.unwrap_or(usize::MAX);
@@ -158,7 +160,8 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
             last.is_some()
         };
         if let (Key::State(state), None) = (query.key, query.subnet) {
-            // A page of a state that many leases have is found sooner among all leases than by a look at each subnet.
+            // For a page of a state that many leases have, scanning all leases is faster than
+            // searching each subnet.
             let most = if query.limit.is_some() { 2 * self.store.read().subnets() } else { 0 };
             for _ in 0..most.div_ceil(STEP) {
                 if !next(&mut after, &mut found) {
@@ -184,7 +187,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
     }
 
     fn first_free(&self, range: &FreeRange<L>, now: SystemTime) -> Result<Option<L::Address>, LeaseMgrError> {
-        /// Number of leaves of which the leases are looked at in one go, of up to 128 leases each.
+        /// Number of leaves, of up to 128 leases each, that are searched under one lock.
         const LEAVES: usize = 8;
         let (mut from, now) = (range.first(), seconds_since_epoch(now));
         loop {
@@ -204,11 +207,11 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
     }
 
     fn update_expecting(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
-        self.store.watched(|store| store.update(lease, expected))
+        self.store.make_change(|store| store.update(lease, expected))
     }
 
     fn delete_expecting(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError> {
-        self.store.watched(|store| store.delete(address, expected))
+        self.store.make_change(|store| store.delete(address, expected))
     }
 
     fn delete_reclaimed(&self, until: SystemTime) -> Result<u64, LeaseMgrError> {
@@ -254,7 +257,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
             (None, Ok(())) => (operation.run(self), then),
             (Some(writer), Ok(())) => match writer.submit(operation, then) {
                 Ok(()) => return,
-                // Without a thread for it, this one waits.
+                // Without a writer thread, this thread waits.
                 Err((operation, then)) => (operation.run(self), then),
             },
         };
@@ -292,7 +295,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
             return Ok(());
         };
         self.store.look_after_file();
-        self.store.watched(|_| persistence.journal.sync())
+        self.store.make_change(|_| persistence.journal.sync())
     }
 
     fn write_own_file(&self, path: &Path) -> Result<Option<u64>, LeaseMgrError> {

@@ -389,7 +389,7 @@ fn the_lease_file_stays_in_the_data_directory() {
     for name in [format!("{}/c.csv", outside.display()), format!("../{outside_name}/c.csv")] {
         let error = leasemgr::with_sources(&open(&name).unwrap_err()).to_string();
         let expected = format!(
-            "the connection string is invalid: name is {name:?}, expected a file in the data folder {inside:?}"
+            "the connection string is invalid: name is {name:?}, expected a file in the data directory {inside:?}"
         );
         assert_eq!(error, expected);
     }

@@ -42,7 +42,7 @@ pub enum LeaseFileError {
     },
     /// More bad rows than the reader was told to bear.
     #[error("{}: more than {limit} bad rows, the last in {last}", path.display())]
-    TooManyBadRows {
+    TooManyInvalidRows {
         /// The file.
         path: PathBuf,
         /// How many were allowed.

@@ -188,7 +188,7 @@ impl Tally {
         }
         let last = self.invalid.last().ok_or_else(|| source.changed())?;
         let (path, last) = (source.path().to_owned(), source.error_of::<L>(*last)?);
-        Err(LeaseFileError::TooManyBadRows { path, limit, last }.into())
+        Err(LeaseFileError::TooManyInvalidRows { path, limit, last }.into())
     }
 
     /// Fails if no row of the whole file can be read, so that it is another file than it is taken for.

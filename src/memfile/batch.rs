@@ -15,51 +15,53 @@ use super::{STEP, Store};
 use crate::lease_mgr::{Borrowed, Change, CountedAs, Done, LeaseMgrError, Operation, Tracking, check};
 use crate::panics::contained;
 
-/// Changes that are decided on, with the locks of their addresses held.
+/// Changes whose outcome is decided, while the locks of their addresses are held.
 struct Batch<'a, L: StoredLease> {
-    made: Vec<Made<'a, L>>,
+    decided: Vec<Decided<'a, L>>,
     /// Packed leases.
     records: Vec<u8>,
     /// Rows for the journal.
     rows: Vec<u8>,
-    /// The lease of each address that was changed, as a part of `records`; `None` if it was deleted.
+    /// The current lease of each changed address, as a range of `records`; `None` if it was
+    /// deleted.
     leases: HashMap<L::AddressKey, Option<Range<usize>>, RandomState>,
-    /// Room for a packed lease.
+    /// Reused buffer for a packed lease.
     buffer: Vec<u8>,
 }
 
-/// A change that is to be made in memory and told.
-enum Made<'a, L: StoredLease> {
+/// A change that still has to be applied in memory and reported to the callbacks.
+enum Decided<'a, L: StoredLease> {
     Added { lease: &'a L, record: Range<usize>, hashes: Hashes },
-    Replaced { lease: &'a L, record: Range<usize>, old: Old<L> },
-    Removed { key: L::AddressKey, hashes: Hashes, old: Option<L> },
+    Updated { lease: &'a L, record: Range<usize>, old: Old<L> },
+    Deleted { key: L::AddressKey, hashes: Hashes, old: Option<L> },
 }
 
-/// What is told of a lease that was replaced.
+/// The lease before an update, as far as the callbacks and counters need it.
 enum Old<L> {
-    /// There are callbacks.
+    /// The complete lease, for the callbacks.
     Whole(L),
     Counted(CountedAs),
 }
 
-/// Changes of a batch, counted until this is dropped.
-struct Counted<'a>(&'a AtomicUsize, usize);
+/// Adds the changes of a batch to [`Store::batched`] until it is dropped.
+struct BatchedCount<'a>(&'a AtomicUsize, usize);
 
-impl<'a> Counted<'a> {
+impl<'a> BatchedCount<'a> {
     fn new(batched: &'a AtomicUsize, count: usize) -> Self {
         batched.fetch_add(count, Ordering::Relaxed);
         Self(batched, count)
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for BatchedCount<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(self.1, Ordering::Relaxed);
     }
 }
 
 impl<L: StoredLease> Store<L> {
-    /// Makes changes in steps of [`STEP`], each with one write. If that fails, all changes of the step fail.
+    /// Makes changes in steps of [`STEP`], each with one write. If the write fails, all changes of
+    /// the step fail.
     pub(super) fn apply<'a>(
         &self,
         operations: impl Iterator<Item = Borrowed<'a, L>>,
@@ -74,23 +76,23 @@ impl<L: StoredLease> Store<L> {
                 Ok(()) => self.apply_step(step, &mut results),
                 Err(error) => results.extend(step.iter().map(|_| Err(repeated(&error)))),
             }
-            // Here no lock is held any more.
-            self.tell_availability();
+            // No lock is held here.
+            self.notify_availability();
         }
         results
     }
 
     fn apply_step(&self, step: &[Borrowed<'_, L>], results: &mut Vec<Result<Done, LeaseMgrError>>) {
         let _rows = self.rows.lock_all(step.iter().map(|operation| L::key_of(operation.address())));
-        let _room = Counted::new(&self.batched, step.len());
+        let _batched = BatchedCount::new(&self.batched, step.len());
         let mut batch = Batch::with_capacity(step.len());
         let decided: Vec<_> = step.iter().map(|operation| batch.decide(self, operation)).collect();
         match batch.make(self) {
             Ok(()) => {
-                batch.tell(&self.tracking);
+                batch.notify(&self.tracking);
                 results.extend(decided);
             }
-            // What was found of the others may be due to changes that were not made.
+            // The other outcomes may depend on changes that were not made.
             Err(error) => results.extend(decided.into_iter().map(|decided| match decided {
                 Err(invalid @ LeaseMgrError::ZeroLifetime { .. }) => Err(invalid),
                 _ => Err(repeated(&error)),
@@ -98,8 +100,8 @@ impl<L: StoredLease> Store<L> {
         }
     }
 
-    /// Deletes these leases, with one write for each step. Returns how many were deleted, and those that were modified
-    /// concurrently.
+    /// Deletes these leases, with one write for each step. Returns the number of deleted leases, and
+    /// the leases that were modified concurrently.
     pub(super) fn delete_all(&self, leases: Vec<L>) -> Result<(u64, Vec<L>), LeaseMgrError> {
         let results = self.apply(leases.iter().map(|lease| Borrowed::Delete(lease.address(), Some(lease))));
         let (mut deleted, mut modified) = (0, Vec::new());
@@ -112,12 +114,13 @@ impl<L: StoredLease> Store<L> {
         Ok((deleted, modified))
     }
 
-    /// The thread that makes the changes that are submitted. It is started with the first of them.
+    /// Returns a writer for the changes that are submitted. Its thread is started with the first of
+    /// them.
     pub(super) fn writer(self: &Arc<Self>) -> Writer<Operation<L>, Result<Done, LeaseMgrError>> {
         let store = Arc::clone(self);
         Writer::new(move |operations: &[Operation<L>]| {
             let mut results = Vec::new();
-            // What a panic leaves is told to later changes by the journal or the storage.
+            // After a panic, the journal or the storage refuses later changes.
             if contained(|| results = store.apply(operations.iter().map(Operation::borrowed))).is_err() {
                 results.extend(operations.iter().map(|_| Err(LeaseMgrError::Panicked)));
             }
@@ -129,7 +132,7 @@ impl<L: StoredLease> Store<L> {
 impl<'a, L: StoredLease> Batch<'a, L> {
     fn with_capacity(count: usize) -> Self {
         Self {
-            made: Vec::with_capacity(count),
+            decided: Vec::with_capacity(count),
             records: Vec::new(),
             rows: Vec::new(),
             leases: HashMap::with_capacity_and_hasher(count, RandomState::default()),
@@ -137,20 +140,20 @@ impl<'a, L: StoredLease> Batch<'a, L> {
         }
     }
 
-    /// Decides what an operation comes to, after those before it.
+    /// Decides the outcome of an operation, after those of the batch before it.
     fn decide(&mut self, store: &Store<L>, operation: &Borrowed<'a, L>) -> Result<Done, LeaseMgrError> {
         if let Borrowed::Add(lease) | Borrowed::Update(lease, _) = *operation {
             check(lease)?;
         }
         let key = L::key_of(operation.address());
         let storage = store.read();
-        let there = match self.leases.get(&key) {
+        let current = match self.leases.get(&key) {
             Some(changed) => changed.clone().map(|record| Packed::<L>::new(&self.records[record])),
             None => storage.get(key),
         };
         let persists = store.persistence.is_some();
         let is_watched = store.tracking.is_watched();
-        match (*operation, there) {
+        match (*operation, current) {
             (Borrowed::Add(_), Some(_)) => Ok(Done::AddressTaken),
             (Borrowed::Add(lease), None) => {
                 if !store.has_room(&storage) {
@@ -159,7 +162,7 @@ impl<'a, L: StoredLease> Batch<'a, L> {
                 pack(lease, &mut self.buffer);
                 let hashes = storage.fetch(&Packed::new(&self.buffer));
                 let record = self.keep(key, persists.then_some(lease));
-                self.made.push(Made::Added { lease, record, hashes });
+                self.decided.push(Decided::Added { lease, record, hashes });
                 Ok(Done::Added)
             }
             (Borrowed::Update(lease, _), None) => {
@@ -174,7 +177,7 @@ impl<'a, L: StoredLease> Batch<'a, L> {
                     if is_watched { Old::Whole(packed.lease()) } else { Old::Counted(packed.counted_as()) };
                 pack(lease, &mut self.buffer);
                 let record = self.keep(key, persists.then_some(lease));
-                self.made.push(Made::Replaced { lease, record, old });
+                self.decided.push(Decided::Updated { lease, record, old });
                 Ok(Done::Updated)
             }
             (Borrowed::Delete(..), None) => Ok(Done::NoSuchLease),
@@ -184,14 +187,14 @@ impl<'a, L: StoredLease> Batch<'a, L> {
                 if persists {
                     L::write_deletion(&packed, &mut self.rows);
                 }
-                self.made.push(Made::Removed { key, hashes, old: is_watched.then(|| packed.lease()) });
+                self.decided.push(Decided::Deleted { key, hashes, old: is_watched.then(|| packed.lease()) });
                 self.leases.insert(key, None);
                 Ok(Done::Deleted)
             }
         }
     }
 
-    /// Keeps the packed lease that is in the buffer, and writes its row.
+    /// Adds the packed lease in the buffer to the records, and writes its row.
     fn keep(&mut self, key: L::AddressKey, row: Option<&L>) -> Range<usize> {
         let start = self.records.len();
         self.records.extend_from_slice(&self.buffer);
@@ -203,20 +206,20 @@ impl<'a, L: StoredLease> Batch<'a, L> {
         record
     }
 
-    /// Writes the rows of the changes, and makes them in memory.
+    /// Appends the rows of the changes to the journal, and applies the changes in memory.
     fn make(&self, store: &Store<L>) -> Result<(), LeaseMgrError> {
-        if self.made.is_empty() {
+        if self.decided.is_empty() {
             return Ok(());
         }
         store.journal(&self.rows)?;
         let mut storage = store.write()?;
-        for made in &self.made {
-            match made {
-                Made::Added { record, hashes, .. } => {
+        for decided in &self.decided {
+            match decided {
+                Decided::Added { record, hashes, .. } => {
                     storage.insert_fetched(&self.records[record.clone()], hashes)?;
                 }
-                Made::Replaced { record, .. } => storage.replace(&self.records[record.clone()])?,
-                Made::Removed { key, hashes, .. } => {
+                Decided::Updated { record, .. } => storage.replace(&self.records[record.clone()])?,
+                Decided::Deleted { key, hashes, .. } => {
                     storage.remove_fetched(*key, hashes);
                 }
             }
@@ -224,23 +227,23 @@ impl<'a, L: StoredLease> Batch<'a, L> {
         Ok(())
     }
 
-    /// Tells the callbacks of the changes, in their order.
-    fn tell(&self, tracking: &Tracking<L>) {
-        for made in &self.made {
-            match made {
-                Made::Added { lease, .. } => tracking.notify(&Change::added(lease)),
-                Made::Replaced { lease, old: Old::Whole(old), .. } => {
+    /// Notifies the callbacks of the changes, in their order.
+    fn notify(&self, tracking: &Tracking<L>) {
+        for decided in &self.decided {
+            match decided {
+                Decided::Added { lease, .. } => tracking.notify(&Change::added(lease)),
+                Decided::Updated { lease, old: Old::Whole(old), .. } => {
                     tracking.notify(&Change::updated(old, lease));
                 }
-                Made::Replaced { lease, old: Old::Counted(old), .. } => tracking.count_updated(*old, lease),
-                Made::Removed { old: Some(old), .. } => tracking.notify(&Change::deleted(old)),
-                Made::Removed { old: None, .. } => {}
+                Decided::Updated { lease, old: Old::Counted(old), .. } => tracking.count_updated(*old, lease),
+                Decided::Deleted { old: Some(old), .. } => tracking.notify(&Change::deleted(old)),
+                Decided::Deleted { old: None, .. } => {}
             }
         }
     }
 }
 
-/// The same error for another change of the batch.
+/// Copies an error for another change of the batch.
 fn repeated(error: &LeaseMgrError) -> LeaseMgrError {
     match error {
         LeaseMgrError::Write { place, action, source } => {
@@ -251,7 +254,7 @@ fn repeated(error: &LeaseMgrError) -> LeaseMgrError {
         }
         LeaseMgrError::InCallback => LeaseMgrError::InCallback,
         LeaseMgrError::Full { what } => LeaseMgrError::Full { what },
-        // Memory cannot be changed for no other reason.
+        // A change in memory fails for no other reason.
         _ => LeaseMgrError::Panicked,
     }
 }

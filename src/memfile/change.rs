@@ -1,4 +1,5 @@
-//! One change: the row is appended to the journal, the change is made in memory, and then told.
+//! A single change: its row is appended to the journal, it is applied in memory, and the callbacks
+//! are notified.
 
 use super::scratch::with_scratch;
 use super::storage::NoRoom;
@@ -6,17 +7,18 @@ use super::storage::packed_lease::{Packed, StoredLease, pack};
 use super::store::Store;
 use crate::lease_mgr::{Added, Change, Deleted, LeaseMgrError, check};
 
-/// Makes sure that a lease is the expected one, if one is; `buffer` is room for a packed lease.
+/// Returns an error if there is an expected lease and the current one differs; `buffer` is scratch
+/// memory.
 #[inline]
 pub(super) fn check_expected<L: StoredLease>(
-    there: &Packed<'_, L>,
+    current: &Packed<'_, L>,
     expected: Option<&L>,
     buffer: &mut Vec<u8>,
 ) -> Result<(), LeaseMgrError> {
     if let Some(expected) = expected {
         pack(expected, buffer);
-        if !there.is_same(&Packed::new(buffer)) {
-            return Err(LeaseMgrError::ChangedMeanwhile { address: L::address_of(there.key()).into() });
+        if !current.is_same(&Packed::new(buffer)) {
+            return Err(LeaseMgrError::ChangedMeanwhile { address: L::address_of(current.key()).into() });
         }
     }
     Ok(())
@@ -35,7 +37,7 @@ impl<L: StoredLease> Store<L> {
                 let storage = self.read();
                 let hashes = storage.fetch(&Packed::new(&scratch.record));
                 if self.persistence.is_some() {
-                    // Meanwhile the storage is fetched.
+                    // Writing the row gives the prefetched memory time to arrive.
                     lease.write_row(&mut scratch.row);
                 }
                 if storage.get(key).is_some() {
@@ -57,7 +59,7 @@ impl<L: StoredLease> Store<L> {
         Ok(Added::Added)
     }
 
-    /// Puts a lease in the place of the one that its address has.
+    /// Replaces the lease of an address.
     pub(super) fn update(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
         self.tracking.refuse_in_callback()?;
         check(lease)?;

@@ -1,4 +1,4 @@
-//! Why a memfile cannot be opened.
+//! The errors of opening a memfile.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use crate::lease_file::{LeaseFileError, RowError};
 use crate::lfc::{LfcError, RunningCleanup};
 
-/// Why a memfile cannot be opened.
+/// The reason why a memfile cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Another manager, in this process or another, has the lease file.
+    /// Another lease manager, in this process or another, uses the lease file.
     #[error("{}: the lease file is in use by another lease manager, which holds {}", path.display(), lock.display())]
     Owned {
         /// The lease file.
         path: PathBuf,
-        /// Its lock.
+        /// The lock file that the other manager holds.
         lock: PathBuf,
     },
     /// The directory of the lease file is missing.
@@ -26,17 +26,17 @@ pub enum OpenError {
         /// The directory.
         directory: PathBuf,
     },
-    /// A cleanup process is at work with the files.
+    /// A cleanup process works on the files.
     #[error("{}: {running}", path.display())]
     CleanupRunning {
         /// The lease file.
         path: PathBuf,
-        /// The process; 0 if the PID file names none.
+        /// The process ID; 0 if the PID file names none.
         pid: i32,
-        /// What is known of the cleanup.
+        /// What is known about the cleanup.
         running: RunningCleanup,
     },
-    /// A lease file cannot be read or written, or is none.
+    /// A lease file cannot be read or written, or is not a lease file.
     #[error(transparent)]
     File(#[from] LeaseFileError),
     /// A file has more invalid rows than are tolerated.
@@ -45,12 +45,12 @@ pub enum OpenError {
          fix the file, or raise max-row-errors (0 for any number)",
         path.display()
     )]
-    TooManyBadRows {
+    TooManyInvalidRows {
         /// The file.
         path: PathBuf,
-        /// How many are tolerated in each file.
+        /// Maximum number of tolerated invalid rows in each file.
         limit: u64,
-        /// The row that was one too many.
+        /// The first row above the limit.
         last: RowError,
     },
     /// A lease file of another version cannot be converted.
@@ -58,10 +58,10 @@ pub enum OpenError {
     Conversion {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: Box<LfcError>,
     },
-    /// There are more leases than fit.
+    /// The leases exceed the maximum size of the storage.
     #[error("{}: more leases than there is room for", path.display())]
     NoRoom {
         /// The file.
@@ -73,14 +73,14 @@ pub enum OpenError {
     /// No thread can be started for the cleanup.
     #[error("cannot start the thread for the cleanup")]
     Thread {
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
 }
 
 impl OpenError {
-    /// Whether opening may succeed later though the content of the files stays what it is.
-    pub(super) fn may_pass(&self) -> bool {
+    /// Returns whether a later attempt may succeed with unchanged file contents.
+    pub(super) fn is_transient(&self) -> bool {
         matches!(
             self,
             Self::Owned { .. }

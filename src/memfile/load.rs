@@ -22,20 +22,20 @@ use crate::lfc::pid_file::{Claim, Claimed, PidLock};
 use crate::lfc::{Cleanup, LfcError};
 use crate::parallel::Panicked;
 
-/// What was loaded.
+/// The result of loading.
 pub(super) struct Loaded<L: StoredLease> {
     pub(super) storage: Storage<L>,
-    /// Whether a cleanup should bring files into the current schema.
+    /// Whether a cleanup has to convert files to the current schema.
     pub(super) needs_conversion: bool,
-    /// Whether the lease file is to be written anew: it has rows, but they do not begin as they should.
+    /// Whether the lease file has to be rewritten: it has rows, but no valid beginning.
     pub(super) needs_rewrite: bool,
-    /// Whether the lease file has rows that cannot be read.
+    /// Whether the lease file has invalid rows.
     pub(super) has_invalid_rows: bool,
-    /// While these are held, nobody else opens the files.
+    /// While these are held, no other process opens the files.
     pub(super) owners: Vec<Box<dyn Send + Sync>>,
 }
 
-/// Loads the leases, when nobody else has the files.
+/// Loads the leases, unless another process uses the files.
 pub(super) fn load<L: StoredLease>(
     mut storage: Storage<L>,
     files: &LeaseFileSet,
@@ -49,7 +49,8 @@ pub(super) fn load<L: StoredLease>(
     let current = files.current_path();
     let target = fs.resolve(current).map_err(io(current, "open"))?;
     let mut owners = Vec::new();
-    // Behind a symbolic link, the file may be that of a manager which was given its own name.
+    // The target of a symbolic link may be in use by a manager that was given the target's own
+    // name.
     let of_target = (target != current).then(|| LeaseFileSet::new(target));
     for lock in [Some(files.lock_path()), of_target.map(|files| files.lock_path())].into_iter().flatten() {
         let Some(owner) = fs.try_lock(&lock).map_err(|source| match source.kind() {
@@ -63,7 +64,7 @@ pub(super) fn load<L: StoredLease>(
         };
         owners.push(owner);
     }
-    // What it changes is not read.
+    // A running cleanup changes the files, so they are not read.
     drop(claim(fs, files)?);
     let mut needs_conversion = false;
     let mut convert_current = false;
@@ -73,7 +74,7 @@ pub(super) fn load<L: StoredLease>(
         if path == files.current_path() && is_begun::<L>(file.as_ref()).map_err(io(&path, "read"))? {
             warn!(
                 id = "DHCPSRV_MEMFILE_TORN_HEADER",
-                "{}: its header is cut off, and there is nothing behind it; it is begun anew",
+                "{}: its header is cut off, and nothing follows it; the file is started again",
                 path.display()
             );
             fs.open_write(&path).and_then(|file| file.set_len(0)).map_err(io(&path, "empty"))?;
@@ -88,7 +89,7 @@ pub(super) fn load<L: StoredLease>(
         if is_headless || reader.leading_zeros() > 0 {
             warn!(
                 id = "DHCPSRV_MEMFILE_LEASE_FILE_CUT_OFF",
-                "{}: another process has cut off its beginning, header and all; the rest of it is read",
+                "{}: another process has cut off its beginning with the header; the rest is read",
                 path.display()
             );
             needs_rewrite |= path == files.current_path();
@@ -97,7 +98,7 @@ pub(super) fn load<L: StoredLease>(
             let (version, current) = (reader.header().version, L::SCHEMA.version());
             warn!(
                 id = "DHCPSRV_MEMFILE_CONVERTING",
-                "{} has schema version {version}, it is converted to {current}",
+                "{}: it has schema version {version}, and is converted to {current}",
                 path.display()
             );
             needs_conversion = true;
@@ -106,11 +107,11 @@ pub(super) fn load<L: StoredLease>(
         let mut findings = Findings { path: &path, limit: options.max_row_errors, ..Findings::default() };
         load_rows(&mut reader, options.extended_info_checks, &mut storage, &mut findings)?;
         findings.log();
-        has_invalid_rows |= path == files.current_path() && findings.bad_rows.count() > 0;
+        has_invalid_rows |= path == files.current_path() && findings.invalid_rows.count() > 0;
         let stats = reader.stats();
         info!(
             id = "DHCPSRV_MEMFILE_LOADED",
-            "{}: {} rows, {} bad ones",
+            "{}: {} rows, {} of them invalid",
             path.display(),
             stats.leases,
             stats.bad_rows
@@ -126,7 +127,8 @@ pub(super) fn load<L: StoredLease>(
     Ok(Loaded { storage, needs_conversion, needs_rewrite, has_invalid_rows, owners })
 }
 
-/// Returns whether a file begins with a row in place of the header: another process has emptied it, and this one has appended to it.
+/// Returns whether a file begins with a row instead of the header: another process has emptied it,
+/// and this one has appended to it.
 fn begins_with_row<L: StoredLease>(file: &dyn ReadFile) -> std::io::Result<bool> {
     const MAX_ROW: usize = 64 * 1024;
     let mut head = vec![0; MAX_ROW];
@@ -135,12 +137,12 @@ fn begins_with_row<L: StoredLease>(file: &dyn ReadFile) -> std::io::Result<bool>
     Ok(!line.is_empty() && line[0] != 0 && L::parse_row(line, &L::SCHEMA.current()).is_ok())
 }
 
-/// What was found amiss in a file.
+/// The problems found in a file.
 struct Findings<'a> {
     path: &'a Path,
-    /// Rows that were no leases.
-    bad_rows: FirstOfMany,
-    /// Rows whose hardware address was left out.
+    /// Invalid rows.
+    invalid_rows: FirstOfMany,
+    /// Rows whose hardware address was dropped.
     dropped: FirstOfMany,
     limit: Option<u64>,
     /// Rows whose extended info was in an old form.
@@ -154,7 +156,7 @@ impl Default for Findings<'_> {
         let path = Path::new("");
         Self {
             path,
-            bad_rows: FirstOfMany::default(),
+            invalid_rows: FirstOfMany::default(),
             dropped: FirstOfMany::default(),
             limit: None,
             upgraded: 0,
@@ -164,12 +166,13 @@ impl Default for Findings<'_> {
 }
 
 impl Findings<'_> {
-    fn add_bad_row(&mut self, error: RowError) -> Result<(), OpenError> {
+    fn add_invalid_row(&mut self, error: RowError) -> Result<(), OpenError> {
         let path = self.path.display();
-        self.bad_rows.add(|| warn!(id = "DHCPSRV_MEMFILE_BAD_ROW", "{path}: {error}, the row is skipped"));
+        self.invalid_rows
+            .add(|| warn!(id = "DHCPSRV_MEMFILE_BAD_ROW", "{path}: {error}; the row is skipped"));
         match self.limit {
-            Some(limit) if self.bad_rows.count() > limit => {
-                Err(OpenError::TooManyBadRows { path: self.path.to_owned(), limit, last: error })
+            Some(limit) if self.invalid_rows.count() > limit => {
+                Err(OpenError::TooManyInvalidRows { path: self.path.to_owned(), limit, last: error })
             }
             _ => Ok(()),
         }
@@ -186,31 +189,31 @@ impl Findings<'_> {
         });
     }
 
-    /// Logs what was not logged row by row.
+    /// Logs the totals.
     fn log(&self) {
         let path = self.path.display();
-        if self.bad_rows.has_more() {
-            let count = self.bad_rows.count();
-            warn!(id = "DHCPSRV_MEMFILE_MORE_BAD_ROWS", "{path}: {count} rows in all were skipped");
+        if self.invalid_rows.has_more() {
+            let count = self.invalid_rows.count();
+            warn!(id = "DHCPSRV_MEMFILE_MORE_BAD_ROWS", "{path}: {count} rows were skipped in total");
         }
         if self.dropped.has_more() {
             warn!(
                 id = "DHCPSRV_MEMFILE_MORE_HWADDR_DROPPED",
-                "{path}: {} leases in all are kept without their hardware addresses",
+                "{path}: {} leases in total are kept without their hardware addresses",
                 self.dropped.count()
             );
         }
         if self.failed.has_more() {
             warn!(
                 id = "DHCPSRV_MEMFILE_EXTENDED_INFO_REMOVED",
-                "{path}: {} rows in all have extended info that was removed",
+                "{path}: extended info was removed from {} rows in total",
                 self.failed.count()
             );
         }
         if self.upgraded > 0 {
             info!(
                 id = "DHCPSRV_MEMFILE_EXTENDED_INFO_UPGRADED",
-                "{path}: {} rows have extended info in an old form; it is that of today in memory, and in the \
+                "{path}: {} rows have extended info in an old form; it is upgraded in memory, and in the \
                  file when these leases change",
                 self.upgraded
             );
@@ -225,23 +228,23 @@ struct FailedInfo {
     problem: ExtendedInfoError,
 }
 
-/// What a row says, for the storage.
+/// A row, as the storage needs it.
 enum Row<K> {
-    /// A lease, packed into so many bytes.
+    /// A lease, with its packed size in bytes.
     Lease(usize),
     Deletion(K),
-    Bad(RowError),
-    /// The lease of the next row is without its hardware address, for this reason.
+    Invalid(RowError),
+    /// The lease of the next row has lost its hardware address, for this reason.
     Dropped(RowError),
-    /// The lease of the next row is without some of its extended info.
+    /// The lease of the next row has lost some of its extended info.
     FailedInfo(Box<FailedInfo>),
 }
 
-/// Rows that are handed over together.
+/// Rows that are passed from thread to thread together.
 struct Batch<K> {
     rows: Vec<Row<K>>,
     records: Vec<u8>,
-    /// How many of the leases have extended info that was in an old form.
+    /// Number of leases whose extended info was in an old form.
     upgraded: u64,
 }
 
@@ -253,14 +256,15 @@ impl<K> Batch<K> {
     }
 }
 
-/// Loads the rows of a file. One thread reads them while another puts them into the storage, if there are two to be had.
+/// Loads the rows of a file. One thread reads them while another inserts them into the storage, if
+/// a thread can be started.
 fn load_rows<L: StoredLease, R: Read + Send>(
     reader: &mut Reader<L, R>,
     checks: ExtendedInfoChecks,
     storage: &mut Storage<L>,
     findings: &mut Findings<'_>,
 ) -> Result<(), OpenError> {
-    /// So many batches may wait.
+    /// Maximum number of waiting batches.
     const WAITING: usize = 8;
     let (sender, receiver) = mpsc::sync_channel::<Batch<L::AddressKey>>(WAITING);
     let reader = Mutex::new(reader);
@@ -282,7 +286,7 @@ fn load_rows<L: StoredLease, R: Read + Send>(
     })
 }
 
-/// Reads all rows, and gives them away in batches until that is refused.
+/// Reads all rows, and passes them to `give` in batches until it returns `false`.
 fn read_rows<L: StoredLease, R: Read>(
     reader: &mut Reader<L, R>,
     checks: ExtendedInfoChecks,
@@ -305,7 +309,7 @@ fn read_rows<L: StoredLease, R: Read>(
                     batch.rows.push(Row::Lease(record.len()));
                 }
             }
-            Err(ReadError::Row(error)) => batch.rows.push(Row::Bad(error)),
+            Err(ReadError::Row(error)) => batch.rows.push(Row::Invalid(error)),
             Err(ReadError::File(error)) => return Err(error),
         }
         if batch.rows.len() >= Batch::<L::AddressKey>::ROWS
@@ -318,7 +322,7 @@ fn read_rows<L: StoredLease, R: Read>(
     Ok(())
 }
 
-/// Checks the extended info of a lease, and corrects it.
+/// Checks the extended info of a lease, and fixes it.
 fn check_info<L: StoredLease>(
     lease: &mut L,
     checks: ExtendedInfoChecks,
@@ -339,7 +343,7 @@ fn check_info<L: StoredLease>(
     lease.data_mut().user_context = checked.context;
 }
 
-/// Puts rows into the storage.
+/// Inserts rows into the storage.
 fn apply<L: StoredLease>(
     batch: &Batch<L::AddressKey>,
     storage: &mut Storage<L>,
@@ -356,12 +360,12 @@ fn apply<L: StoredLease>(
                 storage.load(record).map_err(|NoRoom| OpenError::NoRoom { path: path.to_owned() })?;
             }
             Row::Deletion(key) => storage.load_deletion(*key),
-            Row::Bad(error) => findings.add_bad_row(error.clone())?,
+            Row::Invalid(error) => findings.add_invalid_row(error.clone())?,
             Row::FailedInfo(row) => findings.add_failed(row),
             Row::Dropped(error) => findings.dropped.add(|| {
                 warn!(
                     id = "DHCPSRV_MEMFILE_HWADDR_DROPPED",
-                    "{}: {error}, the lease is kept without its hardware address",
+                    "{}: {error}; the lease is kept without its hardware address",
                     path.display()
                 );
             }),
@@ -370,8 +374,9 @@ fn apply<L: StoredLease>(
     Ok(())
 }
 
-/// Looks for leases outside of their subnets, once all rows are loaded: of an address, the last row counts. What is moved or
-/// left out is so in memory; the files stay as they are, so that with another map nothing is lost.
+/// Checks for leases outside of their subnets once all rows are loaded, as the last row of an
+/// address counts. Leases are moved or dropped in memory only: the files are unchanged, so that
+/// nothing is lost if the map was wrong.
 fn check_subnets<L: StoredLease>(
     storage: &mut Storage<L>,
     sanity: &LeaseSanity,
@@ -388,10 +393,10 @@ fn check_subnets<L: StoredLease>(
         let address = L::address_of(key).into();
         let verdict = sanity.verdict(subnet, address);
         let what = match verdict {
-            Verdict::Right => continue,
+            Verdict::Valid => continue,
             Verdict::Outside => {
                 kept += 1;
-                "it is kept as it is".to_owned()
+                "it is kept".to_owned()
             }
             Verdict::Moved(to) => {
                 moved.push((key, to));
@@ -399,7 +404,7 @@ fn check_subnets<L: StoredLease>(
             }
             Verdict::Dropped => {
                 dropped.push(key);
-                "it is left out".to_owned()
+                "it is dropped".to_owned()
             }
         };
         logged.add(|| {
@@ -412,8 +417,8 @@ fn check_subnets<L: StoredLease>(
     if logged.count() > 0 {
         warn!(
             id = "DHCPSRV_MEMFILE_LEASES_OUTSIDE_SUBNETS",
-            "{file}: {} leases are not in their subnets: {kept} are kept as they are, {} are moved, {} are left \
-             out; what the files say of them stays",
+            "{file}: {} leases are not in their subnets: {kept} are kept, {} are moved, {} are \
+             dropped; the files are unchanged",
             logged.count(),
             moved.len(),
             dropped.len()
@@ -444,7 +449,8 @@ fn claim<'a>(fs: &'a dyn FileSystem, files: &LeaseFileSet) -> Result<(Claim, Pid
     }
 }
 
-/// Makes a journal of another schema the input of a cleanup: rows of this schema cannot be appended to it.
+/// Makes a journal of another schema the input of a cleanup: rows of this schema cannot be appended
+/// to it.
 fn put_aside<L: StoredLease>(files: &LeaseFileSet, fs: &dyn FileSystem) -> Result<(), OpenError> {
     let failed =
         |path: PathBuf| move |source: LfcError| OpenError::Conversion { path, source: Box::new(source) };
@@ -455,7 +461,7 @@ fn put_aside<L: StoredLease>(files: &LeaseFileSet, fs: &dyn FileSystem) -> Resul
     };
     let (current, input) = (files.current_path(), files.input_path());
     loop {
-        // While the cleanup is claimed, none begins that would remove the input.
+        // While the claim is held, no cleanup starts that would remove the input.
         let claimed = claim(fs, files)?;
         if !(exists(&input)? || exists(&files.finish_path())?) {
             give_to_cleanup(fs, current, &input).map_err(|source| {
@@ -469,13 +475,13 @@ fn put_aside<L: StoredLease>(files: &LeaseFileSet, fs: &dyn FileSystem) -> Resul
             return Ok(());
         }
         drop(claimed);
-        // An earlier cleanup was interrupted; its files are in the way.
+        // The files of an interrupted cleanup have to be processed first.
         let cleanup = Cleanup::new(L::FAMILY, files.lfc_files()).file_system(fs);
         cleanup.run().map_err(failed(current.to_owned()))?;
     }
 }
 
-/// Makes the lease file the input of a cleanup. A symbolic link stays, and leads to nothing.
+/// Makes the lease file the input of a cleanup. A symbolic link is kept, and dangles.
 fn give_to_cleanup(fs: &dyn FileSystem, current: &Path, input: &Path) -> std::io::Result<()> {
     let target = fs.resolve(current)?;
     match fs.rename(&target, input) {
@@ -496,6 +502,6 @@ fn give_to_cleanup(fs: &dyn FileSystem, current: &Path, input: &Path) -> std::io
         let _ = fs.remove(part);
     })?;
     fs.sync_directory(directory_of(input))?;
-    // If it stays, its rows are read once more, which changes nothing.
+    // If the removal fails, the rows are read once more, which changes nothing.
     fs.remove(&target)
 }

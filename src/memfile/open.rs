@@ -19,18 +19,19 @@ use crate::lease_file::LeaseFileSet;
 use crate::lease_mgr::{Durability, LeaseMgr, ManagedLease};
 use crate::with_sources::with_sources;
 
-/// Opens a memfile for leases of a family that the caller need not know, as [`Memfile::open`].
+/// Opens a memfile like [`Memfile::open`], in code that is generic over the family of the leases.
 ///
 /// # Errors
-/// As [`Memfile::open`].
+/// Returns the errors of [`Memfile::open`].
 pub fn open<L: ManagedLease>(options: MemfileOptions) -> Result<Arc<dyn LeaseMgr<L>>, OpenError> {
     open_on(options, Arc::new(OsFileSystem))
 }
 
-/// Opens a memfile on another file system, for leases of a family that the caller need not know, as [`Memfile::open_on`].
+/// Opens a memfile like [`Memfile::open_on`], in code that is generic over the family of the
+/// leases.
 ///
 /// # Errors
-/// As [`Memfile::open`].
+/// Returns the errors of [`Memfile::open`].
 pub fn open_on<L: ManagedLease>(
     options: MemfileOptions,
     fs: Arc<dyn FileSystem>,
@@ -41,7 +42,7 @@ pub fn open_on<L: ManagedLease>(
     ) -> Result<Arc<dyn LeaseMgr<L>>, OpenError> {
         let memfile: Arc<dyn LeaseMgr<S>> = Arc::new(Memfile::<S>::open_on(options, fs)?);
         let memfile: Box<dyn Any> = Box::new(memfile);
-        // There are no leases but those of the two families, and one type for each.
+        // Each family has exactly one lease type.
         memfile.downcast().map(|memfile| *memfile).map_err(|_| OpenError::Panicked)
     }
     match L::FAMILY {
@@ -51,28 +52,30 @@ pub fn open_on<L: ManagedLease>(
 }
 
 impl<L: StoredLease> Memfile<L> {
-    /// Opens a memfile: loads the leases from its files, and begins to journal. With
-    /// [`MemfileOptions::open_retries`], the calling thread waits for files that others have.
+    /// Opens a memfile: loads the leases from its files, and starts the journal. With
+    /// [`MemfileOptions::open_retries`], the calling thread waits for files that another process
+    /// uses.
     ///
     /// # Errors
-    /// [`OpenError`] says which file and why. The files are as they were then.
+    /// Returns [`OpenError`], with the file and the reason, if a file is in use or cannot be
+    /// loaded. The leases on disk are unchanged in this case.
     pub fn open(options: MemfileOptions) -> Result<Self, OpenError> {
         Self::open_on(options, Arc::new(OsFileSystem))
     }
 
-    /// Opens a memfile on another file system than that of the operating system, such as one of a test, as
-    /// [`Memfile::open`].
+    /// Opens a memfile like [`Memfile::open`], but on another file system than that of the
+    /// operating system, such as a simulated one in a test.
     ///
     /// # Errors
-    /// As [`Memfile::open`].
+    /// Returns the errors of [`Memfile::open`].
     pub fn open_on(options: MemfileOptions, fs: Arc<dyn FileSystem>) -> Result<Self, OpenError> {
         let OpenRetries { tries, wait } =
             options.open_retries.unwrap_or(OpenRetries { tries: 0, wait: Duration::ZERO });
         for next in 1..=tries {
             match Self::open_once(&options, &fs) {
-                Err(error) if error.may_pass() => warn!(
+                Err(error) if error.is_transient() => warn!(
                     id = "DHCPSRV_MEMFILE_OPEN_RETRY",
-                    "{}; try {next} of {tries} comes in {} ms",
+                    "{}; try {next} of {tries} follows in {} ms",
                     with_sources(&error),
                     wait.as_millis()
                 ),

@@ -1,4 +1,4 @@
-//! A memfile as a connection string describes it.
+//! Opens memfiles that are described by connection strings.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
@@ -12,38 +12,40 @@ use crate::factory::{LeaseMgrOpener, OpenerError};
 use crate::lease::{ExtendedInfoChecks, Family};
 use crate::lease_mgr::{Durability, LeaseMgr, OnFail};
 
-/// The folder of lease files without another one.
-const DATA_FOLDER: &str = "/var/lib/kea";
+/// The default directory of lease files.
+const DATA_DIRECTORY: &str = "/var/lib/kea";
 
 /// Opens the lease managers of the backend `memfile`.
 ///
 /// | keyword | value | default |
 /// |---|---|---|
-/// | `name` | the lease file; without a `/`, in the data folder | `kea-leases4.csv`, `kea-leases6.csv` |
-/// | `data-directory` | the data folder, an absolute name; in `$KEA_DHCP_DATA_DIR` if that is set | `$KEA_DHCP_DATA_DIR`, or `/var/lib/kea` |
+/// | `name` | the lease file; a name without `/` is in the data directory | `kea-leases4.csv`, `kea-leases6.csv` |
+/// | `data-directory` | the data directory, an absolute path, within `$KEA_DHCP_DATA_DIR` if that is set | `$KEA_DHCP_DATA_DIR`, or `/var/lib/kea` |
 /// | `persist` | `true`, or `false` for leases in memory only | `true` |
 /// | `lfc-interval` | seconds between two cleanups, up to 4294967295; 0 for none | 3600 |
-/// | `max-row-errors` | invalid rows that are tolerated in each file that is loaded, up to 4294967295; 0 for any number | 0 |
-/// | `extended-info-tables` | `true` for DHCPv6 leases that are found by relay id and remote id | `false` |
+/// | `max-row-errors` | maximum number of tolerated invalid rows in each loaded file, up to 4294967295; 0 for any number | 0 |
+/// | `extended-info-tables` | `true` to find DHCPv6 leases by relay ID and remote ID | `false` |
 /// | `extended-info-checks` | [`none`, `fix`, `strict` or `pedantic`](ExtendedInfoChecks), when leases are loaded | `fix` |
 /// | `on-fail` | [`stop-retry-exit`, `serve-retry-exit` or `serve-retry-continue`](OnFail) | `stop-retry-exit` |
-/// | `retry-on-startup` | `true` for opening that waits while another manager has the lease file, a cleanup runs, or a file cannot be read or written | `false` |
+/// | `retry-on-startup` | `true` to retry opening while another manager has the lease file, a cleanup runs, or a file cannot be read or written | `false` |
 /// | `max-reconnect-tries` | further tries to open with `retry-on-startup`, up to 4294967295 | 0 |
 /// | `reconnect-wait-time` | milliseconds before each of them, up to 4294967295 | 0 |
 /// | `durability` | [`written`](Durability::Written), [`synced`](Durability::Synced), or [milliseconds](Durability::SyncedEvery) as `100ms`, from 1 to 3600000 | `written` |
 /// | `lfc-executable` | the file name of the program that does cleanups, or `internal` for a thread of this process | see [`LfcProgram::Installed`] |
 ///
-/// `on-fail` is what a server is to do when the journal is refused ([`Status::on_fail`](crate::Status::on_fail)); the manager
-/// itself refuses changes with each of its values until it is reopened. `max-reconnect-tries` and
-/// `reconnect-wait-time` do nothing without `retry-on-startup`: a memfile has no connection that could be lost. Opening
-/// blocks its thread while it waits.
+/// `on-fail` is what a server does when the journal refuses changes
+/// ([`Status::on_fail`](crate::Status::on_fail)); with each of its values, the manager itself
+/// refuses changes until it is reopened. `max-reconnect-tries` and `reconnect-wait-time` have no
+/// effect without `retry-on-startup`: a memfile has no connection to lose. Opening blocks its
+/// thread while it waits.
 ///
-/// If a data folder is set, by `data-directory` or `$KEA_DHCP_DATA_DIR`, the lease file must be in it or in a folder in it: relative
-/// names begin there, and names with `..` and absolute names that lead elsewhere are refused. What the names of folders
-/// and files are symbolic links to is not looked at here, but see [`OsFileSystem`](crate::fs::OsFileSystem).
+/// If `data-directory` or `$KEA_DHCP_DATA_DIR` sets a data directory, the lease file must be in it
+/// or in one of its subdirectories: relative names are resolved within it, and names with `..` and
+/// absolute names elsewhere are refused. Symbolic links are not resolved for this check; see
+/// [`OsFileSystem`](crate::fs::OsFileSystem) for them.
 ///
-/// If the environment sets one (`$KEA_DHCP_DATA_DIR`), connection strings start no programs: `lfc-executable` can only be `internal` then.
-/// `$KEA_LFC_EXECUTABLE` can name a program still.
+/// If `$KEA_DHCP_DATA_DIR` is set, connection strings cannot start programs: `lfc-executable` can
+/// only be `internal`. `$KEA_LFC_EXECUTABLE` can still name a program.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MemfileOpener;
 
@@ -52,7 +54,7 @@ impl<L: StoredLease> LeaseMgrOpener<L> for MemfileOpener {
         "memfile"
     }
 
-    /// The version of this crate, and of the lease files that it writes.
+    /// Returns the version of this crate and that of the lease files that it writes.
     fn version(&self) -> String {
         format!("{}, {} lease files {}", env!("CARGO_PKG_VERSION"), L::FAMILY, L::schema().version())
     }
@@ -81,19 +83,20 @@ impl<L: StoredLease> LeaseMgrOpener<L> for MemfileOpener {
     }
 }
 
-/// What the connection string asks for, in this data folder.
+/// Reads the options from a connection string. `directory` is the data directory of the
+/// environment.
 fn options(
     connection: &ConnectionString,
     family: Family,
-    folder: Option<OsString>,
+    directory: Option<OsString>,
 ) -> Result<MemfileOptions, ConnectionStringError> {
     let defaults = MemfileOptions::default();
     let persist = connection.flag("persist")?.unwrap_or(true);
     let seconds = connection.number("lfc-interval", 0..=u32::MAX.into())?;
     let errors = connection.number("max-row-errors", 0..=u32::MAX.into())?;
-    let lfc_program = program(connection, folder.as_deref())?;
+    let lfc_program = program(connection, directory.as_deref())?;
     Ok(MemfileOptions {
-        file: persist.then(|| file(connection, family, folder)).transpose()?,
+        file: persist.then(|| file(connection, family, directory)).transpose()?,
         lfc_interval: seconds.map_or(defaults.lfc_interval, |s| (s > 0).then(|| Duration::from_secs(s))),
         max_row_errors: errors.filter(|&errors| errors > 0),
         extended_info_tables: connection.flag("extended-info-tables")?.unwrap_or(false),
@@ -108,8 +111,8 @@ fn options(
     })
 }
 
-/// What does cleanups. Where the environment sets a data folder, connection strings may come from others than the operator of
-/// the server, and start no programs.
+/// Returns the program that does cleanups. If the environment sets a data directory, connection
+/// strings may come from people other than the operator of the server, and cannot start programs.
 fn program(
     connection: &ConnectionString,
     environment: Option<&OsStr>,
@@ -118,7 +121,7 @@ fn program(
     match connection.get(KEYWORD) {
         None => Ok(LfcProgram::Installed),
         Some("internal") => Ok(LfcProgram::Internal),
-        Some(_) if environment.is_some_and(|folder| !folder.is_empty()) => {
+        Some(_) if environment.is_some_and(|directory| !directory.is_empty()) => {
             let expected = "internal, as KEA_DHCP_DATA_DIR is set; name a program by KEA_LFC_EXECUTABLE";
             Err(connection.bad_value(KEYWORD, expected))
         }
@@ -132,7 +135,7 @@ fn program(
 fn file(
     connection: &ConnectionString,
     family: Family,
-    folder: Option<OsString>,
+    directory: Option<OsString>,
 ) -> Result<PathBuf, ConnectionStringError> {
     let default = match family {
         Family::V4 => "kea-leases4.csv",
@@ -142,48 +145,48 @@ fn file(
     if name.is_empty() || name.ends_with('/') {
         return Err(connection.bad_value("name", "the name of a file"));
     }
-    let Some(folder) = data_folder(connection, folder)? else {
-        return Ok(if name.contains('/') { name.into() } else { Path::new(DATA_FOLDER).join(name) });
+    let Some(directory) = data_directory(connection, directory)? else {
+        return Ok(if name.contains('/') { name.into() } else { Path::new(DATA_DIRECTORY).join(name) });
     };
-    let file = folder.join(name);
-    if !is_within(&file, &folder) {
-        return Err(connection.bad_value("name", format!("a file in the data folder {folder:?}")));
+    let file = directory.join(name);
+    if !is_within(&file, &directory) {
+        return Err(connection.bad_value("name", format!("a file in the data directory {directory:?}")));
     }
     Ok(file)
 }
 
-/// The data folder, if one is set. A keyword cannot lead out of the folder of the environment, which may be there to
-/// keep whoever writes connection strings in it.
-fn data_folder(
+/// Returns the data directory, if one is set. The keyword cannot lead out of the directory of the
+/// environment, which may restrict the authors of connection strings to it.
+fn data_directory(
     connection: &ConnectionString,
     environment: Option<OsString>,
 ) -> Result<Option<PathBuf>, ConnectionStringError> {
-    let environment = environment.filter(|folder| !folder.is_empty()).map(PathBuf::from);
-    let Some(folder) = connection.get("data-directory").map(PathBuf::from) else {
+    let environment = environment.filter(|directory| !directory.is_empty()).map(PathBuf::from);
+    let Some(directory) = connection.get("data-directory").map(PathBuf::from) else {
         return Ok(environment);
     };
-    if !folder.is_absolute() {
-        return Err(connection.bad_value("data-directory", "an absolute name of a folder"));
+    if !directory.is_absolute() {
+        return Err(connection.bad_value("data-directory", "an absolute path of a directory"));
     }
     match environment {
-        Some(outer) if folder != outer && !is_within(&folder, &outer) => {
-            let expected = format!("a folder in that of KEA_DHCP_DATA_DIR, {outer:?}");
+        Some(outer) if directory != outer && !is_within(&directory, &outer) => {
+            let expected = format!("a directory within KEA_DHCP_DATA_DIR, {outer:?}");
             Err(connection.bad_value("data-directory", expected))
         }
-        _ => Ok(Some(folder)),
+        _ => Ok(Some(directory)),
     }
 }
 
-/// Whether a name leads to something in a folder, and never out of it.
-fn is_within(path: &Path, folder: &Path) -> bool {
+/// Returns whether a path is below a directory and never leads out of it.
+fn is_within(path: &Path, directory: &Path) -> bool {
     let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_));
-    path.strip_prefix(folder)
+    path.strip_prefix(directory)
         .is_ok_and(|rest| rest.components().all(is_plain) && rest.components().next().is_some())
 }
 
 fn open_retries(connection: &ConnectionString) -> Result<Option<OpenRetries>, ConnectionStringError> {
     let number = |keyword| connection.number(keyword, 0..=u32::MAX.into());
-    // Both are checked also where they do nothing.
+    // Both values are checked even where they have no effect.
     let tries = number("max-reconnect-tries")?.and_then(|tries| u32::try_from(tries).ok()).unwrap_or(0);
     let wait = Duration::from_millis(number("reconnect-wait-time")?.unwrap_or(0));
     let is_asked_for = connection.flag("retry-on-startup")?.unwrap_or(false);
@@ -217,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_memfile_is_on_disk_and_cleaned_up_every_hour_unless_told_otherwise() {
+    fn a_memfile_is_on_disk_and_cleaned_up_every_hour_by_default() {
         let options = read("type=memfile").unwrap();
         assert_eq!(options.file, Some("/data/kea-leases4.csv".into()));
         assert_eq!(options.lfc_interval, Some(Duration::from_secs(3600)));
@@ -229,12 +232,12 @@ mod tests {
     #[rstest]
     #[case::default4("", Family::V4, Some("/data"), "/data/kea-leases4.csv")]
     #[case::default6("", Family::V6, Some("/data"), "/data/kea-leases6.csv")]
-    #[case::no_folder("", Family::V6, None, "/var/lib/kea/kea-leases6.csv")]
-    #[case::empty_folder("", Family::V4, Some(""), "/var/lib/kea/kea-leases4.csv")]
-    #[case::relative_folder("", Family::V4, Some("data"), "data/kea-leases4.csv")]
+    #[case::no_directory("", Family::V6, None, "/var/lib/kea/kea-leases6.csv")]
+    #[case::empty_directory("", Family::V4, Some(""), "/var/lib/kea/kea-leases4.csv")]
+    #[case::relative_directory("", Family::V4, Some("data"), "data/kea-leases4.csv")]
     #[case::name("name=a.csv", Family::V4, Some("/data"), "/data/a.csv")]
     #[case::relative("name=./a.csv", Family::V4, None, "./a.csv")]
-    #[case::relative_in_a_folder("name=b/a.csv", Family::V4, Some(""), "b/a.csv")]
+    #[case::relative_in_a_directory("name=b/a.csv", Family::V4, Some(""), "b/a.csv")]
     #[case::absolute("name=/b/a.csv", Family::V4, None, "/b/a.csv")]
     #[case::upwards("name=../a.csv", Family::V4, None, "../a.csv")]
     #[case::keyword("data-directory=/b name=a.csv", Family::V4, None, "/b/a.csv")]
@@ -251,49 +254,49 @@ mod tests {
         Some("/data"),
         "/data/b/a"
     )]
-    #[case::relative_in_a_set_folder("name=./a.csv", Family::V4, Some("/data"), "/data/a.csv")]
-    #[case::deeper_in_a_set_folder("name=b/a.csv", Family::V4, Some("/data"), "/data/b/a.csv")]
-    #[case::absolute_in_a_set_folder("name=/data/b/./a.csv", Family::V4, Some("/data/."), "/data/b/a.csv")]
+    #[case::relative_in_a_set_directory("name=./a.csv", Family::V4, Some("/data"), "/data/a.csv")]
+    #[case::deeper_in_a_set_directory("name=b/a.csv", Family::V4, Some("/data"), "/data/b/a.csv")]
+    #[case::absolute_in_a_set_directory("name=/data/b/./a.csv", Family::V4, Some("/data/."), "/data/b/a.csv")]
     #[case::dots_in_a_name("name=..a...csv", Family::V4, Some("/data"), "/data/..a...csv")]
-    fn a_file_is_in_the_data_folder_if_there_is_one_or_its_name_has_no_slash(
+    fn a_file_is_in_the_data_directory_if_there_is_one_or_its_name_has_no_slash(
         #[case] text: &str,
         #[case] family: Family,
-        #[case] folder: Option<&str>,
+        #[case] directory: Option<&str>,
         #[case] file: &str,
     ) {
-        let options = options(&text.parse().unwrap(), family, folder.map(OsString::from)).unwrap();
+        let options = options(&text.parse().unwrap(), family, directory.map(OsString::from)).unwrap();
         assert_eq!(options.file, Some(file.into()));
     }
 
     #[rstest]
     #[case::absolute("name=/b/a.csv", Some("/data"))]
     #[case::beginning_of_the_name("name=/database/a.csv", Some("/data"))]
-    #[case::the_folder_itself("name=/data", Some("/data"))]
+    #[case::the_directory_itself("name=/data", Some("/data"))]
     #[case::a_dot("name=.", Some("/data"))]
     #[case::upwards("name=../data/a.csv", Some("/data"))]
-    #[case::upwards_behind_it("name=/data/../a.csv", Some("/data"))]
+    #[case::upwards_after_it("name=/data/../a.csv", Some("/data"))]
     #[case::upwards_and_back("name=b/../a.csv", Some("/data"))]
     #[case::only_upwards("name=..", Some("/data"))]
     #[case::keyword("data-directory=/data name=/b/a.csv", None)]
     #[case::keyword_in_the_environment("data-directory=/data name=/c/a.csv", Some("/"))]
-    fn no_name_leads_out_of_the_data_folder(#[case] text: &str, #[case] folder: Option<&str>) {
+    fn no_name_leads_out_of_the_data_directory(#[case] text: &str, #[case] directory: Option<&str>) {
         let connection: ConnectionString = text.parse().unwrap();
-        let error = options(&connection, Family::V4, folder.map(OsString::from)).unwrap_err();
+        let error = options(&connection, Family::V4, directory.map(OsString::from)).unwrap_err();
         let name = connection.get("name").unwrap();
         assert_eq!(
             error.to_string(),
-            format!("name is {name:?}, expected a file in the data folder \"/data\"")
+            format!("name is {name:?}, expected a file in the data directory \"/data\"")
         );
     }
 
     #[rstest]
     #[case::elsewhere("/b")]
-    #[case::around_it("/")]
-    #[case::out_of_it("/data/../b")]
-    fn the_keyword_does_not_lead_out_of_the_folder_of_the_environment(#[case] folder: &str) {
-        let error = read(&format!("data-directory={folder}")).unwrap_err();
-        let expected = "a folder in that of KEA_DHCP_DATA_DIR, \"/data\"";
-        assert_eq!(error.to_string(), format!("data-directory is {folder:?}, expected {expected}"));
+    #[case::its_parent("/")]
+    #[case::upwards_out_of_it("/data/../b")]
+    fn the_keyword_does_not_lead_out_of_the_directory_of_the_environment(#[case] directory: &str) {
+        let error = read(&format!("data-directory={directory}")).unwrap_err();
+        let expected = "a directory within KEA_DHCP_DATA_DIR, \"/data\"";
+        assert_eq!(error.to_string(), format!("data-directory is {directory:?}, expected {expected}"));
     }
 
     #[rstest]
@@ -308,7 +311,7 @@ mod tests {
     #[case("lfc-interval=0", None)]
     #[case("lfc-interval=1", Some(1))]
     #[case("lfc-interval=4294967295", Some(4_294_967_295))]
-    fn an_interval_of_0_is_never(#[case] text: &str, #[case] seconds: Option<u64>) {
+    fn an_interval_of_0_disables_cleanups(#[case] text: &str, #[case] seconds: Option<u64>) {
         assert_eq!(read(text).unwrap().lfc_interval, seconds.map(Duration::from_secs));
     }
 
@@ -316,14 +319,14 @@ mod tests {
     #[case("max-row-errors=0", None)]
     #[case("max-row-errors=1", Some(1))]
     #[case("max-row-errors=4294967295", Some(4_294_967_295))]
-    fn a_limit_of_0_bad_rows_is_none(#[case] text: &str, #[case] errors: Option<u64>) {
+    fn a_limit_of_0_tolerates_any_number_of_invalid_rows(#[case] text: &str, #[case] errors: Option<u64>) {
         assert_eq!(read(text).unwrap().max_row_errors, errors);
     }
 
     #[rstest]
     #[case("extended-info-tables=true", true)]
     #[case("extended-info-tables=false", false)]
-    fn extended_info_tables_are_kept_if_asked_for(#[case] text: &str, #[case] kept: bool) {
+    fn extended_info_tables_are_optional(#[case] text: &str, #[case] kept: bool) {
         assert_eq!(read(text).unwrap().extended_info_tables, kept);
     }
 
@@ -333,10 +336,7 @@ mod tests {
     #[case("extended-info-checks=fix", ExtendedInfoChecks::Fix)]
     #[case("extended-info-checks=strict", ExtendedInfoChecks::Strict)]
     #[case("extended-info-checks=pedantic", ExtendedInfoChecks::Pedantic)]
-    fn extended_info_is_checked_as_strictly_as_asked_for(
-        #[case] text: &str,
-        #[case] checks: ExtendedInfoChecks,
-    ) {
+    fn the_keyword_selects_the_extended_info_checks(#[case] text: &str, #[case] checks: ExtendedInfoChecks) {
         assert_eq!(read(text).unwrap().extended_info_checks, checks);
     }
 
@@ -373,38 +373,38 @@ mod tests {
 
     #[rstest]
     #[case::absent("", None, LfcProgram::Installed)]
-    #[case::absent_in_a_set_folder("", Some("/data"), LfcProgram::Installed)]
+    #[case::absent_in_a_set_directory("", Some("/data"), LfcProgram::Installed)]
     #[case::a_program("lfc-executable=/usr/sbin/kea-lfc", None, LfcProgram::Program("/usr/sbin/kea-lfc".into()))]
-    #[case::in_an_empty_folder("lfc-executable=/opt/lfc", Some(""), LfcProgram::Program("/opt/lfc".into()))]
+    #[case::in_an_empty_directory("lfc-executable=/opt/lfc", Some(""), LfcProgram::Program("/opt/lfc".into()))]
     #[case::relative("lfc-executable=./internal", None, LfcProgram::Program("./internal".into()))]
     #[case::internal("lfc-executable=internal", None, LfcProgram::Internal)]
-    #[case::internal_in_a_set_folder("lfc-executable=internal", Some("/data"), LfcProgram::Internal)]
-    fn the_program_of_the_cleanup_is_named_or_internal(
+    #[case::internal_in_a_set_directory("lfc-executable=internal", Some("/data"), LfcProgram::Internal)]
+    fn the_cleanup_program_is_installed_named_or_internal(
         #[case] text: &str,
-        #[case] folder: Option<&str>,
+        #[case] directory: Option<&str>,
         #[case] program: LfcProgram,
     ) {
         for family in [Family::V4, Family::V6] {
-            let options = options(&text.parse().unwrap(), family, folder.map(OsString::from)).unwrap();
+            let options = options(&text.parse().unwrap(), family, directory.map(OsString::from)).unwrap();
             assert_eq!(options.lfc_program, program);
         }
     }
 
     #[rstest]
     #[case::empty("lfc-executable=", None, "the file name of a program, or internal")]
-    #[case::a_folder("lfc-executable=/usr/sbin/", None, "the file name of a program, or internal")]
-    #[case::where_the_environment_sets_the_data_folder(
+    #[case::a_directory("lfc-executable=/usr/sbin/", None, "the file name of a program, or internal")]
+    #[case::where_the_environment_sets_the_data_directory(
         "lfc-executable=/usr/sbin/kea-lfc",
         Some("/data"),
         "internal, as KEA_DHCP_DATA_DIR is set; name a program by KEA_LFC_EXECUTABLE"
     )]
-    fn a_program_that_may_not_be_named_is_refused(
+    fn a_forbidden_program_is_refused(
         #[case] text: &str,
-        #[case] folder: Option<&str>,
+        #[case] directory: Option<&str>,
         #[case] expected: &str,
     ) {
         let connection: ConnectionString = text.parse().unwrap();
-        let error = options(&connection, Family::V6, folder.map(OsString::from)).unwrap_err();
+        let error = options(&connection, Family::V6, directory.map(OsString::from)).unwrap_err();
         let value = connection.get("lfc-executable").unwrap();
         assert_eq!(error.to_string(), format!("lfc-executable is {value:?}, expected {expected}"));
     }
@@ -412,8 +412,8 @@ mod tests {
     #[rstest]
     #[case("name", "", "the name of a file")]
     #[case("name", "/data/", "the name of a file")]
-    #[case("data-directory", "data", "an absolute name of a folder")]
-    #[case("data-directory", "", "an absolute name of a folder")]
+    #[case("data-directory", "data", "an absolute path of a directory")]
+    #[case("data-directory", "", "an absolute path of a directory")]
     #[case("persist", "yes", "true or false")]
     #[case("lfc-interval", "-1", "a number from 0 to 4294967295")]
     #[case("lfc-interval", "4294967296", "a number from 0 to 4294967295")]
@@ -437,13 +437,13 @@ mod tests {
     #[case("durability", "0ms", "written, synced, or 1ms to 3600000ms")]
     #[case("durability", "+1ms", "written, synced, or 1ms to 3600000ms")]
     #[case("durability", "3600001ms", "written, synced, or 1ms to 3600000ms")]
-    fn a_bad_value_is_named(#[case] keyword: &str, #[case] value: &str, #[case] expected: &str) {
+    fn an_invalid_value_is_named(#[case] keyword: &str, #[case] value: &str, #[case] expected: &str) {
         let error = read(&format!("{keyword}={value}")).unwrap_err();
         assert_eq!(error.to_string(), format!("{keyword} is {value:?}, expected {expected}"));
     }
 
     #[test]
-    fn the_keywords_are_those_of_the_table() {
+    fn the_keywords_match_the_keyword_table() {
         let of_table = KEYWORDS.iter().filter(|keyword| keyword.backends.contains(&"memfile"));
         let mut of_table: Vec<_> = of_table.map(|keyword| keyword.name).collect();
         let mut own = ["type", "universe"].to_vec();
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_tells_that_of_the_files() {
+    fn the_version_includes_that_of_the_lease_files() {
         let version = env!("CARGO_PKG_VERSION");
         let backend = MemfileOpener;
         assert_eq!(LeaseMgrOpener::<Lease4>::version(&backend), format!("{version}, DHCPv4 lease files 3.0"));

@@ -1,4 +1,4 @@
-//! How a memfile is opened.
+//! The options with which a memfile is opened.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,10 +7,11 @@ use super::LeaseSanity;
 use crate::lease::ExtendedInfoChecks;
 use crate::lease_mgr::{Durability, OnFail};
 
-/// How a [`Memfile`](super::Memfile) is opened: a builder, of which each method changes one option.
+/// The options with which a [`Memfile`](super::Memfile) is opened: a builder, whose methods each
+/// set one option.
 ///
-/// By default, leases are in memory only; with a file, it is cleaned up every hour, and each change is written when it is
-/// acknowledged.
+/// By default, leases are in memory only. A lease file is cleaned up every hour by default, and
+/// each change is written before it is acknowledged.
 ///
 /// ```
 /// use std::time::Duration;
@@ -56,94 +57,98 @@ impl Default for MemfileOptions {
 }
 
 impl MemfileOptions {
-    /// Leases in memory only.
+    /// Returns options for leases in memory only.
     pub fn in_memory() -> Self {
         Self::default()
     }
 
-    /// Leases in this lease file.
+    /// Returns options for leases in a lease file.
     pub fn at(file: impl Into<PathBuf>) -> Self {
         Self { file: Some(file.into()), ..Self::default() }
     }
 
-    /// The lease file; `None` keeps the leases in memory only.
+    /// Sets the lease file; with `None`, the leases are in memory only.
     pub fn file(self, file: impl Into<Option<PathBuf>>) -> Self {
         Self { file: file.into(), ..self }
     }
 
-    /// How often the lease files are cleaned up; `None` is never, unless somebody asks for it.
+    /// Sets how often the lease files are cleaned up; with `None`, only on request.
     pub fn lfc_interval(self, interval: impl Into<Option<Duration>>) -> Self {
         Self { lfc_interval: interval.into(), ..self }
     }
 
-    /// How many invalid rows are tolerated in each file that is loaded; `None` is any number.
+    /// Sets the maximum number of tolerated invalid rows in each loaded file; `None` is any number.
     pub fn max_row_errors(self, number: impl Into<Option<u64>>) -> Self {
         Self { max_row_errors: number.into(), ..self }
     }
 
-    /// Whether DHCPv6 leases can be found by relay id and remote id.
+    /// Sets whether DHCPv6 leases can be found by relay ID and remote ID.
     pub fn extended_info_tables(self, wanted: bool) -> Self {
         Self { extended_info_tables: wanted, ..self }
     }
 
-    /// What is checked of the extended info of leases when they are loaded, and upgraded if it is in an old form.
+    /// Sets how the extended info of leases is checked, and upgraded from old forms, when they are
+    /// loaded.
     pub fn extended_info_checks(self, checks: ExtendedInfoChecks) -> Self {
         Self { extended_info_checks: checks, ..self }
     }
 
-    /// What becomes of leases that are outside of their subnets when they are loaded; `None` without a map of the subnets,
-    /// and then nothing is checked.
+    /// Sets what happens to leases outside of their subnets when they are loaded. With `None`,
+    /// nothing is checked.
     pub fn lease_sanity(self, sanity: impl Into<Option<LeaseSanity>>) -> Self {
         Self { lease_sanity: sanity.into(), ..self }
     }
 
-    /// What a server is to do while the journal is refused, which [`Status::on_fail`](crate::Status::on_fail) tells.
-    /// The manager itself does the same with each value: it refuses changes until it is reopened.
+    /// Sets what a server does while the journal refuses changes, as
+    /// [`Status::on_fail`](crate::Status::on_fail) reports. The manager itself behaves the same
+    /// with each value: it refuses changes until it is reopened.
     pub fn on_fail(self, on_fail: OnFail) -> Self {
         Self { on_fail, ..self }
     }
 
-    /// How often and how long opening waits for files that another process has; `None` is not at all.
+    /// Sets how often and how long opening waits for files that another process uses; with `None`,
+    /// it does not wait.
     pub fn open_retries(self, retries: impl Into<Option<OpenRetries>>) -> Self {
         Self { open_retries: retries.into(), ..self }
     }
 
-    /// How far a change has gone when it is acknowledged.
+    /// Sets how durable a change is when it is acknowledged.
     pub fn durability(self, durability: Durability) -> Self {
         Self { durability, ..self }
     }
 
-    /// What does the work of a cleanup.
+    /// Sets the program that does cleanups.
     pub fn lfc_program(self, program: LfcProgram) -> Self {
         Self { lfc_program: program, ..self }
     }
 }
 
-/// What does the work of a cleanup.
+/// The program that does cleanups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum LfcProgram {
-    /// The program that the environment variable `KEA_LFC_EXECUTABLE` names, else this project's `kea-lfc` beside the running
-    /// program, else the one that is installed, if it is this project's, else a thread of this process.
-    ///
+    /// The first of these that exists: the program that the environment variable
+    /// `KEA_LFC_EXECUTABLE` names, this project's `kea-lfc` next to the running program, the
+    /// installed one if it is this project's, a thread of this process.
     /// Kea's own program is not used unless it is named.
     #[default]
     Installed,
     /// This program.
     ///
-    /// A program that is named, here or by the environment, is asked for its version before its first use (`-V`), and again when
-    /// its file has changed. One that writes lease files of an older version is not used: it would drop columns. One that does not
-    /// tell is used, until it has done so.
+    /// A program that is named, here or by the environment, is asked for its version (`-V`) before
+    /// its first use, and again when its file has changed. A program that writes lease files of an
+    /// older version is not used, as it would drop columns. A program that does not report its
+    /// version is used, until it writes an older version.
     Program(PathBuf),
     /// A thread of this process.
     Internal,
 }
 
-/// How opening a memfile waits where the lease file is in use by another manager, a cleanup runs, or a file cannot be read
-/// or written. Files with a wrong content are reported at once.
+/// How opening a memfile waits while another manager uses the lease file, a cleanup runs, or a file
+/// cannot be read or written. Invalid file contents are reported at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenRetries {
-    /// Maximum number of further tries after the first one.
+    /// Maximum number of attempts after the first one.
     pub tries: u32,
-    /// Time before each of them.
+    /// Time before each further attempt.
     pub wait: Duration,
 }

@@ -1,12 +1,13 @@
-//! Writing the lease file anew from the leases in memory: where another process has removed, replaced or changed it, and
-//! when all leases are to be written to it.
+//! Rewriting the lease file from the leases in memory: after another process has removed, replaced
+//! or changed it, and when the caller asks for it.
 //!
-//! What another process has appended counts, as it would at the next start. What it has put in the place of rows cannot take leases
-//! away: of that file, leases of addresses without one are taken over, and those that were heard of later; and the
-//! file is kept.
+//! Rows that another process has appended count, as at the next start. Rows that it has overwritten
+//! cannot take leases away: from such a file, only leases of addresses without a lease and leases
+//! with a later time are taken over, and the file is kept.
 //!
-//! The new lease file has all leases, and deletes those of the files before it (finish or previous, and input) that are not in memory
-//! any more. So it is right whatever becomes of these.
+//! The new lease file has all leases, and deletions of those leases of the older files (finish or
+//! previous, and input) that are no longer in memory. So it is correct whatever happens to these
+//! files.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -27,14 +28,14 @@ use crate::with_sources::with_sources;
 /// Number of bytes of rows that are written together.
 const CHUNK: usize = 256 * 1024;
 
-/// Maximum length of a row that is looked at for another one in it.
-const MAX_GLUED: usize = 64 * 1024;
+/// Maximum length of a line that is searched for two joined rows.
+const MAX_SPLIT: usize = 64 * 1024;
 
-/// What was found in a lease file that another process has changed.
-struct Found<L: StoredLease> {
-    /// The last row of each address, where it is not that of the lease in memory: a lease, or that there is none.
+/// The rows of a lease file that another process has changed.
+struct ForeignRows<L: StoredLease> {
+    /// The last row of each address: whether it is a row of this process or differs from memory.
     rows: HashMap<L::AddressKey, Foreign<L>>,
-    /// Number of rows that cannot be read.
+    /// Number of invalid rows.
     invalid: u64,
 }
 
@@ -45,9 +46,9 @@ enum Foreign<L> {
     Deletion,
 }
 
-/// What became of the rows of another process.
+/// The effects of the rows of another process.
 #[derive(Debug, Default)]
-struct Taken {
+struct TakenOver {
     updated: u64,
     deleted: u64,
     invalid: u64,
@@ -55,23 +56,23 @@ struct Taken {
 }
 
 impl<L: StoredLease> Store<L> {
-    /// Looks whether the lease file is as it was written, and writes it anew if it is not.
+    /// Checks whether the lease file is as this process wrote it, and rewrites it if it is not.
     pub(super) fn look_after_file(&self) {
         let Some(persistence) = &self.persistence else {
             return;
         };
         if self.tracking.refuse_in_callback().is_err() {
-            // The change that the callback is told of would be waited for.
+            // The caller is within a change, for which the rewrite would wait.
             return;
         }
-        self.tell_availability();
+        self.notify_availability();
         let journal = &persistence.journal;
-        // If that cannot be told, as without a free descriptor, nothing is known to be wrong.
+        // If the check fails, as without a free descriptor, the file counts as unchanged.
         let Ok(look @ (Look::Lost | Look::Changed | Look::Due)) = journal.look() else {
             return;
         };
         if self.check().is_err() {
-            // What is in memory cannot be trusted.
+            // The leases in memory may be wrong.
             return;
         }
         if let Err(error) = self.rewrite_file(look) {
@@ -91,7 +92,7 @@ impl<L: StoredLease> Store<L> {
         }
     }
 
-    /// Writes all leases to the lease file, if `path` stands for it.
+    /// Writes all leases to the lease file if `path` refers to it.
     pub(super) fn write_own_file(&self, path: &Path) -> Result<Option<u64>, LeaseMgrError> {
         let Some(persistence) = &self.persistence else {
             return Ok(None);
@@ -100,7 +101,7 @@ impl<L: StoredLease> Store<L> {
         let current = files.current_path();
         let failed = |source| LeaseFileError::Io { path: path.to_owned(), action: "open", source };
         let own = fs.resolve(current).map_err(failed)?;
-        // A link that may not be followed is replaced.
+        // A link that must not be followed is replaced.
         let target = fs.resolve(path).unwrap_or_else(|_| path.to_owned());
         if fs.is_same_name(&target, &own).map_err(failed)? {
             self.tracking.refuse_in_callback()?;
@@ -108,8 +109,8 @@ impl<L: StoredLease> Store<L> {
             journal.check()?;
             return Ok(Some(self.rewrite_file(Look::Unchanged)?));
         }
-        let behind_link = LeaseFileSet::new(own);
-        for other in files.kept_beside().into_iter().chain(behind_link.kept_beside()) {
+        let of_target = LeaseFileSet::new(own);
+        for other in files.kept_beside().into_iter().chain(of_target.kept_beside()) {
             if fs.is_same_name(&target, &other).map_err(failed)? {
                 let (path, lease_file) = (path.to_owned(), current.to_owned());
                 return Err(LeaseMgrError::OwnFile { path, lease_file });
@@ -118,7 +119,7 @@ impl<L: StoredLease> Store<L> {
         Ok(None)
     }
 
-    /// Writes all leases to the lease file, in the place of what is in it. Returns how many these were.
+    /// Replaces the contents of the lease file by all leases. Returns the number of leases.
     pub(super) fn rewrite_file(&self, look: Look) -> Result<u64, LeaseFileError> {
         let Some(persistence) = &self.persistence else {
             return Ok(0);
@@ -133,9 +134,9 @@ impl<L: StoredLease> Store<L> {
         Ok(count)
     }
 
-    /// Takes over what another process has changed. From then on, what changes in memory is in the rows that
-    /// the rewriting copies.
-    fn settle(&self, rewrite: &mut Rewrite<'_>) -> Result<Option<Taken>, LeaseFileError> {
+    /// Takes over the changes of another process. From then on, the rewrite copies the rows of all
+    /// changes in memory.
+    fn settle(&self, rewrite: &mut Rewrite<'_>) -> Result<Option<TakenOver>, LeaseFileError> {
         let _quiet = self.rows.lock_everything();
         let mut taken = None;
         rewrite.settle(|file, changed| {
@@ -153,35 +154,36 @@ impl<L: StoredLease> Store<L> {
         Ok(taken)
     }
 
-    /// Reads the rows that another process may have changed. No lease is being changed meanwhile.
-    fn examine(&self, file: &dyn ReadFile, changed: Changed) -> Result<Found<L>, LeaseFileError> {
+    /// Reads the rows that another process may have changed. The caller blocks changes of leases.
+    fn examine(&self, file: &dyn ReadFile, changed: Changed) -> Result<ForeignRows<L>, LeaseFileError> {
         let path = self.persistence.as_ref().map(|persistence| persistence.files.current_path());
         let path = path.unwrap_or(Path::new("lease file"));
         let rest = || FileReader::starting_at(file, changed.from);
         let own_header = format!("{}\n", L::SCHEMA.header);
-        let behind_header = || Reader::with_path(own_header.as_bytes().chain(rest()), path);
-        let mut found = Found { rows: HashMap::new(), invalid: 0 };
+        let after_header = || Reader::with_path(own_header.as_bytes().chain(rest()), path);
+        let mut found = ForeignRows { rows: HashMap::new(), invalid: 0 };
         if changed.from > 0 {
-            found.read(self, behind_header()?)?;
+            found.read(self, after_header()?)?;
             return Ok(found);
         }
         match Reader::with_path(rest(), path) {
             Ok(reader) => found.read(self, reader)?,
-            Err(LeaseFileError::Header { .. }) => found.read(self, behind_header()?)?,
+            Err(LeaseFileError::Header { .. }) => found.read(self, after_header()?)?,
             Err(error) => return Err(error),
         }
         Ok(found)
     }
 
-    /// Changes the leases in memory as the rows of another process say. No lease is being changed meanwhile.
-    fn take_over(&self, found: Found<L>, is_overwritten: bool) -> Taken {
-        let mut taken = Taken { invalid: found.invalid, is_overwritten, ..Taken::default() };
+    /// Applies the rows of another process to the leases in memory. The caller blocks changes of
+    /// leases.
+    fn take_over(&self, found: ForeignRows<L>, is_overwritten: bool) -> TakenOver {
+        let mut taken = TakenOver { invalid: found.invalid, is_overwritten, ..TakenOver::default() };
         let mut record = Vec::new();
         for (key, row) in found.rows {
             let old = self.read().get(key).map(|packed| packed.lease());
             match (row, old) {
                 (Foreign::Lease(lease), old) => {
-                    // A row in place of others may be as old as the copy that it comes from.
+                    // An overwritten file may be a copy from an earlier time.
                     let is_older = |old: &L| is_overwritten && old.data().cltt >= lease.data().cltt;
                     if old.as_ref().is_some_and(is_older) {
                         continue;
@@ -228,7 +230,7 @@ impl<L: StoredLease> Store<L> {
         }
     }
 
-    /// Writes deletions of the leases that are in older files and not in memory.
+    /// Appends deletions of the leases that are in older files and not in memory.
     fn write_deletions(&self, rewrite: &mut Rewrite<'_>) -> Result<(), LeaseFileError> {
         let Some(persistence) = &self.persistence else {
             return Ok(());
@@ -258,7 +260,7 @@ impl<L: StoredLease> Store<L> {
         rewrite.append(&text)
     }
 
-    fn report(&self, look: Look, taken: Option<&Taken>, kept: Option<&Path>) {
+    fn report(&self, look: Look, taken: Option<&TakenOver>, kept: Option<&Path>) {
         let Some(persistence) = &self.persistence else {
             return;
         };
@@ -273,27 +275,27 @@ impl<L: StoredLease> Store<L> {
                     let kept = kept.display();
                     warn!(
                         id = "DHCPSRV_MEMFILE_INVALID_ROWS_KEPT",
-                        "{path}: it was written anew from memory; what it was, with the rows that cannot be read, is kept as {kept}"
+                        "{path}: it was rewritten from memory; its old contents, with the invalid rows, are kept as {kept}"
                     );
                 }
                 return;
             }
         };
-        let changes = taken.map_or_else(String::new, |Taken { updated, deleted, invalid, .. }| {
+        let changes = taken.map_or_else(String::new, |TakenOver { updated, deleted, invalid, .. }| {
             format!(" with {updated} leases of that process added or updated, {deleted} deleted, and {invalid} invalid rows")
         });
-        let kept =
-            kept.map_or_else(String::new, |kept| format!("; what was there is kept as {}", kept.display()));
+        let kept = kept
+            .map_or_else(String::new, |kept| format!("; its old contents are kept as {}", kept.display()));
         error!(
             id = "DHCPSRV_MEMFILE_LEASE_FILE_RESTORED",
-            "{path}: another process has {what} it while it was in use; it was written anew from memory{changes}{kept}; stop \
+            "{path}: another process has {what} it while it was in use; it was rewritten from memory{changes}{kept}; stop \
              the server before you change its lease file"
         );
     }
 }
 
-impl<L: StoredLease> Found<L> {
-    /// Reads rows, and compares them with what is in memory.
+impl<L: StoredLease> ForeignRows<L> {
+    /// Reads rows, and compares them with the leases in memory.
     fn read<R: Read>(&mut self, store: &Store<L>, mut reader: Reader<L, R>) -> Result<(), LeaseFileError> {
         let mut own = Vec::new();
         while let Some(row) = reader.next() {
@@ -302,7 +304,7 @@ impl<L: StoredLease> Found<L> {
                 Err(ReadError::Row(_)) => {
                     let text = reader.text();
                     match self.split(store, text, &mut own) {
-                        // A row that another process has begun, and one of this process right behind it.
+                        // An unfinished row of another process, followed by a row of this process.
                         Some(at) => match L::parse_row(&text[..at], reader.header()) {
                             Ok(parsed) => self.add(store, parsed.lease, &text[..at], &mut own),
                             Err(_) => self.invalid += 1,
@@ -334,9 +336,9 @@ impl<L: StoredLease> Found<L> {
         self.rows.insert(key, row);
     }
 
-    /// Returns where in a line the row of a lease in memory begins, if one ends it.
+    /// Returns where the row of a lease in memory begins, if `line` ends with one.
     fn split(&mut self, store: &Store<L>, line: &[u8], own: &mut Vec<u8>) -> Option<usize> {
-        if line.len() > MAX_GLUED {
+        if line.len() > MAX_SPLIT {
             return None;
         }
         let storage = store.read();

@@ -1,4 +1,4 @@
-//! Locks that let changes of one address happen one after the other.
+//! Locks that serialize the changes of each address.
 
 use std::hash::BuildHasher;
 
@@ -6,14 +6,16 @@ use crossbeam_utils::CachePadded;
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 
-/// So many that the addresses of a few threads hardly ever share one; a power of two.
+/// Number of locks, a power of two. It is large enough that the addresses of a few threads rarely
+/// share a lock.
 pub(super) const LOCKS: usize = 512;
 
-/// A lock for every address; some share one.
+/// A lock for every address; some addresses share one.
 ///
-/// It is held from the look at the old lease until the new one is in the journal and in memory. So the rows of an address
-/// stand in the journal in the order of its changes, while changes of other addresses go on. Each has a cache line of its own: if
-/// they shared one, it would wander between processors that change different addresses.
+/// A lock is held from reading the old lease until the new one is in the journal and in memory. So
+/// the rows of an address are in the journal in the order of its changes, while changes of other
+/// addresses proceed. Each lock has a cache line of its own, to avoid false sharing between
+/// processors that change different addresses.
 pub(super) struct RowLocks {
     hasher: RandomState,
     locks: Box<[CachePadded<Mutex<()>>]>,
@@ -34,9 +36,9 @@ impl RowLocks {
         self.locks[self.number(key)].lock()
     }
 
-    /// Waits until no lease is being changed, and keeps it so.
+    /// Waits until no lease is being changed, and blocks changes.
     pub(super) fn lock_everything(&self) -> Vec<MutexGuard<'_, ()>> {
-        // In the order in which several are locked.
+        // In the order of `lock_all`, to avoid deadlocks.
         self.locks.iter().map(|lock| lock.lock()).collect()
     }
 
@@ -46,7 +48,7 @@ impl RowLocks {
         keys: impl Iterator<Item = K>,
     ) -> Vec<MutexGuard<'_, ()>> {
         let mut numbers: Vec<_> = keys.map(|key| self.number(key)).collect();
-        // Always in the same order, so that no two wait for each other.
+        // Always in the same order, to avoid deadlocks.
         numbers.sort_unstable();
         numbers.dedup();
         numbers.into_iter().map(|n| self.locks[n].lock()).collect()

@@ -1,4 +1,4 @@
-//! Whether leases are in the subnets that they name.
+//! Checks that leases are in the subnets that they name.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -7,26 +7,27 @@ use foldhash::fast::RandomState;
 
 use crate::lease::{Family, SubnetId};
 
-/// What becomes of leases outside of their subnets when they are loaded: those whose subnet is none of the
-/// server's, or does not hold their address.
+/// What happens to leases outside of their subnets when they are loaded: leases whose subnet is
+/// unknown, or does not contain their address.
 ///
-/// Delegated prefixes are left alone, as in Kea: they need not be part of a subnet.
+/// Delegated prefixes are not checked, as in Kea: they need not be part of a subnet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LeaseChecks {
-    /// They are not looked for.
+    /// Nothing is checked.
     None,
-    /// They are kept as they are, and logged.
+    /// They are kept and logged.
     #[default]
     Warn,
-    /// They are moved to the subnet that holds their address; without one, as with [`LeaseChecks::Warn`].
+    /// They are moved to the subnet that contains their address; without one, as with
+    /// [`LeaseChecks::Warn`].
     Fix,
-    /// They are moved to the subnet that holds their address; without one, they are left out.
+    /// They are moved to the subnet that contains their address; without one, they are dropped.
     FixDel,
-    /// They are left out.
+    /// They are dropped.
     Del,
 }
 
-/// The subnets of a server, and what becomes of leases outside of them when they are loaded.
+/// The subnets of a server, and what happens to leases outside of them when they are loaded.
 ///
 /// ```
 /// use leasemgr::lease::SubnetId;
@@ -43,18 +44,18 @@ pub enum LeaseChecks {
 /// ```
 #[derive(Clone, Debug)]
 pub struct LeaseSanity {
-    /// What becomes of them.
+    /// What happens to leases outside of their subnets.
     pub checks: LeaseChecks,
     /// The subnets.
     pub subnets: SubnetMap,
 }
 
-/// Why subnets make no map.
+/// The reason why subnets do not form a map.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubnetMapError {
     /// A prefix is longer than an address.
-    #[error("subnet {}: {address}/{length} is no prefix, expected a length of at most {}", id.0, bits(*address))]
+    #[error("subnet {}: {address}/{length} is not a prefix, expected a length of at most {}", id.0, bits(*address))]
     Length {
         /// The subnet.
         id: SubnetId,
@@ -64,7 +65,7 @@ pub enum SubnetMapError {
         length: u8,
     },
     /// Two subnets have the same id.
-    #[error("the subnet id {} stands twice", id.0)]
+    #[error("the subnet id {} is used twice", id.0)]
     Id {
         /// The id.
         id: SubnetId,
@@ -83,18 +84,20 @@ pub enum SubnetMapError {
     },
 }
 
-/// The subnets of a server: which addresses each one holds, and which one holds an address.
+/// The subnets of a server: which addresses each one contains, and which one holds an address.
 ///
-/// Where subnets overlap, an address is held by the one with the longest prefix, and is in all of them.
+/// Where subnets overlap, all of them contain the address, and the one with the longest prefix
+/// holds it.
 #[derive(Clone, Debug, Default)]
 pub struct SubnetMap {
-    /// The first and last address of each subnet. IPv4 addresses are numbers of 32 bits.
+    /// The first and last address of each subnet. IPv4 addresses are 32-bit numbers.
     ranges: HashMap<SubnetId, (Family, u128, u128), RandomState>,
     v4: Holders,
     v6: Holders,
 }
 
-/// From which address on which subnet holds addresses, in their order.
+/// The addresses at which the holding subnet changes, in ascending order, with the subnet from
+/// there on.
 type Holders = Vec<(u128, Option<SubnetId>)>;
 
 fn number(address: IpAddr) -> (Family, u128) {
@@ -104,20 +107,22 @@ fn number(address: IpAddr) -> (Family, u128) {
     }
 }
 
-/// How many bits an address of the same family has.
+/// Returns the number of bits of an address of the same family.
 fn bits(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
 impl SubnetMap {
-    /// A map of subnets: id, address and length of the prefix. Bits of the address beyond the prefix do
-    /// not matter.
+    /// Creates a map from subnets: ID, address and length of the prefix. Address bits after the
+    /// prefix are ignored.
     ///
     /// # Errors
-    /// Returns [`SubnetMapError`] if a prefix is longer than an address, or an id or a prefix stands twice.
+    /// Returns [`SubnetMapError`] if a prefix is longer than an address, or an ID or a prefix is
+    /// used twice.
     pub fn new(subnets: impl IntoIterator<Item = (SubnetId, IpAddr, u8)>) -> Result<Self, SubnetMapError> {
         let mut map = Self::default();
-        // By the first address, shorter prefixes before longer ones, which they hold.
+        // In the order of the first address, and then shorter prefixes before the longer ones
+        // within them.
         let mut sorted = BTreeMap::new();
         for (id, address, length) in subnets {
             let Some(host_bits) = bits(address).checked_sub(length) else {
@@ -138,7 +143,7 @@ impl SubnetMap {
         Ok(map)
     }
 
-    /// Whether an address is in the prefix of a subnet. Not if there is no such subnet.
+    /// Returns whether an address is in the prefix of a subnet; `false` if the subnet is unknown.
     #[must_use]
     pub fn is_in(&self, subnet: SubnetId, address: IpAddr) -> bool {
         let (family, number) = number(address);
@@ -147,7 +152,7 @@ impl SubnetMap {
             .is_some_and(|&(of_subnet, first, last)| of_subnet == family && (first..=last).contains(&number))
     }
 
-    /// The subnet that holds an address.
+    /// Returns the subnet that holds an address.
     #[must_use]
     pub fn holder(&self, address: IpAddr) -> Option<SubnetId> {
         let (family, number) = number(address);
@@ -160,7 +165,8 @@ impl SubnetMap {
     }
 }
 
-/// Which subnets of a family hold which addresses. Of two prefixes, either one holds the other or they are apart.
+/// Returns which subnets of a family hold which addresses. Two prefixes are either nested or
+/// disjoint.
 fn holders(sorted: &BTreeMap<(Family, u128, u8), (SubnetId, u128)>, family: Family) -> Holders {
     let mut holders = Holders::new();
     let mut put = |from: u128, holder: Option<SubnetId>| {
@@ -169,11 +175,11 @@ fn holders(sorted: &BTreeMap<(Family, u128, u8), (SubnetId, u128)>, family: Fami
         }
         holders.push((from, holder));
     };
-    // Those that hold the address that was come to, the shortest prefix first.
+    // The subnets that contain the current address, the shortest prefix first.
     let mut open: Vec<(SubnetId, u128)> = Vec::new();
     let close = |open: &mut Vec<(SubnetId, u128)>, before: Option<u128>, put: &mut dyn FnMut(_, _)| {
         while let Some((_, last)) = open.pop_if(|(_, last)| before.is_none_or(|before| *last < before)) {
-            // Behind the last address of all there is nothing.
+            // There is nothing after the last address of the family.
             if let Some(next) = last.checked_add(1) {
                 put(next, open.last().map(|&(id, _)| id));
             }
@@ -190,29 +196,29 @@ fn holders(sorted: &BTreeMap<(Family, u128, u8), (SubnetId, u128)>, family: Fami
     holders
 }
 
-/// What is to become of a lease.
+/// What happens to a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It stays as it is.
-    Right,
-    /// It is outside of its subnet, and stays.
+    /// It is kept.
+    Valid,
+    /// It is outside of its subnet, and is kept.
     Outside,
-    /// It belongs to this subnet.
+    /// It is moved to this subnet.
     Moved(SubnetId),
-    /// It is left out.
+    /// It is dropped.
     Dropped,
 }
 
 impl LeaseSanity {
-    /// Whether there is anything to look for.
+    /// Returns whether leases are checked at all.
     pub(super) fn is_needed(&self) -> bool {
         self.checks != LeaseChecks::None
     }
 
-    /// What is to become of a lease of this address that names this subnet.
+    /// Returns what happens to a lease of this address that names this subnet.
     pub(super) fn verdict(&self, subnet: SubnetId, address: IpAddr) -> Verdict {
         if !self.is_needed() || self.subnets.is_in(subnet, address) {
-            return Verdict::Right;
+            return Verdict::Valid;
         }
         let better = || self.subnets.holder(address).map(Verdict::Moved);
         match self.checks {
@@ -261,7 +267,7 @@ mod tests {
     #[case("192.0.3.0", None)]
     #[case::bits_beyond_the_prefix_do_not_matter("198.51.100.0", Some(4))]
     #[case("198.51.100.128", None)]
-    #[case::the_last_of_all("255.255.255.255", Some(5))]
+    #[case::the_last_address("255.255.255.255", Some(5))]
     #[case("0.0.0.0", None)]
     #[case("2001:db8::", Some(6))]
     #[case("2001:db8:1:ffff:ffff:ffff:ffff:ffff", Some(7))]
@@ -283,27 +289,27 @@ mod tests {
     }
 
     #[rstest]
-    #[case(&[(1, "192.0.2.0/33")], "subnet 1: 192.0.2.0/33 is no prefix, expected a length of at most 32")]
-    #[case(&[(1, "2001:db8::/129")], "subnet 1: 2001:db8::/129 is no prefix, expected a length of at most 128")]
-    #[case(&[(1, "192.0.2.0/24"), (1, "192.0.3.0/24")], "the subnet id 1 stands twice")]
+    #[case(&[(1, "192.0.2.0/33")], "subnet 1: 192.0.2.0/33 is not a prefix, expected a length of at most 32")]
+    #[case(&[(1, "2001:db8::/129")], "subnet 1: 2001:db8::/129 is not a prefix, expected a length of at most 128")]
+    #[case(&[(1, "192.0.2.0/24"), (1, "192.0.3.0/24")], "the subnet id 1 is used twice")]
     #[case(&[(1, "192.0.2.0/24"), (2, "192.0.2.1/24")], "the subnets 1 and 2 have the same prefix 192.0.2.1/24")]
-    fn what_is_no_map_is_refused(#[case] subnets: &[(u32, &str)], #[case] error: &str) {
+    fn conflicting_and_invalid_subnets_are_refused(#[case] subnets: &[(u32, &str)], #[case] error: &str) {
         assert_eq!(map(subnets).unwrap_err().to_string(), error);
     }
 
     #[rstest]
-    #[case::in_its_subnet(2, "192.0.2.64", [Verdict::Right; 5])]
-    #[case::in_a_larger_subnet(1, "192.0.2.64", [Verdict::Right; 5])]
+    #[case::in_its_subnet(2, "192.0.2.64", [Verdict::Valid; 5])]
+    #[case::in_a_larger_subnet(1, "192.0.2.64", [Verdict::Valid; 5])]
     #[case::in_another_subnet(4, "192.0.2.64", [
-        Verdict::Right, Verdict::Outside, Verdict::Moved(SubnetId(2)), Verdict::Moved(SubnetId(2)), Verdict::Dropped,
+        Verdict::Valid, Verdict::Outside, Verdict::Moved(SubnetId(2)), Verdict::Moved(SubnetId(2)), Verdict::Dropped,
     ])]
     #[case::of_an_unknown_subnet(77, "192.0.2.1", [
-        Verdict::Right, Verdict::Outside, Verdict::Moved(SubnetId(1)), Verdict::Moved(SubnetId(1)), Verdict::Dropped,
+        Verdict::Valid, Verdict::Outside, Verdict::Moved(SubnetId(1)), Verdict::Moved(SubnetId(1)), Verdict::Dropped,
     ])]
     #[case::in_no_subnet(1, "203.0.113.1", [
-        Verdict::Right, Verdict::Outside, Verdict::Outside, Verdict::Dropped, Verdict::Dropped,
+        Verdict::Valid, Verdict::Outside, Verdict::Outside, Verdict::Dropped, Verdict::Dropped,
     ])]
-    fn what_becomes_of_a_lease_the_level_says(
+    fn the_checks_decide_what_happens_to_a_lease(
         #[case] subnet: u32,
         #[case] address: IpAddr,
         #[case] verdicts: [Verdict; 5],

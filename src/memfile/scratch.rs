@@ -1,8 +1,8 @@
-//! Memory that a thread keeps for its next change.
+//! Reused memory of a thread.
 
 use std::cell::RefCell;
 
-/// Memory that every change needs, kept for the next one of the thread.
+/// Buffers that every change needs, reused by the next change of the thread.
 #[derive(Default)]
 pub(super) struct Scratch {
     pub(super) row: Vec<u8>,
@@ -14,7 +14,7 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// What a row takes that is kept as memory for the next.
+/// Maximum capacity of a buffer that is kept for reuse.
 const SCRATCH_LIMIT: usize = 64 * 1024;
 
 pub(super) fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {

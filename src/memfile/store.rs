@@ -1,4 +1,4 @@
-//! The leases in memory and their journal, which the users of a memfile and the thread of its cleanups share.
+//! The leases in memory and their journal, shared by the users of a memfile and its cleanup thread.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,34 +15,36 @@ use crate::fs::FileSystem;
 use crate::lease_file::LeaseFileSet;
 use crate::lease_mgr::{Availability, LeaseMgrError, OnFail, Tracking};
 
-/// Maximum number of leases that are looked at in one go, before a change that waits gets its turn.
+/// Maximum number of leases that are processed before a waiting change gets its turn.
 pub(super) const STEP: usize = 256;
 
-/// Leases in memory and the journal of their changes: what the users of a [`Memfile`] and the thread of its cleanups share.
+/// The leases in memory and the journal of their changes, shared by the users of a [`Memfile`] and
+/// its cleanup thread.
 pub(super) struct Store<L: StoredLease> {
     storage: ShardedLock<Storage<L>>,
-    /// Number of leases, for callers that must not wait. Apart from what each change reads, as each change writes it.
+    /// Number of leases, readable without a lock. Each change writes it, so it is not in a cache
+    /// line that each change reads.
     len: CachePadded<AtomicUsize>,
-    /// When a change of the storage ended in a panic, so that it is perhaps half made.
+    /// When a change of the storage panicked, which may have left it half changed.
     broken_since: OnceLock<SystemTime>,
-    /// Whether it was told that no changes are taken any more.
-    is_given_up: AtomicBool,
+    /// Whether the callbacks were notified that changes are refused for good.
+    is_notified: AtomicBool,
     pub(super) on_fail: OnFail,
     pub(super) rows: RowLocks,
-    /// Number of changes in batches that are being made.
+    /// Number of changes in batches in progress.
     pub(super) batched: AtomicUsize,
     pub(super) tracking: Tracking<L>,
     pub(super) persistence: Option<Persistence>,
 }
 
-/// Where the leases are on disk.
+/// The persistent form of the leases.
 pub(super) struct Persistence {
     pub(super) journal: Arc<Journal>,
     pub(super) files: LeaseFileSet,
     pub(super) fs: Arc<dyn FileSystem>,
-    /// Whether the lease file had rows that cannot be read when it was opened, so that they are nowhere else.
+    /// Whether the lease file had invalid rows when it was opened, which are in no other file.
     pub(super) has_invalid_rows: AtomicBool,
-    /// Given up last.
+    /// Dropped last, so that the files are owned until everything else has ended.
     pub(super) _owners: Vec<Box<dyn Send + Sync>>,
 }
 
@@ -50,44 +52,44 @@ impl<L: StoredLease> Store<L> {
     pub(super) fn new(storage: Storage<L>, on_fail: OnFail, persistence: Option<Persistence>) -> Self {
         let len = CachePadded::new(storage.len().into());
         let (storage, tracking) = (ShardedLock::new(storage), Tracking::default());
-        let (broken_since, is_given_up) = (OnceLock::new(), AtomicBool::new(false));
+        let (broken_since, is_notified) = (OnceLock::new(), AtomicBool::new(false));
         let (rows, batched) = (RowLocks::new(), AtomicUsize::new(0));
-        Self { storage, len, broken_since, is_given_up, on_fail, rows, batched, tracking, persistence }
+        Self { storage, len, broken_since, is_notified, on_fail, rows, batched, tracking, persistence }
     }
 
     pub(super) fn read(&self) -> ReadGuard<'_, Storage<L>> {
         self.storage.read()
     }
 
-    pub(super) fn write(&self) -> Result<Writing<'_, L>, LeaseMgrError> {
+    pub(super) fn write(&self) -> Result<StorageGuard<'_, L>, LeaseMgrError> {
         let storage = self.storage.write();
         self.check()?;
-        Ok(Writing { storage, store: self, was_panicking: std::thread::panicking() })
+        Ok(StorageGuard { storage, store: self, was_panicking: std::thread::panicking() })
     }
 
-    /// The number of leases. Waits for nothing.
+    /// Returns the number of leases, without waiting.
     pub(super) fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Whether all changes of the storage came to their end.
+    /// Returns an error if a change of the storage panicked.
     pub(super) fn check(&self) -> Result<(), LeaseMgrError> {
         if self.broken_since.get().is_some() { Err(LeaseMgrError::Panicked) } else { Ok(()) }
     }
 
-    /// Writes rows to the journal, where there is one.
+    /// Appends rows to the journal, if there is one.
     pub(super) fn journal(&self, rows: &[u8]) -> Result<(), LeaseMgrError> {
         self.check()?;
         self.persistence.as_ref().map_or(Ok(()), |persistence| persistence.journal.append(rows))
     }
 
-    /// Makes a change, and tells if no more are taken after it. What is told then may use the lease manager, so it is told when
-    /// the change holds no lock any more.
-    pub(super) fn watched<T>(
+    /// Makes a change, and notifies the callbacks if changes are refused for good after it.
+    /// Callbacks may use the lease manager, so the change holds no lock by then.
+    pub(super) fn make_change<T>(
         &self,
         change: impl FnOnce(&Self) -> Result<T, LeaseMgrError>,
     ) -> Result<T, LeaseMgrError> {
-        change(self).inspect_err(|_| self.tell_availability())
+        change(self).inspect_err(|_| self.notify_availability())
     }
 
     pub(super) fn availability(&self) -> Availability {
@@ -97,20 +99,21 @@ impl<L: StoredLease> Store<L> {
             .map_or(Availability::Up, |since| Availability::GivenUp { since })
     }
 
-    /// Tells that no changes are taken any more, once.
-    pub(super) fn tell_availability(&self) {
+    /// Notifies the callbacks, once, that changes are refused for good.
+    pub(super) fn notify_availability(&self) {
         let availability = self.availability();
-        if availability != Availability::Up && !self.is_given_up.swap(true, Ordering::Relaxed) {
+        if availability != Availability::Up && !self.is_notified.swap(true, Ordering::Relaxed) {
             self.tracking.notify_availability(availability);
         }
     }
 
-    /// Whether the leases of all changes that may be going on find room.
+    /// Returns whether there is room for the leases of all changes that may be in progress.
     pub(super) fn has_room(&self, storage: &Storage<L>) -> bool {
         storage.has_room(self.batched.load(Ordering::Relaxed))
     }
 
-    /// Leases of a queue that have ended at `time`, at most `limit`, those that ended first first.
+    /// Returns the leases of a queue that have ended at `time`, at most `limit`, in the order of
+    /// their ends.
     pub(super) fn ended(&self, queue: ExpiryKind, time: i64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
         let mut ended = Vec::new();
         let mut after = None;
@@ -131,15 +134,15 @@ impl<L: StoredLease> Store<L> {
     }
 }
 
-/// The storage, to be changed.
-pub(super) struct Writing<'a, L: StoredLease> {
+/// Exclusive access to the storage.
+pub(super) struct StorageGuard<'a, L: StoredLease> {
     storage: WriteGuard<'a, Storage<L>>,
     store: &'a Store<L>,
-    /// The change is made while a panic of something else unwinds the thread.
+    /// Whether the thread was already unwinding, for another panic, when the access began.
     was_panicking: bool,
 }
 
-impl<L: StoredLease> Drop for Writing<'_, L> {
+impl<L: StoredLease> Drop for StorageGuard<'_, L> {
     fn drop(&mut self) {
         if std::thread::panicking() && !self.was_panicking {
             let _ = self.store.broken_since.set(SystemTime::now());
@@ -148,7 +151,7 @@ impl<L: StoredLease> Drop for Writing<'_, L> {
     }
 }
 
-impl<L: StoredLease> std::ops::Deref for Writing<'_, L> {
+impl<L: StoredLease> std::ops::Deref for StorageGuard<'_, L> {
     type Target = Storage<L>;
 
     fn deref(&self) -> &Storage<L> {
@@ -156,7 +159,7 @@ impl<L: StoredLease> std::ops::Deref for Writing<'_, L> {
     }
 }
 
-impl<L: StoredLease> std::ops::DerefMut for Writing<'_, L> {
+impl<L: StoredLease> std::ops::DerefMut for StorageGuard<'_, L> {
     fn deref_mut(&mut self) -> &mut Storage<L> {
         &mut self.storage
     }

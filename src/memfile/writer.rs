@@ -1,8 +1,9 @@
-//! The thread that makes the changes that are submitted, so that callers need not wait for a sync.
+//! The thread that makes submitted changes, so that callers need not wait for a sync.
 //!
-//! It makes all changes that have come as one batch, and answers them. Those that wait for the answers often come with their next
-//! changes at once. So before the next batch it waits until as many have come as the last time, as long as they keep coming,
-//! and no longer than a batch takes: if it set out with the first of them, the others would wait for two syncs.
+//! The thread makes all waiting changes as one batch, and calls the callbacks with the results. The
+//! callers often submit their next changes at once. So before the next batch, the thread waits
+//! until as many changes have arrived as last time, while they keep arriving, and at most for the
+//! duration of a batch: if it started with the first of them, the others would wait for two syncs.
 
 use std::mem;
 use std::sync::Arc;
@@ -14,16 +15,17 @@ use crate::lease_mgr::call_then;
 use crate::sync::thread::{self, JoinHandle, Thread};
 use crate::sync::{Instant, Mutex};
 
-/// The thread does not wait any longer if nothing has come for this fraction of the time of a batch.
-const PATIENCE: u32 = 4;
+/// The thread stops waiting when nothing has arrived for the duration of a batch divided by this.
+const IDLE_DIVISOR: u32 = 4;
 
-/// What is called with the result of an operation.
+/// Called with the result of an operation.
 type Then<R> = Box<dyn FnOnce(R) + Send>;
 
-/// Makes batches of operations `O`, each with a result `R`.
+/// Makes a batch of operations `O`, and returns a result `R` for each.
 type Make<O, R> = dyn Fn(&[O]) -> Vec<R> + Send + Sync;
 
-/// A queue of operations, and the thread that makes them. The thread is started with the first operation.
+/// A queue of operations, and the thread that makes them. The thread is started with the first
+/// operation.
 pub(super) struct Writer<O, R> {
     shared: Arc<Shared<O, R>>,
     make: Arc<Make<O, R>>,
@@ -34,9 +36,9 @@ struct Shared<O, R> {
 }
 
 struct State<O, R> {
-    /// Operations that wait, and with each what is called with its result.
+    /// The waiting operations, and the callback for the result of each.
     waiting: Waiting<O, R>,
-    /// The thread is woken when this many operations wait; 0 while it is at work.
+    /// The thread is woken when this number of operations wait; 0 while it works.
     wanted: usize,
     thread: Option<JoinHandle<()>>,
     is_ending: bool,
@@ -58,16 +60,18 @@ impl<O, R> Waiting<O, R> {
 }
 
 impl<O: Send + 'static, R: Send + 'static> Writer<O, R> {
-    /// Makes each batch by `make`, which must give a result for each operation.
+    /// Creates a writer that makes each batch by `make`, which must return a result for each
+    /// operation.
     pub(super) fn new(make: impl Fn(&[O]) -> Vec<R> + Send + Sync + 'static) -> Self {
         let state = State { waiting: Waiting::new(), wanted: 1, thread: None, is_ending: false };
         Self { shared: Arc::new(Shared { state: Mutex::new(state) }), make: Arc::new(make) }
     }
 
-    /// Has an operation made after those that were submitted before, and `then` called with its result.
+    /// Queues an operation, to be made after those that were submitted before. `then` is called
+    /// with its result.
     ///
     /// # Errors
-    /// Returns what it was given if no thread can be started for it.
+    /// Returns the operation and its callback if the thread cannot be started.
     pub(super) fn submit(&self, operation: O, then: Then<R>) -> Result<(), (O, Then<R>)> {
         let mut state = self.shared.state.lock();
         if state.thread.is_none() {
@@ -76,7 +80,7 @@ impl<O: Send + 'static, R: Send + 'static> Writer<O, R> {
                 Err(error) => {
                     warn!(
                         id = "DHCPSRV_MEMFILE_NO_WRITER",
-                        "cannot start the thread for changes that are submitted, so that their callers wait: {error}"
+                        "cannot start the thread for submitted changes, so their callers wait: {error}"
                     );
                     return Err((operation, then));
                 }
@@ -96,7 +100,8 @@ impl<O: Send + 'static, R: Send + 'static> Writer<O, R> {
         thread::Builder::new().name("lease-writer".to_owned()).spawn(move || shared.work(&*make))
     }
 
-    /// Has the thread end when it has answered everything, and waits until it has, if `waits` and this is another thread.
+    /// Ends the thread after it has answered everything. Waits for its end if `waits` is set and
+    /// the caller is another thread.
     pub(super) fn end(self, waits: bool) {
         let thread = {
             let mut state = self.shared.state.lock();
@@ -108,7 +113,7 @@ impl<O: Send + 'static, R: Send + 'static> Writer<O, R> {
         };
         thread.thread().unpark();
         if waits && thread.thread().id() != thread::current().id() {
-            // It contains all panics.
+            // The thread catches all panics.
             let _ = thread.join();
         }
     }
@@ -121,7 +126,7 @@ impl<O, R> Shared<O, R> {
             let start = Instant::now();
             let results = make(&operations);
             time = (7 * time + start.elapsed()) / 8;
-            // Those that have come meanwhile, and those of this batch once more.
+            // The operations that have arrived meanwhile, and as many again as this batch had.
             expected = operations.len() + self.state.lock().waiting.len();
             for (then, result) in thens.into_iter().zip(results) {
                 call_then(then, result);
@@ -129,7 +134,7 @@ impl<O, R> Shared<O, R> {
         }
     }
 
-    /// Waits for the operations of a batch. Returns `None` if none wait and none will come.
+    /// Waits for the operations of a batch. Returns `None` if none wait and the writer is ending.
     fn gather(&self, expected: usize, time: Duration) -> Option<Waiting<O, R>> {
         let mut state = self.state.lock();
         while state.waiting.len() == 0 {
@@ -146,12 +151,12 @@ impl<O, R> Shared<O, R> {
         while count < expected && !state.is_ending {
             state.wanted = expected;
             drop(state);
-            thread::park_timeout(time / PATIENCE);
+            thread::park_timeout(time / IDLE_DIVISOR);
             state = self.state.lock();
             let now = Instant::now();
             if state.waiting.len() > count {
                 (count, last) = (state.waiting.len(), now);
-            } else if now - last >= time / PATIENCE {
+            } else if now - last >= time / IDLE_DIVISOR {
                 break;
             }
             if now - start >= time {
@@ -176,7 +181,7 @@ mod models {
     const EACH: usize = 3;
     const ORDERS: usize = 5000;
 
-    /// What was made and what was answered, as the number of the thread and that of its operation.
+    /// The operations made and answered, each as the numbers of its thread and of the operation.
     #[derive(Default)]
     struct Log {
         made: Mutex<Vec<(usize, usize)>>,
@@ -188,7 +193,7 @@ mod models {
             let log = Arc::clone(self);
             Writer::new(move |operations: &[(usize, usize)]| {
                 assert!(!operations.is_empty());
-                // Others come meanwhile.
+                // Other operations arrive meanwhile.
                 thread::yield_now();
                 log.made.lock().unwrap().extend(operations);
                 thread::yield_now();
@@ -196,7 +201,7 @@ mod models {
             })
         }
 
-        /// Submits an operation, which is to be made when it is answered.
+        /// Submits an operation, and checks in its answer that it was made.
         fn submit(
             self: &Arc<Self>,
             writer: &Writer<(usize, usize), usize>,
@@ -213,7 +218,7 @@ mod models {
             assert!(writer.submit(operation, Box::new(then)).is_ok());
         }
 
-        /// Everything was made once, that of each thread in its order, and then answered.
+        /// Checks that each operation was made once, in the order of its thread, and then answered.
         fn check(&self, threads: usize) {
             let made = self.made.lock().unwrap().clone();
             assert_eq!(made, *self.answered.lock().unwrap());
@@ -238,7 +243,8 @@ mod models {
         log.check(THREADS);
     }
 
-    /// Submits the operations of a thread, each in the answer to the one before, and counts the last.
+    /// Submits the operations of a thread, each in the answer to the one before. The last one ends
+    /// the writer.
     fn submit_in_turn(
         log: &Arc<Log>,
         writer: &Arc<Writer<(usize, usize), usize>>,
@@ -250,14 +256,14 @@ mod models {
             if n + 1 < EACH {
                 submit_in_turn(&own, &next_writer, (number, n + 1), waiter);
             } else if let Some(writer) = Arc::into_inner(next_writer) {
-                // The thread of the writer does not wait for itself.
+                // The writer's thread does not wait for itself.
                 writer.end(true);
                 waiter.unpark();
             }
         });
     }
 
-    /// The answers submit, and the last of them ends the writer.
+    /// Answers submit further operations, and the last of them ends the writer.
     fn answering() {
         let log = Arc::new(Log::default());
         let writer = Arc::new(log.writer());
@@ -274,13 +280,13 @@ mod models {
     }
 
     #[test]
-    fn what_is_submitted_is_made_once_in_its_order_and_before_the_end() {
+    fn operations_are_made_once_in_order_and_before_the_end() {
         check_random(submitting, ORDERS);
         check_pct(submitting, ORDERS, 3);
     }
 
     #[test]
-    fn an_answer_submits_and_ends_the_writer() {
+    fn an_answer_can_submit_and_end_the_writer() {
         check_random(answering, ORDERS);
         check_pct(answering, ORDERS, 3);
     }
