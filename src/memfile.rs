@@ -92,7 +92,7 @@ impl<L: StoredLease> Drop for Memfile<L> {
             writer.end(self.store.tracking.refuse_in_callback().is_ok());
         }
         drop(self.cleaner.take());
-        self.store.look_after_file();
+        self.store.check_file();
     }
 }
 
@@ -294,7 +294,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
         let Some(persistence) = &self.store.persistence else {
             return Ok(());
         };
-        self.store.look_after_file();
+        self.store.check_file();
         self.store.make_change(|_| persistence.journal.sync())
     }
 

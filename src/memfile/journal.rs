@@ -1,18 +1,19 @@
 //! The journal of a memfile: the lease file that changes are appended to.
 //!
-//! It deals in bytes, and knows no leases. What happens to it:
-//! * it is opened (`open`): the end of the rows is found, a torn one is closed;
-//! * rows are appended, and threads that come at the same time share a write (`shared_write`) or a sync (`group_commit`);
-//! * it is synced, on demand or every so often (`sync`);
-//! * it gets another name for the cleanup, and a new file takes its place (`rotate`);
-//! * it is looked at (`name`), and written anew where another process has removed, replaced or changed it (`rewrite`).
+//! The journal handles bytes, and does not know leases. Its parts:
+//! * `open` opens the file: it finds the end of the rows, and closes a torn row;
+//! * `shared_write` and `group_commit` append rows: concurrent threads share a write or a sync;
+//! * `sync` syncs the file, on demand or at intervals;
+//! * `rotate` renames the file for the cleanup, and starts a new one;
+//! * `name` checks the file, and `rewrite` rewrites it when another process has removed, replaced
+//!   or changed it.
 //!
-//! What a failure leaves (`failure`): rows of which the write or the sync failed are cut off again, so that the file has
-//! exactly the rows that were acknowledged. If all that was wrong is that there was no room, the next rows are written where there is
-//! some. What the system makes of a file after any other failure is not known, so nothing is written any more after the first one.
+//! After a failed write or sync (`failure`), its rows are cut off again, so that the file has
+//! exactly the acknowledged rows. If the only reason was a full disk, the next rows may find room.
+//! After any other failure, the state of the file is unknown, so nothing is written any more.
 //!
-//! The order of rows is that of the calls of [`Journal::append`] where one returned before the other began. Who needs an order
-//! between rows of several threads must see to that.
+//! If one call of [`Journal::append`] returns before another begins, their rows are in this order.
+//! Callers that need an order between rows of several threads have to ensure it.
 
 mod failure;
 mod group_commit;
@@ -39,13 +40,13 @@ use std::time::SystemTime;
 use crossbeam_utils::CachePadded;
 
 use failure::Failure;
-pub(crate) use name::Look;
+pub(crate) use name::FileState;
 use name::Warnings;
 use queue::Queue;
 pub(crate) use rewrite::Rewrite;
 pub(crate) use rotate::RotateError;
 use sync::Timer;
-pub(crate) use tail::Changed;
+pub(crate) use tail::ChangedRange;
 use tail::Tail;
 
 use crate::fs::FileSystem;
@@ -54,15 +55,15 @@ use crate::sync::Mutex;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::thread::JoinHandle;
 
-/// The lease file that changes are appended to. All methods may be called from several threads.
+/// The lease file that changes are appended to. All methods may be called by several threads.
 ///
-/// When it is dropped, what was appended is synced, whatever the durability.
+/// Dropping it syncs the appended rows, with any durability.
 pub(crate) struct Journal {
     shared: Arc<Shared>,
     timer: Option<JoinHandle<()>>,
 }
 
-/// What the callers and the thread that syncs have in common.
+/// The state shared by the callers and the sync thread.
 ///
 /// Locks are taken in the order `rotation`, `syncs`, `tail`, `queue`, `warnings`.
 struct Shared {
@@ -73,28 +74,30 @@ struct Shared {
     durability: Durability,
     /// Held while rows are written, and in [`Durability::Synced`] while they are synced.
     tail: CachePadded<Mutex<Tail>>,
-    /// Rows that wait for whoever has the tail.
+    /// Rows that wait for the thread that holds the tail.
     queue: Queue,
-    /// Held by whoever makes durable what was acknowledged before, so that nobody takes it for durable too early.
+    /// Held by a thread that syncs acknowledged rows, so that no other thread takes them for
+    /// durable too early.
     syncs: Mutex<()>,
     timer: Timer,
-    /// Held while another file takes the place of the lease file.
+    /// Held while the lease file is replaced.
     rotation: Mutex<()>,
     warnings: Mutex<Warnings>,
-    /// Whether the lease file is to be written anew, whatever a look at it finds.
+    /// Whether the lease file has to be rewritten, whatever state it is in.
     is_due: AtomicBool,
     /// Set at most once, under the lock of the tail.
     failure: OnceLock<Failure>,
-    /// Whether the last write found no room.
+    /// Whether the last write failed because the disk was full.
     is_full: AtomicBool,
 }
 
 impl Journal {
-    /// Appends rows, each with its newline. When it returns, they have gone as far as the durability promises.
+    /// Appends rows, each with its newline. When it returns, they are as durable as promised.
     ///
     /// # Errors
-    /// [`LeaseMgrError::Write`] if that failed: the rows are not in the file, as far as they could be cut off.
-    /// [`LeaseMgrError::Refused`] if something failed before, other than for want of room.
+    /// Returns [`LeaseMgrError::Write`] if the write or sync failed: the rows are not in the file,
+    /// as far as they could be cut off. Returns [`LeaseMgrError::Refused`] if an earlier write or
+    /// sync failed, other than because of a full disk.
     pub(crate) fn append(&self, rows: &[u8]) -> Result<(), LeaseMgrError> {
         self.shared.check()?;
         match self.shared.durability {
@@ -104,70 +107,72 @@ impl Journal {
         }
     }
 
-    /// How far rows have gone when [`Journal::append`] returns.
+    /// Returns how durable rows are when [`Journal::append`] returns.
     pub(crate) fn durability(&self) -> Durability {
         self.shared.durability
     }
 
-    /// Makes durable all that was acknowledged.
+    /// Makes all acknowledged rows durable.
     ///
     /// # Errors
-    /// [`LeaseMgrError::Write`] if the sync failed, [`LeaseMgrError::Refused`] if an earlier one did.
+    /// Returns [`LeaseMgrError::Write`] if the sync failed, or [`LeaseMgrError::Refused`] if an
+    /// earlier write or sync failed.
     pub(crate) fn sync(&self) -> Result<(), LeaseMgrError> {
         self.shared.sync()
     }
 
-    /// Gives the file the name `input`, and puts a new one in its place, so that there is a lease file at each moment. Rows can be
-    /// appended all the time, and go to one or the other. When it returns, nothing is written to `input` any more, and all rows in it are
-    /// durable.
+    /// Renames the file to `input`, and puts a new file in its place, so that there is a lease file
+    /// at each moment. Rows can be appended all the time, and go to one or the other. When it
+    /// returns, nothing more is written to `input`, and all rows in it are durable.
     ///
-    /// There must be no file `input`, unless an earlier rotation has left it ([`Journal::is_linked`]). After an error rows go on to the old file
-    /// under its name.
+    /// `input` must not exist, unless an earlier rotation has left it ([`Journal::is_linked`]).
+    /// After an error, rows still go to the old file under its name.
     ///
-    /// All this is synced in every durability mode: it is done once in an hour or so, and appending does not wait for it, but in
+    /// The files are synced in every durability mode. Appending does not wait for this, except in
     /// [`Durability::Synced`] for the sync of the directory.
     ///
     /// # Errors
-    /// [`RotateError`].
+    /// Returns [`RotateError`] if the file could not be renamed or replaced, or a sync failed.
     pub(crate) fn rotate(&self, input: &Path) -> Result<(), RotateError> {
         self.shared.rotate(input)
     }
 
-    /// Returns whether `input` is another name of the file that rows go to, as a rotation leaves it that was
-    /// interrupted: then no cleanup may read it.
+    /// Returns whether `input` is another name of the file that rows go to, left by an interrupted
+    /// rotation: then no cleanup may read it.
     ///
     /// # Errors
-    /// Returns an error if a file cannot be looked at.
+    /// Returns an error if a file cannot be opened.
     pub(crate) fn is_linked(&self, input: &Path) -> std::io::Result<bool> {
         let reader = self.shared.tail.lock().reader();
         self.shared.is_name_of(input, reader.as_ref())
     }
 
-    /// Makes sure that rows are appended.
+    /// Checks that rows can be appended.
     ///
     /// # Errors
-    /// Returns [`LeaseMgrError::Refused`] if a write or sync has failed, other than for want of room.
+    /// Returns [`LeaseMgrError::Refused`] if a write or sync has failed, other than because of a
+    /// full disk.
     pub(crate) fn check(&self) -> Result<(), LeaseMgrError> {
         self.shared.check()
     }
 
-    /// Why nothing is appended any more, if so.
+    /// Returns why rows are refused, if they are.
     pub(crate) fn refused(&self) -> Option<String> {
         self.shared.failure.get().map(Failure::to_string)
     }
 
-    /// Since when nothing is appended any more, if so.
+    /// Returns since when rows have been refused, if they are.
     pub(crate) fn failed_since(&self) -> Option<SystemTime> {
         self.shared.failure.get().map(Failure::since)
     }
 
-    /// What is wrong with the file though rows are taken, if anything is.
+    /// Returns what is wrong with the file, if anything, while rows are still accepted.
     pub(crate) fn warning(&self) -> Option<String> {
         self.shared.warnings.lock().text()
     }
 }
 
-/// A name with something behind it.
+/// Returns a name with a suffix.
 fn with_suffix(name: &Path, suffix: &str) -> PathBuf {
     let mut name = name.as_os_str().to_owned();
     name.push(suffix);

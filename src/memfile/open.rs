@@ -108,7 +108,7 @@ impl<L: StoredLease> Memfile<L> {
         let store = Arc::new(Store::new(loaded.storage, options.on_fail, Some(persistence)));
         if loaded.needs_rewrite {
             journal.set_due();
-            store.look_after_file();
+            store.check_file();
         }
         let watched = Arc::clone(&store);
         let config = CleanerConfig {
@@ -118,7 +118,7 @@ impl<L: StoredLease> Memfile<L> {
             program: options.lfc_program.clone(),
             interval: options.lfc_interval,
             at_once: loaded.needs_conversion,
-            watch: Watch(Box::new(move || watched.look_after_file())),
+            watch: Watch(Box::new(move || watched.check_file())),
         };
         let cleaner = Cleaner::start(config, journal);
         let cleaner = Some(cleaner.map_err(|source| OpenError::Thread { source })?);

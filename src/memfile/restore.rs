@@ -22,7 +22,7 @@ use super::store::{Persistence, STEP, Store};
 use crate::fs::ReadFile;
 use crate::lease_file::{FileReader, LeaseFileError, LeaseFileSet, ReadError, Reader};
 use crate::lease_mgr::{Change, LeaseMgrError};
-use crate::memfile::journal::{Changed, Look, Rewrite};
+use crate::memfile::journal::{ChangedRange, FileState, Rewrite};
 use crate::with_sources::with_sources;
 
 /// Number of bytes of rows that are written together.
@@ -57,7 +57,7 @@ struct TakenOver {
 
 impl<L: StoredLease> Store<L> {
     /// Checks whether the lease file is as this process wrote it, and rewrites it if it is not.
-    pub(super) fn look_after_file(&self) {
+    pub(super) fn check_file(&self) {
         let Some(persistence) = &self.persistence else {
             return;
         };
@@ -68,16 +68,16 @@ impl<L: StoredLease> Store<L> {
         self.notify_availability();
         let journal = &persistence.journal;
         // If the check fails, as without a free descriptor, the file counts as unchanged.
-        let Ok(look @ (Look::Lost | Look::Changed | Look::Due)) = journal.look() else {
+        let Ok(state @ (FileState::Lost | FileState::Changed | FileState::Due)) = journal.file_state() else {
             return;
         };
         if self.check().is_err() {
             // The leases in memory may be wrong.
             return;
         }
-        if let Err(error) = self.rewrite_file(look) {
-            let what = match look {
-                Look::Lost => "another process has removed or replaced it",
+        if let Err(error) = self.rewrite_file(state) {
+            let what = match state {
+                FileState::Lost => "another process has removed or replaced it",
                 _ => "another process has changed it",
             };
             let path = persistence.files.current_path().display();
@@ -107,7 +107,7 @@ impl<L: StoredLease> Store<L> {
             self.tracking.refuse_in_callback()?;
             self.check()?;
             journal.check()?;
-            return Ok(Some(self.rewrite_file(Look::Unchanged)?));
+            return Ok(Some(self.rewrite_file(FileState::Unchanged)?));
         }
         let of_target = LeaseFileSet::new(own);
         for other in files.kept_beside().into_iter().chain(of_target.kept_beside()) {
@@ -120,26 +120,26 @@ impl<L: StoredLease> Store<L> {
     }
 
     /// Replaces the contents of the lease file by all leases. Returns the number of leases.
-    pub(super) fn rewrite_file(&self, look: Look) -> Result<u64, LeaseFileError> {
+    pub(super) fn rewrite_file(&self, state: FileState) -> Result<u64, LeaseFileError> {
         let Some(persistence) = &self.persistence else {
             return Ok(0);
         };
         let mut rewrite = persistence.journal.rewrite()?;
-        let taken = self.settle(&mut rewrite)?;
+        let taken = self.merge_changes(&mut rewrite)?;
         let count = self.write_leases(&mut rewrite)?;
         self.write_deletions(&mut rewrite)?;
         let kept = rewrite.finish()?;
         persistence.has_invalid_rows.store(false, Ordering::Relaxed);
-        self.report(look, taken.as_ref(), kept.as_deref());
+        self.report(state, taken.as_ref(), kept.as_deref());
         Ok(count)
     }
 
     /// Takes over the changes of another process. From then on, the rewrite copies the rows of all
     /// changes in memory.
-    fn settle(&self, rewrite: &mut Rewrite<'_>) -> Result<Option<TakenOver>, LeaseFileError> {
+    fn merge_changes(&self, rewrite: &mut Rewrite<'_>) -> Result<Option<TakenOver>, LeaseFileError> {
         let _quiet = self.rows.lock_everything();
         let mut taken = None;
-        rewrite.settle(|file, changed| {
+        rewrite.merge_changes(|file, changed| {
             let found = self.examine(file, changed)?;
             taken = Some(self.take_over(found, changed.from == 0));
             Ok(())
@@ -155,7 +155,7 @@ impl<L: StoredLease> Store<L> {
     }
 
     /// Reads the rows that another process may have changed. The caller blocks changes of leases.
-    fn examine(&self, file: &dyn ReadFile, changed: Changed) -> Result<ForeignRows<L>, LeaseFileError> {
+    fn examine(&self, file: &dyn ReadFile, changed: ChangedRange) -> Result<ForeignRows<L>, LeaseFileError> {
         let path = self.persistence.as_ref().map(|persistence| persistence.files.current_path());
         let path = path.unwrap_or(Path::new("lease file"));
         let rest = || FileReader::starting_at(file, changed.from);
@@ -260,17 +260,17 @@ impl<L: StoredLease> Store<L> {
         rewrite.append(&text)
     }
 
-    fn report(&self, look: Look, taken: Option<&TakenOver>, kept: Option<&Path>) {
+    fn report(&self, state: FileState, taken: Option<&TakenOver>, kept: Option<&Path>) {
         let Some(persistence) = &self.persistence else {
             return;
         };
         let path = persistence.files.current_path().display();
-        let what = match look {
-            Look::Lost if kept.is_some() && taken.is_none() => "replaced",
-            Look::Lost => "removed",
-            Look::Changed => "changed",
-            Look::Due | Look::Unchanged if taken.is_some() => "changed",
-            Look::Due | Look::Unchanged => {
+        let what = match state {
+            FileState::Lost if kept.is_some() && taken.is_none() => "replaced",
+            FileState::Lost => "removed",
+            FileState::Changed => "changed",
+            FileState::Due | FileState::Unchanged if taken.is_some() => "changed",
+            FileState::Due | FileState::Unchanged => {
                 if let Some(kept) = kept {
                     let kept = kept.display();
                     warn!(

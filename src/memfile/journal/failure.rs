@@ -1,7 +1,7 @@
-//! What follows from a failed write or sync.
+//! The consequences of a failed write or sync.
 //!
-//! A write that found no room, and of which nothing is left in the file, is a failure of the rows in it alone: the next one may find room.
-//! After any other failure nothing more is written.
+//! If a write found the disk full and nothing of it is left in the file, only its own rows fail:
+//! the next write may find room. After any other failure, nothing more is written.
 
 use std::fmt;
 use std::io;
@@ -14,20 +14,20 @@ use super::Shared;
 use super::tail::Tail;
 use crate::lease_mgr::LeaseMgrError;
 
-/// What is tried with a file when it fails.
+/// The action that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Write,
     Sync,
 }
 
-/// The first failure.
+/// The first failure, after which nothing is written.
 #[derive(Debug)]
 pub(super) struct Failure {
     path: Arc<Path>,
     action: Action,
     source: Arc<io::Error>,
-    /// The last ticket whose rows were in what failed.
+    /// The last ticket whose rows were part of the failed action.
     upto: u64,
     since: SystemTime,
 }
@@ -46,18 +46,18 @@ impl Failure {
         Self { path: Arc::clone(path), action, source: Arc::new(source), upto, since: SystemTime::now() }
     }
 
-    /// For those whose rows it struck.
-    fn struck(&self) -> LeaseMgrError {
+    /// Returns the error for callers whose rows were part of the failed action.
+    fn write_error(&self) -> LeaseMgrError {
         let (place, action, source) = self.parts();
         LeaseMgrError::Write { place, action, source }
     }
 
-    /// Returns when it happened.
+    /// Returns when the failure happened.
     pub(super) fn since(&self) -> SystemTime {
         self.since
     }
 
-    /// For those who come later.
+    /// Returns the error for later callers.
     pub(super) fn refusal(&self) -> LeaseMgrError {
         let (place, action, source) = self.parts();
         LeaseMgrError::Refused { place, action, source }
@@ -67,9 +67,9 @@ impl Failure {
         (self.path.display().to_string(), self.action.name(), Arc::clone(&self.source))
     }
 
-    /// For the holder of a ticket that nothing has come of.
-    pub(super) fn of_ticket(&self, ticket: u64) -> LeaseMgrError {
-        if ticket <= self.upto { self.struck() } else { self.refusal() }
+    /// Returns the error for an undecided ticket.
+    pub(super) fn error_of(&self, ticket: u64) -> LeaseMgrError {
+        if ticket <= self.upto { self.write_error() } else { self.refusal() }
     }
 }
 
@@ -80,13 +80,13 @@ impl fmt::Display for Failure {
 }
 
 impl Shared {
-    /// Whether anything may be written.
+    /// Returns an error if nothing may be written any more.
     pub(super) fn check(&self) -> Result<(), LeaseMgrError> {
         self.failure.get().map_or(Ok(()), |failure| Err(failure.refusal()))
     }
 
-    /// Notes the failure of rows of which the write or the sync did not succeed: those of the tickets behind the last that is
-    /// decided, up to `upto`. The ticket `own` is that of the caller, who gets the error here; 0 is none.
+    /// Records the failed write or sync of rows: those of the undecided tickets up to `upto`. The
+    /// ticket `own` is that of the caller, which gets the error as the result; 0 if it has none.
     pub(super) fn fail_rows(
         &self,
         tail: &mut Tail,
@@ -99,34 +99,34 @@ impl Shared {
         }
         let failure = Failure::new(&self.path, action, source, upto);
         if !self.is_full.swap(true, Ordering::Relaxed) {
-            let warning = format!("{failure}: changes fail until there is room again");
+            let warning = format!("{failure}; changes fail until there is room again");
             tracing::error!(id = "DHCPSRV_MEMFILE_DISK_FULL", "{warning}");
             self.warnings.lock().room = Some(warning);
         }
         self.queue.reject(upto, own, &failure.source);
-        failure.struck()
+        failure.write_error()
     }
 
-    /// To be called when rows were written.
+    /// Clears the warning about a full disk. Called after a successful write.
     pub(super) fn has_room(&self) {
         if self.is_full.load(Ordering::Relaxed) && self.is_full.swap(false, Ordering::Relaxed) {
             self.warnings.lock().room = None;
             tracing::warn!(
                 id = "DHCPSRV_MEMFILE_DISK_HAS_ROOM",
-                "{}: there is room again, and changes are made",
+                "{}: there is room again; changes are accepted",
                 self.path.display()
             );
         }
     }
 
-    /// For those whose rows a write without room has struck.
+    /// Returns the error for callers whose rows found the disk full.
     pub(super) fn rejection(&self, source: Arc<io::Error>) -> LeaseMgrError {
         LeaseMgrError::Write { place: self.path.display().to_string(), action: Action::Write.name(), source }
     }
 
-    /// Notes a failure, which struck the tickets up to `upto`. From now on nothing is written.
+    /// Records a failure of the tickets up to `upto`. From now on, nothing is written.
     ///
-    /// The tail is asked for because the failure is set under its lock.
+    /// The parameter `_tail` proves that the lock of the tail is held.
     pub(super) fn fail(
         &self,
         _tail: &mut Tail,
@@ -135,26 +135,26 @@ impl Shared {
         upto: u64,
     ) -> LeaseMgrError {
         let failure = Failure::new(&self.path, action, source, upto);
-        tracing::error!("{failure}: no change is taken any more");
-        let error = failure.struck();
-        // Another sync may have failed before: the first failure keeps its reason.
+        tracing::error!("{failure}; changes are refused from now on");
+        let error = failure.write_error();
+        // The first failure keeps its reason.
         let _ = self.failure.set(failure);
         error
     }
 }
 
-/// Whether a write failed for want of room, be it on the disk or in what a user may take of it.
+/// Returns whether a write failed because the disk, or the quota of the user, is full.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Held by whoever has taken rows of others to write them. If that panics, nobody may take the rows for written.
-pub(super) struct Undecided<'a>(pub(super) &'a Shared);
+/// Held by a thread that writes rows of other threads. If it panics, the rows count as failed.
+pub(super) struct UndecidedGuard<'a>(pub(super) &'a Shared);
 
-impl Drop for Undecided<'_> {
+impl Drop for UndecidedGuard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let source = io::Error::other("a panic in the middle of it");
+            let source = io::Error::other("the thread panicked during the write");
             let _ = self.0.failure.set(Failure::new(&self.0.path, Action::Write, source, u64::MAX));
         }
     }

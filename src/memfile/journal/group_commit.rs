@@ -1,36 +1,36 @@
-//! Appending with a sync: threads that come at the same time share one.
+//! Appending with a sync: concurrent threads share one.
 //!
-//! One thread leads a group: it waits a moment for the others, writes the rows of all, and syncs them. Who comes meanwhile
-//! belongs to the next group.
+//! One thread leads a group: it waits briefly for other threads, writes the rows of all, and syncs
+//! them. Threads that arrive meanwhile belong to the next group.
 //!
-//! When a sync ends, the threads of its group often come with their next rows at once. A leader that set out with the first of them
-//! would have the others wait for two syncs. So it waits until there are as many as the last time, as long as they keep coming, and
-//! no longer than a sync takes.
+//! After a sync, the threads of its group often append their next rows at once. If a leader started
+//! with the first of them, the others would wait for two syncs. So it waits until as many threads
+//! have arrived as last time, while they keep arriving, and at most for the duration of a sync.
 
 use std::mem;
 use std::time::Duration;
 
 use super::Shared;
-use super::failure::Undecided;
+use super::failure::UndecidedGuard;
 use crate::lease_mgr::LeaseMgrError;
 use crate::sync::Instant;
 use crate::sync::thread::{self, Thread};
 
-/// A leader does not wait any more when nobody has come for this fraction of the time of a sync.
-const PATIENCE: u32 = 4;
+/// A leader stops waiting when no thread has arrived for the duration of a sync divided by this.
+const IDLE_DIVISOR: u32 = 4;
 
 impl Shared {
-    /// Appends rows; returns when they are on the disk.
+    /// Appends rows; returns when they are durable.
     pub(super) fn append_synced(&self, rows: &[u8]) -> Result<(), LeaseMgrError> {
         let mut waiting = self.queue.lock();
         let ticket = self.queue.put(&mut waiting, rows);
-        if waiting.is_led {
-            if let Some(outcome) = self.queue.sleep(waiting, ticket, || self.outcome(ticket)) {
+        if waiting.has_leader {
+            if let Some(outcome) = self.queue.wait(waiting, ticket, || self.outcome(ticket)) {
                 return outcome;
             }
             waiting = self.queue.lock();
         }
-        waiting.is_led = true;
+        waiting.has_leader = true;
         let mut leader = Leader { shared: self, expected: 0, sync_time: waiting.sync_time };
         let expected = waiting.expected;
         drop(waiting);
@@ -39,7 +39,7 @@ impl Shared {
     }
 }
 
-/// The thread that leads a group. When it is dropped, the others are woken.
+/// The thread that leads a group. Dropping it wakes the others.
 struct Leader<'a> {
     shared: &'a Shared,
     expected: u64,
@@ -47,7 +47,7 @@ struct Leader<'a> {
 }
 
 impl Leader<'_> {
-    /// Waits until so many have come.
+    /// Waits for the rows of `expected` tickets, within the limits on the waiting time.
     fn gather(&self, expected: u64) {
         let start = Instant::now();
         let mut last = (0, start);
@@ -56,19 +56,22 @@ impl Leader<'_> {
             if count > last.0 {
                 last = (count, now);
             }
-            if count >= expected || now - last.1 > self.sync_time / PATIENCE || now - start > self.sync_time {
+            if count >= expected
+                || now - last.1 > self.sync_time / IDLE_DIVISOR
+                || now - start > self.sync_time
+            {
                 return;
             }
             thread::yield_now();
         }
     }
 
-    /// Writes and syncs the rows of the group, those of the leader's ticket among them.
+    /// Writes and syncs the rows of the group, including those of the leader's ticket.
     fn write(&mut self, ticket: u64) -> Result<(), LeaseMgrError> {
         let queue = &self.shared.queue;
         let tail = &mut *self.shared.tail.lock();
         self.shared.check()?;
-        let _undecided = Undecided(self.shared);
+        let _undecided = UndecidedGuard(self.shared);
         let mut rows = mem::take(&mut tail.rows);
         let upto = queue.take(&mut queue.lock(), &mut rows);
         let start = Instant::now();
@@ -88,12 +91,13 @@ impl Drop for Leader<'_> {
     fn drop(&mut self) {
         let queue = &self.shared.queue;
         let mut waiting = queue.lock();
-        // Those that came during the sync, and those of this group once more.
+        // The rows that have arrived during the sync, and as many again as this group had.
         waiting.expected = self.expected + queue.len();
         waiting.sync_time = self.sync_time;
-        let woken = queue.take_sleepers(&mut waiting, self.shared.failure.get().is_some());
+        let woken = queue.take_waiters(&mut waiting, self.shared.failure.get().is_some());
         drop(waiting);
-        // Each by itself: if they all woke to the same lock, they would wait for one another once more.
+        // One after the other: if all threads woke up to the same lock, they would wait for each
+        // other again.
         woken.iter().for_each(Thread::unpark);
     }
 }

@@ -1,7 +1,7 @@
-//! What threads do to each other in a journal, in thousands of orders (`scripts/threads`).
+//! Models of the threads in a journal, in thousands of interleavings (`scripts/threads`).
 //!
-//! The journal is as it is in use; only `crate::sync` and the disk are others. The disk lets other threads go on before and after each
-//! operation, and knows what is synced.
+//! The journal is the real one; only `crate::sync` and the disk are replaced. The disk lets other
+//! threads run before and after each operation, and tracks which contents are synced.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,7 +17,7 @@ const INPUT: &str = "/leases/f.1";
 const HEADER: &str = "address,text";
 const ORDERS: usize = 5000;
 
-/// A file and what of it is on the disk.
+/// A file and its contents on the disk.
 #[derive(Clone, Debug, Default)]
 struct File {
     content: Vec<u8>,
@@ -28,10 +28,10 @@ struct File {
 struct Inner {
     files: Vec<File>,
     names: BTreeMap<PathBuf, usize>,
-    /// The number of the operation, counted from the opening of the journal, that fails.
+    /// The number of the failing operation, counted from the opening of the journal.
     fails: Option<usize>,
     operations: usize,
-    /// Rows go nowhere in the file of this name any more.
+    /// The file that must not be written to any more.
     closed: Option<usize>,
 }
 
@@ -45,7 +45,7 @@ impl Disk {
         self.0.lock().unwrap()
     }
 
-    /// Does something between two moments at which others may go on.
+    /// Performs an operation between two points at which other threads may run.
     fn operate<T>(&self, work: impl FnOnce(&mut Inner) -> io::Result<T>) -> io::Result<T> {
         thread::yield_now();
         let result = {
@@ -63,7 +63,7 @@ impl Disk {
         Ok(OpenFile(self.clone(), number))
     }
 
-    /// The rows of all files, in whatever order: all of them, or what is on the disk.
+    /// Returns the rows of all files, in any order; if `durable` is set, only those on the disk.
     fn rows(&self, durable: bool) -> Vec<String> {
         let inner = self.inner();
         let files = inner.names.values().map(|&number| &inner.files[number]);
@@ -196,7 +196,7 @@ impl WriteFile for OpenFile {
     }
 }
 
-/// A journal, and what is known of its rows.
+/// A journal, and the expected rows.
 struct Model {
     disk: Disk,
     journal: Journal,
@@ -220,7 +220,7 @@ impl Model {
         })
     }
 
-    /// Appends rows, and looks where each of them is when it is acknowledged.
+    /// Appends rows, and checks where each of them is when it is acknowledged.
     fn append(&self, thread: usize, rows: usize) {
         for n in 0..rows {
             let row = format!("10.0.{thread}.{n},x");
@@ -235,7 +235,7 @@ impl Model {
         }
     }
 
-    /// Makes durable what was acknowledged so far.
+    /// Syncs, and checks that all rows acknowledged before are durable.
     fn sync(&self) {
         let before = self.acknowledged.lock().unwrap().clone();
         if self.journal.sync().is_ok() {
@@ -249,12 +249,12 @@ impl Model {
             let inner = &mut *self.disk.inner();
             let number = inner.names[Path::new(INPUT)];
             assert_eq!(inner.files[number].content, inner.files[number].durable);
-            // From here on it is cleaned up.
+            // The cleanup may read it from here on.
             inner.closed = Some(number);
         }
     }
 
-    /// Every row that was acknowledged is there once, and no other.
+    /// Checks that every acknowledged row is in the files once, and no other row.
     fn end(self: Arc<Self>, mut threads: Vec<thread::JoinHandle<()>>) {
         threads.drain(..).for_each(|thread| thread.join().unwrap());
         let Self { disk, journal, acknowledged, failed, .. } = Arc::into_inner(self).unwrap();
@@ -264,7 +264,7 @@ impl Model {
         expected.sort_unstable();
         assert_eq!(found, expected, "without {:?}", failed.into_inner().unwrap());
         if disk.inner().fails.is_none() {
-            // A journal that ends is synced in every mode.
+            // Closing the journal syncs it in every mode.
             assert_eq!(disk.rows(true).len(), found.len());
         }
     }
@@ -305,7 +305,7 @@ fn a_row_is_acknowledged_after_its_write_and_written_once() {
 }
 
 #[test]
-fn a_row_whose_write_or_sync_has_failed_is_not_there_and_nobody_waits_for_it() {
+fn a_row_whose_write_or_sync_fails_is_not_in_the_file_and_no_thread_waits_for_it() {
     for durability in [Durability::Written, Durability::Synced] {
         for fails in 1..=12 {
             check_random(move || appending(durability, Some(fails)), ORDERS / 10);
@@ -322,6 +322,6 @@ fn no_row_is_lost_in_a_rotation_or_written_to_a_file_that_is_cleaned_up() {
 }
 
 #[test]
-fn what_was_acknowledged_is_synced_every_so_often_and_in_the_end() {
+fn acknowledged_rows_are_synced_at_intervals_and_when_the_journal_is_closed() {
     check_random(|| rotating(Durability::SyncedEvery(std::time::Duration::from_micros(5))), ORDERS);
 }

@@ -1,9 +1,10 @@
-//! Finding out whether the lease file is still the one that rows go to, and as they were written.
+//! Checking that the lease file is still the file that rows go to, and unchanged.
 //!
-//! A file that another process removes or replaces while it is open goes on to take rows, and at the next start no server finds
-//! them. One that another process changes in place has other rows than those that were acknowledged. So the file is looked at:
-//! every second, before a rotation, when a sync is asked for, and in the end. What is not so is written anew
-//! (`rewrite`), by the user of the journal, which knows the leases.
+//! If another process removes or replaces the open file, rows still go to it, and no server finds
+//! them at the next start. If another process changes the file in place, it no longer has the
+//! acknowledged rows. So the file is checked: every second, before a rotation, when a sync is
+//! requested, and when the journal is closed. The owner of the journal, which knows the leases,
+//! rewrites a file that is not as expected (`rewrite`).
 
 use std::io;
 use std::path::Path;
@@ -13,12 +14,12 @@ use super::{Journal, Shared};
 use crate::fs::ReadFile;
 use crate::fs::retry;
 
-/// What is wrong though rows are taken.
+/// Problems with the file while rows are still accepted.
 #[derive(Debug, Default)]
 pub(super) struct Warnings {
-    /// With the name or the content of the file.
+    /// A problem with the name or the contents of the file.
     file: Option<String>,
-    /// With the room for it.
+    /// A full disk.
     pub(super) room: Option<String>,
 }
 
@@ -28,69 +29,69 @@ impl Warnings {
         (!all.is_empty()).then(|| all.join("; "))
     }
 
-    /// Forgets what was wrong with the name or the content of the file.
+    /// Clears the problem with the name or the contents of the file.
     pub(super) fn clear_file(&mut self) {
         self.file = None;
     }
 }
 
-/// What a look at the lease file has found.
+/// The state of the lease file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Look {
-    /// It is as it was written.
+pub(crate) enum FileState {
+    /// It is unchanged.
     Unchanged,
-    /// Its name stands for another file, or for none.
+    /// Its name refers to another file, or to none.
     Lost,
     /// Another process has changed it in place.
     Changed,
-    /// It is to be written anew for a reason that is known already.
+    /// It has to be rewritten for a reason that is already known.
     Due,
 }
 
 impl Journal {
-    /// Looks whether the lease file is still the one that rows go to, and as it was written.
+    /// Checks whether the lease file is still the file that rows go to, and unchanged.
     ///
     /// # Errors
-    /// Returns an error if that cannot be told, as without a free descriptor.
-    pub(crate) fn look(&self) -> io::Result<Look> {
+    /// Returns an error if the check fails, as without a free descriptor.
+    pub(crate) fn file_state(&self) -> io::Result<FileState> {
         let shared = &self.shared;
         let _rotation = shared.rotation.lock();
         if shared.failure.get().is_some() {
-            // Nothing is written any more.
-            return Ok(Look::Unchanged);
+            // Rows are refused, so there is nothing to restore.
+            return Ok(FileState::Unchanged);
         }
-        let found = shared.look()?;
-        if found == Look::Unchanged {
+        let found = shared.file_state()?;
+        if found == FileState::Unchanged {
             shared.warnings.lock().clear_file();
         }
         Ok(found)
     }
 
-    /// Notes why the lease file could not be written anew. Returns whether that is new.
+    /// Records why the lease file could not be rewritten. Returns whether this is new.
     pub(crate) fn set_warning(&self, warning: String) -> bool {
         let old = self.shared.warnings.lock().file.replace(warning.clone());
         old.as_ref() != Some(&warning)
     }
 
-    /// Has the next look say that the lease file is to be written anew.
+    /// Has the next check report that the lease file has to be rewritten.
     pub(crate) fn set_due(&self) {
         self.shared.is_due.store(true, Ordering::SeqCst);
     }
 }
 
 impl Shared {
-    pub(super) fn look(&self) -> io::Result<Look> {
+    pub(super) fn file_state(&self) -> io::Result<FileState> {
         let reader = self.tail.lock().reader();
         if !self.is_name_of(&self.path, reader.as_ref())? {
-            return Ok(Look::Lost);
+            return Ok(FileState::Lost);
         }
-        if self.tail.lock().look()? {
-            return Ok(Look::Changed);
+        if self.tail.lock().check_changed()? {
+            return Ok(FileState::Changed);
         }
-        Ok(if self.is_due.load(Ordering::SeqCst) { Look::Due } else { Look::Unchanged })
+        Ok(if self.is_due.load(Ordering::SeqCst) { FileState::Due } else { FileState::Unchanged })
     }
 
-    /// Returns whether a name stands for a file.
+    /// Returns whether a name refers to a file.
     pub(super) fn is_name_of(&self, name: &Path, file: &dyn ReadFile) -> io::Result<bool> {
         match retry(|| self.fs.open(name)) {
             Ok(named) => Ok(retry(|| named.identity())? == retry(|| file.identity())?),

@@ -19,15 +19,16 @@ use crate::sync::Mutex;
 impl Journal {
     /// Opens a file to append to.
     ///
-    /// * One that is absent or empty, or has but a part of the header, gets the header. Where the name is a symbolic link that may
-    ///   be followed, the file is created at the end of it.
-    /// * A last row that an interrupted writer left without its newline gets that, so that it does not swallow the next row.
+    /// * A file that is absent or empty, or has only a part of the header, gets the header. If the
+    ///   name is a symbolic link that may be followed, the file is created at its target.
+    /// * A last row without its newline, left by an interrupted writer, gets the newline, so that
+    ///   it does not swallow the next row.
     /// * Empty lines at the end, which a crash may leave ([`Tail`]), are cut off.
     ///
-    /// The rows are not looked at: who opens the file has read it.
+    /// The rows are not checked: the caller has read them.
     ///
     /// # Errors
-    /// [`LeaseFileError::Io`] says what of that could not be done.
+    /// Returns [`LeaseFileError::Io`] if a step fails.
     pub(crate) fn open(
         fs: Arc<dyn FileSystem>,
         path: PathBuf,
@@ -40,14 +41,13 @@ impl Journal {
         let tail = (|| {
             let target = retry(|| fs.resolve(&path)).map_err(|error| ("open", error))?;
             for leftover in [NEXT, RESTORED] {
-                // Of no use; it is removed again before the next one is begun.
+                // Useless leftovers, also removed before the next one is created.
                 let _ = fs.remove(&with_suffix(&target, leftover));
             }
             let (mut file, reader, end) = open_file(fs.as_ref(), &path, &target, header.as_bytes())?;
-            // Also where rows are not synced each: whoever asks for a sync later means the name of the file too.
+            // In every durability mode, as a later sync has to cover the name of the file as well.
             retry(|| file.sync()).map_err(|error| ("sync", error))?;
-            retry(|| fs.sync_directory(directory_of(&target)))
-                .map_err(|error| ("sync the directory of it", error))?;
+            retry(|| fs.sync_directory(directory_of(&target))).map_err(|error| ("sync its directory", error))?;
             if appends {
                 file = retry(|| fs.open_append(&path)).map_err(|error| ("open", error))?;
             }
@@ -78,20 +78,20 @@ impl Journal {
     }
 }
 
-/// What could not be done, and why.
+/// The failed action and its error.
 type Failed = (&'static str, io::Error);
 
-/// The file to write to, the same file to be read, and the place behind its last row.
+/// The file to write to, the same file to read, and the position after its last row.
 type Opened = (Box<dyn WriteFile>, Box<dyn ReadFile>, u64);
 
-/// Opens the file, and finds the place behind its last row.
+/// Opens the file, and finds the position after its last row.
 fn open_file(fs: &dyn FileSystem, path: &Path, target: &Path, header: &[u8]) -> Result<Opened, Failed> {
     let file = match retry(|| fs.open_write(path)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // It comes after these, and is for the same users.
+            // The new file continues these files, and belongs to the same users.
             let before = [".1", ".2", ".completed"].map(|suffix| with_suffix(path, suffix));
             let attributes = retry(|| attributes_of(fs, &before.each_ref().map(PathBuf::as_path)))
-                .map_err(|error| ("look at the owner of the files beside", error))?;
+                .map_err(|error| ("read the owner of the older files of", error))?;
             retry(|| create_in_place_of(fs, target, attributes.as_ref()))
                 .map_err(|error| ("create", error))?
         }
@@ -112,7 +112,8 @@ fn open_file(fs: &dyn FileSystem, path: &Path, target: &Path, header: &[u8]) -> 
     Ok((file, content, end + 1))
 }
 
-/// Whether the first `end` bytes of a file, without a newline behind them, are nothing but the beginning of the header.
+/// Returns whether the first `end` bytes of a file, with no newline after them, are a beginning of
+/// the header.
 fn is_beginning(file: &dyn ReadFile, end: u64, header: &[u8]) -> io::Result<bool> {
     let Some(len) = usize::try_from(end).ok().filter(|&len| len < header.len()) else {
         return Ok(false);
@@ -122,7 +123,7 @@ fn is_beginning(file: &dyn ReadFile, end: u64, header: &[u8]) -> io::Result<bool
     Ok(header.starts_with(&content))
 }
 
-/// How long a file is, and the place behind its last byte that is no newline.
+/// Returns the length of a file, and the position after its last byte that is not a newline.
 fn find_end(file: &dyn ReadFile) -> io::Result<(u64, u64)> {
     const STEP: u64 = 64 * 1024;
     let len = retry(|| file.len())?;

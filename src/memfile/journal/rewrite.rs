@@ -1,12 +1,14 @@
-//! Writing the lease file anew, from what its user knows, while rows go on to be appended.
+//! Rewriting the lease file from the leases that the caller has in memory, while rows are appended.
 //!
-//! 1. A new file is begun beside the old one.
-//! 2. While nothing is appended, what other processes have changed is looked at, and the end of the old file is noted.
-//! 3. The user gives its rows, which go to the new file. Meanwhile rows are appended to the old one.
-//! 4. Those rows are copied behind the others, the last of them while nothing is appended.
-//! 5. The new file is synced and takes the place of the old one, and rows go to it.
+//! 1. A new file is created next to the old one.
+//! 2. While nothing is appended, the caller examines the changes of other processes, and the end of
+//!    the old file is recorded.
+//! 3. The caller writes its rows to the new file. Meanwhile, rows are appended to the old file.
+//! 4. These rows are copied to the end of the new file, the last of them while nothing is appended.
+//! 5. The new file is synced and replaces the old one, and rows go to it.
 //!
-//! At each moment the name stands for a file that has all rows. A crash before the last step changes nothing.
+//! At each moment, the name refers to a file that has all rows. A crash before the last step
+//! changes nothing.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,30 +21,31 @@ use crate::fs::{ReadFile, WriteFile, copy_range, directory_of, retry};
 use crate::lease_file::LeaseFileError;
 use crate::sync::MutexGuard;
 
-/// What the name of a file that is being written anew ends with.
+/// Suffix of a file that will replace the lease file.
 pub(super) const RESTORED: &str = ".restored";
-/// What the name of a file ends with that is kept because another process has changed it or put it there.
+/// Suffix of a file that is kept because another process has changed or created it.
 pub(super) const REPLACED: &str = ".replaced";
 
-/// A lease file that is being written anew. Dropped before its end, it leaves everything as it was.
+/// A rewrite of the lease file. If it is dropped before [`Rewrite::finish`], the lease file is
+/// unchanged.
 pub(crate) struct Rewrite<'a> {
     shared: &'a Shared,
     _rotation: MutexGuard<'a, ()>,
-    /// The name of the lease file, behind symbolic links.
+    /// The name of the lease file, with symbolic links resolved.
     target: PathBuf,
-    /// The name of the new file, until it has that of the lease file.
+    /// The name of the new file, until it is renamed.
     path: Option<PathBuf>,
     file: Arc<dyn WriteFile>,
-    /// Bytes that were written to the new file.
+    /// Length of the new file in bytes.
     len: u64,
-    /// Where the rows of the old file begin that are to be copied.
+    /// Position in the old file from which rows have to be copied.
     mark: u64,
-    /// Whether the old file is to be kept under another name.
+    /// Whether the old file has to be kept under another name.
     keeps_old: bool,
 }
 
 impl Journal {
-    /// Begins to write the lease file anew. There is no rotation meanwhile.
+    /// Starts to rewrite the lease file. Blocks rotations until it is dropped.
     ///
     /// # Errors
     /// Returns an error if the new file cannot be written.
@@ -69,18 +72,19 @@ impl Journal {
 }
 
 impl Rewrite<'_> {
-    /// Gives what another process may have changed in the old file to `examine`, and notes where the file ends: rows
-    /// that are appended later are copied to the new file. Nothing may be appended meanwhile.
+    /// Passes the range that another process may have changed in the old file to `examine`, and
+    /// records the end of the file: rows that are appended later are copied to the new file. The
+    /// caller must block appends meanwhile.
     ///
     /// # Errors
-    /// Returns an error if the old file cannot be read, and those of `examine`.
-    pub(crate) fn settle(
+    /// Returns an error if the old file cannot be read, or if `examine` fails.
+    pub(crate) fn merge_changes(
         &mut self,
-        examine: impl FnOnce(&dyn ReadFile, Changed) -> Result<(), LeaseFileError>,
+        examine: impl FnOnce(&dyn ReadFile, ChangedRange) -> Result<(), LeaseFileError>,
     ) -> Result<(), LeaseFileError> {
         let (reader, changed) = {
             let tail = &mut *self.shared.tail.lock();
-            let changed = if tail.look().map_err(error("read", &self.shared.path))? {
+            let changed = if tail.check_changed().map_err(error("read", &self.shared.path))? {
                 Some(tail.changed().map_err(error("read", &self.shared.path))?)
             } else {
                 None
@@ -89,7 +93,7 @@ impl Rewrite<'_> {
         };
         if let Some(changed) = changed {
             examine(reader.as_ref(), changed)?;
-            // Until the new file is in place, rows go behind all that.
+            // Until the new file is in place, rows go after the foreign ones.
             self.shared.is_due.store(true, Ordering::SeqCst);
             let tail = &mut *self.shared.tail.lock();
             tail.accept(changed.end).map_err(error("write", &self.shared.path))?;
@@ -98,12 +102,12 @@ impl Rewrite<'_> {
         Ok(())
     }
 
-    /// Has the old file kept under another name, because there is something in it that is nowhere else.
+    /// Has the old file kept under another name, because no other file has some of its contents.
     pub(crate) fn keep_old(&mut self) {
         self.keeps_old = true;
     }
 
-    /// Writes rows to the new file.
+    /// Appends rows to the new file.
     ///
     /// # Errors
     /// Returns an error if they cannot be written.
@@ -114,12 +118,13 @@ impl Rewrite<'_> {
         Ok(())
     }
 
-    /// Copies the rows that were appended meanwhile, and puts the new file in the place of the old one. Returns the
-    /// name under which the old one, or what another process has put in its place, is kept.
+    /// Copies the rows that were appended meanwhile, and replaces the old file by the new one. If
+    /// the old file, or one that another process has put in its place, is kept, returns its name.
     ///
     /// # Errors
-    /// Returns an error if that failed. Then everything is as it was; but if the last sync, that of the directory, failed, the new
-    /// file is in its place, and the old one may come back after a power cut.
+    /// Returns an error if a step fails. The lease file is unchanged then; only if the last step
+    /// failed, the sync of the directory, the new file is in place, and the old one may reappear
+    /// after a power cut.
     pub(crate) fn finish(mut self) -> Result<Option<PathBuf>, LeaseFileError> {
         let shared = self.shared;
         let Some(path) = self.path.clone() else {
@@ -127,7 +132,7 @@ impl Rewrite<'_> {
         };
         let reader = shared.tail.lock().reader();
         let begin = self.len;
-        // Most of it while rows are still written to the old file.
+        // Most rows are copied while others are still appended.
         let most = shared.tail.lock().end();
         let mut copied = self.copy(reader.as_ref(), self.mark, most)?;
         let _order = shared.syncs.lock();
@@ -135,13 +140,14 @@ impl Rewrite<'_> {
         if let Some(failure) = shared.failure.get() {
             return Err(error("write", &shared.path)(io::Error::other(failure.to_string())));
         }
-        let is_changed = tail.look().map_err(error("read", &shared.path))?;
+        let is_changed = tail.check_changed().map_err(error("read", &shared.path))?;
         let mut end = tail.end();
         if is_changed {
             let changed = tail.changed().map_err(error("read", &shared.path))?;
             if changed.from < self.mark {
-                // What was acknowledged since the mark may be gone from it. The next look settles that.
-                let text = "another process changed the file while it was copied";
+                // Rows that were acknowledged since the mark may be missing. The next check handles
+                // this.
+                let text = "another process changed the file while it was being copied";
                 return Err(error("read", &shared.path)(io::Error::other(text)));
             }
             end = changed.end;
@@ -154,7 +160,7 @@ impl Rewrite<'_> {
         let mut new =
             shared.open_tail(&path, Arc::clone(&self.file), self.len).map_err(error("open", &path))?;
         if is_changed {
-            new.doubt_from(begin).map_err(error("read", &path))?;
+            new.set_changed_from(begin).map_err(error("read", &path))?;
         }
         let kept = self.put_aside(reader.as_ref())?;
         shared.rename(&path, &self.target).map_err(error("rename", &path))?;
@@ -167,7 +173,7 @@ impl Rewrite<'_> {
         Ok(kept)
     }
 
-    /// Copies bytes of the old file behind those of the new one, and returns up to where.
+    /// Copies bytes of the old file to the end of the new one, and returns the position after them.
     fn copy(&mut self, from: &dyn ReadFile, at: u64, end: u64) -> Result<u64, LeaseFileError> {
         let path = self.path.as_deref().unwrap_or(&self.target);
         let count = copy_range(from, self.file.as_ref(), at, end).map_err(error("copy rows to", path))?;
@@ -175,8 +181,8 @@ impl Rewrite<'_> {
         Ok(at + count)
     }
 
-    /// Keeps what the name of the lease file stands for, if it is another file than that which rows go to, or if it
-    /// has something that is nowhere else.
+    /// Keeps the file that the name of the lease file refers to, if it is not the journal's file,
+    /// or if it has contents that no other file has.
     fn put_aside(&self, old: &dyn ReadFile) -> Result<Option<PathBuf>, LeaseFileError> {
         let (shared, target) = (self.shared, &self.target);
         let kept = with_suffix(target, REPLACED);
@@ -196,7 +202,8 @@ impl Rewrite<'_> {
         match retry(|| shared.fs.link(target, &kept)) {
             Ok(()) => Ok(Some(kept)),
             Err(_) if shared.is_name_of(&kept, old).is_ok_and(|is_done| is_done) => Ok(Some(kept)),
-            // Where there are no links: for a moment there is no lease file, but all that it has is in the new one.
+            // Without links, there is no lease file for a moment, but the new file has all its
+            // rows.
             Err(_) => {
                 shared.rename(target, &kept).map_err(error("rename", target))?;
                 Ok(Some(kept))
@@ -208,7 +215,7 @@ impl Rewrite<'_> {
 impl Drop for Rewrite<'_> {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
-            // Left over, it is removed by the next one.
+            // A leftover file is removed by the next rewrite.
             let _ = self.shared.remove(path);
         }
     }

@@ -1,22 +1,24 @@
-//! Appending without a sync: whoever finds the file busy leaves its rows to the next that writes.
+//! Appending without a sync: a thread that finds the file busy leaves its rows to the next writer.
 
 use std::mem;
 
 use super::Shared;
-use super::failure::{Action, Undecided};
+use super::failure::{Action, UndecidedGuard};
 use super::tail::Tail;
 use crate::lease_mgr::LeaseMgrError;
 use crate::sync::hint;
 
-/// How often a thread tries to write its rows itself: for about as long as two writes take.
+/// Number of attempts of a thread to write its rows itself, which take about as long as two writes.
 const TRIES: u32 = if cfg!(shuttle) { 1 } else { 100 };
-/// How often it looks then at what has become of its rows, before it sleeps: to be woken takes many times as long as a write.
-const LOOKS: u32 = if cfg!(shuttle) { 2 } else { 400 };
-/// After so many looks it sees whether it can write them itself after all. Not each time: that keeps who writes from its work.
-const TURN: u32 = 4;
+/// Number of times that a thread then polls the outcome of its rows, before it sleeps: waking a
+/// thread takes many times as long as a write.
+const POLLS: u32 = if cfg!(shuttle) { 2 } else { 400 };
+/// Every this number of polls, the thread tries to write the rows itself. Trying each time would
+/// slow the writer down.
+const LOCK_INTERVAL: u32 = 4;
 
 impl Shared {
-    /// Appends rows; returns when they are with the operating system.
+    /// Appends rows; returns when the operating system has them.
     pub(super) fn append_written(&self, rows: &[u8]) -> Result<(), LeaseMgrError> {
         for _ in 0..TRIES {
             if let Some(mut tail) = self.tail.try_lock() {
@@ -25,12 +27,12 @@ impl Shared {
             hint::spin_loop();
         }
         let ticket = self.queue.put(&mut self.queue.lock(), rows);
-        for look in 0..LOOKS {
+        for poll in 0..POLLS {
             hint::spin_loop();
             if let Some(outcome) = self.outcome(ticket) {
                 return outcome;
             }
-            if look % TURN == 0
+            if poll % LOCK_INTERVAL == 0
                 && let Some(mut tail) = self.tail.try_lock()
             {
                 return self.finish(&mut tail, ticket);
@@ -39,15 +41,16 @@ impl Shared {
         self.finish(&mut self.tail.lock(), ticket)
     }
 
-    /// Sees to it that the rows of a ticket are written.
+    /// Returns the outcome of a ticket, and writes its rows if they are undecided.
     fn finish(&self, tail: &mut Tail, ticket: u64) -> Result<(), LeaseMgrError> {
         self.outcome(ticket).unwrap_or_else(|| self.write_waiting(tail, &[], ticket))
     }
 
-    /// Writes all rows that wait, those of the caller's ticket among them if it has one, and those that it brings, in one go.
+    /// Writes all waiting rows and those in `own` at once. `ticket` is the caller's ticket among
+    /// the waiting rows; 0 if it has none.
     fn write_waiting(&self, tail: &mut Tail, own: &[u8], ticket: u64) -> Result<(), LeaseMgrError> {
         self.check()?;
-        let _undecided = Undecided(self);
+        let _undecided = UndecidedGuard(self);
         let done = self.queue.done();
         let (upto, result) = if self.queue.len() == 0 {
             (done, tail.write(own))

@@ -1,9 +1,9 @@
-//! Making durable what was acknowledged before: on demand, every so often, and in the end.
+//! Syncing acknowledged rows: on demand, at intervals, and when the journal is closed.
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::failure::{Action, Undecided};
+use super::failure::{Action, UndecidedGuard};
 use super::{Journal, Shared};
 use crate::fs::retry;
 use crate::lease_mgr::LeaseMgrError;
@@ -11,7 +11,7 @@ use crate::sync::Instant;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{self, Thread};
 
-/// How the thread that syncs every so often is reached.
+/// A handle of the thread that syncs at intervals.
 #[derive(Debug, Default)]
 pub(super) struct Timer {
     thread: OnceLock<Thread>,
@@ -19,7 +19,7 @@ pub(super) struct Timer {
 }
 
 impl Timer {
-    /// Tells the thread, if there is one, that there is something to sync.
+    /// Wakes the thread, if there is one, when there are rows to sync.
     pub(super) fn wake(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
@@ -32,38 +32,38 @@ impl Timer {
 }
 
 impl Shared {
-    /// Makes durable all that was acknowledged.
+    /// Makes all acknowledged rows durable.
     pub(super) fn sync(&self) -> Result<(), LeaseMgrError> {
         let _order = self.syncs.lock();
         let file = {
             let mut tail = self.tail.lock();
-            if tail.doubtful {
+            if tail.sync_failed {
                 return self.check();
             }
             if !tail.unsynced {
                 return Ok(());
             }
-            // What is appended from here on may miss the sync.
+            // Rows that are appended from here on may miss the sync.
             tail.unsynced = false;
             tail.file()
         };
         retry(|| file.sync()).map_err(|error| {
             let tail = &mut *self.tail.lock();
-            tail.doubtful = true;
+            tail.sync_failed = true;
             self.fail(tail, Action::Sync, error, self.queue.done())
         })
     }
 
-    /// Leaves the file as it should be when nobody writes to it any more.
+    /// Cuts off the padding, and syncs the file for the last time.
     pub(super) fn close(&self) {
         self.tail.lock().cut();
-        // A failure is logged where it happens.
+        // A failure has been logged already.
         let _ = self.sync();
     }
 
-    /// Syncs when so much time has passed since something was written.
+    /// Syncs when `time` has passed since the first unsynced write.
     fn sync_every(&self, time: Duration) {
-        let _undecided = Undecided(self);
+        let _undecided = UndecidedGuard(self);
         while !self.timer.is_stopped() {
             if !self.tail.lock().unsynced {
                 thread::park();
@@ -73,7 +73,7 @@ impl Shared {
             while start.elapsed() < time && !self.timer.is_stopped() {
                 thread::park_timeout(time.saturating_sub(start.elapsed()));
             }
-            // In the end the journal syncs itself.
+            // The journal syncs itself when it is closed.
             if !self.timer.is_stopped() && self.sync().is_err() {
                 return;
             }
@@ -82,7 +82,7 @@ impl Shared {
 }
 
 impl Journal {
-    /// Starts the thread that syncs every so often.
+    /// Starts the thread that syncs at intervals.
     pub(super) fn start_timer(&mut self, time: Duration) -> std::io::Result<()> {
         let shared = std::sync::Arc::clone(&self.shared);
         let timer = thread::Builder::new().name("lease-sync".to_owned());
@@ -92,12 +92,12 @@ impl Journal {
         Ok(())
     }
 
-    /// Ends the thread that syncs every so often, and waits until it has.
+    /// Ends the thread that syncs at intervals, and waits for its end.
     pub(super) fn end_timer(&mut self) {
         self.shared.timer.is_stopped.store(true, Ordering::SeqCst);
         self.shared.timer.wake();
         if let Some(timer) = self.timer.take() {
-            // If it has panicked, that is noted as a failure.
+            // A panic of the thread has been recorded as a failure.
             let _ = timer.join();
         }
     }

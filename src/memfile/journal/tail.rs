@@ -1,4 +1,4 @@
-//! The file that is written to, and where its rows end.
+//! The file that is written to, and the end of its rows.
 
 use std::io;
 use std::mem;
@@ -10,82 +10,87 @@ use memchr::memmem;
 use super::failure::Action;
 use crate::fs::{ReadFile, WriteFile, read_full, retry, write_full};
 
-/// A disk writes so many bytes as a whole, or not at all.
+/// Number of bytes that a disk writes completely or not at all.
 const SECTOR: usize = 512;
 
-/// In [`Durability::Synced`](super::Durability::Synced) the file is made longer in steps of so many bytes.
+/// In [`Durability::Synced`](super::Durability::Synced), the file grows in steps of this number of
+/// bytes.
 const EXTENT: u64 = if cfg!(test) { 4096 } else { 256 * 1024 };
 
-/// The beginning of a row, which may not be missing where the rest of it is there, and the end, of which no part may be missing
-/// where the rest is: any address and any number is shorter.
+/// Sizes of the beginning and the end of a long row that must each lie within one sector, so that
+/// neither is lost in part: any address and any number is shorter.
 const HEAD: usize = 64;
 const FOOT: usize = 16;
 
-/// Number of bytes before a place in the file that tell whether these are still the same.
+/// Number of bytes before a position that are compared to detect changes.
 const SAMPLE: u64 = 64;
 
 /// The file that is written to.
 ///
-/// # Changes by others
-/// Other processes may append to the file, cut it off or write over it. Nothing of theirs is written over: where rows are not
-/// synced one by one, they are appended by the system wherever the file ends; where they are, the length is looked at before each
-/// write. [`Tail::look`] finds out that there was such a change.
+/// # Changes by other processes
+/// Other processes may append to the file, cut it off or overwrite it. The journal never overwrites
+/// their data: where rows are not synced one by one, the system appends them at the end of the
+/// file; where they are, the length is checked before each write. [`Tail::check_changed`] detects
+/// such changes.
 ///
 /// # Padding
-/// A sync is quicker by a third when the length of the file does not change. Where every row is synced, the file is therefore longer than its rows, and
-/// the rest is newlines: empty lines, which every reader of lease files skips. They are cut off when the journal goes on with another
-/// file, when it is closed, and when it is opened after a crash.
+/// A sync is a third faster if the length of the file does not change. Where every row is synced,
+/// the file is therefore longer than its rows, and the rest consists of newlines: empty lines,
+/// which every reader of lease files skips. They are cut off when the journal continues with
+/// another file, when it is closed, and when it is opened after a crash.
 ///
-/// After a power cut in the middle of a write, any of the sectors written may be newlines still. So that what is left
-/// of a row is never taken for another row, a row does not lie across the end of a sector, unless it is longer than one; there are
-/// empty lines before it instead.
+/// After a power cut during a write, any of the written sectors may still consist of newlines. So
+/// that the remains of a row are never taken for another row, a row does not cross the end of a
+/// sector, unless it is longer than one; empty lines precede it instead.
 pub(super) struct Tail {
-    /// The lease file's name, whatever it is called now.
+    /// The original name of the lease file, even after a rename.
     path: Arc<Path>,
     file: Arc<dyn WriteFile>,
-    /// The same file, to be read: so it stays known when its name stands for another.
+    /// The same file, opened for reading, so that it is accessible after its name refers to another
+    /// file.
     reader: Arc<dyn ReadFile>,
-    /// Where the rows end, those which were acknowledged.
+    /// The end of the acknowledged rows.
     end: u64,
-    /// The length of the file, if no other process has changed it.
+    /// The length of the file, unless another process has changed it.
     size: u64,
-    /// Whether the system finds the place to write to.
+    /// Whether the system determines the position of each write.
     appends: bool,
     pads: bool,
     /// Whether anything was written since the last sync.
     pub(super) unsynced: bool,
-    /// A sync has failed, so that nobody knows what is on the disk, and another sync proves nothing.
-    pub(super) doubtful: bool,
+    /// Whether a sync has failed: the contents of the disk are unknown, and another sync proves
+    /// nothing.
+    pub(super) sync_failed: bool,
     /// Rows that a failed write may have left after the end.
-    left: Option<Vec<u8>>,
-    /// Up to where the file is known to be as it was written.
-    seen: Seen,
-    /// Whether another process is known to have changed the file.
+    leftover: Option<Vec<u8>>,
+    /// The position up to which the file is known to be unchanged.
+    checkpoint: Checkpoint,
+    /// Whether a change by another process was detected.
     is_changed: bool,
-    /// Room for the rows of several threads, empty.
+    /// An empty buffer for the rows of several threads.
     pub(super) rows: Vec<u8>,
-    /// Room for rows with empty lines between them, empty.
+    /// An empty buffer for rows with empty lines between them.
     buffer: Vec<u8>,
 }
 
-/// A place in a file, and what is around it.
-struct Seen {
+/// A position in a file, and the data around it.
+struct Checkpoint {
     at: u64,
-    /// The bytes before it.
+    /// The bytes before the position.
     sample: Vec<u8>,
-    /// The beginning of what was written after it first, and the end of what was written last. Other processes may have
-    /// appended something before, between and after these.
+    /// The beginning of the first rows written after the position, and the end of the last ones.
+    /// Other processes may have appended before, between and after these.
     next: Vec<u8>,
     last: Vec<u8>,
 }
 
-impl Seen {
+impl Checkpoint {
     fn new(file: &dyn ReadFile, at: u64) -> io::Result<Self> {
         let sample = read_range(file, at.saturating_sub(SAMPLE), at)?;
         Ok(Self { at, sample, next: Vec::new(), last: Vec::new() })
     }
 
-    /// Notes what is written.
+    /// Records written rows.
     fn note(&mut self, rows: &[u8]) {
         if self.next.is_empty() {
             let rows = rows.trim_ascii_start();
@@ -95,7 +100,7 @@ impl Seen {
         self.last.extend_from_slice(&rows[rows.len().saturating_sub(SAMPLE as usize)..]);
     }
 
-    /// Returns whether a file was changed by nothing but what was appended to it, as far as it can be told.
+    /// Returns whether, as far as can be detected, the file has only been appended to.
     fn is_kept(&self, file: &dyn ReadFile, end: u64) -> io::Result<bool> {
         let Self { at, sample, next, last } = self;
         if end < *at || read_range(file, at - sample.len() as u64, *at)? != *sample {
@@ -110,7 +115,7 @@ impl Seen {
     }
 }
 
-/// Returns whether the bytes of a file from one place to another have some others among them.
+/// Returns whether a range of a file contains `bytes`.
 fn contains(file: &dyn ReadFile, mut from: u64, end: u64, bytes: &[u8]) -> io::Result<bool> {
     const STEP: u64 = 256 * 1024;
     let overlap = bytes.len() as u64 - 1;
@@ -126,17 +131,17 @@ fn contains(file: &dyn ReadFile, mut from: u64, end: u64, bytes: &[u8]) -> io::R
     }
 }
 
-/// What is to be looked at in a file that another process has changed.
+/// The range of a file that another process may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Changed {
-    /// The first byte to be looked at: 0, or where a row begins.
+pub(crate) struct ChangedRange {
+    /// The first byte of the range: 0, or the beginning of a row.
     pub(crate) from: u64,
-    /// Where the file ends.
+    /// The end of the file.
     pub(crate) end: u64,
 }
 
 impl Tail {
-    /// Goes on with a file that has rows up to its end.
+    /// Continues a file that has rows up to `end`.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read.
@@ -147,9 +152,9 @@ impl Tail {
         end: u64,
         appends: bool,
     ) -> io::Result<Self> {
-        let seen = Seen::new(reader.as_ref(), end)?;
+        let checkpoint = Checkpoint::new(reader.as_ref(), end)?;
         let reader = reader.into();
-        let (pads, unsynced, doubtful, left, is_changed) = (!appends, false, false, None, false);
+        let (pads, unsynced, sync_failed, leftover, is_changed) = (!appends, false, false, None, false);
         let (rows, buffer) = (Vec::new(), Vec::new());
         Ok(Self {
             path,
@@ -160,9 +165,9 @@ impl Tail {
             appends,
             pads,
             unsynced,
-            doubtful,
-            left,
-            seen,
+            sync_failed,
+            leftover,
+            checkpoint,
             is_changed,
             rows,
             buffer,
@@ -177,42 +182,44 @@ impl Tail {
         Arc::clone(&self.reader)
     }
 
-    /// Where the rows end, those which were acknowledged.
+    /// Returns the end of the acknowledged rows.
     pub(super) fn end(&self) -> u64 {
         self.end
     }
 
-    /// Returns whether another process has changed the file since the last look that found it as it was written.
+    /// Returns whether another process has changed the file since the last check that found it
+    /// unchanged.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read.
-    pub(super) fn look(&mut self) -> io::Result<bool> {
+    pub(super) fn check_changed(&mut self) -> io::Result<bool> {
         if !self.is_changed {
             let len = retry(|| self.reader.len())?;
             self.is_changed = len != self.size || !self.has_sample()?;
         }
-        if !self.is_changed && self.seen.at != self.end {
-            self.seen = Seen::new(self.reader.as_ref(), self.end)?;
+        if !self.is_changed && self.checkpoint.at != self.end {
+            self.checkpoint = Checkpoint::new(self.reader.as_ref(), self.end)?;
         }
         Ok(self.is_changed)
     }
 
     fn has_sample(&self) -> io::Result<bool> {
-        let Seen { at, sample, .. } = &self.seen;
+        let Checkpoint { at, sample, .. } = &self.checkpoint;
         Ok(read_range(self.reader.as_ref(), at - sample.len() as u64, *at)? == *sample)
     }
 
-    /// Returns what another process may have changed: what came after the last look, or everything.
+    /// Returns the range that another process may have changed: everything after the last check, or
+    /// the whole file.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read.
-    pub(super) fn changed(&self) -> io::Result<Changed> {
+    pub(super) fn changed(&self) -> io::Result<ChangedRange> {
         let end = retry(|| self.reader.len())?;
-        let is_kept = self.seen.is_kept(self.reader.as_ref(), end)?;
-        Ok(Changed { from: if is_kept { self.seen.at } else { 0 }, end })
+        let is_kept = self.checkpoint.is_kept(self.reader.as_ref(), end)?;
+        Ok(ChangedRange { from: if is_kept { self.checkpoint.at } else { 0 }, end })
     }
 
-    /// Goes on after everything that is in the file, up to byte `end` at least.
+    /// Continues after the present contents of the file, at least after byte `end`.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read or written.
@@ -220,7 +227,7 @@ impl Tail {
         let last = read_range(self.reader.as_ref(), end.saturating_sub(1), end)?;
         let mut accepted = end;
         if last != b"\n" && end > 0 {
-            // The next row must not become a part of that one.
+            // The next row must not become part of this one.
             if self.appends {
                 self.file.append(b"\n")?;
             } else {
@@ -228,22 +235,22 @@ impl Tail {
             }
             accepted += 1;
         }
-        (self.end, self.size, self.left, self.is_changed) = (accepted, accepted, None, false);
-        self.seen = Seen::new(self.reader.as_ref(), accepted)?;
+        (self.end, self.size, self.leftover, self.is_changed) = (accepted, accepted, None, false);
+        self.checkpoint = Checkpoint::new(self.reader.as_ref(), accepted)?;
         Ok(())
     }
 
-    /// Makes the rows from byte `from` on those that are looked at next, because another process may have changed them.
+    /// Marks the rows from byte `from` on as possibly changed by another process.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read.
-    pub(super) fn doubt_from(&mut self, from: u64) -> io::Result<()> {
-        self.seen = Seen::new(self.reader.as_ref(), from)?;
+    pub(super) fn set_changed_from(&mut self, from: u64) -> io::Result<()> {
+        self.checkpoint = Checkpoint::new(self.reader.as_ref(), from)?;
         self.is_changed = true;
         Ok(())
     }
 
-    /// Writes rows behind the last one. After an error none of them is there, if they can be cut off.
+    /// Appends rows. After an error, none of them is in the file, if they can be cut off.
     pub(super) fn write(&mut self, rows: &[u8]) -> io::Result<()> {
         let written = if self.appends {
             self.file.append(rows)
@@ -251,19 +258,20 @@ impl Tail {
             write_full(self.file.as_ref(), rows, self.end)
         };
         if let Err(error) = written {
-            self.left = Some(rows.to_vec());
+            self.leftover = Some(rows.to_vec());
             self.cut();
             return Err(error);
         }
         self.end += rows.len() as u64;
         self.size = self.size.max(self.end);
-        self.seen.note(rows);
+        self.checkpoint.note(rows);
         Ok(())
     }
 
-    /// Writes rows behind the last one, and syncs them. After an error none of them is there, if they can be cut off.
+    /// Appends rows, and syncs them. After an error, none of them is in the file, if they can be
+    /// cut off.
     pub(super) fn write_synced(&mut self, rows: &[u8], header: &[u8]) -> Result<(), (Action, io::Error)> {
-        self.make_way(header).map_err(|error| (Action::Write, error))?;
+        self.skip_foreign_rows(header).map_err(|error| (Action::Write, error))?;
         let before = self.end;
         let mut buffer = mem::take(&mut self.buffer);
         lay_out(rows, before, &mut buffer);
@@ -274,21 +282,22 @@ impl Tail {
             self.pad();
             self.unsynced = false;
             retry(|| self.file.sync()).map_err(|error| {
-                self.doubtful = true;
+                self.sync_failed = true;
                 self.end = before;
                 self.cut();
                 (Action::Sync, error)
             })
         });
         if result.is_err() {
-            // The rows are cut off. If this succeeds, they do not come back after a power cut either.
-            self.doubtful |= self.file.sync().is_err();
+            // The rows have been cut off. If this sync succeeds, they do not reappear after a power
+            // cut.
+            self.sync_failed |= self.file.sync().is_err();
         }
         result
     }
 
-    /// Makes rows go after what other processes have written, and not into a hole where they have cut the file off.
-    fn make_way(&mut self, header: &[u8]) -> io::Result<()> {
+    /// Makes rows go after those of other processes, and not into a hole if the file was cut off.
+    fn skip_foreign_rows(&mut self, header: &[u8]) -> io::Result<()> {
         let len = retry(|| self.reader.len())?;
         if len == self.size {
             return Ok(());
@@ -297,15 +306,15 @@ impl Tail {
             write_full(self.file.as_ref(), header, 0)?;
         }
         let len = retry(|| self.reader.len())?;
-        let seen = Seen::new(self.reader.as_ref(), 0)?;
-        let seen = mem::replace(&mut self.seen, seen);
+        let checkpoint = Checkpoint::new(self.reader.as_ref(), 0)?;
+        let checkpoint = mem::replace(&mut self.checkpoint, checkpoint);
         let accepted = self.accept(len);
-        // It is left to the next look to find out what was changed.
-        (self.seen, self.is_changed) = (seen, true);
+        // The next check determines the changed range.
+        (self.checkpoint, self.is_changed) = (checkpoint, true);
         accepted
     }
 
-    /// Makes the file longer than its rows, if it is not and should be.
+    /// Makes the file longer than its rows, where rows are synced one by one.
     fn pad(&mut self) {
         if !self.pads || self.size > self.end {
             return;
@@ -315,42 +324,42 @@ impl Tail {
         self.size = size;
         if let Err(error) = write_full(self.file.as_ref(), &padding, self.end) {
             let path = self.path.display();
-            tracing::warn!("{path}: cannot be made longer in advance, so that syncs take longer: {error}");
+            tracing::warn!("{path}: cannot be extended in advance, so syncs take longer: {error}");
             self.pads = false;
             self.cut();
         }
     }
 
-    /// Whether the file is known to have the rows that were acknowledged and nothing of others that failed, after an error.
+    /// Returns whether, after an error, the file is known to have exactly the acknowledged rows.
     pub(super) fn is_sound(&self) -> bool {
-        !self.doubtful && self.left.is_none() && self.size == self.end
+        !self.sync_failed && self.leftover.is_none() && self.size == self.end
     }
 
-    /// Cuts off what is behind the rows: padding, or what a failed write has left. What other processes have written stays.
+    /// Cuts off padding, or the leftovers of a failed write. Data of other processes is kept.
     pub(super) fn cut(&mut self) {
-        if self.left.is_none() && self.size <= self.end {
+        if self.leftover.is_none() && self.size <= self.end {
             return;
         }
         match self.cut_own() {
-            Ok(true) => (self.size, self.left) = (self.end, None),
+            Ok(true) => (self.size, self.leftover) = (self.end, None),
             Ok(false) => self.is_changed = true,
             Err(error) => {
                 let (path, end) = (self.path.display(), self.end);
-                tracing::error!("{path}: cannot be cut off at byte {end}, behind its last row: {error}");
+                tracing::error!("{path}: cannot be cut off at byte {end}, after its last row: {error}");
             }
         }
     }
 
-    /// Cuts the file off, unless other processes have written behind the rows.
+    /// Cuts off the file, unless another process has written after the rows.
     fn cut_own(&mut self) -> io::Result<bool> {
-        let left = self.left.as_deref().unwrap_or_default();
-        let most = self.size.max(self.end + left.len() as u64);
+        let leftover = self.leftover.as_deref().unwrap_or_default();
+        let most = self.size.max(self.end + leftover.len() as u64);
         let len = retry(|| self.reader.len())?;
         if !(self.end..=most).contains(&len) {
             return Ok(false);
         }
-        // Where the system appends, others may have been faster.
-        let is_own = |found: Vec<u8>| left.starts_with(&found);
+        // Where the system appends, another process may have appended first.
+        let is_own = |found: Vec<u8>| leftover.starts_with(&found);
         if self.appends && !is_own(read_range(self.reader.as_ref(), self.end, len)?) {
             return Ok(false);
         }
@@ -362,7 +371,7 @@ impl Tail {
     }
 }
 
-/// Reads the bytes from one place of a file to another, or to its end.
+/// Reads a range of a file, or its part before the end of the file.
 fn read_range(file: &dyn ReadFile, from: u64, to: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(to - from).unwrap_or_default()];
     let count = read_full(file, &mut bytes, from)?;
@@ -370,7 +379,8 @@ fn read_range(file: &dyn ReadFile, from: u64, to: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Rows as they are written from byte `at` on, with empty lines between them where a row would lie across the end of a sector.
+/// Lays out rows from byte `at` on, with empty lines before a row that would cross the end of a
+/// sector.
 fn lay_out(rows: &[u8], at: u64, out: &mut Vec<u8>) {
     for row in rows.split_inclusive(|&byte| byte == b'\n') {
         let used = usize::try_from(at % SECTOR as u64).unwrap_or_default() + out.len();
@@ -379,7 +389,8 @@ fn lay_out(rows: &[u8], at: u64, out: &mut Vec<u8>) {
     }
 }
 
-/// How many empty lines must stand before a row of `len` bytes, behind the first `used` bytes of a sector.
+/// Returns the number of empty lines before a row of `len` bytes, after the first `used` bytes of a
+/// sector.
 fn gap(used: usize, len: usize) -> usize {
     let fits = |gap: &usize| {
         let start = (used + gap) % SECTOR;
@@ -400,7 +411,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_sector_that_is_missing_makes_another_row_of_one(at: u16, lengths: Vec<u16>) {
+        fn a_missing_sector_never_turns_a_row_into_another(at: u16, lengths: Vec<u16>) {
             let rows: Vec<Vec<u8>> =
                 lengths.iter().map(|len| [vec![b'x'; usize::from(*len % 2000)], vec![b'\n']].concat()).collect();
             let mut out = Vec::new();

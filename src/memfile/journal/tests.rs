@@ -1,4 +1,4 @@
-//! The rules of the journal, on a disk that fails and forgets, and with many threads.
+//! Tests of the journal, on a disk with faults and power cuts, and with many threads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -21,7 +21,7 @@ const HOUR: Durability = Durability::SyncedEvery(Duration::from_secs(3600));
 
 fn row(number: usize) -> String {
     let [.., a, b] = number.to_be_bytes();
-    // Some longer than a sector of the disk, most of them shorter.
+    // Some rows are longer than a sector, most are shorter.
     let len = if number % 11 == 7 { 1300 } else { 20 + number * 7 % 60 };
     format!("110.10.{a}.{b},{},{number}\n", "x".repeat(len))
 }
@@ -46,7 +46,8 @@ fn text(disk: &SimulatedDisk, path: impl AsRef<Path>) -> Option<String> {
     disk.state().contents().get(path.as_ref()).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
 }
 
-/// The lines of a file that are neither the header nor empty. A file that has just been begun has none.
+/// Returns the lines of a file that are neither the header nor empty; none if the header is
+/// incomplete.
 fn lines(content: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(content);
     if HEADER.starts_with(&*text) {
@@ -57,7 +58,7 @@ fn lines(content: &[u8]) -> Vec<String> {
     rest.lines().filter(|line| !line.is_empty()).map(|line| format!("{line}\n")).collect()
 }
 
-/// Whether a reader would take a line for a row.
+/// Returns whether a reader would accept a line as a row.
 fn is_row(line: &str) -> bool {
     let fields: Vec<_> = line.trim_end().split(',').collect();
     matches!(&fields[..], [address, _, number] if address.parse::<Ipv4Addr>().is_ok() && number.parse::<u64>().is_ok())
@@ -75,7 +76,7 @@ fn count(disk: &SimulatedDisk, action: Action) -> usize {
     disk.operations().iter().filter(|operation| operation.action == action).count()
 }
 
-/// Lets the next operation fail.
+/// Makes the next operation fail.
 fn fail_next(disk: &SimulatedDisk, error: i32, effect: Effect) {
     let _ = disk.clone().with_fault(Fault { at: disk.operations().len(), error, effect, lasting: false });
 }
@@ -84,7 +85,7 @@ fn fail_next(disk: &SimulatedDisk, error: i32, effect: Effect) {
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
+        assert!(start.elapsed() < Duration::from_secs(60), "timeout: {what}");
         thread::yield_now();
     }
 }
@@ -124,7 +125,7 @@ fn assert_refused(result: Result<(), LeaseMgrError>, expected: &'static str, num
 #[case::empty_lines_between(Some("address,text,number\na\n\n\nb\n"), "a\n\n\nb\n")]
 #[case::empty_line_at_the_end(Some("address,text,number\na\n\n"), "a\n")]
 #[case::zeros(Some("address,text,number\na\n\0\0\0"), "a\n\0\0\0\n")]
-fn rows_are_appended_behind_the_last_one(
+fn rows_are_appended_after_the_last_one(
     #[case] before: Option<&str>,
     #[case] kept: &str,
     #[values(Durability::Written, Durability::Synced, HOUR)] durability: Durability,
@@ -144,8 +145,8 @@ fn rows_are_appended_behind_the_last_one(
 #[case::of_a_step(&format!("{HEADER}\na"), 65_536)]
 #[case::a_byte_longer(&format!("{HEADER}\na"), 65_537)]
 #[case::of_several_steps(&format!("{HEADER}\na"), 200_000)]
-#[case::behind_the_header(HEADER, 131_072)]
-fn padding_that_a_crash_has_left_is_cut_off(#[case] before: &str, #[case] padding: usize) {
+#[case::after_the_header(HEADER, 131_072)]
+fn padding_left_by_a_crash_is_cut_off(#[case] before: &str, #[case] padding: usize) {
     let disk = disk(&Contents::from([(F.into(), format!("{before}{}", "\n".repeat(padding)).into())]));
     let journal = open(&disk, Durability::Written).unwrap();
     journal.append(b"one\n").unwrap();
@@ -157,7 +158,7 @@ fn padding_that_a_crash_has_left_is_cut_off(#[case] before: &str, #[case] paddin
 #[case::written(Durability::Written, 0)]
 #[case::every_hour(HOUR, 0)]
 #[case::synced(Durability::Synced, 3)]
-fn rows_are_synced_before_append_returns_if_so_promised(
+fn rows_are_synced_before_append_returns_only_if_promised(
     #[case] durability: Durability,
     #[case] syncs: usize,
 ) {
@@ -171,7 +172,7 @@ fn rows_are_synced_before_append_returns_if_so_promised(
 }
 
 #[rstest]
-fn a_sync_and_the_end_make_durable_what_was_appended(
+fn a_sync_and_closing_make_appended_rows_durable(
     #[values(Durability::Written, Durability::Synced, HOUR)] durability: Durability,
 ) {
     let disk = disk(&Contents::from([(F.into(), format!("{HEADER}\n").into())]));
@@ -199,7 +200,8 @@ fn a_synced_file_is_longer_than_its_rows_until_it_is_closed_or_renamed() {
     let mut all = format!("{HEADER}\n");
     let mut lengths = BTreeSet::new();
     for number in 0..200 {
-        // Without the longest, so that no empty lines are needed between rows, or all the same length.
+        // All rows have the same length and fit into a sector, so no empty lines are needed between
+        // them.
         journal.append(row(number).as_bytes()).unwrap();
         all += &row(number);
         let content = disk.state().contents()[Path::new(F)].clone();
@@ -218,12 +220,12 @@ fn a_synced_file_is_longer_than_its_rows_until_it_is_closed_or_renamed() {
 }
 
 #[rstest]
-fn where_the_file_cannot_be_made_longer_rows_are_appended(
+fn rows_are_appended_if_the_file_cannot_be_extended_in_advance(
     #[values(Effect::Nothing, Effect::Half)] effect: Effect,
 ) {
     let disk = empty_disk();
     let journal = open(&disk, Durability::Synced).unwrap();
-    // Behind the look at its length and the row.
+    // After the length check and the row.
     let padding = disk.operations().len() + 2;
     let disk = disk.with_fault(Fault { at: padding, error: ENOSPC, effect, lasting: false });
     for number in 0..3 {
@@ -234,7 +236,7 @@ fn where_the_file_cannot_be_made_longer_rows_are_appended(
 }
 
 #[rstest]
-fn a_rotation_gives_away_the_old_file_and_begins_a_new_one(
+fn a_rotation_renames_the_old_file_and_starts_a_new_one(
     #[values(Durability::Written, Durability::Synced, HOUR)] durability: Durability,
 ) {
     let disk = empty_disk();
@@ -249,7 +251,7 @@ fn a_rotation_gives_away_the_old_file_and_begins_a_new_one(
     }
 }
 
-/// What is done with a journal.
+/// A call of the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Append(usize),
@@ -274,7 +276,7 @@ const STEPS: [Step; 12] = [
     Append(1),
 ];
 
-/// What came of the steps.
+/// The results of the steps.
 #[derive(Debug, Default)]
 struct History {
     acknowledged: Vec<String>,
@@ -284,9 +286,9 @@ struct History {
 }
 
 impl History {
-    fn play(journal: &Journal, disk: &SimulatedDisk) -> (Self, Vec<(String, usize)>) {
+    fn run(journal: &Journal, disk: &SimulatedDisk) -> (Self, Vec<(String, usize)>) {
         let mut history = Self::default();
-        // The moment at which a row was acknowledged.
+        // The disk's number of moments when each row was acknowledged.
         let mut moments = Vec::new();
         let mut next = 0;
         for (n, step) in STEPS.into_iter().enumerate() {
@@ -308,8 +310,8 @@ impl History {
                                 "{error}"
                             );
                             assert!(
-                                journal.refused().is_some() || is_for_want_of_room(&error),
-                                "after a failure nothing is written any more: {error}"
+                                journal.refused().is_some() || is_disk_full(&error),
+                                "after any failure but a full disk, rows are refused: {error}"
                             );
                             history.failed.extend(rows);
                             history.errors += 1;
@@ -331,7 +333,7 @@ impl History {
     }
 }
 
-fn is_for_want_of_room(error: &LeaseMgrError) -> bool {
+fn is_disk_full(error: &LeaseMgrError) -> bool {
     matches!(error, LeaseMgrError::Write { action: "write", source, .. } if source.raw_os_error() == Some(ENOSPC))
 }
 
@@ -339,7 +341,7 @@ fn all_lines(contents: &Contents) -> Vec<String> {
     contents.values().flat_map(|content| lines(content)).collect()
 }
 
-/// How often each line stands in the files.
+/// Returns how often each line occurs in the files.
 fn counts(lines: &[String]) -> BTreeMap<&str, usize> {
     let mut counts = BTreeMap::new();
     for line in lines {
@@ -365,23 +367,23 @@ fn effects(action: Action) -> &'static [Effect] {
 }
 
 #[rstest]
-fn whatever_fails_the_file_has_what_was_acknowledged_and_no_more(
+fn after_any_fault_the_file_has_exactly_the_acknowledged_rows(
     #[values(Durability::Written, Durability::Synced, HOUR)] durability: Durability,
     #[values(false, true)] lasting: bool,
 ) {
     let start = Contents::from([(F.into(), format!("{HEADER}\n{}", row(900)).into_bytes())]);
-    let undisturbed = disk(&start);
-    let journal = open(&undisturbed, durability).unwrap();
-    History::play(&journal, &undisturbed);
+    let fault_free = disk(&start);
+    let journal = open(&fault_free, durability).unwrap();
+    History::run(&journal, &fault_free);
     drop(journal);
-    let operations = undisturbed.operations();
+    let operations = fault_free.operations();
     let mut failures = 0;
     let mut without_room = 0;
     for (at, operation) in operations.iter().enumerate() {
         for &effect in effects(operation.action) {
             for error in [EIO, ENOSPC, EINTR] {
                 if error == EINTR && lasting {
-                    // For ever interrupted, it tries for ever.
+                    // A call that is always interrupted is retried forever.
                     continue;
                 }
                 let context =
@@ -391,7 +393,7 @@ fn whatever_fails_the_file_has_what_was_acknowledged_and_no_more(
                     assert_ne!(error, EINTR, "{context}");
                     continue;
                 };
-                let (history, _) = History::play(&journal, &disk);
+                let (history, _) = History::run(&journal, &disk);
                 let refused = journal.refused();
                 drop(journal);
                 failures += usize::from(refused.is_some());
@@ -404,14 +406,14 @@ fn whatever_fails_the_file_has_what_was_acknowledged_and_no_more(
                     without_room += history.errors;
                 }
                 if !lasting {
-                    // A failed rotation is made up for by the next.
+                    // The rotation after a failed one succeeds.
                     assert!(history.rotate_errors.len() <= 1 || refused.is_some(), "{context}");
                 }
 
                 let contents = disk.state().contents();
                 check(&history, &contents, lasting && refused.is_some(), &context);
 
-                // Opened anew, without trouble, it goes on.
+                // A reopened journal on a disk without faults works.
                 let disk = self::disk(&contents);
                 let journal = open(&disk, durability).unwrap();
                 journal.append(row(901).as_bytes()).unwrap();
@@ -428,12 +430,12 @@ fn whatever_fails_the_file_has_what_was_acknowledged_and_no_more(
     assert_eq!(without_room > 20, !lasting, "{without_room} writes found no room");
 }
 
-fn check(history: &History, contents: &Contents, may_be_left: bool, context: &str) {
+fn check(history: &History, contents: &Contents, may_be_kept: bool, context: &str) {
     let lines = all_lines(contents);
     let counts = counts(&lines);
     for row in &history.acknowledged {
         let count = counts.get(row.as_str()).copied().unwrap_or(0);
-        // A rotation that failed may leave a second name of the file.
+        // A failed rotation may leave a second name of the file.
         assert!(
             count == 1 || (count == 2 && !history.rotate_errors.is_empty()),
             "{context}: {row} in {lines:?}"
@@ -441,12 +443,12 @@ fn check(history: &History, contents: &Contents, may_be_left: bool, context: &st
     }
     for line in counts.keys() {
         let is_known = history.acknowledged.iter().any(|row| row == line) || *line == row(900);
-        assert!(is_known || may_be_left, "{context}: {line} in {lines:?}");
+        assert!(is_known || may_be_kept, "{context}: {line} in {lines:?}");
     }
 }
 
 #[rstest]
-fn a_rotation_that_fails_leaves_the_lease_file_and_the_next_one_is_done(
+fn a_failed_rotation_leaves_the_lease_file_and_the_next_one_succeeds(
     #[values(Durability::Written, Durability::Synced)] durability: Durability,
     #[values(false, true)] has_links: bool,
     #[values(false, true)] lasting: bool,
@@ -460,10 +462,10 @@ fn a_rotation_that_fails_leaves_the_lease_file_and_the_next_one_is_done(
         journal.append(row(1).as_bytes()).unwrap();
         (disk, journal)
     };
-    let (undisturbed, journal) = start();
-    let begin = undisturbed.operations().len();
+    let (fault_free, journal) = start();
+    let begin = fault_free.operations().len();
     journal.rotate(&input(1)).unwrap();
-    let operations = undisturbed.operations().split_off(begin);
+    let operations = fault_free.operations().split_off(begin);
     let (mut failures, mut linked) = (0, 0);
     for (at, operation) in operations.into_iter().enumerate() {
         for &effect in effects(operation.action) {
@@ -479,8 +481,9 @@ fn a_rotation_that_fails_leaves_the_lease_file_and_the_next_one_is_done(
                     continue;
                 }
                 journal.append(row(2).as_bytes()).unwrap();
-                if journal.look().unwrap() == Look::Lost {
-                    // It was done all the same, and nothing could tell. All rows are there.
+                if journal.file_state().unwrap() == FileState::Lost {
+                    // The rename succeeded despite its error, and the check of it failed. All rows
+                    // are kept.
                     assert!(lasting && text(&disk, F).unwrap() == format!("{HEADER}\n"), "{context}");
                     assert_eq!(lines(text(&disk, input(1)).unwrap().as_bytes())[0], row(1), "{context}");
                     rewrite(&journal, &[row(1), row(2)], &[]).unwrap();
@@ -509,8 +512,8 @@ fn a_rotation_that_fails_leaves_the_lease_file_and_the_next_one_is_done(
     assert_eq!(linked > 0, lasting && has_links, "{linked}");
 }
 
-/// A program that follows the lease file by its name finds a file at each moment, and no row that it has not found is
-/// written to another file any more.
+/// A program that follows the lease file by its name finds a file at each moment, and rows that it
+/// has not read are not written to another file.
 #[rstest]
 fn there_is_a_lease_file_at_each_moment_of_a_rotation(
     #[values(Durability::Written, Durability::Synced)] durability: Durability,
@@ -553,12 +556,12 @@ fn fs_rename(disk: &SimulatedDisk, from: impl AsRef<Path>, to: impl AsRef<Path>)
     FileSystem::rename(disk, from.as_ref(), to.as_ref()).unwrap();
 }
 
-/// Has rows appended by as many threads, which all wait until the last has come, and gives what became of them.
+/// Appends each row in its own thread, all at the same time, and returns their results.
 fn append_together(journal: &Journal, rows: &[String]) -> Vec<thread::Result<Result<(), LeaseMgrError>>> {
     append_together_after(journal, rows, |_| {})
 }
 
-/// As [`append_together`], but does something before they go on.
+/// As [`append_together`], but runs `before` while all rows wait.
 fn append_together_after(
     journal: &Journal,
     rows: &[String],
@@ -577,9 +580,9 @@ fn append_together_after(
 
 #[rstest]
 #[case::written(Durability::Written, 1, 0)]
-// The other write makes the file longer.
+// The second write extends the file.
 #[case::synced(Durability::Synced, 2, 1)]
-fn rows_that_come_at_the_same_time_share_a_write(
+fn concurrent_rows_share_a_write(
     #[case] durability: Durability,
     #[case] writes: usize,
     #[case] syncs: usize,
@@ -601,7 +604,7 @@ fn rows_that_come_at_the_same_time_share_a_write(
 }
 
 #[rstest]
-fn a_write_that_fails_fails_for_all_that_shared_it(
+fn a_failed_write_fails_all_rows_that_shared_it(
     #[values(Durability::Written, Durability::Synced)] durability: Durability,
     #[values(Effect::Nothing, Effect::Half, Effect::Everything)] effect: Effect,
 ) {
@@ -617,7 +620,7 @@ fn a_write_that_fails_fails_for_all_that_shared_it(
     assert_eq!(journal.refused().unwrap(), format!("{F}: cannot write: Input/output error (os error 5)"));
     assert!(matches!(journal.rotate(&input(1)), Err(RotateError::Journal(LeaseMgrError::Refused { .. }))));
     if durability == Durability::Synced {
-        // Nor do they come back.
+        // They do not reappear after a power cut either.
         for contents in disk.state().survivors(0).disks {
             assert_eq!(lines(&contents[Path::new(F)]), [row(99)]);
         }
@@ -627,7 +630,7 @@ fn a_write_that_fails_fails_for_all_that_shared_it(
 }
 
 #[rstest]
-fn without_room_the_rows_of_a_write_fail_and_later_ones_are_written(
+fn on_a_full_disk_only_the_rows_of_the_failed_write_fail(
     #[values(Durability::Written, Durability::Synced, HOUR)] durability: Durability,
     #[values(Effect::Nothing, Effect::Half, Effect::Everything)] effect: Effect,
     #[values(ENOSPC, EDQUOT)] error: i32,
@@ -636,7 +639,7 @@ fn without_room_the_rows_of_a_write_fail_and_later_ones_are_written(
     let journal = open(&disk, durability).unwrap();
     journal.append(row(99).as_bytes()).unwrap();
     for _ in 0..2 {
-        // Where rows are synced, there is a look at the length of the file before.
+        // Where rows are synced, the length of the file is checked before the write.
         let at = disk.operations().len() + usize::from(durability == Durability::Synced);
         let _ = disk.clone().with_fault(Fault { at, error, effect, lasting: false });
         let rows: Vec<_> = (0..5).map(row).collect();
@@ -667,7 +670,7 @@ fn without_room_the_rows_of_a_write_fail_and_later_ones_are_written(
 }
 
 #[rstest]
-fn with_many_threads_and_too_little_room_the_file_has_what_was_acknowledged(
+fn with_many_threads_and_a_full_disk_the_file_has_exactly_the_acknowledged_rows(
     #[values(Durability::Written, Durability::Synced)] durability: Durability,
 ) {
     const ROWS: usize = 100;
@@ -682,13 +685,13 @@ fn with_many_threads_and_too_little_room_the_file_has_what_was_acknowledged(
                 for number in thread * ROWS..(thread + 1) * ROWS {
                     match journal.append(row(number).as_bytes()) {
                         Ok(()) => assert!(acknowledged.lock().insert(row(number))),
-                        Err(error) => assert!(is_for_want_of_room(&error), "{error}"),
+                        Err(error) => assert!(is_disk_full(&error), "{error}"),
                     }
                 }
             });
         }
     });
-    assert!(journal.shared.queue.lock().has_no_rejections(), "somebody was not told");
+    assert!(journal.shared.queue.lock().has_no_rejections(), "a thread did not read its error");
     drop(journal);
     let acknowledged = acknowledged.into_inner();
     let found = lines(text(&disk, F).unwrap().as_bytes());
@@ -697,14 +700,14 @@ fn with_many_threads_and_too_little_room_the_file_has_what_was_acknowledged(
     assert!((100..400).contains(&acknowledged.len()), "{} of 400", acknowledged.len());
 }
 
-/// How somebody takes its name from the lease file.
+/// How another process takes the name of the lease file away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Taken {
+enum NameLoss {
     Removed,
     Replaced,
 }
 
-impl Taken {
+impl NameLoss {
     const OTHER: &str = "something else\n";
 
     fn from(self, disk: &SimulatedDisk, path: &Path) {
@@ -714,16 +717,16 @@ impl Taken {
         }
     }
 
-    /// What is kept of what somebody has put there.
+    /// Returns the contents of the other process's file, which is kept.
     fn kept(self) -> Option<String> {
         (self == Self::Replaced).then(|| Self::OTHER.to_owned())
     }
 }
 
-/// Writes the lease file anew with these rows, and has those that are given then appended before it is done.
+/// Rewrites the lease file with `rows`, while `later` are appended to the old one.
 fn rewrite(journal: &Journal, rows: &[String], later: &[String]) -> Result<Option<PathBuf>, LeaseFileError> {
     let mut rewrite = journal.rewrite()?;
-    rewrite.settle(|_, _| Ok(()))?;
+    rewrite.merge_changes(|_, _| Ok(()))?;
     for row in later {
         journal.append(row.as_bytes()).unwrap();
     }
@@ -732,42 +735,42 @@ fn rewrite(journal: &Journal, rows: &[String], later: &[String]) -> Result<Optio
 }
 
 #[rstest]
-fn a_file_that_another_process_takes_away_is_written_anew(
+fn a_removed_or_replaced_file_is_rewritten(
     #[values(Durability::Written, Durability::Synced, HOUR)] durability: Durability,
-    #[values(Taken::Removed, Taken::Replaced)] taken: Taken,
+    #[values(NameLoss::Removed, NameLoss::Replaced)] loss: NameLoss,
 ) {
     let disk = empty_disk();
     let journal = open(&disk, durability).unwrap();
     journal.append(row(1).as_bytes()).unwrap();
-    assert_eq!(journal.look().unwrap(), Look::Unchanged);
-    taken.from(&disk, Path::new(F));
+    assert_eq!(journal.file_state().unwrap(), FileState::Unchanged);
+    loss.from(&disk, Path::new(F));
     journal.append(row(2).as_bytes()).unwrap();
-    assert_eq!(journal.look().unwrap(), Look::Lost);
+    assert_eq!(journal.file_state().unwrap(), FileState::Lost);
     let kept = rewrite(&journal, &[row(1), row(2)], &[row(3)]).unwrap();
-    assert_eq!(kept, taken.kept().map(|_| format!("{F}.replaced").into()));
+    assert_eq!(kept, loss.kept().map(|_| format!("{F}.replaced").into()));
     for disk in disk.state().survivors(0).disks {
         assert_eq!(lines(&disk[Path::new(F)]), [row(1), row(2), row(3)]);
     }
-    assert_eq!(journal.look().unwrap(), Look::Unchanged);
+    assert_eq!(journal.file_state().unwrap(), FileState::Unchanged);
     journal.append(row(4).as_bytes()).unwrap();
     assert_eq!((journal.refused(), journal.warning()), (None, None));
     drop(journal);
     assert_eq!(lines(text(&disk, F).unwrap().as_bytes()), [row(1), row(2), row(3), row(4)]);
-    assert_eq!(text(&disk, format!("{F}.replaced")), taken.kept());
+    assert_eq!(text(&disk, format!("{F}.replaced")), loss.kept());
     assert_eq!(text(&disk, format!("{F}.restored")), None);
 }
 
 #[rstest]
-fn whatever_fails_while_a_file_is_written_anew_it_is_by_the_next_try(
+fn after_any_fault_in_a_rewrite_the_next_rewrite_succeeds(
     #[values(Durability::Written, Durability::Synced)] durability: Durability,
-    #[values(Taken::Removed, Taken::Replaced)] taken: Taken,
+    #[values(NameLoss::Removed, NameLoss::Replaced)] loss: NameLoss,
     #[values(EIO, ENOSPC, EINTR)] error: i32,
 ) {
     let start = |fault: Option<Fault>| {
         let disk = empty_disk();
         let journal = open(&disk, durability).unwrap();
         journal.append(row(1).as_bytes()).unwrap();
-        taken.from(&disk, Path::new(F));
+        loss.from(&disk, Path::new(F));
         let begin = disk.operations().len();
         if let Some(fault) = fault {
             let _ = disk.clone().with_fault(Fault { at: begin + fault.at, ..fault });
@@ -775,8 +778,8 @@ fn whatever_fails_while_a_file_is_written_anew_it_is_by_the_next_try(
         let result = rewrite(&journal, &[row(1)], &[]);
         (disk, journal, begin, result)
     };
-    let (undisturbed, _journal, begin, _) = start(None);
-    let operations = undisturbed.operations().split_off(begin);
+    let (fault_free, _journal, begin, _) = start(None);
+    let operations = fault_free.operations().split_off(begin);
     let mut failures = 0;
     for (at, operation) in operations.into_iter().enumerate() {
         for &effect in effects(operation.action) {
@@ -784,15 +787,15 @@ fn whatever_fails_while_a_file_is_written_anew_it_is_by_the_next_try(
             let (disk, journal, _, result) = start(Some(Fault { at, error, effect, lasting: false }));
             failures += usize::from(result.is_err());
             journal.append(row(2).as_bytes()).unwrap();
-            if journal.look().unwrap() != Look::Unchanged {
+            if journal.file_state().unwrap() != FileState::Unchanged {
                 assert!(result.is_err(), "{context}");
                 rewrite(&journal, &[row(1), row(2)], &[]).unwrap();
             }
-            assert_eq!(journal.look().unwrap(), Look::Unchanged, "{context}");
+            assert_eq!(journal.file_state().unwrap(), FileState::Unchanged, "{context}");
             assert_eq!((journal.refused(), journal.warning()), (None, None), "{context}");
             drop(journal);
             assert_eq!(lines(text(&disk, F).unwrap().as_bytes()), [row(1), row(2)], "{context}");
-            assert_eq!(text(&disk, format!("{F}.replaced")), taken.kept(), "{context}");
+            assert_eq!(text(&disk, format!("{F}.replaced")), loss.kept(), "{context}");
             assert_eq!(text(&disk, format!("{F}.restored")), None, "{context}");
         }
     }
@@ -801,7 +804,7 @@ fn whatever_fails_while_a_file_is_written_anew_it_is_by_the_next_try(
 
 /// How another process changes the lease file in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meddling {
+enum ForeignChange {
     Appended,
     AppendedTorn,
     Emptied,
@@ -810,8 +813,8 @@ enum Meddling {
     OverwrittenLonger,
 }
 
-impl Meddling {
-    fn change(self, disk: &SimulatedDisk) {
+impl ForeignChange {
+    fn apply(self, disk: &SimulatedDisk) {
         let file = FileSystem::open_write(disk, Path::new(F)).unwrap();
         let set = |text: &str| {
             file.set_len(0).unwrap();
@@ -829,114 +832,116 @@ impl Meddling {
 }
 
 #[rstest]
-fn what_another_process_has_written_is_not_written_over_and_is_noticed(
+fn changes_of_another_process_are_detected_and_not_overwritten(
     #[values(Durability::Written, Durability::Synced, HOUR)] durability: Durability,
     #[values(
-        Meddling::Appended,
-        Meddling::AppendedTorn,
-        Meddling::Emptied,
-        Meddling::CutOff,
-        Meddling::Overwritten,
-        Meddling::OverwrittenLonger
+        ForeignChange::Appended,
+        ForeignChange::AppendedTorn,
+        ForeignChange::Emptied,
+        ForeignChange::CutOff,
+        ForeignChange::Overwritten,
+        ForeignChange::OverwrittenLonger
     )]
-    meddling: Meddling,
-    #[values(false, true)] is_looked_at: bool,
+    change: ForeignChange,
+    #[values(false, true)] is_checked_before: bool,
 ) {
     let disk = empty_disk();
     let journal = open(&disk, durability).unwrap();
     journal.append((1..4).map(row).collect::<String>().as_bytes()).unwrap();
-    if is_looked_at {
-        assert_eq!(journal.look().unwrap(), Look::Unchanged);
+    if is_checked_before {
+        assert_eq!(journal.file_state().unwrap(), FileState::Unchanged);
     }
-    meddling.change(&disk);
-    let theirs: Vec<_> = lines_anyhow(&disk);
+    change.apply(&disk);
+    let foreign: Vec<_> = lines_after_any_header(&disk);
     journal.append(row(5).as_bytes()).unwrap();
     journal.append(row(6).as_bytes()).unwrap();
     let all = text(&disk, F).unwrap();
     assert!(!all.contains('\0'), "{all:?}");
-    let found = lines_anyhow(&disk);
+    let found = lines_after_any_header(&disk);
     assert!(
-        found[..theirs.len()] == theirs || meddling == Meddling::AppendedTorn || meddling == Meddling::CutOff
+        found[..foreign.len()] == foreign
+            || change == ForeignChange::AppendedTorn
+            || change == ForeignChange::CutOff
     );
     assert!(found.ends_with(&[row(6)]));
-    assert_eq!(journal.look().unwrap(), Look::Changed);
+    assert_eq!(journal.file_state().unwrap(), FileState::Changed);
     assert!(matches!(journal.rotate(&input(1)), Err(RotateError::Changed { .. })));
 
-    // What is looked at has all that they may have changed, and all rows since.
-    let mut seen = None;
+    // The examined range has all that the other process may have changed, and all rows since.
+    let mut examined = None;
     let mut rewrite = journal.rewrite().unwrap();
     rewrite
-        .settle(|file, changed| {
+        .merge_changes(|file, changed| {
             let mut bytes = vec![0; (changed.end - changed.from) as usize];
             file.read_at(&mut bytes, changed.from).unwrap();
-            seen = Some((changed.from, String::from_utf8(bytes).unwrap()));
+            examined = Some((changed.from, String::from_utf8(bytes).unwrap()));
             Ok(())
         })
         .unwrap();
-    let (from, seen) = seen.unwrap();
-    let is_longer = matches!(meddling, Meddling::Appended | Meddling::AppendedTorn);
-    assert_eq!(from > 0, is_longer, "{meddling:?}");
-    assert!(seen.contains(row(6).trim_end()) && seen.contains(row(5).trim_end()));
-    assert!(!is_longer || seen.contains(row(70).trim_end()));
-    // Until it is written anew, it is known that this is due, whatever comes.
+    let (from, examined) = examined.unwrap();
+    let is_longer = matches!(change, ForeignChange::Appended | ForeignChange::AppendedTorn);
+    assert_eq!(from > 0, is_longer, "{change:?}");
+    assert!(examined.contains(row(6).trim_end()) && examined.contains(row(5).trim_end()));
+    assert!(!is_longer || examined.contains(row(70).trim_end()));
+    // Until it is rewritten, the file stays due for it.
     journal.append(row(8).as_bytes()).unwrap();
     drop(rewrite);
-    assert_eq!(journal.look().unwrap(), Look::Due);
+    assert_eq!(journal.file_state().unwrap(), FileState::Due);
     let mut rewrite = journal.rewrite().unwrap();
-    rewrite.settle(|_, _| panic!("nothing has changed since")).unwrap();
+    rewrite.merge_changes(|_, _| panic!("nothing has changed since")).unwrap();
     rewrite.append(row(1).as_bytes()).unwrap();
     journal.append(row(9).as_bytes()).unwrap();
     rewrite.finish().unwrap();
-    assert_eq!(journal.look().unwrap(), Look::Unchanged);
+    assert_eq!(journal.file_state().unwrap(), FileState::Unchanged);
     journal.append(row(10).as_bytes()).unwrap();
     journal.rotate(&input(1)).unwrap();
     assert_eq!(lines(text(&disk, input(1)).unwrap().as_bytes()), [row(1), row(9), row(10)]);
 }
 
-/// The lines that are neither the header nor empty, whatever the file begins with.
-fn lines_anyhow(disk: &SimulatedDisk) -> Vec<String> {
+/// Returns the lines that are neither the header nor empty, whatever the file begins with.
+fn lines_after_any_header(disk: &SimulatedDisk) -> Vec<String> {
     let text = text(disk, F).unwrap();
     let lines = text.lines().filter(|line| !line.is_empty() && *line != HEADER);
     lines.map(|line| format!("{line}\n")).collect()
 }
 
 #[rstest]
-#[case::appended(Meddling::Appended, true)]
-#[case::emptied(Meddling::Emptied, false)]
-#[case::overwritten(Meddling::OverwrittenLonger, false)]
-fn what_another_process_does_while_the_file_is_written_anew_is_looked_at_next(
+#[case::appended(ForeignChange::Appended, true)]
+#[case::emptied(ForeignChange::Emptied, false)]
+#[case::overwritten(ForeignChange::OverwrittenLonger, false)]
+fn changes_during_a_rewrite_are_examined_by_the_next_one(
     #[values(Durability::Written, Durability::Synced)] durability: Durability,
-    #[case] meddling: Meddling,
+    #[case] change: ForeignChange,
     #[case] ends: bool,
 ) {
     let disk = empty_disk();
     let journal = open(&disk, durability).unwrap();
     journal.append(row(1).as_bytes()).unwrap();
     let mut rewrite = journal.rewrite().unwrap();
-    rewrite.settle(|_, _| panic!("nothing has changed")).unwrap();
+    rewrite.merge_changes(|_, _| panic!("nothing has changed")).unwrap();
     rewrite.append(row(1).as_bytes()).unwrap();
     journal.append(row(2).as_bytes()).unwrap();
-    meddling.change(&disk);
+    change.apply(&disk);
     journal.append(row(3).as_bytes()).unwrap();
     assert_eq!(rewrite.finish().is_ok(), ends);
-    assert_eq!(journal.look().unwrap(), Look::Changed);
+    assert_eq!(journal.file_state().unwrap(), FileState::Changed);
     let mut rewrite = journal.rewrite().unwrap();
-    let mut seen = None;
+    let mut examined = None;
     rewrite
-        .settle(|file, changed| {
+        .merge_changes(|file, changed| {
             let mut bytes = vec![0; (changed.end - changed.from) as usize];
             file.read_at(&mut bytes, changed.from).unwrap();
-            seen = Some(String::from_utf8(bytes).unwrap());
+            examined = Some(String::from_utf8(bytes).unwrap());
             Ok(())
         })
         .unwrap();
-    let seen = seen.unwrap();
-    assert!(seen.contains(row(3).trim_end()), "{seen}");
-    assert!(meddling == Meddling::Emptied || seen.contains(row(70).trim_end()), "{seen}");
+    let examined = examined.unwrap();
+    assert!(examined.contains(row(3).trim_end()), "{examined}");
+    assert!(change == ForeignChange::Emptied || examined.contains(row(70).trim_end()), "{examined}");
 }
 
 #[rstest]
-fn rows_that_wait_when_a_sync_fails_are_not_written(
+fn rows_that_wait_while_a_sync_fails_are_not_written(
     #[values(Durability::Written, Durability::Synced)] durability: Durability,
 ) {
     let disk = empty_disk();
@@ -952,23 +957,23 @@ fn rows_that_wait_when_a_sync_fails_are_not_written(
     assert_eq!(text(&disk, F).unwrap(), format!("{HEADER}\n"));
 }
 
-/// What lets no sync begin while somebody holds it.
-fn gate_of_syncs(disk: &SimulatedDisk) -> Arc<Mutex<()>> {
-    let gate = Arc::new(Mutex::new(()));
-    let passed = Arc::clone(&gate);
+/// Returns a lock that blocks every sync while the test holds it.
+fn lock_of_syncs(disk: &SimulatedDisk) -> Arc<Mutex<()>> {
+    let lock = Arc::new(Mutex::new(()));
+    let passed = Arc::clone(&lock);
     let _ = disk.clone().before_each(move |_, operation| {
         if operation.action == Action::Sync {
             drop(passed.lock());
         }
     });
-    gate
+    lock
 }
 
-/// Has a row appended, and two others while it is being synced.
+/// Appends a row, and two others while it is being synced.
 fn append_during_a_sync(disk: &SimulatedDisk, journal: &Journal) -> [Result<(), LeaseMgrError>; 3] {
-    let gate = gate_of_syncs(disk);
+    let lock = lock_of_syncs(disk);
     thread::scope(|scope| {
-        let closed = gate.lock();
+        let blocked = lock.lock();
         let append = |number| scope.spawn(move || journal.append(row(number).as_bytes()));
         let first = append(1);
         wait_until("the first row is being synced", || {
@@ -976,14 +981,14 @@ fn append_during_a_sync(disk: &SimulatedDisk, journal: &Journal) -> [Result<(), 
         });
         let others = [append(2), append(3)];
         wait_until("two others wait", || journal.shared.queue.len() == 3);
-        drop(closed);
+        drop(blocked);
         let [second, third] = others;
         [first, second, third].map(|thread| thread.join().unwrap())
     })
 }
 
 #[test]
-fn rows_that_come_during_a_sync_share_the_next_one() {
+fn rows_that_arrive_during_a_sync_share_the_next_one() {
     let disk = empty_disk();
     let journal = open(&disk, Durability::Synced).unwrap();
     let before = count(&disk, Action::Sync);
@@ -994,7 +999,7 @@ fn rows_that_come_during_a_sync_share_the_next_one() {
 }
 
 #[test]
-fn rows_that_come_during_a_sync_that_fails_are_refused() {
+fn rows_that_arrive_during_a_failing_sync_are_refused() {
     let disk = empty_disk();
     let journal = open(&disk, Durability::Synced).unwrap();
     let disk = disk.clone().with_failing_sync(count(&disk, Action::Sync) + 1);
@@ -1009,25 +1014,25 @@ fn a_sync_does_not_return_before_another_that_began_earlier() {
     let disk = disk(&Contents::from([(F.into(), format!("{HEADER}\n").into())]));
     let journal = open(&disk, Durability::Written).unwrap();
     journal.append(row(1).as_bytes()).unwrap();
-    let gate = gate_of_syncs(&disk);
+    let lock = lock_of_syncs(&disk);
     thread::scope(|scope| {
-        let closed = gate.lock();
+        let blocked = lock.lock();
         scope.spawn(|| journal.sync().unwrap());
         wait_until("the first sync goes on", || !journal.shared.tail.lock().unsynced);
         let second = scope.spawn(|| {
             journal.sync().unwrap();
             disk.state().survivors(0).disks
         });
-        // Time enough for it to return too early.
+        // Gives the second sync a chance to return too early.
         (0..1000).for_each(|_| thread::yield_now());
-        drop(closed);
+        drop(blocked);
         let survivors = second.join().unwrap();
         assert_eq!(survivors, BTreeSet::from([disk.state().contents()]));
     });
 }
 
 #[test]
-fn a_sync_that_fails_fails_for_all_that_shared_it() {
+fn a_failed_sync_fails_all_rows_that_shared_it() {
     let disk = empty_disk();
     let journal = open(&disk, Durability::Synced).unwrap();
     journal.append(row(99).as_bytes()).unwrap();
@@ -1049,7 +1054,7 @@ fn a_panic_of_one_thread_is_a_failure_for_the_others(
     let disk = empty_disk();
     let journal = open(&disk, durability).unwrap();
     let panics = disk.operations().len();
-    let _ = disk.clone().before_each(move |number, _| assert_ne!(number, panics, "as wanted"));
+    let _ = disk.clone().before_each(move |number, _| assert_ne!(number, panics, "injected"));
     let rows: Vec<_> = (0..5).map(row).collect();
     let results = append_together(&journal, &rows);
     assert_eq!(results.iter().filter(|result| result.is_err()).count(), 1);
@@ -1060,7 +1065,7 @@ fn a_panic_of_one_thread_is_a_failure_for_the_others(
 }
 
 #[test]
-fn what_was_written_is_synced_after_a_while() {
+fn written_rows_are_synced_at_intervals() {
     let disk = empty_disk();
     let journal = open(&disk, Durability::SyncedEvery(Duration::from_millis(1))).unwrap();
     for n in 1..=3 {
@@ -1071,7 +1076,7 @@ fn what_was_written_is_synced_after_a_while() {
 }
 
 #[test]
-fn after_a_sync_in_the_background_has_failed_nothing_is_written() {
+fn after_a_failed_background_sync_nothing_is_written() {
     let disk = empty_disk().with_failing_sync(2);
     let journal = open(&disk, Durability::SyncedEvery(Duration::from_millis(1))).unwrap();
     journal.append(row(1).as_bytes()).unwrap();
@@ -1079,11 +1084,11 @@ fn after_a_sync_in_the_background_has_failed_nothing_is_written() {
     assert_refused(journal.append(row(2).as_bytes()), "sync", EIO);
     assert_refused(journal.sync(), "sync", EIO);
     drop(journal);
-    assert_eq!(lines(text(&disk, F).unwrap().as_bytes()), [row(1)], "what was acknowledged stays");
+    assert_eq!(lines(text(&disk, F).unwrap().as_bytes()), [row(1)], "acknowledged rows are kept");
 }
 
 #[rstest]
-fn after_a_write_has_failed_what_was_acknowledged_before_is_synced_still(
+fn rows_acknowledged_before_a_failed_write_can_still_be_synced(
     #[values(HOUR, Durability::Written)] durability: Durability,
 ) {
     let disk = empty_disk();
@@ -1097,7 +1102,7 @@ fn after_a_write_has_failed_what_was_acknowledged_before_is_synced_still(
 }
 
 #[test]
-fn the_end_does_not_wait_for_the_time_of_the_next_sync() {
+fn closing_does_not_wait_for_the_next_interval() {
     let disk = empty_disk();
     let journal = open(&disk, HOUR).unwrap();
     journal.append(row(1).as_bytes()).unwrap();
@@ -1110,14 +1115,14 @@ fn the_end_does_not_wait_for_the_time_of_the_next_sync() {
 #[case::written(Durability::Written, 500)]
 #[case::synced(Durability::Synced, 20)]
 #[case::every_millisecond(Durability::SyncedEvery(Duration::from_millis(1)), 500)]
-fn with_many_threads_and_rotations_each_row_is_there_once_and_in_order(
+fn with_many_threads_and_rotations_each_row_is_kept_once_and_in_order(
     #[case] durability: Durability,
     #[case] rows: usize,
 ) {
     const THREADS: usize = 6;
     const ROTATIONS: usize = 5;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("f");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f");
     let journal = Journal::open(Arc::new(OsFileSystem), path.clone(), HEADER, durability).unwrap();
     let (appended, begun, ended) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
     let mut files = Vec::new();
@@ -1126,7 +1131,7 @@ fn with_many_threads_and_rotations_each_row_is_there_once_and_in_order(
             let (journal, appended, begun, ended) = (&journal, &appended, &begun, &ended);
             scope.spawn(move || {
                 for part in 0..=ROTATIONS {
-                    // During every rotation rows are appended, and after the last one too.
+                    // Rows are appended during every rotation, and after the last one.
                     let rotations = if part == ROTATIONS { ended } else { begun };
                     wait_until("the next rotation", || rotations.load(Ordering::SeqCst) >= part);
                     for number in part * rows..(part + 1) * rows {
@@ -1140,7 +1145,7 @@ fn with_many_threads_and_rotations_each_row_is_there_once_and_in_order(
             let enough = rotation * THREADS * rows;
             wait_until("there are rows", || appended.load(Ordering::SeqCst) >= enough - THREADS * rows / 2);
             begun.store(rotation, Ordering::SeqCst);
-            let input = folder.path().join(format!("f.1-{rotation}"));
+            let input = directory.path().join(format!("f.1-{rotation}"));
             journal.rotate(&input).unwrap();
             ended.store(rotation, Ordering::SeqCst);
             let content = std::fs::read(&input).unwrap();
@@ -1169,12 +1174,12 @@ fn with_many_threads_and_rotations_each_row_is_there_once_and_in_order(
     assert_eq!(next, [(ROTATIONS + 1) * rows; THREADS]);
 }
 
-/// Checks every moment of a disk: whatever a power cut leaves, the acknowledged rows are there, and nothing that a
-/// reader would take for another row.
+/// Checks every moment of a disk: after a power cut, the acknowledged rows are in the files, and
+/// nothing that a reader would accept as another row.
 fn check_power_cuts(disk: &SimulatedDisk, acknowledged: &[(String, usize)], attempted: &BTreeSet<String>) {
     let mut checked = BTreeSet::new();
     for (n, moment) in disk.moments().into_iter().enumerate() {
-        // The state number n is there from the time when there are n + 1 of them.
+        // The state with the number n is current from the moment count n + 1 on.
         let rows: Vec<&str> =
             acknowledged.iter().filter(|(_, count)| *count <= n + 1).map(|(row, _)| row.as_str()).collect();
         for contents in moment.survivors(n as u64).disks {
@@ -1183,7 +1188,7 @@ fn check_power_cuts(disk: &SimulatedDisk, acknowledged: &[(String, usize)], atte
             }
             let mut found = Vec::new();
             for (path, content) in &contents {
-                // A new file may have the length of its header only.
+                // A new file may have the length of its header, but not its contents.
                 if content.iter().all(|&byte| byte == 0) {
                     let is_new = path == Path::new(F) || path == Path::new("/leases/f.next");
                     assert!(is_new && content.len() <= HEADER.len() + 1, "moment {n}: {path:?}");
@@ -1192,17 +1197,18 @@ fn check_power_cuts(disk: &SimulatedDisk, acknowledged: &[(String, usize)], atte
                 found.extend(lines(content));
             }
             let counts = counts(&found);
-            // A rotation that is interrupted leaves a second name of the file.
+            // An interrupted rotation leaves a second name of the file.
             let is_there = |row: &str| matches!(counts.get(row), Some(1 | 2));
             for row in &rows {
                 assert!(is_there(row), "moment {n}: {row}");
             }
             for (line, count) in counts {
-                // Where the file was made longer by the same write, a row longer than a sector may have zeros in it. No
-                // writer writes such, and it was not acknowledged.
+                // A row longer than a sector may contain zeros if its own write extended the file.
+                // Kea's writers never write such rows, and it was not acknowledged.
                 let is_holed = line.contains('\0');
                 let was_tried = attempted.contains(line) && count <= 2;
-                // So may a row whose last column ends in another sector than it begins have its first digits only.
+                // A row whose last column crosses the end of a sector may have lost its last
+                // digits.
                 let left = line.trim_end();
                 let is_cut = || attempted.iter().any(|row| row.starts_with(left) && row.trim_end() != left);
                 assert!(!is_row(line) || was_tried || is_holed || is_cut(), "moment {n}: {line}");
@@ -1215,11 +1221,11 @@ fn check_power_cuts(disk: &SimulatedDisk, acknowledged: &[(String, usize)], atte
 #[rstest]
 #[case::short("x")]
 #[case::longer_than_a_sector(&"x".repeat(1300))]
-fn what_a_power_cut_leaves_of_a_row_is_never_another_row(#[case] filler: &str) {
+fn a_power_cut_never_turns_a_row_into_another(#[case] filler: &str) {
     let row = format!("110.110.110.110,{filler},1234567890\n");
     for used in 0..512 {
         let before = format!("{HEADER}\n10.0.0.1,{},1\n", "x".repeat(used));
-        // The file is longer than its rows already, as after some more appends.
+        // The file has padding already, as after some more appends.
         let disk = disk(&Contents::from([(F.into(), before.clone().into())]));
         let journal = open(&disk, Durability::Synced).unwrap();
         journal.append(b"10.0.0.2,x,2\n").unwrap();
@@ -1238,17 +1244,17 @@ fn what_a_power_cut_leaves_of_a_row_is_never_another_row(#[case] filler: &str) {
 }
 
 #[test]
-fn a_power_cut_takes_no_row_that_was_acknowledged_as_synced() {
+fn a_power_cut_loses_no_row_that_was_acknowledged_as_synced() {
     let disk = empty_disk().with_moments();
     let journal = open(&disk, Durability::Synced).unwrap();
-    let (history, acknowledged) = History::play(&journal, &disk);
+    let (history, acknowledged) = History::run(&journal, &disk);
     assert_eq!(history.errors, 0);
     drop(journal);
     check_power_cuts(&disk, &acknowledged, &history.acknowledged.into_iter().collect());
 }
 
 #[test]
-fn a_power_cut_takes_no_row_of_any_thread_that_was_acknowledged_as_synced() {
+fn a_power_cut_loses_no_synced_row_of_any_thread() {
     const ROWS: usize = 10;
     let disk = empty_disk().with_moments();
     let journal = open(&disk, Durability::Synced).unwrap();
@@ -1274,10 +1280,10 @@ fn a_power_cut_takes_no_row_of_any_thread_that_was_acknowledged_as_synced() {
 }
 
 #[test]
-fn after_a_power_cut_the_journal_goes_on_behind_the_last_row() {
+fn after_a_power_cut_the_journal_continues_after_the_last_row() {
     let disk = empty_disk().with_moments();
     let journal = open(&disk, Durability::Synced).unwrap();
-    let (_, acknowledged) = History::play(&journal, &disk);
+    let (_, acknowledged) = History::run(&journal, &disk);
     drop(journal);
     let mut reopened = 0;
     for (n, moment) in disk.moments().into_iter().enumerate().step_by(3) {
