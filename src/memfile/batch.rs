@@ -160,7 +160,7 @@ impl<'a, L: StoredLease> Batch<'a, L> {
                     return Err(NoRoom.into());
                 }
                 pack(lease, &mut self.buffer);
-                let hashes = storage.fetch(&Packed::new(&self.buffer));
+                let hashes = storage.prefetch(&Packed::new(&self.buffer));
                 let record = self.keep(key, persists.then_some(lease));
                 self.decided.push(Decided::Added { lease, record, hashes });
                 Ok(Done::Added)
@@ -183,7 +183,7 @@ impl<'a, L: StoredLease> Batch<'a, L> {
             (Borrowed::Delete(..), None) => Ok(Done::NoSuchLease),
             (Borrowed::Delete(_, expected), Some(packed)) => {
                 check_expected(&packed, expected, &mut self.buffer)?;
-                let hashes = storage.fetch(&packed);
+                let hashes = storage.prefetch(&packed);
                 if persists {
                     L::write_deletion(&packed, &mut self.rows);
                 }
@@ -216,11 +216,11 @@ impl<'a, L: StoredLease> Batch<'a, L> {
         for decided in &self.decided {
             match decided {
                 Decided::Added { record, hashes, .. } => {
-                    storage.insert_fetched(&self.records[record.clone()], hashes)?;
+                    storage.insert_prefetched(&self.records[record.clone()], hashes)?;
                 }
                 Decided::Updated { record, .. } => storage.replace(&self.records[record.clone()])?,
                 Decided::Deleted { key, hashes, .. } => {
-                    storage.remove_fetched(*key, hashes);
+                    storage.remove_prefetched(*key, hashes);
                 }
             }
         }

@@ -35,7 +35,7 @@ impl<L: StoredLease> Store<L> {
             pack(lease, &mut scratch.record);
             let hashes = {
                 let storage = self.read();
-                let hashes = storage.fetch(&Packed::new(&scratch.record));
+                let hashes = storage.prefetch(&Packed::new(&scratch.record));
                 if self.persistence.is_some() {
                     // Writing the row gives the prefetched memory time to arrive.
                     lease.write_row(&mut scratch.row);
@@ -49,7 +49,7 @@ impl<L: StoredLease> Store<L> {
                 hashes
             };
             self.journal(&scratch.row)?;
-            self.write()?.insert_fetched(&scratch.record, &hashes)?;
+            self.write()?.insert_prefetched(&scratch.record, &hashes)?;
             Ok::<_, LeaseMgrError>(Added::Added)
         })?;
         if added == Added::AddressTaken {
@@ -103,14 +103,14 @@ impl<L: StoredLease> Store<L> {
                 return Ok(None);
             };
             check_expected(&packed, expected, &mut scratch.expected)?;
-            let hashes = storage.fetch(&packed);
+            let hashes = storage.prefetch(&packed);
             if self.persistence.is_some() {
                 L::write_deletion(&packed, &mut scratch.row);
             }
             let old = self.tracking.is_watched().then(|| packed.lease());
             drop(storage);
             self.journal(&scratch.row)?;
-            self.write()?.remove_fetched(key, &hashes);
+            self.write()?.remove_prefetched(key, &hashes);
             Ok::<_, LeaseMgrError>(Some(old))
         })?;
         let Some(old) = old else {

@@ -1,6 +1,6 @@
-//! All leases in memory, and an index for every question that is asked of them.
+//! All leases in memory, with an index for each kind of query.
 //!
-//! Nothing here locks, waits or does I/O: who has a `&Storage` reads, who has a `&mut Storage` changes.
+//! Nothing in this module locks, waits or does I/O: a `&Storage` reads, a `&mut Storage` changes.
 
 mod arena;
 mod b_tree;
@@ -57,7 +57,7 @@ pub(super) struct Storage<L: StoredLease> {
     classes: Classes,
 }
 
-/// The hashes of what a lease is found by.
+/// The hashes under which a lease is indexed.
 pub(super) struct Hashes {
     hwaddr: u64,
     client: u64,
@@ -69,7 +69,8 @@ pub(super) struct Hashes {
 pub(super) struct NoRoom;
 
 impl<L: StoredLease> Storage<L> {
-    /// An empty one. `relay_tables`: whether leases are found by relay and remote ids.
+    /// Creates an empty storage. `relay_tables`: whether leases can be found by relay and remote
+    /// IDs.
     pub(super) fn new(relay_tables: bool) -> Self {
         let subnet = |packed: &Packed<'_, L>| packed.subnet_id().0;
         Self {
@@ -85,48 +86,49 @@ impl<L: StoredLease> Storage<L> {
         }
     }
 
-    /// Whether leases are found by relay and remote ids.
+    /// Returns whether leases can be found by relay and remote IDs.
     pub(super) fn has_relay_tables(&self) -> bool {
         self.relays.is_enabled()
     }
 
-    /// How many leases there are.
+    /// Returns the number of leases.
     pub(super) fn len(&self) -> usize {
         self.primary.len()
     }
 
-    /// Whether the leases of all changes that may be going on find room: whatever was found by one of them before its row was
-    /// written is so after that, too. Each change that is made alone holds a lock; `batched` is the number of the others.
+    /// Returns whether there is room for the leases of all changes that may be in progress, so that
+    /// a result found before a row is written stays true after it. A single change holds a row
+    /// lock; `batched` is the number of the other changes.
     pub(super) fn has_room(&self, batched: usize) -> bool {
         self.primary.arena.has_room_for(LOCKS + batched)
     }
 
-    /// The lease of an address.
+    /// Returns the lease of an address.
     #[inline]
     pub(super) fn get(&self, key: L::AddressKey) -> Option<Packed<'_, L>> {
         self.primary.get(key)
     }
 
-    /// Has the processor fetch what a change with this lease needs. Whoever is about to change the storage does it
-    /// before, while others still may.
-    pub(super) fn fetch(&self, packed: &Packed<'_, L>) -> Hashes {
-        // Each of the tables costs a cache miss, so they are asked for all at once.
-        self.primary.fetch(packed.key());
+    /// Prefetches the memory that a change of this lease needs. A thread calls it before it takes
+    /// the exclusive lock.
+    pub(super) fn prefetch(&self, packed: &Packed<'_, L>) -> Hashes {
+        // Each table costs a cache miss, so all prefetches are started at once.
+        self.primary.prefetch(packed.key());
         Hashes {
-            hwaddr: self.hwaddrs.fetch(packed),
-            client: self.clients.fetch(packed),
-            hostname: self.hostnames.fetch(packed),
+            hwaddr: self.hwaddrs.prefetch(packed),
+            client: self.clients.prefetch(packed),
+            hostname: self.hostnames.prefetch(packed),
         }
     }
 
-    /// Takes in a lease whose address has none.
+    /// Inserts a lease whose address has none.
     pub(super) fn insert(&mut self, record: &[u8]) -> Result<(), NoRoom> {
-        let hashes = self.fetch(&Packed::new(record));
-        self.insert_fetched(record, &hashes)
+        let hashes = self.prefetch(&Packed::new(record));
+        self.insert_prefetched(record, &hashes)
     }
 
-    /// Takes in a lease whose address has none, and for which was fetched what it needs.
-    pub(super) fn insert_fetched(&mut self, record: &[u8], hashes: &Hashes) -> Result<(), NoRoom> {
+    /// Inserts a lease whose address has none, after [`Storage::prefetch`].
+    pub(super) fn insert_prefetched(&mut self, record: &[u8], hashes: &Hashes) -> Result<(), NoRoom> {
         let packed = Packed::<L>::new(record);
         let &Hashes { hwaddr, client, hostname } = hashes;
         let id = self.primary.arena.insert(record).ok_or(NoRoom)?;
@@ -143,7 +145,7 @@ impl<L: StoredLease> Storage<L> {
         Ok(())
     }
 
-    /// Puts a lease in the place of the one of its address; or takes it in.
+    /// Replaces the lease of an address, or inserts it if the address has none.
     pub(super) fn replace(&mut self, record: &[u8]) -> Result<(), NoRoom> {
         let new = Packed::<L>::new(record);
         let key = new.key();
@@ -176,7 +178,7 @@ impl<L: StoredLease> Storage<L> {
             self.hostnames.remove(&self.primary, id);
         }
         if place || counted || context || lag.is_none() {
-            self.forget(id, place, counted, context, lag.is_none());
+            self.unindex(id, place, counted, context, lag.is_none());
         }
         let id = match moved_to {
             None => {
@@ -221,36 +223,37 @@ impl<L: StoredLease> Storage<L> {
             self.enqueue(id, &new);
         }
         if is_free_earlier {
-            self.primary.note_earlier(&new);
+            self.primary.lower_free_from(&new);
         }
         Ok(())
     }
 
-    /// Lets go of the lease of an address, and tells whether there was one.
+    /// Removes the lease of an address. Returns whether there was one.
     pub(super) fn remove(&mut self, key: L::AddressKey) -> bool {
         let Some(packed) = self.primary.get(key) else {
             return false;
         };
-        let hashes = self.fetch(&packed);
-        self.remove_fetched(key, &hashes)
+        let hashes = self.prefetch(&packed);
+        self.remove_prefetched(key, &hashes)
     }
 
-    /// Lets go of the lease of an address, for which was fetched what it needs, and tells whether there was one.
-    pub(super) fn remove_fetched(&mut self, key: L::AddressKey, hashes: &Hashes) -> bool {
+    /// Removes the lease of an address, after [`Storage::prefetch`]. Returns whether there was one.
+    pub(super) fn remove_prefetched(&mut self, key: L::AddressKey, hashes: &Hashes) -> bool {
         let Some(id) = self.primary.block_of(key) else {
             return false;
         };
         self.hwaddrs.remove_hashed(&self.primary, id, hashes.hwaddr);
         self.clients.remove_hashed(&self.primary, id, hashes.client);
         self.hostnames.remove_hashed(&self.primary, id, hashes.hostname);
-        self.forget(id, true, true, true, true);
+        self.unindex(id, true, true, true, true);
         self.primary.remove(key, id);
         self.primary.arena.remove(id);
         true
     }
 
-    /// Takes a lease out of the indexes other than those of its client.
-    fn forget(&mut self, id: BlockId, place: bool, counted: bool, context: bool, queue: bool) {
+    /// Removes a lease from the indexes other than those by client and hostname, as far as the
+    /// flags say.
+    fn unindex(&mut self, id: BlockId, place: bool, counted: bool, context: bool, queue: bool) {
         let Self { primary, subnets, queues, .. } = self;
         let packed = primary.packed(id);
         let (key, subnet, state) = (packed.key(), packed.subnet_id(), packed.state());
@@ -276,14 +279,14 @@ impl<L: StoredLease> Storage<L> {
             change_count::<L>(&mut self.counts, count_key, false);
         }
         if context && let Some(text) = user_context {
-            // Only what the context and these two say is looked at.
+            // Depends only on the context and these two values.
             let (_, _, kind, state) = count_key;
             change_classes(&mut self.classes, &text, kind, state, false);
             self.relays.remove(&text, key);
         }
     }
 
-    /// The addresses of a lease's subnet and state.
+    /// Returns the addresses of a lease's subnet and state.
     fn subnet_set(&mut self, packed: &Packed<'_, L>) -> &mut Addresses<L::AddressKey> {
         let states = self.subnets.entry(packed.subnet_id()).or_default();
         let state = packed.state();
@@ -297,7 +300,7 @@ impl<L: StoredLease> Storage<L> {
         &mut states[at].1
     }
 
-    /// Puts a lease where it belongs in its queue.
+    /// Inserts a lease into its queue, at the time of its end.
     fn enqueue(&mut self, id: BlockId, packed: &Packed<'_, L>) {
         if let Some(end) = packed.end() {
             self.queues[ExpiryKind::of(packed.state()) as usize].insert(end, packed.key());
@@ -305,7 +308,8 @@ impl<L: StoredLease> Storage<L> {
         set_lag(self.primary.arena.get_mut(id), 0);
     }
 
-    /// The lag with which a lease can have the place of the one that it replaces; `None` where it cannot.
+    /// Returns the lag with which a lease can keep the place of the lease that it replaces; `None`
+    /// if it cannot.
     fn lag_in_place(&self, old: &Packed<'_, L>, new: &Packed<'_, L>) -> Option<u32> {
         if ExpiryKind::of(old.state()) != ExpiryKind::of(new.state()) {
             return None;
@@ -329,8 +333,8 @@ impl<L: StoredLease> Storage<L> {
         self.relays.insert(context, packed.key());
     }
 
-    /// Appends the rows of leases, at most `count`, from the one behind `after` on. Returns the address to go on behind, if
-    /// there may be more.
+    /// Appends the rows of at most `count` leases, from the one after `after` on. Returns the
+    /// number of rows, and the address to continue after if there may be more.
     pub(super) fn write_rows(
         &self,
         after: Option<L::AddressKey>,
@@ -346,7 +350,7 @@ impl<L: StoredLease> Storage<L> {
         written
     }
 
-    /// How many bytes are allocated, by what for.
+    /// Returns the number of allocated bytes by purpose.
     pub(super) fn memory(&self) -> [(&'static str, usize); 7] {
         let subnets = self.subnets.values().flatten();
         let (leases, addresses) = self.primary.memory();

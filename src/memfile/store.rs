@@ -121,7 +121,7 @@ impl<L: StoredLease> Store<L> {
             let count = STEP.min(limit - ended.len());
             let step = self.read().ended(queue, time, after, count);
             let Ok(step) = step else {
-                self.write()?.put_in_place(queue, time, after, count);
+                self.write()?.fix_places(queue, time, after, count);
                 continue;
             };
             let Some((last, _)) = step.last() else {

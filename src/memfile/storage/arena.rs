@@ -1,22 +1,23 @@
 //! Blocks of bytes, packed into pages.
 //!
-//! A lease has no allocation of its own: a million of them would cost a million allocator headers. Blocks are cut from
-//! pages of 64 KiB in steps of 8 bytes, and freed ones are given out again by their size.
+//! A lease has no allocation of its own, which saves an allocator header for each. Blocks are cut
+//! from pages of 64 KiB in steps of 8 bytes, and freed blocks are reused by their size.
 
 use super::prefetch::prefetch;
 
-/// Blocks start and end at multiples of this, in bytes.
+/// Block alignment and size unit in bytes.
 const GRANULE: usize = 8;
-/// The bits of an id that count granules in a page.
+/// Number of bits of a block ID for the granule within a page.
 const GRANULE_BITS: u32 = 13;
-/// Pages start at multiples of this, in bytes, so that a usual lease is one cache line and not parts of two.
+/// Page alignment in bytes, so that a usual lease takes one cache line and not parts of two.
 const LINE: usize = 64;
-/// The longest block, in granules, that shares a page with others: what a byte can tell.
+/// Maximum length in granules of a block that shares a page with others, limited by the length
+/// byte.
 const LARGEST: usize = u8::MAX as usize;
-/// How many pages there can be, so that ids have 31 bits: 16 GiB.
+/// Maximum number of pages, so that block IDs have 31 bits: 16 GiB.
 const PAGES: usize = 1 << (31 - GRANULE_BITS);
 
-/// Where a block is. It has 31 bits.
+/// The position of a block, in 31 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BlockId(pub(super) u32);
 
@@ -35,11 +36,11 @@ impl BlockId {
     }
 }
 
-/// Bytes that blocks are cut from.
+/// Memory that blocks are cut from.
 #[derive(Debug, Default)]
 struct Page {
     bytes: Box<[u8]>,
-    /// Where the first block starts.
+    /// The position of the first block.
     start: usize,
 }
 
@@ -51,40 +52,40 @@ impl Page {
     }
 }
 
-/// Blocks of bytes. The first byte of each belongs to the arena: the length of the block in granules, 0 where
-/// it has a page of its own.
+/// Blocks of bytes. The first byte of each is reserved for the arena: the length of the block in
+/// granules, or 0 if it has a page of its own.
 #[derive(Debug, Default)]
 pub(super) struct Arena {
     pages: Vec<Page>,
-    /// The page that blocks are cut from, and the first granule that was not.
+    /// The page that blocks are cut from, and its first unused granule.
     open: Option<(usize, usize)>,
-    /// Freed blocks, by their length in granules.
+    /// Freed blocks, indexed by their length in granules.
     free: Vec<Vec<BlockId>>,
-    /// Pages of long blocks that were freed.
+    /// Freed pages of long blocks.
     free_pages: Vec<usize>,
 }
 
 impl Arena {
-    /// Whether there certainly is room for so many blocks, whatever their length.
+    /// Returns whether there is certainly room for this number of blocks, whatever their length.
     pub(super) fn has_room_for(&self, blocks: usize) -> bool {
         PAGES - self.pages.len() + self.free_pages.len() >= blocks
     }
 
-    /// Whether a block of `old` bytes is as good as one for `new`: so its content can be replaced.
+    /// Returns whether `len` bytes can replace the contents of a block without wasting much of it.
     pub(super) fn fits(&self, id: BlockId, len: usize) -> bool {
         let own = self.get(id).len();
         len <= own && own - len < GRANULE.max(own / 2)
     }
 
-    /// A copy of a record, whose first byte is not kept.
+    /// Copies a record, except for its first byte, into a new block.
     pub(super) fn insert(&mut self, record: &[u8]) -> Option<BlockId> {
         let granules = record.len().div_ceil(GRANULE);
-        let id = if granules > LARGEST { self.new_page(granules)? } else { self.cut(granules)? };
+        let id = if granules > LARGEST { self.new_page(granules)? } else { self.allocate(granules)? };
         self.put(id, record);
         Some(id)
     }
 
-    /// Replaces the content of a block, which must be long enough.
+    /// Replaces the contents of a block, which must be long enough.
     pub(super) fn put(&mut self, id: BlockId, record: &[u8]) {
         let block = self.get_mut(id);
         block[1..record.len()].copy_from_slice(&record[1..]);
@@ -104,7 +105,7 @@ impl Arena {
         }
     }
 
-    /// The block, which may be longer than what was put into it.
+    /// Returns a block, which may be longer than its contents.
     #[inline]
     pub(super) fn get(&self, id: BlockId) -> &[u8] {
         let page = &self.pages[id.page()];
@@ -115,9 +116,9 @@ impl Arena {
         }
     }
 
-    /// Has the processor fetch the block.
+    /// Prefetches a block.
     #[inline]
-    pub(super) fn fetch(&self, id: BlockId) {
+    pub(super) fn prefetch(&self, id: BlockId) {
         let page = &self.pages[id.page()];
         prefetch(&page.bytes[page.start + id.granule() * GRANULE]);
     }
@@ -132,14 +133,14 @@ impl Arena {
         }
     }
 
-    /// How many bytes are allocated.
+    /// Returns the number of allocated bytes.
     pub(super) fn memory(&self) -> usize {
         let pages: usize = self.pages.iter().map(|page| page.bytes.len()).sum();
         let free: usize = self.free.iter().map(|list| list.capacity() * size_of::<BlockId>()).sum();
         pages + free + self.pages.capacity() * size_of::<Page>()
     }
 
-    /// A page for one long block.
+    /// Allocates a page for one long block.
     fn new_page(&mut self, granules: usize) -> Option<BlockId> {
         let page = Page::new(granules * GRANULE);
         if let Some(n) = self.free_pages.pop() {
@@ -151,8 +152,8 @@ impl Arena {
         Some(id)
     }
 
-    /// A block from the free ones or from the open page.
-    fn cut(&mut self, granules: usize) -> Option<BlockId> {
+    /// Takes a block from the freed ones or from the open page.
+    fn allocate(&mut self, granules: usize) -> Option<BlockId> {
         if let Some(id) = self.free.get_mut(granules).and_then(Vec::pop) {
             return Some(id);
         }
@@ -160,30 +161,30 @@ impl Arena {
             && at + granules <= 1 << GRANULE_BITS
         {
             self.open = Some((page, at + granules));
-            return self.start(page, at, granules);
+            return self.set_len(page, at, granules);
         }
-        // A longer block that nobody needs is cut in two before memory is taken for another page.
+        // A longer freed block is split before memory for another page is allocated.
         if let Some(long) = (granules + 1..self.free.len()).find(|&n| !self.free[n].is_empty()) {
             let id = self.free[long].pop()?;
             let (page, at) = (id.page(), id.granule());
-            self.start(page, at + granules, long - granules)?;
+            self.set_len(page, at + granules, long - granules)?;
             self.remove(BlockId::new(page, at + granules)?);
-            return self.start(page, at, granules);
+            return self.set_len(page, at, granules);
         }
-        // What is left of the open page is given out later.
+        // The rest of the open page becomes a freed block.
         if let Some((page, at)) = self.open.take()
             && at < 1 << GRANULE_BITS
         {
-            let id = self.start(page, at, (1 << GRANULE_BITS) - at)?;
+            let id = self.set_len(page, at, (1 << GRANULE_BITS) - at)?;
             self.remove(id);
         }
         let page = self.new_page(1 << GRANULE_BITS)?.page();
         self.open = Some((page, granules));
-        self.start(page, 0, granules)
+        self.set_len(page, 0, granules)
     }
 
-    /// Says how long a block is.
-    fn start(&mut self, page: usize, at: usize, granules: usize) -> Option<BlockId> {
+    /// Records the length of a block, and returns its ID.
+    fn set_len(&mut self, page: usize, at: usize, granules: usize) -> Option<BlockId> {
         let start = self.pages[page].start;
         self.pages[page].bytes[start + at * GRANULE] = u8::try_from(granules).ok()?;
         BlockId::new(page, at)

@@ -1,25 +1,26 @@
-//! Ordered maps and sets in little memory, for the indexes of leases.
+//! Compact ordered maps and sets, for the indexes of leases.
 
 use std::iter::{Copied, Rev, Zip};
 use std::mem;
 use std::ops::Bound;
 use std::slice;
 
-/// A map with leaves and nodes of measured sizes: smaller leaves take more memory for their arrays, larger ones more
-/// time for moving entries, and nodes from 128 to 512 leaves make no difference.
+/// A map with measured sizes of leaves and nodes: smaller leaves take more memory for their arrays,
+/// larger ones more time for moving entries; nodes of 128 to 512 leaves perform the same.
 pub(crate) type OrderedMap<K, V, N = ()> = Tree<K, V, N, 128, 256>;
 
-/// A map in the order of its keys, or with `V = ()` a set: a B+ tree of at most three levels. Its leaves are arrays of
-/// up to `LEAF` entries, which are allocated as they fill; a node has up to `INNER` leaves, and the top node
-/// any number of nodes. That is an array to insert into, too: of 5000 nodes with 10^8 entries.
+/// A map in the order of its keys, or with `V = ()` a set: a B+ tree of at most three levels. Its
+/// leaves are arrays of up to `LEAF` entries, which are allocated as they fill; a node has up to
+/// `INNER` leaves, and the top node any number of nodes. The top node is an array as well, of about
+/// 5000 nodes for 10^8 entries.
 ///
-/// Keys should compare without branches, as one number does and an array does not.
+/// Keys should compare without branches, like one number and unlike an array.
 #[derive(Clone, Debug)]
 pub(crate) struct Tree<K, V, N, const LEAF: usize, const INNER: usize> {
     root: Root<K, V, N>,
 }
 
-/// Few entries are one leaf, and take nothing else.
+/// A small map is a single leaf.
 #[derive(Clone, Debug)]
 enum Root<K, V, N> {
     Small(Leaf<K, V, N>),
@@ -29,7 +30,7 @@ enum Root<K, V, N> {
 
 #[derive(Clone, Debug)]
 struct Top<K, V, N> {
-    /// How many entries there are.
+    /// Number of entries.
     len: usize,
     node: Node<K, Inner<K, V, N>>,
 }
@@ -39,34 +40,35 @@ type Inner<K, V, N> = Node<K, Leaf<K, V, N>>;
 /// Children with consecutive ranges of keys.
 #[derive(Clone, Debug)]
 struct Node<K, C> {
-    /// Between two children each: greater than all keys before it, not greater than any key behind it.
+    /// One key between each two children: greater than all keys before it, not greater than any key
+    /// after it.
     bounds: Vec<K>,
-    /// Never empty, one more than bounds.
+    /// Never empty; one more than `bounds`.
     children: Vec<C>,
 }
 
-/// Entries in the order of their keys, never none in a large tree.
+/// Entries in the order of their keys. In a large tree, leaves are never empty.
 #[derive(Clone, Debug)]
 struct Leaf<K, V, N> {
     keys: Vec<K>,
     values: Vec<V>,
-    note: N,
+    summary: N,
 }
 
-/// What is noted of the entries of a leaf together, for those who look for some of them. It may be changed through a shared
-/// reference, by whoever finds that it is not right any more.
-pub(crate) trait Note: Clone {
-    /// What is noted of no entries.
+/// A summary of the entries of a leaf, for searches that can skip whole leaves. A search may update
+/// it through a shared reference when it finds it outdated.
+pub(crate) trait Summary: Clone {
+    /// Returns the summary of no entries.
     fn none() -> Self;
 
-    /// What is noted of entries of which nothing is known.
+    /// Returns the summary of entries that have not been examined.
     fn unknown() -> Self;
 
-    /// Makes it what is noted of its own entries and of others.
+    /// Extends the summary to further entries.
     fn join(&self, other: &Self);
 }
 
-impl Note for () {
+impl Summary for () {
     fn none() -> Self {}
 
     fn unknown() -> Self {}
@@ -77,32 +79,32 @@ impl Note for () {
 /// The entries of a leaf.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LeafView<'a, K, V, N> {
-    /// Ascending, at least one.
+    /// In ascending order, at least one.
     pub(crate) keys: &'a [K],
     pub(crate) values: &'a [V],
-    pub(crate) note: &'a N,
+    pub(crate) summary: &'a N,
 }
 
-/// How many elements to allocate for `len` of them: up to a fourth more, or up to 3.
-fn roomy(len: usize) -> usize {
+/// Returns the capacity to allocate for `len` elements: up to a quarter more, or up to 3 more.
+fn rounded_capacity(len: usize) -> usize {
     let step = (len.next_power_of_two() / 8).max(4);
     len.next_multiple_of(step)
 }
 
-/// Makes room for `additional` elements, without going beyond `most` elements where that is avoidable.
-fn reserve<T>(vec: &mut Vec<T>, additional: usize, most: usize) {
+/// Reserves room for `additional` elements, for not more than `limit` in total if possible.
+fn reserve<T>(vec: &mut Vec<T>, additional: usize, limit: usize) {
     let len = vec.len() + additional;
     if len > vec.capacity() {
-        vec.reserve_exact(roomy(len).min(most.max(len)) - vec.len());
+        vec.reserve_exact(rounded_capacity(len).min(limit.max(len)) - vec.len());
     }
 }
 
-/// Gives memory back where no more than half of it is used.
+/// Frees memory if at most half of it is used.
 fn trim<T>(vec: &mut Vec<T>) {
     if vec.is_empty() {
         *vec = Vec::new();
     } else if vec.len() <= vec.capacity() / 2 {
-        vec.shrink_to(roomy(vec.len() + 1));
+        vec.shrink_to(rounded_capacity(vec.len() + 1));
     }
 }
 
@@ -110,29 +112,30 @@ fn bytes<T>(vec: &Vec<T>) -> usize {
     vec.capacity() * size_of::<T>()
 }
 
-/// How many of the keys, which are in order, are less than `key`.
+/// Returns the number of sorted keys that are less than `key`.
 fn count_less<K: Copy + Ord>(keys: &[K], key: K) -> usize {
     count_first(keys, |&other| other < key)
 }
 
-/// How many of the keys, which are in order, are not greater than `key`.
+/// Returns the number of sorted keys that are not greater than `key`.
 fn count_not_greater<K: Copy + Ord>(keys: &[K], key: K) -> usize {
     count_first(keys, |&other| other <= key)
 }
 
-/// How many keys come before the first one that is not `before`.
+/// Returns the number of keys before the first one that is not `before`.
 fn count_first<K>(keys: &[K], before: impl Fn(&K) -> bool) -> usize {
     const BLOCK: usize = 16;
-    /// So many blocks are too many to look at each.
+    /// Number of blocks from which on a binary search is faster than a scan.
     const MANY: usize = 33;
-    // The ends first: keys often ascend as they are added, and the least one is often the first to go.
+    // Both ends first: keys are often added in ascending order, and the lowest key is often removed
+    // first.
     match keys {
         [.., last] if before(last) => return keys.len(),
         [first, ..] if before(first) => {}
         _ => return 0,
     }
-    // Counting has no branches that depend on keys, and waits for memory once and not at each step, so it takes
-    // less time than halving does.
+    // Counting has no branches that depend on keys, and waits for memory once instead of at each
+    // step, so it is faster than a binary search.
     let (blocks, _) = keys.as_chunks::<BLOCK>();
     let block_before = |block: &[K; BLOCK]| before(&block[BLOCK - 1]);
     let blocks_before =
@@ -141,9 +144,9 @@ fn count_first<K>(keys: &[K], before: impl Fn(&K) -> bool) -> usize {
     whole + count(&keys[whole..keys.len().min(whole + BLOCK)], before)
 }
 
-/// How many elements are `before`, of few.
+/// Returns the number of elements that are `before`, for few elements.
 fn count<T>(elements: &[T], before: impl Fn(&T) -> bool) -> usize {
-    // A sum of 32 bits, so that more elements are added at a time.
+    // A sum of 32 bits is vectorized better.
     elements.iter().map(|element| u32::from(before(element))).sum::<u32>() as usize
 }
 
@@ -152,20 +155,21 @@ impl<K: Copy + Ord, C> Node<K, C> {
         Self { bounds: Vec::new(), children: vec![child] }
     }
 
-    /// The child that has the key, if any has.
+    /// Returns the child whose range includes the key.
     fn find(&self, key: K) -> usize {
         count_not_greater(&self.bounds, key)
     }
 
-    /// Puts a child behind child `at`.
-    fn insert_behind(&mut self, at: usize, bound: K, child: C, most: usize) {
-        reserve(&mut self.bounds, 1, most - 1);
-        reserve(&mut self.children, 1, most);
+    /// Inserts a child after child `at`.
+    fn insert_after(&mut self, at: usize, bound: K, child: C, limit: usize) {
+        reserve(&mut self.bounds, 1, limit - 1);
+        reserve(&mut self.children, 1, limit);
         self.bounds.insert(at, bound);
         self.children.insert(at + 1, child);
     }
 
-    /// Takes child `at` out; the one before it, or else the one behind it, gets its range of keys.
+    /// Removes child `at`; its range of keys goes to the child before it, or to the one after it if
+    /// it is the first.
     fn remove(&mut self, at: usize) -> C {
         if !self.bounds.is_empty() {
             self.bounds.remove(at.saturating_sub(1));
@@ -176,7 +180,8 @@ impl<K: Copy + Ord, C> Node<K, C> {
         child
     }
 
-    /// Takes the children from `at` on away, with the bound before them. There must be children on both sides.
+    /// Splits off the children from `at` on, with the bound before them. Both parts must have
+    /// children.
     fn split_off(&mut self, at: usize) -> (K, Self) {
         let children = self.children.split_off(at);
         let bounds = self.bounds.split_off(at);
@@ -186,10 +191,10 @@ impl<K: Copy + Ord, C> Node<K, C> {
         (bound, Self { bounds, children })
     }
 
-    /// Gets the children of the node behind it.
-    fn append(&mut self, bound: K, mut other: Self, most: usize) {
-        reserve(&mut self.bounds, other.children.len(), most - 1);
-        reserve(&mut self.children, other.children.len(), most);
+    /// Appends the children of the next node.
+    fn append(&mut self, bound: K, mut other: Self, limit: usize) {
+        reserve(&mut self.bounds, other.children.len(), limit - 1);
+        reserve(&mut self.children, other.children.len(), limit);
         self.bounds.push(bound);
         self.bounds.append(&mut other.bounds);
         self.children.append(&mut other.children);
@@ -200,42 +205,43 @@ impl<K: Copy + Ord, C> Node<K, C> {
         self.children.shrink_to_fit();
     }
 
-    /// Two neighbours, child `at` and another, that take no more than three quarters of one: the first of them.
-    fn mergeable(&self, at: usize, most: usize, len: impl Fn(&C) -> usize) -> Option<usize> {
+    /// Returns the first of two neighbours, one of which is child `at`, that together fill at most
+    /// three quarters of one.
+    fn mergeable(&self, at: usize, limit: usize, len: impl Fn(&C) -> usize) -> Option<usize> {
         let fits = |left: &usize| {
             let pair = self.children.get(*left..*left + 2);
-            pair.is_some_and(|pair| pair.iter().map(&len).sum::<usize>() <= most * 3 / 4)
+            pair.is_some_and(|pair| pair.iter().map(&len).sum::<usize>() <= limit * 3 / 4)
         };
         [Some(at), at.checked_sub(1)].into_iter().flatten().find(fits)
     }
 }
 
-impl<K: Copy + Ord, V: Copy, N: Note> Leaf<K, V, N> {
+impl<K: Copy + Ord, V: Copy, N: Summary> Leaf<K, V, N> {
     fn with_capacity(capacity: usize) -> Self {
-        Self { keys: Vec::with_capacity(capacity), values: Vec::with_capacity(capacity), note: N::none() }
+        Self { keys: Vec::with_capacity(capacity), values: Vec::with_capacity(capacity), summary: N::none() }
     }
 
     fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Where the key is, or else where it belongs.
+    /// Returns the position of the key, or the position at which to insert it.
     fn find(&self, key: K) -> Result<usize, usize> {
         let at = count_less(&self.keys, key);
         if self.keys.get(at) == Some(&key) { Ok(at) } else { Err(at) }
     }
 
-    fn insert(&mut self, at: usize, (key, value): (K, V), note: &N, most: usize) {
-        reserve(&mut self.keys, 1, most);
-        reserve(&mut self.values, 1, most);
+    fn insert(&mut self, at: usize, (key, value): (K, V), summary: &N, limit: usize) {
+        reserve(&mut self.keys, 1, limit);
+        reserve(&mut self.values, 1, limit);
         self.keys.insert(at, key);
         self.values.insert(at, value);
-        self.note.join(note);
+        self.summary.join(summary);
     }
 
-    /// Sets the value of the entry at `at`, and returns what it replaces.
-    fn set(&mut self, at: usize, value: V, note: &N) -> V {
-        self.note.join(note);
+    /// Sets the value of the entry at `at`, and returns the old value.
+    fn set(&mut self, at: usize, value: V, summary: &N) -> V {
+        self.summary.join(summary);
         mem::replace(&mut self.values[at], value)
     }
 
@@ -249,23 +255,23 @@ impl<K: Copy + Ord, V: Copy, N: Note> Leaf<K, V, N> {
 
     fn split_off(&mut self, at: usize) -> Self {
         let (keys, values) = (self.keys.split_off(at), self.values.split_off(at));
-        let behind = Self { keys, values, note: self.note.clone() };
+        let right = Self { keys, values, summary: self.summary.clone() };
         trim(&mut self.keys);
         trim(&mut self.values);
-        behind
+        right
     }
 
-    /// Gets the entries of the leaf behind it.
-    fn append(&mut self, mut other: Self, most: usize) {
-        reserve(&mut self.keys, other.len(), most);
-        reserve(&mut self.values, other.len(), most);
+    /// Appends the entries of the next leaf.
+    fn append(&mut self, mut other: Self, limit: usize) {
+        reserve(&mut self.keys, other.len(), limit);
+        reserve(&mut self.values, other.len(), limit);
         self.keys.append(&mut other.keys);
         self.values.append(&mut other.values);
-        self.note.join(&other.note);
+        self.summary.join(&other.summary);
     }
 
     fn view(&self) -> LeafView<'_, K, V, N> {
-        LeafView { keys: &self.keys, values: &self.values, note: &self.note }
+        LeafView { keys: &self.keys, values: &self.values, summary: &self.summary }
     }
 
     fn entry(&self, at: usize) -> Option<(K, V)> {
@@ -285,9 +291,9 @@ impl<K: Copy + Ord, V: Copy, N: Note> Leaf<K, V, N> {
     }
 }
 
-impl<K, V, N: Note> Leaf<K, V, N> {
+impl<K, V, N: Summary> Leaf<K, V, N> {
     fn empty() -> Self {
-        Self { keys: Vec::new(), values: Vec::new(), note: N::none() }
+        Self { keys: Vec::new(), values: Vec::new(), summary: N::none() }
     }
 
     fn memory(&self) -> usize {
@@ -295,35 +301,36 @@ impl<K, V, N: Note> Leaf<K, V, N> {
     }
 }
 
-impl<K: Copy + Ord, V: Copy, N: Note> Inner<K, V, N> {
-    /// Fills the leaf before leaf `middle` up with entries of this, and says with how many. It does not where these would
-    /// be more than `most`, or so few that it is not worth it.
+impl<K: Copy + Ord, V: Copy, N: Summary> Inner<K, V, N> {
+    /// Fills the leaf before leaf `middle` up with entries of leaf `middle`, and returns their
+    /// number. Does nothing if this takes more than `limit` entries, or so few that it is not
+    /// worthwhile.
     ///
-    /// Where keys ascend within each of several ranges, a leaf has the end of one and the start of the next. It
-    /// is split again and again, and would leave leaves behind that stay half full.
-    fn fill_left<const LEAF: usize>(&mut self, middle: usize, most: usize) -> Option<usize> {
+    /// If keys ascend within several ranges, a leaf can have the end of one range and the start of
+    /// the next. It is split repeatedly, and would otherwise leave half-full leaves.
+    fn fill_left<const LEAF: usize>(&mut self, middle: usize, limit: usize) -> Option<usize> {
         let [.., left, leaf] = self.children.get_mut(..=middle)? else { return None };
         let room = LEAF - left.len();
-        if room < LEAF.div_ceil(4) || room > most {
+        if room < LEAF.div_ceil(4) || room > limit {
             return None;
         }
         reserve(&mut left.keys, room, LEAF);
         reserve(&mut left.values, room, LEAF);
         left.keys.extend(leaf.keys.drain(..room));
         left.values.extend(leaf.values.drain(..room));
-        left.note.join(&leaf.note);
-        leaf.keys.shrink_to(roomy(leaf.keys.len() + 1));
-        leaf.values.shrink_to(roomy(leaf.values.len() + 1));
+        left.summary.join(&leaf.summary);
+        leaf.keys.shrink_to(rounded_capacity(leaf.keys.len() + 1));
+        leaf.values.shrink_to(rounded_capacity(leaf.values.len() + 1));
         Some(room)
     }
 }
 
-impl<K: Copy + Ord, V: Copy, N: Note> Top<K, V, N> {
+impl<K: Copy + Ord, V: Copy, N: Summary> Top<K, V, N> {
     fn with(leaf: Leaf<K, V, N>) -> Box<Self> {
         Box::new(Self { len: leaf.len(), node: Node::with(Node::with(leaf)) })
     }
 
-    /// Puts a leaf behind all others.
+    /// Appends a leaf.
     fn push_leaf<const INNER: usize>(&mut self, leaf: Leaf<K, V, N>) {
         self.len += leaf.len();
         let outer = self.node.children.len() - 1;
@@ -331,78 +338,78 @@ impl<K: Copy + Ord, V: Copy, N: Note> Top<K, V, N> {
         self.add_leaf::<INNER>(outer, middle, leaf.keys[0], leaf);
     }
 
-    fn insert<const LEAF: usize, const INNER: usize>(&mut self, key: K, value: V, note: &N) -> Option<V> {
+    fn insert<const LEAF: usize, const INNER: usize>(&mut self, key: K, value: V, summary: &N) -> Option<V> {
         let last = self.node.children.len() - 1;
         let outer = self.node.find(key);
         let inner = &mut self.node.children[outer];
         let middle = inner.find(key);
         let leaf = &mut inner.children[middle];
         let at = match leaf.find(key) {
-            Ok(at) => return Some(leaf.set(at, value, note)),
+            Ok(at) => return Some(leaf.set(at, value, summary)),
             Err(at) => at,
         };
         self.len += 1;
         if leaf.len() < LEAF {
-            leaf.insert(at, (key, value), note, LEAF);
+            leaf.insert(at, (key, value), summary, LEAF);
             return None;
         }
 
         if let Some(moved) = inner.fill_left::<LEAF>(middle, at) {
             let leaf = &mut inner.children[middle];
-            leaf.insert(at - moved, (key, value), note, LEAF);
+            leaf.insert(at - moved, (key, value), summary, LEAF);
             inner.bounds[middle - 1] = leaf.keys[0];
             return None;
         }
         let leaf = &mut inner.children[middle];
-        let (bound, behind) = if at == LEAF {
-            // The leaf stays full. The next one takes the key where it can: keys that descend to the end of
-            // the leaf would get a leaf each.
+        let (bound, right) = if at == LEAF {
+            // The leaf stays full. The next leaf takes the key if it has room: otherwise, each key
+            // of a sequence that descends towards the end of this leaf would get its own leaf.
             if let Some(next) = inner.children.get_mut(middle + 1)
                 && next.len() < LEAF
             {
-                next.insert(0, (key, value), note, LEAF);
+                next.insert(0, (key, value), summary, LEAF);
                 inner.bounds[middle] = key;
                 return None;
             }
-            // The last leaf of a large map can be expected to fill.
+            // The last leaf of a large map is expected to fill.
             let rightmost = outer == last && middle + 1 == inner.children.len();
-            let mut behind = Leaf::with_capacity(if rightmost { LEAF.min(self.len / 16) } else { 0 });
-            behind.insert(0, (key, value), note, LEAF);
-            (key, behind)
+            let mut right = Leaf::with_capacity(if rightmost { LEAF.min(self.len / 16) } else { 0 });
+            right.insert(0, (key, value), summary, LEAF);
+            (key, right)
         } else {
-            let mut behind = leaf.split_off(LEAF / 2);
-            let bound = behind.keys[0];
+            let mut right = leaf.split_off(LEAF / 2);
+            let bound = right.keys[0];
             if at <= LEAF / 2 {
-                leaf.insert(at, (key, value), note, LEAF);
+                leaf.insert(at, (key, value), summary, LEAF);
             } else {
-                behind.insert(at - LEAF / 2, (key, value), note, LEAF);
+                right.insert(at - LEAF / 2, (key, value), summary, LEAF);
             }
-            (bound, behind)
+            (bound, right)
         };
-        self.add_leaf::<INNER>(outer, middle, bound, behind);
+        self.add_leaf::<INNER>(outer, middle, bound, right);
         None
     }
 
-    /// Puts a leaf behind leaf `middle` of node `outer`.
+    /// Inserts a leaf after leaf `middle` of node `outer`.
     fn add_leaf<const INNER: usize>(&mut self, outer: usize, middle: usize, bound: K, leaf: Leaf<K, V, N>) {
         let last = self.node.children.len() - 1;
         let inner = &mut self.node.children[outer];
         if inner.children.len() < INNER {
-            inner.insert_behind(middle, bound, leaf, INNER);
+            inner.insert_after(middle, bound, leaf, INNER);
             return;
         }
-        let (bound, behind) = if outer == last && middle + 1 == INNER {
+        let (bound, right) = if outer == last && middle + 1 == INNER {
             (bound, Node::with(leaf))
         } else {
-            let (between, mut behind) = inner.split_off(INNER / 2);
+            let (between, mut right) = inner.split_off(INNER / 2);
             if middle < INNER / 2 {
-                inner.insert_behind(middle, bound, leaf, INNER);
+                inner.insert_after(middle, bound, leaf, INNER);
             } else {
-                behind.insert_behind(middle - INNER / 2, bound, leaf, INNER);
+                right.insert_after(middle - INNER / 2, bound, leaf, INNER);
             }
-            (between, behind)
+            (between, right)
         };
-        self.node.insert_behind(outer, bound, behind, usize::MAX);
+        self.node.insert_after(outer, bound, right, usize::MAX);
     }
 
     fn remove<const LEAF: usize, const INNER: usize>(&mut self, key: K) -> Option<V> {
@@ -437,14 +444,14 @@ impl<K: Copy + Ord, V: Copy, N: Note> Top<K, V, N> {
     }
 }
 
-impl<K, V, N: Note, const LEAF: usize, const INNER: usize> Tree<K, V, N, LEAF, INNER> {
-    /// An empty map, which takes no memory but its own.
+impl<K, V, N: Summary, const LEAF: usize, const INNER: usize> Tree<K, V, N, LEAF, INNER> {
+    /// Creates an empty map, which allocates nothing.
     pub(crate) fn new() -> Self {
         const { assert!(LEAF >= 2 && INNER >= 2) };
         Self { root: Root::Small(Leaf::empty()) }
     }
 
-    /// How many entries there are.
+    /// Returns the number of entries.
     pub(crate) fn len(&self) -> usize {
         match &self.root {
             Root::Small(leaf) => leaf.keys.len(),
@@ -452,17 +459,17 @@ impl<K, V, N: Note, const LEAF: usize, const INNER: usize> Tree<K, V, N, LEAF, I
         }
     }
 
-    /// Whether there is no entry.
+    /// Returns whether the map is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Removes all entries and gives their memory back.
+    /// Removes all entries, and frees their memory.
     pub(crate) fn clear(&mut self) {
         *self = Self::new();
     }
 
-    /// How many bytes are allocated, without what the allocator takes itself.
+    /// Returns the number of allocated bytes, without the overhead of the allocator.
     pub(crate) fn memory(&self) -> usize {
         match &self.root {
             Root::Small(leaf) => leaf.memory(),
@@ -479,16 +486,16 @@ impl<K, V, N: Note, const LEAF: usize, const INNER: usize> Tree<K, V, N, LEAF, I
     }
 }
 
-impl<K: Copy + Ord, V: Copy, N: Note, const LEAF: usize, const INNER: usize> Tree<K, V, N, LEAF, INNER> {
-    /// A map of entries whose keys strictly ascend, without any room to spare.
+impl<K: Copy + Ord, V: Copy, N: Summary, const LEAF: usize, const INNER: usize> Tree<K, V, N, LEAF, INNER> {
+    /// Creates a map from entries with strictly ascending keys, without spare capacity.
     pub(crate) fn from_sorted(entries: impl IntoIterator<Item = (K, V)>) -> Self {
         let mut top: Option<Box<Top<K, V, N>>> = None;
-        let leaf_of_unknown = || Leaf { note: N::unknown(), ..Leaf::with_capacity(LEAF) };
-        let mut leaf = leaf_of_unknown();
+        let unknown_leaf = || Leaf { summary: N::unknown(), ..Leaf::with_capacity(LEAF) };
+        let mut leaf = unknown_leaf();
         for (key, value) in entries {
             debug_assert!(leaf.keys.last().is_none_or(|&last| last < key), "the keys must ascend");
             if leaf.len() == LEAF {
-                let full = mem::replace(&mut leaf, leaf_of_unknown());
+                let full = mem::replace(&mut leaf, unknown_leaf());
                 match &mut top {
                     Some(top) => top.push_leaf::<INNER>(full),
                     None => top = Some(Top::with(full)),
@@ -510,7 +517,7 @@ impl<K: Copy + Ord, V: Copy, N: Note, const LEAF: usize, const INNER: usize> Tre
         Self { root: Root::Large(top) }
     }
 
-    /// The value of a key.
+    /// Returns the value of a key.
     #[cfg(test)]
     pub(crate) fn get(&self, key: K) -> Option<V> {
         let leaf = match &self.root {
@@ -524,23 +531,23 @@ impl<K: Copy + Ord, V: Copy, N: Note, const LEAF: usize, const INNER: usize> Tre
         leaf.values.get(at).copied()
     }
 
-    /// Sets the value of a key, and returns what it replaces.
+    /// Sets the value of a key, and returns the old value.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
-        self.insert_noted(key, value, &N::none())
+        self.insert_summarized(key, value, &N::none())
     }
 
-    /// As [`Tree::insert`], of an entry of which something is noted.
-    pub(crate) fn insert_noted(&mut self, key: K, value: V, note: &N) -> Option<V> {
+    /// Sets the value of a key like [`Tree::insert`], and adds `summary` to that of its leaf.
+    pub(crate) fn insert_summarized(&mut self, key: K, value: V, summary: &N) -> Option<V> {
         let leaf = match &mut self.root {
-            Root::Large(top) => return top.insert::<LEAF, INNER>(key, value, note),
+            Root::Large(top) => return top.insert::<LEAF, INNER>(key, value, summary),
             Root::Small(leaf) => leaf,
         };
         match leaf.find(key) {
-            Ok(at) => return Some(leaf.set(at, value, note)),
-            Err(at) if leaf.len() < LEAF => leaf.insert(at, (key, value), note, LEAF),
+            Ok(at) => return Some(leaf.set(at, value, summary)),
+            Err(at) if leaf.len() < LEAF => leaf.insert(at, (key, value), summary, LEAF),
             Err(_) => {
                 let mut top = Top::with(mem::replace(leaf, Leaf::empty()));
-                top.insert::<LEAF, INNER>(key, value, note);
+                top.insert::<LEAF, INNER>(key, value, summary);
                 self.root = Root::Large(top);
             }
         }
@@ -567,18 +574,18 @@ impl<K: Copy + Ord, V: Copy, N: Note, const LEAF: usize, const INNER: usize> Tre
         }
     }
 
-    /// What is noted of the entries beside a key.
-    pub(crate) fn note(&self, key: K) -> &N {
+    /// Returns the summary of the leaf whose range includes the key.
+    pub(crate) fn summary(&self, key: K) -> &N {
         match &self.root {
-            Root::Small(leaf) => &leaf.note,
+            Root::Small(leaf) => &leaf.summary,
             Root::Large(top) => {
                 let inner = &top.node.children[top.node.find(key)];
-                &inner.children[inner.find(key)].note
+                &inner.children[inner.find(key)].summary
             }
         }
     }
 
-    /// The leaves in the order of their keys, from the one that has the key, if any has.
+    /// Returns the leaves in the order of their keys, from the one whose range includes the key.
     pub(crate) fn leaves_from(&self, key: K) -> impl Iterator<Item = LeafView<'_, K, V, N>> {
         let (leaf, leaves, inners) = match &self.root {
             Root::Small(leaf) => (leaf, [].iter(), [].iter()),
@@ -594,7 +601,7 @@ impl<K: Copy + Ord, V: Copy, N: Note, const LEAF: usize, const INNER: usize> Tre
         std::iter::once(leaf).chain(others).filter(not_empty).map(Leaf::view)
     }
 
-    /// The entry with the least key.
+    /// Returns the entry with the lowest key.
     pub(crate) fn first(&self) -> Option<(K, V)> {
         match &self.root {
             Root::Small(leaf) => leaf.entry(0),
@@ -602,7 +609,7 @@ impl<K: Copy + Ord, V: Copy, N: Note, const LEAF: usize, const INNER: usize> Tre
         }
     }
 
-    /// The entries from a key on, or those behind it, or all, in the order of their keys.
+    /// Returns the entries from, or after, a key, or all entries, in ascending order.
     pub(crate) fn iter_from(&self, bound: Bound<K>) -> impl Iterator<Item = (K, V)> {
         let (leaf, leaves, inners) = match (&self.root, bound) {
             (Root::Small(leaf), _) => (leaf, [].iter(), [].iter()),
@@ -626,7 +633,7 @@ impl<K: Copy + Ord, V: Copy, N: Note, const LEAF: usize, const INNER: usize> Tre
         Iter { entries: leaf.entries(from), leaves, inners }
     }
 
-    /// The entries up to a key, or those before it, or all, from the greatest key to the least.
+    /// Returns the entries up to, or before, a key, or all entries, in descending order.
     pub(crate) fn iter_back_from(&self, bound: Bound<K>) -> impl Iterator<Item = (K, V)> {
         let (leaf, leaves, inners) = match (&self.root, bound) {
             (Root::Small(leaf), _) => (leaf, [].iter(), [].iter()),
@@ -652,7 +659,7 @@ impl<K: Copy + Ord, V: Copy, N: Note, const LEAF: usize, const INNER: usize> Tre
     }
 }
 
-impl<K, V, N: Note, const LEAF: usize, const INNER: usize> Default for Tree<K, V, N, LEAF, INNER> {
+impl<K, V, N: Summary, const LEAF: usize, const INNER: usize> Default for Tree<K, V, N, LEAF, INNER> {
     fn default() -> Self {
         Self::new()
     }
@@ -660,7 +667,7 @@ impl<K, V, N: Note, const LEAF: usize, const INNER: usize> Default for Tree<K, V
 
 type Entries<'a, K, V> = Zip<Copied<slice::Iter<'a, K>>, Copied<slice::Iter<'a, V>>>;
 
-/// What is left of a leaf, the leaves behind it in its node, and the nodes behind that.
+/// The remaining entries of a leaf, the remaining leaves of its node, and the remaining nodes.
 #[derive(Debug)]
 struct Iter<'a, K, V, N> {
     entries: Entries<'a, K, V>,
@@ -668,7 +675,7 @@ struct Iter<'a, K, V, N> {
     inners: slice::Iter<'a, Inner<K, V, N>>,
 }
 
-impl<K: Copy + Ord, V: Copy, N: Note> Iterator for Iter<'_, K, V, N> {
+impl<K: Copy + Ord, V: Copy, N: Summary> Iterator for Iter<'_, K, V, N> {
     type Item = (K, V);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -685,7 +692,7 @@ impl<K: Copy + Ord, V: Copy, N: Note> Iterator for Iter<'_, K, V, N> {
     }
 }
 
-/// As [`Iter`], in the other direction.
+/// Like [`Iter`], in descending order.
 #[derive(Debug)]
 struct IterBack<'a, K, V, N> {
     entries: Rev<Entries<'a, K, V>>,
@@ -693,7 +700,7 @@ struct IterBack<'a, K, V, N> {
     inners: slice::Iter<'a, Inner<K, V, N>>,
 }
 
-impl<K: Copy + Ord, V: Copy, N: Note> Iterator for IterBack<'_, K, V, N> {
+impl<K: Copy + Ord, V: Copy, N: Summary> Iterator for IterBack<'_, K, V, N> {
     type Item = (K, V);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -721,10 +728,10 @@ mod tests {
 
     use super::*;
 
-    impl<K: Copy + Ord + Debug, V: Copy, N: Note, const LEAF: usize, const INNER: usize>
+    impl<K: Copy + Ord + Debug, V: Copy, N: Summary, const LEAF: usize, const INNER: usize>
         Tree<K, V, N, LEAF, INNER>
     {
-        /// What must hold between operations.
+        /// Checks the invariants between operations.
         fn check(&self) {
             let top = match &self.root {
                 Root::Small(leaf) => return leaf.check::<LEAF>(Bound::Unbounded, Bound::Unbounded),
@@ -741,8 +748,8 @@ mod tests {
                     let to = to.map_or(Bound::Unbounded, Bound::Excluded);
                     assert!(leaf.len() > 0, "an empty leaf");
                     leaf.check::<LEAF>(from, to);
-                    // The last leaf may have been made to be filled.
-                    assert!(to == Bound::Unbounded || is_frugal(&leaf.keys), "{:?}", leaf.keys);
+                    // The last leaf may have been allocated in full.
+                    assert!(to == Bound::Unbounded || is_compact(&leaf.keys), "{:?}", leaf.keys);
                     leaves += 1;
                     len += leaf.len();
                     if let Bound::Excluded(to) = to {
@@ -755,17 +762,17 @@ mod tests {
         }
     }
 
-    /// Whether half of the memory is used, or what is not used is hardly worth mentioning.
-    fn is_frugal<T>(vec: &Vec<T>) -> bool {
-        vec.capacity() <= (2 * vec.len()).max(roomy(vec.len() + 1))
+    /// Returns whether at least half of the memory is used, or the unused part is small.
+    fn is_compact<T>(vec: &Vec<T>) -> bool {
+        vec.capacity() <= (2 * vec.len()).max(rounded_capacity(vec.len() + 1))
     }
 
     impl<K: Copy + Ord + Debug, C> Node<K, C> {
-        fn check(&self, most: usize) {
-            assert!((1..=most).contains(&self.children.len()), "{} children", self.children.len());
+        fn check(&self, limit: usize) {
+            assert!((1..=limit).contains(&self.children.len()), "{} children", self.children.len());
             assert_eq!(self.bounds.len() + 1, self.children.len());
             assert!(self.bounds.is_sorted_by(|a, b| a < b), "{:?}", self.bounds);
-            assert!(is_frugal(&self.bounds) && is_frugal(&self.children));
+            assert!(is_compact(&self.bounds) && is_compact(&self.children));
         }
     }
 
@@ -783,7 +790,7 @@ mod tests {
         }
     }
 
-    /// Some number for each number, all over the place.
+    /// Maps numbers to different, scattered numbers.
     fn scattered(n: u32) -> u32 {
         n.wrapping_mul(0x9E37_79B1)
     }
@@ -835,14 +842,14 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_ascend_leave_full_leaves() {
+    fn ascending_keys_leave_full_leaves() {
         let mut map = OrderedMap::<_, _>::new();
         (0..100_000).for_each(|n| assert_eq!(map.insert(n, ()), None));
         assert!(bytes_each(&map) <= 4.5, "{}", bytes_each(&map));
     }
 
     #[test]
-    fn keys_that_ascend_in_each_of_many_ranges_leave_full_leaves() {
+    fn ascending_keys_in_many_ranges_leave_full_leaves() {
         let mut map = OrderedMap::<_, _>::new();
         for n in 0..5000 {
             (0..20).for_each(|range: u32| assert_eq!(map.insert(range << 24 | n, ()), None));
@@ -851,17 +858,17 @@ mod tests {
     }
 
     #[test]
-    fn a_map_of_few_leaves_takes_no_memory_for_those_to_come() {
+    fn a_map_of_few_leaves_allocates_no_future_leaves() {
         let mut map = OrderedMap::<_, _>::new();
         (0..140).for_each(|n| assert_eq!(map.insert(n, ()), None));
         assert!(map.memory() <= 1000, "{}", map.memory());
     }
 
     #[rstest]
-    #[case::of_some(127)]
-    #[case::that_is_the_last_of_a_node(128 * 256 - 1)]
-    #[case::that_is_the_last_of_all(2 * 128 * 256 - 1)]
-    fn keys_that_descend_behind_a_full_leaf_share_leaves(#[case] last: u32) {
+    #[case::an_inner_leaf(127)]
+    #[case::the_last_leaf_of_a_node(128 * 256 - 1)]
+    #[case::the_last_leaf_of_the_map(2 * 128 * 256 - 1)]
+    fn descending_keys_after_a_full_leaf_share_leaves(#[case] last: u32) {
         let full = (0..2 * 128 * 256).map(|n| (n << 15, ()));
         let mut map: OrderedMap<u32, ()> = OrderedMap::from_sorted(full);
         (1..0x4000).rev().for_each(|n| assert_eq!(map.insert(last << 15 | n, ()), None));
@@ -869,7 +876,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_in_any_order_take_half_as_much_again_at_most() {
+    fn keys_in_random_order_take_at_most_half_as_much_again() {
         let mut map = OrderedMap::<_, _>::new();
         (0..100_000).for_each(|n| assert_eq!(map.insert(scattered(n), ()), None));
         assert!(bytes_each(&map) <= 6.0, "{}", bytes_each(&map));
@@ -887,10 +894,10 @@ mod tests {
     }
 
     #[test]
-    fn memory_does_not_stay_behind_entries_that_are_removed() {
+    fn the_memory_of_removed_entries_is_freed() {
         let mut map: OrderedMap<u32, ()> = OrderedMap::from_sorted((0..200_000).map(|n| (n, ())));
         let full = map.memory();
-        // Every 50th stays; they go in another order than that of the keys.
+        // Every 50th entry is kept; the others are removed in another order than that of the keys.
         let gone = |n: &u32| !n.is_multiple_of(50);
         (0..200_000)
             .map(|n| n * 7919 % 200_000)
@@ -932,7 +939,7 @@ mod tests {
         proptest::collection::vec(clear, 1..120)
     }
 
-    /// The map and the one of the standard library, with the same operations.
+    /// Applies the same operations to the map and to that of the standard library.
     fn compare<const LEAF: usize, const INNER: usize>(ops: &[Op]) {
         let mut map = Tree::<u16, u8, (), LEAF, INNER>::default();
         let mut expected = BTreeMap::new();
@@ -973,11 +980,11 @@ mod tests {
             assert_eq!(map.get(key), expected.get(&key).copied());
             for bound in [Bound::Included(key), Bound::Excluded(key)] {
                 let entries = expected.range((bound, Bound::Unbounded)).map(|(key, value)| (*key, *value));
-                // To the end for some keys, and for the others a little way.
-                let most = if key % 64 == 0 { usize::MAX } else { 20 };
-                assert!(map.iter_from(bound).take(most).eq(entries.take(most)), "{bound:?}");
+                // To the end for some keys, and a few entries for the others.
+                let limit = if key % 64 == 0 { usize::MAX } else { 20 };
+                assert!(map.iter_from(bound).take(limit).eq(entries.take(limit)), "{bound:?}");
                 let entries = expected.range((Bound::Unbounded, bound)).map(|(key, value)| (*key, *value));
-                assert!(map.iter_back_from(bound).take(most).eq(entries.rev().take(most)), "{bound:?}");
+                assert!(map.iter_back_from(bound).take(limit).eq(entries.rev().take(limit)), "{bound:?}");
             }
         }
         assert!(map.iter_back_from(Bound::Unbounded).eq(expected.clone().into_iter().rev()));
@@ -988,7 +995,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn a_map_does_what_that_of_the_standard_library_does(ops in ops()) {
+        fn a_map_behaves_like_that_of_the_standard_library(ops in ops()) {
             compare::<2, 2>(&ops);
             compare::<5, 3>(&ops);
             compare::<8, 4>(&ops);
@@ -997,7 +1004,7 @@ mod tests {
         }
 
         #[test]
-        fn counting_finds_where_a_key_belongs(
+        fn counting_finds_the_position_of_a_key(
             keys in proptest::collection::btree_set(0..3000_u32, 0..900),
             key in 0..3000_u32,
         ) {

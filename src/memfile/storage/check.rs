@@ -1,4 +1,4 @@
-//! Whether all indexes agree with the leases, for tests.
+//! Checking, in tests, that all indexes agree with the leases.
 
 use std::ops::Bound;
 
@@ -10,7 +10,7 @@ use super::packed_lease::{StoredLease, pack};
 use super::{NoRoom, Storage};
 
 impl<L: StoredLease> Storage<L> {
-    /// Says where the indexes and the leases disagree, if they do.
+    /// Returns an error that names the first disagreement between the indexes and the leases.
     pub(in crate::memfile) fn check(&self) -> Result<(), String> {
         let mut built = Self::new(self.relays.is_enabled());
         for (_, id) in self.primary.iter_from(Bound::Unbounded) {
@@ -45,8 +45,8 @@ impl<L: StoredLease> Storage<L> {
         }
         for leaf in self.primary.leaves_from(L::AddressKey::default()) {
             let earliest = leaf.values.iter().map(|&id| free_from(&self.primary.packed(id))).min();
-            if earliest.is_some_and(|earliest| leaf.note.get() > earliest) {
-                return Err(format!("{:?} is noted for leases that end at {earliest:?}", leaf.note));
+            if earliest.is_some_and(|earliest| leaf.summary.get() > earliest) {
+                return Err(format!("{:?} is noted for leases that end at {earliest:?}", leaf.summary));
             }
         }
         let addresses = |storage: &Self| -> Vec<_> {

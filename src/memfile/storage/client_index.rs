@@ -1,8 +1,9 @@
-//! An index of leases by a byte string: hardware address, client id or DUID, hostname.
+//! An index of leases by a byte string: hardware address, client ID or DUID, hostname.
 //!
-//! It holds no strings: of a string that one lease has, the block of that lease, which has the string; of a string that
-//! several leases have, the number of a set of their addresses, in the order of subnets (or IAIDs). So a client with a
-//! hundred thousand leases costs as little to look up as any other.
+//! The index holds no strings. For the string of a single lease, it holds the block of the lease,
+//! which contains the string; for the string of several leases, the number of a set of their
+//! addresses, in the order of subnets (or IAIDs). So a client with a hundred thousand leases is
+//! found as fast as any other.
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher};
@@ -15,29 +16,34 @@ use super::hash_index::{HashIndex, Hashed};
 use super::packed_lease::{Packed, StoredLease};
 use super::primary_index::PrimaryIndex;
 
-/// What a number in the table stands for: a block, or with the highest bit set a set.
-enum Holder {
+/// The meaning of a number in the table: a block, or with the highest bit set, a set.
+enum Entry {
     Block(BlockId),
     Set(usize),
 }
 
-const SET: u32 = 1 << 31;
+const SET_BIT: u32 = 1 << 31;
 
-impl Holder {
+impl Entry {
     fn of(number: u32) -> Self {
-        if number & SET == 0 { Self::Block(BlockId(number)) } else { Self::Set((number & !SET) as usize) }
+        if number & SET_BIT == 0 {
+            Self::Block(BlockId(number))
+        } else {
+            Self::Set((number & !SET_BIT) as usize)
+        }
     }
 }
 
-/// The number of a set. There are less sets than leases, and these have 31 bits.
+/// Returns the table entry for a set. There are fewer sets than leases, whose block IDs have 31
+/// bits.
 fn set_number(n: usize) -> u32 {
-    SET | u32::try_from(n).unwrap_or(0)
+    SET_BIT | u32::try_from(n).unwrap_or(0)
 }
 
-/// The order of leases in a set: subnet or IAID, and the address.
+/// The order of leases in a set: subnet or IAID, and then address.
 pub(super) type Member<K> = (u32, K);
 
-/// The string of a lease that an index is of.
+/// Returns the string by which a lease is indexed.
 pub(super) type KeyOf<L> = for<'a, 'b> fn(&'b Packed<'a, L>) -> &'a [u8];
 
 /// An index of leases by a byte string. Leases whose string is empty are not in it.
@@ -46,7 +52,7 @@ pub(super) struct ClientIndex<L: StoredLease> {
     table: HashIndex,
 }
 
-/// What is known of the strings.
+/// The strings of the leases, and the sets of leases that share one.
 struct Strings<L: StoredLease> {
     key_of: KeyOf<L>,
     order_of: fn(&Packed<'_, L>) -> u32,
@@ -56,10 +62,10 @@ struct Strings<L: StoredLease> {
     free_sets: Vec<usize>,
 }
 
-/// The leases of one string.
+/// The leases with the same string.
 type Set<L> = OrderedMap<Member<<L as crate::lease_file::row::private::RowFormat>::AddressKey>, ()>;
 
-/// The leases that a string has.
+/// The leases found for a string.
 pub(super) enum Found<'a, K> {
     None,
     One(BlockId),
@@ -67,7 +73,7 @@ pub(super) enum Found<'a, K> {
 }
 
 impl<L: StoredLease> ClientIndex<L> {
-    /// An index by what `key_of` says, also regardless of the case of its letters.
+    /// Creates an index by the strings of `key_of`, optionally case-insensitive.
     pub(super) fn new(key_of: KeyOf<L>, order_of: fn(&Packed<'_, L>) -> u32, ignore_case: bool) -> Self {
         let (sets, free_sets) = (Vec::new(), Vec::new());
         let hasher = RandomState::default();
@@ -75,36 +81,36 @@ impl<L: StoredLease> ClientIndex<L> {
         Self { strings, table: HashIndex::new() }
     }
 
-    /// The leases that have a string.
+    /// Returns the leases with a string.
     pub(super) fn find(&self, primary: &PrimaryIndex<L>, key: &[u8]) -> Found<'_, L::AddressKey> {
         if key.is_empty() {
             return Found::None;
         }
         let found =
             self.table.find(self.strings.hash(key), |number| self.strings.is_of(primary, number, key));
-        match found.map(Holder::of) {
+        match found.map(Entry::of) {
             None => Found::None,
-            Some(Holder::Block(id)) => Found::One(id),
-            Some(Holder::Set(n)) => Found::Several(&self.strings.sets[n]),
+            Some(Entry::Block(id)) => Found::One(id),
+            Some(Entry::Set(n)) => Found::Several(&self.strings.sets[n]),
         }
     }
 
-    /// The hash of a lease's string, and has the processor fetch what is needed for it.
+    /// Returns the hash of a lease's string, and prefetches its bucket.
     #[inline]
-    pub(super) fn fetch(&self, packed: &Packed<'_, L>) -> u64 {
+    pub(super) fn prefetch(&self, packed: &Packed<'_, L>) -> u64 {
         let hash = self.strings.hash((self.strings.key_of)(packed));
-        self.table.fetch(hash);
+        self.table.prefetch(hash);
         hash
     }
 
-    /// Takes a lease in, whose block holds it already.
+    /// Inserts a lease, which its block already contains.
     pub(super) fn insert(&mut self, primary: &PrimaryIndex<L>, id: BlockId) {
         let packed = primary.packed(id);
         let hash = self.strings.hash((self.strings.key_of)(&packed));
         self.insert_hashed(primary, id, hash);
     }
 
-    /// Takes a lease in, whose block holds it already, and whose string has this hash.
+    /// Inserts a lease, which its block already contains, with the hash of its string.
     pub(super) fn insert_hashed(&mut self, primary: &PrimaryIndex<L>, id: BlockId, hash: u64) {
         let Self { strings, table } = self;
         let packed = primary.packed(id);
@@ -113,13 +119,13 @@ impl<L: StoredLease> ClientIndex<L> {
             return;
         }
         let found = table.find(hash, |number| strings.is_of(primary, number, key));
-        match found.map(Holder::of) {
-            None => table.insert(hash, id.0, &StringsOf { strings, primary }),
-            Some(Holder::Set(n)) => {
+        match found.map(Entry::of) {
+            None => table.insert(hash, id.0, &StringHashes { strings, primary }),
+            Some(Entry::Set(n)) => {
                 let member = strings.member(&packed);
                 strings.sets[n].insert(member, ());
             }
-            Some(Holder::Block(other)) => {
+            Some(Entry::Block(other)) => {
                 let mut set = OrderedMap::default();
                 set.insert(strings.member(&primary.packed(other)), ());
                 set.insert(strings.member(&packed), ());
@@ -134,13 +140,14 @@ impl<L: StoredLease> ClientIndex<L> {
         }
     }
 
-    /// Lets go of a lease, while its block still holds it and the primary index still finds it.
+    /// Removes a lease, while its block still contains it and the primary index still finds it.
     pub(super) fn remove(&mut self, primary: &PrimaryIndex<L>, id: BlockId) {
         let hash = self.strings.hash((self.strings.key_of)(&primary.packed(id)));
         self.remove_hashed(primary, id, hash);
     }
 
-    /// Lets go of a lease, while its block still holds it and the primary index still finds it, and whose string has this hash.
+    /// Removes a lease, while its block still contains it and the primary index still finds it,
+    /// with the hash of its string.
     pub(super) fn remove_hashed(&mut self, primary: &PrimaryIndex<L>, id: BlockId, hash: u64) {
         let Self { strings, table } = self;
         let packed = primary.packed(id);
@@ -150,12 +157,12 @@ impl<L: StoredLease> ClientIndex<L> {
         }
         let found = table.find_and_remove(
             hash,
-            // Of most strings there is but one lease, which need not be compared.
+            // Most strings have only one lease, which need not be compared.
             |number| number == id.0 || strings.is_of(primary, number, key),
             |number| number == id.0,
-            &StringsOf { strings, primary },
+            &StringHashes { strings, primary },
         );
-        if let Some(Holder::Set(n)) = found.map(Holder::of) {
+        if let Some(Entry::Set(n)) = found.map(Entry::of) {
             let member = strings.member(&packed);
             strings.sets[n].remove(member);
             if strings.sets[n].len() == 1
@@ -169,7 +176,7 @@ impl<L: StoredLease> ClientIndex<L> {
         }
     }
 
-    /// Follows a lease, which both blocks hold, to another block.
+    /// Records that a lease moves to another block. Both blocks contain it.
     pub(super) fn relocate(&mut self, primary: &PrimaryIndex<L>, old: BlockId, new: BlockId) {
         let key = (self.strings.key_of)(&primary.packed(new));
         if !key.is_empty() {
@@ -177,27 +184,27 @@ impl<L: StoredLease> ClientIndex<L> {
         }
     }
 
-    /// Makes room for so many strings, in an empty index.
+    /// Reserves memory for this number of strings, in an empty index.
     pub(super) fn reserve(&mut self, len: usize) {
         self.table.reserve(len);
     }
 
-    /// Whether a lease is in it, or should be.
+    /// Returns whether a lease has a string, and so belongs into the index.
     pub(super) fn is_in(&self, primary: &PrimaryIndex<L>, id: BlockId) -> bool {
         !(self.strings.key_of)(&primary.packed(id)).is_empty()
     }
 
-    /// How many leases are in it.
+    /// Returns the number of indexed leases.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
-        let count = |number| match Holder::of(number) {
-            Holder::Block(_) => 1,
-            Holder::Set(n) => self.strings.sets[n].len(),
+        let count = |number| match Entry::of(number) {
+            Entry::Block(_) => 1,
+            Entry::Set(n) => self.strings.sets[n].len(),
         };
         self.table.iter().map(count).sum()
     }
 
-    /// How many bytes are allocated.
+    /// Returns the number of allocated bytes.
     pub(super) fn memory(&self) -> usize {
         let sets: usize = self.strings.sets.iter().map(OrderedMap::memory).sum();
         self.table.memory() + sets + self.strings.sets.capacity() * size_of::<Set<L>>()
@@ -212,13 +219,13 @@ impl<L: StoredLease> Strings<L> {
         } else {
             Cow::Borrowed(key)
         };
-        // Without its length, which a hasher adds for a slice: the string is the whole key.
+        // The hash does not include the length, as the string is the whole key.
         let mut hasher = self.hasher.build_hasher();
         hasher.write(&key);
         hasher.finish()
     }
 
-    /// Whether a number stands for leases of a string.
+    /// Returns whether a table entry is for the leases of a string.
     #[inline]
     fn is_of(&self, primary: &PrimaryIndex<L>, number: u32, key: &[u8]) -> bool {
         self.owner(primary, number).is_some_and(|owner| {
@@ -227,12 +234,12 @@ impl<L: StoredLease> Strings<L> {
         })
     }
 
-    /// A lease that a number stands for.
+    /// Returns a lease of a table entry.
     #[inline]
     fn owner<'a>(&self, primary: &'a PrimaryIndex<L>, number: u32) -> Option<Packed<'a, L>> {
-        match Holder::of(number) {
-            Holder::Block(id) => Some(primary.packed(id)),
-            Holder::Set(n) => {
+        match Entry::of(number) {
+            Entry::Block(id) => Some(primary.packed(id)),
+            Entry::Set(n) => {
                 let ((_, key), ()) = self.sets[n].first()?;
                 primary.get(key)
             }
@@ -244,21 +251,21 @@ impl<L: StoredLease> Strings<L> {
     }
 }
 
-/// The hashes of the strings of leases.
-struct StringsOf<'a, L: StoredLease> {
+/// Hashes the strings of leases, for the table.
+struct StringHashes<'a, L: StoredLease> {
     strings: &'a Strings<L>,
     primary: &'a PrimaryIndex<L>,
 }
 
-impl<L: StoredLease> Hashed for StringsOf<'_, L> {
+impl<L: StoredLease> Hashed for StringHashes<'_, L> {
     fn hash(&self, number: u32) -> u64 {
         let owner = self.strings.owner(self.primary, number);
         owner.map_or(0, |owner| self.strings.hash((self.strings.key_of)(&owner)))
     }
 
-    fn fetch(&self, number: u32) {
-        if let Holder::Block(id) = Holder::of(number) {
-            self.primary.arena.fetch(id);
+    fn prefetch(&self, number: u32) {
+        if let Entry::Block(id) = Entry::of(number) {
+            self.primary.arena.prefetch(id);
         }
     }
 }

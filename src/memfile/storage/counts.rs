@@ -1,4 +1,5 @@
-//! Numbers of leases, kept beside them: by subnet, pool, type and state, and by client class.
+//! Numbers of leases, updated with each change: by subnet, pool, type and state, and by client
+//! class.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -12,14 +13,14 @@ use crate::lease::{
 };
 use crate::lease_mgr::{StatisticsQuery, StatisticsRow};
 
-/// What leases are counted by.
+/// The attributes by which leases are counted.
 pub(super) type CountKey = (SubnetId, PoolId, Option<LeaseType>, LeaseState);
 
-/// How many leases in use name each client class: addresses, and prefixes.
+/// Numbers of leases in use, addresses and prefixes, for each client class that they name.
 pub(super) type Classes = HashMap<ClientClass, [u64; 2], RandomState>;
 
 impl<L: StoredLease> Storage<L> {
-    /// How many leases there are.
+    /// Returns the numbers of leases.
     pub(in crate::memfile) fn statistics(&self, query: &StatisticsQuery) -> Vec<StatisticsRow> {
         let (first, last) = query.subnets.bounds();
         let lowest = (first, PoolId(0), None, LeaseState(0));
@@ -55,13 +56,13 @@ impl<L: StoredLease> Storage<L> {
         }
     }
 
-    /// How many leases in use name a client class.
+    /// Returns the number of leases in use that name a client class.
     pub(in crate::memfile) fn class_leases(&self, class: &ClientClass, kind: LeaseKind) -> u64 {
         self.classes.get(class).map_or(0, |counts| counts[kind as usize])
     }
 }
 
-/// What a lease is counted by.
+/// Returns the attributes by which a lease is counted.
 pub(super) fn count_key<L: StoredLease>(packed: &Packed<'_, L>) -> CountKey {
     (packed.subnet_id(), packed.pool_id(), L::kind_in(packed), packed.state())
 }

@@ -1,4 +1,4 @@
-//! Which leases have ended.
+//! Finding the leases that have ended.
 
 use super::Storage;
 use super::expiry_queue::{Place, moment};
@@ -6,12 +6,12 @@ use super::packed_lease::{StoredLease, set_lag};
 use crate::lease::LeaseState;
 use crate::lease_file::row::private::RowFormat;
 
-/// The queues of leases that end.
+/// The queues of ending leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::memfile) enum ExpiryKind {
-    /// Of those that are not reclaimed.
+    /// The queue of leases that are not reclaimed.
     Expiring,
-    /// Of those that are.
+    /// The queue of reclaimed leases.
     Reclaimed,
 }
 
@@ -21,15 +21,16 @@ impl ExpiryKind {
     }
 }
 
-/// Leases that have ended, and their places in the queue.
+/// Leases that have ended, with their places in the queue.
 pub(in crate::memfile) type Ended<L> = Vec<(Place<<L as RowFormat>::AddressKey>, L)>;
 
-/// Leases in a queue are not where they belong.
+/// Some leases of a queue are in a place that is too early.
 #[derive(Debug)]
 pub(in crate::memfile) struct Misplaced;
 
 impl<L: StoredLease> Storage<L> {
-    /// The leases of a queue that have ended at `time` (seconds since the epoch), from a place on, at most `count`.
+    /// Returns the leases of a queue that have ended at `time` (seconds since the epoch), after the
+    /// place `after`, at most `count`.
     pub(in crate::memfile) fn ended(
         &self,
         queue: ExpiryKind,
@@ -48,8 +49,9 @@ impl<L: StoredLease> Storage<L> {
             .collect()
     }
 
-    /// Moves those of the first `count` leases of a queue that are ahead of their time to where they belong.
-    pub(in crate::memfile) fn put_in_place(
+    /// Moves those of the first `count` leases of a queue whose place is too early to their right
+    /// place.
+    pub(in crate::memfile) fn fix_places(
         &mut self,
         queue: ExpiryKind,
         time: i64,

@@ -1,31 +1,34 @@
-//! When leases end, in the order in which they do.
+//! The ends of leases, in order.
 //!
-//! Every lease that is not infinite stands in one of two queues: of those that are reclaimed already, and of the others. A
-//! renewed lease keeps its place: its record says by how many seconds that is too early (the lag), and who comes
-//! to the place moves it on. So a renewal changes no queue, and what is not renewed is where it belongs.
+//! Every lease that is not infinite is in one of two queues: one for reclaimed leases, and one for
+//! the others. A renewed lease keeps its place in the queue, and its record holds the number of
+//! seconds by which the place is too early (the lag). A thread that reaches the place moves it on.
+//! So a renewal changes no queue, and leases that are not renewed are in their right place.
 
 use std::cmp::Ordering;
 use std::ops::Bound;
 
 use super::b_tree::OrderedMap;
 
-/// A moment as a number that queues are ordered by: seconds since the epoch, and so many more that those before it are numbers, too.
+/// The epoch as a number in the order of the queues: an offset makes times before it numbers as
+/// well.
 const EPOCH: u64 = (1 << 63) - (1 << 32);
 
-/// The moment at which a lease ends. It must not be infinite.
+/// Returns the time at which a lease ends. It must not be infinite.
 #[inline]
 pub(super) fn end(cltt: i64, valid_lifetime: u32) -> u64 {
-    // Ends reach from i64::MIN to 2^32 beyond i64::MAX, which is more than there are numbers: the first 2^32 are one.
+    // Ends range from i64::MIN to 2^32 beyond i64::MAX, which exceeds 64 bits: the first 2^32 map
+    // to one number.
     let heard = cltt.cast_unsigned() ^ (1 << 63);
     heard.saturating_sub((1 << 32) - u64::from(valid_lifetime))
 }
 
-/// The moment of a time in seconds since the epoch.
+/// Returns the number for a time in seconds since the epoch.
 pub(super) fn moment(time: i64) -> u64 {
     EPOCH.saturating_add_signed(time)
 }
 
-/// A place in a queue: the moment, in two halves so that it takes no more room than it must, and the address.
+/// A place in a queue: the time, in two halves to avoid padding, and the address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::memfile) struct Place<K> {
     low: u32,
@@ -36,7 +39,7 @@ pub(in crate::memfile) struct Place<K> {
 impl<K: Ord> Ord for Place<K> {
     #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
-        // As one number, which compares faster than two halves.
+        // One number compares faster than two halves.
         self.time().cmp(&other.time()).then_with(|| self.key.cmp(&other.key))
     }
 }
@@ -54,7 +57,7 @@ impl<K> Place<K> {
         Self { low: u32::from_le_bytes([a, b, c, d]), high: u32::from_le_bytes([e, f, g, h]), key }
     }
 
-    /// The moment.
+    /// Returns the time.
     #[inline]
     pub(super) fn time(&self) -> u64 {
         u64::from(self.high) << 32 | u64::from(self.low)
@@ -80,14 +83,14 @@ impl<K: Copy + Ord> ExpiryQueue<K> {
         self.0.remove(Place::new(time, key));
     }
 
-    /// The first `count` places up to a moment, from a place on.
+    /// Returns the first `count` places up to a time, after the place `after`.
     pub(super) fn until(&self, time: u64, after: Option<Place<K>>, count: usize) -> Vec<Place<K>> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let places = self.0.iter_from(from).map(|(place, ())| place);
         places.take_while(|place| place.time() <= time).take(count).collect()
     }
 
-    /// Puts places in, of which there are none yet.
+    /// Fills an empty queue.
     pub(super) fn fill(&mut self, mut places: Vec<Place<K>>) {
         places.sort_unstable();
         self.0 = OrderedMap::from_sorted(places.into_iter().map(|place| (place, ())));
@@ -123,7 +126,7 @@ mod tests {
     fn a_lease_has_ended_from_its_end_on(#[case] cltt: i64, #[case] valid_lifetime: u32) {
         let ends = i128::from(cltt) + i128::from(valid_lifetime);
         for now in [ends - 1, ends, ends + 1, 0, i128::from(i64::MAX), -1_000_000_000_000] {
-            // The first 2^32 seconds of all time are one moment.
+            // The first 2^32 seconds of the range map to one number.
             if let Ok(now) = i64::try_from(now)
                 && now >= i64::MIN + (1 << 32)
             {

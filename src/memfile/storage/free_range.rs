@@ -1,31 +1,32 @@
 //! The lowest free address of a range.
 //!
-//! Leases are in the order of their addresses in the leaves of a tree. Of each leaf it is noted when the first of its addresses
-//! becomes free, so most full leaves are passed over with one look, without a look at the leases. A note is never too late,
-//! but may be too early: it is not changed when a lease is renewed. A search that finds it too early looks at the leases of the leaf
-//! and corrects it, which happens to each leaf about once in the lifetime of its leases.
+//! The leaves of a tree hold the leases in the order of their addresses. Each leaf records when the
+//! first of its addresses becomes free, so most full leaves are skipped without looking at their
+//! leases. The recorded time is never too late, but may be too early: a renewal does not change it.
+//! A search that finds it too early examines the leases of the leaf and corrects it, which happens
+//! about once per leaf in the lifetime of its leases.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Storage;
-use super::b_tree::Note;
+use super::b_tree::Summary;
 use super::expiry_queue::moment;
 use super::packed_lease::{Packed, StoredLease};
 use crate::lease::LeaseState;
 use crate::lease_mgr::{FreeRange, Gap};
 
-/// When the first of several addresses becomes free, as a moment of the expiry queues.
+/// The time at which the first of several addresses becomes free, as a number of the expiry queues.
 #[derive(Debug)]
 pub(super) struct FreeFrom(AtomicU64);
 
 impl FreeFrom {
-    /// Of the address of a lease: at once if it is reclaimed, else when it ends.
+    /// Returns the time for the address of a lease: at once if it is reclaimed, else when it ends.
     pub(super) fn of<L: StoredLease>(lease: &Packed<'_, L>) -> Self {
         Self(free_from(lease).into())
     }
 
-    /// Makes it what is noted of leases of which nothing is known.
+    /// Resets the summary to that of unexamined leases.
     pub(super) fn forget(&self) {
         self.0.store(0, Ordering::Relaxed);
     }
@@ -41,7 +42,7 @@ impl Clone for FreeFrom {
     }
 }
 
-impl Note for FreeFrom {
+impl Summary for FreeFrom {
     fn none() -> Self {
         Self(u64::MAX.into())
     }
@@ -51,12 +52,13 @@ impl Note for FreeFrom {
     }
 
     fn join(&self, other: &Self) {
-        // Who changes the storage is alone with it.
+        // A thread that changes the storage has exclusive access.
         self.0.store(self.get().min(other.get()), Ordering::Relaxed);
     }
 }
 
-/// The moment at which the address of a lease becomes free: never if its lifetime is infinite.
+/// Returns the time at which the address of a lease becomes free; `u64::MAX` if its lifetime is
+/// infinite.
 pub(super) fn free_from<L: StoredLease>(lease: &Packed<'_, L>) -> u64 {
     if lease.state() == LeaseState::EXPIRED_RECLAIMED {
         return 0;
@@ -68,7 +70,7 @@ fn is_free(from: u64, now: u64) -> bool {
     from <= now && from != u64::MAX
 }
 
-/// What a step of a search has found.
+/// The result of a step of a search.
 pub(in crate::memfile) enum Step<L: StoredLease> {
     /// The address is free.
     Free(L::Address),
@@ -89,8 +91,8 @@ impl<L: StoredLease> fmt::Debug for Step<L> {
 }
 
 impl<L: StoredLease> Storage<L> {
-    /// Looks for the lowest address of a range, from an address on, that is free at `now` (seconds since the epoch). Looks
-    /// at the leases of `budget` leaves at most.
+    /// Searches a range for the lowest address, not below `from`, that is free at `now` (seconds
+    /// since the epoch). Examines the leases of at most `budget` leaves.
     pub(in crate::memfile) fn first_free(
         &self,
         range: &FreeRange<L>,
@@ -114,7 +116,7 @@ impl<L: StoredLease> Storage<L> {
             if first > key {
                 return Step::Free(next);
             }
-            let is_occupied = !is_free(leaf.note.get(), now);
+            let is_occupied = !is_free(leaf.summary.get(), now);
             let bits = |key| L::bits_of(L::address_of(key));
             let has_no_gap = is_dense && bits(last) - bits(first) == (leaf.keys.len() - 1) as u128;
             let gap = if is_occupied && has_no_gap {
@@ -133,9 +135,9 @@ impl<L: StoredLease> Storage<L> {
                     (!is_free(from, now)).then(|| L::address_of(key))
                 });
                 let gap = range.lowest_gap(next, occupied.by_ref());
-                // The others are looked at, too, so that the note is right afterwards.
+                // The remaining leases are examined as well, to correct the recorded time.
                 occupied.for_each(drop);
-                leaf.note.0.store(earliest, Ordering::Relaxed);
+                leaf.summary.0.store(earliest, Ordering::Relaxed);
                 gap
             };
             match gap {

@@ -1,44 +1,49 @@
-//! A hash table of block numbers, which keeps no keys: it is asked with the hash, and with what tells whether a block is the one.
+//! A hash table of block numbers. It holds no keys: a caller passes the hash, and a closure that
+//! recognizes the block.
 //!
-//! A look-up costs one cache miss: ten numbers and two bytes of the hash of each make up a cache line. The table is many
-//! small ones, so that growing never takes long. A table mostly grows without a look at what its numbers stand for, which is anywhere
-//! in memory: one of the two bytes holds the bits of the hash that the next seven doublings need.
+//! A look-up costs one cache miss: a cache line holds ten numbers and two bytes of the hash of
+//! each. The table consists of many small ones, so that growing never takes long. A table usually
+//! grows without access to the blocks of its numbers, which are anywhere in memory: one of the two
+//! bytes holds the hash bits for the next seven doublings.
 
 use super::prefetch::prefetch;
 use crate::simd::Block;
 
-/// How many numbers a bucket holds.
+/// Number of places in a bucket.
 const WIDTH: usize = 10;
 const ALL: u32 = (1 << WIDTH) - 1;
-/// So many of 16 places are in use before a table grows.
+/// Maximum load, in sixteenths of the places, before a table grows.
 const FULL: usize = 15;
-/// How many tables there are.
+/// Number of tables.
 const TABLES: usize = 64;
-/// The bits of a hash that choose the table; the lowest ones choose the bucket, the highest ones are its tag.
+/// Number of hash bits that choose the table. The lowest bits choose the bucket, the highest ones
+/// are the tag.
 const CHOICE_BITS: u32 = 12;
 const CHOICE_SHIFT: u32 = 32;
 
-/// How many bits of the hash are kept for when the table grows.
+/// Number of hash bits that are kept for when the table grows.
 const SPARE_BITS: u32 = 7;
 const SPARE: u8 = (1 << SPARE_BITS) - 1;
-/// The number found its place in a bucket behind its own.
-const AWAY: u8 = 1 << SPARE_BITS;
+/// Flag of a number that is in a bucket after its own.
+const DISPLACED: u8 = 1 << SPARE_BITS;
 
-/// A cache line.
+/// A bucket in one cache line.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Bucket {
-    /// A byte of the hash of each number, 0 where there is none; and then spare bits of the hash of each, and whether it is `AWAY`.
+    /// A byte of the hash of each number, 0 for a free place; then the spare bits of each hash,
+    /// with the flag `DISPLACED`.
     tags: [u8; 2 * WIDTH],
-    /// How many numbers belong here or before, but found their place behind.
-    passed: u32,
+    /// Count of the numbers that belong into this bucket or one before it, but are in a bucket
+    /// after it.
+    overflowed: u32,
     numbers: [u32; WIDTH],
 }
 
 impl Bucket {
-    const EMPTY: Self = Self { tags: [0; 2 * WIDTH], passed: 0, numbers: [0; WIDTH] };
+    const EMPTY: Self = Self { tags: [0; 2 * WIDTH], overflowed: 0, numbers: [0; WIDTH] };
 
-    /// A bit for each place with this tag.
+    /// Returns a bit for each place with this tag.
     #[inline(always)]
     fn places(&self, tag: u8) -> u32 {
         self.tags.first_chunk().map_or(0, |tags| Block::load(tags).is(tag) & ALL)
@@ -49,7 +54,7 @@ impl Bucket {
         self.tags[WIDTH + place]
     }
 
-    /// The places in use.
+    /// Returns the places in use.
     fn in_use(&self) -> impl Iterator<Item = usize> + use<> {
         let mut places = !self.places(0) & ALL;
         std::iter::from_fn(move || {
@@ -59,17 +64,17 @@ impl Bucket {
         })
     }
 
-    /// Its numbers.
+    /// Returns the numbers in the bucket.
     fn numbers(&self) -> impl Iterator<Item = u32> {
         self.in_use().map(|place| self.numbers[place])
     }
 
-    /// Those of its numbers that belong to another one.
-    fn away(&self) -> impl Iterator<Item = u32> {
-        self.in_use().filter(|&place| self.spare(place) & AWAY != 0).map(|place| self.numbers[place])
+    /// Returns the numbers that belong into another bucket.
+    fn displaced(&self) -> impl Iterator<Item = u32> {
+        self.in_use().filter(|&place| self.spare(place) & DISPLACED != 0).map(|place| self.numbers[place])
     }
 
-    /// Puts a number in, if there is a place.
+    /// Adds a number. Returns `false` if the bucket is full.
     #[inline]
     fn put(&mut self, tag: u8, spare: u8, number: u32) -> bool {
         let free = self.places(0);
@@ -82,34 +87,34 @@ impl Bucket {
     }
 }
 
-/// The tag of a hash: never 0.
+/// Returns the tag of a hash, which is never 0.
 #[inline(always)]
 fn tag_of(hash: u64) -> u8 {
     let [.., top] = hash.to_le_bytes();
     top.max(1)
 }
 
-/// What numbers stand for.
+/// Access to the hashes of the numbers.
 pub(super) trait Hashed {
-    /// The hash of what a number stands for.
+    /// Returns the hash of a number.
     fn hash(&self, number: u32) -> u64;
 
-    /// Has the processor fetch what that depends on.
-    fn fetch(&self, number: u32);
+    /// Prefetches the memory that the hash depends on.
+    fn prefetch(&self, number: u32);
 }
 
-/// Buckets, as many as a power of two; or none.
+/// A power-of-two number of buckets, or none.
 #[derive(Default)]
 #[repr(align(32))]
 struct Table {
     buckets: Box<[Bucket]>,
     len: u32,
-    /// The spare bits of the hashes begin with this one. No fewer bits choose the bucket.
+    /// The first spare bit of the hashes. At least this number of bits choose the bucket.
     spare_from: u32,
 }
 
 impl Table {
-    /// An empty one.
+    /// Creates an empty table.
     fn new(buckets: usize) -> Self {
         Self { buckets: vec![Bucket::EMPTY; buckets].into(), len: 0, spare_from: buckets.trailing_zeros() }
     }
@@ -130,7 +135,7 @@ impl Table {
     }
 
     #[inline]
-    fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<(usize, usize)> {
+    fn find(&self, hash: u64, mut matches: impl FnMut(u32) -> bool) -> Option<(usize, usize)> {
         if self.buckets.is_empty() {
             return None;
         }
@@ -141,12 +146,12 @@ impl Table {
             let mut places = bucket.places(tag);
             while places != 0 {
                 let place = places.trailing_zeros() as usize;
-                if bucket.spare(place) & SPARE == spare && is_it(bucket.numbers[place]) {
+                if bucket.spare(place) & SPARE == spare && matches(bucket.numbers[place]) {
                     return Some((at, place));
                 }
                 places &= places - 1;
             }
-            if bucket.passed == 0 {
+            if bucket.overflowed == 0 {
                 return None;
             }
             at = (at + 1) & (self.buckets.len() - 1);
@@ -154,33 +159,33 @@ impl Table {
         None
     }
 
-    /// Puts a number in, for which there is a place.
+    /// Adds a number. There must be a free place.
     #[inline]
     fn put(&mut self, hash: u64, number: u32) {
         let (tag, mut spare) = (tag_of(hash), self.spare(hash));
         let mut at = self.start(hash);
         let last = self.buckets.len() - 1;
         while !self.buckets[at].put(tag, spare, number) {
-            spare |= AWAY;
-            self.buckets[at].passed += 1;
+            spare |= DISPLACED;
+            self.buckets[at].overflowed += 1;
             at = (at + 1) & last;
         }
         self.len += 1;
     }
 
-    /// Takes out the number at a place, which has this hash.
+    /// Removes the number with this hash at a place.
     fn remove(&mut self, hash: u64, (found, place): (usize, usize)) {
         let last = self.buckets.len() - 1;
         let mut at = self.start(hash);
         while at != found {
-            self.buckets[at].passed -= 1;
+            self.buckets[at].overflowed -= 1;
             at = (at + 1) & last;
         }
         self.buckets[found].tags[place] = 0;
         self.len -= 1;
     }
 
-    /// How many buckets so many numbers take.
+    /// Returns the number of buckets for `len` numbers.
     fn buckets_for(len: usize) -> usize {
         (len * 16).div_ceil(WIDTH * FULL).next_power_of_two()
     }
@@ -192,32 +197,34 @@ impl Table {
             return self.resize((half * 2).max(1), hashed);
         }
         let old = std::mem::replace(&mut self.buckets, vec![Bucket::EMPTY; half * 2].into());
-        // Those in their own bucket go to the one of the same number, or as far behind as there were buckets.
+        // A number in its own bucket goes to the bucket of the same index, or to the one `half`
+        // buckets after it.
         for (at, bucket) in old.iter().enumerate() {
-            for place in bucket.in_use().filter(|&place| bucket.spare(place) & AWAY == 0) {
+            for place in bucket.in_use().filter(|&place| bucket.spare(place) & DISPLACED == 0) {
                 let spare = bucket.spare(place);
                 let at = at + half * usize::from(spare >> bit & 1);
                 let has_place = self.buckets[at].put(bucket.tags[place], spare, bucket.numbers[place]);
                 debug_assert!(has_place, "they come from one bucket only");
             }
         }
-        // What is put in now may be away again. It is counted already.
+        // Numbers that are added now may be displaced again. They have been counted already.
         let len = self.len;
-        self.put_all(&old, Bucket::away, hashed);
+        self.put_all(&old, Bucket::displaced, hashed);
         self.len = len;
     }
 
-    /// Puts some numbers of other buckets in.
+    /// Adds some numbers of other buckets.
     fn put_all<'a, N: Iterator<Item = u32>>(
         &mut self,
         buckets: &'a [Bucket],
         numbers: impl Fn(&'a Bucket) -> N,
         hashed: &impl Hashed,
     ) {
-        /// Of so many buckets at a time, what their numbers stand for is fetched together before the hashes are asked for one by one.
+        /// Number of buckets whose numbers are prefetched together, before their hashes are
+        /// computed.
         const STEP: usize = 8;
         for buckets in buckets.chunks(STEP) {
-            buckets.iter().flat_map(&numbers).for_each(|number| hashed.fetch(number));
+            buckets.iter().flat_map(&numbers).for_each(|number| hashed.prefetch(number));
             for number in buckets.iter().flat_map(&numbers) {
                 self.put(hashed.hash(number), number);
             }
@@ -232,7 +239,8 @@ impl Table {
 
 /// A hash table of numbers.
 pub(super) struct HashIndex {
-    /// Which table a hash belongs to. The tables have different shares, so that they do not grow all at the same time.
+    /// The table of each choice. The tables have different shares, so that they do not all grow at
+    /// the same time.
     choice: Box<[u8]>,
     tables: Box<[Table]>,
 }
@@ -249,9 +257,9 @@ impl HashIndex {
         self.choice[choice as usize].into()
     }
 
-    /// Has the processor fetch what is needed for a hash, while other things are done.
+    /// Prefetches the buckets of a hash, while the caller does other work.
     #[inline(always)]
-    pub(super) fn fetch(&self, hash: u64) {
+    pub(super) fn prefetch(&self, hash: u64) {
         let table = &self.tables[self.table(hash)];
         if !table.buckets.is_empty() {
             let at = table.start(hash);
@@ -260,14 +268,14 @@ impl HashIndex {
         }
     }
 
-    /// The number with this hash that is the one.
+    /// Returns the number with this hash that `matches`.
     #[inline]
-    pub(super) fn find(&self, hash: u64, is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub(super) fn find(&self, hash: u64, matches: impl FnMut(u32) -> bool) -> Option<u32> {
         let table = &self.tables[self.table(hash)];
-        table.find(hash, is_it).map(|(bucket, place)| table.buckets[bucket].numbers[place])
+        table.find(hash, matches).map(|(bucket, place)| table.buckets[bucket].numbers[place])
     }
 
-    /// Adds a number. `hashed` tells the hashes of those that are there.
+    /// Adds a number. `hashed` returns the hashes of the numbers in the table.
     pub(super) fn insert(&mut self, hash: u64, number: u32, hashed: &impl Hashed) {
         let table = self.table(hash);
         let table = &mut self.tables[table];
@@ -277,22 +285,22 @@ impl HashIndex {
         table.put(hash, number);
     }
 
-    /// Finds the number with this hash that is the one, and takes it out if it `goes`.
+    /// Finds the number with this hash that `matches`, and removes it if `removes` returns `true`.
     pub(super) fn find_and_remove(
         &mut self,
         hash: u64,
-        is_it: impl FnMut(u32) -> bool,
-        goes: impl FnOnce(u32) -> bool,
+        matches: impl FnMut(u32) -> bool,
+        removes: impl FnOnce(u32) -> bool,
         hashed: &impl Hashed,
     ) -> Option<u32> {
         let table = self.table(hash);
         let table = &mut self.tables[table];
-        let place = table.find(hash, is_it)?;
+        let place = table.find(hash, matches)?;
         let number = table.buckets[place.0].numbers[place.1];
-        if goes(number) {
+        if removes(number) {
             table.remove(hash, place);
-            // Memory that many numbers took is given back, when a sixteenth of it is in use: sooner, deleting many leases
-            // would look at a third of them once more.
+            // Memory is freed when a sixteenth of it is used: with a higher threshold, deleting
+            // many leases would access a third of them again.
             if table.len() * 256 < table.buckets.len() * WIDTH * FULL {
                 table.resize(Table::buckets_for(table.len() * 2).min(table.buckets.len()), hashed);
             }
@@ -300,7 +308,7 @@ impl HashIndex {
         Some(number)
     }
 
-    /// Puts a number in the place of another with the same hash.
+    /// Replaces a number by another with the same hash.
     pub(super) fn replace(&mut self, hash: u64, old: u32, new: u32) {
         let table = self.table(hash);
         let table = &mut self.tables[table];
@@ -309,7 +317,7 @@ impl HashIndex {
         }
     }
 
-    /// Makes room for so many numbers, in an empty one.
+    /// Reserves memory for `len` numbers, in an empty table.
     pub(super) fn reserve(&mut self, len: usize) {
         for (n, table) in self.tables.iter_mut().enumerate() {
             let share = self.choice.iter().filter(|&&table| usize::from(table) == n).count();
@@ -319,20 +327,20 @@ impl HashIndex {
         }
     }
 
-    /// All numbers.
+    /// Returns all numbers.
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
         self.tables.iter().flat_map(|table| table.buckets.iter()).flat_map(Bucket::numbers)
     }
 
-    /// How many bytes are allocated.
+    /// Returns the number of allocated bytes.
     pub(super) fn memory(&self) -> usize {
         self.tables.iter().map(|table| table.buckets.len() * size_of::<Bucket>()).sum()
     }
 }
 
-/// Which table each choice goes to: the last table has twice the share of the first. Tables grow by doubling; so there is always
-/// one that has just grown, and one that is about to.
+/// Returns the table of each choice: the last table has twice the share of the first. As tables
+/// grow by doubling, there is always one that has just grown, and one that is about to grow.
 fn shares() -> Box<[u8]> {
     let choices = 1_usize << CHOICE_BITS;
     let weight = |n: usize| 2_f64.powf(n as f64 / TABLES as f64);
@@ -363,7 +371,7 @@ mod tests {
             self(number)
         }
 
-        fn fetch(&self, _: u32) {}
+        fn prefetch(&self, _: u32) {}
     }
 
     #[test]
@@ -397,9 +405,10 @@ mod tests {
     }
 
     proptest! {
-        /// With hashes of few values, so that buckets overflow into each other, also around the end.
+        /// Few different hashes make buckets overflow into each other, also from the last into the
+        /// first.
         #[test]
-        fn what_was_put_in_is_found(
+        fn added_numbers_are_found(
             steps in proptest::collection::vec((any::<bool>(), 0..4_u64, 0..3_u64, any::<prop::sample::Index>()), 1..400),
         ) {
             let mut index = HashIndex::new();

@@ -1,4 +1,4 @@
-//! Filling the storage with the rows of lease files, and building its indexes when all of them are there.
+//! Filling the storage with the rows of lease files, and building its indexes afterwards.
 
 use std::ops::Bound;
 
@@ -12,7 +12,7 @@ use super::{NoRoom, Storage};
 use crate::parallel::{Panicked, in_parallel};
 
 impl<L: StoredLease> Storage<L> {
-    /// Takes in a row of a lease file, before [`Storage::build_indexes`].
+    /// Inserts a row of a lease file. Called before [`Storage::build_indexes`].
     pub(in crate::memfile) fn load(&mut self, record: &[u8]) -> Result<(), NoRoom> {
         let key = Packed::<L>::new(record).key();
         let Some(old) = self.primary.block_of(key) else {
@@ -30,7 +30,8 @@ impl<L: StoredLease> Storage<L> {
         Ok(())
     }
 
-    /// Takes in a row of a lease file that deletes a lease.
+    /// Applies a row of a lease file that deletes a lease. Called before
+    /// [`Storage::build_indexes`].
     pub(in crate::memfile) fn load_deletion(&mut self, key: L::AddressKey) {
         if let Some(id) = self.primary.block_of(key) {
             self.primary.remove(key, id);
@@ -38,16 +39,17 @@ impl<L: StoredLease> Storage<L> {
         }
     }
 
-    /// All leases, in the order of their addresses, also before [`Storage::build_indexes`].
+    /// Returns all leases in the order of their addresses. Can be called before
+    /// [`Storage::build_indexes`].
     pub(in crate::memfile) fn loaded(&self) -> impl Iterator<Item = Packed<'_, L>> {
         self.primary.iter_from(Bound::Unbounded).map(|(_, id)| self.primary.packed(id))
     }
 
-    /// Builds all indexes, when all rows are loaded.
+    /// Builds all indexes, after all rows are loaded.
     pub(in crate::memfile) fn build_indexes(&mut self) -> Result<(), Panicked> {
         let Self { primary, hwaddrs, clients, hostnames, subnets, queues, relays, counts, classes } = self;
         let primary = &*primary;
-        primary.forget_notes();
+        primary.forget_free_from();
         let blocks = || primary.iter_from(Bound::Unbounded).map(|(_, id)| id);
         let fill = |index: &mut ClientIndex<L>| {
             let named = blocks().filter(|&id| index.is_in(primary, id)).count();

@@ -2,20 +2,21 @@
 //!
 //! | bytes | |
 //! |---|---|
-//! | 0 | the arena's |
-//! | 1 | flags: which of the optional fields there are, and the DNS flags |
+//! | 0 | reserved for the arena |
+//! | 1 | flags: the optional fields that are present, and the DNS flags |
 //! | 2 | state |
-//! | 3, 4, 5 | lengths of hardware address, client id or DUID, and hostname |
+//! | 3, 4, 5 | lengths of hardware address, client ID or DUID, and hostname |
 //! | 6 | prefix length (DHCPv6) |
-//! | 8..12 | subnet id |
+//! | 8..12 | subnet ID |
 //! | 12..16 | valid lifetime |
 //! | 16..20 | cltt |
 //! | 20..24 | the lag, see [`Packed::lag`] |
 //! | 24.. | DHCPv4: address (4). DHCPv6: address (16), IAID, preferred lifetime (4 each), type (2) |
 //! | then | the optional fields, in the order of their flags |
-//! | then | hardware address, client id or DUID, hostname, user context |
+//! | then | hardware address, client ID or DUID, hostname, user context |
 //!
-//! What rarely is beyond its usual range has an optional field for that. Numbers are little-endian. The usual DHCPv4 lease takes 64 bytes.
+//! A value outside of its usual range has an optional field. Numbers are little-endian. The usual
+//! DHCPv4 lease takes 64 bytes.
 
 use std::marker::PhantomData;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -32,7 +33,7 @@ use crate::lease_mgr::{ClientKey, CountedAs, ManagedLease};
 
 const FWD: u8 = 1;
 const REV: u8 = 1 << 1;
-/// The pool id is not 0: 4 bytes.
+/// The pool ID is not 0: 4 bytes.
 const POOL: u8 = 1 << 2;
 /// A state beyond 255: 4 bytes.
 const WIDE_STATE: u8 = 1 << 3;
@@ -49,49 +50,50 @@ const OPTIONAL: [(u8, usize); 6] =
 
 const LAG: std::ops::Range<usize> = 20..24;
 const FAMILY_START: usize = 24;
-/// The fixed fields of either family take no more bytes than this.
+/// Maximum number of bytes of the fixed fields of a family.
 const LARGEST_FAMILY: usize = 32;
 
-/// What each family does in its own way.
+/// The differences between the lease types of the two families.
 pub trait StoredLease: FileLease + ManagedLease {
-    /// How many bytes its fixed fields take.
+    /// Number of bytes of the fixed fields.
     const FAMILY_LEN: usize;
 
-    /// The client id or DUID; empty where there is none.
+    /// Returns the client ID or DUID; empty if there is none.
     fn stored_client(&self) -> &[u8];
 
-    /// Writes the fixed fields of the family, and gives the prefix length.
+    /// Writes the fixed fields of the family, and returns the prefix length.
     fn pack_family(&self, out: &mut [u8]) -> u8;
 
-    /// The key of the address in the fixed fields.
+    /// Returns the address, as a key, from the fixed fields.
     fn key_in(family: &[u8]) -> Self::AddressKey;
 
-    /// The address of a key.
+    /// Returns the address of a key.
     fn address_of(key: Self::AddressKey) -> Self::Address;
 
-    /// The key of an address.
+    /// Returns the key of an address.
     fn key_of(address: Self::Address) -> Self::AddressKey;
 
-    /// The number that leases of one client are told apart by: DHCPv4 the subnet, DHCPv6 the IAID.
+    /// Returns the number that distinguishes the leases of one client: the subnet for DHCPv4, the
+    /// IAID for DHCPv6.
     fn client_order(packed: &Packed<'_, Self>) -> u32;
 
-    /// The number that tells apart the leases that a query for a client asks for, if it names one.
+    /// Returns that number for the leases of a client query, if the query determines it.
     fn order_of_query(client: &ClientKey<'_>, subnet: Option<SubnetId>) -> Option<u32>;
 
-    /// The IAID; `None` for DHCPv4.
+    /// Returns the IAID; `None` for DHCPv4.
     fn iaid_in(packed: &Packed<'_, Self>) -> Option<Iaid>;
 
-    /// What is leased; `None` for DHCPv4.
+    /// Returns the lease type; `None` for DHCPv4.
     fn kind_in(packed: &Packed<'_, Self>) -> Option<LeaseType>;
 
-    /// The lease.
+    /// Returns the lease.
     fn unpack(packed: &Packed<'_, Self>) -> Self;
 
-    /// Whether a hostname is kept with its upper-case letters: those of DHCPv4 are lower-cased when a lease file is read,
-    /// so they are from the beginning.
+    /// Returns whether hostnames keep their upper-case letters. DHCPv4 hostnames are lower-cased
+    /// when a lease file is read, so they are always stored in lower case.
     fn keeps_case() -> bool;
 
-    /// Appends the row that deletes it.
+    /// Appends the row that deletes the lease.
     fn write_deletion(packed: &Packed<'_, Self>, out: &mut Vec<u8>);
 }
 
@@ -99,7 +101,7 @@ pub trait StoredLease: FileLease + ManagedLease {
 #[derive(Debug)]
 pub struct Packed<'a, L> {
     bytes: &'a [u8],
-    /// Where the hardware address starts.
+    /// The position of the hardware address.
     names: usize,
     lease: PhantomData<L>,
 }
@@ -112,12 +114,12 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |chunk| u64::from_le_bytes(*chunk))
 }
 
-/// The low byte of a length or number that is known to fit, or has a wide field else.
+/// Returns the low byte of a length or number, which fits or also has a wide field.
 fn low_byte(value: usize) -> u8 {
     value.to_le_bytes()[0]
 }
 
-/// Packs a lease, in place of what is in `out`.
+/// Packs a lease, and replaces the contents of `out`.
 pub(in crate::memfile) fn pack<L: StoredLease>(lease: &L, out: &mut Vec<u8>) {
     let data = lease.data();
     let hwaddr = lease.hwaddr();
@@ -183,13 +185,14 @@ pub(in crate::memfile) fn pack<L: StoredLease>(lease: &L, out: &mut Vec<u8>) {
     }
 }
 
-/// A length as a number of 4 bytes. Longer ones do not come about: they are checked before leases are packed.
+/// Returns a length as a number of 4 bytes. Longer ones do not occur: they are checked before
+/// leases are packed.
 fn length(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
 
 impl<'a, L: StoredLease> Packed<'a, L> {
-    /// Packed by [`pack`]; bytes behind the lease do not matter.
+    /// Creates a view of bytes packed by [`pack`]; bytes after the lease are ignored.
     #[inline]
     pub(in crate::memfile) fn new(bytes: &'a [u8]) -> Self {
         let mut names = FAMILY_START + L::FAMILY_LEN;
@@ -205,14 +208,14 @@ impl<'a, L: StoredLease> Packed<'a, L> {
         self.bytes[1] & flag != 0
     }
 
-    /// Where an optional field is.
+    /// Returns the position of an optional field.
     fn optional(&self, flag: u8) -> usize {
         let before = OPTIONAL.iter().take_while(|&&(other, _)| other != flag);
         let before: usize = before.filter(|&&(other, _)| self.has(other)).map(|&(_, len)| len).sum();
         FAMILY_START + L::FAMILY_LEN + before
     }
 
-    /// The address, as a key.
+    /// Returns the address, as a key.
     #[inline]
     pub(in crate::memfile) fn key(&self) -> L::AddressKey {
         L::key_in(self.family())
@@ -254,7 +257,7 @@ impl<'a, L: StoredLease> Packed<'a, L> {
         }
     }
 
-    /// What matters for totals.
+    /// Returns the attributes that statistics depend on.
     pub(in crate::memfile) fn counted_as(&self) -> CountedAs {
         let lifetime = self.valid_lifetime();
         CountedAs {
@@ -266,21 +269,23 @@ impl<'a, L: StoredLease> Packed<'a, L> {
         }
     }
 
-    /// The moment at which the lease ends, as queues know it; `None` if it never does.
+    /// Returns the time at which the lease ends, as a number of the expiry queues; `None` if it
+    /// never does.
     #[inline]
     pub(in crate::memfile) fn end(&self) -> Option<u64> {
         let valid_lifetime = self.valid_lifetime();
         (!valid_lifetime.is_infinite()).then(|| expiry_queue::end(self.cltt(), valid_lifetime.0))
     }
 
-    /// Whether the lease has ended at `time`, in seconds since the epoch.
+    /// Returns whether the lease has ended at `time`, in seconds since the epoch.
     pub(super) fn has_ended(&self, time: i64) -> bool {
         let valid_lifetime = self.valid_lifetime();
         !valid_lifetime.is_infinite()
             && i128::from(self.cltt()) + i128::from(valid_lifetime.0) <= i128::from(time)
     }
 
-    /// How many seconds before the lease ends it stands in the queue of those that end.
+    /// Returns the number of seconds by which the lease's place in its expiry queue precedes its
+    /// end.
     #[inline]
     pub(in crate::memfile) fn lag(&self) -> u32 {
         u32_at(self.bytes, LAG.start)
@@ -307,7 +312,7 @@ impl<'a, L: StoredLease> Packed<'a, L> {
         &self.bytes[self.names..self.names + self.hwaddr_len()]
     }
 
-    /// The client id or DUID.
+    /// Returns the client ID or DUID.
     #[inline]
     pub(in crate::memfile) fn client(&self) -> &'a [u8] {
         let at = self.names + self.hwaddr_len();
@@ -332,25 +337,25 @@ impl<'a, L: StoredLease> Packed<'a, L> {
         self.context_bytes().map(UserContext::from_stored)
     }
 
-    /// How long the record is.
+    /// Returns the length of the record.
     fn len(&self) -> usize {
         let context = self.context_bytes().map_or(0, <[u8]>::len);
         self.names + self.hwaddr_len() + self.client_len() + self.hostname_len() + context
     }
 
-    /// Whether it is the same lease as another.
+    /// Returns whether both are the same lease.
     pub(in crate::memfile) fn is_same(&self, other: &Self) -> bool {
         self.len() == other.len()
             && self.bytes[1..LAG.start] == other.bytes[1..LAG.start]
             && self.bytes[LAG.end..self.len()] == other.bytes[LAG.end..other.len()]
     }
 
-    /// Whether both have the same user context.
+    /// Returns whether both have the same user context.
     pub(in crate::memfile) fn has_context_of(&self, other: &Self) -> bool {
         self.context_bytes() == other.context_bytes()
     }
 
-    /// The lease.
+    /// Returns the lease.
     pub(in crate::memfile) fn lease(&self) -> L {
         L::unpack(self)
     }
@@ -368,7 +373,7 @@ impl<'a, L: StoredLease> Packed<'a, L> {
         }
     }
 
-    /// The type and the source of the hardware address, where there is one.
+    /// Returns the type and the source of the hardware address; 0 if there is none.
     #[inline]
     fn hardware(&self) -> (HwType, HwSource) {
         if self.has(HARDWARE) {
@@ -385,7 +390,7 @@ impl<'a, L: StoredLease> Packed<'a, L> {
         (self.hwaddr_len() > 0).then(|| HwAddr::from_stored(self.hwaddr(), htype, source))
     }
 
-    /// What the row says that deletes the lease.
+    /// Returns the common fields of the row that deletes the lease.
     fn deletion(&self) -> Common<'a> {
         Common {
             hwaddr: self.hwaddr(),
@@ -402,7 +407,7 @@ impl<'a, L: StoredLease> Packed<'a, L> {
     }
 }
 
-/// Puts the lag into a packed lease.
+/// Sets the lag of a packed lease.
 #[inline]
 pub(in crate::memfile) fn set_lag(record: &mut [u8], lag: u32) {
     record[LAG].copy_from_slice(&lag.to_le_bytes());

@@ -1,8 +1,8 @@
-//! Having the processor fetch memory before it is needed.
+//! Loading memory into the cache before it is needed.
 
 #![allow(unsafe_code, reason = "an instruction that changes nothing, and never fails, has an unsafe name")]
 
-/// Has the processor fetch the cache line in which a value begins, and does not wait for it.
+/// Starts to load the cache line in which a value begins, without waiting for it.
 #[inline(always)]
 pub(super) fn prefetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]

@@ -1,4 +1,4 @@
-//! An index of leases by the ids that relay agents gave for their clients.
+//! An index of leases by the IDs that relay agents have added.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::lease::{RelayId, RelayInfo, RemoteId, UserContext};
 
 type Addresses<K> = OrderedMap<K, ()>;
 
-/// Addresses by relay id and by remote id. What the ids are, the user context says.
+/// Addresses by relay ID and by remote ID, as found in the user context.
 pub(super) struct RelayIndex<L: StoredLease> {
     enabled: bool,
     relays: HashMap<RelayId, Addresses<L::AddressKey>, RandomState>,
@@ -61,7 +61,7 @@ impl<L: StoredLease> RelayIndex<L> {
         self.enabled
     }
 
-    /// All that is in it.
+    /// Returns all entries.
     #[cfg(test)]
     pub(super) fn content(&self) -> std::collections::BTreeSet<(Vec<u8>, bool, L::AddressKey)> {
         let all = |n: &[u8], addresses: &Addresses<L::AddressKey>, relay| {

@@ -1,4 +1,4 @@
-//! Finding the leases of a query by the index that answers it.
+//! Finding the leases of a query by the index that fits it.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -13,8 +13,9 @@ use crate::lease::LeaseState;
 use crate::lease_mgr::{Key, Query};
 
 impl<L: StoredLease> Storage<L> {
-    /// The leases that a query asks for, after `after` in its order instead of the address that it names. At most `budget`
-    /// are looked at; if there may be more, the address is given to go on after.
+    /// Adds the leases that match a query to `found`. In the order of the query, `after` replaces
+    /// the address that the query starts after. At most `budget` leases are examined; if there may
+    /// be more, returns the address to continue after.
     pub(in crate::memfile) fn find(
         &self,
         query: &Query<'_, L>,
@@ -58,20 +59,21 @@ impl<L: StoredLease> Storage<L> {
         }
     }
 
-    /// The number of subnets that have leases.
+    /// Returns the number of subnets that have leases.
     pub(in crate::memfile) fn subnets(&self) -> usize {
         self.subnets.len()
     }
 
-    /// The addresses of the leases in a state, those that a query is about after `after`, in its order; `None` if that is a large part of
-    /// all leases, which [`Storage::find`] looks at then. Takes time for each subnet and for each of the addresses.
+    /// Returns the addresses of the leases in a state, in the order and range of the query, from
+    /// `after` on; `None` if they are a large part of all leases, so that [`Storage::find`] is
+    /// faster. Takes time for each subnet and for each of the addresses.
     pub(in crate::memfile) fn in_state(
         &self,
         state: LeaseState,
         query: &Query<'_, L>,
         after: Option<L::AddressKey>,
     ) -> Option<Vec<L::AddressKey>> {
-        /// The part of all leases from which on they are looked at one by one.
+        /// From one `PART`th of all leases on, all leases are scanned.
         const PART: usize = 4;
         let sets = || self.subnets.values().flatten().filter(|(other, _)| *other == state);
         let count: usize = sets().map(|(_, addresses)| addresses.len()).sum();
@@ -91,8 +93,8 @@ impl<L: StoredLease> Storage<L> {
         Some(keys)
     }
 
-    /// Of the leases of these addresses, which are in the order of the query, those that the query asks for. Returns whether
-    /// these are as many as it asks for.
+    /// Adds the leases of these addresses, sorted in the order of the query, that match the query.
+    /// Returns whether the limit is reached.
     pub(in crate::memfile) fn find_among(
         &self,
         query: &Query<'_, L>,
@@ -107,7 +109,7 @@ impl<L: StoredLease> Storage<L> {
     }
 }
 
-/// The addresses that a query is about, from the one that comes first in its order to the one that comes last.
+/// The range of addresses of a query, in its order.
 #[derive(Clone, Copy)]
 struct Span<K> {
     from: Bound<K>,
@@ -136,12 +138,12 @@ impl<K: Copy + Ord> Span<K> {
         self.from
     }
 
-    /// Whether an address comes after the last one.
+    /// Returns whether an address is after the last one.
     fn is_past(&self, key: K) -> bool {
         self.last.is_some_and(|last| if self.reversed { key < last } else { key > last })
     }
 
-    /// Whether an address comes before the first one.
+    /// Returns whether an address is before the first one.
     fn is_before(&self, key: K) -> bool {
         match self.from {
             Bound::Unbounded => false,
@@ -178,8 +180,8 @@ struct Search<'a, 'q, L: StoredLease> {
 }
 
 impl<L: StoredLease> Search<'_, '_, L> {
-    /// Takes a lease if it is one of those asked for; whether that was enough.
-    fn look_at(&mut self, packed: &Packed<'_, L>) -> bool {
+    /// Adds a lease if it matches the query. Returns whether the limit or the budget is reached.
+    fn consider(&mut self, packed: &Packed<'_, L>) -> bool {
         let query = self.query;
         let cltt = packed.cltt();
         if query.subnet.is_none_or(|subnet| packed.subnet_id() == subnet)
@@ -201,7 +203,7 @@ impl<L: StoredLease> Search<'_, '_, L> {
         self.found.len() >= self.limit || self.budget == 0
     }
 
-    /// Looks at leases in the order of the query, from the first in its span on.
+    /// Examines leases in the order of the query, from the first in its range on.
     fn blocks(&mut self, blocks: impl Iterator<Item = (L::AddressKey, BlockId)>) -> Option<L::AddressKey> {
         if self.limit == 0 {
             return None;
@@ -210,7 +212,7 @@ impl<L: StoredLease> Search<'_, '_, L> {
             if self.span.is_past(key) {
                 return None;
             }
-            if self.look_at(&self.primary.packed(id)) {
+            if self.consider(&self.primary.packed(id)) {
                 return (self.found.len() < self.limit).then_some(key);
             }
         }
@@ -222,7 +224,7 @@ impl<L: StoredLease> Search<'_, '_, L> {
         self.blocks(keys.filter_map(|key| Some((key, primary.block_of(key)?))))
     }
 
-    /// Looks at the leases of sets of addresses, in the order of the query.
+    /// Examines the leases of sets of addresses, in the order of the query.
     fn merged<'s>(
         &mut self,
         sets: impl IntoIterator<Item = &'s Addresses<L::AddressKey>>,
@@ -240,9 +242,9 @@ impl<L: StoredLease> Search<'_, '_, L> {
         }
     }
 
-    /// Looks at the leases of a client: where it has several, at those with the same order in its set, if one is given.
+    /// Examines the leases of a client; of a set, only those with `order`, if there is one.
     fn client(&mut self, leases: Found<'_, L::AddressKey>, order: Option<u32>) -> Option<L::AddressKey> {
-        // They are of one client, so all are looked at.
+        // All leases are of one client, so all are examined.
         self.budget = usize::MAX;
         let span = self.span;
         match (leases, order) {
@@ -278,12 +280,12 @@ impl<L: StoredLease> Search<'_, '_, L> {
     }
 }
 
-/// The elements of iterators that ascend, in their order.
+/// Merges ascending iterators into one.
 fn merge<K: Copy + Ord, I: Iterator<Item = K>>(mut sets: Vec<I>) -> impl Iterator<Item = K> {
     let mut next: BinaryHeap<_> =
         sets.iter_mut().enumerate().filter_map(|(n, set)| Some(Reverse((set.next()?, n)))).collect();
     std::iter::from_fn(move || {
-        // With one set left there is nothing to compare.
+        // With one set left, nothing is compared.
         let Reverse((key, n)) = next.peek().copied()?;
         match sets[n].next() {
             Some(following) => *next.peek_mut()? = Reverse((following, n)),

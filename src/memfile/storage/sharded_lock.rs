@@ -1,12 +1,13 @@
-//! A lock for a value that is read much more often than changed, by threads on several processors.
+//! A lock for a value that threads on several processors read much more often than they change it.
 //!
-//! The usual lock has one count of readers, and every reader writes to it: on two processors, that alone costs as much as a
-//! look-up. This one has several shards, each with a count on a cache line of its own. A reader locks the shard of its
-//! thread, a writer locks all of them. There are as many shards as processors, up to 8: each of them costs every
-//! change a transfer between processors.
+//! A usual lock has one count of readers, and every reader writes to it: on two processors, this
+//! alone costs as much as a look-up. This lock has several shards, each with its count on a cache
+//! line of its own. A reader locks the shard of its thread, a writer locks all shards. There are as
+//! many shards as processors, up to 8, as each shard costs every change a transfer between
+//! processors.
 //!
-//! This module has `unsafe` in it because `lock_api`, which makes a lock of the shards, has every kind of lock
-//! promise that it keeps readers and writers apart, and that promise cannot be given without. No pointer is followed here.
+//! This module contains `unsafe` because the trait of `lock_api` that makes a lock of the shards
+//! requires a promise to keep readers and writers apart. No pointers are dereferenced here.
 
 #![allow(unsafe_code, reason = "the promise of lock_api's trait, see above")]
 
@@ -20,17 +21,18 @@ use parking_lot::lock_api::{self, GuardNoSend};
 
 use crate::sync::{RawRwLock, hint, thread_local};
 
-/// Number of times that a shard is tried before the thread sleeps. A change holds it for less than a microsecond, and to be
-/// woken takes many.
+/// Number of attempts to lock a shard before the thread sleeps. A change holds it for less than a
+/// microsecond, and waking a thread takes many.
 const TRIES: u32 = if cfg!(shuttle) { 2 } else { 200 };
 /// Maximum number of shards.
 const MAX_SHARDS: usize = 8;
 
-/// A value that many read at a time, or one changes. A thread that reads it must not ask for it once more.
+/// A value that many threads read at a time, or one changes. A thread must not lock it again while
+/// it reads.
 pub(in crate::memfile) type ShardedLock<T> = lock_api::RwLock<RawShardedLock, T>;
-/// The value, to be read.
+/// Shared access to the value.
 pub(in crate::memfile) type ReadGuard<'a, T> = lock_api::RwLockReadGuard<'a, RawShardedLock, T>;
-/// The value, to be changed.
+/// Exclusive access to the value.
 pub(in crate::memfile) type WriteGuard<'a, T> = lock_api::RwLockWriteGuard<'a, RawShardedLock, T>;
 
 /// The shards of a lock.
@@ -45,7 +47,7 @@ thread_local! {
     static SHARD: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
-/// The number of the thread's shard, the same each time. Threads get them in turn.
+/// Returns the number of the thread's shard, which never changes. Threads get shards in turn.
 fn own_shard() -> usize {
     static THREADS: AtomicUsize = AtomicUsize::new(0);
     SHARD.with(|own| {
@@ -57,9 +59,9 @@ fn own_shard() -> usize {
     })
 }
 
-/// Tries something many times before doing what may take long.
+/// Makes [`TRIES`] attempts before it calls `wait`.
 #[inline]
-fn patiently(mut attempt: impl FnMut() -> bool, wait: impl FnOnce()) {
+fn spin_then_wait(mut attempt: impl FnMut() -> bool, wait: impl FnOnce()) {
     for _ in 0..TRIES {
         if attempt() {
             return;
@@ -80,11 +82,11 @@ impl RawShardedLock {
     }
 }
 
-// SAFETY: who has locked it exclusively holds every shard in use exclusively, and who has locked it shared holds one of these
-// shared. So while there is the one, there is neither another one nor the other. A thread's shard is always the same, and
-// guards do not leave their thread (`GuardNoSend`), so each unlocks what it has locked.
+// SAFETY: an exclusive lock holds every shard in use exclusively, and a shared lock holds one of
+// them shared. So an exclusive lock excludes all others. A thread's shard never changes, and guards
+// do not leave their thread (`GuardNoSend`), so each thread unlocks the shards that it has locked.
 unsafe impl lock_api::RawRwLock for RawShardedLock {
-    #[allow(clippy::declare_interior_mutable_const, reason = "that is what the trait asks for")]
+    #[allow(clippy::declare_interior_mutable_const, reason = "required by the trait")]
     const INIT: Self = Self([const { CachePadded::new(RawRwLock::INIT) }; MAX_SHARDS]);
 
     type GuardMarker = GuardNoSend;
@@ -92,7 +94,7 @@ unsafe impl lock_api::RawRwLock for RawShardedLock {
     #[inline]
     fn lock_shared(&self) {
         let shard = self.own();
-        patiently(|| shard.try_lock_shared(), || shard.lock_shared());
+        spin_then_wait(|| shard.try_lock_shared(), || shard.lock_shared());
     }
 
     #[inline]
@@ -106,11 +108,11 @@ unsafe impl lock_api::RawRwLock for RawShardedLock {
         unsafe { self.own().unlock_shared() };
     }
 
-    /// The first shard is locked first by all, so no two wait for each other.
+    /// All writers lock the first shard first, which avoids deadlocks.
     #[inline]
     fn lock_exclusive(&self) {
         for shard in self.in_use() {
-            patiently(|| shard.try_lock_exclusive(), || shard.lock_exclusive());
+            spin_then_wait(|| shard.try_lock_exclusive(), || shard.lock_exclusive());
         }
     }
 
@@ -119,14 +121,15 @@ unsafe impl lock_api::RawRwLock for RawShardedLock {
         let locked = shards.iter().take_while(|shard| shard.try_lock_exclusive()).count();
         if locked < shards.len() {
             for shard in &shards[..locked] {
-                // SAFETY: it was locked just now.
+                // SAFETY: locked above.
                 unsafe { shard.unlock_exclusive() };
             }
         }
         locked == shards.len()
     }
 
-    /// The first shard is unlocked last, so that the next writer that waits for it finds the others unlocked.
+    /// The first shard is unlocked last, so that the next writer, which waits for it, finds the
+    /// others unlocked.
     #[inline]
     unsafe fn unlock_exclusive(&self) {
         for shard in self.in_use().iter().rev() {
@@ -145,7 +148,8 @@ mod models {
 
     use super::*;
 
-    /// Three threads change both numbers, and three read them; who holds the value lets others go on.
+    /// Three threads change both numbers, and three read them; each lets other threads run while it
+    /// holds the lock.
     fn read_and_change() {
         let lock = Arc::new(ShardedLock::new([0; 2]));
         let change = |tries: bool| {
@@ -183,7 +187,7 @@ mod models {
     }
 
     #[test]
-    fn a_reader_and_a_writer_never_meet() {
+    fn readers_and_writers_exclude_each_other() {
         check_random(read_and_change, 20_000);
         check_pct(read_and_change, 5000, 3);
     }
@@ -232,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn many_may_read_at_a_time_and_nobody_changes_it_then() {
+    fn many_threads_can_read_at_a_time_and_none_can_change_the_value() {
         let lock = ShardedLock::new(1);
         let reading = lock.read();
         std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! The indexes and the leases agree, whatever happens.
+//! The indexes agree with the leases after any sequence of changes.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::lease::{
 };
 use crate::lease_mgr::{FreeRange, Query};
 
-/// Leases of few clients and addresses, so that they meet.
+/// Leases of few clients and addresses, so that they collide.
 trait Arbitrary: StoredLease {
     fn arbitrary() -> BoxedStrategy<Self>;
 }
@@ -120,12 +120,12 @@ fn expired<L: StoredLease>(storage: &mut Storage<L>, queue: ExpiryKind, now: i64
     loop {
         match storage.ended(queue, now, None, usize::MAX) {
             Ok(leases) => return leases.into_iter().map(|(_, lease)| lease).collect(),
-            Err(Misplaced) => storage.put_in_place(queue, now, None, usize::MAX),
+            Err(Misplaced) => storage.fix_places(queue, now, None, usize::MAX),
         }
     }
 }
 
-fn agree<L: Arbitrary>(steps: Vec<Step<L>>) -> Result<(), TestCaseError> {
+fn check_agreement<L: Arbitrary>(steps: Vec<Step<L>>) -> Result<(), TestCaseError> {
     let mut storage = Storage::<L>::new(true);
     let mut model: BTreeMap<L::AddressKey, L> = BTreeMap::new();
     for step in steps {
@@ -151,8 +151,8 @@ fn agree<L: Arbitrary>(steps: Vec<Step<L>>) -> Result<(), TestCaseError> {
                 }
                 let range = FreeRange::<L>::new(L::address_of_bits(0)..=L::address_of_bits(u128::MAX));
                 let is_taken = |address| {
-                    let there = model.get(&L::key_of(address));
-                    there.is_some_and(|lease| !lease.is_reclaimed() && !lease.is_expired(system_time(now)))
+                    let current = model.get(&L::key_of(address));
+                    current.is_some_and(|lease| !lease.is_reclaimed() && !lease.is_expired(system_time(now)))
                 };
                 for first in model.keys().map(|&key| L::address_of(key)).chain([range.first()]) {
                     let mut next = first;
@@ -186,14 +186,14 @@ fn agree<L: Arbitrary>(steps: Vec<Step<L>>) -> Result<(), TestCaseError> {
 
 proptest! {
     #[test]
-    fn a_packed_lease_is_the_same_lease(v4 in Lease4::arbitrary(), v6 in Lease6::arbitrary()) {
+    fn packing_preserves_a_lease(v4 in Lease4::arbitrary(), v6 in Lease6::arbitrary()) {
         let (record4, record6) = (packed(&v4), packed(&v6));
         prop_assert_eq!(Packed::<Lease4>::new(&record4).lease(), v4);
         prop_assert_eq!(Packed::<Lease6>::new(&record6).lease(), v6);
     }
 
     #[test]
-    fn two_packed_leases_are_the_same_if_the_leases_are(
+    fn packed_leases_are_equal_if_the_leases_are(
         lease in Lease4::arbitrary(),
         data in data(),
         change in any::<[bool; 3]>(),
@@ -208,12 +208,12 @@ proptest! {
 
     #[test]
     fn indexes_and_leases_agree_for_dhcpv4(steps in steps::<Lease4>()) {
-        agree(steps)?;
+        check_agreement(steps)?;
     }
 
     #[test]
     fn indexes_and_leases_agree_for_dhcpv6(steps in steps::<Lease6>()) {
-        agree(steps)?;
+        check_agreement(steps)?;
     }
 }
 
