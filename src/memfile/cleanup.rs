@@ -1,13 +1,17 @@
-//! The cleanup of the lease files of a running manager: when it is done, by what, and how it went.
+//! The cleanups of the lease files of a running manager: when they run, what does them, and their
+//! results.
 //!
-//! A [`Cleaner`] has a thread that waits until a cleanup is due or asked for, and sees to it meanwhile that the lease file keeps its name. Then the journal is renamed, and a
-//! program, or the thread itself, makes one file of it and the result of the cleanup before. If a cleanup was
-//! interrupted, its files are there still: it is done again, and the journal keeps its name until the next one.
+//! A [`Cleaner`] has a thread that waits until a cleanup is due or requested, and meanwhile checks
+//! that the lease file keeps its name. For a cleanup, the journal is renamed, and a program, or the
+//! thread itself, merges it with the result of the last cleanup. The files of an interrupted
+//! cleanup are processed first, and the journal keeps its name until the next one.
 //!
-//! Which process works at the files is in the PID file, and it holds a lock as long as it lives ([`crate::lfc::pid_file`]): a program gets that lock
-//! as its standard input. From the look at both until the process that was started is in the PID file, the lock of that
-//! is held, so that no two cleanups, of whatever servers, are at the same files. Programs take the
-//! PID file for themselves once more, which those that were written for older servers do not if they are in it.
+//! The PID file names the process that works on the files, and the process holds a lock until it
+//! ends ([`crate::lfc::pid_file`]): a program inherits that lock as its standard input. The lock of
+//! the PID file is held from the check of both until the PID file names the started process, so
+//! that no two cleanups, of any servers, work on the same files. Programs claim the PID file again
+//! for themselves, and programs that were written for older servers fail to do so if it already
+//! names them.
 
 mod process;
 mod program;
@@ -38,25 +42,26 @@ use crate::lease_mgr::{CleanupReport, CleanupStart, CleanupStatus};
 use crate::lfc::Monitor;
 use crate::lfc::pid_file::PidLock;
 
-/// How often it is seen to that nobody has taken the lease file away.
-const WATCH: Duration = Duration::from_secs(1);
+/// Interval between two checks that the lease file is unchanged.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is cleaned up, when, and by what.
+/// The configuration of the cleanups.
 #[derive(Debug)]
 pub(crate) struct CleanerConfig {
     pub(crate) family: Family,
     pub(crate) files: LeaseFileSet,
     pub(crate) fs: Arc<dyn FileSystem>,
     pub(crate) program: LfcProgram,
-    /// The time from the start of one cleanup to that of the next. `None` and zero are never.
+    /// The time from the start of one cleanup to that of the next. `None` and zero disable
+    /// cleanups, except on request.
     pub(crate) interval: Option<Duration>,
-    /// Whether the first cleanup is at the start.
+    /// Whether the first cleanup runs at the start.
     pub(crate) at_once: bool,
-    /// Looks after the lease file: called every [`WATCH`], and before each rotation.
+    /// Checks the lease file: called every [`WATCH_INTERVAL`], and before each rotation.
     pub(crate) watch: Watch,
 }
 
-/// What looks after the lease file.
+/// Checks the lease file.
 pub(crate) struct Watch(pub(crate) Box<dyn Fn() + Send + Sync>);
 
 impl fmt::Debug for Watch {
@@ -65,34 +70,35 @@ impl fmt::Debug for Watch {
     }
 }
 
-/// Has the lease files cleaned up, from time to time and when asked.
+/// Runs cleanups of the lease files, at intervals and on request.
 ///
-/// When it is dropped, a cleanup in this process is cancelled, a program has a short while to finish and is then
-/// stopped, and no thread and no process of it is left.
+/// Dropping it cancels a cleanup in this process; a program has a short time to finish and is then
+/// stopped. It leaves no thread and no process.
 pub(crate) struct Cleaner {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the thread and the users of the cleaner share.
+/// The state shared by the thread and the users of the cleaner.
 struct Shared {
     config: CleanerConfig,
     journal: Arc<Journal>,
     monitor: Monitor,
-    /// What programs have said of themselves.
+    /// The answers of programs about their version.
     answers: Answers,
-    /// What a program is given, one of [`Given`].
-    given: AtomicU8,
+    /// What a program is given, as a number of [`Handover`].
+    handover: AtomicU8,
     state: Mutex<State>,
     changed: Condvar,
 }
 
-/// What a program that does a cleanup finds done when it starts. Some programs take that for another cleanup: see `Run::gives_less`.
+/// What is prepared for a program that does a cleanup. Some programs mistake this for another
+/// cleanup: see `Run::reduce_handover`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Given {
-    /// It is in the PID file, and has the lock.
-    NumberAndLock,
+enum Handover {
+    /// The PID file names the program, and it has the lock.
+    PidAndLock,
     Lock,
     Nothing,
 }
@@ -100,7 +106,7 @@ enum Given {
 #[derive(Default)]
 struct State {
     ending: bool,
-    /// Whether somebody has asked for a cleanup that has not begun yet.
+    /// Whether a cleanup was requested and has not begun.
     wanted: bool,
     running: bool,
     due: Option<Instant>,
@@ -113,7 +119,7 @@ impl Cleaner {
     /// Starts the thread.
     ///
     /// # Errors
-    /// Where there is no thread to be had.
+    /// Returns an error if the thread cannot be started.
     pub(crate) fn start(config: CleanerConfig, journal: Arc<Journal>) -> io::Result<Self> {
         let state = Mutex::new(State { wanted: config.at_once, ..State::default() });
         let shared = Shared {
@@ -121,7 +127,7 @@ impl Cleaner {
             journal,
             monitor: Monitor::default(),
             answers: Answers::default(),
-            given: AtomicU8::new(Given::NumberAndLock as u8),
+            handover: AtomicU8::new(Handover::PidAndLock as u8),
             state,
             changed: Condvar::new(),
         };
@@ -138,9 +144,9 @@ impl Cleaner {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Has a cleanup done now, unless one is running, of this manager or of any process.
+    /// Requests a cleanup, unless one is running, of this manager or of any process.
     pub(crate) fn request(&self) -> CleanupStart {
-        if self.shared.is_cleaned_by_others() {
+        if self.shared.is_cleanup_running() {
             return CleanupStart::Running;
         }
         let mut state = self.shared.state.lock();
@@ -178,17 +184,17 @@ impl Drop for Cleaner {
         self.shared.state.lock().ending = true;
         self.shared.changed.notify_all();
         if let Some(thread) = self.thread.take() {
-            // It catches panics.
+            // The thread catches panics.
             let _ = thread.join();
         }
     }
 }
 
 impl Shared {
-    /// Does one cleanup after the other, when they are due.
+    /// Runs the cleanups that are due.
     fn work(&self) {
         while self.wait_for_work() {
-            info!(id = "DHCPSRV_MEMFILE_LFC_START", "the lease files are to be cleaned up");
+            info!(id = "DHCPSRV_MEMFILE_LFC_START", "the cleanup of the lease files starts");
             let report = Run::new(self).report();
             let mut state = self.state.lock();
             state.running = false;
@@ -197,24 +203,26 @@ impl Shared {
         }
     }
 
-    /// Waits until a cleanup is due or asked for, and notes that it runs. `false` is the end.
+    /// Waits until a cleanup is due or requested, and records that it runs. Returns `false` if the
+    /// manager is closing.
     fn wait_for_work(&self) -> bool {
         let mut state = self.state.lock();
         while !(state.ending || state.wanted || state.due.is_some_and(|due| due <= Instant::now())) {
-            let left =
-                state.due.map_or(WATCH, |due| due.saturating_duration_since(Instant::now()).min(WATCH));
+            let left = state.due.map_or(WATCH_INTERVAL, |due| {
+                due.saturating_duration_since(Instant::now()).min(WATCH_INTERVAL)
+            });
             if self.changed.wait_for(&mut state, left).timed_out() {
                 MutexGuard::unlocked(&mut state, || self.watch());
             }
         }
         state.wanted = false;
-        // If this one takes longer than the interval, the next one follows it at once.
+        // If this cleanup takes longer than the interval, the next one follows at once.
         state.due = self.due_next();
         state.running = !state.ending;
         state.running
     }
 
-    /// Waits, and tells whether the manager comes to its end.
+    /// Waits. Returns whether the manager is closing.
     fn pause(&self, time: Duration) -> bool {
         let mut state = self.state.lock();
         if !state.ending {
@@ -223,12 +231,12 @@ impl Shared {
         state.ending
     }
 
-    /// Returns whether a cleanup is running, of this manager or another process.
+    /// Returns whether a cleanup is running, of this manager or of another process.
     ///
-    /// What keeps this from being known, such as a file that cannot be read, is the failure of the cleanup that is tried then.
-    fn is_cleaned_by_others(&self) -> bool {
-        /// How long the lock of the PID file is waited for. Nothing holds it for long.
-        const PATIENCE: Duration = Duration::from_secs(1);
+    /// Errors, such as an unreadable file, are reported by the cleanup that is attempted then.
+    fn is_cleanup_running(&self) -> bool {
+        /// Maximum time to wait for the lock of the PID file, which is only held briefly.
+        const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
         const PAUSE: Duration = Duration::from_millis(5);
         let start = Instant::now();
         let pid_file = self.config.files.pid_path();
@@ -238,22 +246,22 @@ impl Shared {
             }
             match PidLock::try_take(self.config.fs.as_ref(), &pid_file) {
                 Ok(Some(lock)) => return lock.running().is_ok_and(|running| running.is_some()),
-                Ok(None) if start.elapsed() < PATIENCE => thread::sleep(PAUSE),
+                Ok(None) if start.elapsed() < LOCK_TIMEOUT => thread::sleep(PAUSE),
                 Ok(None) | Err(_) => return false,
             }
         }
     }
 
-    /// What a program that is started is given.
-    fn given(&self) -> Given {
-        let given = self.given.load(Ordering::Relaxed);
-        [Given::NumberAndLock, Given::Lock]
+    /// Returns what a program is given when it is started.
+    fn handover(&self) -> Handover {
+        let given = self.handover.load(Ordering::Relaxed);
+        [Handover::PidAndLock, Handover::Lock]
             .into_iter()
             .find(|one| *one as u8 == given)
-            .unwrap_or(Given::Nothing)
+            .unwrap_or(Handover::Nothing)
     }
 
-    /// Looks whether other processes have changed the lease file.
+    /// Checks whether other processes have changed the lease file.
     fn watch(&self) {
         (self.config.watch.0)();
     }
@@ -262,7 +270,7 @@ impl Shared {
         self.config.interval.filter(|interval| !interval.is_zero())
     }
 
-    /// When the next cleanup is due, if one begins now.
+    /// Returns when the next cleanup is due, if one begins now.
     fn due_next(&self) -> Option<Instant> {
         self.interval().and_then(|interval| Instant::now().checked_add(interval))
     }

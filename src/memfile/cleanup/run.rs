@@ -1,4 +1,4 @@
-//! One cleanup, from the rotation of the journal to what is left in the end.
+//! A single cleanup, from the rotation of the journal to its report.
 
 use std::fmt;
 use std::io;
@@ -11,10 +11,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{debug, error, info, warn};
 
-use super::process::{End, GRACE, Heard, Process};
+use super::process::{Captured, End, GRACE, Process};
 use super::program::{self, Chooser};
 use super::version::FileVersion;
-use super::{Given, Shared, WATCH};
+use super::{Handover, Shared, WATCH_INTERVAL};
 use crate::fs::{FileSystem, ProcessLock};
 use crate::lease::{Family, Lease4, Lease6};
 use crate::lease_file::{Conversion, FileLease, Header, read_file};
@@ -25,32 +25,32 @@ use crate::memfile::journal::RotateError;
 use crate::panics::panic_message;
 use crate::with_sources::with_sources;
 
-/// A process is looked after at intervals that grow from the first to the second.
+/// The first and the longest interval between two checks of a process.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
-/// How far the priority of a cleanup in this process is lowered, as `kea-lfc` does it.
+/// The amount by which the priority of a cleanup in this process is lowered, as `kea-lfc` does.
 const NICE: i32 = 4;
 
-/// Why a cleanup came to nothing.
+/// The reason why a cleanup failed.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
     Cleanup(#[from] LfcError),
-    #[error("the journal was not set aside for the cleanup")]
+    #[error("the journal cannot be handed over to the cleanup")]
     Rotate(#[from] RotateError),
     #[error("{0}")]
     Running(RunningCleanup),
-    #[error("another process holds the lock of {}, and the lease manager comes to its end; end that process", .0.display())]
+    #[error("another process holds the lock of {}, and the lease manager is closing; end that process", .0.display())]
     Locked(PathBuf),
-    #[error("the lease manager comes to its end")]
+    #[error("the lease manager is closing")]
     Ending,
-    #[error("{}: {status}{}", program.display(), Reason(words))]
-    Exit { program: PathBuf, status: ExitStatus, words: String },
-    #[error("{}: it ended, but {} is still there{}", program.display(), path.display(), Reason(words))]
-    Undone { program: PathBuf, path: PathBuf, words: String },
-    #[error("process {0} cannot be ended")]
-    Immortal(i32),
-    #[error("it panicked: {0}")]
+    #[error("{}: {status}{}", program.display(), Reason(message))]
+    Exit { program: PathBuf, status: ExitStatus, message: String },
+    #[error("{}: it ended, but {} still exists{}", program.display(), path.display(), Reason(message))]
+    NotDone { program: PathBuf, path: PathBuf, message: String },
+    #[error("process {0} cannot be stopped")]
+    Unstoppable(i32),
+    #[error("the cleanup panicked: {0}")]
     Panicked(String),
 }
 
@@ -60,7 +60,7 @@ impl From<PidFileError> for Failure {
     }
 }
 
-/// What a program has said in the end, which is why it failed.
+/// The last output of a program, which usually explains its failure.
 struct Reason<'a>(&'a str);
 
 impl fmt::Display for Reason<'_> {
@@ -69,15 +69,15 @@ impl fmt::Display for Reason<'_> {
     }
 }
 
-/// What does a cleanup that has begun.
+/// The process or thread that does a cleanup.
 enum Worker<'a, 'p> {
     /// A process of this program, and the lock that it was given.
     Process(Process, &'p Path, Option<ProcessLock>),
-    /// This process, which is in the PID file.
-    Here(PidFile<'a>),
+    /// A thread of this process, which the PID file names.
+    Thread(PidFile<'a>),
 }
 
-/// One cleanup.
+/// A cleanup.
 pub(super) struct Run<'a> {
     shared: &'a Shared,
     files: LfcFiles,
@@ -92,7 +92,7 @@ impl<'a> Run<'a> {
         Self { shared, files, work: CleanupWork::Thread, rows: None, bytes_before: 0 }
     }
 
-    /// Does the cleanup, and tells how that went.
+    /// Runs the cleanup, and reports the result.
     pub(super) fn report(mut self) -> CleanupReport {
         let (started, clock) = (SystemTime::now(), Instant::now());
         let result = catch_unwind(AssertUnwindSafe(|| self.clean()))
@@ -103,7 +103,7 @@ impl<'a> Run<'a> {
         match &result {
             Ok(()) => info!(
                 id = "DHCPSRV_MEMFILE_LFC_END",
-                "the cleanup took {duration:.3?}: {bytes_before} bytes of lease files are {bytes_after} now"
+                "the cleanup took {duration:.3?}; the lease files had {bytes_before} bytes, and have {bytes_after} now"
             ),
             Err(failure @ Failure::Running(_)) => {
                 warn!(id = "DHCPSRV_MEMFILE_LFC_RUNNING", "no cleanup is started: {}", with_sources(failure));
@@ -148,25 +148,26 @@ impl<'a> Run<'a> {
         self.work = program.clone().map_or(CleanupWork::Thread, CleanupWork::Program);
         loop {
             match self.begin(program.as_deref())? {
-                Worker::Process(process, program, lock) => match self.attend(process, lock, program) {
-                    Err(Failure::Undone { .. }) if self.gives_less() => {}
+                Worker::Process(process, program, lock) => match self.supervise(process, lock, program) {
+                    Err(Failure::NotDone { .. }) if self.reduce_handover() => {}
                     result => {
                         if result.is_ok() {
-                            self.look_at_result(program);
+                            self.check_result(program);
                         }
                         return result;
                     }
                 },
-                Worker::Here(pid_file) => {
+                Worker::Thread(pid_file) => {
                     self.work = CleanupWork::Thread;
-                    return self.clean_here(pid_file);
+                    return self.clean_in_thread(pid_file);
                 }
             }
         }
     }
 
-    /// Finds out whether a program, which may not have told its version, has written an older file than the journal. Then it is not used again.
-    fn look_at_result(&self, program: &Path) {
+    /// Checks whether a program, which may not have reported its version, has written an older file
+    /// than the journal. In this case it is not used again.
+    fn check_result(&self, program: &Path) {
         fn header<L: FileLease>(fs: &dyn FileSystem, path: &Path) -> Option<Header> {
             let file = fs.open(path).ok()?;
             Some(*read_file::<L>(file.as_ref(), path).ok()?.header())
@@ -181,19 +182,20 @@ impl<'a> Run<'a> {
         {
             warn!(
                 id = "DHCPSRV_MEMFILE_LFC_OLD_PROGRAM",
-                "{} has written {} in version {version}, and dropped newer columns: it is not used again; name a newer program, or internal",
+                "{} has written {} in version {version}, and dropped newer columns; it is not used again: name a newer program, or internal",
                 program.display(),
                 path.display()
             );
-            self.shared.answers.learn(program, files);
+            self.shared.answers.record(program, files);
         }
     }
 
-    /// Makes sure that there is something to clean up and no other cleanup, and starts the program, if it is to be one.
+    /// Makes sure that there is something to clean up and no other cleanup, and starts the program,
+    /// if one is used.
     fn begin<'p>(&mut self, program: Option<&'p Path>) -> Result<Worker<'a, 'p>, Failure> {
         let lock = self.lock()?;
         let claimed = match program {
-            Some(_) if self.shared.given() != Given::Nothing => lock.claim_for_process()?,
+            Some(_) if self.shared.handover() != Handover::Nothing => lock.claim_for_process()?,
             _ => lock.claim()?,
         };
         let claim = match claimed {
@@ -204,34 +206,35 @@ impl<'a> Run<'a> {
         self.bytes_before = self.bytes();
         let started = program.and_then(|program| Some((self.start(program, &lock, &claim)?, program)));
         Ok(match started {
-            // Until this lock is given up, the process waits for it.
+            // The process waits for this lock until it is released.
             Some((process, program)) => Worker::Process(process, program, claim.given()),
-            None => Worker::Here(lock.hold(claim)?),
+            None => Worker::Thread(lock.hold(claim)?),
         })
     }
 
-    /// After a program has done nothing, though it ended well: whether it is worth another try, which is at most twice in
-    /// the life of a manager.
+    /// Decides whether to retry a program that ended well but did nothing, which happens at most
+    /// twice in the life of a manager.
     ///
-    /// Kea's program does nothing up to version 2.2 if the PID file names it, and neither does any that is not the
-    /// process which was started but a child of that. And this project's program does nothing if a script that starts it does not hand on
-    /// the lock. From now on, programs write the PID file themselves, and then also take the lock themselves.
-    fn gives_less(&self) -> bool {
-        let (less, what) = match self.shared.given() {
-            Given::NumberAndLock => (Given::Lock, "in the PID file"),
-            Given::Lock => (Given::Nothing, "in the PID file, or the lock taken"),
-            Given::Nothing => return false,
+    /// Kea's program up to version 2.2 does nothing if the PID file names it, and any version does
+    /// nothing if it runs as a child of the started process. This project's program does nothing
+    /// if a script that starts it does not pass on the lock. From now on, programs write the PID file
+    /// themselves, and in the second step also take the lock themselves.
+    fn reduce_handover(&self) -> bool {
+        let (less, what) = match self.shared.handover() {
+            Handover::PidAndLock => (Handover::Lock, "their process ID in the PID file"),
+            Handover::Lock => (Handover::Nothing, "their process ID in the PID file, or the lock held"),
+            Handover::Nothing => return false,
         };
-        self.shared.given.store(less as u8, Ordering::Relaxed);
+        self.shared.handover.store(less as u8, Ordering::Relaxed);
         info!(
             id = "DHCPSRV_MEMFILE_LFC_PID_FILE",
-            "the program did nothing, as some do if they find themselves {what}; it is started again without that"
+            "the program did nothing, as some do if they find {what}; it is started again without this"
         );
         !self.shared.pause(Duration::ZERO)
     }
 
-    /// Waits for the lock of the PID file, but not long when the manager comes to its end: whoever has the lock may have
-    /// stopped for good.
+    /// Waits for the lock of the PID file, but only briefly if the manager is closing: the process
+    /// that holds the lock may be suspended.
     fn lock(&self) -> Result<PidLock<'a>, Failure> {
         let start = Instant::now();
         let pause = PAUSES.1;
@@ -248,10 +251,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Puts the files in order for a cleanup. To be called under the lock of the PID file.
+    /// Prepares the files for a cleanup. Called under the lock of the PID file.
     fn prepare(&self) -> Result<(), Failure> {
         let LfcFiles { input, output, .. } = &self.files;
-        // Kea's program takes any finish file for good, and appends to an output file that is there.
+        // Kea's program trusts any finish file, and appends to an existing output file.
         let is_finished = self.is_finished()?;
         match self.fs().remove(output) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -260,12 +263,12 @@ impl<'a> Run<'a> {
             _ => {}
         }
         let journal = &self.shared.journal;
-        let is_linked = || journal.is_linked(input).map_err(|error| io_error("look at", input, error));
+        let is_linked = || journal.is_linked(input).map_err(|error| io_error("open", input, error));
         if !is_finished && (!self.exists(input)? || is_linked()?) {
             self.shared.watch();
             journal.rotate(input)?;
         } else {
-            info!(id = "DHCPSRV_MEMFILE_LFC_RESUME", "an interrupted cleanup is done first");
+            info!(id = "DHCPSRV_MEMFILE_LFC_RESUME", "an interrupted cleanup is completed first");
         }
         Ok(())
     }
@@ -275,11 +278,11 @@ impl<'a> Run<'a> {
         let arguments = program::arguments(self.shared.config.family, &self.files);
         let process = claim
             .descriptor()
-            .and_then(|descriptor| Process::start(program, &arguments, descriptor, Heard::Errors))
+            .and_then(|descriptor| Process::start(program, &arguments, descriptor, Captured::Errors))
             .inspect_err(|error| {
                 error!(
                     id = "DHCPSRV_MEMFILE_LFC_SPAWN_FAIL",
-                    "cannot start {}: {error}; this process cleans up itself",
+                    "cannot start {}: {error}; a thread of this process does the cleanup",
                     program.display()
                 );
             })
@@ -292,60 +295,60 @@ impl<'a> Run<'a> {
             program.display(),
             words.join(" ")
         );
-        if self.shared.given() == Given::NumberAndLock
+        if self.shared.handover() == Handover::PidAndLock
             && let Err(error) = lock.write(pid)
         {
-            // The process does the same, and fails if it cannot.
+            // The program writes the PID file as well, and fails if it cannot.
             warn!(id = "DHCPSRV_MEMFILE_LFC_FAIL_PID_CREATE", "{}", with_sources(&error));
         }
         Some(process)
     }
 
-    /// Waits for the process, and looks at what it has done.
-    fn attend(
+    /// Waits for the process, and checks its result.
+    fn supervise(
         &self,
         mut process: Process,
-        given: Option<ProcessLock>,
+        given_lock: Option<ProcessLock>,
         program: &Path,
     ) -> Result<(), Failure> {
         let pid = process.pid();
         let end = self.wait(&mut process).or_else(|| process.stop(GRACE));
         if end.is_none() {
-            // It may change the files still.
-            if let Some(lock) = given {
+            // The process may still change the files.
+            if let Some(lock) = given_lock {
                 lock.leave();
             }
-            return Err(Failure::Immortal(pid));
+            return Err(Failure::Unstoppable(pid));
         }
         let removed = self.lock().and_then(|lock| Ok(lock.remove_if_of(pid)?));
         if let Err(error) = removed {
             warn!(id = "DHCPSRV_MEMFILE_LFC_FAIL_PID_DEL", "{}", with_sources(&error));
         }
-        drop(given);
-        let words = process.words();
+        drop(given_lock);
+        let message = process.message();
         match end {
             Some(End::Status(status)) if !status.success() => {
-                return Err(Failure::Exit { program: program.to_owned(), status, words });
+                return Err(Failure::Exit { program: program.to_owned(), status, message });
             }
             Some(End::Status(_)) => {}
             Some(End::Unknown) | None => {
-                debug!(id = "DHCPSRV_MEMFILE_LFC_UNKNOWN_END", "how process {pid} ended is not known");
+                debug!(id = "DHCPSRV_MEMFILE_LFC_UNKNOWN_END", "the exit status of process {pid} is unknown");
             }
         }
-        // Kea's program ends well even if it has failed, or found another one at work.
+        // Kea's program exits with 0 even if it has failed, or found another cleanup.
         for path in [&self.files.input, &self.files.finish] {
             if self.exists(path)? {
-                return Err(Failure::Undone { program: program.to_owned(), path: path.clone(), words });
+                return Err(Failure::NotDone { program: program.to_owned(), path: path.clone(), message });
             }
         }
         Ok(())
     }
 
-    /// How the process ended; `None` if the manager comes to its end before it.
+    /// Returns how the process ended; `None` if the manager is closing.
     fn wait(&self, process: &mut Process) -> Option<End> {
         let start = Instant::now();
-        let mut patience = self.shared.interval();
-        let mut looked = start;
+        let mut time_limit = self.shared.interval();
+        let mut last_check = start;
         let (mut pause, longest) = PAUSES;
         loop {
             if let Some(end) = process.end() {
@@ -355,26 +358,26 @@ impl<'a> Run<'a> {
                 return None;
             }
             pause = (pause * 2).min(longest);
-            if looked.elapsed() >= WATCH {
+            if last_check.elapsed() >= WATCH_INTERVAL {
                 self.shared.watch();
-                looked = Instant::now();
+                last_check = Instant::now();
             }
-            if patience.take_if(|patience| start.elapsed() > *patience).is_some() {
+            if time_limit.take_if(|time_limit| start.elapsed() > *time_limit).is_some() {
                 warn!(
                     id = "DHCPSRV_MEMFILE_LFC_SLOW",
-                    "the cleanup by process {} takes longer than the time between two; if it makes no progress, end that \
-                     process: the next cleanup does its work",
+                    "the cleanup by process {} takes longer than the interval; if it makes no progress, end the \
+                     process: the next cleanup completes its work",
                     process.pid()
                 );
             }
         }
     }
 
-    /// Does the cleanup in this process, on a thread of lower priority if there is one to be had.
-    fn clean_here(&mut self, pid_file: PidFile<'_>) -> Result<(), Failure> {
+    /// Runs the cleanup in this process, on a thread of lower priority if one can be started.
+    fn clean_in_thread(&mut self, pid_file: PidFile<'_>) -> Result<(), Failure> {
         let cleanup = self.cleanup();
         let work = || {
-            // On Linux, the priority is that of the thread, and of those that it starts.
+            // On Linux, the priority is that of the thread, and of the threads that it starts.
             if cfg!(target_os = "linux") {
                 let _ = rustix::process::nice(NICE);
             }
@@ -395,7 +398,7 @@ impl<'a> Run<'a> {
 
     fn cleanup(&self) -> Cleanup<'a> {
         let shared = self.shared;
-        // The other half of the processors is for clients.
+        // The other half of the processors is left to the clients.
         let threads = thread::available_parallelism().map_or(1, usize::from).div_ceil(2);
         Cleanup::new(shared.config.family, self.files.clone())
             .file_system(self.fs())
@@ -422,7 +425,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Bytes of the files that a cleanup starts from or ends with.
+    /// Returns the total size in bytes of the files that a cleanup reads or writes.
     fn bytes(&self) -> u64 {
         let LfcFiles { previous, input, finish, .. } = &self.files;
         let bytes = |path: &PathBuf| self.fs().open(path).and_then(|file| file.len()).unwrap_or(0);

@@ -11,10 +11,10 @@ use crate::lease_file::FileLease;
 use crate::lease_mgr::{CleanupRows, CleanupWork, Durability};
 use crate::lfc::{Cleanup, Outcome, RunningCleanup};
 
-/// What a program does that cleans up without fault or effort.
+/// The work of a program without faults.
 const CLEAN: &str = "mv -f f.1 f.2";
 
-/// What a program does when it is asked for its version: it says that it writes files of the current one.
+/// The answer of a program about its version: it writes files of the current version.
 const VERSION: &str = r#"case "$*" in *-V) echo kea-lfc 1; echo lease files: DHCPv4 schema 3.0, DHCPv6 schema 5.0; exit;; esac"#;
 
 fn header<L: FileLease>() -> &'static str {
@@ -25,31 +25,31 @@ fn row(n: u8) -> String {
     format!("192.0.2.{n},02:00:00:00:00:01,,3600,1790003600,1,0,0,,0,,0\n")
 }
 
-/// The content of a file with these leases.
+/// Returns the contents of a file with these leases.
 fn file(rows: &[u8]) -> String {
     let rows: String = rows.iter().copied().map(row).collect();
     format!("{}\n{rows}", header::<Lease4>())
 }
 
-/// A folder with the lease file `f`.
+/// A directory with the lease file `f`.
 struct Setup {
-    folder: tempfile::TempDir,
-    fs: Arc<Meddler>,
+    directory: tempfile::TempDir,
+    fs: Arc<FaultyFileSystem>,
     journal: Arc<Journal>,
 }
 
 impl Setup {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let fs = Arc::new(Meddler::default());
-        let path = folder.path().join("f");
+        let directory = tempfile::tempdir().unwrap();
+        let fs = Arc::new(FaultyFileSystem::default());
+        let path = directory.path().join("f");
         let header = header::<Lease4>();
         let journal = Journal::open(Arc::clone(&fs) as _, path, header, Durability::Written).unwrap();
-        Self { folder, fs, journal: Arc::new(journal) }
+        Self { directory, fs, journal: Arc::new(journal) }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     fn write(&self, name: &str, text: impl AsRef<[u8]>) {
@@ -70,33 +70,34 @@ impl Setup {
         self.journal.append(rows.as_bytes()).unwrap();
     }
 
-    /// A program that does this in the folder.
+    /// Writes a program that runs a script in the directory.
     ///
-    /// Another process writes it: a child of another test that has not come to its program yet would still
-    /// have it open for writing, which lets nobody run it.
+    /// Another process writes it: a child of another test that has not executed its program yet
+    /// would still have the file open for writing, and the kernel does not run such a file.
     fn program(&self, script: &str) -> LfcProgram {
         let path = self.path("program");
         let text =
-            format!("#!/bin/sh\n{VERSION}\ncd '{}' || exit 9\n{script}\n", self.folder.path().display());
+            format!("#!/bin/sh\n{VERSION}\ncd '{}' || exit 9\n{script}\n", self.directory.path().display());
         let write = "printf %s \"$2\" > \"$1\" && chmod 755 \"$1\"";
         let status = Command::new("sh").args(["-c", write, "sh"]).arg(&path).arg(text).status().unwrap();
         assert!(status.success());
         LfcProgram::Program(path)
     }
 
-    /// The cleanup that is running, as others see it.
+    /// Returns the running cleanup, as other processes see it.
     fn running(&self) -> Option<RunningCleanup> {
         PidLock::take(&OsFileSystem, &self.path("f.pid")).unwrap().running().unwrap()
     }
 
-    /// Another process that is cleaning up these files, as its name and the PID file say.
-    fn another(&self) -> Another {
+    /// Starts another process that is cleaning up these files, according to its name and the PID
+    /// file.
+    fn other_cleanup(&self) -> OtherCleanup {
         let path = self.path("kea-lfc");
         assert!(Command::new("cp").arg("/bin/sleep").arg(&path).status().unwrap().success());
         let child = Command::new(&path).arg("1000").spawn().unwrap();
         std::fs::remove_file(path).unwrap();
         self.write("f.pid", format!("{}\n", child.id()));
-        Another(child)
+        OtherCleanup(child)
     }
 
     fn config(&self, program: LfcProgram) -> CleanerConfig {
@@ -115,46 +116,46 @@ impl Setup {
         Cleaner::start(config, Arc::clone(&self.journal)).unwrap()
     }
 
-    /// A cleaner that does its work with this program when asked.
+    /// Starts a cleaner that uses this program on request.
     fn cleaner(&self, program: LfcProgram) -> Cleaner {
         self.start(self.config(program))
     }
 }
 
-/// A process that looks as if it cleaned up.
-struct Another(Child);
+/// A process with the name of a cleanup program.
+struct OtherCleanup(Child);
 
-impl Drop for Another {
+impl Drop for OtherCleanup {
     fn drop(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
 }
 
-/// The files of the operating system, with some trouble.
+/// The file system of the operating system, with faults.
 #[derive(Debug, Default)]
-struct Meddler {
-    /// Whether no file gets another name.
+struct FaultyFileSystem {
+    /// Whether renaming fails.
     refuse_rename: AtomicBool,
-    /// Whether there can be no new lease file.
+    /// Whether creating a new lease file fails.
     refuse_new: AtomicBool,
     panic: AtomicBool,
-    /// Whether no other process can hold a lock.
+    /// Whether locks for other processes are unsupported.
     no_process_locks: AtomicBool,
-    /// Whether creating the output waits, and whether it does so now.
-    hold: AtomicBool,
-    held: AtomicBool,
-    /// That of the thread which created the output.
+    /// Whether creating the output file blocks, and whether it is blocked now.
+    block: AtomicBool,
+    is_blocked: AtomicBool,
+    /// The priority of the thread that created the output file.
     priority: AtomicI32,
 }
 
-impl Meddler {
+impl FaultyFileSystem {
     fn check(flag: &AtomicBool) -> io::Result<()> {
         if flag.load(Ordering::SeqCst) { Err(io::Error::other("refused")) } else { Ok(()) }
     }
 }
 
-impl FileSystem for Meddler {
+impl FileSystem for FaultyFileSystem {
     fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
         OsFileSystem.open(path)
     }
@@ -163,11 +164,11 @@ impl FileSystem for Meddler {
             Self::check(&self.refuse_new)?;
         }
         if path.extension() == Some("output".as_ref()) {
-            assert!(!self.panic.load(Ordering::SeqCst), "the file system is upset");
+            assert!(!self.panic.load(Ordering::SeqCst), "injected panic");
             self.priority.store(rustix::process::nice(0).unwrap(), Ordering::SeqCst);
-            self.held.store(true, Ordering::SeqCst);
-            wait_until("creating the output is allowed", || !self.hold.load(Ordering::SeqCst));
-            self.held.store(false, Ordering::SeqCst);
+            self.is_blocked.store(true, Ordering::SeqCst);
+            wait_until("creating the output is allowed", || !self.block.load(Ordering::SeqCst));
+            self.is_blocked.store(false, Ordering::SeqCst);
         }
         OsFileSystem.create(path)
     }
@@ -185,8 +186,8 @@ impl FileSystem for Meddler {
     fn sync_file(&self, path: &Path) -> io::Result<()> {
         OsFileSystem.sync_file(path)
     }
-    fn sync_directory(&self, folder: &Path) -> io::Result<()> {
-        OsFileSystem.sync_directory(folder)
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        OsFileSystem.sync_directory(directory)
     }
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
         OsFileSystem.lock(path)
@@ -211,7 +212,7 @@ impl FileSystem for Meddler {
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(30), "waited in vain until {what}");
+        assert!(start.elapsed() < Duration::from_secs(30), "timeout: {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }
@@ -222,7 +223,7 @@ impl Cleaner {
         self.status()
     }
 
-    /// Has a cleanup done, and waits for its end.
+    /// Requests a cleanup, and waits for its end.
     fn clean(&self) -> CleanupReport {
         let before = self.status();
         assert_eq!(self.request(), CleanupStart::Requested);
@@ -230,7 +231,7 @@ impl Cleaner {
     }
 
     #[track_caller]
-    fn fails(&self, reason: &str) -> CleanupReport {
+    fn assert_fails(&self, reason: &str) -> CleanupReport {
         let before = self.status();
         let report = self.clean();
         let failure = report.failure.clone().unwrap();
@@ -240,7 +241,7 @@ impl Cleaner {
     }
 
     #[track_caller]
-    fn succeeds(&self) -> CleanupReport {
+    fn assert_succeeds(&self) -> CleanupReport {
         let before = self.status();
         let report = self.clean();
         assert_eq!(report.failure, None);
@@ -249,28 +250,28 @@ impl Cleaner {
     }
 }
 
-/// Whether there is such a process that has not ended.
+/// Returns whether the process exists and has not ended.
 fn is_alive(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-// When
+// Schedule
 
 #[test]
-fn without_an_interval_nothing_is_done_unless_asked_for() {
+fn without_an_interval_cleanups_run_only_on_request() {
     for interval in [None, Some(Duration::ZERO)] {
         let setup = Setup::new();
         let cleaner = setup.start(CleanerConfig { interval, ..setup.config(LfcProgram::Internal) });
         let status = cleaner.status();
         assert!(!status.running && status.last.is_none() && status.next.is_none());
-        cleaner.succeeds();
+        cleaner.assert_succeeds();
         assert!(cleaner.status().next.is_none());
     }
 }
 
 #[test]
-fn with_an_interval_one_cleanup_follows_the_other() {
+fn with_an_interval_cleanups_follow_each_other() {
     let setup = Setup::new();
     let interval = Some(Duration::from_millis(5));
     let cleaner = setup.start(CleanerConfig { interval, ..setup.config(LfcProgram::Internal) });
@@ -287,23 +288,23 @@ fn the_next_cleanup_is_due_an_interval_after_the_last_one_began() {
     let cleaner = setup.start(CleanerConfig { interval, ..setup.config(LfcProgram::Internal) });
     let first = cleaner.status().next.unwrap();
     assert!(before + hour <= first && first <= SystemTime::now() + hour);
-    let report = cleaner.succeeds();
+    let report = cleaner.assert_succeeds();
     let second = cleaner.status().next.unwrap();
     assert!(second > first);
-    // The clocks of the two times are not the same.
+    // The two times come from different clocks.
     let slack = Duration::from_secs(60);
     assert!(report.started + hour < second + slack && second <= SystemTime::now() + hour);
 }
 
 #[test]
-fn a_cleanup_that_takes_too_long_is_followed_by_one_at_once() {
+fn a_cleanup_longer_than_the_interval_is_followed_by_another_at_once() {
     let setup = Setup::new();
     let interval = Some(Duration::from_secs(3600));
     let program = setup.program(&format!("until [ -e go ]; do sleep 0.01; done; {CLEAN}"));
     let cleaner = setup.start(CleanerConfig { interval, ..setup.config(program) });
     cleaner.request();
     wait_until("it runs", || cleaner.status().running);
-    // The hour goes by.
+    // As if the interval had passed.
     cleaner.shared.state.lock().due = Some(Instant::now());
     setup.write("go", "");
     let status = cleaner.wait_for(2);
@@ -312,16 +313,16 @@ fn a_cleanup_that_takes_too_long_is_followed_by_one_at_once() {
 }
 
 #[test]
-fn an_interval_beyond_all_time_is_as_good_as_none() {
+fn an_interval_beyond_the_clock_disables_cleanups() {
     let setup = Setup::new();
     let interval = Some(Duration::MAX);
     let cleaner = setup.start(CleanerConfig { interval, ..setup.config(LfcProgram::Internal) });
-    cleaner.succeeds();
+    cleaner.assert_succeeds();
     assert!(cleaner.status().next.is_none());
 }
 
 #[test]
-fn files_that_need_it_are_cleaned_up_at_once() {
+fn the_first_cleanup_can_run_at_the_start() {
     let setup = Setup::new();
     setup.append(&[1]);
     let cleaner = setup.start(CleanerConfig { at_once: true, ..setup.config(LfcProgram::Internal) });
@@ -330,7 +331,7 @@ fn files_that_need_it_are_cleaned_up_at_once() {
 }
 
 #[test]
-fn while_a_cleanup_runs_no_other_can_be_asked_for() {
+fn a_request_during_a_cleanup_is_rejected() {
     let setup = Setup::new();
     let cleaner = setup.cleaner(setup.program(&format!("until [ -e go ]; do sleep 0.01; done; {CLEAN}")));
     assert_eq!(cleaner.request(), CleanupStart::Requested);
@@ -339,19 +340,19 @@ fn while_a_cleanup_runs_no_other_can_be_asked_for() {
     setup.write("go", "");
     cleaner.wait_for(1);
     assert!(!cleaner.status().running);
-    cleaner.succeeds();
+    cleaner.assert_succeeds();
 }
 
-// By the thread
+// Cleanups in this process
 
 #[test]
-fn inside_the_process_the_rows_are_counted() {
+fn an_internal_cleanup_counts_rows() {
     let setup = Setup::new();
     setup.write("f.2", file(&[1, 2]));
     setup.append(&[2, 3, 3]);
     let before = (file(&[1, 2]).len() + file(&[2, 3, 3]).len()) as u64;
     let cleaner = setup.cleaner(LfcProgram::Internal);
-    let report = cleaner.succeeds();
+    let report = cleaner.assert_succeeds();
     assert_eq!(setup.read("f.2"), file(&[1, 2, 3]));
     assert_eq!(setup.read("f"), file(&[]));
     assert_eq!(report.work, CleanupWork::Thread);
@@ -360,41 +361,41 @@ fn inside_the_process_the_rows_are_counted() {
     assert!(!setup.has("f.1") && !setup.has("f.pid") && !setup.has("f.pid.lock"));
 }
 
-/// As kea-lfc does it.
+/// Like `kea-lfc`.
 #[test]
 #[cfg(target_os = "linux")]
-fn inside_the_process_a_cleanup_gives_way_to_others() {
+fn an_internal_cleanup_has_a_lower_priority() {
     let setup = Setup::new();
     let own = rustix::process::nice(0).unwrap();
-    setup.cleaner(LfcProgram::Internal).succeeds();
-    let seen = setup.fs.priority.load(Ordering::SeqCst);
-    assert_eq!((seen, rustix::process::nice(0).unwrap()), ((own + 4).min(19), own));
+    setup.cleaner(LfcProgram::Internal).assert_succeeds();
+    let niceness = setup.fs.priority.load(Ordering::SeqCst);
+    assert_eq!((niceness, rustix::process::nice(0).unwrap()), ((own + 4).min(19), own));
 }
 
 #[test]
-fn a_panic_is_a_failure_like_others() {
+fn a_panic_fails_the_cleanup() {
     let setup = Setup::new();
     setup.append(&[1]);
     let cleaner = setup.cleaner(LfcProgram::Internal);
     setup.fs.panic.store(true, Ordering::SeqCst);
-    cleaner.fails("the file system is upset");
+    cleaner.assert_fails("injected panic");
     setup.fs.panic.store(false, Ordering::SeqCst);
-    cleaner.succeeds();
+    cleaner.assert_succeeds();
     assert_eq!(setup.read("f.2"), file(&[1]));
 }
 
 #[test]
-fn the_end_of_the_manager_cancels_a_cleanup_inside_the_process() {
+fn closing_the_manager_cancels_an_internal_cleanup() {
     let setup = Setup::new();
     setup.append(&[1]);
-    setup.fs.hold.store(true, Ordering::SeqCst);
+    setup.fs.block.store(true, Ordering::SeqCst);
     let cleaner = setup.cleaner(LfcProgram::Internal);
     cleaner.request();
-    wait_until("the cleanup has begun", || setup.fs.held.load(Ordering::SeqCst));
+    wait_until("the cleanup has begun", || setup.fs.is_blocked.load(Ordering::SeqCst));
     let shared = Arc::clone(&cleaner.shared);
     let end = thread::spawn(move || drop(cleaner));
     wait_until("the end has begun", || shared.state.lock().ending);
-    setup.fs.hold.store(false, Ordering::SeqCst);
+    setup.fs.block.store(false, Ordering::SeqCst);
     end.join().unwrap();
     let failure = shared.state.lock().last.clone().unwrap().failure.unwrap();
     assert!(failure.contains("cancelled"), "{failure}");
@@ -402,16 +403,16 @@ fn the_end_of_the_manager_cancels_a_cleanup_inside_the_process() {
     assert!(!setup.has("f.2") && !setup.has("f.output") && !setup.has("f.pid"));
 }
 
-// By a program
+// Cleanups by a program
 
 #[rstest]
 #[case(Family::V4, "-4")]
 #[case(Family::V6, "-6")]
-fn a_program_is_told_the_files_and_has_nothing_to_read(#[case] family: Family, #[case] option: &str) {
+fn a_program_gets_the_files_as_arguments_and_no_input(#[case] family: Family, #[case] option: &str) {
     let setup = Setup::new();
     let program = setup.program(&format!("printf '%s\\n' \"$@\" > arguments; cat >> arguments; {CLEAN}"));
     let cleaner = setup.start(CleanerConfig { family, ..setup.config(program.clone()) });
-    let report = cleaner.succeeds();
+    let report = cleaner.assert_succeeds();
     let f = setup.path("f");
     let f = f.display();
     let expected =
@@ -422,7 +423,7 @@ fn a_program_is_told_the_files_and_has_nothing_to_read(#[case] family: Family, #
 }
 
 #[test]
-fn a_program_gets_the_journal_and_rows_that_come_later_stay_in_the_next_one() {
+fn a_program_gets_the_journal_and_later_rows_go_to_the_next_one() {
     let setup = Setup::new();
     setup.append(&[1]);
     let cleaner = setup.cleaner(setup.program(&format!("until [ -e go ]; do sleep 0.01; done; {CLEAN}")));
@@ -449,17 +450,17 @@ fn the_pid_file_names_the_program_while_it_runs() {
     let running = || setup.running();
     assert_eq!(running().unwrap().pid(), Some(pid));
     std::fs::remove_file(setup.path("f.pid")).unwrap();
-    assert_eq!(running().unwrap().pid(), None, "the lock says that it runs");
+    assert_eq!(running().unwrap().pid(), None, "the lock shows that it runs");
     setup.write("f.pid", format!("{pid}\n"));
     setup.write("go", "");
     cleaner.wait_for(1);
     assert_eq!(running(), None);
-    assert!(!setup.has("f.pid"), "the program has left it behind");
-    assert!(!Path::new("/proc").join(pid.to_string()).exists(), "it is not reaped");
+    assert!(!setup.has("f.pid"), "the PID file is left over");
+    assert!(!Path::new("/proc").join(pid.to_string()).exists(), "the process was not reaped");
 }
 
 #[test]
-fn a_pid_file_that_somebody_else_has_taken_meanwhile_stays() {
+fn a_pid_file_of_another_process_is_kept() {
     let setup = Setup::new();
     let script = format!("until [ -e go ]; do sleep 0.01; done; {CLEAN}");
     let cleaner = setup.cleaner(setup.program(&script));
@@ -471,28 +472,28 @@ fn a_pid_file_that_somebody_else_has_taken_meanwhile_stays() {
     assert_eq!(setup.read("f.pid"), "1\n");
 }
 
-/// What is known of a cleanup of another process: it holds the lock, or it is only named so.
+/// The evidence of a cleanup of another process: the lock, or only the process name.
 #[derive(Clone, Copy, Debug)]
-enum Sign {
+enum Evidence {
     Lock,
     Name,
 }
 
 #[rstest]
-fn a_cleanup_of_any_process_is_running_and_nothing_is_touched(
+fn during_a_cleanup_of_another_process_no_file_is_changed(
     #[values(false, true)] program: bool,
-    #[values(Sign::Lock, Sign::Name)] sign: Sign,
+    #[values(Evidence::Lock, Evidence::Name)] evidence: Evidence,
 ) {
     let setup = Setup::new();
     setup.append(&[1]);
     let mut lock = None;
-    let mut another = None;
-    match sign {
-        Sign::Lock => {
+    let mut other = None;
+    match evidence {
+        Evidence::Lock => {
             setup.write("f.pid", "4711\n");
             lock = Some(OsFileSystem.try_lock(&setup.path("f.pid.running")).unwrap().unwrap());
         }
-        Sign::Name => another = Some(setup.another()),
+        Evidence::Name => other = Some(setup.other_cleanup()),
     }
     let before = setup.read("f.pid");
     let program = if program { setup.program("touch started") } else { LfcProgram::Internal };
@@ -500,7 +501,7 @@ fn a_cleanup_of_any_process_is_running_and_nothing_is_touched(
     assert_eq!(cleaner.request(), CleanupStart::Running);
     let status = cleaner.status();
     assert!(!status.running && status.last.is_none() && (status.succeeded, status.failed) == (0, 0));
-    // One that is due is not asked for, and fails.
+    // A cleanup that becomes due instead fails.
     let due = setup.start(CleanerConfig { at_once: true, ..setup.config(program) });
     let failure = due.wait_for(1).last.unwrap().failure.unwrap();
     let pid = before.trim();
@@ -509,42 +510,43 @@ fn a_cleanup_of_any_process_is_running_and_nothing_is_touched(
     assert!(!setup.has("started") && !setup.has("f.1"));
     assert_eq!((setup.read("f"), setup.read("f.pid")), (file(&[1]), before));
 
-    drop((lock, another));
+    drop((lock, other));
     let cleaner = setup.cleaner(LfcProgram::Internal);
-    cleaner.succeeds();
+    cleaner.assert_succeeds();
 }
 
 #[test]
-fn a_cleanup_by_hand_is_running() {
+fn a_cleanup_by_hand_is_detected() {
     let setup = Setup::new();
     setup.append(&[1]);
     setup.write("f.1", file(&[2]));
     let cleaner = setup.cleaner(LfcProgram::Internal);
-    setup.fs.hold.store(true, Ordering::SeqCst);
+    setup.fs.block.store(true, Ordering::SeqCst);
     let cleanup = Cleanup::new(Family::V4, LeaseFileSet::new(setup.path("f")).lfc_files());
     let cleanup = cleanup.file_system(setup.fs.as_ref());
     thread::scope(|scope| {
         let by_hand = scope.spawn(|| cleanup.run().unwrap());
-        wait_until("it has begun", || setup.fs.held.load(Ordering::SeqCst));
+        wait_until("it has begun", || setup.fs.is_blocked.load(Ordering::SeqCst));
         assert_eq!(cleaner.request(), CleanupStart::Running);
-        // Whatever becomes of its PID file.
+        // Even without its PID file.
         std::fs::remove_file(setup.path("f.pid")).unwrap();
         assert_eq!(cleaner.request(), CleanupStart::Running);
-        setup.fs.hold.store(false, Ordering::SeqCst);
+        setup.fs.block.store(false, Ordering::SeqCst);
         assert!(matches!(by_hand.join().unwrap(), Outcome::Cleaned { .. }));
     });
-    cleaner.succeeds();
+    cleaner.assert_succeeds();
     assert_eq!(setup.read("f.2"), file(&[1, 2]));
 }
 
 #[test]
-fn a_manager_that_is_killed_leaves_the_lock_to_its_program() {
+fn a_program_keeps_the_lock_of_a_killed_manager() {
     let setup = Setup::new();
     let script = format!("echo $$ > own; until [ -e go ]; do sleep 0.01; done; {CLEAN}");
     let cleaner = setup.cleaner(setup.program(&script));
     cleaner.request();
     wait_until("it runs", || !setup.read("own").is_empty() && setup.has("f.pid"));
-    // It is no cleanup by its name, and the PID file is what a crash leaves of it.
+    // The process name is not that of a cleanup program, and the PID file is empty, as after a
+    // crash.
     setup.write("f.pid", "");
     let running = || setup.running();
     assert!(running().is_some());
@@ -557,7 +559,7 @@ fn a_manager_that_is_killed_leaves_the_lock_to_its_program() {
 }
 
 #[test]
-fn where_no_process_can_be_given_a_lock_the_program_takes_it() {
+fn a_program_takes_the_lock_itself_if_it_cannot_be_given_one() {
     let setup = Setup::new();
     setup.fs.no_process_locks.store(true, Ordering::SeqCst);
     let script = format!("[ -s /dev/stdin ] && exit 1; until [ -e go ]; do sleep 0.01; done; {CLEAN}");
@@ -569,41 +571,41 @@ fn where_no_process_can_be_given_a_lock_the_program_takes_it() {
     assert_eq!(cleaner.wait_for(1).succeeded, 1);
 }
 
-/// As Kea's program of version 2.2, and as one that is not the process that was started.
+/// Like Kea's program of version 2.2, and like a program in a child of the started process.
 #[test]
-fn a_program_that_takes_itself_for_another_is_started_again() {
+fn a_program_that_mistakes_itself_for_another_cleanup_is_started_again() {
     let setup = Setup::new();
     setup.append(&[1]);
     let script = "while [ -e f.pid.lock ]; do sleep 0.01; done; echo >> starts; [ -e f.pid ] && exit";
     let cleaner = setup.cleaner(setup.program(&format!("{script}; {CLEAN}")));
-    cleaner.succeeds();
+    cleaner.assert_succeeds();
     assert_eq!((setup.read("f.2"), setup.read("starts").len()), (file(&[1]), 2));
     setup.append(&[2]);
-    cleaner.succeeds();
-    assert_eq!((setup.read("f.2"), setup.read("starts").len()), (file(&[2]), 3), "once is enough");
+    cleaner.assert_succeeds();
+    assert_eq!((setup.read("f.2"), setup.read("starts").len()), (file(&[2]), 3), "started only once");
 }
 
-/// As this project's program, when a script starts it that keeps the lock to itself.
+/// Like this project's program, if a script that starts it does not pass on the lock.
 #[test]
 fn a_program_that_finds_the_lock_taken_is_started_again() {
     let setup = Setup::new();
     setup.append(&[1]);
     let script = "while [ -e f.pid.lock ]; do sleep 0.01; done; echo >> starts; [ -e f.pid.running ] && exit";
     let cleaner = setup.cleaner(setup.program(&format!("{script}; {CLEAN}")));
-    cleaner.succeeds();
+    cleaner.assert_succeeds();
     assert_eq!((setup.read("f.2"), setup.read("starts").len()), (file(&[1]), 3));
     setup.append(&[2]);
-    cleaner.succeeds();
-    assert_eq!((setup.read("f.2"), setup.read("starts").len()), (file(&[2]), 4), "that is remembered");
+    cleaner.assert_succeeds();
+    assert_eq!((setup.read("f.2"), setup.read("starts").len()), (file(&[2]), 4), "started only once");
 }
 
 #[test]
-fn a_program_that_never_does_anything_is_started_again_but_twice() {
+fn a_program_that_does_nothing_is_started_at_most_three_times() {
     let setup = Setup::new();
     let cleaner = setup.cleaner(setup.program("echo >> starts"));
-    cleaner.fails("still there");
+    cleaner.assert_fails("still exists");
     assert_eq!(setup.read("starts").len(), 3);
-    cleaner.fails("still there");
+    cleaner.assert_fails("still exists");
     assert_eq!(setup.read("starts").len(), 4);
 }
 
@@ -623,11 +625,11 @@ fn a_cleanup_waits_for_the_lock_of_the_pid_file() {
 #[case::dead("999999\n")]
 #[case::of_another_program("1\n")]
 #[case::empty("")]
-#[case::without_its_newline("1")]
+#[case::without_a_newline("1")]
 fn a_stale_pid_file_stops_nothing(#[case] content: &str) {
     let setup = Setup::new();
     setup.write("f.pid", content);
-    setup.cleaner(setup.program(CLEAN)).succeeds();
+    setup.cleaner(setup.program(CLEAN)).assert_succeeds();
     assert!(!setup.has("f.pid"));
 }
 
@@ -637,28 +639,28 @@ fn a_stale_pid_file_stops_nothing(#[case] content: &str) {
     "echo 'f.1: no' >&2; echo because >&2; exit 1",
     "exit status: 1: f.1: no; because"
 )]
-#[case::it_is_content_and_says_why("echo because >&2; exit 0", "f.1 is still there: because")]
+#[case::it_exits_with_0_and_says_why("echo because >&2; exit 0", "f.1 is still exists: because")]
 #[case::it_leaves_another_process(
     "sleep 1000 & echo $! >> helper; echo because >&2; exit 1",
     "exit status: 1: because"
 )]
 #[case::it_is_killed("kill -9 $$", "signal: 9")]
-#[case::it_does_nothing_and_is_content("exit 0", "f.1 is still there")]
-#[case::it_stops_half_way("[ -e f.completed ] || mv f.1 f.completed", "f.completed is still there")]
-fn what_a_program_does_not_do_is_a_failure_and_done_by_the_next(#[case] fault: &str, #[case] reason: &str) {
+#[case::it_does_nothing_and_exits_with_0("exit 0", "f.1 is still exists")]
+#[case::it_stops_half_way("[ -e f.completed ] || mv f.1 f.completed", "f.completed is still exists")]
+fn a_failed_cleanup_is_completed_by_the_next_one(#[case] fault: &str, #[case] reason: &str) {
     let setup = Setup::new();
     setup.append(&[1]);
     let program = setup.program(&format!(
         "[ -e good ] || {{ {fault}; exit; }}\n[ ! -e f.completed ] || mv f.completed f.1; {CLEAN}"
     ));
     let cleaner = setup.cleaner(program);
-    cleaner.fails(reason);
+    cleaner.assert_fails(reason);
     assert!(!setup.has("f.pid"));
     setup.append(&[2]);
-    cleaner.fails(reason);
-    assert_eq!(setup.read("f"), file(&[2]), "the journal is renamed only when there is no other");
+    cleaner.assert_fails(reason);
+    assert_eq!(setup.read("f"), file(&[2]), "the journal is only renamed if there is no input file");
     setup.write("good", "");
-    cleaner.succeeds();
+    cleaner.assert_succeeds();
     assert_eq!((setup.read("f.2"), setup.read("f")), (file(&[1]), file(&[2])));
     for helper in setup.read("helper").lines() {
         Command::new("kill").arg(helper).status().unwrap();
@@ -667,9 +669,9 @@ fn what_a_program_does_not_do_is_a_failure_and_done_by_the_next(#[case] fault: &
 
 #[rstest]
 #[case::absent(None)]
-#[case::in_no_known_language(Some("no program\n"))]
+#[case::in_an_unknown_format(Some("no program\n"))]
 #[case::its_interpreter_is_absent(Some("#!/absent\n"))]
-fn instead_of_a_program_that_cannot_be_started_the_thread_does_it(#[case] content: Option<&str>) {
+fn the_thread_replaces_a_program_that_cannot_be_started(#[case] content: Option<&str>) {
     let setup = Setup::new();
     setup.append(&[1]);
     let LfcProgram::Program(path) = setup.program("") else { unreachable!() };
@@ -679,12 +681,12 @@ fn instead_of_a_program_that_cannot_be_started_the_thread_does_it(#[case] conten
         let status = Command::new("install").args(["-m", "755"]).arg(setup.path("text")).arg(&path).status();
         assert!(status.unwrap().success());
     }
-    let report = setup.cleaner(LfcProgram::Program(path)).succeeds();
+    let report = setup.cleaner(LfcProgram::Program(path)).assert_succeeds();
     assert_eq!(report.work, CleanupWork::Thread);
     assert_eq!(setup.read("f.2"), file(&[1]));
 }
 
-/// A program that does not tell its version, and turns out to write files of an older one.
+/// A program that does not report its version, and writes files of an older version.
 #[test]
 fn a_program_that_has_written_an_older_file_is_not_used_again() {
     let setup = Setup::new();
@@ -696,68 +698,71 @@ fn a_program_that_has_written_an_older_file_is_not_used_again() {
     let install = Command::new("install").args(["-m", "755"]).arg(setup.path("text")).arg(&path).status();
     assert!(install.unwrap().success());
     let cleaner = setup.cleaner(LfcProgram::Program(path.clone()));
-    assert_eq!(cleaner.succeeds().work, CleanupWork::Program(path));
+    assert_eq!(cleaner.assert_succeeds().work, CleanupWork::Program(path));
     assert!(!setup.read("f.2").starts_with(header::<Lease4>()));
     setup.append(&[2]);
-    assert_eq!(cleaner.succeeds().work, CleanupWork::Thread);
+    assert_eq!(cleaner.assert_succeeds().work, CleanupWork::Thread);
     assert_eq!((setup.read("f.2"), setup.read("starts").len()), (file(&[1, 2]), 1));
 }
 
-// From where
+// Interrupted cleanups and failed rotations
 
 #[rstest]
-#[case::before_its_end("f.1", false)]
-#[case::before_its_end_in_a_program("f.1", true)]
-#[case::after_it("f.completed", false)]
-#[case::after_it_in_a_program("f.completed", true)]
-fn an_interrupted_cleanup_is_done_before_the_journal_is_renamed(#[case] left: &str, #[case] program: bool) {
+#[case::before_the_end("f.1", false)]
+#[case::before_the_end_by_a_program("f.1", true)]
+#[case::after_the_end("f.completed", false)]
+#[case::after_the_end_by_a_program("f.completed", true)]
+fn an_interrupted_cleanup_is_completed_before_the_journal_is_renamed(
+    #[case] left: &str,
+    #[case] program: bool,
+) {
     let setup = Setup::new();
     setup.write(left, file(&[1]));
     setup.append(&[2]);
     let program = if program { setup.program(&format!("mv -f {left} f.2")) } else { LfcProgram::Internal };
     let cleaner = setup.cleaner(program);
-    cleaner.succeeds();
+    cleaner.assert_succeeds();
     assert_eq!((setup.read("f.2"), setup.read("f")), (file(&[1]), file(&[2])));
     assert!(!setup.has("f.1") && !setup.has("f.completed"));
 }
 
 #[test]
-fn a_program_never_meets_a_finish_file_that_is_none() {
+fn a_program_never_finds_an_invalid_finish_file() {
     let setup = Setup::new();
     setup.write("f.1", file(&[1]));
     setup.write("f.completed", "");
-    setup.cleaner(setup.program(&format!("[ ! -e f.completed ] && {CLEAN}"))).succeeds();
+    setup.cleaner(setup.program(&format!("[ ! -e f.completed ] && {CLEAN}"))).assert_succeeds();
     assert_eq!((setup.read("f.2"), setup.has("f.completed.bad")), (file(&[1]), true));
 }
 
 #[test]
-fn a_program_never_meets_the_output_of_another() {
+fn a_program_never_finds_the_output_file_of_another() {
     let setup = Setup::new();
     setup.append(&[1]);
     setup.write("f.output", "half a r");
-    setup.cleaner(setup.program("cat f.1 >> f.output; mv f.output f.2; rm f.1")).succeeds();
+    setup.cleaner(setup.program("cat f.1 >> f.output; mv f.output f.2; rm f.1")).assert_succeeds();
     assert_eq!(setup.read("f.2"), file(&[1]));
 }
 
 #[rstest]
-#[case::it_cannot_be_renamed(true)]
-#[case::there_can_be_no_new_one(false)]
-fn if_the_journal_cannot_be_put_aside_no_cleanup_starts(#[case] rename: bool) {
+#[case::renaming_fails(true)]
+#[case::creating_the_new_file_fails(false)]
+fn no_cleanup_starts_if_the_journal_cannot_be_rotated(#[case] rename: bool) {
     let setup = Setup::new();
     setup.append(&[1]);
     let cleaner = setup.cleaner(setup.program(&format!("touch started; {CLEAN}")));
     let flag = if rename { &setup.fs.refuse_rename } else { &setup.fs.refuse_new };
     flag.store(true, Ordering::SeqCst);
-    cleaner.fails("refused");
+    cleaner.assert_fails("refused");
     setup.append(&[2]);
     assert_eq!((setup.has("started"), setup.has("f.1")), (false, false));
     assert_eq!(setup.read("f"), file(&[1, 2]));
     flag.store(false, Ordering::SeqCst);
-    cleaner.succeeds();
+    cleaner.assert_succeeds();
     assert_eq!((setup.read("f.2"), setup.read("f")), (file(&[1, 2]), file(&[])));
 }
 
-/// As a process leaves it that ends in the middle of a rotation.
+/// As left by a process that is killed during a rotation.
 #[test]
 fn a_journal_that_is_still_written_to_is_not_cleaned_up() {
     let setup = Setup::new();
@@ -766,10 +771,10 @@ fn a_journal_that_is_still_written_to_is_not_cleaned_up() {
     std::fs::hard_link(setup.path("f"), setup.path("f.1")).unwrap();
     setup.append(&[2]);
     setup.fs.refuse_new.store(true, Ordering::SeqCst);
-    cleaner.fails("refused");
+    cleaner.assert_fails("refused");
     assert!(!setup.has("started"));
     setup.fs.refuse_new.store(false, Ordering::SeqCst);
-    cleaner.succeeds();
+    cleaner.assert_succeeds();
     setup.append(&[3]);
     assert_eq!((setup.read("f.2"), setup.read("f")), (file(&[1, 2]), file(&[3])));
 }
@@ -777,9 +782,9 @@ fn a_journal_that_is_still_written_to_is_not_cleaned_up() {
 #[rstest]
 #[case::a_program(true)]
 #[case::a_thread(false)]
-fn without_its_folder_a_cleanup_fails_until_that_is_back(#[case] program: bool) {
+fn a_cleanup_fails_while_the_directory_is_missing(#[case] program: bool) {
     let mut setup = Setup::new();
-    let outer = std::mem::replace(&mut setup.folder, tempfile::tempdir().unwrap());
+    let outer = std::mem::replace(&mut setup.directory, tempfile::tempdir().unwrap());
     let inner = outer.path().join("inner");
     let away = outer.path().join("away");
     std::fs::create_dir(&inner).unwrap();
@@ -792,29 +797,29 @@ fn without_its_folder_a_cleanup_fails_until_that_is_back(#[case] program: bool) 
     let files = LeaseFileSet::new(inner.join("f"));
     let cleaner = setup.start(CleanerConfig { files, ..setup.config(program) });
     std::fs::rename(&inner, &away).unwrap();
-    cleaner.fails("f.pid");
+    cleaner.assert_fails("f.pid");
     std::fs::rename(&away, &inner).unwrap();
-    cleaner.succeeds();
+    cleaner.assert_succeeds();
     assert_eq!(std::fs::read_to_string(inner.join("f.2")).unwrap(), file(&[1]));
 }
 
 #[test]
-fn leases_of_both_families_are_cleaned_up_inside_the_process() {
+fn an_internal_cleanup_supports_both_families() {
     let setup = Setup::new();
     let row = "2001:db8::1,00:01:02:03,3600,1790003600,1,2250,0,7,128,0,0,,,0,,0,0,0\n";
     let header = header::<Lease6>();
     setup.write("f.1", format!("{header}\n{row}{row}"));
     let config = CleanerConfig { family: Family::V6, ..setup.config(LfcProgram::Internal) };
-    setup.start(config).succeeds();
+    setup.start(config).assert_succeeds();
     assert_eq!(setup.read("f.2"), format!("{header}\n{row}"));
 }
 
-// The end
+// Closing the manager
 
 #[rstest]
 #[case::it_obeys("", "signal: ")]
 #[case::it_does_not_obey("trap '' TERM\n", "signal: 9")]
-fn when_the_manager_ends_no_process_is_left(#[case] trap: &str, #[case] end: &str) {
+fn closing_the_manager_leaves_no_process(#[case] trap: &str, #[case] end: &str) {
     let setup = Setup::new();
     setup.append(&[1]);
     let script = format!("{trap}sleep 1000 &\necho $! > helper; echo $$ > own; wait; sleep 1000");
@@ -825,8 +830,8 @@ fn when_the_manager_ends_no_process_is_left(#[case] trap: &str, #[case] end: &st
     assert!(is_alive(&own) && is_alive(&helper));
     let shared = Arc::clone(&cleaner.shared);
     drop(cleaner);
-    assert!(!Path::new("/proc").join(own.trim()).exists(), "it is not reaped");
-    wait_until("what it has started is gone, too", || !is_alive(&helper));
+    assert!(!Path::new("/proc").join(own.trim()).exists(), "the process was not reaped");
+    wait_until("its child has ended as well", || !is_alive(&helper));
     let failure = shared.state.lock().last.clone().unwrap().failure.unwrap();
     assert!(failure.contains(end), "{failure}");
     assert!(!setup.has("f.pid") && !setup.has("f.pid.lock"));
@@ -835,11 +840,11 @@ fn when_the_manager_ends_no_process_is_left(#[case] trap: &str, #[case] end: &st
 }
 
 #[test]
-fn a_manager_ends_though_somebody_keeps_the_lock_of_the_pid_file() {
+fn a_manager_closes_even_if_another_process_keeps_the_lock_of_the_pid_file() {
     let setup = Setup::new();
     let lock = OsFileSystem.lock(&setup.path("f.pid.lock")).unwrap();
-    // It may be told to end before it waits for the lock.
-    wait_until("a manager ends that waits for the lock", || {
+    // The manager may be closed before its cleanup waits for the lock.
+    wait_until("a manager is closed while it waits for the lock", || {
         let cleaner = setup.cleaner(LfcProgram::Internal);
         cleaner.request();
         wait_until("the cleanup begins", || cleaner.status().running);
@@ -852,7 +857,7 @@ fn a_manager_ends_though_somebody_keeps_the_lock_of_the_pid_file() {
 }
 
 #[test]
-fn a_manager_that_does_nothing_ends_at_once() {
+fn an_idle_manager_closes_at_once() {
     let setup = Setup::new();
     for interval in [None, Some(Duration::from_secs(3600))] {
         let cleaner = setup.start(CleanerConfig { interval, ..setup.config(LfcProgram::Internal) });

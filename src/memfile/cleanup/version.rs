@@ -1,6 +1,8 @@
-//! What a program for cleanups says of itself: whose it is, and which version of the lease files it writes.
+//! Asking cleanup programs whether they belong to this project, and which version of the lease
+//! files they write.
 //!
-//! A program whose files are older than those of the lease manager would drop columns, so it is asked before its first use.
+//! A program for an older version than that of the journal would drop columns, so it is asked
+//! before its first use.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
@@ -10,25 +12,25 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tracing::debug;
 
-use super::process::{End, Heard, Process};
+use super::process::{Captured, End, Process};
 use crate::lease::Family;
 
-/// How long a program has to answer.
-const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 5 });
+/// Maximum time for the answer of a program.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 5 });
 
-/// The first line of the answer of this project's program begins with this.
+/// The beginning of the first line of the answer of this project's program.
 const OWN_NAME: &str = "kea-lfc ";
-/// Another line of that answer has the versions of the lease files.
+/// The beginning of the line of that answer with the versions of the lease files.
 const OWN_FILES: &str = "lease files: ";
-/// After this, the answer of Kea's program has the version of the lease files.
+/// The text before the version of the lease files in the answer of Kea's program.
 const KEAS_FILES: &str = "emfile backend ";
 
-/// A version of lease files: of two versions, the newer one is greater.
+/// A version of lease files. Newer versions compare greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FileVersion(u32, u32);
 
 impl FileVersion {
-    /// Reads the number that a text begins with, such as `3.0`.
+    /// Parses the version at the beginning of a text, such as `3.0`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (major, rest) = text.split_once('.')?;
         let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
@@ -44,17 +46,17 @@ impl std::fmt::Display for FileVersion {
     }
 }
 
-/// What a program answers.
+/// The answer of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
-    /// Whether it is this project's.
+    /// Whether the program belongs to this project.
     pub(super) is_own: bool,
-    /// The version of the lease files that it writes.
+    /// The version of the lease files that the program writes.
     pub(super) files: FileVersion,
 }
 
 impl Answer {
-    /// Understands what a program has written; `None` if it is no such answer.
+    /// Parses the output of a program; `None` if it is not such an answer.
     fn parse(family: Family, text: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
         let mut lines = text.lines();
@@ -70,7 +72,7 @@ impl Answer {
     }
 }
 
-/// What tells a program from one that has come in its place.
+/// Distinguishes a program file from one that has replaced it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity([i64; 6]);
 
@@ -90,43 +92,44 @@ impl Identity {
     }
 }
 
-/// What programs have answered.
+/// The answers of programs.
 #[derive(Debug, Default)]
 pub(super) struct Answers(Mutex<HashMap<PathBuf, (Identity, Option<Answer>)>>);
 
-/// An answer, and whether it has just been given.
+/// An answer, and whether it is new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
-    /// `None` if it was not understood, or not given in time.
+pub(super) struct Reply {
+    /// `None` if the answer was invalid or late.
     pub(super) answer: Option<Answer>,
     pub(super) is_new: bool,
 }
 
 impl Answers {
-    /// Asks a program, or remembers what it has answered. `pause` waits, and tells whether it is time to end.
+    /// Asks a program, or returns its earlier answer. `pause` waits, and returns whether the
+    /// manager is closing.
     ///
-    /// `None` if it was time to end before the program had answered.
+    /// Returns `None` if the manager is closing before the program has answered.
     pub(super) fn ask(
         &self,
         program: &Path,
         family: Family,
         pause: &dyn Fn(Duration) -> bool,
-    ) -> Option<Asked> {
+    ) -> Option<Reply> {
         let identity = Identity::of(program);
         if let Some((known, answer)) = self.0.lock().get(program)
             && Some(*known) == identity
         {
-            return Some(Asked { answer: *answer, is_new: false });
+            return Some(Reply { answer: *answer, is_new: false });
         }
         let answer = ask(program, family, pause)?;
         if let Some(identity) = identity {
             self.0.lock().insert(program.to_owned(), (identity, answer));
         }
-        Some(Asked { answer, is_new: true })
+        Some(Reply { answer, is_new: true })
     }
 
-    /// Notes what a program writes that did not tell, so that it is as if it had told.
-    pub(super) fn learn(&self, program: &Path, files: FileVersion) {
+    /// Records the version of the files that a program without an answer has written.
+    pub(super) fn record(&self, program: &Path, files: FileVersion) {
         if let Some((_, answer @ None)) = self.0.lock().get_mut(program) {
             *answer = Some(Answer { is_own: false, files });
         }
@@ -134,17 +137,17 @@ impl Answers {
 }
 
 fn ask(program: &Path, family: Family, pause: &dyn Fn(Duration) -> bool) -> Option<Option<Answer>> {
-    /// A program is looked after at intervals that grow from the first to the second.
+    /// The first and the longest interval between two checks of a process.
     const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
     let number = match family {
         Family::V4 => "-4",
         Family::V6 => "-6",
     };
-    // Kea's program tells the version of the files only if it knows the family by then.
-    let mut process = match Process::start(program, &[number, "-V"], None, Heard::Output) {
+    // Kea's program only reports the version of the files if the family is given before.
+    let mut process = match Process::start(program, &[number, "-V"], None, Captured::Output) {
         Ok(process) => process,
         Err(error) => {
-            debug!(id = "DHCPSRV_MEMFILE_LFC_VERSION", "{} cannot be asked: {error}", program.display());
+            debug!(id = "DHCPSRV_MEMFILE_LFC_VERSION", "{} cannot be run: {error}", program.display());
             return Some(None);
         }
     };
@@ -158,10 +161,10 @@ fn ask(program: &Path, family: Family, pause: &dyn Fn(Duration) -> bool) -> Opti
             process.kill();
             return None;
         }
-        if start.elapsed() > PATIENCE {
+        if start.elapsed() > ANSWER_TIMEOUT {
             debug!(
                 id = "DHCPSRV_MEMFILE_LFC_VERSION",
-                "{} {number} -V does not end within {PATIENCE:?}, it is stopped",
+                "{} {number} -V does not end within {ANSWER_TIMEOUT:?}; it is stopped",
                 program.display()
             );
             process.kill();
@@ -170,8 +173,8 @@ fn ask(program: &Path, family: Family, pause: &dyn Fn(Duration) -> bool) -> Opti
         pause_for = (pause_for * 2).min(PAUSES.1);
     };
     let has_succeeded = matches!(end, End::Status(status) if status.success());
-    let answer = if has_succeeded { Answer::parse(family, process.said()) } else { None };
-    debug!(id = "DHCPSRV_MEMFILE_LFC_VERSION", "{} {number} -V: {}", program.display(), process.words());
+    let answer = if has_succeeded { Answer::parse(family, process.output()) } else { None };
+    debug!(id = "DHCPSRV_MEMFILE_LFC_VERSION", "{} {number} -V: {}", program.display(), process.message());
     Some(answer)
 }
 
@@ -217,9 +220,9 @@ mod tests {
     #[case::only_a_version("2.2.0\n", None, None)]
     #[case::usage("Usage: kea-lfc -4|-6\n", None, None)]
     #[case::a_sign("2.2.0\nMemfile backend +2.-1\n", None, None)]
-    #[case::no_number("2.2.0\nMemfile backend new\n", None, None)]
-    #[case::beyond_all_numbers("2.2.0\nMemfile backend 99999999999.0\n", None, None)]
-    fn an_answer_tells_whose_program_it_is_and_what_it_writes(
+    #[case::not_a_number("2.2.0\nMemfile backend new\n", None, None)]
+    #[case::too_large_a_number("2.2.0\nMemfile backend 99999999999.0\n", None, None)]
+    fn an_answer_has_the_project_and_the_file_version_of_a_program(
         #[case] text: &str,
         #[case] v4: Option<Answer>,
         #[case] v6: Option<Answer>,
@@ -229,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_in_no_encoding_is_none() {
+    fn an_answer_in_invalid_utf8_is_ignored() {
         assert_eq!(Answer::parse(Family::V4, b"2.2.0\nMemfile backend 3.0\n\xff"), None);
     }
 
@@ -241,15 +244,16 @@ mod tests {
         assert!(FileVersion::parse(older).unwrap() < FileVersion::parse(newer).unwrap());
     }
 
-    struct Place(tempfile::TempDir);
+    struct ProgramDirectory(tempfile::TempDir);
 
-    impl Place {
+    impl ProgramDirectory {
         fn new() -> Self {
             Self(tempfile::tempdir().unwrap())
         }
 
-        /// Another process writes it: a child of another test that has not come to its program yet would still
-        /// have it open for writing, which lets no process run it.
+        /// Writes a program by another process: a child of another test that has not executed its
+        /// program yet would still have the file open for writing, and the kernel does not run such
+        /// a file.
         fn program(&self, script: &str) -> PathBuf {
             let path = self.0.path().join("program");
             let text = format!(
@@ -278,11 +282,14 @@ mod tests {
     #[case::it_fails("echo 2.2.0; echo database: Memfile backend 2.1; exit 1", None)]
     #[case::it_is_killed("kill -9 $$", None)]
     #[case::it_says_something_else("echo hello", None)]
-    #[case::it_answers_on_the_other_output("(echo 2.2.0; echo database: Memfile backend 2.1) >&2", None)]
+    #[case::it_answers_on_standard_error("(echo 2.2.0; echo database: Memfile backend 2.1) >&2", None)]
     #[case::it_does_not_end("echo 2.2.0; echo database: Memfile backend 2.1; sleep 1000", None)]
-    #[case::it_is_deaf("trap '' TERM; while :; do sleep 0.1; done", None)]
-    #[case::it_reads("cat; echo 2.2.0; echo database: Memfile backend 2.1", answer(false, 2, 1))]
-    #[case::it_leaves_another(
+    #[case::it_ignores_signals("trap '' TERM; while :; do sleep 0.1; done", None)]
+    #[case::it_reads_standard_input(
+        "cat; echo 2.2.0; echo database: Memfile backend 2.1",
+        answer(false, 2, 1)
+    )]
+    #[case::it_leaves_a_child(
         "echo 2.2.0; echo database: Memfile backend 2.1; sleep 5 & exit 0",
         answer(false, 2, 1)
     )]
@@ -290,25 +297,25 @@ mod tests {
         #[case] script: &str,
         #[case] expected: Option<Answer>,
     ) {
-        let place = Place::new();
-        let program = place.program(script);
+        let directory = ProgramDirectory::new();
+        let program = directory.program(script);
         let answers = Answers::default();
         let ask = || answers.ask(&program, Family::V4, &pause).unwrap();
-        assert_eq!(ask(), Asked { answer: expected, is_new: true });
-        assert_eq!(ask(), Asked { answer: expected, is_new: false });
-        assert_eq!(place.asked(), ["-4 -V"]);
+        assert_eq!(ask(), Reply { answer: expected, is_new: true });
+        assert_eq!(ask(), Reply { answer: expected, is_new: false });
+        assert_eq!(directory.asked(), ["-4 -V"]);
     }
 
     #[test]
     fn another_program_of_the_same_name_is_asked_again() {
-        let place = Place::new();
-        let program = place.program("echo 2.2.0; echo database: Memfile backend 4.0");
+        let directory = ProgramDirectory::new();
+        let program = directory.program("echo 2.2.0; echo database: Memfile backend 4.0");
         let answers = Answers::default();
         assert_eq!(answers.ask(&program, Family::V6, &pause).unwrap().answer, answer(false, 4, 0));
-        place.program("echo 3.0.0; echo database: Memfile backend 5.0");
+        directory.program("echo 3.0.0; echo database: Memfile backend 5.0");
         let asked = answers.ask(&program, Family::V6, &pause).unwrap();
-        assert_eq!(asked, Asked { answer: answer(false, 5, 0), is_new: true });
-        assert_eq!(place.asked(), ["-6 -V", "-6 -V"]);
+        assert_eq!(asked, Reply { answer: answer(false, 5, 0), is_new: true });
+        assert_eq!(directory.asked(), ["-6 -V", "-6 -V"]);
     }
 
     #[test]
@@ -319,19 +326,19 @@ mod tests {
     }
 
     #[test]
-    fn when_the_manager_ends_an_answer_is_not_waited_for() {
-        let place = Place::new();
-        let program = place.program("echo $$ > own; sleep 1000");
+    fn a_closing_manager_does_not_wait_for_an_answer() {
+        let directory = ProgramDirectory::new();
+        let program = directory.program("echo $$ > own; sleep 1000");
         let answers = Answers::default();
-        let own = place.0.path().join("own");
+        let own = directory.0.path().join("own");
         let ends = |time| {
             std::thread::sleep(time);
             std::fs::read_to_string(&own).is_ok_and(|pid| pid.ends_with('\n'))
         };
         assert_eq!(answers.ask(&program, Family::V4, &ends), None);
         let pid = std::fs::read_to_string(&own).unwrap();
-        assert!(!Path::new("/proc").join(pid.trim()).exists(), "it is not left");
-        assert!(answers.0.lock().is_empty(), "it may answer the next time");
+        assert!(!Path::new("/proc").join(pid.trim()).exists(), "the process is reaped");
+        assert!(answers.0.lock().is_empty(), "it is asked again the next time");
     }
 
     #[rstest]
@@ -345,7 +352,7 @@ mod tests {
         }
         let asked = Answers::default().ask(program, family, &pause).unwrap();
         if asked.answer != expected {
-            // Of another version than Debian's, it is Kea's nevertheless.
+            // A newer Kea than Debian's gives another version, but is still Kea's.
             assert!(!asked.answer.unwrap().is_own);
         }
     }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::tail::Changed;
+use super::tail::ChangedRange;
 use super::{Journal, Shared, with_suffix};
 use crate::fs::{ReadFile, WriteFile, copy_range, directory_of, retry};
 use crate::lease_file::LeaseFileError;
