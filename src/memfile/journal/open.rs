@@ -47,7 +47,8 @@ impl Journal {
             let (mut file, reader, end) = open_file(fs.as_ref(), &path, &target, header.as_bytes())?;
             // In every durability mode, as a later sync has to cover the name of the file as well.
             retry(|| file.sync()).map_err(|error| ("sync", error))?;
-            retry(|| fs.sync_directory(directory_of(&target))).map_err(|error| ("sync its directory", error))?;
+            retry(|| fs.sync_directory(directory_of(&target)))
+                .map_err(|error| ("sync its directory", error))?;
             if appends {
                 file = retry(|| fs.open_append(&path)).map_err(|error| ("open", error))?;
             }
