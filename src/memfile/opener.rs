@@ -22,14 +22,14 @@ const DATA_DIRECTORY: &str = "/var/lib/kea";
 /// | `name` | the lease file; a name without `/` is in the data directory | `kea-leases4.csv`, `kea-leases6.csv` |
 /// | `data-directory` | the data directory, an absolute path, within `$KEA_DHCP_DATA_DIR` if that is set | `$KEA_DHCP_DATA_DIR`, or `/var/lib/kea` |
 /// | `persist` | `true`, or `false` for leases in memory only | `true` |
-/// | `lfc-interval` | seconds between two cleanups, up to 4294967295; 0 for none | 3600 |
+/// | `lfc-interval` | seconds between two cleanups, up to 4294967295; 0 disables cleanups | 3600 |
 /// | `max-row-errors` | maximum number of tolerated invalid rows in each loaded file, up to 4294967295; 0 for any number | 0 |
 /// | `extended-info-tables` | `true` to find DHCPv6 leases by relay ID and remote ID | `false` |
 /// | `extended-info-checks` | [`none`, `fix`, `strict` or `pedantic`](ExtendedInfoChecks), when leases are loaded | `fix` |
 /// | `on-fail` | [`stop-retry-exit`, `serve-retry-exit` or `serve-retry-continue`](OnFail) | `stop-retry-exit` |
 /// | `retry-on-startup` | `true` to retry opening while another manager has the lease file, a cleanup runs, or a file cannot be read or written | `false` |
-/// | `max-reconnect-tries` | further tries to open with `retry-on-startup`, up to 4294967295 | 0 |
-/// | `reconnect-wait-time` | milliseconds before each of them, up to 4294967295 | 0 |
+/// | `max-reconnect-tries` | maximum number of further attempts with `retry-on-startup`, up to 4294967295 | 0 |
+/// | `reconnect-wait-time` | milliseconds before each further attempt, up to 4294967295 | 0 |
 /// | `durability` | [`written`](Durability::Written), [`synced`](Durability::Synced), or [milliseconds](Durability::SyncedEvery) as `100ms`, from 1 to 3600000 | `written` |
 /// | `lfc-executable` | the file name of the program that does cleanups, or `internal` for a thread of this process | see [`LfcProgram::Installed`] |
 ///

@@ -217,8 +217,8 @@ impl<'a> Run<'a> {
     ///
     /// Kea's program up to version 2.2 does nothing if the PID file names it, and any version does
     /// nothing if it runs as a child of the started process. This project's program does nothing
-    /// if a script that starts it does not pass on the lock. From now on, programs write the PID file
-    /// themselves, and in the second step also take the lock themselves.
+    /// if a script that starts it does not pass on the lock. From now on, programs write the PID
+    /// file themselves, and in the second step also take the lock themselves.
     fn reduce_handover(&self) -> bool {
         let (less, what) = match self.shared.handover() {
             Handover::PidAndLock => (Handover::Lock, "their process ID in the PID file"),

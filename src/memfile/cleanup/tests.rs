@@ -639,14 +639,14 @@ fn a_stale_pid_file_stops_nothing(#[case] content: &str) {
     "echo 'f.1: no' >&2; echo because >&2; exit 1",
     "exit status: 1: f.1: no; because"
 )]
-#[case::it_exits_with_0_and_says_why("echo because >&2; exit 0", "f.1 is still exists: because")]
+#[case::it_exits_with_0_and_says_why("echo because >&2; exit 0", "f.1 still exists: because")]
 #[case::it_leaves_another_process(
     "sleep 1000 & echo $! >> helper; echo because >&2; exit 1",
     "exit status: 1: because"
 )]
 #[case::it_is_killed("kill -9 $$", "signal: 9")]
-#[case::it_does_nothing_and_exits_with_0("exit 0", "f.1 is still exists")]
-#[case::it_stops_half_way("[ -e f.completed ] || mv f.1 f.completed", "f.completed is still exists")]
+#[case::it_does_nothing_and_exits_with_0("exit 0", "f.1 still exists")]
+#[case::it_stops_half_way("[ -e f.completed ] || mv f.1 f.completed", "f.completed still exists")]
 fn a_failed_cleanup_is_completed_by_the_next_one(#[case] fault: &str, #[case] reason: &str) {
     let setup = Setup::new();
     setup.append(&[1]);
