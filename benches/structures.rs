@@ -59,7 +59,7 @@ mod memfile {
                 self.0(number)
             }
 
-            fn fetch(&self, _: u32) {}
+            fn prefetch(&self, _: u32) {}
         }
 
         impl<H: Fn(u32) -> u64> Numbers<H> {
