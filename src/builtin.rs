@@ -1,4 +1,4 @@
-//! The backends of this crate: the only file that names them.
+//! Registers the backends of this crate. No other file names them.
 
 use std::any::Any;
 use std::iter;
@@ -15,14 +15,14 @@ impl<L: ManagedLease> Default for LeaseMgrFactory<L> {
 }
 
 impl<L: ManagedLease> LeaseMgrFactory<L> {
-    /// A factory that knows the backends of this crate, and has no current manager.
+    /// Creates a factory with the backends of this crate and no current manager.
     #[must_use]
     pub fn new() -> Self {
         Self::with_backends(backends())
     }
 }
 
-/// The backends for leases of a family, as far as their features are on.
+/// Collects the backends for leases of a family whose features are enabled.
 macro_rules! backends_for {
     ($lease:ty) => {{
         let backends = iter::empty::<Arc<dyn LeaseMgrOpener<$lease>>>();
@@ -37,6 +37,6 @@ fn backends<L: ManagedLease>() -> Vec<Arc<dyn LeaseMgrOpener<L>>> {
         Family::V4 => Box::new(backends_for!(Lease4)),
         Family::V6 => Box::new(backends_for!(Lease6)),
     };
-    // There are no leases but these two.
+    // `ManagedLease` has no other implementations.
     backends.downcast().map_or_else(|_| Vec::new(), |backends| *backends)
 }

@@ -1,4 +1,4 @@
-//! Connection strings: what a lease manager is opened with, as text.
+//! Connection strings, which select and configure the backend of a lease manager.
 
 mod error;
 mod keywords;

@@ -1,4 +1,4 @@
-//! Opening lease managers by connection string, and keeping the one that a server uses.
+//! Opens lease managers by connection string, and keeps the current one of a server.
 
 mod error;
 mod opener;
@@ -18,10 +18,10 @@ use crate::lease::Family;
 use crate::lease_mgr::{LeaseMgr, ManagedLease, Tracking};
 use crate::with_sources::with_sources;
 
-/// Opens lease managers, and keeps the one that a server uses.
+/// Opens lease managers, and keeps the current one of a server.
 ///
-/// It opens a lease manager by a [`ConnectionString`], whose `type` says which [`LeaseMgrOpener`] does it. A server that has
-/// one lease manager has the factory keep it:
+/// The `type` of a [`ConnectionString`] selects the [`LeaseMgrOpener`] that opens the lease
+/// manager. A server with one lease manager lets the factory keep it:
 ///
 /// ```
 /// use std::sync::LazyLock;
@@ -33,29 +33,30 @@ use crate::with_sources::with_sources;
 /// LEASES.create("type=memfile universe=4 persist=false")?;
 /// // Anywhere in the server:
 /// assert_eq!(LEASES.instance()?.all()?, []);
-/// // In the end. What is in a static is never dropped, and a lease manager may have something to write still.
+/// // At the end: a static is never dropped, and a lease manager may still have data to write.
 /// assert!(LEASES.destroy());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Everything may be called from any number of threads. [`create`](Self::create), [`recreate`](Self::recreate),
-/// [`recreate_with`](Self::recreate_with) and [`destroy`](Self::destroy) happen one after the other; the other methods do not wait for them, so there is no current
-/// manager while a new one is opened.
+/// All methods can be called from any number of threads. Calls of [`create`](Self::create),
+/// [`recreate`](Self::recreate), [`recreate_with`](Self::recreate_with) and
+/// [`destroy`](Self::destroy) are made one after the other. The other methods do not wait for them,
+/// so there is no current manager while a new one is opened.
 pub struct LeaseMgrFactory<L: ManagedLease> {
     backends: RwLock<BTreeMap<String, Arc<dyn LeaseMgrOpener<L>>>>,
-    /// Held while the current manager is closed and opened, so that this is not done twice at a time. What is in it is left of
-    /// a manager that was closed to be opened again, and could not be.
-    turn: Mutex<Option<Closed<L>>>,
+    /// Held while the current manager is closed and opened, so that only one thread does this at a
+    /// time. Contains what is left of a manager that was closed, but could not be reopened.
+    closed: Mutex<Option<Closed<L>>>,
     current: RwLock<Option<Current<L>>>,
 }
 
-/// The current manager, and what it was opened with.
+/// The current manager, and its connection string.
 struct Current<L: ManagedLease> {
     connection: ConnectionString,
     manager: Arc<dyn LeaseMgr<L>>,
 }
 
-/// A manager that was closed: what it was opened with, and its callbacks.
+/// The connection string and the callbacks of a closed manager.
 struct Closed<L: ManagedLease> {
     connection: ConnectionString,
     callbacks: Tracking<L>,
@@ -69,23 +70,29 @@ impl<L: ManagedLease> fmt::Debug for LeaseMgrFactory<L> {
 }
 
 impl<L: ManagedLease> LeaseMgrFactory<L> {
-    /// A factory that knows these backends, and has no current manager. Of several with the same name, the last counts.
+    /// Creates a factory with these backends and no current manager. Of several backends with the
+    /// same name, the last is used.
     #[must_use]
     pub fn with_backends(backends: impl IntoIterator<Item = Arc<dyn LeaseMgrOpener<L>>>) -> Self {
         let by_name = backends.into_iter().map(|backend| (backend.name().to_owned(), backend));
-        Self { backends: RwLock::new(by_name.collect()), turn: Mutex::new(None), current: RwLock::new(None) }
+        Self {
+            backends: RwLock::new(by_name.collect()),
+            closed: Mutex::new(None),
+            current: RwLock::new(None),
+        }
     }
 
-    /// Opens a lease manager, which is the caller's and not the current one.
+    /// Opens a lease manager that does not become the current one.
     ///
     /// # Errors
-    /// [`FactoryError`] where the connection string is not right, names a backend that is not there, or that backend cannot
-    /// open it.
+    /// Returns [`FactoryError`] if the connection string is invalid, if it names an unknown
+    /// backend, or if the backend cannot open the manager.
     pub fn open(&self, connection: &str) -> Result<Arc<dyn LeaseMgr<L>>, FactoryError> {
         self.opening(connection)?.open()
     }
 
-    /// What is to be opened, checked as far as that can be done without the backend.
+    /// Returns the backend for a connection string, which is checked as far as possible without the
+    /// backend.
     pub(crate) fn opening(&self, connection: &str) -> Result<Opening<L>, FactoryError> {
         let connection = connection.parse()?;
         let opener = self.backend_for(&connection)?;
@@ -94,27 +101,29 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
 
     /// Opens a lease manager and makes it the current one.
     ///
-    /// The one before it is given up first, and its callbacks with it, because it may own the same file; if somebody
-    /// else still holds it, it lives on without being the current one.
+    /// The previous one is given up first, with its callbacks, because it may own the same file. If
+    /// other owners hold it, it stays open, but is not the current one any more.
     ///
     /// # Errors
-    /// As [`open`](Self::open). Where the connection string is not right or names a backend that is not there, the manager
-    /// before it stays; where the backend cannot open it, there is none any more.
+    /// As [`open`](Self::open). If the connection string is invalid or names an unknown backend,
+    /// the previous manager stays; if the backend cannot open the new one, there is no current
+    /// manager any more.
     pub fn create(&self, connection: &str) -> Result<(), FactoryError> {
         let connection: ConnectionString = connection.parse()?;
         let backend = self.backend_for(&connection)?;
-        let mut turn = self.turn.lock();
+        let mut closed = self.closed.lock();
         self.give_up();
-        *turn = None;
+        *closed = None;
         let manager = backend.open(&connection)?;
         self.set(connection, manager);
         Ok(())
     }
 
-    /// The current manager. Who keeps it keeps it open, and stands in the way of [`recreate`](Self::recreate).
+    /// Returns the current manager. As long as the caller holds it, it stays open, and
+    /// [`recreate`](Self::recreate) fails.
     ///
     /// # Errors
-    /// [`FactoryError::NoInstance`] where there is none.
+    /// Returns [`FactoryError::NoInstance`] if there is no current manager.
     pub fn instance(&self) -> Result<Arc<dyn LeaseMgr<L>>, FactoryError> {
         self.current
             .read()
@@ -123,46 +132,50 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
             .ok_or(FactoryError::NoInstance)
     }
 
-    /// Whether there is a current manager.
+    /// Returns whether there is a current manager.
     pub fn have_instance(&self) -> bool {
         self.current.read().is_some()
     }
 
-    /// Gives up the current manager, and tells whether there was one. It is closed when nobody else holds it any more.
+    /// Gives up the current manager, and returns whether there was one. It is closed when its last
+    /// owner drops it.
     pub fn destroy(&self) -> bool {
-        let mut turn = self.turn.lock();
-        *turn = None;
+        let mut closed = self.closed.lock();
+        *closed = None;
         self.give_up()
     }
 
-    /// Closes the current manager and opens it again with the same connection string; if asked, with the callbacks that
-    /// are registered with it. Locks of leases are gone.
+    /// Closes the current manager and reopens it with the same connection string, optionally with
+    /// the callbacks that are registered with it. Address locks are released.
     ///
     /// # Errors
-    /// Returns [`FactoryError::NoInstance`] if there is no current manager, [`FactoryError::InUse`] if others hold it: it must be
-    /// closed before it is opened, since a lease file has one owner; it stays the current one then, and so it does if its
-    /// backend was deregistered. If it cannot be opened again, fails as [`open`](Self::open): then there is no current manager, but
-    /// its connection string and callbacks are kept, and this can be called again until it succeeds.
+    /// Returns [`FactoryError::NoInstance`] if there is no current manager, and
+    /// [`FactoryError::InUse`] if there are other owners: the manager must be closed before it is
+    /// opened, as a lease file has one owner. It then stays the current one; so it does if its
+    /// backend was deregistered. If it cannot be reopened, returns the errors of
+    /// [`open`](Self::open): there is then no current manager, but its connection string and
+    /// callbacks are kept, and this can be called again until it succeeds.
     pub fn recreate(&self, keep_callbacks: bool) -> Result<(), FactoryError> {
         self.reopen(None, keep_callbacks)
     }
 
-    /// Closes the current manager and opens another one with this connection string; if asked, with the callbacks that
-    /// are registered with the one before. Locks of leases are gone, and leases stay where they are: those of the new manager are
-    /// the ones that it finds.
+    /// Closes the current manager and opens another one with this connection string, optionally
+    /// with the callbacks that are registered with the previous one. Address locks are released.
+    /// Leases are not moved: the new manager has those that it finds in its own place.
     ///
     /// # Errors
-    /// As [`recreate`](Self::recreate). If the connection string is not right or names a backend that is not there, the current
-    /// manager stays. If the backend cannot open the new one, the manager before it is opened again, with its
-    /// callbacks; if that fails too, which is logged (`DHCPSRV_LEASE_MGR_REOPEN_FAILED`), there is no current manager, and
-    /// [`recreate`](Self::recreate) tries again to open the one before.
+    /// As [`recreate`](Self::recreate). If the connection string is invalid or names an unknown
+    /// backend, the current manager stays. If the backend cannot open the new one, the previous
+    /// manager is reopened with its callbacks. If that fails too, which is logged
+    /// (`DHCPSRV_LEASE_MGR_REOPEN_FAILED`), there is no current manager, and
+    /// [`recreate`](Self::recreate) tries again to open the previous one.
     pub fn recreate_with(&self, connection: &str, keep_callbacks: bool) -> Result<(), FactoryError> {
         self.reopen(Some(connection.parse()?), keep_callbacks)
     }
 
     fn reopen(&self, new: Option<ConnectionString>, keep_callbacks: bool) -> Result<(), FactoryError> {
-        let mut turn = self.turn.lock();
-        let connection = match (new.clone(), &*self.current.read(), &*turn) {
+        let mut closed = self.closed.lock();
+        let connection = match (new.clone(), &*self.current.read(), &*closed) {
             (_, None, None) => return Err(FactoryError::NoInstance),
             (Some(new), _, _) => new,
             (None, Some(Current { connection, .. }), _) | (None, None, Some(Closed { connection, .. })) => {
@@ -171,32 +184,32 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
         };
         let backend = self.backend_for(&connection)?;
         if self.have_instance() {
-            *turn = Some(self.close()?);
+            *closed = Some(self.close()?);
         }
         let opened = backend.open(&connection);
         match opened {
             Ok(manager) => {
-                self.succeed(&mut turn, connection, manager, keep_callbacks);
+                self.install(&mut closed, connection, manager, keep_callbacks);
                 Ok(())
             }
             Err(error) => {
                 if new.is_some() {
-                    self.bring_back(&mut turn);
+                    self.reopen_closed(&mut closed);
                 }
                 Err(error)
             }
         }
     }
 
-    /// Makes a manager the current one, in place of one that was closed.
-    fn succeed(
+    /// Makes a manager the current one, in place of a closed one.
+    fn install(
         &self,
-        turn: &mut Option<Closed<L>>,
+        closed: &mut Option<Closed<L>>,
         connection: ConnectionString,
         manager: Arc<dyn LeaseMgr<L>>,
         keep_callbacks: bool,
     ) {
-        if let Some(closed) = turn.take()
+        if let Some(closed) = closed.take()
             && keep_callbacks
         {
             manager.tracking().adopt(&closed.callbacks);
@@ -204,26 +217,26 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
         self.set(connection, manager);
     }
 
-    /// Opens the manager again that was closed, if that can be done.
-    fn bring_back(&self, turn: &mut Option<Closed<L>>) {
-        let Some(connection) = turn.as_ref().map(|closed| closed.connection.clone()) else {
+    /// Reopens the closed manager, if possible.
+    fn reopen_closed(&self, closed: &mut Option<Closed<L>>) {
+        let Some(connection) = closed.as_ref().map(|closed| closed.connection.clone()) else {
             return;
         };
         match self.backend_for(&connection).and_then(|backend| backend.open(&connection)) {
-            Ok(manager) => self.succeed(turn, connection, manager, true),
+            Ok(manager) => self.install(closed, connection, manager, true),
             Err(error) => error!(
                 id = "DHCPSRV_LEASE_MGR_REOPEN_FAILED",
-                "{} leases: {connection}: the lease manager cannot be opened again: {}",
+                "{} leases: {connection}: the lease manager cannot be reopened: {}",
                 L::FAMILY,
                 with_sources(&error)
             ),
         }
     }
 
-    /// Makes a backend known by its name.
+    /// Registers a backend by its name.
     ///
     /// # Errors
-    /// [`FactoryError::Registered`] where another one has the name.
+    /// Returns [`FactoryError::Registered`] if the name is taken.
     pub fn register(&self, backend: Arc<dyn LeaseMgrOpener<L>>) -> Result<(), FactoryError> {
         let mut backends = self.backends.write();
         let name = backend.name().to_owned();
@@ -234,12 +247,13 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
         Ok(())
     }
 
-    /// Forgets a backend, and tells whether there was one of this name. Managers that it has opened stay open.
+    /// Removes a backend, and returns whether there was one of this name. Managers that it has
+    /// opened stay open.
     pub fn deregister(&self, name: &str) -> bool {
         self.backends.write().remove(name).is_some()
     }
 
-    /// The names and versions of all backends that are known, in the order of their names.
+    /// Returns the names and versions of all registered backends, in the order of their names.
     pub fn backends(&self) -> Vec<(String, String)> {
         self.backends.read().iter().map(|(name, backend)| (name.clone(), backend.version())).collect()
     }
@@ -248,7 +262,8 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
         self.backends.read().keys().cloned().collect()
     }
 
-    /// The backend that the connection string is for, if that is right as far as can be said without the backend.
+    /// Returns the backend for a connection string, and checks the string as far as possible
+    /// without the backend.
     fn backend_for(&self, connection: &ConnectionString) -> Result<Checked<L>, FactoryError> {
         let name = connection.required("type")?;
         let Some(backend) = self.backends.read().get(name).cloned() else {
@@ -276,9 +291,9 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
         *self.current.write() = Some(Current { connection, manager });
     }
 
-    /// Gives up the current manager, and tells whether there was one.
+    /// Gives up the current manager, and returns whether there was one.
     fn give_up(&self) -> bool {
-        // It is dropped without the lock: that may take a while.
+        // Dropped without the lock, as closing may take a while.
         let current = self.current.write().take();
         if let Some(Current { connection, .. }) = &current {
             info!(id = "DHCPSRV_LEASE_MGR_GIVEN_UP", "{} leases: {connection}", L::FAMILY);
@@ -286,7 +301,7 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
         current.is_some()
     }
 
-    /// Closes the current manager if nothing else holds it.
+    /// Closes the current manager if it has no other owner.
     fn close(&self) -> Result<Closed<L>, FactoryError> {
         let mut current = self.current.write();
         let holders = current.as_ref().map_or(0, |current| Arc::strong_count(&current.manager) - 1);
@@ -299,7 +314,7 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
         drop(current);
         let callbacks = Tracking::default();
         callbacks.adopt(manager.tracking());
-        // Somebody may get hold of it still who has a weak reference.
+        // Another thread may still upgrade a weak reference.
         let weak = Arc::downgrade(&manager);
         drop(manager);
         match weak.upgrade() {
@@ -312,14 +327,14 @@ impl<L: ManagedLease> LeaseMgrFactory<L> {
     }
 }
 
-/// A backend, and the connection string that it is to open.
+/// A backend, and the connection string for it.
 pub(crate) struct Opening<L: ManagedLease> {
     opener: Checked<L>,
     connection: ConnectionString,
 }
 
 impl<L: ManagedLease> Opening<L> {
-    /// The name of the backend.
+    /// Returns the name of the backend.
     #[cfg(feature = "tokio")]
     pub(crate) fn backend(&self) -> &str {
         self.opener.0.name()
@@ -330,7 +345,7 @@ impl<L: ManagedLease> Opening<L> {
     }
 }
 
-/// A backend that a connection string was found right for.
+/// A backend for which a connection string has been checked.
 struct Checked<L: ManagedLease>(Arc<dyn LeaseMgrOpener<L>>);
 
 impl<L: ManagedLease> Checked<L> {

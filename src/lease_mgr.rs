@@ -1,8 +1,9 @@
-//! The lease manager: where a DHCP server keeps its leases, whatever they are kept in.
+//! The lease manager: the leases of a DHCP server, independent of where a backend keeps them.
 //!
-//! [`LeaseMgr`] is what a backend implements, and what a server shares between its threads as
-//! `Arc<dyn LeaseMgr<Lease4>>` or `Arc<dyn LeaseMgr<Lease6>>`. It asks for little: the named questions of a server
-//! ([`LeaseMgrExt`], [`LeaseMgrExt4`], [`LeaseMgrExt6`]) are built on it, and are the same for every backend.
+//! [`LeaseMgr`] is the trait of a backend. A server shares it between its threads as `Arc<dyn
+//! LeaseMgr<Lease4>>` or `Arc<dyn LeaseMgr<Lease6>>`. It requires few methods: the named queries of
+//! a server ([`LeaseMgrExt`], [`LeaseMgrExt4`], [`LeaseMgrExt6`]) are built on it, and are the same
+//! for every backend.
 //!
 //! ```
 //! use leasemgr::lease::{HwAddr, Lease4, SubnetId, system_time};
@@ -11,7 +12,7 @@
 //! let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false")?;
 //! let client = HwAddr::from([2, 0, 0, 0, 0, 1]);
 //!
-//! // A client without a lease in this subnet gets a free address: the first to add it has it.
+//! // A client without a lease in this subnet gets a free address, if no other thread is faster.
 //! assert_eq!(leases.by_hwaddr_in_subnet(&client, SubnetId(1))?, None);
 //! let now = system_time(1_790_000_000);
 //! let lease =
@@ -25,7 +26,7 @@
 //! leases.update_if_unchanged(&lease, &renewed)?;
 //! assert_eq!(leases.get([192, 0, 2, 1].into())?, Some(renewed));
 //!
-//! // Time goes by.
+//! // Later, expired leases are reclaimed.
 //! let later = system_time(1_790_010_000);
 //! for expired in leases.list_expired(later, 100)? {
 //!     assert!(leases.reclaim(&expired)?);
@@ -74,61 +75,62 @@ pub use tracking::{AddressLock, CallbackError, Scope, Tracking};
 use crate::lease::{ClientClass, HwAddr, LeaseKind, LeaseState, LimitExceeded, SubnetId, UserContext};
 use crate::panics::contained;
 
-/// What became of a lease that was to be added.
+/// The outcome of adding a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a lease that was not added must not be given to a client"]
 pub enum Added {
-    /// The lease is there, as durable as the backend makes it.
+    /// The lease was added, and is as durable as the backend makes it.
     Added,
-    /// The address has a lease already, and that is as it was.
+    /// The address already has a lease, which is unchanged.
     AddressTaken,
 }
 
-/// What became of a lease that was to be deleted.
+/// The outcome of deleting a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deleted {
-    /// There was one, and it is gone.
+    /// The lease was deleted.
     Deleted,
-    /// The address had none.
+    /// The address had no lease.
     NoSuchLease,
 }
 
-/// What became of a lease that was to be added within limits.
+/// The outcome of adding a lease within limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a lease that was not added must not be given to a client"]
 pub enum AddedWithin {
     /// The lease was added.
     Added,
-    /// The address has a lease already, which is unchanged.
+    /// The address already has a lease, which is unchanged.
     AddressTaken,
-    /// A limit is reached, and nothing was changed.
+    /// A limit is reached; nothing was changed.
     LimitReached(LimitExceeded),
 }
 
-/// A lease that was given the lowest free address of a range.
+/// A lease of the lowest free address of a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Claimed<L> {
     /// The lease.
     pub lease: L,
-    /// The lease that the address had before, which had ended or was reclaimed.
+    /// The previous lease of the address, which had ended or was reclaimed.
     pub replaced: Option<L>,
 }
 
 impl<L> Claimed<L> {
-    /// A lease that was given its address. For backends.
+    /// Creates a `Claimed`. For backends.
     #[must_use]
     pub fn new(lease: L, replaced: Option<L>) -> Self {
         Self { lease, replaced }
     }
 }
 
-/// Where a scan of all leases goes on. Its bytes mean something to the backend that has returned it only.
+/// The position at which a scan of all leases continues. Only the backend that returned it can
+/// interpret its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Cursor(Vec<u8>);
 
 impl Cursor {
-    /// A cursor with these bytes. For backends, and for cursors that were kept elsewhere.
+    /// Creates a cursor from its bytes. For backends, and for cursors that were stored elsewhere.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Self {
         Self(bytes.to_vec())
@@ -141,10 +143,10 @@ impl Cursor {
     }
 }
 
-/// Checks that a lease can be kept by any backend. For backends, before they add or update it.
+/// Checks that any backend can keep a lease. For backends, before they add or update it.
 ///
 /// # Errors
-/// Returns [`LeaseMgrError::ZeroLifetime`] if it is valid for 0 seconds.
+/// Returns [`LeaseMgrError::ZeroLifetime`] if the lease is valid for 0 seconds.
 pub fn check<L: ManagedLease>(lease: &L) -> Result<(), LeaseMgrError> {
     if lease.data().valid_lifetime.0 == 0 {
         return Err(LeaseMgrError::ZeroLifetime { address: lease.address().into() });
@@ -152,11 +154,11 @@ pub fn check<L: ManagedLease>(lease: &L) -> Result<(), LeaseMgrError> {
     Ok(())
 }
 
-/// Checks that the lease of an address is the expected one, in its kept form, if one is expected. For backends, before they
-/// update or delete it.
+/// Checks that the lease of an address is the expected one, in its kept form. Without an expected
+/// lease, every lease passes. For backends, before they update or delete it.
 ///
 /// # Errors
-/// Returns [`LeaseMgrError::ChangedMeanwhile`] if it is another one.
+/// Returns [`LeaseMgrError::ChangedMeanwhile`] if the lease differs.
 pub fn unchanged<L: ManagedLease>(there: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
     if expected.is_some_and(|expected| there != expected) {
         return Err(LeaseMgrError::ChangedMeanwhile { address: there.address().into() });
@@ -164,15 +166,16 @@ pub fn unchanged<L: ManagedLease>(there: &L, expected: Option<&L>) -> Result<(),
     Ok(())
 }
 
-/// What is called with the result of a change that was submitted ([`LeaseMgr::submit`]).
+/// A function that is called with the result of a submitted change ([`LeaseMgr::submit`]).
 pub type Then = Box<dyn FnOnce(Result<Done, LeaseMgrError>) + Send>;
 
-/// Calls a function with a result, and logs a panic in it. For backends that override [`LeaseMgr::submit`].
+/// Calls a function with a result, and logs its panic. For backends that override
+/// [`LeaseMgr::submit`].
 pub fn call_then<T>(then: Box<dyn FnOnce(T) + Send>, result: T) {
     if let Err(message) = contained(|| then(result)) {
         tracing::error!(
             id = "DHCPSRV_LEASE_MGR_SUBMIT_FAILED",
-            "the function that was to be told of a submitted change panicked: {message}"
+            "the function for the result of a submitted change panicked: {message}"
         );
     }
 }
@@ -180,34 +183,41 @@ pub fn call_then<T>(then: Box<dyn FnOnce(T) + Send>, result: T) {
 /// The leases of a DHCP server.
 ///
 /// # What every backend guarantees
-/// * There is at most one lease for an address.
-/// * All methods can be called from any number of threads. Changes of one address happen one after the other, and a call
-///   that begins after a change has ended reads it, or a later one.
-/// * A change that was acknowledged with `Ok` is as durable as the backend was told to make it. After an error nothing has
-///   changed, apart from two: after [`LeaseMgrError::OutcomeUnknown`] the change was made or not, which the caller finds out by
-///   reading; and a backend that cannot tell what it has changed refuses all further changes and says why.
-/// * A change that a callback of the manager tries to make is refused with [`LeaseMgrError::InCallback`], and nothing
-///   else of the manager waits for the end of a callback ([`Tracking`]).
-/// * Leases that a query gives are in the order of their addresses. Each of them is as it was at one moment of the call; a long
-///   answer may be put together in several steps, between which others change leases.
+/// * An address has at most one lease.
+/// * All methods can be called from any number of threads. Changes of one address are made one
+///   after the other. A call that begins after a change has ended sees that change or a later one.
+/// * A change that was acknowledged with `Ok` is as durable as the backend is configured to make
+///   it. After an error nothing has changed, with two exceptions: after
+///   [`LeaseMgrError::OutcomeUnknown`] the change may or may not have been made, which the caller
+///   finds out by reading; and a backend that cannot tell what it has changed refuses all further
+///   changes and gives the reason.
+/// * A change that a callback of the manager tries to make is refused with
+///   [`LeaseMgrError::InCallback`]. Nothing else in the manager waits for the end of a callback
+///   ([`Tracking`]).
+/// * Queries return leases in the order of their addresses. Each lease is as it was at one moment
+///   of the call; a long result may be read in several steps, between which other callers change
+///   leases.
 ///
-/// The feature `conformance` has a suite that proves this of a backend.
+/// The feature `conformance` has a test suite that checks these guarantees.
 ///
 /// # What a backend implements
-/// Eight methods are required: [`status`](Self::status), [`tracking`](Self::tracking), [`add`](Self::add), [`get`](Self::get),
-/// [`find`](Self::find), [`list_expired`](Self::list_expired), [`update_expecting`](Self::update_expecting) and
-/// [`delete_expecting`](Self::delete_expecting). All others have
-/// defaults that are built on these, and which a backend overrides where it can save round trips or make one step of several.
-/// `examples/sqlite_backend` shows how to write one.
+/// Eight methods are required: [`status`](Self::status), [`tracking`](Self::tracking),
+/// [`add`](Self::add), [`get`](Self::get), [`find`](Self::find),
+/// [`list_expired`](Self::list_expired), [`update_expecting`](Self::update_expecting) and
+/// [`delete_expecting`](Self::delete_expecting). All others have defaults that are built on these.
+/// A backend overrides a default where it can save round trips or do several steps in one.
+/// `examples/sqlite_backend` shows how to write a backend.
 pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
-    /// Returns what the manager is and in which state. Does no input or output, and waits for no change.
+    /// Returns the name and the state of the manager. Does no I/O, and does not wait for changes.
     fn status(&self) -> Status;
 
-    /// Adds a lease, if its address has none. Of several that try at once, one has it.
+    /// Adds a lease, unless its address already has one. Of several concurrent calls for an
+    /// address, one adds its lease.
     ///
-    /// Threads that look for a free address at the same time find the same one, and all but one of their leases are refused,
-    /// each after it has waited for the others. With [`LeaseMgr::claim_first`] each gets another address. A server that
-    /// chooses addresses by itself, without an [`Allocator`](crate::allocator::Allocator), takes the address lock first
+    /// Threads that search for a free address at the same time find the same one; all but one of
+    /// their leases are refused, each after waiting for the others. With [`LeaseMgr::claim_first`]
+    /// each thread gets another address. A server that chooses addresses itself, without an
+    /// [`Allocator`](crate::allocator::Allocator), takes the address lock first
     /// ([`Tracking::try_lock`]):
     ///
     /// ```
@@ -244,84 +254,95 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     /// ```
     ///
     /// # Errors
-    /// [`LeaseMgrError::ZeroLifetime`] for a lease that is valid for 0 seconds, and others where the lease could not be
-    /// written; then it was not added.
+    /// Returns [`LeaseMgrError::ZeroLifetime`] if the lease is valid for 0 seconds, and another
+    /// error if it could not be written; it was not added then.
     fn add(&self, lease: &L) -> Result<Added, LeaseMgrError>;
 
-    /// The lease of an address.
+    /// Returns the lease of an address.
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where the backend cannot be asked.
+    /// Returns [`LeaseMgrError`] if the backend cannot be read.
     fn get(&self, address: L::Address) -> Result<Option<L>, LeaseMgrError>;
 
-    /// The leases that a query asks for, in the order of their addresses.
+    /// Returns the leases that a query selects, in the order of their addresses.
     ///
     /// # Errors
-    /// [`LeaseMgrError::BadArgument`] as [`Query::check`] says, [`LeaseMgrError::Unsupported`] where the backend does not know this query, such as DHCPv6 leases by relay id where
-    /// tables of these are not kept, and others where it cannot be asked.
+    /// Returns [`LeaseMgrError::BadArgument`] if [`Query::check`] does,
+    /// [`LeaseMgrError::Unsupported`] if the backend does not know this kind of query, such as
+    /// DHCPv6 leases by relay id in a backend without tables of relay ids, and another error if the
+    /// backend cannot be read.
     fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError>;
 
-    /// Returns the leases that have ended at `now` and are not reclaimed yet, those that ended first
-    /// first, and of the same second in the order of their addresses: at most `limit`, or all with a limit of 0. A lease that
-    /// ended before 1970 has ended ([`Lease::end`](crate::lease::Lease::end)), one with an infinite lifetime is never among them.
+    /// Returns the leases that have ended at `now` and are not reclaimed yet, ordered by their end
+    /// and then by their address: at most `limit`, or all if `limit` is 0. A lease that ended
+    /// before 1970 has ended ([`Lease::end`](crate::lease::Lease::end)); a lease with an infinite
+    /// lifetime never ends.
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where the backend cannot be asked.
+    /// Returns [`LeaseMgrError`] if the backend cannot be read.
     fn list_expired(&self, now: SystemTime, limit: usize) -> Result<Vec<L>, LeaseMgrError>;
 
-    /// Replaces the lease of an address; with `expected`, only if the address has still this lease.
+    /// Replaces the lease of an address; with `expected`, only if the address still has this lease.
     ///
     /// # Errors
-    /// [`LeaseMgrError::NoSuchLease`] where the address has none, [`LeaseMgrError::ChangedMeanwhile`] where it is
-    /// another than `expected`, [`LeaseMgrError::ZeroLifetime`] for a lease that is valid for 0 seconds, and others where
-    /// the lease could not be written.
+    /// Returns [`LeaseMgrError::NoSuchLease`] if the address has no lease,
+    /// [`LeaseMgrError::ChangedMeanwhile`] if its lease is not `expected`,
+    /// [`LeaseMgrError::ZeroLifetime`] if the new lease is valid for 0 seconds, and another error
+    /// if it could not be written.
     fn update_expecting(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError>;
 
-    /// Deletes the lease of an address; with `expected`, only if it is still the same.
+    /// Deletes the lease of an address; with `expected`, only if the address still has this lease.
     ///
     /// # Errors
-    /// [`LeaseMgrError::ChangedMeanwhile`] where it is another than `expected`, and others where that could not be
-    /// written.
+    /// Returns [`LeaseMgrError::ChangedMeanwhile`] if the lease is not `expected`, and another
+    /// error if the deletion could not be written.
     fn delete_expecting(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError>;
 
-    /// Makes many changes. Returns the result of each in the order of the operations. Each change is made or fails by itself,
-    /// as if its method were called; of one address, the changes are made in their order, and each finds what the one before
-    /// has left. Other callers may see some of the changes before others are made.
+    /// Makes several changes, and returns their results in the order of the operations. Each change
+    /// succeeds or fails independently, as if its method were called. Changes of one address are
+    /// made in their order, and each sees the result of the one before. Other callers may see some
+    /// of the changes before the rest are made.
     ///
-    /// By default, one after the other. A backend that writes or sends many changes in one step overrides it. If such a step
-    /// fails, all its operations fail, and it has changed nothing.
+    /// By default, makes one change after the other. A backend that writes or sends several changes
+    /// in one step overrides it. If such a step fails, all its operations fail, and nothing has
+    /// changed.
     fn apply(&self, operations: &[Operation<L>]) -> Vec<Result<Done, LeaseMgrError>> {
         operations.iter().map(|operation| operation.run(self)).collect()
     }
 
-    /// Makes a change and calls `then` with its result: in the calling thread before this returns, which is the default, or
-    /// later in a thread of the manager ([`LeaseMgr::submits`]).
+    /// Makes a change and calls `then` with its result: by default in the calling thread before
+    /// this returns, otherwise later in a thread of the manager ([`LeaseMgr::submits`]).
     ///
-    /// * Changes of one address are made in the order in which they were submitted. A change that another method makes
-    ///   meanwhile may come before or after those that wait.
-    /// * `then` is called exactly once, also if the manager is dropped meanwhile: all that was submitted is made before that.
-    ///   It is called with no lock of the manager held, and may read, change and submit.
-    /// * `then` must not wait for another submitted change, and should be quick: others wait for the thread that it runs in.
-    ///   A panic in it is logged (`DHCPSRV_LEASE_MGR_SUBMIT_FAILED`) and fails nothing else.
-    /// * A change that a callback submits is refused with [`LeaseMgrError::InCallback`], which `then` gets at once.
+    /// * Changes of one address are made in the order in which they were submitted. A change that
+    ///   another method makes meanwhile may come before or after the waiting ones.
+    /// * `then` is called exactly once, also if the manager is dropped meanwhile: all submitted
+    ///   changes are made first. It is called with no lock of the manager held, and may read,
+    ///   change and submit.
+    /// * `then` must not wait for another submitted change, and should be quick: other changes wait
+    ///   for the thread that runs it. A panic in it is logged (`DHCPSRV_LEASE_MGR_SUBMIT_FAILED`)
+    ///   and fails nothing else.
+    /// * A change that a callback submits is refused with [`LeaseMgrError::InCallback`], with which
+    ///   `then` is called at once.
     fn submit(&self, operation: Operation<L>, then: Then) {
         let result = operation.run(self);
         call_then(then, result);
     }
 
-    /// Whether [`LeaseMgr::submit`] returns without having waited for what [`LeaseMgr::may_block`] is about.
+    /// Returns whether [`LeaseMgr::submit`] returns without waiting for a disk or a network (see
+    /// [`LeaseMgr::may_block`]).
     fn submits(&self) -> bool {
         !self.may_block()
     }
 
-    /// Whether a method of the manager may wait for more than memory, other short calls and the page cache of the operating
-    /// system: for a disk to sync, or for a network. Async tasks must not call such methods directly.
+    /// Returns whether a method of the manager may wait for more than memory, other short calls and
+    /// the page cache of the operating system: for the sync of a disk, or for a network. Async
+    /// tasks must not call such methods directly.
     fn may_block(&self) -> bool {
         true
     }
 
-    /// Deletes the reclaimed leases that ended at `until` or before, and returns their number.
-    /// One with an infinite lifetime never ends.
+    /// Deletes the reclaimed leases that ended at `until` or before, and returns their number. A
+    /// lease with an infinite lifetime never ends.
     ///
     /// # Errors
     /// As [`LeaseMgr::delete_expecting`]; some of the leases may be deleted then.
@@ -337,63 +358,68 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
         defaults::delete_all(self, &Query::all().in_subnet(subnet))
     }
 
-    /// Returns how many leases there are, of each subnet, or each pool, and each state that counts.
+    /// Returns the number of leases in each subnet, or in each pool, by kind and by each state that
+    /// counts.
     ///
     /// By default, reads all leases.
     ///
     /// # Errors
-    /// Returns [`LeaseMgrError::BadArgument`] as [`StatisticsQuery::check`] says, and others if the backend cannot be asked.
+    /// Returns [`LeaseMgrError::BadArgument`] if [`StatisticsQuery::check`] does, and another error
+    /// if the backend cannot be read.
     fn statistics(&self, query: &StatisticsQuery) -> Result<Vec<StatisticsRow>, LeaseMgrError> {
         defaults::statistics(self, query)
     }
 
-    /// Counts all leases again, where the figures of [`LeaseMgr::statistics`] and [`LeaseMgr::class_leases`] are kept
-    /// beside the leases.
+    /// Recounts all leases, in a backend that stores the figures of [`LeaseMgr::statistics`] and
+    /// [`LeaseMgr::class_leases`] beside the leases.
     ///
     /// # Errors
-    /// Returns [`LeaseMgrError`] if the backend cannot be asked.
+    /// Returns [`LeaseMgrError`] if the backend cannot be read or written.
     fn recount(&self) -> Result<(), LeaseMgrError> {
         Ok(())
     }
 
-    /// Returns how many leases of this kind are in use (state 0) and name this client class under `ISC` / `client-classes`
-    /// in their user context.
+    /// Returns the number of leases of this kind that are in use (state 0) and name this client
+    /// class under `ISC` / `client-classes` in their user context.
     ///
     /// By default, reads all leases in use.
     ///
     /// # Errors
-    /// Returns [`LeaseMgrError`] if the backend cannot be asked.
+    /// Returns [`LeaseMgrError`] if the backend cannot be read.
     fn class_leases(&self, class: &ClientClass, kind: LeaseKind) -> Result<u64, LeaseMgrError> {
         defaults::class_leases(self, class, kind)
     }
 
-    /// Returns the lease as it will be read back when it was added: with a hostname in lower case, where the backend keeps
-    /// it so. Comparisons with an expected lease are with its kept form.
+    /// Returns the lease as it will be read back after it was added: with a hostname in lower case,
+    /// if the backend stores it so. Comparisons with an expected lease use this form.
     ///
     /// # Errors
-    /// Returns what [`LeaseMgr::add`] would: [`LeaseMgrError::ZeroLifetime`], and [`LeaseMgrError::CannotKeep`] if a field
-    /// would come back as something else, other than documented by the backend.
+    /// Returns the errors of [`LeaseMgr::add`]: [`LeaseMgrError::ZeroLifetime`], and
+    /// [`LeaseMgrError::CannotKeep`] if a field would be read back with another value, except as
+    /// the backend documents.
     fn kept(&self, lease: &L) -> Result<L, LeaseMgrError> {
         check(lease)?;
         Ok(lease.clone())
     }
 
-    /// Returns whether other servers and programs may change the same leases. Their changes are told to the callbacks with
-    /// [`Origin::Elsewhere`], if at all and as late as the backend says. An allocator that follows changes cannot know then
-    /// which addresses are free, and asks instead ([`LeaseMgr::free_address`]).
+    /// Returns whether other servers and programs may change the same leases. Callbacks are called
+    /// for their changes with [`Origin::Elsewhere`], if at all and as late as the backend says. An
+    /// allocator that follows changes then cannot know which addresses are free, and uses
+    /// [`LeaseMgr::free_address`] instead.
     fn is_shared(&self) -> bool {
         false
     }
 
-    /// Returns the leases of several addresses, in the order of these: `None` where there is none.
+    /// Returns the leases of several addresses, in the order of the addresses: `None` for an
+    /// address without a lease.
     ///
     /// # Errors
-    /// Returns [`LeaseMgrError`] if the backend cannot be asked.
+    /// Returns [`LeaseMgrError`] if the backend cannot be read.
     fn get_many(&self, addresses: &[L::Address]) -> Result<Vec<Option<L>>, LeaseMgrError> {
         addresses.iter().map(|&address| self.get(address)).collect()
     }
 
-    /// Returns the number of leases that a query asks for.
+    /// Returns the number of leases that a query selects.
     ///
     /// By default, reads them.
     ///
@@ -403,9 +429,10 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
         defaults::count(self, query)
     }
 
-    /// Returns the leases that are of a client in a subnet: those with its client id or DUID or, if there are
-    /// none, those with its hardware address that have no client id, or all of these if the client has none. A server
-    /// asks it for every packet.
+    /// Returns the leases of a client in a subnet: those with its client id or DUID or, if there
+    /// are none, those with its hardware address that have no client id. If the client has no
+    /// client id, all leases with its hardware address are returned. A server calls it for every
+    /// packet.
     ///
     /// ```
     /// use leasemgr::lease::{ClientId, HwAddr, Lease, Lease4, LeaseState, Lifetime, SubnetId};
@@ -419,11 +446,12 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     /// lease.data_mut().valid_lifetime = Lifetime(3600);
     /// leases.add(&lease)?;
     ///
-    /// // By its client id, with any card, and by its card, if it sends no client id.
+    /// // By its client id, with any hardware address; by its hardware address, if it sends no
+    /// client id.
     /// let of = |card, id: Option<&ClientId>| leases.by_client_in_subnet(card, id.map(ClientKey::from), SubnetId(1));
     /// assert_eq!(of(None, Some(&one))?, [lease.clone()]);
     /// assert_eq!(of(Some(&card), None)?, [lease]);
-    /// // Another client on the same card is another client.
+    /// // Another client with the same hardware address is another client.
     /// assert_eq!(of(Some(&card), Some(&two))?, []);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -439,41 +467,46 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
         defaults::by_client_in_subnet(self, hwaddr, client, subnet)
     }
 
-    /// Returns up to `limit` leases in no promised order, and the cursor to go on with; `None` at the end. A lease that does
-    /// not change during a whole scan comes exactly once. For backends that cannot give leases in the order of their
-    /// addresses cheaply; by default, that is the order.
+    /// Returns up to `limit` leases in an unspecified order, and the cursor to continue with;
+    /// `None` at the end. A lease that does not change during a whole scan is returned exactly
+    /// once. For backends that cannot list leases cheaply in the order of their addresses; the
+    /// default uses that order.
     ///
     /// # Errors
-    /// Returns [`LeaseMgrError::BadArgument`] for a limit of 0 or a cursor of another backend, and others if the backend cannot be asked.
+    /// Returns [`LeaseMgrError::BadArgument`] if `limit` is 0 or the cursor is of another backend,
+    /// and another error if the backend cannot be read.
     fn scan(&self, cursor: Option<&Cursor>, limit: usize) -> Result<(Vec<L>, Option<Cursor>), LeaseMgrError> {
         defaults::scan(self, cursor, limit)
     }
 
-    /// Reclaims leases that have ended at `now`, those that ended first first: at most
-    /// `limit`, or all with a limit of 0. Returns those that this call has reclaimed, as [`reclaim`](crate::lease::Lease::reclaim) leaves them,
-    /// for the server to clean up after; declined leases are deleted, and
-    /// returned as they were. Of several servers that reclaim at the same time, each lease is returned to one.
+    /// Reclaims leases that have ended at `now`, in the order of their ends: at most `limit`, or
+    /// all if `limit` is 0. Returns those that this call has reclaimed, in the form that
+    /// [`reclaim`](crate::lease::Lease::reclaim) gives them, so that the server can clean up after
+    /// them. Declined leases are deleted, and returned as they were. If several servers reclaim at
+    /// the same time, each lease is returned to one of them.
     ///
     /// # Errors
-    /// Returns [`LeaseMgrError`] if the leases cannot be read, or none could be reclaimed. If only some could, it returns these.
+    /// Returns [`LeaseMgrError`] if the leases cannot be read, or none could be reclaimed. If only
+    /// some could, these are returned.
     fn reclaim_expired(&self, now: SystemTime, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
         defaults::reclaim_expired(self, now, limit)
     }
 
-    /// Returns the first limit under `ISC` / `limits` of a user context that is reached already, so that a lease with this
-    /// context must not be given out. The limit of a subnet counts leases in use and declined ones, that of a client class
-    /// leases in use, as Kea does.
+    /// Returns the first limit under `ISC` / `limits` of a user context that is already reached, so
+    /// that a lease with this context must not be assigned. The limit of a subnet counts leases in
+    /// use and declined leases, that of a client class only leases in use, as in Kea.
     ///
     /// # Errors
-    /// Returns [`LeaseMgrError::Limits`] if the limits are of another form, [`LeaseMgrError::BadArgument`] for a limit of
-    /// subnet 0, and others if the backend cannot be asked.
+    /// Returns [`LeaseMgrError::Limits`] if the limits have another form,
+    /// [`LeaseMgrError::BadArgument`] for a limit of subnet 0, and another error if the backend
+    /// cannot be read.
     fn check_limits(&self, context: &UserContext) -> Result<Option<LimitExceeded>, LeaseMgrError> {
         defaults::check_limits(self, context)
     }
 
-    /// Adds a lease, unless a limit of the user context is reached ([`LeaseMgr::check_limits`]). Of several calls at the same
-    /// time, no two take the last lease that a limit allows; a lease that [`LeaseMgr::add`] adds or a change of another
-    /// method meanwhile can still go beyond it.
+    /// Adds a lease, unless a limit of the user context is reached ([`LeaseMgr::check_limits`]).
+    /// Concurrent calls never take more leases than a limit allows; leases that [`LeaseMgr::add`]
+    /// or other methods change meanwhile can still exceed it.
     ///
     /// # Errors
     /// As [`LeaseMgr::check_limits`] and [`LeaseMgr::add`].
@@ -481,12 +514,13 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
         defaults::add_within(self, lease, context)
     }
 
-    /// Returns an address of a range that has no lease, or one that has ended at `now` or is
-    /// reclaimed; any one of them, so that several servers that ask at the same time are likely to get different ones.
+    /// Returns an address of a range that has no lease, or whose lease has ended at `now` or is
+    /// reclaimed. It may be any such address, so that several servers that call this at the same
+    /// time are likely to get different ones.
     ///
     /// # Errors
-    /// Returns [`LeaseMgrError::Unsupported`] if the backend has no better way than [`LeaseMgr::first_free`], which is the
-    /// default, and others if it cannot be asked.
+    /// Returns [`LeaseMgrError::Unsupported`] if the backend has no better way than
+    /// [`LeaseMgr::first_free`], which is the default, and another error if it cannot be read.
     fn free_address(
         &self,
         range: &FreeRange<L>,
@@ -499,21 +533,21 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
         })
     }
 
-    /// Returns the lowest address of a range that has no lease, or one that has ended at `now` or
-    /// is reclaimed; `None` if there is no such address.
+    /// Returns the lowest address of a range that has no lease, or whose lease has ended at `now`
+    /// or is reclaimed; `None` if there is no such address.
     ///
     /// By default, reads the leases of the range from its first address on.
     ///
     /// # Errors
-    /// Returns [`LeaseMgrError`] if the backend cannot be asked.
+    /// Returns [`LeaseMgrError`] if the backend cannot be read.
     fn first_free(&self, range: &FreeRange<L>, now: SystemTime) -> Result<Option<L::Address>, LeaseMgrError> {
         defaults::first_free(self, range, now)
     }
 
-    /// Gives the lowest free address of a range ([`LeaseMgr::first_free`]) the lease that `make` returns for it, in one step:
-    /// of several calls at the same time, each gets another address. An address whose address lock is taken ([`Tracking::try_lock`]) is
-    /// passed over. `make` may be called for several addresses, if other calls are faster. Returns `None` if no address is
-    /// free.
+    /// Gives the lowest free address of a range ([`LeaseMgr::first_free`]) the lease that `make`
+    /// returns for it, in one step: concurrent calls get different addresses. Skips addresses whose
+    /// address lock is taken ([`Tracking::try_lock`]). Calls `make` for several addresses if other
+    /// calls are faster. Returns `None` if no address is free.
     ///
     /// ```
     /// use std::net::Ipv4Addr;
@@ -539,8 +573,8 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     /// ```
     ///
     /// # Errors
-    /// As [`LeaseMgr::first_free`], [`LeaseMgr::add`] and [`LeaseMgr::update_expecting`]; and [`LeaseMgrError::BadArgument`] if the lease that `make`
-    /// returns has another address.
+    /// As [`LeaseMgr::first_free`], [`LeaseMgr::add`] and [`LeaseMgr::update_expecting`]; and
+    /// [`LeaseMgrError::BadArgument`] if the lease that `make` returns has another address.
     fn claim_first(
         &self,
         range: &FreeRange<L>,
@@ -550,32 +584,35 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
         defaults::claim_first(self, range, now, make)
     }
 
-    /// The callbacks that are called when leases change, the address locks, and how many were assigned and reclaimed.
+    /// Returns the callbacks for changes of leases, the address locks, and the numbers of assigned
+    /// and reclaimed leases.
     fn tracking(&self) -> &Tracking<L>;
 
-    /// Makes durable what was acknowledged so far.
+    /// Makes all acknowledged changes durable.
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where that fails.
+    /// Returns [`LeaseMgrError`] if that fails.
     fn flush(&self) -> Result<(), LeaseMgrError> {
         Ok(())
     }
 
-    /// Writes all leases to the manager's own lease file, in the place of what is in it, if `path` stands for that: further
-    /// changes go there. Returns the number of leases; `None` if `path` is another file. This is what writing all leases to a file of that name does.
+    /// If `path` is the manager's own lease file, writes all leases to it in place of its present
+    /// content, and appends further changes to the new file. Returns the number of leases; `None`
+    /// if `path` is another file. [`WriteLeases`](crate::WriteLeases) calls this when it writes to
+    /// a path.
     ///
     /// # Errors
-    /// Returns [`LeaseMgrError::OwnFile`] if `path` is another file that the manager keeps, and [`LeaseMgrError`] if the
-    /// file cannot be written; then it is as it was.
+    /// Returns [`LeaseMgrError::OwnFile`] if `path` is another file that the manager maintains, and
+    /// [`LeaseMgrError`] if the file cannot be written, which leaves it unchanged.
     fn write_own_file(&self, path: &Path) -> Result<Option<u64>, LeaseMgrError> {
         let _ = path;
         Ok(None)
     }
 
-    /// Has the lease files cleaned up now, where there are such. It does not wait for the end of it.
+    /// Starts a cleanup of the lease files now, if there are any, and does not wait for its end.
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where the manager has come to its end.
+    /// Returns [`LeaseMgrError`] if the manager has ended.
     fn clean_up(&self) -> Result<CleanupStart, LeaseMgrError> {
         Ok(CleanupStart::NotNeeded)
     }

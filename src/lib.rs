@@ -1,16 +1,18 @@
 //! A lease store for DHCP servers, in ISC Kea's file format: faster, smaller and safer than Kea's own.
 //!
-//! * [`LeaseMgr`]: what a server keeps its leases in, whatever that is, with the questions of a server ([`LeaseMgrExt`]).
-//! * [`LeaseMgrFactory`]: opens the backend that a connection string names; others can be registered.
+//! * [`LeaseMgr`]: the leases of a server, wherever a backend keeps them; [`LeaseMgrExt`] has the
+//!   named queries of a server.
+//! * [`LeaseMgrFactory`]: opens the backend that a connection string names; other backends can be
+//!   registered.
 //! * [`AsyncLeaseMgr`]: the same for async servers, under any runtime.
-//! * [`allocator`]: finds free addresses in a pool, also in a full one, for the server to offer.
-//! * [`memfile`]: leases in memory, and every change in a journal in Kea's format.
-//! * [`lease`]: the leases of DHCPv4 and DHCPv6, as types that hold no impossible ones.
-//! * [`lease_file`]: reading and writing lease files, and [`lease_file::LeaseFileSet`], which reads all leases of a
-//!   server, also while it runs.
-//! * [`prelude`]: the traits, and the types that every server needs, to import all at once.
-//! * [`lfc`]: lease file cleanup, which keeps the last row of each lease; also as the program `kea-lfc`, which Kea's own
-//!   servers can run.
+//! * [`allocator`]: finds free addresses for a server to offer, also in a pool that is nearly full.
+//! * [`memfile`]: leases in memory, with a journal of all changes in Kea's format.
+//! * [`lease`]: DHCPv4 and DHCPv6 leases, as types that cannot hold an invalid lease.
+//! * [`lease_file`]: reads and writes lease files; [`lease_file::LeaseFileSet`] reads all leases of
+//!   a server, even while the server runs.
+//! * [`prelude`]: the traits and the types that every server needs, to import all at once.
+//! * [`lfc`]: lease file cleanup, which keeps the last row of each lease; also as the program
+//!   `kea-lfc`, which Kea's own servers can run.
 //! * [`tutorial`] and [`cookbook`]: programs to begin with, which the tests compile and run.
 //!
 //! ```
@@ -19,8 +21,8 @@
 //! use leasemgr::lease::{HwAddr, Lease4, SubnetId};
 //! use leasemgr::{Added, LeaseMgr, LeaseMgrExt, LeaseMgrFactory};
 //!
-//! # let folder = tempfile::tempdir()?;
-//! # let file = folder.path().join("leases4.csv");
+//! # let directory = tempfile::tempdir()?;
+//! # let file = directory.path().join("leases4.csv");
 //! # let connection = format!("type=memfile name={} lfc-interval=3600", file.display());
 //! # let connection = connection.as_str();
 //! # if false {
@@ -37,7 +39,7 @@
 //!         .build()?;
 //!     match leases.add(&lease)? {
 //!         Added::Added => println!("{} is leased", lease.address()),
-//!         Added::AddressTaken => println!("somebody was faster"),
+//!         Added::AddressTaken => println!("another client was faster"),
 //!     }
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -47,17 +49,17 @@
 //!
 //! * `memfile` (default): the backend [`memfile`].
 //! * `serde`: Kea's JSON form of leases, and the JSON of statistics and status.
-//! * `tokio`: calls of backends that block are made by the blocking threads of the tokio runtime.
+//! * `tokio`: backends that block are called in the blocking threads of the tokio runtime.
 //! * `kea-lfc`: the program `kea-lfc`, with the dependencies that only it needs.
 //! * `demo`: the program `leasemgr-demo`, which shows that a store survives a kill, and the `kea-lfc` that it starts.
-//! * `conformance`: the suite that proves a backend. Not stable: new versions have more rules.
+//! * `conformance`: the test suite for backends. Not stable: new versions add rules.
 //! * `simulated-disk`: [`fs::simulated`], the disk of the tests. Not stable.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(feature = "memfile"), allow(dead_code, unused_imports, reason = "of backends with files"))]
 
 #[cfg(not(unix))]
-compile_error!("leasemgr needs a Unix system: it uses file locks, signals and file owners as POSIX has them");
+compile_error!("leasemgr needs a Unix system: it uses file locks, signals and file owners of POSIX");
 
 pub mod allocator;
 mod async_lease_mgr;

@@ -1,4 +1,4 @@
-//! The traits, and the few types that every server needs, to import all at once.
+//! The traits and the types that every server needs, to import all at once.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -1,12 +1,13 @@
-//! An error together with what has caused it, as one text.
+//! Formats an error together with its sources.
 
 use std::error::Error;
 use std::fmt;
 
-/// Returns an error with all its sources, to show it: `the error: its source: the source of that`.
+/// Formats an error with all its sources, separated by colons: `error: source: source of the
+/// source`.
 ///
-/// An error of this crate shows only what it adds to its [source](Error::source). A program that shows errors to people, or
-/// logs them, shows the sources, too.
+/// [`Display`](fmt::Display) of an error of this crate does not include the text of its
+/// [source](Error::source), so a program that displays or logs errors should use this.
 ///
 /// ```
 /// use leasemgr::lease::Lease4;

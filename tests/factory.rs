@@ -278,10 +278,10 @@ fn a_deregistered_backend_is_unknown_and_its_managers_stay() {
 }
 
 #[rstest]
-#[case::nothing("", r#"the connection string is invalid: no keyword "type""#)]
+#[case::nothing("", r#"the connection string is invalid: keyword "type" is missing"#)]
 #[case::misspelt_type(
     "tpye=tree",
-    r#"the connection string is invalid: no keyword "type", or is "tpye" meant to be it?"#
+    r#"the connection string is invalid: keyword "type" is missing; "tpye" may be a misspelling of it"#
 )]
 #[case::unknown("type=bush", r#"unknown type "bush" of a lease manager, known: memfile, tree"#)]
 #[case::capitals("type=Memfile", r#"unknown type "Memfile" of a lease manager, known: memfile, tree"#)]
@@ -300,7 +300,7 @@ fn a_deregistered_backend_is_unknown_and_its_managers_stay() {
 )]
 #[case::unknown_keyword(
     "type=memfile presist=true",
-    r#"the connection string is invalid: word 2 ("presist"): unknown keyword, is "persist" meant?; memfile has type, universe, name, data-directory, persist, lfc-interval, max-row-errors, extended-info-tables, extended-info-checks, on-fail, retry-on-startup, max-reconnect-tries, reconnect-wait-time, durability, lfc-executable"#
+    r#"the connection string is invalid: word 2 ("presist"): unknown keyword; did you mean "persist"? memfile has type, universe, name, data-directory, persist, lfc-interval, max-row-errors, extended-info-tables, extended-info-checks, on-fail, retry-on-startup, max-reconnect-tries, reconnect-wait-time, durability, lfc-executable"#
 )]
 #[case::keyword_of_another(
     "type=memfile host=db",
@@ -312,7 +312,7 @@ fn a_deregistered_backend_is_unknown_and_its_managers_stay() {
 )]
 #[case::third_party_keyword(
     "type=tree color=red",
-    r#"the connection string is invalid: word 2 ("color"): unknown keyword, is "colour" meant?; tree has type, universe, name, colour, rings, password"#
+    r#"the connection string is invalid: word 2 ("color"): unknown keyword; did you mean "colour"? tree has type, universe, name, colour, rings, password"#
 )]
 #[case::universe(
     "type=tree universe=6",
@@ -326,7 +326,7 @@ fn a_deregistered_backend_is_unknown_and_its_managers_stay() {
     "type=tree name=a rings=0",
     r#"the connection string is invalid: rings is "0", expected a number from 1 to 5000"#
 )]
-#[case::missing("type=tree", r#"the connection string is invalid: no keyword "name""#)]
+#[case::missing("type=tree", r#"the connection string is invalid: keyword "name" is missing"#)]
 #[case::memfile_value(
     "type=memfile persist=no",
     r#"the connection string is invalid: persist is "no", expected true or false"#

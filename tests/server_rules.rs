@@ -250,8 +250,8 @@ fn a_dhcpv6_lease_that_expired_before_1970_is_expired_after_a_restart() {
 #[case::since(|mgr: &dyn LeaseMgr<Lease6>| mgr.find(&Query::all().heard_since(system_time(-7))).map(drop), "heard_since is -7, expected seconds since the epoch, 0 or more")]
 #[case::until(|mgr: &dyn LeaseMgr<Lease6>| mgr.find(&Query::all().heard_until(system_time(-7))).map(drop), "heard_until is -7, expected seconds since the epoch, 0 or more")]
 #[case::subnet(|mgr: &dyn LeaseMgr<Lease6>| statistics(mgr, Subnets::One(SubnetId(0))), "the subnet of statistics is 0, expected a number from 1 to 4294967295")]
-#[case::range(|mgr: &dyn LeaseMgr<Lease6>| statistics(mgr, Subnets::Range(SubnetId(7), SubnetId(3))), "the subnet range of statistics is 7 to 3, expected a first number of at least 1, and a last one that is not below it")]
-#[case::range_from_0(|mgr: &dyn LeaseMgr<Lease6>| statistics(mgr, Subnets::Range(SubnetId(0), SubnetId(3))), "the subnet range of statistics is 0 to 3, expected a first number of at least 1, and a last one that is not below it")]
+#[case::range(|mgr: &dyn LeaseMgr<Lease6>| statistics(mgr, Subnets::Range(SubnetId(7), SubnetId(3))), "the subnet range of statistics is 7 to 3, expected a first number of at least 1, and a last one that is not less")]
+#[case::range_from_0(|mgr: &dyn LeaseMgr<Lease6>| statistics(mgr, Subnets::Range(SubnetId(0), SubnetId(3))), "the subnet range of statistics is 0 to 3, expected a first number of at least 1, and a last one that is not less")]
 fn an_invalid_query_is_refused_with_its_value(
     #[case] ask: fn(&dyn LeaseMgr<Lease6>) -> Result<(), LeaseMgrError>,
     #[case] message: &str,

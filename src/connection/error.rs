@@ -1,78 +1,78 @@
-//! What is wrong with a connection string.
+//! Errors of connection strings.
 
 use super::Word;
 
-/// What is wrong with a connection string.
+/// Why a connection string is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectionStringError {
-    /// A word that is no pair.
+    /// A word is not a pair `keyword=value`.
     #[error("{word}: no \"=\", expected keyword=value")]
     NoEqualsSign {
         /// The word.
         word: Word,
     },
-    /// A value without a keyword.
+    /// A value has no keyword.
     #[error("word {number}: no keyword before the \"=\"")]
     NoKeyword {
-        /// Which word it is, counted from 1.
+        /// The number of the word, from 1.
         number: usize,
     },
-    /// A keyword that was there before.
+    /// A keyword is given twice.
     #[error("{word}: the keyword is given twice")]
     Repeated {
         /// The keyword.
         word: Word,
     },
-    /// A value that begins with an apostrophe and does not end with one.
+    /// A value begins with an apostrophe, but does not end with one.
     #[error("word {number}: no closing apostrophe")]
     Unterminated {
-        /// Which word it is, counted from 1.
+        /// The number of the word, from 1.
         number: usize,
     },
-    /// A value in apostrophes, and no blank after it.
+    /// The apostrophe after a value is not followed by a blank.
     #[error("word {number}: text after the closing apostrophe, expected a blank")]
-    BehindApostrophe {
-        /// Which word it is, counted from 1.
+    AfterApostrophe {
+        /// The number of the word, from 1.
         number: usize,
     },
-    /// A character that has no place in a text of one line.
+    /// The string contains a control character.
     #[error("character {position} is a control character, expected text, blanks and tabs only")]
     ControlCharacter {
-        /// Which character it is, counted from 1.
+        /// The number of the character, from 1.
         position: usize,
     },
-    /// A keyword that must be there.
-    #[error("no keyword {keyword:?}{}", instead.as_ref().map(|word| format!(", or is {word:?} meant to be it?")).unwrap_or_default())]
+    /// A required keyword is missing.
+    #[error("keyword {keyword:?} is missing{}", instead.as_ref().map(|word| format!("; {word:?} may be a misspelling of it")).unwrap_or_default())]
     Missing {
         /// The keyword.
         keyword: String,
-        /// One that was given, and is nearly the same.
+        /// A similar keyword that was given.
         instead: Option<String>,
     },
-    /// A value is not of its keyword's form.
+    /// The value of a keyword is invalid.
     #[error("{keyword} is {value:?}, expected {expected}")]
     Value {
         /// The keyword.
         keyword: String,
         /// The value, `*****` for a password.
         value: String,
-        /// What belongs there.
+        /// The valid values.
         expected: String,
     },
     /// No lease manager has this keyword.
-    #[error("{word}: unknown keyword{}; {backend} has {}", nearest.as_ref().map(|name| format!(", is {name:?} meant?")).unwrap_or_default(), keywords.join(", "))]
+    #[error("{word}: unknown keyword; {}{backend} has {}", nearest.as_ref().map(|name| format!("did you mean {name:?}? ")).unwrap_or_default(), keywords.join(", "))]
     UnknownKeyword {
         /// The keyword.
         word: Word,
         /// The type of the lease manager.
         backend: String,
-        /// The keyword that was probably meant.
+        /// The most similar keyword that the lease manager has.
         nearest: Option<String>,
         /// The keywords that the lease manager has.
         keywords: Vec<String>,
     },
-    /// Lease managers of other types have this keyword.
+    /// Only lease managers of other types have this keyword.
     #[error("{keyword:?} is a keyword of {}, not of {backend}, which has {}", backends.join(" and "), keywords.join(", "))]
     OtherBackend {
         /// The keyword.

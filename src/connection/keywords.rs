@@ -3,17 +3,17 @@
 /// A keyword of connection strings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keyword {
-    /// Its name.
+    /// The name.
     pub name: &'static str,
-    /// The types of lease managers that have it.
+    /// The types of lease managers that have the keyword.
     pub backends: &'static [&'static str],
-    /// What its value looks like.
+    /// The form of the value.
     pub value: &'static str,
-    /// What it is for, with its unit and default.
+    /// The meaning, with unit and default.
     pub meaning: &'static str,
 }
 
-/// The types of lease managers that Kea has. Not every build has them all.
+/// The types of lease managers in Kea. A build may lack some of them.
 pub(crate) const TYPES: &[&str] = &["memfile", "mysql", "postgresql"];
 
 /// The keywords that every backend has.
@@ -28,65 +28,64 @@ macro_rules! keywords {
     };
 }
 
-/// The keywords of all lease managers that Kea has, and what is this crate's own.
+/// The keywords of all lease managers of Kea, and those of this crate.
 pub static KEYWORDS: &[Keyword] = keywords! {
-    "type" of TYPES, "memfile, mysql, postgresql, or what is registered": "what keeps the leases; required";
+    "type" of TYPES, "memfile, mysql, postgresql, or a registered backend": "the backend; required";
     "universe" of TYPES, "4 or 6": "the family of the leases";
-    "name" of TYPES, "a file or database": "the lease file, in the data folder unless there is a / in it, by default \
+    "name" of TYPES, "a file or database": "the lease file, in the data directory unless the name contains a /, by default \
         kea-leases4.csv or kea-leases6.csv; or the database";
 
-    "data-directory" of MEMFILE, "a folder, with its whole name": "the data folder, which the lease file must be in; not \
-        in Kea's connection strings";
-    "persist" of MEMFILE, "true or false": "whether there is a lease file; default true";
-    "lfc-interval" of MEMFILE, "seconds": "how often the lease files are cleaned up; default 3600, 0 is never";
-    "max-row-errors" of MEMFILE, "a number": "how many invalid rows are tolerated in each file that is loaded; default 0, which is no \
-        limit";
+    "data-directory" of MEMFILE, "the absolute path of a directory": "the data directory, which must contain the lease \
+        file; not in Kea's connection strings";
+    "persist" of MEMFILE, "true or false": "whether leases are stored in a lease file; default true";
+    "lfc-interval" of MEMFILE, "seconds": "the interval of lease file cleanups; default 3600, 0 disables them";
+    "max-row-errors" of MEMFILE, "a number": "the maximum number of invalid rows in each lease file; default 0, no limit";
     "extended-info-tables" of MEMFILE, "true or false": "whether DHCPv6 leases can be found by relay id and remote id; \
         default false";
-    "extended-info-checks" of MEMFILE, "none, fix, strict or pedantic": "how strictly the extended info of leases is checked \
-        when they are loaded; from fix on, old forms of it are upgraded; default fix, not in Kea's connection strings";
-    "durability" of MEMFILE, "written, synced, or milliseconds as 100ms": "how far a change has gone when it is \
-        acknowledged: to the operating system, to the disk, or to the disk after this time; default written, not \
-        in Kea";
-    "lfc-executable" of MEMFILE, "the file name of a program, or internal": "what does the cleanups, internal is a thread of the \
-        server; default KEA_LFC_EXECUTABLE, else a kea-lfc of this project beside the server or installed, else internal; \
-        not in Kea";
+    "extended-info-checks" of MEMFILE, "none, fix, strict or pedantic": "how strictly the extended info of leases is \
+        checked on loading; from fix on, old forms are upgraded; default fix, not in Kea's connection strings";
+    "durability" of MEMFILE, "written, synced, or milliseconds as 100ms": "where a change is when it is acknowledged: with \
+        the operating system, on the disk, or with the operating system and on the disk after this time; default \
+        written, not in Kea";
+    "lfc-executable" of MEMFILE, "the path of a program, or internal": "the program that cleans up lease files, or a thread of \
+        the server (internal); default KEA_LFC_EXECUTABLE, else a kea-lfc of this project beside the server or \
+        installed, else internal; not in Kea";
 
-    "host" of SQL, "a name or address": "where the database server is";
-    "port" of SQL, "a port number": "where it listens";
-    "user" of SQL, "a name": "who the server is told that this is";
-    "password" of SQL, "text": "what proves that";
-    "password-file" of SQL, "a file": "a file with the password in it";
+    "host" of SQL, "a name or address": "the host of the database server";
+    "port" of SQL, "a port number": "the port of the database server";
+    "user" of SQL, "a name": "the name of the database user";
+    "password" of SQL, "text": "the password of the database user";
+    "password-file" of SQL, "a file": "a file that contains the password";
     "connect-timeout" of SQL, "a number": "how long to wait for a connection";
     "read-timeout" of SQL, "a number": "how long to wait for an answer";
-    "write-timeout" of SQL, "a number": "how long to wait until a question is sent";
+    "write-timeout" of SQL, "a number": "how long to wait until a request is sent";
     "tcp-user-timeout" of SQL, "a number": "how long sent data may stay unacknowledged";
-    "max-reconnect-tries" of TYPES, "a number": "how often a lost connection is reopened; of a memfile, how often opening is \
-        tried again with retry-on-startup; default 0";
-    "reconnect-wait-time" of TYPES, "milliseconds": "how long to wait between two tries; default 0";
-    "on-fail" of TYPES, "stop-retry-exit, serve-retry-exit or serve-retry-continue": "what a server does meanwhile and in \
-        the end; default stop-retry-exit";
-    "retry-on-startup" of TYPES, "true or false": "whether it also tries again when it starts; default false";
-    "readonly" of SQL, "true or false": "whether nothing is ever written";
-    "trust-anchor" of SQL, "a file": "the certificates that the server's one must go back to";
+    "max-reconnect-tries" of TYPES, "a number": "the maximum number of attempts to reopen a lost connection; for a \
+        memfile, of attempts to open it with retry-on-startup; default 0";
+    "reconnect-wait-time" of TYPES, "milliseconds": "the time between two attempts; default 0";
+    "on-fail" of TYPES, "stop-retry-exit, serve-retry-exit or serve-retry-continue": "what a server does during the \
+        attempts and after the last one; default stop-retry-exit";
+    "retry-on-startup" of TYPES, "true or false": "whether failed attempts are also repeated on startup; default false";
+    "readonly" of SQL, "true or false": "whether the database is only read";
+    "trust-anchor" of SQL, "a file": "the certificate authorities that are trusted to sign the server's certificate";
     "cert-file" of SQL, "a file": "the certificate of the client";
-    "key-file" of SQL, "a file": "the key of the client";
-    "ssl-mode" of SQL, "a word": "how much TLS there must be";
-    "cipher-list" of SQL, "a list": "the ciphers that may be used";
+    "key-file" of SQL, "a file": "the private key of the client";
+    "ssl-mode" of SQL, "a word": "to what extent TLS is required";
+    "cipher-list" of SQL, "a list": "the permitted ciphers";
 };
 
-/// The keyword of this name.
+/// Returns the keyword of this name.
 pub(super) fn keyword(name: &str) -> Option<&'static Keyword> {
     KEYWORDS.iter().find(|keyword| keyword.name == name)
 }
 
-/// Whether Kea or this crate has a keyword of this name, for any lease manager.
+/// Returns whether any lease manager of Kea or of this crate has a keyword of this name.
 pub(super) fn is_known(name: &str) -> bool {
     keyword(name).is_some()
 }
 
-/// The name that was probably meant: the nearest one, if it is no more than one change away from a word of up to four
-/// characters, two from a longer one. Upper and lower case do not matter.
+/// Returns the most similar name, ignoring case, if its distance is at most 1 from a word of up to
+/// four characters, or at most 2 from a longer word.
 pub(super) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word: Vec<_> = word.to_ascii_lowercase().chars().collect();
     let limit = ((word.len() + 1) / 3).min(2);
@@ -95,10 +94,11 @@ pub(super) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) 
     measured.filter(|&(distance, _)| distance <= limit).min().map(|(_, name)| name)
 }
 
-/// How many characters must be put in, left out, changed, or change places with the next one, to make one of the
-/// other; no character more than once.
+/// Returns the minimum number of insertions, deletions, substitutions and swaps of adjacent
+/// characters that turn one into the other, with no character changed twice (optimal string
+/// alignment distance).
 fn distance(word: &[char], name: &str) -> usize {
-    // Of the rows of the table: the one before the last, the last, and the one that is filled in.
+    // Three rows of the table: the last but one, the last, and the current one.
     let mut before = vec![0; word.len() + 1];
     let mut last: Vec<_> = (0..=word.len()).collect();
     let mut row = last.clone();
@@ -131,13 +131,13 @@ mod tests {
     }
 
     #[rstest]
-    #[case::the_same("persist", "persist", 0)]
-    #[case::nothing_and_something("", "type", 4)]
-    #[case::something_and_nothing("type", "", 4)]
-    #[case::left_out("persit", "persist", 1)]
-    #[case::put_in("typpe", "type", 1)]
-    #[case::changed("typo", "type", 1)]
-    #[case::places_changed("tpye", "type", 1)]
+    #[case::equal("persist", "persist", 0)]
+    #[case::empty_word("", "type", 4)]
+    #[case::empty_name("type", "", 4)]
+    #[case::deletion("persit", "persist", 1)]
+    #[case::insertion("typpe", "type", 1)]
+    #[case::substitution("typo", "type", 1)]
+    #[case::swap("tpye", "type", 1)]
     #[case::twice("tpyee", "type", 2)]
     #[case::far_away("kitten", "sitting", 3)]
     #[case::characters_not_bytes("tÿpe", "type", 1)]
@@ -154,11 +154,11 @@ mod tests {
     #[case("max-rows-error", Some("max-row-errors"))]
     #[case("hots", Some("host"))]
     #[case("ost", Some("host"))]
-    #[case::two_changes_in_four_are_another_word("mast", None)]
+    #[case::distance_2_of_a_short_word("mast", None)]
     #[case("frequency", None)]
     #[case("q", None)]
     #[case("", None)]
-    fn a_suggestion_is_near(#[case] word: &str, #[case] meant: Option<&str>) {
+    fn only_a_similar_name_is_suggested(#[case] word: &str, #[case] meant: Option<&str>) {
         assert_eq!(nearest(word, KEYWORDS.iter().map(|keyword| keyword.name)), meant);
     }
 
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn no_keyword_stands_twice() {
+    fn keywords_are_unique() {
         for (at, keyword) in KEYWORDS.iter().enumerate() {
             assert!(KEYWORDS[..at].iter().all(|other| other.name != keyword.name), "{}", keyword.name);
         }
@@ -181,7 +181,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn a_distance_is_the_same_both_ways_and_not_longer_than_the_words(a in "[ab\u{e9}]{0,8}", b in "[ab\u{e9}]{0,8}") {
+        fn distance_is_symmetric_and_at_most_the_length_of_the_longer_word(a in "[ab\u{e9}]{0,8}", b in "[ab\u{e9}]{0,8}") {
             let changes = distance_of(&a, &b);
             prop_assert_eq!(changes, distance_of(&b, &a));
             prop_assert_eq!(changes == 0, a == b);

@@ -1,20 +1,20 @@
-//! What of a connection string may be shown: no password, and nothing that may be a part of one.
+//! Redaction of connection strings: hides passwords, and text that may be part of a password.
 
 use std::fmt;
 
 use super::keywords::{is_known, nearest};
 
-/// What stands for a text that is not shown.
+/// The replacement of hidden text.
 pub(super) const HIDDEN: &str = "*****";
 
 pub(super) const PASSWORD: &str = "password";
 
-/// A word of a connection string, as an error names it.
+/// A word of a connection string, as shown in errors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Word {
-    /// Which word it is, counted from 1. A value in apostrophes is part of its word.
+    /// The number of the word, from 1. A value in apostrophes is part of its word.
     pub number: usize,
-    /// The word, or the keyword of the pair. `None` where that may be a part of a password.
+    /// The word, or the keyword of the pair. `None` if it may be part of a password.
     pub text: Option<String>,
 }
 
@@ -22,56 +22,58 @@ impl fmt::Display for Word {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.text {
             Some(text) => write!(f, "word {} ({text:?})", self.number),
-            None => write!(f, "word {} (not shown, it may be of a password)", self.number),
+            None => write!(f, "word {} (hidden, as it may be part of a password)", self.number),
         }
     }
 }
 
-/// Tells, word for word, which ones may be shown.
+/// Decides for one word after the other whether it may be shown.
 #[derive(Default)]
 pub(super) struct Redaction {
     words: usize,
-    behind_password: bool,
+    after_password: bool,
 }
 
 impl Redaction {
-    /// The next word, with its text if that may be shown. A known keyword always may.
+    /// Returns the next word, with its text if that may be shown. Known keywords are always shown.
     pub(super) fn next(&mut self, text: &str, known: bool) -> Word {
         self.words += 1;
         let resembles = !known && resembles_password(text);
-        let show = known || !self.behind_password && (!resembles || is_password_misspelt(text));
+        let show = known || !self.after_password && (!resembles || is_password_misspelt(text));
         if known {
-            self.behind_password = text == PASSWORD;
+            self.after_password = text == PASSWORD;
         } else if resembles {
-            self.behind_password = true;
+            self.after_password = true;
         }
         Word { number: self.words, text: show.then(|| text.to_owned()) }
     }
 
-    /// The value of the last keyword.
+    /// Passes the value of the last keyword.
     pub(super) fn value(&mut self, value: &str) {
-        self.behind_password |= may_have_password(value);
+        self.after_password |= may_have_password(value);
     }
 }
 
-/// Whether the value of a keyword is a password, or may be one.
+/// Returns whether the value of a keyword is a password, or may be one.
 pub(super) fn is_secret(keyword: &str) -> bool {
     keyword == PASSWORD || !is_known(keyword) && resembles_password(keyword)
 }
 
-/// Whether there may be a password in a value in apostrophes, as behind a closing apostrophe that is missing.
+/// Returns whether a value in apostrophes may contain a password, such as after a missing closing
+/// apostrophe.
 pub(super) fn may_have_password(value: &str) -> bool {
     let mut words = value.split([' ', '\t', '=']);
     value.contains([' ', '\t']) && words.any(resembles_password)
 }
 
-/// Whether an unknown word is meant to be `password`, or has it in it, as `password:secret`.
+/// Returns whether an unknown word may be a misspelling of `password` or contain a password, such
+/// as `password:secret`.
 fn resembles_password(word: &str) -> bool {
     let lower = word.to_ascii_lowercase();
     ["pass", "pwd"].iter().any(|part| lower.contains(part)) || is_password_misspelt(word)
 }
 
-/// Whether a word is so near to `password` that there is no password in it.
+/// Returns whether a word is so similar to `password` that it cannot contain a password.
 fn is_password_misspelt(word: &str) -> bool {
     let letters = word.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'-');
     letters && nearest(word, [PASSWORD, "password-file"]).is_some()

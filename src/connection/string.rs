@@ -1,4 +1,4 @@
-//! Reading a connection string, and the values of its keywords.
+//! Parses connection strings and the values of their keywords.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -8,19 +8,19 @@ use super::ConnectionStringError;
 use super::keywords::{COMMON, Keyword, is_known, keyword, nearest};
 use super::redaction::{HIDDEN, PASSWORD, Redaction, Word, is_secret, may_have_password};
 
-/// What stands around a value with blanks.
+/// Encloses a value that contains blanks.
 const QUOTE: char = '\'';
-/// What stands between two pairs.
+/// Separate the pairs.
 const BLANKS: [char; 2] = [' ', '\t'];
 
-/// What a lease manager is opened with: pairs `keyword=value`, with blanks or tabs between them.
+/// Selects and configures a backend: pairs `keyword=value`, separated by blanks or tabs.
 ///
-/// A value with blanks in it is in apostrophes: `name='/srv/my leases.csv'`. There is no apostrophe in such a value, and one
-/// without apostrophes around it does not begin with one.
+/// A value with blanks is enclosed in apostrophes: `name='/srv/my leases.csv'`. Such a value
+/// contains no apostrophe, and a value without enclosing apostrophes does not begin with one.
 ///
-/// No password is ever shown, neither by [`Display`](fmt::Display) and [`Debug`] nor by an error. Nor is what may be a part
-/// of one: words behind a password up to the next keyword that is known, words that look like `password:secret`, and the
-/// values of unknown keywords.
+/// Neither [`Display`](fmt::Display), [`Debug`] nor an error shows a password, or text that may be
+/// part of one: words after a password up to the next known keyword, words like `password:secret`,
+/// and the values of unknown keywords.
 ///
 /// ```
 /// use leasemgr::connection::ConnectionString;
@@ -35,14 +35,14 @@ const BLANKS: [char; 2] = [' ', '\t'];
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConnectionString {
-    /// Keywords and values, in the order in which they were given.
+    /// Keywords and values, in their original order.
     pairs: Vec<(String, String)>,
 }
 
 impl FromStr for ConnectionString {
     type Err = ConnectionStringError;
 
-    /// Reads the pairs. Which keywords there are is checked by [`ConnectionString::check_keywords`].
+    /// Parses the pairs. [`ConnectionString::check_keywords`] checks the keywords.
     fn from_str(text: &str) -> Result<Self, ConnectionStringError> {
         if let Some(at) = text.chars().position(|c| c.is_control() && c != '\t') {
             return Err(ConnectionStringError::ControlCharacter { position: at + 1 });
@@ -52,7 +52,7 @@ impl FromStr for ConnectionString {
         let mut rest = text.trim_start_matches(BLANKS);
         while !rest.is_empty() {
             let number = pairs.len() + 1;
-            let (word, behind) = rest.split_at(rest.find(BLANKS).unwrap_or(rest.len()));
+            let (word, after) = rest.split_at(rest.find(BLANKS).unwrap_or(rest.len()));
             let Some((name, value)) = word.split_once('=') else {
                 return Err(ConnectionStringError::NoEqualsSign {
                     word: redaction.next(word, is_known(word)),
@@ -65,34 +65,34 @@ impl FromStr for ConnectionString {
             if pairs.iter().any(|(given, _)| given == name) {
                 return Err(ConnectionStringError::Repeated { word: shown });
             }
-            let (value, behind) = if value.starts_with(QUOTE) {
+            let (value, after) = if value.starts_with(QUOTE) {
                 let quoted = &rest[name.len() + "='".len()..];
                 quoted.split_once(QUOTE).ok_or(ConnectionStringError::Unterminated { number })?
             } else {
-                (value, behind)
+                (value, after)
             };
-            if !(behind.is_empty() || behind.starts_with(BLANKS)) {
-                return Err(ConnectionStringError::BehindApostrophe { number });
+            if !(after.is_empty() || after.starts_with(BLANKS)) {
+                return Err(ConnectionStringError::AfterApostrophe { number });
             }
             redaction.value(value);
             pairs.push((name.to_owned(), value.to_owned()));
-            rest = behind.trim_start_matches(BLANKS);
+            rest = after.trim_start_matches(BLANKS);
         }
         Ok(Self { pairs })
     }
 }
 
 impl ConnectionString {
-    /// The value of a keyword, if it is given.
+    /// Returns the value of a keyword, if given.
     #[must_use]
     pub fn get(&self, keyword: &str) -> Option<&str> {
         self.pairs.iter().find(|(name, _)| name == keyword).map(|(_, value)| value.as_str())
     }
 
-    /// The value of a keyword that must be given.
+    /// Returns the value of a required keyword.
     ///
     /// # Errors
-    /// [`ConnectionStringError::Missing`].
+    /// Returns [`ConnectionStringError::Missing`] if it is not given.
     pub fn required(&self, keyword: &str) -> Result<&str, ConnectionStringError> {
         self.get(keyword).ok_or_else(|| {
             let is_near = |name: &String| !is_known(name) && nearest(name, [keyword]).is_some();
@@ -101,10 +101,10 @@ impl ConnectionString {
         })
     }
 
-    /// The value of a keyword that is `true` or `false`, if it is given.
+    /// Returns the value of a keyword that is `true` or `false`, if given.
     ///
     /// # Errors
-    /// [`ConnectionStringError::Value`] where it is something else.
+    /// Returns [`ConnectionStringError::Value`] if it is neither.
     pub fn flag(&self, keyword: &str) -> Result<Option<bool>, ConnectionStringError> {
         match self.get(keyword) {
             None => Ok(None),
@@ -114,10 +114,10 @@ impl ConnectionString {
         }
     }
 
-    /// The value of a keyword that is a number, in decimal digits, if it is given.
+    /// Returns the value of a keyword that is a number in decimal digits, if given.
     ///
     /// # Errors
-    /// [`ConnectionStringError::Value`] where it is something else, or not in this range.
+    /// Returns [`ConnectionStringError::Value`] if it is not a number in this range.
     pub fn number(
         &self,
         keyword: &str,
@@ -134,7 +134,7 @@ impl ConnectionString {
         }
     }
 
-    /// The value of a keyword that is one of a few words, if it is given.
+    /// Returns the value of a keyword that is one of several words, if given.
     ///
     /// # Errors
     /// Returns [`ConnectionStringError::Value`] if it is none of them.
@@ -155,8 +155,9 @@ impl ConnectionString {
         }
     }
 
-    /// That the value of a keyword is not what is expected there: what a backend answers that reads values of other
-    /// forms. Of a password nothing is shown, also where an own keyword of the backend has `pass` or `pwd` in its name.
+    /// Returns the error that the value of a keyword is invalid. For backends that parse values of
+    /// other forms. Hides the value of a password, and of a backend's own keyword that contains
+    /// `pass` or `pwd`.
     pub fn bad_value(&self, keyword: &str, expected: impl Into<String>) -> ConnectionStringError {
         let value = self.get(keyword).unwrap_or_default();
         let value = if is_secret(keyword) || may_have_password(value) { HIDDEN } else { value };
@@ -167,11 +168,12 @@ impl ConnectionString {
         }
     }
 
-    /// Makes sure that there are no other keywords than these, `type`, and `universe`. The factory does that before it
-    /// has a backend open a lease manager.
+    /// Checks that there are no keywords except these, `type` and `universe`. The factory does this
+    /// before it lets a backend open a lease manager.
     ///
     /// # Errors
-    /// [`ConnectionStringError::UnknownKeyword`] or [`ConnectionStringError::OtherBackend`].
+    /// Returns [`ConnectionStringError::UnknownKeyword`] if no lease manager has a keyword, and
+    /// [`ConnectionStringError::OtherBackend`] if only others have it.
     pub fn check_keywords(&self, backend: &str, keywords: &[&str]) -> Result<(), ConnectionStringError> {
         let own = keywords.iter().copied().filter(|name| !COMMON.contains(name));
         let keywords: Vec<_> = COMMON.into_iter().chain(own).collect();
@@ -194,7 +196,7 @@ impl ConnectionString {
         })
     }
 
-    /// Each pair: the keyword as it may be shown, keyword, and value.
+    /// Returns the pairs: the keyword for display, the keyword, and the value.
     fn words(&self, is_known: impl Fn(&str) -> bool) -> impl Iterator<Item = (Word, &str, &str)> {
         let mut redaction = Redaction::default();
         self.pairs.iter().map(move |(name, value)| {
@@ -206,7 +208,8 @@ impl ConnectionString {
 }
 
 impl fmt::Display for ConnectionString {
-    /// The pairs with one blank between them, without passwords and values of unknown keywords.
+    /// Formats the pairs, separated by one blank, with passwords and the values of unknown keywords
+    /// hidden.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (word, name, value) in self.words(is_known) {
             let is_shown = is_known(name) && name != PASSWORD && !may_have_password(value);
@@ -229,7 +232,7 @@ fn owned(names: &[&str]) -> Vec<String> {
     names.iter().map(|&name| name.to_owned()).collect()
 }
 
-/// A number in decimal digits, without a sign.
+/// Parses a number in decimal digits, without a sign.
 pub(crate) fn decimal(text: &str) -> Option<u64> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }

@@ -1,32 +1,32 @@
-//! Why there is no lease manager.
+//! Errors of the factory.
 
 use super::OpenerError;
 use crate::connection::ConnectionStringError;
 
-/// Why the factory did not do what it was asked.
+/// Why the factory cannot do an operation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FactoryError {
-    /// The connection string is not right.
+    /// The connection string is invalid.
     #[error("the connection string is invalid")]
     ConnectionString(#[from] ConnectionStringError),
-    /// There is no backend of this name.
+    /// No backend has this name.
     #[error("unknown type {name:?} of a lease manager, known: {}", registered.join(", "))]
     UnknownType {
         /// The name.
         name: String,
-        /// The names that are registered.
+        /// The names of the registered backends.
         registered: Vec<String>,
     },
-    /// Kea has a backend of this name, and this build has not.
+    /// Kea has a backend of this name, but this build does not.
     #[error("this build has no lease manager of type {name:?}, it has: {}", registered.join(", "))]
     NotBuilt {
         /// The name.
         name: String,
-        /// The names that are registered.
+        /// The names of the registered backends.
         registered: Vec<String>,
     },
-    /// The name of a backend is taken.
+    /// A backend of this name is registered already.
     #[error("a lease manager type {name:?} is registered already")]
     Registered {
         /// The name.
@@ -35,10 +35,10 @@ pub enum FactoryError {
     /// There is no current lease manager.
     #[error("there is no lease manager: none was created, or it was destroyed or is being opened")]
     NoInstance,
-    /// The current lease manager cannot be closed to be opened again.
-    #[error("the lease manager cannot be opened again while others hold it, references: {holders}")]
+    /// The current lease manager has other owners, so it cannot be closed and reopened.
+    #[error("the lease manager cannot be reopened while it is in use, references: {holders}")]
     InUse {
-        /// How many references there are outside of the factory.
+        /// Number of references outside the factory.
         holders: usize,
     },
     /// The backend cannot open the lease manager.
@@ -46,7 +46,7 @@ pub enum FactoryError {
     Open {
         /// The backend.
         backend: String,
-        /// Why.
+        /// The error of the backend.
         source: OpenerError,
     },
 }

@@ -1,4 +1,4 @@
-//! The interface by which a backend opens its lease managers.
+//! The interface through which a backend opens lease managers.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -6,9 +6,10 @@ use std::sync::Arc;
 use crate::connection::ConnectionString;
 use crate::lease_mgr::{LeaseMgr, ManagedLease};
 
-/// Why a backend cannot open a lease manager. It must not show the password.
+/// Why a backend cannot open a lease manager. Must not contain the password.
 ///
-/// [`ConnectionStringError`](crate::connection::ConnectionStringError) and the backend's own error become one by `?`.
+/// `?` converts [`ConnectionStringError`](crate::connection::ConnectionStringError) and the
+/// backend's own error into it.
 pub type OpenerError = Box<dyn Error + Send + Sync>;
 
 /// Opens the lease managers of a backend.
@@ -20,12 +21,12 @@ pub type OpenerError = Box<dyn Error + Send + Sync>;
 /// use leasemgr::memfile::{Memfile, MemfileOptions};
 /// use leasemgr::{LeaseMgr, LeaseMgrFactory, LeaseMgrOpener, OpenerError};
 ///
-/// /// Leases that are gone with the process.
-/// struct Forgetful;
+/// /// Keeps leases in memory only.
+/// struct Volatile;
 ///
-/// impl LeaseMgrOpener<Lease6> for Forgetful {
+/// impl LeaseMgrOpener<Lease6> for Volatile {
 ///     fn name(&self) -> &str {
-///         "forgetful"
+///         "volatile"
 ///     }
 ///     fn version(&self) -> String {
 ///         "1".to_owned()
@@ -40,25 +41,28 @@ pub type OpenerError = Box<dyn Error + Send + Sync>;
 /// }
 ///
 /// let factory = LeaseMgrFactory::new();
-/// factory.register(Arc::new(Forgetful))?;
-/// let leases = factory.open("type=forgetful extended-info-tables=true")?;
+/// factory.register(Arc::new(Volatile))?;
+/// let leases = factory.open("type=volatile extended-info-tables=true")?;
 /// # let _ = leases;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait LeaseMgrOpener<L: ManagedLease>: Send + Sync {
-    /// Its name, which a connection string has as `type`. It is always the same.
+    /// Returns the name of the backend, the value of `type` in connection strings. It must not
+    /// change.
     fn name(&self) -> &str;
 
-    /// Its version, for people.
+    /// Returns the version of the backend, for display.
     fn version(&self) -> String;
 
-    /// The keywords that a connection string may have for it; besides, it may have `type` and `universe`.
+    /// Returns the keywords that connection strings for this backend may have besides `type` and
+    /// `universe`.
     fn keywords(&self) -> &[&str];
 
-    /// Opens a lease manager. The factory has made sure that there are no other keywords, and that `universe` is the one of
-    /// these leases. It must not call back the factory's `create`, `recreate` or `destroy`, which wait for it.
+    /// Opens a lease manager. The factory has checked that there are no other keywords, and that
+    /// `universe` matches the leases. Must not call `create`, `recreate` or `destroy` of the
+    /// factory, which would wait for this call.
     ///
     /// # Errors
-    /// [`OpenerError`] where a value is not right, or the manager cannot be opened.
+    /// Returns [`OpenerError`] if a value is invalid, or if the manager cannot be opened.
     fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<L>>, OpenerError>;
 }

@@ -1,8 +1,9 @@
-//! Which callbacks threads are in, so that a change that would wait for itself is refused.
+//! Tracks which callbacks a thread is in, so that a change that would wait for itself is refused.
 //!
-//! A change waits for the callbacks of other changes. So a thread in a callback must not change leases of the manager that
-//! calls it, nor of one whose callback another thread is in that changes leases of the first one. Managers are numbers here, their
-//! addresses, which are theirs for as long as they call.
+//! A change waits for the callbacks of other changes. So a thread in a callback must not change
+//! leases of the manager that calls it, nor of a manager whose callback, in another thread, changes
+//! leases of the first one. Managers are identified by their addresses, which are unique while a
+//! call is in progress.
 
 use std::cell::{Cell, RefCell};
 use std::thread::{self, ThreadId};
@@ -10,31 +11,32 @@ use std::thread::{self, ThreadId};
 use parking_lot::Mutex;
 
 thread_local! {
-    /// The managers whose callbacks the thread is in, the innermost last.
+    /// Managers whose callbacks the thread is in, the innermost last.
     static CALLING: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
     /// Whether the thread is among [`CHANGES`].
     static CHANGES_OTHERS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The changes that callbacks make to leases of other managers, until the callbacks end.
+/// Changes that callbacks are making to leases of other managers; an entry stays until its callback
+/// ends.
 static CHANGES: Mutex<Vec<Change>> = Mutex::new(Vec::new());
 
 /// A change that a callback makes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Change {
     thread: ThreadId,
-    /// The manager whose callback it is.
+    /// The manager that calls the callback.
     calling: usize,
     /// The manager whose leases it changes.
     changed: usize,
 }
 
-/// The thread is in a callback of a manager until this is dropped.
+/// Marks the thread as in a callback of a manager, until dropped.
 pub(super) struct Calling(usize);
 
 impl Calling {
     pub(super) fn enter(manager: usize) -> Self {
-        // Where the thread ends and has no such variable any more, its callbacks are not told apart.
+        // A thread that is ending has no thread-local variables: its callbacks are not tracked.
         let _ = CALLING.try_with(|calling| calling.borrow_mut().push(manager));
         Self(manager)
     }
@@ -54,7 +56,8 @@ impl Drop for Calling {
     }
 }
 
-/// Whether a change of the manager's leases would wait for a callback that the thread is in.
+/// Returns whether a change of the manager's leases would wait for a callback that the thread is
+/// in.
 pub(super) fn would_wait_for_itself(manager: usize) -> bool {
     let would_wait = CALLING.try_with(|calling| {
         let calling = calling.borrow();
@@ -63,8 +66,8 @@ pub(super) fn would_wait_for_itself(manager: usize) -> bool {
     would_wait.unwrap_or(false)
 }
 
-/// Notes a change of a thread in these callbacks, unless another thread makes changes that lead from the
-/// manager back to them.
+/// Records a change that a thread makes in these callbacks, unless the changes of another thread
+/// lead from the manager back to them.
 fn enter_change(callbacks: &[usize], manager: usize) -> bool {
     let thread = thread::current().id();
     let mut changes = CHANGES.lock();

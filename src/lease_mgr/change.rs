@@ -1,4 +1,4 @@
-//! What a lease manager tells of a change that was made.
+//! The change of a lease, as a lease manager reports it.
 
 use super::ManagedLease;
 
@@ -21,13 +21,14 @@ pub enum Origin {
     /// By a call of this lease manager.
     #[default]
     Here,
-    /// By another server or program that uses the same leases, see [`LeaseMgr::is_shared`](super::LeaseMgr::is_shared).
+    /// By another server or program that uses the same leases; see
+    /// [`LeaseMgr::is_shared`](super::LeaseMgr::is_shared).
     Elsewhere,
 }
 
-/// A change that was made: at least one of the lease before and the lease after it is there.
+/// A change that was made, with the lease before it, the lease after it, or both.
 ///
-/// A change that was made elsewhere may come without the lease before it, where the backend does not know that one.
+/// A change that was made elsewhere may lack the lease before it, if the backend does not know it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Change<'a, L: ManagedLease> {
     kind: ChangeKind,
@@ -38,7 +39,7 @@ pub struct Change<'a, L: ManagedLease> {
 }
 
 impl<'a, L: ManagedLease> Change<'a, L> {
-    /// This lease was added.
+    /// Describes the addition of a lease.
     #[must_use]
     pub fn added(new: &'a L) -> Self {
         Self {
@@ -50,14 +51,14 @@ impl<'a, L: ManagedLease> Change<'a, L> {
         }
     }
 
-    /// A lease took the place of another one of the same address.
+    /// Describes the replacement of a lease by another one of the same address.
     #[must_use]
     pub fn updated(old: &'a L, new: &'a L) -> Self {
         let kind = ChangeKind::Update;
         Self { kind, address: new.address(), old: Some(old), new: Some(new), origin: Origin::Here }
     }
 
-    /// This lease was deleted.
+    /// Describes the deletion of a lease.
     #[must_use]
     pub fn deleted(old: &'a L) -> Self {
         Self {
@@ -69,7 +70,8 @@ impl<'a, L: ManagedLease> Change<'a, L> {
         }
     }
 
-    /// The change between the lease of an address before and the one after it; `None` if there is none.
+    /// Describes the change from the lease of an address before to the one after; `None` if both
+    /// are `None`.
     #[must_use]
     pub fn of(old: Option<&'a L>, new: Option<&'a L>) -> Option<Self> {
         match (old, new) {
@@ -80,26 +82,26 @@ impl<'a, L: ManagedLease> Change<'a, L> {
         }
     }
 
-    /// This lease took the place of one that is not known, by a change that was made elsewhere.
+    /// Describes a change made elsewhere: a lease replaced one that is not known.
     #[must_use]
     pub fn updated_elsewhere(new: &'a L) -> Self {
         let (kind, origin) = (ChangeKind::Update, Origin::Elsewhere);
         Self { kind, address: new.address(), old: None, new: Some(new), origin }
     }
 
-    /// The lease of an address, which is not known, was deleted elsewhere.
+    /// Describes a change made elsewhere: the lease of an address, which is not known, was deleted.
     #[must_use]
     pub fn deleted_elsewhere(address: L::Address) -> Self {
         Self { kind: ChangeKind::Delete, address, old: None, new: None, origin: Origin::Elsewhere }
     }
 
-    /// The same change, made elsewhere.
+    /// Returns the same change, as made elsewhere.
     #[must_use]
     pub fn elsewhere(self) -> Self {
         Self { origin: Origin::Elsewhere, ..self }
     }
 
-    /// Returns what kind of change it is.
+    /// Returns the kind of the change.
     #[must_use]
     pub fn kind(&self) -> ChangeKind {
         self.kind
@@ -111,7 +113,8 @@ impl<'a, L: ManagedLease> Change<'a, L> {
         self.address
     }
 
-    /// Returns the lease before the change; `None` if one was added, or if it is not known (then [`Origin::Elsewhere`]).
+    /// Returns the lease before the change; `None` if a lease was added, or if the lease is not
+    /// known ([`Origin::Elsewhere`] only).
     #[must_use]
     pub fn before(&self) -> Option<&'a L> {
         self.old
@@ -123,8 +126,8 @@ impl<'a, L: ManagedLease> Change<'a, L> {
         self.new
     }
 
-    /// Returns the lease as it is now; as it was, if it was deleted. `None` only for one that was deleted elsewhere and is not
-    /// known.
+    /// Returns the lease after the change or, if it was deleted, the lease before. `None` only if
+    /// an unknown lease was deleted elsewhere.
     #[must_use]
     pub fn lease(&self) -> Option<&'a L> {
         self.new.or(self.old)

@@ -1,4 +1,4 @@
-//! What the methods of [`LeaseMgr`] do that a backend need not implement: each is built on the required ones.
+//! The default methods of [`LeaseMgr`], built on the required ones.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,10 +13,10 @@ use crate::lease::{
     ClientClass, HwAddr, LeaseKind, LeaseState, LimitExceeded, Limits, SubnetId, UserContext, client_classes,
 };
 
-/// Number of leases that are read at a time.
+/// Number of leases in a page.
 const PAGE: usize = 1000;
 
-/// Calls a function with each lease that a query asks for, page by page.
+/// Calls a function with each lease that a query selects, page by page.
 pub(super) fn each<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     mgr: &M,
     query: &Query<'_, L>,
@@ -225,7 +225,8 @@ pub(super) fn reclaim_expired<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
             break;
         }
     }
-    // The caller has to know of those that were reclaimed. The next call has the error again, if it stays.
+    // The caller needs the leases that were reclaimed. If the error persists, the next call
+    // returns it.
     failure.filter(|_| reclaimed.is_empty()).map_or(Ok(reclaimed), Err)
 }
 
@@ -239,7 +240,7 @@ pub(super) fn scan<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
         Err(_) => Err(LeaseMgrError::BadArgument {
             argument: "the cursor",
             value: format!("{:02x?}", cursor.as_bytes()),
-            expected: "one that a scan of this manager has returned",
+            expected: "a cursor that a scan of this manager returned",
         }),
     });
     let leases = mgr.page(after.transpose()?, limit)?;
@@ -272,7 +273,8 @@ pub(super) fn first_free<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     }
 }
 
-/// Returns whether another client can get the address of the lease: it has ended, or is reclaimed.
+/// Returns whether another client can get the address of the lease, as the lease has ended or is
+/// reclaimed.
 pub(crate) fn is_replaceable<L: ManagedLease>(lease: &L, now: SystemTime) -> bool {
     lease.is_reclaimed() || lease.is_expired(now)
 }
@@ -293,7 +295,7 @@ pub(super) fn claim_first<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
             if let Some(lock) = mgr.tracking().try_lock(address) {
                 break (address, lock);
             }
-            // An address that another caller is about to claim is passed over.
+            // Another caller is about to claim this address.
             free = match range.starting_after(address) {
                 Some(rest) => mgr.first_free(&rest, now)?,
                 None => None,
@@ -306,9 +308,9 @@ pub(super) fn claim_first<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
         let lease = make(address);
         if lease.address() != address {
             return Err(LeaseMgrError::BadArgument {
-                argument: "the address of the lease that was made",
+                argument: "the address of the new lease",
                 value: lease.address().to_string(),
-                expected: "the address that it was made for",
+                expected: "the address that was chosen for it",
             });
         }
         let done = match &there {

@@ -1,4 +1,4 @@
-//! Why a lease manager does not do what it is asked.
+//! Errors of a lease manager.
 
 use std::error::Error;
 use std::io;
@@ -7,30 +7,31 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Why a lease manager did not do what it was asked.
+/// Why a lease manager has refused or failed an operation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaseMgrError {
-    /// The lease that was to be changed is not there.
+    /// The lease to change does not exist.
     #[error("{address} has no lease")]
     NoSuchLease {
         /// The address.
         address: IpAddr,
     },
-    /// The lease that was to be changed is not the one that the caller has read.
-    #[error("the lease of {address} was changed meanwhile")]
+    /// The lease to change is not the one that the caller has read.
+    #[error("the lease of {address} was modified concurrently")]
     ChangedMeanwhile {
         /// The address.
         address: IpAddr,
     },
-    /// A lease that is valid for 0 seconds: a lease file cannot hold it, such a row deletes.
+    /// The lease is valid for 0 seconds. A lease file cannot hold it, as such a row deletes a
+    /// lease.
     #[error("the lease of {address} has a valid lifetime of 0, expected at least 1; delete it instead")]
     ZeroLifetime {
         /// The address.
         address: IpAddr,
     },
-    /// The backend cannot keep what is in a field of the lease: it would be lost, or come back as something else. Nothing was
-    /// changed.
+    /// The backend cannot store a field of the lease: it would be lost, or read back with another
+    /// value. Nothing was changed.
     #[error("the {field} of the lease of {address} cannot be kept, expected {limit}")]
     CannotKeep {
         /// The address.
@@ -40,31 +41,35 @@ pub enum LeaseMgrError {
         /// The values that can be kept.
         limit: String,
     },
-    /// The leases cannot be reached at present. Nothing was changed; the call can be tried again later.
+    /// The leases cannot be reached at present. Nothing was changed; the caller can try again
+    /// later.
     #[error("{place} is not available")]
     Unavailable {
-        /// Where the leases are, in words.
+        /// Where the leases are kept, for display.
         place: String,
-        /// Since when that is so.
+        /// Since when the leases cannot be reached.
         since: SystemTime,
         /// Why.
         source: Option<Box<dyn Error + Send + Sync>>,
     },
-    /// A change was sent, and no answer came: it was made, or not. A server reads the lease before it answers the client.
-    #[error("whether the lease of {address} was changed is not known, as no answer came; read it")]
+    /// A change was sent, but no answer came: it may or may not have been made. A server reads the
+    /// lease before it answers the client.
+    #[error(
+        "no answer came to the change of the lease of {address}, which may have been made or not; read the lease"
+    )]
     OutcomeUnknown {
         /// The address.
         address: IpAddr,
         /// Why no answer came.
         source: Option<Box<dyn Error + Send + Sync>>,
     },
-    /// The lease manager was opened to read only, or the place of the leases can be read only.
+    /// The lease manager was opened read-only, or the leases are kept in a read-only place.
     #[error("{place} is read-only")]
     ReadOnly {
-        /// Where the leases are, in words.
+        /// Where the leases are kept, for display.
         place: String,
     },
-    /// An argument that no backend has a right answer to, such as the number 0 of a subnet, or a page of no leases.
+    /// An argument that is invalid for every backend, such as subnet 0, or a page of 0 leases.
     #[error("{argument} is {value}, expected {expected}")]
     BadArgument {
         /// The argument.
@@ -74,46 +79,49 @@ pub enum LeaseMgrError {
         /// The values that it may have.
         expected: &'static str,
     },
-    /// A callback tried to change a lease of the manager that called it, which would wait for the change that the callback
-    /// is told of, or of a manager that waits for that one; see [`Tracking`](super::Tracking).
+    /// A callback tried to change a lease of the manager that called it, which would wait for that
+    /// callback, or of a manager that waits for that one; see [`Tracking`](super::Tracking).
     #[error(
         "a callback cannot change leases of the lease manager that calls it, or of one that waits for that; hand the \
          change to another thread"
     )]
     InCallback,
-    /// The change could not be written, and was not made. If there was no room for it (`ENOSPC`, `EDQUOT`), others are made as
-    /// soon as there is some; after any other failure the manager refuses further ones, which [`Status::refused`](super::Status::refused) tells.
+    /// The change could not be written, and was not made. After a lack of space (`ENOSPC`,
+    /// `EDQUOT`) the manager accepts changes again as soon as there is space. After any other
+    /// failure it refuses further changes, and [`Status::refused`](super::Status::refused) gives
+    /// the reason.
     #[error("{place}: cannot {action}")]
     Write {
         /// Where the leases are kept, such as the path of a lease file.
         place: String,
-        /// What was tried: "write", "sync", ...
+        /// The action that failed: "write", "sync", ...
         action: &'static str,
         /// Why it failed.
         source: Arc<io::Error>,
     },
-    /// An earlier write or sync failed, other than for want of room, so none is tried until the manager is reopened.
+    /// An earlier write or sync failed, other than for lack of space; no write is tried until the
+    /// manager is reopened.
     #[error(
         "{place}: no change is accepted until the lease manager is reopened, as an earlier one failed: cannot {action}"
     )]
     Refused {
         /// Where the leases are kept, such as the path of a lease file.
         place: String,
-        /// What was tried then.
+        /// The action that failed then.
         action: &'static str,
         /// Why it failed.
         source: Arc<io::Error>,
     },
-    /// An earlier change ended in a panic, so that what is in memory cannot be trusted.
-    #[error("no change is accepted until the lease manager is reopened, as an earlier one ended in a panic")]
+    /// An earlier change panicked, so the state in memory is unreliable.
+    #[error("no change is accepted until the lease manager is reopened, as an earlier one panicked")]
     Panicked,
     /// There is no room for another lease.
     #[error("no room for another lease: {what}")]
     Full {
-        /// What is used up.
+        /// The resource that is used up.
         what: &'static str,
     },
-    /// A file that leases were to be written to is one that the lease manager keeps for itself.
+    /// Leases were to be written to a file that the lease manager maintains itself.
     #[error("{}: belongs to the lease file {}; write to another name", path.display(), lease_file.display())]
     OwnFile {
         /// The file.
@@ -121,25 +129,25 @@ pub enum LeaseMgrError {
         /// The lease file.
         lease_file: PathBuf,
     },
-    /// The user context that limits were to be taken from has them in another form.
+    /// The limits in the user context have another form.
     #[error(transparent)]
     Limits(#[from] crate::lease::LimitsError),
-    /// The backend does not know this operation.
+    /// The backend does not support this operation.
     #[error("the backend {backend} cannot {operation}")]
     Unsupported {
         /// The name of the backend.
         backend: String,
-        /// What it was asked for.
+        /// The operation.
         operation: String,
     },
-    /// A backend failed in its own way.
+    /// Another error of the backend.
     #[error(transparent)]
     Backend(#[from] Box<dyn Error + Send + Sync>),
 }
 
 impl LeaseMgrError {
-    /// Returns whether the lease that was to be changed has changed since it was read, or is gone. Nothing was changed; the
-    /// caller can read it again and decide again.
+    /// Returns whether the lease to change was modified or deleted since the caller has read it.
+    /// Nothing was changed; the caller can read it again and decide again.
     #[must_use]
     pub fn is_stale(&self) -> bool {
         matches!(self, Self::NoSuchLease { .. } | Self::ChangedMeanwhile { .. })
@@ -158,7 +166,7 @@ impl LeaseMgrError {
         }
     }
 
-    /// Returns whether the change may have been made, or not.
+    /// Returns whether it is unknown if the change was made.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         matches!(self, Self::OutcomeUnknown { .. })

@@ -1,4 +1,4 @@
-//! The questions of a server, by name.
+//! The named queries and changes of a server.
 
 use super::operation::reclaimed_form;
 use super::{
@@ -10,25 +10,25 @@ use crate::lease::{
     SubnetId,
 };
 
-/// What servers of both families ask a lease manager. Everything has it that is a [`LeaseMgr`].
+/// Operations of servers of both families. Implemented for every [`LeaseMgr`].
 ///
 /// # Errors
-/// All methods fail as those of [`LeaseMgr`] that they are built on.
+/// All methods return the errors of the methods of [`LeaseMgr`] that they are built on.
 pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// Replaces the lease of an address.
     ///
     /// # Errors
-    /// [`LeaseMgrError::NoSuchLease`] where it has none.
+    /// Returns [`LeaseMgrError::NoSuchLease`] if the address has no lease.
     fn update(&self, lease: &L) -> Result<(), LeaseMgrError> {
         self.update_expecting(lease, None)
     }
 
-    /// Replaces a lease that the caller has read, unless it was changed since, so that no two threads or
-    /// servers undo each other's work.
+    /// Replaces a lease that the caller has read, unless it was modified since, so that threads and
+    /// servers do not undo each other's changes.
     ///
     /// # Errors
-    /// [`LeaseMgrError::NoSuchLease`] where the address has none, [`LeaseMgrError::ChangedMeanwhile`] where it is
-    /// another.
+    /// Returns [`LeaseMgrError::NoSuchLease`] if the address has no lease, and
+    /// [`LeaseMgrError::ChangedMeanwhile`] if it has another one.
     fn update_if_unchanged(&self, read: &L, lease: &L) -> Result<(), LeaseMgrError> {
         self.update_expecting(lease, Some(read))
     }
@@ -36,23 +36,24 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// Deletes the lease of an address.
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where that could not be written.
+    /// Returns [`LeaseMgrError`] if the deletion could not be written.
     fn delete(&self, address: L::Address) -> Result<Deleted, LeaseMgrError> {
         self.delete_expecting(address, None)
     }
 
-    /// Deletes a lease that the caller has read, if nobody has changed it since.
+    /// Deletes a lease that the caller has read, unless it was modified since.
     ///
     /// # Errors
-    /// [`LeaseMgrError::ChangedMeanwhile`] where the address has another one.
+    /// Returns [`LeaseMgrError::ChangedMeanwhile`] if the address has another lease.
     fn delete_if_unchanged(&self, read: &L) -> Result<Deleted, LeaseMgrError> {
         self.delete_expecting(read.address(), Some(read))
     }
 
-    /// Reclaims a lease that has expired and that the caller has read ([`Lease::reclaim`]): its address is free then, and the
-    /// lease stays for the client to come back, and tells what it was ([`Lease::reclaimed_from`]). A declined lease, which no
-    /// client comes back to, is deleted. Returns whether that was done: not if the lease was modified concurrently, such as
-    /// by a renewal.
+    /// Reclaims an expired lease that the caller has read ([`Lease::reclaim`]): its address becomes
+    /// free, and the lease stays for a returning client, with a record of its former state
+    /// ([`Lease::reclaimed_from`]). A declined lease, which has no client, is deleted. Returns
+    /// whether the lease was reclaimed, which is not so if it was modified concurrently, such as by
+    /// a renewal.
     ///
     /// ```
     /// use leasemgr::lease::{HwAddr, Lease4, system_time};
@@ -67,7 +68,7 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// }
     /// for lease in leases.list_expired(system_time(60), 0)? {
     ///     assert!(leases.reclaim(&lease)?);
-    ///     // It is not as it was any more.
+    /// // It was reclaimed already.
     ///     assert!(!leases.reclaim(&lease)?);
     /// }
     /// let left = leases.all()?;
@@ -76,7 +77,7 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// ```
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where that could not be written.
+    /// Returns [`LeaseMgrError`] if the change could not be written.
     fn reclaim(&self, expired: &L) -> Result<bool, LeaseMgrError> {
         let result = match reclaimed_form(expired) {
             Some(reclaimed) => self.update_if_unchanged(expired, &reclaimed).map(|()| Done::Updated),
@@ -85,65 +86,68 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
         is_reclaimed(self.tracking(), CountedAs::of(expired), result)
     }
 
-    /// All leases, in the order of their addresses.
+    /// Returns all leases, in the order of their addresses.
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where the backend cannot be asked.
+    /// Returns [`LeaseMgrError`] if the backend cannot be read.
     fn all(&self) -> Result<Vec<L>, LeaseMgrError> {
         self.find(&Query::all())
     }
 
-    /// Returns the first `limit` leases after an address, or from the first one on.
+    /// Returns the first `limit` leases after an address, or from the lowest address on.
     ///
     /// # Errors
-    /// Returns [`LeaseMgrError::BadArgument`] for a limit of 0, and others if the backend cannot be asked.
+    /// Returns [`LeaseMgrError::BadArgument`] if `limit` is 0, and another error if the backend
+    /// cannot be read.
     fn page(&self, after: Option<L::Address>, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
         self.find(&Query { after, ..Query::all().limit(limit) })
     }
 
-    /// All leases of a subnet.
+    /// Returns all leases of a subnet.
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where the backend cannot be asked.
+    /// Returns [`LeaseMgrError`] if the backend cannot be read.
     fn by_subnet(&self, subnet: SubnetId) -> Result<Vec<L>, LeaseMgrError> {
         self.find(&Query::all().in_subnet(subnet))
     }
 
-    /// All leases in a state, of one subnet or of all.
+    /// Returns all leases in a state, of one subnet or of all.
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where the backend cannot be asked.
+    /// Returns [`LeaseMgrError`] if the backend cannot be read.
     fn by_state(&self, state: LeaseState, subnet: Option<SubnetId>) -> Result<Vec<L>, LeaseMgrError> {
         self.find(&Query { subnet, ..Query::state(state) })
     }
 
-    /// All leases of a hardware address.
+    /// Returns all leases of a hardware address.
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where the backend cannot be asked.
+    /// Returns [`LeaseMgrError`] if the backend cannot be read.
     fn by_hwaddr(&self, hwaddr: &HwAddr) -> Result<Vec<L>, LeaseMgrError> {
         self.find(&Query::hwaddr(hwaddr))
     }
 
-    /// The lease of a hardware address in a subnet; of several, the one with the lowest address.
+    /// Returns the lease of a hardware address in a subnet; of several, the one with the lowest
+    /// address.
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where the backend cannot be asked.
+    /// Returns [`LeaseMgrError`] if the backend cannot be read.
     fn by_hwaddr_in_subnet(&self, hwaddr: &HwAddr, subnet: SubnetId) -> Result<Option<L>, LeaseMgrError> {
         Ok(self.find(&Query::hwaddr(hwaddr).in_subnet(subnet).limit(1))?.pop())
     }
 
-    /// All leases of clients with a name.
+    /// Returns all leases with a hostname.
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where the backend cannot be asked.
+    /// Returns [`LeaseMgrError`] if the backend cannot be read.
     fn by_hostname(&self, hostname: &Hostname) -> Result<Vec<L>, LeaseMgrError> {
         self.find(&Query::hostname(hostname))
     }
 
-    /// Replaces the lease of an address by what `change` makes of it, and returns that one; `None` if the address has no lease, or
-    /// `change` returns `None`, and nothing is changed then. If the lease is modified concurrently, `change` is called again
-    /// with what is there then, so no change of another caller is undone.
+    /// Replaces the lease of an address by the result of `change`, and returns the new lease.
+    /// Returns `None`, and changes nothing, if the address has no lease or `change` returns `None`.
+    /// If the lease is modified concurrently, `change` is called again with the new one, so that no
+    /// change of another caller is undone.
     ///
     /// ```
     /// use leasemgr::lease::{HwAddr, Lease, Lease4, LeaseState, Lifetime};
@@ -155,7 +159,7 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// lease.data_mut().valid_lifetime = Lifetime(60);
     /// let _ = leases.add(&lease)?;
     ///
-    /// // The client that has it renews it.
+    /// // The client renews its lease.
     /// let renewed = leases.update_with(lease.address(), |lease| {
     ///     let mut renewed = lease.clone();
     ///     renewed.data_mut().cltt = 30;
@@ -166,7 +170,7 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// ```
     ///
     /// # Errors
-    /// As [`LeaseMgr::update_expecting`], apart from the concurrent modification.
+    /// As [`LeaseMgr::update_expecting`], except for concurrent modification.
     fn update_with(
         &self,
         address: L::Address,
@@ -185,11 +189,11 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
         Ok(None)
     }
 
-    /// Deletes the lease of an address if `is_meant` says so, and returns it. If the lease is modified concurrently, `is_meant`
-    /// is called again with what is there then.
+    /// Deletes the lease of an address if `is_meant` returns true, and returns the lease. If the
+    /// lease is modified concurrently, `is_meant` is called again with the new one.
     ///
     /// # Errors
-    /// As [`LeaseMgr::delete_expecting`], apart from the concurrent modification.
+    /// As [`LeaseMgr::delete_expecting`], except for concurrent modification.
     fn delete_if(
         &self,
         address: L::Address,
@@ -206,8 +210,8 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
         Ok(None)
     }
 
-    /// Calls `work` with each lease that a query asks for, in its order. Reads a page at a time, so that any number of
-    /// leases takes little memory.
+    /// Calls `work` with each lease that a query selects, in the order of the query. Reads a page
+    /// at a time, so memory does not grow with the number of leases.
     ///
     /// # Errors
     /// As [`LeaseMgr::find`].
@@ -218,8 +222,9 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
         })
     }
 
-    /// Returns the leases that a query asks for, in its order, in pages of `size` leases (at least 1), which are read as the
-    /// iterator gets to them. It ends after an error.
+    /// Returns an iterator over the leases that a query selects, in the order of the query, in
+    /// pages of `size` leases (at least 1). Each page is read when the iterator reaches it. The
+    /// iterator ends after an error.
     ///
     /// ```
     /// use leasemgr::lease::Lease4;
@@ -258,9 +263,10 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
         })
     }
 
-    /// How many leases were assigned and reclaimed since the manager was opened, beside the sizes that
-    /// [`Totals::set_size`](super::Totals::set_size) was told and the leases of now: a row for each subnet and kind of leases, or each pool, with
-    /// any of these. Leases that change meanwhile may be in some of the figures and not in others.
+    /// Returns the numbers of leases that were assigned and reclaimed since the manager was opened,
+    /// the sizes set by [`Totals::set_size`](super::Totals::set_size) and the present numbers of
+    /// leases: a row for each subnet, or each pool, and kind of leases with any of these. Leases
+    /// that change during the call may be in some of the figures and not in others.
     ///
     /// # Errors
     /// As [`LeaseMgr::statistics`].
@@ -269,9 +275,10 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
         Ok(self.tracking().totals().rows(query, &now))
     }
 
-    /// Checks the extended info of all leases, as it is when leases are loaded from files, and brings old forms into that of
-    /// today. Reads `page_size` leases at a time, and returns how many were changed. Leases that change meanwhile
-    /// are looked at as they are then; no change of another caller is undone.
+    /// Checks the extended info of all leases, as when leases are loaded from files, and converts
+    /// old forms to the present one. Reads `page_size` leases at a time, and returns the number of
+    /// changed leases. A lease that is modified concurrently is checked again in its new form; no
+    /// change of another caller is undone.
     ///
     /// ```
     /// use leasemgr::lease::{ExtendedInfoChecks, HwAddr, Lease4, UserContext};
@@ -297,12 +304,13 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
         super::rewrite::upgrade_extended_info(self, checks, page_size)
     }
 
-    /// Has the backend write each lease that names a relay agent once more, as it is, so that tables by relay id and remote
-    /// id, where they are kept apart from the leases, are those of the leases again. Reads `page_size` leases at a
-    /// time, and returns how many were written. Callbacks are told of updates that change nothing.
+    /// Has the backend write each lease that names a relay agent again, unchanged, so that tables
+    /// by relay id and remote id that the backend stores apart from the leases agree with them
+    /// again. Reads `page_size` leases at a time, and returns the number of written leases.
+    /// Callbacks are called with updates that change nothing.
     ///
-    /// A memfile derives these tables from the leases, when they are loaded and with each change, and has no
-    /// need of it.
+    /// A memfile derives these tables from the leases, both on loading and with each change, and
+    /// does not need it.
     ///
     /// # Errors
     /// As [`LeaseMgr::find`] and [`LeaseMgr::update_expecting`]; some of the leases may be written then.
@@ -313,7 +321,8 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
 
 impl<L: ManagedLease, M: LeaseMgr<L> + ?Sized> LeaseMgrExt<L> for M {}
 
-/// Returns whether an expired lease was reclaimed, by the result of the change that does it, and counts it if so.
+/// Returns whether an expired lease was reclaimed, from the result of the change, and counts it if
+/// so.
 pub(crate) fn is_reclaimed<L: ManagedLease>(
     tracking: &Tracking<L>,
     expired: CountedAs,
@@ -330,20 +339,20 @@ pub(crate) fn is_reclaimed<L: ManagedLease>(
     }
 }
 
-/// What DHCPv4 servers ask besides.
+/// Operations of DHCPv4 servers.
 pub trait LeaseMgrExt4: LeaseMgr<Lease4> {
-    /// All leases of a client id.
+    /// Returns all leases of a client id.
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where the backend cannot be asked.
+    /// Returns [`LeaseMgrError`] if the backend cannot be read.
     fn by_client_id(&self, client_id: &ClientId) -> Result<Vec<Lease4>, LeaseMgrError> {
         self.find(&Query::client(client_id))
     }
 
-    /// The lease of a client id in a subnet; of several, the one with the lowest address.
+    /// Returns the lease of a client id in a subnet; of several, the one with the lowest address.
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where the backend cannot be asked.
+    /// Returns [`LeaseMgrError`] if the backend cannot be read.
     fn by_client_id_in_subnet(
         &self,
         client_id: &ClientId,
@@ -355,12 +364,12 @@ pub trait LeaseMgrExt4: LeaseMgr<Lease4> {
 
 impl<M: LeaseMgr<Lease4> + ?Sized> LeaseMgrExt4 for M {}
 
-/// What DHCPv6 servers ask besides.
+/// Operations of DHCPv6 servers.
 pub trait LeaseMgrExt6: LeaseMgr<Lease6> {
-    /// The lease of an address, or of the prefix that starts with it, if it is of this type.
+    /// Returns the lease of an address, or of the prefix that starts with it, if it has this type.
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where the backend cannot be asked.
+    /// Returns [`LeaseMgrError`] if the backend cannot be read.
     fn get_of_type(
         &self,
         lease_type: LeaseType,
@@ -369,18 +378,18 @@ pub trait LeaseMgrExt6: LeaseMgr<Lease6> {
         Ok(self.get(address)?.filter(|lease| lease.lease_type() == lease_type))
     }
 
-    /// All leases of a DUID.
+    /// Returns all leases of a DUID.
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where the backend cannot be asked.
+    /// Returns [`LeaseMgrError`] if the backend cannot be read.
     fn by_duid(&self, duid: &Duid) -> Result<Vec<Lease6>, LeaseMgrError> {
         self.find(&Query::client(duid))
     }
 
-    /// All leases of a type that a client has in an identity association.
+    /// Returns all leases of a type that a client has in an identity association.
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where the backend cannot be asked.
+    /// Returns [`LeaseMgrError`] if the backend cannot be read.
     fn by_identity(
         &self,
         lease_type: LeaseType,
@@ -390,10 +399,10 @@ pub trait LeaseMgrExt6: LeaseMgr<Lease6> {
         self.find(&Query::identity(lease_type, duid, iaid))
     }
 
-    /// All leases of a type that a client has in an identity association in a subnet.
+    /// Returns all leases of a type that a client has in an identity association in a subnet.
     ///
     /// # Errors
-    /// [`LeaseMgrError`] where the backend cannot be asked.
+    /// Returns [`LeaseMgrError`] if the backend cannot be read.
     fn by_identity_in_subnet(
         &self,
         lease_type: LeaseType,

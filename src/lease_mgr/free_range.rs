@@ -1,11 +1,12 @@
-//! Ranges of addresses and prefixes that a server may lease.
+//! Ranges of addresses and prefixes that a server can lease.
 
 use std::iter;
 use std::ops::RangeInclusive;
 
 use super::ManagedLease;
 
-/// The addresses of a range, or the prefixes of one length in it, that a server may lease, apart from those in exclusions.
+/// The addresses of a range, or the prefixes of one length in it, that a server may lease, without
+/// exclusions.
 ///
 /// ```
 /// use std::net::{Ipv4Addr, Ipv6Addr};
@@ -26,28 +27,29 @@ use super::ManagedLease;
 pub struct FreeRange<L: ManagedLease> {
     first: L::Address,
     last: L::Address,
-    /// Length of the prefixes in bits; that of an address for addresses.
+    /// Length of the prefixes in bits; the length of an address if these are addresses.
     prefix_len: u32,
     /// In the order of their first addresses.
     exclusions: Vec<(u128, u128)>,
 }
 
 impl<L: ManagedLease> FreeRange<L> {
-    /// The addresses of a range; none if it ends before it begins.
+    /// Creates a range of addresses; it is empty if its last address is less than its first.
     #[must_use]
     pub fn new(range: RangeInclusive<L::Address>) -> Self {
         let (first, last) = range.into_inner();
         Self { first, last, prefix_len: L::ADDRESS_BITS, exclusions: Vec::new() }
     }
 
-    /// The prefixes of a length in bits (up to that of an address, 0 counts as 1) whose first addresses are in a range,
-    /// each a multiple of the length after the first address of the range.
+    /// Creates a range of prefixes of one length in bits (at most the length of an address; 0
+    /// counts as 1) whose first addresses are in a range: each starts at a multiple of the size of
+    /// a prefix after the first address of the range.
     #[must_use]
     pub fn prefixes(range: RangeInclusive<L::Address>, prefix_len: u8) -> Self {
         Self { prefix_len: u32::from(prefix_len).clamp(1, L::ADDRESS_BITS), ..Self::new(range) }
     }
 
-    /// Leaves out the addresses, or the prefixes whose first addresses are, in this range.
+    /// Excludes the addresses of a range, or the prefixes whose first addresses are in it.
     #[must_use]
     pub fn without(mut self, excluded: RangeInclusive<L::Address>) -> Self {
         let (first, last) = excluded.into_inner();
@@ -69,7 +71,7 @@ impl<L: ManagedLease> FreeRange<L> {
         self.last
     }
 
-    /// Distance between two addresses, or first addresses of prefixes.
+    /// Returns the distance between two addresses, or between the first addresses of two prefixes.
     pub(crate) fn step(&self) -> u128 {
         1 << (L::ADDRESS_BITS - self.prefix_len)
     }
@@ -80,7 +82,7 @@ impl<L: ManagedLease> FreeRange<L> {
         self.from(address) == Some(address)
     }
 
-    /// Returns the lowest address of the range that is not before this one.
+    /// Returns the lowest address of the range that is not less than this one.
     #[must_use]
     pub fn from(&self, address: L::Address) -> Option<L::Address> {
         self.at_or_after(L::bits_of(address))
@@ -95,8 +97,8 @@ impl<L: ManagedLease> FreeRange<L> {
     fn at_or_after(&self, bits: u128) -> Option<L::Address> {
         let (first, last, step) = (L::bits_of(self.first), L::bits_of(self.last), self.step());
         let round_up = |bits: u128| {
-            let behind = bits.saturating_sub(first) % step;
-            if behind == 0 { Some(bits.max(first)) } else { bits.checked_add(step - behind) }
+            let remainder = bits.saturating_sub(first) % step;
+            if remainder == 0 { Some(bits.max(first)) } else { bits.checked_add(step - remainder) }
         };
         let mut bits = round_up(bits)?;
         for &(from, to) in &self.exclusions {
@@ -107,20 +109,21 @@ impl<L: ManagedLease> FreeRange<L> {
         (bits <= last).then(|| L::address_of_bits(bits))
     }
 
-    /// Returns the part of the range with greater addresses than this one.
+    /// Returns the part of the range after this address.
     #[must_use]
     pub fn starting_after(&self, address: L::Address) -> Option<Self> {
         let first = self.after(address)?;
         Some(Self { first, ..self.clone() })
     }
 
-    /// Returns all addresses, or first addresses of prefixes, in their order.
+    /// Returns all addresses, or first addresses of prefixes, in order.
     pub fn iter(&self) -> impl Iterator<Item = L::Address> {
         iter::successors(self.from(self.first), |&address| self.after(address))
     }
 
-    /// Returns the lowest address, from this one on, that none of these leases occupies. They are leases of the range in the order of their
-    /// addresses, without those that a new one may replace.
+    /// Returns the lowest address, from `from` on, that is in none of these leases. `occupied` are
+    /// the leases of the range in the order of their addresses, without those that a new lease may
+    /// replace.
     pub(crate) fn lowest_gap(&self, from: L::Address, occupied: impl Iterator<Item = L::Address>) -> Gap<L> {
         let mut next = self.from(from);
         for address in occupied {
@@ -135,14 +138,14 @@ impl<L: ManagedLease> FreeRange<L> {
     }
 }
 
-/// What a search for an address without a lease has found.
+/// The result of a search for an address without a lease.
 #[derive(Debug)]
 pub(crate) enum Gap<L: ManagedLease> {
-    /// This address has none.
+    /// This address has no lease.
     Found(L::Address),
-    /// All before this address are occupied; whether this one is was not seen.
+    /// All addresses before this one are occupied; this one was not examined.
     After(L::Address),
-    /// Every address is occupied.
+    /// All addresses are occupied.
     None,
 }
 

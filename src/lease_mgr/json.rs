@@ -1,4 +1,5 @@
-//! Fields of a status in JSON: times in seconds since the epoch, durations in seconds, paths as text.
+//! Serializes fields of a status to JSON: times in seconds since the epoch, durations in seconds,
+//! paths as text.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -22,7 +23,7 @@ pub(super) fn duration<S: Serializer>(duration: &Duration, serializer: S) -> Res
     duration.as_secs_f64().serialize(serializer)
 }
 
-/// Bytes that are not UTF-8 become U+FFFD.
+/// Replaces bytes that are not UTF-8 by U+FFFD.
 pub(super) fn path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     path.to_string_lossy().serialize(serializer)
 }

@@ -1,4 +1,5 @@
-//! Changes of leases as values, so that many can be handed over at once or made elsewhere.
+//! Changes of leases as values, so that a batch of them can be passed on, or made in another
+//! thread.
 
 use super::{Added, Deleted, LeaseMgr, LeaseMgrError, ManagedLease};
 use crate::lease::LeaseState;
@@ -14,7 +15,7 @@ use crate::lease::LeaseState;
 /// let mut lease = Lease4::new([192, 0, 2, 1].into(), Some(client), None, LeaseState::DEFAULT)?;
 /// lease.data_mut().valid_lifetime = Lifetime(3600);
 ///
-/// // Later operations of a batch find what the earlier ones have left.
+/// // Each operation of a batch sees the results of the earlier ones.
 /// let batch = [Operation::Add(lease.clone()), Operation::Add(lease.clone()), Operation::delete_if_unchanged(&lease)];
 /// let results = leases.apply(&batch).into_iter().collect::<Result<Vec<_>, _>>()?;
 /// assert_eq!(results, [Done::Added, Done::AddressTaken, Done::Deleted]);
@@ -29,14 +30,14 @@ pub enum Operation<L: ManagedLease> {
     Update {
         /// The new lease.
         lease: L,
-        /// The lease that the address must have, if that matters.
+        /// The lease that the address must have; `None` for any lease.
         expected: Option<L>,
     },
     /// Deletes the lease of an address, as [`LeaseMgr::delete_expecting`] does.
     Delete {
         /// The address.
         address: L::Address,
-        /// The lease that the address must have, if that matters.
+        /// The lease that the address must have; `None` for any lease.
         expected: Option<L>,
     },
 }
@@ -48,43 +49,44 @@ pub enum Operation<L: ManagedLease> {
 pub enum Done {
     /// The lease was added, and is as durable as the backend makes it.
     Added,
-    /// The lease was not added: its address has one already, which is unchanged.
+    /// The lease was not added: its address already has one, which is unchanged.
     AddressTaken,
     /// The lease has replaced the one that its address had.
     Updated,
     /// The lease of the address was deleted.
     Deleted,
-    /// There was nothing to delete: the address had no lease.
+    /// Nothing was deleted: the address had no lease.
     NoSuchLease,
 }
 
 impl<L: ManagedLease> Operation<L> {
-    /// Replaces the lease of an address, whatever that is.
+    /// Replaces the lease of an address, whichever it is.
     #[must_use]
     pub fn update(lease: L) -> Self {
         Self::Update { lease, expected: None }
     }
 
-    /// Replaces a lease that the caller has read, unless it has changed since.
+    /// Replaces a lease that the caller has read, unless it was modified since.
     #[must_use]
     pub fn update_if_unchanged(read: &L, lease: L) -> Self {
         Self::Update { lease, expected: Some(read.clone()) }
     }
 
-    /// Deletes the lease of an address, whatever that is.
+    /// Deletes the lease of an address, whichever it is.
     #[must_use]
     pub fn delete(address: L::Address) -> Self {
         Self::Delete { address, expected: None }
     }
 
-    /// Deletes a lease that the caller has read, unless it has changed since.
+    /// Deletes a lease that the caller has read, unless it was modified since.
     #[must_use]
     pub fn delete_if_unchanged(read: &L) -> Self {
         Self::Delete { address: read.address(), expected: Some(read.clone()) }
     }
 
-    /// Reclaims an expired lease that the caller has read, unless it has changed since:
-    /// see [`LeaseMgrExt::reclaim`](super::LeaseMgrExt::reclaim), which also counts it in the totals.
+    /// Reclaims an expired lease that the caller has read, unless it was modified since.
+    /// [`LeaseMgrExt::reclaim`](super::LeaseMgrExt::reclaim) also counts it in the totals; this
+    /// does not.
     #[must_use]
     pub fn reclaim(expired: &L) -> Self {
         match reclaimed_form(expired) {
@@ -93,13 +95,14 @@ impl<L: ManagedLease> Operation<L> {
         }
     }
 
-    /// The address whose lease is changed.
+    /// Returns the address whose lease is changed.
     #[must_use]
     pub fn address(&self) -> L::Address {
         self.borrowed().address()
     }
 
-    /// Makes the change in the calling thread, by the method of the manager that it stands for.
+    /// Makes the change in the calling thread, with the method of the manager for this kind of
+    /// operation.
     ///
     /// # Errors
     /// Returns the error of that method.
@@ -116,7 +119,7 @@ impl<L: ManagedLease> Operation<L> {
     }
 }
 
-/// An [`Operation`] with leases of the caller.
+/// An [`Operation`] that borrows its leases from the caller.
 pub(crate) enum Borrowed<'a, L: ManagedLease> {
     Add(&'a L),
     /// The new lease, and the expected one.
@@ -162,7 +165,8 @@ impl<L: ManagedLease> Borrowed<'_, L> {
     }
 }
 
-/// Returns an expired lease as it is kept when it is reclaimed; `None` for a declined one, which is deleted instead.
+/// Returns the form in which an expired lease is kept when it is reclaimed; `None` for a declined
+/// lease, which is deleted instead.
 pub(crate) fn reclaimed_form<L: ManagedLease>(expired: &L) -> Option<L> {
     (expired.state() != LeaseState::DECLINED).then(|| {
         let mut reclaimed = expired.clone();

@@ -1,4 +1,4 @@
-//! What leases can be looked for by.
+//! Queries for leases.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -10,9 +10,10 @@ use crate::lease::{
     SubnetId, seconds_since_epoch,
 };
 
-/// A lease that can be managed: [`Lease4`] and [`Lease6`]. Other types cannot implement it.
+/// A lease that can be managed: [`Lease4`] or [`Lease6`]. Other types cannot implement this trait.
 ///
-/// Code that is generic over it sees nothing of how a backend keeps leases, and may have methods of its own with such names:
+/// Generic code sees nothing of the internals of backends, so its own traits may have methods with
+/// such names:
 ///
 /// ```
 /// use leasemgr::ManagedLease;
@@ -49,26 +50,27 @@ pub trait ManagedLease: Lease {
     #[must_use]
     fn bits_of(address: Self::Address) -> u128;
 
-    /// Returns the address that the lowest [`ADDRESS_BITS`](Self::ADDRESS_BITS) bits of a number stand for.
+    /// Returns the address for the lowest [`ADDRESS_BITS`](Self::ADDRESS_BITS) bits of a number.
     #[must_use]
     fn address_of_bits(bits: u128) -> Self::Address;
 
-    /// Returns what is leased; `None` for DHCPv4, which has one kind only.
+    /// Returns the type of the lease; `None` for DHCPv4, which has only one.
     fn kind(&self) -> Option<LeaseType>;
 
-    /// Returns whether leases of this kind in this state are counted in statistics: those in use and declined ones, not
-    /// prefixes in any state but in use; addresses that clients registered; never temporary addresses.
+    /// Returns whether statistics count leases of this kind in this state: DHCPv4 leases and DHCPv6
+    /// addresses in use or declined, DHCPv6 addresses that clients registered, and prefixes in use;
+    /// never temporary addresses.
     #[must_use]
     fn is_counted(kind: Option<LeaseType>, state: LeaseState) -> bool;
 
-    /// Returns the key of the client that has the lease; `None` for a lease without a client id (DHCPv4) or with an empty
-    /// DUID (DHCPv6, declined).
+    /// Returns the key of the client of the lease; `None` for a lease without a client id (DHCPv4),
+    /// or with an empty DUID (DHCPv6, declined).
     fn client_key(&self) -> Option<ClientKey<'_>>;
 
-    /// Returns whether a relay agent with this relay id is recorded in the lease.
+    /// Returns whether the lease records a relay agent with this relay id.
     fn has_relay_id(&self, id: &RelayId) -> bool;
 
-    /// Returns whether a relay agent has recorded this remote id in the lease.
+    /// Returns whether the lease records this remote id, from any relay agent.
     fn has_remote_id(&self, id: &RemoteId) -> bool;
 }
 
@@ -144,13 +146,13 @@ impl ManagedLease for Lease6 {
     }
 }
 
-/// A client, and which of its leases are meant.
+/// A client, and which of its leases to select.
 ///
 /// ```
 /// use leasemgr::ClientKey;
 /// use leasemgr::lease::{Iaid, LeaseType};
 ///
-/// // DHCPv4: the client id. DHCPv6: the DUID, and what tells the leases of the client apart.
+/// // DHCPv4: the client id. DHCPv6: the DUID, and what distinguishes the leases of a client.
 /// let key = ClientKey::new(&[1, 2, 0, 0, 0, 0, 1]);
 /// let prefixes = ClientKey::new(b"\0\x04uuid").iaid(Iaid(7)).lease_type(LeaseType::PD);
 /// # let _ = (key, prefixes);
@@ -160,14 +162,14 @@ impl ManagedLease for Lease6 {
 pub struct ClientKey<'a> {
     /// Bytes of the client id (DHCPv4) or DUID (DHCPv6).
     pub id: &'a [u8],
-    /// Leases in this identity association only (DHCPv6).
+    /// Selects only leases in this identity association (DHCPv6).
     pub iaid: Option<Iaid>,
-    /// Leases of this type only (DHCPv6).
+    /// Selects only leases of this type (DHCPv6).
     pub lease_type: Option<LeaseType>,
 }
 
 impl<'a> ClientKey<'a> {
-    /// All leases of the client with these bytes as client id or DUID.
+    /// Selects all leases of the client with these bytes as client id or DUID.
     #[must_use]
     pub fn new(id: &'a [u8]) -> Self {
         Self { id, iaid: None, lease_type: None }
@@ -185,7 +187,7 @@ impl<'a> ClientKey<'a> {
         Self { lease_type: Some(lease_type), ..self }
     }
 
-    /// Returns whether the key is one of this lease.
+    /// Returns whether the key matches this lease.
     #[must_use]
     pub fn matches<L: ManagedLease>(&self, lease: &L) -> bool {
         lease.client_key().is_some_and(|of_lease| {
@@ -208,7 +210,7 @@ impl<'a> From<&'a Duid> for ClientKey<'a> {
     }
 }
 
-/// What leases are looked for by.
+/// The key by which leases are selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Key<'a> {
@@ -216,20 +218,20 @@ pub enum Key<'a> {
     All,
     /// Leases in this state.
     State(LeaseState),
-    /// Leases of this hardware address. Its type and source do not matter.
+    /// Leases of this hardware address. Its type and source are ignored.
     HwAddr(&'a HwAddr),
     /// Leases of this client.
     Client(ClientKey<'a>),
     /// Leases with this hostname, in any ASCII case. An empty name finds none.
     Hostname(&'a Hostname),
-    /// Leases of clients that were heard through the relay agent with this relay id.
+    /// Leases of clients behind the relay agent with this relay id.
     RelayId(&'a RelayId),
-    /// Leases of clients for which a relay agent gave this remote id.
+    /// Leases of clients for which a relay agent sent this remote id.
     RemoteId(&'a RemoteId),
 }
 
 impl Key<'_> {
-    /// Returns whether the key is one of this lease.
+    /// Returns whether the key matches this lease.
     #[must_use]
     pub fn matches<L: ManagedLease>(&self, lease: &L) -> bool {
         match *self {
@@ -247,8 +249,8 @@ impl Key<'_> {
     }
 }
 
-/// Which leases are looked for: those with a key, in one subnet or in all, of these those in a range of addresses and
-/// a window of time, up to a number, in the order of their addresses or in the reverse order.
+/// Selects leases by a key, optionally of one subnet, in a range of addresses, in a window of time
+/// and up to a maximum number, in the order of their addresses or in reverse order.
 ///
 /// ```
 /// use leasemgr::Query;
@@ -266,23 +268,26 @@ impl Key<'_> {
 #[must_use]
 #[non_exhaustive]
 pub struct Query<'a, L: ManagedLease> {
-    /// What the leases are looked for by.
+    /// The key of the leases.
     pub key: Key<'a>,
-    /// Leases in this subnet only.
+    /// Only leases in this subnet.
     pub subnet: Option<SubnetId>,
-    /// Leases whose client was heard at this time (cltt, seconds since the epoch) or later.
+    /// Only leases whose client was last heard (cltt, seconds since the epoch) at this time or
+    /// later.
     pub heard_since: Option<i64>,
-    /// Leases whose client was heard at this time (cltt, seconds since the epoch) or before.
+    /// Only leases whose client was last heard (cltt, seconds since the epoch) at this time or
+    /// before.
     pub heard_until: Option<i64>,
-    /// Leases that have ended at this time (seconds since the epoch) or before, whatever their state.
+    /// Only leases that ended at this time (seconds since the epoch) or before, in any state.
     pub ended_by: Option<i64>,
-    /// Leases with this address or greater ones only.
+    /// Only leases with this address or greater ones.
     pub first: Option<L::Address>,
-    /// Leases with this address or smaller ones only.
+    /// Only leases with this address or smaller ones.
     pub last: Option<L::Address>,
-    /// Leases after this address only, in the order of the query: greater addresses, or smaller ones if it is reversed.
+    /// Only leases after this address, in the order of the query: with greater addresses, or with
+    /// smaller ones if the order is reversed.
     pub after: Option<L::Address>,
-    /// Whether the order is from the greatest address to the smallest.
+    /// Whether leases are ordered from the greatest address to the smallest.
     pub reversed: bool,
     /// Maximum number of leases, at least 1; `None` for all.
     pub limit: Option<usize>,
@@ -297,7 +302,7 @@ impl<L: ManagedLease> Clone for Query<'_, L> {
 impl<L: ManagedLease> Copy for Query<'_, L> {}
 
 impl<'a, L: ManagedLease> Query<'a, L> {
-    /// Leases with this key.
+    /// Selects leases with this key.
     pub fn new(key: Key<'a>) -> Self {
         Self {
             key,
@@ -313,53 +318,53 @@ impl<'a, L: ManagedLease> Query<'a, L> {
         }
     }
 
-    /// Every lease.
+    /// Selects all leases.
     pub fn all() -> Self {
         Self::new(Key::All)
     }
 
-    /// Leases in this state.
+    /// Selects leases in this state.
     pub fn state(state: LeaseState) -> Self {
         Self::new(Key::State(state))
     }
 
-    /// Leases of this hardware address.
+    /// Selects leases of this hardware address.
     pub fn hwaddr(hwaddr: &'a HwAddr) -> Self {
         Self::new(Key::HwAddr(hwaddr))
     }
 
-    /// Leases of this client: a [`ClientKey`], or a reference to a client id or DUID.
+    /// Selects leases of this client: a [`ClientKey`], or a reference to a client id or DUID.
     pub fn client(client: impl Into<ClientKey<'a>>) -> Self {
         Self::new(Key::Client(client.into()))
     }
 
-    /// Leases with this hostname, in any ASCII case.
+    /// Selects leases with this hostname, in any ASCII case.
     pub fn hostname(hostname: &'a Hostname) -> Self {
         Self::new(Key::Hostname(hostname))
     }
 
-    /// Leases of clients that were heard through this relay agent.
+    /// Selects leases of clients behind this relay agent.
     pub fn relay_id(id: &'a RelayId) -> Self {
         Self::new(Key::RelayId(id))
     }
 
-    /// Leases of clients for which a relay agent gave this remote id.
+    /// Selects leases of clients for which a relay agent sent this remote id.
     pub fn remote_id(id: &'a RemoteId) -> Self {
         Self::new(Key::RemoteId(id))
     }
 
-    /// Restricts it to leases in this subnet.
+    /// Restricts the query to leases in this subnet.
     pub fn in_subnet(self, subnet: SubnetId) -> Self {
         Self { subnet: Some(subnet), ..self }
     }
 
-    /// Restricts it to leases in this range of addresses.
+    /// Restricts the query to leases in this range of addresses.
     pub fn in_range(self, range: RangeInclusive<L::Address>) -> Self {
         let (first, last) = range.into_inner();
         Self { first: Some(first), last: Some(last), ..self }
     }
 
-    /// Restricts it to leases after this address, in the order of the query.
+    /// Restricts the query to leases after this address, in the order of the query.
     pub fn after(self, address: L::Address) -> Self {
         Self { after: Some(address), ..self }
     }
@@ -369,29 +374,31 @@ impl<'a, L: ManagedLease> Query<'a, L> {
         Self { reversed: !self.reversed, ..self }
     }
 
-    /// Restricts it to this number of leases, at least 1.
+    /// Restricts the query to this number of leases, at least 1.
     pub fn limit(self, limit: usize) -> Self {
         Self { limit: Some(limit), ..self }
     }
 
-    /// Restricts it to clients that were heard at this time (cltt) or later. A fraction of a second is cut off.
+    /// Restricts the query to clients that were last heard (cltt) at this time or later. Fractions
+    /// of a second are dropped.
     pub fn heard_since(self, time: SystemTime) -> Self {
         Self { heard_since: Some(seconds_since_epoch(time)), ..self }
     }
 
-    /// Restricts it to clients that were heard at this time (cltt) or before. A fraction of a second is cut off.
+    /// Restricts the query to clients that were last heard (cltt) at this time or before. Fractions
+    /// of a second are dropped.
     pub fn heard_until(self, time: SystemTime) -> Self {
         Self { heard_until: Some(seconds_since_epoch(time)), ..self }
     }
 
-    /// Restricts it to leases that have ended at this time or before, whatever their state. A fraction of a second is
-    /// cut off.
+    /// Restricts the query to leases that ended at this time or before, in any state. Fractions of
+    /// a second are dropped.
     pub fn ended_by(self, time: SystemTime) -> Self {
         Self { ended_by: Some(seconds_since_epoch(time)), ..self }
     }
 
-    /// Returns whether the query asks for this lease, apart from its limit. A backend that finds leases by some of the
-    /// query's parts checks the others with it.
+    /// Returns whether the query selects this lease, if its limit is ignored. A backend that finds
+    /// leases by some of the conditions checks the others with it.
     #[must_use]
     pub fn matches(&self, lease: &L) -> bool {
         let (data, address) = (lease.data(), lease.address());
@@ -408,8 +415,8 @@ impl<'a, L: ManagedLease> Query<'a, L> {
     /// Checks the bounds. For backends, before they answer a query.
     ///
     /// # Errors
-    /// Returns [`LeaseMgrError::BadArgument`] if the limit is 0, if a time is before 1970, if the window
-    /// of time ends before it begins, or if the range of addresses does.
+    /// Returns [`LeaseMgrError::BadArgument`] if the limit is 0, if a time is before 1970, or if
+    /// the window of time or the range of addresses ends before it begins.
     pub fn check(&self) -> Result<(), LeaseMgrError> {
         let bad =
             |argument, value: String, expected| Err(LeaseMgrError::BadArgument { argument, value, expected });
@@ -439,7 +446,7 @@ impl<'a, L: ManagedLease> Query<'a, L> {
 }
 
 impl<'a> Query<'a, Lease6> {
-    /// Leases of a type that a client has in an identity association.
+    /// Selects leases of a type that a client has in an identity association.
     pub fn identity(lease_type: LeaseType, duid: &'a Duid, iaid: Iaid) -> Self {
         Self::client(ClientKey::from(duid).iaid(iaid).lease_type(lease_type))
     }

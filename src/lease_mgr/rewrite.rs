@@ -1,4 +1,4 @@
-//! Going through all leases and changing some, while others change them too.
+//! Changes of all leases, while other callers change leases, too.
 
 use tracing::warn;
 
@@ -6,9 +6,9 @@ use super::{LeaseMgr, LeaseMgrError, LeaseMgrExt, ManagedLease};
 use crate::first_of_many::FirstOfMany;
 use crate::lease::{ExtendedInfoChecks, RelayInfo, check_extended_info};
 
-/// Reads all leases in pages and replaces those for which `changed` gives another one. A lease that changes
-/// meanwhile is looked at once more as it is then, so that no change of another caller is undone.
-/// Returns how many leases were replaced.
+/// Reads all leases in pages, and replaces those for which `changed` returns a new lease. A lease
+/// that is modified concurrently is read and passed to `changed` again, so that no change of
+/// another caller is undone. Returns the number of replaced leases.
 fn rewrite<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     mgr: &M,
     page_size: usize,
@@ -61,7 +61,7 @@ pub(super) fn upgrade_extended_info<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     })?;
     if failed.has_more() {
         let all = failed.count();
-        warn!(id = "DHCPSRV_EXTENDED_INFO_REMOVED", "extended info was removed from {all} leases in all");
+        warn!(id = "DHCPSRV_EXTENDED_INFO_REMOVED", "extended info was removed from a total of {all} leases");
     }
     Ok(count)
 }

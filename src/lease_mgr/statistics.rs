@@ -1,23 +1,23 @@
-//! How many leases there are.
+//! Numbers of leases.
 
 use super::LeaseMgrError;
 use crate::lease::{LeaseState, LeaseType, PoolId, SubnetId};
 
-/// Which subnets are meant.
+/// The subnets to count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 pub enum Subnets {
-    /// All of them.
+    /// All subnets.
     #[default]
     All,
-    /// One.
+    /// One subnet.
     One(SubnetId),
-    /// Those from the first to the last, both included.
+    /// The subnets from the first to the last, inclusive.
     Range(SubnetId, SubnetId),
 }
 
 impl Subnets {
-    /// The first and the last number of the subnets that are meant.
+    /// Returns the first and the last subnet id.
     #[must_use]
     pub fn bounds(self) -> (SubnetId, SubnetId) {
         match self {
@@ -28,7 +28,7 @@ impl Subnets {
     }
 }
 
-/// What is counted.
+/// The leases to count.
 ///
 /// ```
 /// use leasemgr::lease::SubnetId;
@@ -42,32 +42,32 @@ impl Subnets {
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct StatisticsQuery {
-    /// In which subnets.
+    /// The subnets to count.
     pub subnets: Subnets,
-    /// Whether each pool is counted on its own.
+    /// Whether to count each pool separately.
     pub by_pool: bool,
 }
 
 impl StatisticsQuery {
-    /// Leases of all subnets.
+    /// Counts leases of all subnets.
     #[must_use]
     pub fn all() -> Self {
         Self::default()
     }
 
-    /// Leases of one subnet.
+    /// Counts leases of one subnet.
     #[must_use]
     pub fn subnet(subnet: SubnetId) -> Self {
         Subnets::One(subnet).into()
     }
 
-    /// Leases of the subnets from the first to the last, both included.
+    /// Counts leases of the subnets from the first to the last, inclusive.
     #[must_use]
     pub fn range(first: SubnetId, last: SubnetId) -> Self {
         Subnets::Range(first, last).into()
     }
 
-    /// Counts each pool on its own.
+    /// Counts each pool separately.
     #[must_use]
     pub fn by_pool(self) -> Self {
         Self { by_pool: true, ..self }
@@ -76,8 +76,8 @@ impl StatisticsQuery {
     /// Checks the subnets. For backends, before they answer a query.
     ///
     /// # Errors
-    /// Returns [`LeaseMgrError::BadArgument`] for subnet 0, which there is none, and for a range whose first subnet is
-    /// after its last one.
+    /// Returns [`LeaseMgrError::BadArgument`] for subnet 0, which does not exist, and for a range
+    /// whose first subnet is greater than its last one.
     pub fn check(&self) -> Result<(), LeaseMgrError> {
         let bad =
             |argument, value: String, expected| Err(LeaseMgrError::BadArgument { argument, value, expected });
@@ -88,39 +88,41 @@ impl StatisticsQuery {
             Subnets::Range(first, last) if first.0 == 0 || last < first => bad(
                 "the subnet range of statistics",
                 format!("{first} to {last}"),
-                "a first number of at least 1, and a last one that is not below it",
+                "a first number of at least 1, and a last one that is not less",
             ),
             Subnets::All | Subnets::One(_) | Subnets::Range(..) => Ok(()),
         }
     }
 }
 
-/// Whole subnets are counted.
+/// Counts whole subnets.
 impl From<Subnets> for StatisticsQuery {
     fn from(subnets: Subnets) -> Self {
         Self { subnets, by_pool: false }
     }
 }
 
-/// How many leases of one kind there are. Rows come in the order of their fields, and only where the count is not 0.
+/// Number of leases of one kind. Rows are ordered by their fields; rows with a count of 0 are left
+/// out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct StatisticsRow {
     /// The subnet.
     pub subnet_id: SubnetId,
-    /// The pool, where each one is counted on its own.
+    /// The pool, if pools are counted separately.
     pub pool_id: Option<PoolId>,
-    /// What is leased; `None` for DHCPv4.
+    /// The type of the leases; `None` for DHCPv4.
     pub lease_type: Option<LeaseType>,
-    /// The state: of DHCPv4 leases 0 and 1 are counted, of DHCPv6 addresses 0, 1 and 4, of delegated prefixes 0.
+    /// The state. Counted are DHCPv4 leases in the states 0 and 1, DHCPv6 addresses in the states
+    /// 0, 1 and 4, and delegated prefixes in the state 0.
     pub state: LeaseState,
-    /// How many.
+    /// Number of leases.
     pub count: u64,
 }
 
 impl StatisticsRow {
-    /// A row of a subnet, or of one of its pools. For backends.
+    /// Creates a row for a subnet, or for one of its pools. For backends.
     #[must_use]
     pub fn new(
         subnet_id: SubnetId,

@@ -1,65 +1,68 @@
-//! How a lease manager does.
+//! The status of a lease manager.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-/// How a lease manager does.
+/// The status of a lease manager.
 ///
-/// With the feature `serde`, it can be written as JSON: times in seconds since the epoch, durations in seconds.
+/// With the feature `serde`, it can be serialized to JSON, with times in seconds since the epoch
+/// and durations in seconds.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct Status {
     /// The name of the backend, such as `memfile`.
     pub backend: String,
-    /// Where the leases are kept, in words: a file name, a database without its password.
+    /// Where the leases are kept, for display: a file name, or a database without its password.
     pub location: String,
-    /// The lease file, where there is one.
+    /// The lease file, if there is one.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::json::optional_path"))]
     pub lease_file: Option<PathBuf>,
-    /// How many leases there are, where that is known without counting.
+    /// Number of leases, if known without counting.
     pub leases: Option<u64>,
-    /// Why changes are refused, where they are.
+    /// Why changes are refused, if they are.
     pub refused: Option<String>,
-    /// What a server is to do while changes are refused, where the backend was told. The server acts on it; the
-    /// manager does not.
+    /// What a server is to do while changes are refused, if configured. The manager itself does not
+    /// act on it.
     pub on_fail: Option<OnFail>,
-    /// How far a change has gone when it is acknowledged; `None` if leases do not outlive the manager, or the backend does not
-    /// know.
+    /// How durable a change is when it is acknowledged; `None` if leases do not outlive the
+    /// manager, or the backend does not know.
     pub durability: Option<Durability>,
-    /// Whether changes are taken.
+    /// Whether the manager accepts changes.
     pub availability: Availability,
-    /// What is wrong though changes are taken, where something is.
+    /// A problem that does not keep the manager from accepting changes.
     pub warning: Option<String>,
-    /// The cleanup of the lease files, where there are such.
+    /// The cleanup of the lease files, if there are any.
     pub cleanup: Option<CleanupStatus>,
 }
 
 impl Status {
-    /// The status of a backend that keeps leases at a place: a file name, or a database without its password.
+    /// Creates the status of a backend that keeps its leases in a place: a file name, or a database
+    /// without its password.
     #[must_use]
     pub fn new(backend: impl Into<String>, location: impl Into<String>) -> Self {
         Self { backend: backend.into(), location: location.into(), ..Self::default() }
     }
 }
 
-/// How far a change has gone when it is acknowledged.
+/// How durable a change is when it is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Durability {
-    /// It is with the operating system: it survives the end of the process, not a power cut. As Kea does it.
+    /// Written to the operating system: survives the end of the process, but not a power failure.
+    /// The same as in Kea.
     #[default]
     Written,
-    /// It is on the disk: it survives a power cut. Changes that are made at the same time share one sync.
+    /// Synced to the disk: survives a power failure. Concurrent changes share one sync.
     Synced,
-    /// It is with the operating system, and on the disk after this time: a power cut takes the changes of that
-    /// time at most.
+    /// Written to the operating system, and synced to the disk after this interval: a power failure
+    /// loses at most the changes of the interval.
     SyncedEvery(#[cfg_attr(feature = "serde", serde(serialize_with = "super::json::duration"))] Duration),
 }
 
-/// Whether a lease manager takes changes. A change of this is told to what is registered with
-/// [`Tracking::on_availability`](super::Tracking::on_availability).
+/// Whether a lease manager accepts changes. When it changes, the manager calls the functions that
+/// are registered with [`Tracking::on_availability`](super::Tracking::on_availability).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -68,7 +71,7 @@ pub enum Durability {
 )]
 #[non_exhaustive]
 pub enum Availability {
-    /// It takes changes.
+    /// The manager accepts changes.
     #[default]
     Up,
     /// The leases cannot be reached, and the manager tries to reach them again.
@@ -76,13 +79,14 @@ pub enum Availability {
         /// Since when.
         #[cfg_attr(feature = "serde", serde(serialize_with = "super::json::time"))]
         since: SystemTime,
-        /// Number of tries so far.
+        /// Number of attempts so far.
         tries: u32,
-        /// When the next try is due.
+        /// When the next attempt is due.
         #[cfg_attr(feature = "serde", serde(serialize_with = "super::json::optional_time"))]
         next_try: Option<SystemTime>,
     },
-    /// The manager takes no changes until it is reopened: a write has failed, or all tries to reach the leases again.
+    /// The manager accepts no changes until it is reopened: a write has failed, or all attempts to
+    /// reach the leases again have.
     GivenUp {
         /// Since when.
         #[cfg_attr(feature = "serde", serde(serialize_with = "super::json::time"))]
@@ -90,17 +94,21 @@ pub enum Availability {
     },
 }
 
-/// What a server is to do when its lease manager fails: when [`Status::refused`] gives a reason, or the connection to
-/// a database is lost. The names are those of the keyword `on-fail` of connection strings.
+/// What a server is to do when its lease manager fails: when [`Status::refused`] gives a reason, or
+/// the connection to a database is lost. The values are those of the keyword `on-fail` of
+/// connection strings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 pub enum OnFail {
-    /// `stop-retry-exit`: answers no clients while it tries to reopen the manager, and exits if it cannot.
+    /// `stop-retry-exit`: serves no clients while it tries to reopen the manager, and exits if it
+    /// cannot.
     #[default]
     StopRetryExit,
-    /// `serve-retry-exit`: goes on answering what needs no change of leases meanwhile, and exits if it cannot reopen the manager.
+    /// `serve-retry-exit`: meanwhile serves requests that change no lease, and exits if it cannot
+    /// reopen the manager.
     ServeRetryExit,
-    /// `serve-retry-continue`: goes on answering what needs no change of leases, whether it can reopen the manager or not.
+    /// `serve-retry-continue`: serves requests that change no lease, whether it can reopen the
+    /// manager or not.
     ServeRetryContinue,
 }
 
@@ -113,30 +121,30 @@ impl OnFail {
     ];
 }
 
-/// How the cleanup of the lease files goes.
+/// The state of the cleanups of the lease files.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct CleanupStatus {
-    /// Whether one is running.
+    /// Whether a cleanup is running.
     pub running: bool,
-    /// The last one that has ended.
+    /// The last finished cleanup.
     pub last: Option<CleanupReport>,
-    /// How many have ended well.
+    /// Number of cleanups that have succeeded.
     pub succeeded: u64,
-    /// How many have failed.
+    /// Number of cleanups that have failed.
     pub failed: u64,
-    /// When the next one is due, unless there is to be none.
+    /// When the next cleanup is due, if one is scheduled.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::json::optional_time"))]
     pub next: Option<SystemTime>,
 }
 
-/// How a cleanup went.
+/// The result of a cleanup.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub struct CleanupReport {
-    /// What did the work.
+    /// Where the cleanup was done.
     pub work: CleanupWork,
     /// When it began.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::json::time"))]
@@ -144,13 +152,15 @@ pub struct CleanupReport {
     /// How long it took.
     #[cfg_attr(feature = "serde", serde(serialize_with = "super::json::duration"))]
     pub duration: Duration,
-    /// Why it failed, if it did; of a program also the end of what it wrote to its standard error, on one line.
+    /// Why the cleanup failed, if it did; for a program also the end of its standard error, on one
+    /// line.
     pub failure: Option<String>,
-    /// Rows read and written. Known only of work inside the process.
+    /// Numbers of rows; known only for a cleanup inside the process.
     pub rows: Option<CleanupRows>,
-    /// Bytes of the lease files before it, the journal and what the cleanup before had left.
+    /// Size in bytes of the lease files before the cleanup: the journal and the result of the
+    /// previous cleanup.
     pub bytes_before: u64,
-    /// Bytes of what it left.
+    /// Size in bytes of the lease file after the cleanup.
     pub bytes_after: u64,
 }
 
@@ -158,41 +168,41 @@ pub struct CleanupReport {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 pub struct CleanupRows {
-    /// Valid rows that were read, those that delete a lease included.
+    /// Number of valid rows that were read, including those that delete a lease.
     pub read: u64,
-    /// Invalid rows that were found.
+    /// Number of invalid rows that were read.
     pub invalid: u64,
-    /// Rows that were written, one for each lease.
+    /// Number of rows that were written, one for each lease.
     pub written: u64,
 }
 
 impl CleanupReport {
-    /// A cleanup that has succeeded, with no bytes before and after it.
+    /// Creates the report of a cleanup that has succeeded, with sizes of 0.
     #[must_use]
     pub fn new(work: CleanupWork, started: SystemTime, duration: Duration) -> Self {
         Self { work, started, duration, failure: None, rows: None, bytes_before: 0, bytes_after: 0 }
     }
 }
 
-/// What does the work of a cleanup.
+/// Where a cleanup is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum CleanupWork {
-    /// This program, as a process of its own.
+    /// In a process of its own, by this program.
     Program(#[cfg_attr(feature = "serde", serde(serialize_with = "super::json::path"))] PathBuf),
-    /// A thread of this process.
+    /// In a thread of this process.
     Thread,
 }
 
-/// What became of the wish for a cleanup.
+/// The outcome of a request for a cleanup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum CleanupStart {
-    /// It begins at once.
+    /// The cleanup starts at once.
     Requested,
-    /// One is running already, of this manager or of any other process that cleans up these files.
+    /// A cleanup is already running, of this manager or of another process that uses these files.
     Running,
     /// There are no files to clean up.
     NotNeeded,

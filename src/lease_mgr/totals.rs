@@ -1,4 +1,4 @@
-//! How many leases were assigned and reclaimed since the manager was opened.
+//! Totals of leases that were assigned and reclaimed since the manager was opened.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
@@ -12,7 +12,8 @@ use parking_lot::{Mutex, RwLock};
 use super::{ManagedLease, StatisticsQuery, StatisticsRow};
 use crate::lease::{LeaseState, LeaseType, PoolId, SubnetId};
 
-/// The figures of a subnet, or of a pool, and of one kind of leases. Rows come in the order of their first three fields.
+/// The totals of a subnet, or of a pool, and of one kind of leases. Rows are ordered by their first
+/// three fields.
 ///
 /// | field | Kea's statistics (`nas` and `pds`: addresses and prefixes of DHCPv6) |
 /// |---|---|
@@ -29,31 +30,33 @@ use crate::lease::{LeaseState, LeaseType, PoolId, SubnetId};
 pub struct TotalsRow {
     /// The subnet.
     pub subnet_id: SubnetId,
-    /// The pool, where each one is counted on its own.
+    /// The pool, if pools are counted separately.
     pub pool_id: Option<PoolId>,
-    /// What is leased; `None` for DHCPv4.
+    /// The type of the leases; `None` for DHCPv4.
     pub lease_type: Option<LeaseType>,
-    /// Number of addresses or prefixes that there are, as [`Totals::set_size`] was told: of a subnet, those of all its pools.
-    /// The greatest number stands for greater ones. `None` where it was not told.
+    /// Number of addresses or prefixes that exist, as set with [`Totals::set_size`]; for a subnet,
+    /// the sum of its pools. Numbers beyond the maximum count as the maximum. `None` if it was not
+    /// set.
     pub size: Option<u128>,
-    /// Number of leases that are assigned now: in use, or declined. Temporary addresses are not counted here.
+    /// Number of leases that are assigned now: in use, or declined. Temporary addresses are not
+    /// counted.
     pub assigned: u64,
-    /// Number of those that are declined.
+    /// Number of these that are declined.
     pub declined: u64,
     /// Number of addresses that clients have registered.
     pub registered: u64,
-    /// How often a lease was assigned.
+    /// Number of assignments of leases.
     pub cumulative_assigned: u64,
-    /// How often a lease was reclaimed, declined ones included.
+    /// Number of leases that were reclaimed, including declined ones.
     pub reclaimed: u64,
-    /// How often a declined lease was reclaimed.
+    /// Number of declined leases that were reclaimed.
     pub reclaimed_declined: u64,
 }
 
-/// What is counted together.
+/// What leases are counted by.
 type Key = (SubnetId, Option<LeaseType>, PoolId);
 
-/// What is counted.
+/// The numbers that are counted for each key.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
     assigned: u64,
@@ -71,18 +74,18 @@ impl Counts {
 
 type Shard = CachePadded<Mutex<HashMap<Key, Counts, RandomState>>>;
 
-/// Number of shards. Threads that use different ones do not wait for each other.
+/// Number of shards. Threads that use different shards do not wait for each other.
 const SHARDS: usize = 8;
 
-/// How many leases were assigned and reclaimed since the manager was opened, for a server to publish. Nothing of it survives the
-/// manager, as in Kea.
+/// Totals of leases that were assigned and reclaimed since the manager was opened, for a server to
+/// publish. They do not outlive the manager, as in Kea.
 ///
-/// A lease is *assigned* when it is in use (state 0) and was not before: it is added, or takes the place of one that was in
-/// another state or had ended when the client was heard. A renewal is no assignment. It is *reclaimed* by
-/// [`LeaseMgrExt::reclaim`](super::LeaseMgrExt::reclaim), or when a lease that has ended and was not
-/// reclaimed is assigned again.
+/// A lease is *assigned* when it becomes in use (state 0): when it is added, or replaces a lease
+/// that was in another state or had ended when the client was heard. A renewal is not an
+/// assignment. A lease is *reclaimed* by [`LeaseMgrExt::reclaim`](super::LeaseMgrExt::reclaim), or
+/// when a lease that has ended and was not reclaimed is assigned again.
 ///
-/// What an operator or a partner server changes is no assignment, see [`Totals::uncounted`].
+/// Changes by an operator or a partner server are not assignments; see [`Totals::uncounted`].
 ///
 /// ```
 /// use leasemgr::lease::{HwAddr, Lease4, PoolId, SubnetId, system_time};
@@ -96,7 +99,7 @@ const SHARDS: usize = 8;
 /// for lease in leases.list_expired(system_time(60), 0)? {
 ///     leases.reclaim(&lease)?;
 /// }
-/// // The client comes back.
+/// // The client returns.
 /// lease.set_heard_at(system_time(100));
 /// leases.update(&lease)?;
 /// let row = leases.totals(&StatisticsQuery::default())?[0];
@@ -122,16 +125,16 @@ impl fmt::Debug for Totals {
 }
 
 thread_local! {
-    /// The number of the thread's shard.
+    /// Index of the shard of the thread.
     static SHARD: usize = {
         static THREADS: AtomicUsize = AtomicUsize::new(0);
         THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS
     };
-    /// How many calls of `uncounted` the thread is in.
+    /// Number of calls of `uncounted` that the thread is in.
     static UNCOUNTED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Changes of this thread are not counted as long as this lives.
+/// Until dropped, changes of this thread are not counted.
 struct Uncounted;
 
 impl Uncounted {
@@ -147,23 +150,25 @@ impl Drop for Uncounted {
     }
 }
 
-/// What matters of a lease for [`Totals`], for backends that have no whole one at hand.
+/// The fields of a lease that [`Totals`] needs, for backends that do not have the whole lease at
+/// hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CountedAs {
     /// The subnet.
     pub subnet_id: SubnetId,
     /// The pool.
     pub pool_id: PoolId,
-    /// What is leased; `None` for DHCPv4.
+    /// The type of the lease; `None` for DHCPv4.
     pub lease_type: Option<LeaseType>,
     /// What it is used as.
     pub state: LeaseState,
-    /// When it ends, in seconds since the epoch, before it with a minus sign; `None` for an infinite lifetime.
+    /// When it ends, in seconds since the epoch, negative before it; `None` for an infinite
+    /// lifetime.
     pub end: Option<i64>,
 }
 
 impl CountedAs {
-    /// What matters of a lease.
+    /// Returns these fields of a lease.
     pub fn of<L: ManagedLease>(lease: &L) -> Self {
         let data = lease.data();
         let lifetime = data.valid_lifetime;
@@ -182,7 +187,8 @@ impl CountedAs {
 }
 
 impl Totals {
-    /// Sets how many addresses or prefixes of a kind (`None` for DHCPv4) a pool has; 0 where pools have no numbers. `None` forgets it.
+    /// Sets the number of addresses or prefixes of a kind (`None` for DHCPv4) in a pool; use pool 0
+    /// if pools have no ids. A size of `None` removes the entry.
     pub fn set_size(
         &self,
         subnet: SubnetId,
@@ -197,15 +203,16 @@ impl Totals {
         };
     }
 
-    /// Begins to count from 0 again. Sizes stay.
+    /// Resets the counts to 0. Sizes stay.
     pub fn reset(&self) {
         for shard in &self.shards {
             shard.lock().clear();
         }
     }
 
-    /// Does some work, and does not count what the calling thread changes in it: what is not the assignment of a lease by this
-    /// server, such as lease commands of an operator and updates of a partner server.
+    /// Runs `work`, and does not count the changes that the calling thread makes in it. For changes
+    /// by which this server does not assign a lease, such as lease commands of an operator and
+    /// updates of a partner server.
     ///
     /// ```
     /// use leasemgr::lease::{HwAddr, Lease4};
@@ -250,7 +257,7 @@ impl Totals {
         if old.state == LeaseState::DEFAULT && !ended {
             return;
         }
-        // A released lease has ended by the client's wish, there is nothing to reclaim.
+        // The client ended a released lease itself, so it is not reclaimed.
         if ended && !matches!(old.state, LeaseState::EXPIRED_RECLAIMED | LeaseState::RELEASED) {
             self.reclaimed(old);
         }
@@ -263,7 +270,7 @@ impl Totals {
         self.count(lease.key(), Counts { reclaimed: 1, reclaimed_declined: declined, assigned: 0 });
     }
 
-    /// Takes over what another manager has counted, and the sizes.
+    /// Adds the counts of another manager, and takes over its sizes.
     pub(super) fn adopt(&self, other: &Self) {
         let counted: Vec<_> = other.counted().into_iter().collect();
         for (key, counts) in counted {
@@ -273,7 +280,7 @@ impl Totals {
         self.sizes.write().extend(sizes);
     }
 
-    /// What was counted in all threads.
+    /// Returns the sum of all shards.
     fn counted(&self) -> BTreeMap<Key, Counts> {
         let mut counted = BTreeMap::<_, Counts>::new();
         for shard in &self.shards {
@@ -284,7 +291,8 @@ impl Totals {
         counted
     }
 
-    /// The rows that a query asks for. `now` are the leases of each pool that it asks for as they are now.
+    /// Returns the rows that a query selects. `now` are the present numbers of leases of each pool
+    /// that the query selects.
     pub(super) fn rows(&self, query: &StatisticsQuery, now: &[StatisticsRow]) -> Vec<TotalsRow> {
         let (first, last) = query.subnets.bounds();
         let mut rows = BTreeMap::new();
@@ -361,7 +369,7 @@ mod tests {
     const HOUR: Lifetime = Lifetime(3600);
 
     #[rstest]
-    #[case::a_renewal(LeaseState::DEFAULT, HOUR, 3599, [0, 0, 0])]
+    #[case::renewal(LeaseState::DEFAULT, HOUR, 3599, [0, 0, 0])]
     #[case::of_an_infinite_lease(LeaseState::DEFAULT, Lifetime::INFINITE, i64::MAX, [0, 0, 0])]
     #[case::one_that_has_ended(LeaseState::DEFAULT, HOUR, 3600, [1, 1, 0])]
     #[case::a_reclaimed_lease(LeaseState::EXPIRED_RECLAIMED, HOUR, 7200, [1, 0, 0])]
@@ -370,7 +378,7 @@ mod tests {
     #[case::a_declined_lease(LeaseState::DECLINED, HOUR, 10, [1, 0, 0])]
     #[case::a_released_lease(LeaseState::RELEASED, HOUR, 3600, [1, 0, 0])]
     #[case::a_registered_lease(LeaseState::REGISTERED, HOUR, 10, [1, 0, 0])]
-    fn what_is_in_use_and_was_not_before_is_assigned(
+    fn leases_that_become_in_use_are_assigned(
         #[case] state: LeaseState,
         #[case] lifetime: Lifetime,
         #[case] heard: i64,
@@ -382,7 +390,7 @@ mod tests {
     }
 
     #[rstest]
-    fn what_is_not_in_use_is_not_assigned(#[values(1, 2, 3, 4, 77)] state: u32) {
+    fn leases_in_other_states_are_not_assigned(#[values(1, 2, 3, 4, 77)] state: u32) {
         let totals = Totals::default();
         let lease = |state, cltt| lease(LeaseState(state), cltt, HOUR);
         totals.added(&lease(state, 0));
@@ -394,9 +402,9 @@ mod tests {
     #[case::none(&[], None)]
     #[case::one(&[Some(1 << 127)], Some(1 << 127))]
     #[case::two(&[Some(1 << 126), Some(1 << 126)], Some(1 << 127))]
-    #[case::more_than_there_are_numbers(&[Some(1 << 127), Some(1 << 127)], Some(u128::MAX))]
+    #[case::beyond_the_maximum(&[Some(1 << 127), Some(1 << 127)], Some(u128::MAX))]
     #[case::all_addresses(&[Some(u128::MAX), Some(1)], Some(u128::MAX))]
-    #[case::one_is_forgotten(&[Some(5), None], Some(5))]
+    #[case::one_is_removed(&[Some(5), None], Some(5))]
     fn the_size_of_a_subnet_is_that_of_its_pools(#[case] sizes: &[Option<u128>], #[case] all: Option<u128>) {
         let totals = Totals::default();
         for (&size, pool) in sizes.iter().zip(0..) {

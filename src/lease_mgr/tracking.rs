@@ -1,4 +1,4 @@
-//! Callbacks that are called when leases change, and address locks.
+//! Callbacks for changes of leases, and address locks.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -15,9 +15,10 @@ use super::{Availability, Change, ChangeKind, CountedAs, LeaseMgrError, ManagedL
 use crate::lease::{Family, LeaseType, SubnetId};
 use crate::panics::contained;
 
-/// Which leases a callback is registered for.
+/// The leases that a callback is registered for.
 ///
-/// A [`SubnetId`], an `Option` of one and a [`LeaseType`] become one by [`From`]; `None` is all leases.
+/// [`SubnetId`], `Option<SubnetId>` and [`LeaseType`] convert into it; `None` stands for all
+/// leases.
 ///
 /// ```
 /// use leasemgr::Scope;
@@ -29,14 +30,14 @@ use crate::panics::contained;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Scope {
-    /// Leases of this subnet only; `None` for all subnets.
+    /// Only leases of this subnet; `None` for all subnets.
     pub subnet: Option<SubnetId>,
-    /// DHCPv6 leases of this type only; `None` for all types. DHCPv4 leases have no type.
+    /// Only DHCPv6 leases of this type; `None` for all types. DHCPv4 leases have no type.
     pub lease_type: Option<LeaseType>,
 }
 
 impl Scope {
-    /// Limits it to leases of this type.
+    /// Restricts the scope to leases of this type.
     #[must_use]
     pub fn lease_type(self, lease_type: LeaseType) -> Self {
         Self { lease_type: Some(lease_type), ..self }
@@ -47,13 +48,14 @@ impl Scope {
             && self.lease_type.is_none_or(|lease_type| lease.kind() == Some(lease_type))
     }
 
-    /// Returns whether a change concerns it: if it includes the lease before or the one after, or if neither is known.
+    /// Returns whether the scope includes the lease before or the lease after a change. A change
+    /// without either concerns every scope.
     fn is_concerned_by<L: ManagedLease>(&self, change: &Change<'_, L>) -> bool {
         let leases = [change.before(), change.now()];
         leases.iter().flatten().any(|lease| self.includes(*lease)) || change.lease().is_none()
     }
 
-    /// Whether each restriction of this scope is one of the other scope, too.
+    /// Returns whether each restriction of this scope is also a restriction of the other scope.
     fn has_within(&self, other: &Self) -> bool {
         (self.subnet.is_none() || self.subnet == other.subnet)
             && (self.lease_type.is_none() || self.lease_type == other.lease_type)
@@ -82,7 +84,7 @@ impl From<LeaseType> for Scope {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallbackError {
-    /// There is one with the same owner, kind and scope.
+    /// A callback with the same owner, kind and scope is registered already.
     #[error("{owner} has registered a callback for {kind:?} and the same leases already")]
     Registered {
         /// The owner.
@@ -90,7 +92,7 @@ pub enum CallbackError {
         /// The kind of change.
         kind: ChangeKind,
     },
-    /// DHCPv4 leases have no type.
+    /// The scope has a lease type, but DHCPv4 leases have none.
     #[error(
         "a callback of {owner} for leases of type {lease_type}, expected no type: DHCPv4 leases have none"
     )]
@@ -111,19 +113,22 @@ struct Callback<L: ManagedLease> {
     function: Function<L>,
 }
 
-/// The callbacks that are called when leases change, and the address locks.
+/// Callbacks for changes of leases, and address locks.
 ///
 /// # Callbacks
-/// A callback is called after a change, in the thread that made it and before that one's call returns. Of one
-/// address, changes are told in the order in which they were made.
+/// A callback is called after a change, in the thread that made the change, before the call that
+/// made it returns. Callbacks see the changes of one address in the order in which they were made.
 ///
-/// * It may read leases, and register and unregister callbacks.
-/// * It cannot change leases of the manager that calls it: [`LeaseMgrError::InCallback`]. That would have to wait for the
-///   change that the callback is told of. It can hand the work to another thread, but must not wait for it there.
-/// * It can change leases of another manager, unless that leads back: where callbacks of two managers change each
-///   other's leases at the same time, the one that comes second gets [`LeaseMgrError::InCallback`].
-/// * A panic in it is logged (`DHCPSRV_LEASE_MGR_CALLBACK_FAILED`) and fails nothing else: the change is made and
-///   acknowledged, and the other callbacks are called. Where panics abort the process (`panic = "abort"`), they do so there.
+/// * A callback may read leases, and register and unregister callbacks.
+/// * It cannot change leases of the manager that calls it ([`LeaseMgrError::InCallback`]), as that
+///   would wait for the end of the callback. It can hand the change to another thread, but must not
+///   wait for it.
+/// * It can change leases of another manager, unless that leads back: if callbacks of two managers
+///   change each other's leases at the same time, the second one gets
+///   [`LeaseMgrError::InCallback`].
+/// * A panic in it is logged (`DHCPSRV_LEASE_MGR_CALLBACK_FAILED`) and fails nothing else: the
+///   change is made and acknowledged, and the other callbacks are called. With `panic = "abort"`, a
+///   panic still aborts the process.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -150,16 +155,17 @@ struct Callback<L: ManagedLease> {
 pub struct Tracking<L: ManagedLease> {
     callbacks: RwLock<Vec<Arc<Callback<L>>>>,
     count: AtomicUsize,
-    /// Whether there ever were callbacks: one that unregisters the last of them is still running.
+    /// Whether a callback was ever registered: a callback that unregisters the last one is still
+    /// running.
     was_watched: AtomicBool,
     locked: Arc<DashSet<L::Address>>,
     totals: Totals,
     watchers: RwLock<Vec<(String, Arc<Watcher>)>>,
-    /// Held while a lease is counted and added within limits.
+    /// Held while leases are counted and a lease is added within limits.
     pub(super) limits: Mutex<()>,
 }
 
-/// What is called when the availability of a lease manager changes.
+/// A function that is called when the availability of a lease manager changes.
 type Watcher = dyn Fn(Availability) + Send + Sync;
 
 impl<L: ManagedLease> Default for Tracking<L> {
@@ -184,14 +190,16 @@ impl<L: ManagedLease> fmt::Debug for Tracking<L> {
 }
 
 impl<L: ManagedLease> Tracking<L> {
-    /// Calls `function` from now on after every change of this kind that concerns the scope: all leases (`None`), those
-    /// of a subnet, those of a type, or both ([`Scope`]). An update that moves a lease concerns the scopes of both places.
+    /// Calls `function` after every later change of this kind that concerns the scope: all leases
+    /// (`None`), those of a subnet, those of a type, or both ([`Scope`]). An update that moves a
+    /// lease to another subnet concerns the scopes of both.
     ///
-    /// What the function may do, [`Tracking`] says.
+    /// [`Tracking`] describes what the function may do.
     ///
     /// # Errors
-    /// Returns [`CallbackError::Registered`] if this owner has one for the same kind and scope, and
-    /// [`CallbackError::NoTypes`] for a type of DHCPv4 leases.
+    /// Returns [`CallbackError::Registered`] if the owner already has a callback for the same kind
+    /// and scope, and [`CallbackError::NoTypes`] if the scope of a DHCPv4 callback has a lease
+    /// type.
     pub fn register(
         &self,
         owner: &str,
@@ -218,8 +226,8 @@ impl<L: ManagedLease> Tracking<L> {
         Ok(())
     }
 
-    /// Removes the callbacks of an owner, and returns their number: all of them (`None`), or those that were registered for a
-    /// subnet, for a type, or for both.
+    /// Removes the callbacks of an owner, and returns their number: all of them (`None`), or those
+    /// that were registered for a subnet, for a type, or for both.
     pub fn unregister(&self, owner: &str, scope: impl Into<Scope>) -> usize {
         let scope = scope.into();
         self.remove(|callback| callback.owner == owner && scope.has_within(&callback.scope))
@@ -236,7 +244,7 @@ impl<L: ManagedLease> Tracking<L> {
         let mut callbacks = self.callbacks.write();
         let removed: Vec<_> = callbacks.extract_if(.., |callback| is_meant(callback)).collect();
         self.set_count(callbacks.len());
-        // What a function owns may register and unregister callbacks when it is dropped.
+        // Values that a function owns may register and unregister callbacks when they are dropped.
         drop(callbacks);
         removed.len()
     }
@@ -246,12 +254,12 @@ impl<L: ManagedLease> Tracking<L> {
         self.count.store(count, Ordering::Release);
     }
 
-    /// How many leases were assigned and reclaimed.
+    /// Returns the totals of leases that were assigned and reclaimed.
     pub fn totals(&self) -> &Totals {
         &self.totals
     }
 
-    /// Takes over the callbacks of another manager, and its totals.
+    /// Takes over the callbacks and the totals of another manager.
     pub fn adopt(&self, other: &Self) {
         self.totals.adopt(&other.totals);
         let adopted = other.callbacks.read().clone();
@@ -261,8 +269,9 @@ impl<L: ManagedLease> Tracking<L> {
         self.set_count(callbacks.len());
     }
 
-    /// Calls `function` from now on whenever the availability of the manager changes, with the new one, in the thread that
-    /// notices it. It must not wait for changes of leases. `owner` replaces a function that it has registered before.
+    /// Calls `function` whenever the availability of the manager changes, with the new one, in the
+    /// thread that notices it. The function must not wait for changes of leases. It replaces one
+    /// that the same owner registered before.
     pub fn on_availability(&self, owner: &str, function: impl Fn(Availability) + Send + Sync + 'static) {
         let mut watchers = self.watchers.write();
         let before: Vec<_> = watchers.extract_if(.., |(other, _)| other == owner).collect();
@@ -271,7 +280,8 @@ impl<L: ManagedLease> Tracking<L> {
         drop(before);
     }
 
-    /// Removes the function that the owner has registered for changes of the availability. Returns whether there was one.
+    /// Removes the function that the owner registered for changes of the availability. Returns
+    /// whether there was one.
     pub fn forget_availability(&self, owner: &str) -> bool {
         let mut watchers = self.watchers.write();
         let removed: Vec<_> = watchers.extract_if(.., |(other, _)| other == owner).collect();
@@ -279,8 +289,9 @@ impl<L: ManagedLease> Tracking<L> {
         !removed.is_empty()
     }
 
-    /// Tells that the availability has changed. For backends, without a lock that changes or readers wait for. A panic of
-    /// a function is logged and does not come through.
+    /// Calls the functions that are registered for changes of the availability. For backends, to
+    /// call without a lock that changes or readers wait for. A panic of a function is logged and
+    /// caught.
     pub fn notify_availability(&self, availability: Availability) {
         let watchers = self.watchers.read().clone();
         for (owner, function) in watchers {
@@ -293,28 +304,30 @@ impl<L: ManagedLease> Tracking<L> {
         }
     }
 
-    /// Whether there are callbacks. Without, backends need not put a [`Change`] together: [`Tracking::count_added`] and
-    /// [`Tracking::count_updated`] are enough for the totals.
+    /// Returns whether there are callbacks. If there are none, backends need not construct a
+    /// [`Change`]: [`Tracking::count_added`] and [`Tracking::count_updated`] are enough for the
+    /// totals.
     pub fn is_watched(&self) -> bool {
         self.count.load(Ordering::Acquire) > 0
     }
 
-    /// Counts a lease that was added. For backends, in place of [`Tracking::notify`] where there are no callbacks.
+    /// Counts a lease that was added. For backends, instead of [`Tracking::notify`] if there are no
+    /// callbacks.
     pub fn count_added(&self, lease: &L) {
         self.totals.added(lease);
     }
 
-    /// Counts a lease that took the place of another one. For backends, in place of [`Tracking::notify`] where there are no
-    /// callbacks.
+    /// Counts a lease that replaced another one. For backends, instead of [`Tracking::notify`] if
+    /// there are no callbacks.
     #[inline]
     pub fn count_updated(&self, old: CountedAs, new: &L) {
         self.totals.replaced(old, new);
     }
 
-    /// Counts a change, and calls the callbacks that it concerns. For backends, after each change, and without a lock that
-    /// readers wait for. A panic of a callback does not come through.
+    /// Counts a change, and calls the callbacks that it concerns. For backends, after each change,
+    /// without a lock that readers wait for. A panic of a callback is logged and caught.
     pub fn notify(&self, change: &Change<'_, L>) {
-        // What is changed elsewhere is counted there.
+        // Another manager counts the changes that are made elsewhere.
         if change.origin() == Origin::Here {
             match (change.before(), change.now()) {
                 (None, Some(new)) => self.count_added(new),
@@ -339,7 +352,7 @@ impl<L: ManagedLease> Tracking<L> {
                     "the callback of {owner} for {kind:?} panicked at the lease of {address}: {message}"
                 );
             }
-            // If it was unregistered meanwhile, what it owns is dropped here.
+            // If the callback was unregistered meanwhile, this drops the last reference to it.
             if let Some(Callback { owner, function, .. }) = Arc::into_inner(callback)
                 && let Err(message) = contained(|| drop(function))
             {
@@ -352,37 +365,38 @@ impl<L: ManagedLease> Tracking<L> {
         drop(calling);
     }
 
-    /// Refuses a change by a thread that is in a callback of this manager. For backends, at the beginning of
-    /// each change: later it would wait for the change that the callback is told of.
+    /// Refuses a change by a thread that is in a callback of this manager. For backends, at the
+    /// beginning of each change, as later the change would wait for the callback.
     ///
     /// # Errors
-    /// Returns [`LeaseMgrError::InCallback`] if the thread is in a callback of this manager, or in one of another manager
-    /// whose leases are being changed by a callback of this one.
+    /// Returns [`LeaseMgrError::InCallback`] if the thread is in a callback of this manager, or in
+    /// one of another manager whose leases a callback of this one is changing.
     #[inline]
     pub fn refuse_in_callback(&self) -> Result<(), LeaseMgrError> {
-        // It is set before the callback can be called.
+        // Set before the callback can be called.
         if self.was_watched.load(Ordering::Relaxed) && would_wait_for_itself(self.address()) {
             return Err(LeaseMgrError::InCallback);
         }
         Ok(())
     }
 
-    /// What tells it from others for as long as it is borrowed.
+    /// Returns an address that identifies the manager as long as it is borrowed.
     fn address(&self) -> usize {
         ptr::from_ref(self).addr()
     }
 
-    /// Takes the address lock of an address; `None` if it is taken already, by any thread or task.
+    /// Takes the address lock of an address; `None` if any thread or task holds it already.
     ///
-    /// Reading and changing leases needs no lock, and does not wait for one. The lock is for callers that choose an address
-    /// before they change its lease: those that take it first do not choose the same one at the same time.
-    /// [`LeaseMgr::claim_first`](super::LeaseMgr::claim_first) takes it by itself, and passes over addresses whose lock is taken.
+    /// Reading and changing leases neither takes this lock nor waits for it. It is for callers that
+    /// choose an address before they change its lease, so that no two of them choose the same one
+    /// at the same time. [`LeaseMgr::claim_first`](super::LeaseMgr::claim_first) takes it itself,
+    /// and skips addresses whose lock is held.
     pub fn try_lock(&self, address: L::Address) -> Option<AddressLock<L>> {
-        // Made only if the address was not locked: dropping it unlocks the address.
+        // Constructed only if the address was not locked, as dropping it unlocks the address.
         self.locked.insert(address).then(|| AddressLock { locked: Arc::clone(&self.locked), address })
     }
 
-    /// Returns whether the address lock of an address is taken.
+    /// Returns whether the address lock of an address is held.
     pub fn is_locked(&self, address: L::Address) -> bool {
         self.locked.contains(&address)
     }
@@ -390,7 +404,8 @@ impl<L: ManagedLease> Tracking<L> {
 
 /// The address lock of an address ([`Tracking::try_lock`]), which is released when this is dropped.
 ///
-/// It borrows nothing: a thread can hand it to another one, and an async task can hold it across awaits.
+/// It borrows nothing: a thread can pass it to another one, and an async task can hold it across
+/// awaits.
 ///
 /// ```
 /// use leasemgr::AddressLock;

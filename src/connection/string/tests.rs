@@ -1,4 +1,4 @@
-//! Connection strings that are read, refused, and shown.
+//! Tests: parsing, errors, and display of connection strings.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -17,7 +17,7 @@ fn pairs(text: &str) -> Vec<(String, String)> {
     parse(text).unwrap().pairs
 }
 
-/// What is wrong, as text: in reading it, or else in its keywords.
+/// Returns the error of parsing, or else of the keywords.
 fn problem(text: &str) -> String {
     parse(text).and_then(|connection| connection.check_keywords("tree", &KNOWN)).unwrap_err().to_string()
 }
@@ -64,62 +64,71 @@ fn pairs_are_read(#[case] text: &str, #[case] expected: &[(&str, &str)]) {
 #[case::unterminated("password='secret", "word 1: no closing apostrophe")]
 #[case::unterminated_with_blanks("type=tree password='a b=c ", "word 2: no closing apostrophe")]
 #[case::only_an_apostrophe("password='", "word 1: no closing apostrophe")]
-#[case::behind("password='secret'more", "word 1: text after the closing apostrophe, expected a blank")]
+#[case::text_after_apostrophe(
+    "password='secret'more",
+    "word 1: text after the closing apostrophe, expected a blank"
+)]
 #[case::apostrophe_within("password='it's'", "word 1: text after the closing apostrophe, expected a blank")]
 #[case::blank_in_password(
     "password=a b type=tree",
-    r#"word 2 (not shown, it may be of a password): no "=", expected keyword=value"#
+    r#"word 2 (hidden, as it may be part of a password): no "=", expected keyword=value"#
 )]
 #[case::blank_and_pair_in_password(
     "password=a b=c d",
-    r#"word 3 (not shown, it may be of a password): no "=", expected keyword=value"#
+    r#"word 3 (hidden, as it may be part of a password): no "=", expected keyword=value"#
 )]
 #[case::colon(
     "password:secret",
-    r#"word 1 (not shown, it may be of a password): no "=", expected keyword=value"#
+    r#"word 1 (hidden, as it may be part of a password): no "=", expected keyword=value"#
 )]
 #[case::capitals(
     "MyPassWord:secret",
-    r#"word 1 (not shown, it may be of a password): no "=", expected keyword=value"#
+    r#"word 1 (hidden, as it may be part of a password): no "=", expected keyword=value"#
 )]
-#[case::behind_a_misspelt_password(
+#[case::after_a_misspelt_password(
     "passwrd=a b",
-    r#"word 2 (not shown, it may be of a password): no "=", expected keyword=value"#
+    r#"word 2 (hidden, as it may be part of a password): no "=", expected keyword=value"#
 )]
 #[case::unterminated_name("name='a b", "word 1: no closing apostrophe")]
 #[case::password_without_value(
     "type=tree password secret",
     r#"word 2 ("password"): no "=", expected keyword=value"#
 )]
-fn what_cannot_be_read_is_named(#[case] text: &str, #[case] message: &str) {
+fn an_invalid_string_is_refused_with_the_reason(#[case] text: &str, #[case] message: &str) {
     assert_eq!(parse(text).unwrap_err().to_string(), message);
 }
 
 const HAS: &str = "tree has type, universe, name, persist, lfc-interval, colour";
 
 #[rstest]
-#[case::misspelt("lfc_interval=1", r#"word 1 ("lfc_interval"): unknown keyword, is "lfc-interval" meant?"#)]
-#[case::capitals("Type=tree", r#"word 1 ("Type"): unknown keyword, is "type" meant?"#)]
-#[case::its_own_misspelt("type=tree color=red", r#"word 2 ("color"): unknown keyword, is "colour" meant?"#)]
-#[case::far_from_all("frequency=1", r#"word 1 ("frequency"): unknown keyword"#)]
-#[case::near_to_one_of_another_only("hots=x", r#"word 1 ("hots"): unknown keyword"#)]
+#[case::misspelt(
+    "lfc_interval=1",
+    r#"word 1 ("lfc_interval"): unknown keyword; did you mean "lfc-interval"?"#
+)]
+#[case::capitals("Type=tree", r#"word 1 ("Type"): unknown keyword; did you mean "type"?"#)]
+#[case::own_keyword_misspelt(
+    "type=tree color=red",
+    r#"word 2 ("color"): unknown keyword; did you mean "colour"?"#
+)]
+#[case::similar_to_none("frequency=1", r#"word 1 ("frequency"): unknown keyword"#)]
+#[case::similar_only_to_another_backends("hots=x", r#"word 1 ("hots"): unknown keyword"#)]
 #[case::misspelt_password("pasword=secret", r#"word 1 ("pasword"): unknown keyword"#)]
 #[case::password_and_more(
     "password:c2VjcmV0=",
-    "word 1 (not shown, it may be of a password): unknown keyword"
+    "word 1 (hidden, as it may be part of a password): unknown keyword"
 )]
-#[case::pair_behind_misspelt_password(
+#[case::pair_after_misspelt_password(
     "name=x colour=passwd pasword=a",
     r#"word 3 ("pasword"): unknown keyword"#
 )]
-fn an_unknown_keyword_is_named_with_the_nearest_one(#[case] text: &str, #[case] message: &str) {
+fn an_unknown_keyword_is_shown_with_the_nearest_one(#[case] text: &str, #[case] message: &str) {
     let problem = problem(text);
     assert!(problem.starts_with(message), "{problem}");
     assert!(problem.ends_with(HAS), "{problem}");
 }
 
 #[test]
-fn a_keyword_of_another_backend_is_told_as_such() {
+fn a_keyword_of_another_backend_is_reported_as_such() {
     let error = parse("type=tree host=x").unwrap().check_keywords("tree", &KNOWN).unwrap_err();
     let ConnectionStringError::OtherBackend { keyword, backend, backends, .. } = &error else {
         panic!("{error}");
@@ -134,10 +143,7 @@ fn a_keyword_of_another_backend_is_told_as_such() {
 #[rstest]
 #[case::unknown("password=a b=c", None)]
 #[case::of_the_backend("password=a colour=c d=e", Some("d"))]
-fn words_behind_a_password_are_not_shown_up_to_the_next_keyword(
-    #[case] text: &str,
-    #[case] shown: Option<&str>,
-) {
+fn words_after_a_password_are_hidden_up_to_the_next_keyword(#[case] text: &str, #[case] shown: Option<&str>) {
     let error = parse(text).unwrap().check_keywords("tree", &["password", "colour"]).unwrap_err();
     let ConnectionStringError::UnknownKeyword { word, nearest, .. } = error else {
         panic!("{error}");
@@ -180,11 +186,11 @@ fn a_number_is_decimal_and_in_its_range(#[case] text: &str, #[case] expected: Op
 }
 
 #[rstest]
-#[case("name=x", r#"no keyword "type""#)]
-#[case("tpye=memfile", r#"no keyword "type", or is "tpye" meant to be it?"#)]
-#[case("name=x TYPE=memfile", r#"no keyword "type", or is "TYPE" meant to be it?"#)]
-#[case::of_a_password("password=a tpye=memfile", r#"no keyword "type""#)]
-fn what_is_missing_is_named(#[case] text: &str, #[case] message: &str) {
+#[case("name=x", r#"keyword "type" is missing"#)]
+#[case("tpye=memfile", r#"keyword "type" is missing; "tpye" may be a misspelling of it"#)]
+#[case("name=x TYPE=memfile", r#"keyword "type" is missing; "TYPE" may be a misspelling of it"#)]
+#[case::after_a_password("password=a tpye=memfile", r#"keyword "type" is missing"#)]
+fn a_missing_keyword_is_reported(#[case] text: &str, #[case] message: &str) {
     assert_eq!(parse(text).unwrap().required("type").unwrap_err().to_string(), message);
 }
 
@@ -192,11 +198,11 @@ fn what_is_missing_is_named(#[case] text: &str, #[case] message: &str) {
 #[case("type=mysql  password='a b'\tuser=x", "type=mysql password=***** user=x")]
 #[case::empty("password=", "password=*****")]
 #[case::unknown_keyword("secret=x name=y", "secret=***** name=y")]
-#[case::behind_password("password=a b=c host=d e=f", "password=***** *****=***** host=d e=*****")]
+#[case::after_password("password=a b=c host=d e=f", "password=***** *****=***** host=d e=*****")]
 #[case::misspelt_password("pasword=a b=c", "pasword=***** *****=*****")]
 #[case::password_in_keyword("password:c2VjcmV0=", "*****=*****")]
 #[case::password_file("password-file=/a", "password-file=/a")]
-fn what_may_be_secret_is_not_shown(#[case] text: &str, #[case] shown: &str) {
+fn possible_secrets_are_hidden(#[case] text: &str, #[case] shown: &str) {
     let connection = parse(text).unwrap();
     assert_eq!(connection.to_string(), shown);
     assert_eq!(format!("{connection:?}"), format!("ConnectionString({shown})"));
@@ -204,7 +210,7 @@ fn what_may_be_secret_is_not_shown(#[case] text: &str, #[case] shown: &str) {
 }
 
 #[rstest]
-fn a_bad_password_is_not_shown(#[values("password", "passphrase", "admin-pwd")] keyword: &str) {
+fn an_invalid_password_is_hidden(#[values("password", "passphrase", "admin-pwd")] keyword: &str) {
     let connection = parse(&format!("{keyword}=secret")).unwrap();
     for error in [
         connection.flag(keyword).unwrap_err(),
@@ -222,7 +228,7 @@ fn the_name_of_a_password_file_is_shown() {
     assert_eq!(error.to_string(), r#"password-file is "/a", expected a file that is there"#);
 }
 
-/// All that can be shown of a text.
+/// Returns all that can be displayed of a text.
 fn shown(text: &str) -> String {
     let connection = match parse(text) {
         Ok(connection) => connection,
@@ -245,7 +251,7 @@ fn shown(text: &str) -> String {
     shown
 }
 
-/// What stands before and behind a password: pairs, and what is none, without capitals.
+/// Generates the text before and after a password: pairs and other words, without capital letters.
 fn others() -> impl Strategy<Value = String> {
     let word = select(vec![
         "",
@@ -272,12 +278,12 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_text_is_read_or_refused(text in any::<String>()) {
+    fn any_text_is_parsed_or_refused(text in any::<String>()) {
         shown(&text);
     }
 
     #[test]
-    fn what_looks_like_a_connection_string_is_read_or_refused(text in "([a-c]{0,2}|password|type)[=' \t\u{e9}]([a-c=' \t\u{e9}]|password=')*") {
+    fn text_like_a_connection_string_is_parsed_or_refused(text in "([a-c]{0,2}|password|type)[=' \t\u{e9}]([a-c=' \t\u{e9}]|password=')*") {
         shown(&text);
     }
 
@@ -285,25 +291,25 @@ proptest! {
     fn no_part_of_a_password_is_ever_shown(
         before in others(),
         keyword in select(vec!["password=", "password='", "pasword=", "Password='", "password:", "my-password="]),
-        // Only a password has these capitals.
+        // Only the password contains these letters.
         password in "[QXZ][QXZ=' \t]{0,12}",
         closing in select(vec!["", "'", "''"]),
-        behind in others(),
+        after in others(),
     ) {
-        let text = format!("{before} {keyword}{password}{closing} {behind}");
+        let text = format!("{before} {keyword}{password}{closing} {after}");
         let shown = shown(&text);
         prop_assert!(!shown.contains(['Q', 'X', 'Z']), "{text:?}: {shown}");
     }
 
     #[test]
-    fn a_password_in_apostrophes_is_what_is_between_them(password in "[^'\\pC]*", other in "[a-z]{1,8}") {
+    fn a_password_in_apostrophes_is_the_text_between_them(password in "[^'\\pC]*", other in "[a-z]{1,8}") {
         let connection = parse(&format!("type=mysql password='{password}' name={other}")).unwrap();
         prop_assert_eq!(connection.get("password"), Some(password.as_str()));
         prop_assert_eq!(connection.get("name"), Some(other.as_str()));
     }
 
     #[test]
-    fn what_is_shown_without_secrets_is_read_as_the_same(
+    fn a_string_without_secrets_is_displayed_in_full(
         pairs in proptest::collection::btree_map(select(vec!["type", "host", "name", "port"]), "([^ '\\pC][^ \\pC]*)?|'[^'\\pC]* [^'\\pC]*'", 0..4),
     ) {
         let text: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
