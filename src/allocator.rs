@@ -1,11 +1,13 @@
-//! Finds free addresses: which one of a pool a client without a lease is to be offered.
+//! Finds free addresses: chooses the address of a pool to offer to a client without a lease.
 //!
-//! An [`Allocator`] proposes, and the lease manager decides: an address is a client's when [`LeaseMgr::add`] says
-//! [`Added`](crate::Added::Added), or when a conditional update has put the client's lease in the place of a reclaimed one. So an
-//! address never has two clients, whatever an allocator believes.
+//! An [`Allocator`] proposes an address, and the lease manager decides: an address is assigned to a
+//! client when [`LeaseMgr::add`] returns [`Added`](crate::Added::Added), or when a conditional
+//! update has replaced a reclaimed lease. So an address never has two clients, even if the
+//! allocator's knowledge is outdated.
 //!
-//! An address that was offered is kept from other clients for a while, in memory only: DHCPv4 clients are offered an address
-//! before they ask for it (RFC 2131 section 3.1), and DHCPv6 clients have it advertised (RFC 8415 section 18.3.9).
+//! An offered address is reserved for a while, in memory only: a server offers an address to a
+//! DHCPv4 client before the client requests it (RFC 2131 section 3.1), and advertises it to a
+//! DHCPv6 client (RFC 8415 section 18.3.9).
 //!
 //! ```
 //! use std::net::Ipv4Addr;
@@ -21,7 +23,7 @@
 //! let allocator = Arc::new(Allocator::new(pool, Strategy::FreeList, Duration::from_secs(30)));
 //! allocator.follow(&leases)?;
 //!
-//! // What is nobody's, or was reclaimed, can be given out.
+//! // An address without a lease, or with a reclaimed one, can be assigned.
 //! let is_free = |address| Ok::<_, LeaseMgrError>(leases.get(address)?.is_none_or(|lease| lease.is_reclaimed()));
 //! let now = Instant::now();
 //! let offered = allocator.offer(&"printer", None, now, is_free)?.unwrap();
@@ -29,13 +31,13 @@
 //! assert_ne!(offered, other);
 //! assert_eq!(allocator.offer(&"clock", None, now, is_free)?, None);
 //!
-//! // The client takes it; the allocator hears of that from the lease manager.
+//! // The client requests the address; the lease manager tells the allocator.
 //! let client = HwAddr::from([2, 0, 0, 0, 0, 1]);
 //! let lease = Lease4::builder(offered).client(client).lifetime(3600).build()?;
 //! assert_eq!(leases.add(&lease)?, Added::Added);
 //! assert_eq!(allocator.offered(&"printer", now), None);
 //!
-//! // What was offered and not taken, or is given back, is free again.
+//! // An address is free again after an offer that was not accepted, or when its lease is deleted.
 //! let later = now + Duration::from_secs(30);
 //! assert_eq!(allocator.offer(&"clock", None, later, is_free)?, Some(other));
 //! leases.delete(offered)?;
@@ -71,44 +73,51 @@ use permutation::Permutation;
 pub use pool::{Pool, PoolAddress, PoolError};
 use runs::Runs;
 
-/// Number of leases that are read at a time when an allocator begins to follow a lease manager.
+/// Number of leases in a page when an allocator begins to follow a lease manager.
 const PAGE: usize = 1000;
 
 /// How an [`Allocator`] finds an address.
 ///
 /// # Stores that several servers share
-/// What another server leases is told late or not at all ([`LeaseMgr::is_shared`]). If an allocator follows such a manager,
-/// [`FreeList`](Self::FreeList) and [`LowestFirst`](Self::LowestFirst) know of no free addresses by themselves, and ask the
-/// manager for one that is neither offered nor excluded: the free list for any ([`LeaseMgr::free_address`]), or for the
-/// lowest one ([`LeaseMgr::first_free`]) if the backend has no better way. An address whose lease has ended is among them
-/// as soon as the lease is reclaimed.
+/// Callbacks for changes by other servers come late or not at all ([`LeaseMgr::is_shared`]). If an
+/// allocator follows a shared manager, [`FreeList`](Self::FreeList) and
+/// [`LowestFirst`](Self::LowestFirst) keep no free addresses themselves, and ask the manager for an
+/// address that is neither offered nor excluded: the free list for any
+/// ([`LeaseMgr::free_address`]), or for the lowest one ([`LeaseMgr::first_free`]) if the backend
+/// has no better way. Addresses whose leases have ended are included as soon as the leases are
+/// reclaimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Strategy {
-    /// In an order that nobody can foretell (RFC 7943 section 2 tells why), and that has every address once: the lease
-    /// manager is asked for one after the other until one is free. In a pool that is mostly free this takes one or two
-    /// questions and no memory; in a full one, as many questions as there are addresses.
+    /// In an unpredictable order (for the reason, see RFC 7943 section 2) that contains each
+    /// address once: the lease manager is asked for one address after the other until one is free.
+    /// In a pool that is mostly free this takes one or two queries and no memory; in a full pool,
+    /// one query for each address.
     Random,
-    /// In their order, from where the one before was found. What it takes is as with [`Random`](Self::Random).
+    /// In ascending order, from where the previous address was found. The cost is that of
+    /// [`Random`](Self::Random).
     Iterative,
-    /// From a set of the free ones, somewhere near a place that nobody can foretell: in constant time, also in a full
-    /// pool. Addresses whose leases were reclaimed are taken only where there is no other, so that their clients may find
-    /// them again. It takes 2 bits of memory for each address of the pool, whether free or not.
+    /// From a set of the free addresses, near an unpredictable position: in constant time, also in
+    /// a full pool. Addresses of reclaimed leases are used only if there is no other, so that
+    /// returning clients may find them again. Takes 2 bits of memory for each address of the pool,
+    /// whether free or not.
     ///
-    /// It knows what is free because it follows the lease manager ([`Allocator::follow`]). An address that it believed to be
-    /// free and was not, because somebody else writes to the same leases, comes back when the manager tells that its lease has
-    /// gone. Pools of more than [`FREE_LIST_MAX`](Self::FREE_LIST_MAX) addresses are not kept so, but searched as with
-    /// [`Random`](Self::Random): they are never full.
+    /// The allocator follows the lease manager ([`Allocator::follow`]) to know the free addresses.
+    /// An address in the set that turned out to be in use, because another program changes the same
+    /// leases, is added again when the manager reports that its lease was deleted. Pools of more
+    /// than [`FREE_LIST_MAX`](Self::FREE_LIST_MAX) addresses are searched as with
+    /// [`Random`](Self::Random) instead: they are never full.
     FreeList,
-    /// The lowest free one, whether it never had a lease or has a reclaimed one, so that leases stay close together. In
-    /// logarithmic time, for pools of any size. It follows the lease manager as [`FreeList`](Self::FreeList) does, and keeps
-    /// the addresses in use as runs, so that it takes memory for each gap between them only.
+    /// The lowest free address, without a lease or with a reclaimed one, so that leases stay close
+    /// together. In logarithmic time, for pools of any size. Follows the lease manager as
+    /// [`FreeList`](Self::FreeList) does, and stores runs of addresses in use, so that memory is
+    /// needed only for each gap between them.
     LowestFirst,
 }
 
 impl Strategy {
-    /// Maximum number of addresses of a pool whose free ones are kept as a set, of at most 68 MB: 2^28, a DHCPv4 subnet with
-    /// a prefix of 4 bits.
+    /// Maximum number of addresses in a pool with a set of the free ones, of at most 68 MB: 2^28, a
+    /// DHCPv4 subnet with a prefix of 4 bits.
     pub const FREE_LIST_MAX: u128 = 1 << 28;
 
     /// The strategies with their names.
@@ -128,11 +137,11 @@ impl fmt::Display for Strategy {
     }
 }
 
-/// The name of no strategy.
+/// The name is not that of a strategy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name:?} is no way to find an address, expected random, iterative, free-list or lowest-first")]
+#[error("unknown strategy {name:?}, expected random, iterative, free-list or lowest-first")]
 pub struct StrategyError {
-    /// What was given.
+    /// The given name.
     pub name: String,
 }
 
@@ -145,11 +154,11 @@ impl FromStr for Strategy {
     }
 }
 
-/// Why an allocator does not follow a lease manager.
+/// Why an allocator cannot follow a lease manager.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FollowError {
-    /// An allocator for the same pool follows it already.
+    /// An allocator for the same pool follows the manager already.
     #[error(transparent)]
     Followed(#[from] CallbackError),
     /// The leases cannot be read.
@@ -157,27 +166,28 @@ pub enum FollowError {
     Leases(#[from] LeaseMgrError),
 }
 
-/// Proposes free addresses of a pool, and remembers for a while which were offered to whom.
+/// Proposes free addresses of a pool, and reserves each offered address for its client for a while.
 ///
-/// `C` is what the server tells its clients apart by, such as client id or hardware address in DHCPv4, and DUID, IAID and type
-/// in DHCPv6. A client has one offer at a time.
+/// `C` is the identity of a client, such as client id or hardware address in DHCPv4, and DUID, IAID
+/// and type in DHCPv6. A client has at most one offer.
 ///
-/// All threads of a server share one. Its lock is never held while the lease manager is asked. When it is dropped, it follows
-/// no lease manager any more.
+/// All threads of a server share one allocator. Its lock is never held while the lease manager is
+/// called. When the allocator is dropped, it stops following lease managers.
 pub struct Allocator<A, C> {
     pool: Pool<A>,
     strategy: Strategy,
     offer_time: Duration,
     state: Mutex<State<A, C>>,
-    /// The lease managers that are followed, by the addresses of their trackings, and what unregisters the callbacks there.
+    /// The followed lease managers, by the addresses of their trackings, with functions that
+    /// unregister the callbacks.
     followed: Mutex<Vec<(usize, Unfollow)>>,
 }
 
 type Unfollow = Box<dyn FnOnce() + Send>;
 
 impl<A: PoolAddress, C: Clone + Eq + Hash> Allocator<A, C> {
-    /// For a pool whose addresses are all free, as far as is known. What is offered is kept for the client for `offer_time`,
-    /// unless the caller of [`Allocator::offer_for`] gives another time.
+    /// Creates an allocator for a pool whose addresses are all considered free. Offers are kept for
+    /// `offer_time`, unless the caller of [`Allocator::offer_for`] gives another time.
     #[must_use]
     pub fn new(pool: Pool<A>, strategy: Strategy, offer_time: Duration) -> Self {
         let is_small = pool.last_index() < Strategy::FREE_LIST_MAX;
@@ -188,18 +198,19 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> Allocator<A, C> {
         Self { pool, strategy, offer_time, state, followed: Mutex::default() }
     }
 
-    /// What it finds addresses in.
+    /// Returns the pool.
     pub fn pool(&self) -> &Pool<A> {
         &self.pool
     }
 
-    /// How it finds them: random, if the free list of this pool would be too large.
+    /// Returns the strategy: random, if the free list of this pool would be too large.
     pub fn strategy(&self) -> Strategy {
         self.strategy
     }
 
-    /// Excludes the addresses of a range for good, or the prefixes that have an address in it: none of them is offered from
-    /// now on, whether it has a lease or not, and offers of them end. Leases that there are stay.
+    /// Excludes the addresses of a range permanently, or the prefixes that have an address in it:
+    /// none of them is offered any more, whether it has a lease or not, and offers of them end.
+    /// Existing leases are not changed.
     ///
     /// ```
     /// use std::convert::Infallible;
@@ -222,16 +233,17 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> Allocator<A, C> {
         }
     }
 
-    /// Returns an address for a client that has none, which is then kept for it: the one that it was offered before, the one that it
-    /// wants, or any; `None` if no address is free. `is_free` tells of an address whether this client may have it as far as leases
-    /// go. `now` is the present; several threads may differ a little.
+    /// Returns an address for a client without one, and reserves it: the address that the client
+    /// was offered before, the one that it wants, or any; `None` if no address is free. `is_free`
+    /// returns whether this client may have an address according to the leases. `now` is the
+    /// present; it may differ a little between threads.
     ///
-    /// An address of the pool that a client wants is proposed to `is_free` even if the free list does not have it, so a client
-    /// can be offered one that it has a lease for.
+    /// An address of the pool that a client wants is passed to `is_free` even if it is not in the
+    /// free list, so a client can be offered an address that it has a lease for.
     ///
     /// # Errors
-    /// Returns the error of `is_free`, and [`LeaseMgrError`] if a lease manager that is shared ([`Strategy`]) cannot be asked. The
-    /// client has no offer then.
+    /// Returns the error of `is_free`, and [`LeaseMgrError`] if a shared lease manager
+    /// ([`Strategy`]) cannot be read. The client has no offer then.
     pub fn offer<E: From<LeaseMgrError>>(
         &self,
         client: &C,
@@ -242,8 +254,8 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> Allocator<A, C> {
         self.offer_for(client, wanted, (now, self.offer_time), is_free)
     }
 
-    /// As [`Allocator::offer`], but the address is kept for the client for this time from `now` on. An offer that the client
-    /// has already ends when it would have ended.
+    /// As [`Allocator::offer`], but keeps the address for the client for this time from `now` on.
+    /// The end of an existing offer does not change.
     ///
     /// # Errors
     /// As [`Allocator::offer`].
@@ -262,7 +274,7 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> Allocator<A, C> {
                 Proposal::Nothing => return Ok(None),
                 Proposal::Try(address) => address,
                 Proposal::Ask(ask, unwanted) => match ask(&unwanted)? {
-                    // One that was excluded: there is no other.
+                    // The address was excluded, and there is no other.
                     Some(address) if self.pool.index(address).is_none_or(|n| unwanted.contains(n)) => {
                         return Ok(None);
                     }
@@ -287,39 +299,41 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> Allocator<A, C> {
         }
     }
 
-    /// The address that a client was offered, if that is kept for it still.
+    /// Returns the address that is offered to a client, if the offer has not ended.
     pub fn offered(&self, client: &C, now: Instant) -> Option<A> {
         self.state.lock().offers.of_client(client, now)
     }
 
-    /// Whether a client may have an address as far as offers go: it is of the pool, not excluded, and not kept for another
-    /// client.
+    /// Returns whether the offers let a client have an address: it is in the pool, not excluded,
+    /// and not reserved for another client.
     pub fn may_take(&self, client: &C, address: A, now: Instant) -> bool {
         self.pool.index(address).is_some_and(|index| {
             let state = self.state.lock();
-            !state.excluded.contains(index) && !state.offers.is_anothers(address, client, now)
+            !state.excluded.contains(index) && !state.offers.is_of_other_client(address, client, now)
         })
     }
 
-    /// Forgets what a client was offered: it has chosen another server, or has declined the address.
+    /// Ends the offer of a client, as it has chosen another server, or has declined the address.
     pub fn withdraw(&self, client: &C) {
         self.state.lock().withdraw(&self.pool, client);
     }
 
-    /// An address has a lease that is not reclaimed now. If it was offered, it is so no more. Of a pool of prefixes, that
-    /// is the prefix that the address is in: a server may have recorded a prefix with bits after its length.
+    /// Records that an address now has a lease that is not reclaimed, which ends its offer. In a
+    /// pool of prefixes, this concerns the prefix that contains the address: a server may have
+    /// recorded a prefix with bits after its length.
     pub fn taken(&self, address: A) {
         if let Some(index) = self.pool.index_around(address) {
             self.state.lock().taken(self.pool.nth(index), index);
         }
     }
 
-    /// An address has no lease any more.
+    /// Records that an address has no lease any more.
     pub fn released(&self, address: A) {
         self.free(address, Tier::Unused);
     }
 
-    /// The lease of an address was reclaimed: it is free, but its client may come back for it.
+    /// Records that the lease of an address was reclaimed: the address is free, but its client may
+    /// return.
     pub fn reclaimed(&self, address: A) {
         self.free(address, Tier::Reclaimed);
     }
@@ -332,15 +346,18 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> Allocator<A, C> {
 }
 
 impl<A: PoolAddress, C: Clone + Eq + Hash + Send + Sync + 'static> Allocator<A, C> {
-    /// Learns from a lease manager which addresses are in use, and from now on of every change, until [`Allocator::unfollow`]
-    /// or until the allocator is dropped. It neither keeps the manager open nor is it kept by it. To be called before leases
-    /// are changed by several threads: of one that changes meanwhile, either news may be the last.
+    /// Reads from a lease manager which addresses are in use, and follows its changes until
+    /// [`Allocator::unfollow`] or until the allocator is dropped. Neither keeps the other alive.
+    /// Must be called before threads change leases: of a lease that changes during the call, the
+    /// allocator may keep the older state.
     ///
-    /// If several servers share the leases, it asks from now on: see [`Strategy`].
+    /// If several servers share the leases, the allocator asks the manager from then on: see
+    /// [`Strategy`].
     ///
     /// # Errors
-    /// Returns [`FollowError::Followed`] if an allocator for the same pool follows the manager already, and
-    /// [`FollowError::Leases`] if leases cannot be read. It does not follow the manager then.
+    /// Returns [`FollowError::Followed`] if an allocator for the same pool follows the manager
+    /// already, and [`FollowError::Leases`] if leases cannot be read. The allocator does not follow
+    /// the manager then.
     pub fn follow<L: ManagedLease<Address = A>>(
         self: &Arc<Self>,
         leases: &Arc<dyn LeaseMgr<L>>,
@@ -366,7 +383,7 @@ impl<A: PoolAddress, C: Clone + Eq + Hash + Send + Sync + 'static> Allocator<A, 
             return Ok(());
         }
         if leases.is_shared() {
-            self.state.lock().source = Source::Ask(asking(self.pool, self.strategy, Arc::downgrade(leases)));
+            self.state.lock().source = Source::Ask(asker(self.pool, self.strategy, Arc::downgrade(leases)));
             return Ok(());
         }
         let learned = self.learn_all(leases.as_ref());
@@ -376,13 +393,15 @@ impl<A: PoolAddress, C: Clone + Eq + Hash + Send + Sync + 'static> Allocator<A, 
         Ok(learned?)
     }
 
-    /// Follows a lease manager no more, one that has taken over the callbacks of another ([`Tracking::adopt`]) included. What
-    /// is known of free addresses stays; after a manager that was asked, all count as free.
+    /// Stops following a lease manager, also one that has taken over the callbacks of another
+    /// ([`Tracking::adopt`]). Known free addresses stay; after a shared manager, all addresses
+    /// count as free.
     ///
     /// [`Tracking::adopt`]: crate::Tracking::adopt
     pub fn unfollow<L: ManagedLease<Address = A>>(&self, leases: &dyn LeaseMgr<L>) {
         leases.tracking().unregister(&self.owner(), None);
-        // Another allocator for the same pool may follow it from now on, and must not lose its callbacks with this one's end.
+        // Another allocator for the same pool may follow the manager from now on, and must keep its
+        // callbacks when this one is dropped.
         let unfollowed = ptr::from_ref(leases.tracking()).addr();
         self.followed.lock().retain(|(followed, _)| *followed != unfollowed);
         let mut state = self.state.lock();
@@ -391,7 +410,7 @@ impl<A: PoolAddress, C: Clone + Eq + Hash + Send + Sync + 'static> Allocator<A, 
         }
     }
 
-    /// The name that its callbacks are registered by.
+    /// Returns the owner of its callbacks.
     fn owner(&self) -> String {
         format!("allocator of {}", self.pool)
     }
@@ -413,7 +432,7 @@ impl<A: PoolAddress, C: Clone + Eq + Hash + Send + Sync + 'static> Allocator<A, 
 
     fn learn<L: ManagedLease<Address = A>>(&self, change: &Change<'_, L>) {
         match (change.before(), change.now()) {
-            // A renewal is no news.
+            // A renewal does not change what is free.
             (Some(old), Some(new)) if old.is_reclaimed() == new.is_reclaimed() => {}
             (_, Some(new)) => self.learn_of(new),
             (_, None) => self.released(change.address()),
@@ -444,20 +463,20 @@ impl<A: fmt::Debug, C> fmt::Debug for Allocator<A, C> {
     }
 }
 
-/// Free in which way.
+/// How an address is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tier {
-    /// There is no lease.
+    /// It has no lease.
     Unused,
-    /// There is a reclaimed one.
+    /// It has a reclaimed lease.
     Reclaimed,
 }
 
-/// Asks a lease manager for a free address that is not one of these numbers.
+/// Asks a lease manager for a free address whose index is not in the runs.
 type Ask<A> = Arc<dyn Fn(&Runs) -> Result<Option<A>, LeaseMgrError> + Send + Sync>;
 
-/// Returns what asks this manager.
-fn asking<A: PoolAddress, L: ManagedLease<Address = A>>(
+/// Returns a function that asks this manager.
+fn asker<A: PoolAddress, L: ManagedLease<Address = A>>(
     pool: Pool<A>,
     strategy: Strategy,
     leases: Weak<dyn LeaseMgr<L>>,
@@ -466,7 +485,7 @@ fn asking<A: PoolAddress, L: ManagedLease<Address = A>>(
     if u32::from(pool.prefix_len()) < A::BITS {
         all = FreeRange::prefixes(pool.first()..=pool.last(), pool.prefix_len());
     }
-    // Leases that have ended are free when they are reclaimed.
+    // Leases that have ended count as free only when they are reclaimed.
     let now = SystemTime::UNIX_EPOCH;
     Arc::new(move |unwanted| {
         let Some(leases) = leases.upgrade() else {
@@ -485,48 +504,49 @@ fn asking<A: PoolAddress, L: ManagedLease<Address = A>>(
     })
 }
 
-/// What is known of all addresses.
+/// The state of all addresses.
 struct State<A, C> {
     source: Source<A>,
     offers: Offers<A, C>,
-    /// The numbers of addresses that are never offered.
+    /// Indexes of addresses that are never offered.
     excluded: Runs,
 }
 
-/// Where proposals come from.
+/// The source of proposals.
 enum Source<A> {
     /// One address after the other.
     Walk {
-        /// The place of the next one, among those that are not excluded.
+        /// The next position, among the addresses that are not excluded.
         next: u128,
-        /// The last place; `None` if all are excluded.
+        /// The last position; `None` if all addresses are excluded.
         last: Option<u128>,
-        /// Which number is at a place; without, the same one.
+        /// Maps positions to indexes; without it, they are equal.
         order: Option<Permutation>,
     },
     Free(FreeList),
-    /// The lowest number up to the last one of the pool that is not among these, which are in use, offered or excluded.
+    /// The lowest index in the pool that is not in these runs, which are in use, offered or
+    /// excluded.
     Lowest(Runs),
     Ask(Ask<A>),
 }
 
-/// How far a search for an address has come.
+/// The state of a search for an address.
 struct Search<A> {
     wanted: Option<A>,
-    /// Number of places that a walk may still go to.
+    /// Number of positions that a walk has left.
     left: u128,
     begun: bool,
-    /// The present, and how long an offer is kept from now on.
+    /// The present, and for how long an offer is kept from then on.
     kept: (Instant, Duration),
-    /// The numbers of addresses that were not free.
+    /// Indexes of addresses that were not free.
     rejected: Runs,
 }
 
-/// How a search goes on.
+/// The next step of a search.
 enum Proposal<A> {
-    /// This address is the client's offer, until it is rejected.
+    /// Try this address, which is the client's offer until it is rejected.
     Try(A),
-    /// The lease manager is asked for an address, apart from those with these numbers.
+    /// Ask the lease manager for an address whose index is not in the runs.
     Ask(Ask<A>, Runs),
     Nothing,
 }
@@ -548,7 +568,7 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> State<A, C> {
                 return Proposal::Try(address);
             }
         } else if let Some(address) = self.offers.of_client(client, now) {
-            // Of another thread that serves the same client.
+            // Offered by another thread that serves the same client.
             return Proposal::Try(address);
         }
         self.withdraw(pool, client);
@@ -577,8 +597,8 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> State<A, C> {
         }
     }
 
-    /// Offers a client an address that the lease manager was asked for, and returns whether it has done so: not if one of the
-    /// two is in an offer by now, or the address is excluded.
+    /// Offers the client an address that the lease manager has returned, and returns whether it
+    /// did: not if the client or the address has an offer by now, or the address is excluded.
     fn claim(&mut self, pool: &Pool<A>, client: &C, address: A, search: &Search<A>) -> bool {
         let is_excluded = pool.index(address).is_none_or(|index| self.excluded.contains(index));
         let (now, _) = search.kept;
@@ -590,7 +610,7 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> State<A, C> {
         true
     }
 
-    /// An address that is not offered, and where it is put back to.
+    /// Returns an address that is not offered, and the tier to which it is put back.
     fn next(&mut self, pool: &Pool<A>, left: &mut u128) -> Option<(A, Option<Tier>)> {
         match &mut self.source {
             Source::Free(free) => {
@@ -616,7 +636,7 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> State<A, C> {
         }
     }
 
-    /// The addresses from the first to the last of these numbers are never offered from now on.
+    /// Excludes the addresses with these indexes.
     fn exclude(&mut self, pool: &Pool<A>, first: u128, last: u128) {
         let is_meant =
             |address: &A| pool.index(*address).is_some_and(|index| (first..=last).contains(&index));
@@ -624,15 +644,15 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> State<A, C> {
         for address in offered {
             self.offers.remove(address);
         }
-        // The walk goes on from the address that it has come to.
-        let come_to = match &self.source {
+        // The walk continues from its present address.
+        let position = match &self.source {
             Source::Walk { next, .. } => self.excluded.gap_at(*next),
             _ => None,
         };
         self.excluded.insert(first, last);
         match &mut self.source {
             Source::Walk { order: None, .. } => {
-                self.source = Source::walk(pool, &self.excluded, come_to.unwrap_or(0), false);
+                self.source = Source::walk(pool, &self.excluded, position.unwrap_or(0), false);
             }
             Source::Walk { order: Some(_), .. } => self.source = Source::walk(pool, &self.excluded, 0, true),
             Source::Free(free) => free.exclude(first, last),
@@ -641,10 +661,10 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> State<A, C> {
         }
     }
 
-    /// An address that was proposed to a client turned out not to be free.
+    /// Handles that a proposed address is not free.
     fn reject(&mut self, pool: &Pool<A>, client: &C, address: A) {
         if let Some(offer) = self.offers.remove_if(client, address)
-            && offer.is_news
+            && offer.tier_changed
         {
             self.put_back(pool, address, offer.tier);
         }
@@ -669,13 +689,13 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> State<A, C> {
 
     fn free(&mut self, address: A, index: u128, tier: Tier) {
         match self.offers.get_mut(address) {
-            // When the offer ends.
-            Some(offer) => (offer.tier, offer.is_news) = (Some(tier), true),
+            // Put back when the offer ends.
+            Some(offer) => (offer.tier, offer.tier_changed) = (Some(tier), true),
             None => self.insert(index, tier),
         }
     }
 
-    /// An address is free.
+    /// Adds a free address.
     fn insert(&mut self, index: u128, tier: Tier) {
         if !self.excluded.contains(index) {
             self.source.insert(index, tier);
@@ -684,7 +704,7 @@ impl<A: PoolAddress, C: Clone + Eq + Hash> State<A, C> {
 }
 
 impl<A: PoolAddress> Source<A> {
-    /// All addresses are free, apart from those that are excluded.
+    /// Creates a source with all addresses free, except for those that are excluded.
     fn new(pool: &Pool<A>, strategy: Strategy, excluded: &Runs) -> Self {
         match (strategy, usize::try_from(pool.last_index())) {
             (Strategy::LowestFirst, _) => Self::Lowest(excluded.clone()),
@@ -697,9 +717,9 @@ impl<A: PoolAddress> Source<A> {
         }
     }
 
-    /// From an address on, one after the other, in their order or at random.
+    /// Creates a walk from an address on, in ascending or random order.
     fn walk(pool: &Pool<A>, excluded: &Runs, from: u128, is_random: bool) -> Self {
-        // The number of all would not fit for the greatest pool.
+        // The number of addresses would overflow for the largest pool.
         let last_is_excluded = excluded.contains(pool.last_index());
         let before_last = excluded.gaps_below(pool.last_index());
         let last = if last_is_excluded { before_last.checked_sub(1) } else { Some(before_last) };
@@ -708,7 +728,7 @@ impl<A: PoolAddress> Source<A> {
         Self::Walk { next: next.unwrap_or(0), last, order }
     }
 
-    /// An address is free, and not excluded.
+    /// Adds a free address that is not excluded.
     fn insert(&mut self, index: u128, tier: Tier) {
         match (self, usize::try_from(index)) {
             (Self::Free(free), Ok(index)) => free.insert(index, tier),
@@ -719,7 +739,7 @@ impl<A: PoolAddress> Source<A> {
         }
     }
 
-    /// An address is not to be proposed. Returns in which way it was free.
+    /// Removes an address. Returns how it was free.
     fn remove(&mut self, index: u128) -> Option<Tier> {
         match (self, usize::try_from(index)) {
             (Self::Free(free), Ok(index)) => free.remove(index),
@@ -732,7 +752,7 @@ impl<A: PoolAddress> Source<A> {
     }
 }
 
-/// The free addresses of a pool, by their numbers.
+/// The free addresses of a pool, by their indexes.
 struct FreeList {
     unused: BitSet,
     reclaimed: BitSet,
@@ -742,13 +762,13 @@ struct FreeList {
 }
 
 impl FreeList {
-    /// All are unused.
+    /// Creates a list in which all addresses are unused.
     fn new(size: usize) -> Self {
         let (unused, reclaimed) = (BitSet::full(size), BitSet::empty(size));
         Self { unused, reclaimed, size, random: RandomState::new(), taken: 0 }
     }
 
-    /// Takes one out.
+    /// Takes one address.
     fn take(&mut self) -> Option<(usize, Tier)> {
         self.taken = self.taken.wrapping_add(1);
         let place = u128::from(self.random.hash_one(self.taken)) * self.size as u128;
@@ -762,7 +782,7 @@ impl FreeList {
         None
     }
 
-    /// Takes those from the first to the last out.
+    /// Removes the addresses with these indexes.
     fn exclude(&mut self, first: u128, last: u128) {
         for index in first..=last.min(self.size as u128) {
             if let Ok(index) = usize::try_from(index) {

@@ -1,6 +1,6 @@
 //! A lease manager for async servers, under any runtime.
 //!
-//! Which calls may be made directly from an async task, and what that costs, is told in `docs/async.md`.
+//! `docs/async.md` describes which calls an async task may make directly, and their cost.
 
 mod answer;
 
@@ -20,26 +20,29 @@ use crate::sync::Mutex;
 /// Work that may block.
 pub type Work = Box<dyn FnOnce() + Send>;
 
-/// What has work done by another thread.
+/// Passes work to another thread.
 type Pool = Arc<dyn Fn(Work) + Send + Sync>;
 
 /// A lease manager whose changes are awaited. Its clones are handles of the same manager.
 ///
-/// Leases are read synchronously from [`AsyncLeaseMgr::leases`]: a memfile answers from memory in about a microsecond. Each
-/// method that changes leases begins the change at once, before its future is polled, and in this order for each address.
-/// The future is ready at once where no change waits for a disk or a network; it can be awaited under any runtime, sent to
-/// other threads, and dropped: **a change goes on if its future is dropped**, as by a timeout, so read the lease before you
-/// answer the client then.
+/// Leases are read synchronously from [`AsyncLeaseMgr::leases`]: a memfile reads from memory in
+/// about a microsecond. Each method that changes leases starts the change at once, before its
+/// future is polled, and changes of one address are made in that order. If a change waits neither
+/// for a disk nor for a network, its future is ready at once. A future can be awaited under any
+/// runtime, sent to other threads, and dropped. **A change continues if its future is dropped**, as
+/// by a timeout; read the lease before you answer the client then.
 ///
 /// # Backends that block
-/// A backend that makes changes in threads of its own ([`LeaseMgr::submits`], such as a memfile with `durability=synced`) blocks no
-/// task. The calls of any other backend that may block are made by a pool of threads: with the feature `tokio`, by
-/// `spawn_blocking` of the runtime that the calling task belongs to; or by what [`AsyncLeaseMgr::with_pool`] was given. Without
-/// any of these, they block the caller. In a pool, changes of one address are made in any order, unless each is awaited before
-/// the next. Reads of such a backend go through [`AsyncLeaseMgr::run`].
+/// A backend that makes changes in threads of its own ([`LeaseMgr::submits`], such as a memfile
+/// with `durability=synced`) blocks no task. Any other backend that may block is called in a pool
+/// of threads: with the feature `tokio`, by `spawn_blocking` of the runtime of the calling task; or
+/// in the pool of [`AsyncLeaseMgr::with_pool`]. Without either, it blocks the caller. In a pool,
+/// changes of one address are made in any order, unless each is awaited before the next. Reads of
+/// such a backend go through [`AsyncLeaseMgr::run`].
 ///
 /// # End
-/// The last handle of a manager may wait for the disk when it is dropped: [`AsyncLeaseMgr::close`] does that in the pool.
+/// Dropping the last handle of a manager may wait for the disk: [`AsyncLeaseMgr::close`] does it in
+/// the pool.
 ///
 /// ```
 /// use leasemgr::lease::{HwAddr, Lease, Lease4, LeaseState, Lifetime};
@@ -80,12 +83,12 @@ impl<L: ManagedLease> fmt::Debug for AsyncLeaseMgr<L> {
     }
 }
 
-/// The future of one change or question.
+/// The future of one change or query.
 type Pending<T> = Answer<Result<T, LeaseMgrError>>;
 
-/// What has become of work is not known.
+/// The result of work is unknown.
 #[derive(Debug, thiserror::Error)]
-#[error("the work was given up before its result was known")]
+#[error("the work was dropped before it had a result")]
 struct GivenUp;
 
 fn given_up<T>() -> Result<T, LeaseMgrError> {
@@ -97,72 +100,75 @@ fn unknown<T>(address: IpAddr) -> Result<T, LeaseMgrError> {
 }
 
 impl<L: ManagedLease> AsyncLeaseMgr<L> {
-    /// A handle of a manager. What blocks is done as [`AsyncLeaseMgr`] says.
+    /// Creates a handle of a manager. [`AsyncLeaseMgr`] describes where blocking calls are made.
     #[must_use]
     pub fn new(leases: Arc<dyn LeaseMgr<L>>) -> Self {
         Self::with_pool(leases, run_blocking)
     }
 
-    /// A handle of a manager. What blocks is handed to `pool`, which is to have it done by another thread.
+    /// Creates a handle of a manager. Blocking calls are passed to `pool`, which must run them in
+    /// another thread.
     #[must_use]
     pub fn with_pool(leases: Arc<dyn LeaseMgr<L>>, pool: impl Fn(Work) + Send + Sync + 'static) -> Self {
         Self { leases, pool: Arc::new(pool) }
     }
 
-    /// The manager, to read leases. Its methods that change leases block if [`LeaseMgr::may_block`] says so.
+    /// Returns the manager, to read leases. Its methods that change leases block if
+    /// [`LeaseMgr::may_block`] returns true.
     #[must_use]
     pub fn leases(&self) -> &Arc<dyn LeaseMgr<L>> {
         &self.leases
     }
 
-    /// Adds a lease, if its address has none.
+    /// Adds a lease, unless its address already has one.
     ///
     /// # Errors
-    /// The future gives the errors of [`LeaseMgr::add`], and [`LeaseMgrError::OutcomeUnknown`] if the pool does not do it; so do
-    /// those of the other changes.
+    /// The future returns the errors of [`LeaseMgr::add`], and, as for the other changes,
+    /// [`LeaseMgrError::OutcomeUnknown`] if the pool does not run the change.
     pub fn add(&self, lease: &L) -> Pending<Added> {
         self.change(Borrowed::Add(lease), |result| {
             result.map(|done| if done == Done::Added { Added::Added } else { Added::AddressTaken })
         })
     }
 
-    /// Replaces the lease of an address, whatever that is.
+    /// Replaces the lease of an address, whichever it is.
     ///
     /// # Errors
-    /// The future gives the errors of [`LeaseMgr::update_expecting`].
+    /// The future returns the errors of [`LeaseMgr::update_expecting`].
     pub fn update(&self, lease: &L) -> Pending<()> {
         self.change(Borrowed::Update(lease, None), |result| result.map(drop))
     }
 
-    /// Replaces a lease that the caller has read, unless it has changed since.
+    /// Replaces a lease that the caller has read, unless it was modified since.
     ///
     /// # Errors
-    /// The future gives the errors of [`LeaseMgr::update_expecting`].
+    /// The future returns the errors of [`LeaseMgr::update_expecting`].
     pub fn update_if_unchanged(&self, read: &L, lease: &L) -> Pending<()> {
         self.change(Borrowed::Update(lease, Some(read)), |result| result.map(drop))
     }
 
-    /// Deletes the lease of an address, whatever that is.
+    /// Deletes the lease of an address, whichever it is.
     ///
     /// # Errors
-    /// The future gives the errors of [`LeaseMgr::delete_expecting`].
+    /// The future returns the errors of [`LeaseMgr::delete_expecting`].
     pub fn delete(&self, address: L::Address) -> Pending<Deleted> {
         self.change(Borrowed::Delete(address, None), deleted)
     }
 
-    /// Deletes a lease that the caller has read, unless it has changed since.
+    /// Deletes a lease that the caller has read, unless it was modified since.
     ///
     /// # Errors
-    /// The future gives the errors of [`LeaseMgr::delete_expecting`].
+    /// The future returns the errors of [`LeaseMgr::delete_expecting`].
     pub fn delete_if_unchanged(&self, read: &L) -> Pending<Deleted> {
         self.change(Borrowed::Delete(read.address(), Some(read)), deleted)
     }
 
-    /// Reclaims an expired lease that the caller has read, as [`LeaseMgrExt::reclaim`](crate::LeaseMgrExt::reclaim) does. The
-    /// future tells whether it was: not if it has changed since.
+    /// Reclaims an expired lease that the caller has read, as
+    /// [`LeaseMgrExt::reclaim`](crate::LeaseMgrExt::reclaim) does. The future returns whether the
+    /// lease was reclaimed, which is not so if it was modified since.
     ///
     /// # Errors
-    /// The future gives the errors of that method.
+    /// The future returns the errors of that method.
     pub fn reclaim(&self, expired: &L) -> Pending<bool> {
         let reclaimed = reclaimed_form(expired);
         let operation = match &reclaimed {
@@ -173,7 +179,7 @@ impl<L: ManagedLease> AsyncLeaseMgr<L> {
         self.change(operation, move |result| is_reclaimed(leases.tracking(), expired, result))
     }
 
-    /// Makes many changes, as [`LeaseMgr::apply`] does. The future gives the result of each.
+    /// Makes several changes, as [`LeaseMgr::apply`] does. The future returns the result of each.
     pub fn apply(&self, operations: Vec<Operation<L>>) -> Answer<Vec<Result<Done, LeaseMgrError>>> {
         if !self.leases.may_block() {
             return Answer::known(self.leases.apply(&operations));
@@ -199,8 +205,9 @@ impl<L: ManagedLease> AsyncLeaseMgr<L> {
         answer
     }
 
-    /// Does something with the manager that may block, such as a query of a database, or
-    /// [`LeaseMgr::delete_reclaimed`]: at once if the manager never blocks, else in the pool.
+    /// Calls `work` with the manager. For work that may block, such as a query of a database, or
+    /// [`LeaseMgr::delete_reclaimed`]: runs at once if the manager never blocks, otherwise in the
+    /// pool.
     ///
     /// ```
     /// # use leasemgr::lease::{Lease4, SubnetId};
@@ -213,7 +220,8 @@ impl<L: ManagedLease> AsyncLeaseMgr<L> {
     /// ```
     ///
     /// # Errors
-    /// The future gives the error of `work`, and another one if it panics or the pool does not do it.
+    /// The future returns the error of `work`, and another one if it panics or the pool does not
+    /// run it.
     pub fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&dyn LeaseMgr<L>) -> Result<T, LeaseMgrError> + Send + 'static,
@@ -227,10 +235,10 @@ impl<L: ManagedLease> AsyncLeaseMgr<L> {
         answer
     }
 
-    /// Makes durable what was acknowledged so far, in the pool.
+    /// Makes all acknowledged changes durable, in the pool.
     ///
     /// # Errors
-    /// The future gives the errors of [`LeaseMgr::flush`].
+    /// The future returns the errors of [`LeaseMgr::flush`].
     pub fn flush(&self) -> Pending<()> {
         let (sender, answer) = Answer::awaited(given_up);
         let leases = Arc::clone(&self.leases);
@@ -238,7 +246,8 @@ impl<L: ManagedLease> AsyncLeaseMgr<L> {
         answer
     }
 
-    /// Drops this handle in the pool: if it is the last one, the manager ends there, after all that was submitted.
+    /// Drops this handle in the pool. If it is the last one, the manager ends there, after all
+    /// submitted changes.
     pub fn close(self) -> Answer<()> {
         let (sender, answer) = Answer::awaited(|| ());
         let Self { leases, pool } = self;
@@ -249,7 +258,7 @@ impl<L: ManagedLease> AsyncLeaseMgr<L> {
         answer
     }
 
-    /// Begins a change. Its result, as `convert` gives it, is that of the future.
+    /// Starts a change. The future returns its result, converted by `convert`.
     fn change<T: Send + 'static>(
         &self,
         operation: Borrowed<'_, L>,
@@ -276,9 +285,9 @@ fn deleted(result: Result<Done, LeaseMgrError>) -> Result<Deleted, LeaseMgrError
     result.map(|done| if done == Done::Deleted { Deleted::Deleted } else { Deleted::NoSuchLease })
 }
 
-/// The results of many changes, which are answered when all that could give one are gone.
+/// The results of several changes, which are sent when the last operation is done or dropped.
 struct Results {
-    /// That of a change that is not answered yet is unknown.
+    /// The result of a pending change is unknown.
     results: Mutex<Vec<Result<Done, LeaseMgrError>>>,
     sender: Option<Sender<Vec<Result<Done, LeaseMgrError>>>>,
 }
@@ -291,7 +300,7 @@ impl Drop for Results {
     }
 }
 
-/// Has work done by a thread of the runtime that the calling task belongs to.
+/// Runs work in a blocking thread of the runtime of the calling task.
 #[cfg(feature = "tokio")]
 fn run_blocking(work: Work) {
     match tokio::runtime::Handle::try_current() {
@@ -307,15 +316,15 @@ fn run_blocking(work: Work) {
 
 #[cfg(feature = "tokio")]
 impl<L: ManagedLease> crate::LeaseMgrFactory<L> {
-    /// Opens a lease manager in a blocking thread of the tokio runtime that the calling task belongs to: loading leases from
-    /// files takes a while.
+    /// Opens a lease manager in a blocking thread of the tokio runtime of the calling task, as
+    /// loading leases from files takes a while.
     ///
     /// # Errors
     /// Returns the errors of [`open`](Self::open), and [`FactoryError::Open`](crate::factory::FactoryError::Open) if the
     /// backend panics or the runtime is shut down.
     ///
     /// # Panics
-    /// Panics outside of a tokio runtime.
+    /// Panics outside a tokio runtime.
     pub async fn open_async(
         &self,
         connection: &str,

@@ -1,4 +1,4 @@
-//! What names clients, relay agents, subnets and pools in a lease, each a type of its own.
+//! Identifiers of clients, relay agents, subnets and pools in a lease, each with its own type.
 
 mod bytes;
 mod clients;

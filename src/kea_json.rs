@@ -1,4 +1,5 @@
-//! JSON as Kea reads and writes it: read into canonical text, looked at and changed in that text, without a tree.
+//! JSON as Kea reads and writes it: converted to canonical text, which is read and changed without
+//! building a tree.
 
 mod edit;
 mod error;
@@ -15,7 +16,7 @@ pub(crate) mod tests {
 
     use super::parse::write_string;
 
-    /// Any JSON value, not in canonical spelling, nested up to 4 deep.
+    /// Generates any JSON value, in any spelling, nested up to 4 levels.
     pub(crate) fn json() -> impl Strategy<Value = String> {
         let string = prop_oneof![
             "[a-c]{0,2}",

@@ -1,4 +1,4 @@
-//! The lease: what a server promised to a client, for DHCPv4 and DHCPv6.
+//! Leases: the assignment of an address or prefix to a client, in DHCPv4 and DHCPv6.
 
 mod builder;
 mod client;
@@ -47,7 +47,7 @@ pub use crate::identifiers::{
 };
 pub use crate::kea_json::{Json, JsonError, JsonItems, JsonMembers, JsonRef};
 
-/// DHCPv4 or DHCPv6.
+/// The version of DHCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 pub enum Family {
@@ -66,30 +66,30 @@ impl fmt::Display for Family {
     }
 }
 
-/// What leases of both families hold, apart from what identifies the client.
+/// The fields that leases of both families have, except those that identify the client.
 ///
-/// Every combination of these values is a legal lease, so they are open to change.
+/// Every combination of these values is valid, so all fields are public.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeaseData {
     /// For how long the lease is valid, in seconds from [`LeaseData::cltt`].
     pub valid_lifetime: Lifetime,
     /// Client last transmission time: when the client was last heard, in seconds since the epoch.
     pub cltt: i64,
-    /// The subnet that the address is in.
+    /// The subnet of the address.
     pub subnet_id: SubnetId,
-    /// The pool that the address is from, 0 where pools have no numbers.
+    /// The pool of the address, 0 if pools have no ids.
     pub pool_id: PoolId,
-    /// Whether the server has put the name into the forward zone of the DNS.
+    /// Whether the server has added the name to the forward zone of the DNS.
     pub fqdn_fwd: bool,
-    /// Whether the server has put the name into the reverse zone of the DNS.
+    /// Whether the server has added the name to the reverse zone of the DNS.
     pub fqdn_rev: bool,
-    /// The name of the client, empty where it has none.
+    /// The name of the client, empty if it has none.
     pub hostname: Hostname,
-    /// What the server and its hooks attach to the lease.
+    /// Data that the server and its hooks attach to the lease.
     pub user_context: Option<UserContext>,
 }
 
-/// What leases of both families are made of, apart from what identifies the client.
+/// The parts that leases of both families have, except those that identify the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseBase<A> {
     address: A,
@@ -102,13 +102,14 @@ pub(crate) mod private {
 
     use super::{Fields, LeaseBase, LeaseError};
 
-    /// Proof that a call comes from this crate: the methods that take it can make a lease that must not be.
+    /// Proof that a call comes from this crate: the methods that take it can create an invalid
+    /// lease.
     #[derive(Debug)]
     pub struct Token(pub(super) ());
 
     /// An address of one family.
     pub trait Address: Sized {
-        /// The address, if it is of this family.
+        /// Returns the address, if it is of this family.
         fn of_ip(address: IpAddr) -> Option<Self>;
     }
 
@@ -130,21 +131,21 @@ pub(crate) mod private {
         }
     }
 
-    /// What each family does in its own way.
+    /// The operations that differ between the families.
     pub trait Parts<A> {
-        /// What both families are made of.
+        /// Returns the common parts.
         fn base(&self) -> &LeaseBase<A>;
 
-        /// What both families are made of, to be changed.
+        /// Returns the common parts, to change them.
         fn base_mut(&mut self, token: Token) -> &mut LeaseBase<A>;
 
-        /// Forgets whose the lease was. It must be declined then.
+        /// Removes the client. The lease must be declined at the time.
         fn forget_client(&mut self, token: Token);
 
-        /// The values that are in no [`LeaseBase`].
+        /// Sets the values that are not in [`LeaseBase`].
         fn client_fields<'a>(&'a self, fields: &mut Fields<'a>);
 
-        /// The lease of what both families are made of, and of the values that are not in it.
+        /// Creates a lease from its common parts and the values that are not in them.
         fn of_client_fields(base: LeaseBase<A>, fields: &Fields<'_>) -> Result<Self, LeaseError>
         where
             Self: Sized;
@@ -153,8 +154,8 @@ pub(crate) mod private {
 
 use private::{Address as _, Token};
 
-/// A lease of either family. Everything that both families have in common is written once, over
-/// this trait, which is for [`Lease4`] and [`Lease6`] only.
+/// A lease of either family, for code that works with both. Implemented for [`Lease4`] and
+/// [`Lease6`] only.
 pub trait Lease:
     private::Parts<Self::Address> + Clone + fmt::Debug + PartialEq + Eq + Send + Sync + 'static
 {
@@ -173,36 +174,37 @@ pub trait Lease:
     /// The family.
     const FAMILY: Family;
 
-    /// The hardware address of the client, where it is known.
+    /// Returns the hardware address of the client, if known.
     fn hwaddr(&self) -> Option<&HwAddr>;
 
-    /// Whether the lease can be in this state.
+    /// Checks that the lease can be in this state.
     ///
     /// # Errors
-    /// Returns [`LeaseError`] if a lease that belongs to no client would be neither declined nor reclaimed.
+    /// Returns [`LeaseError`] if the lease has no client and the state is neither declined nor
+    /// reclaimed.
     fn check_state(&self, state: LeaseState) -> Result<(), LeaseError>;
 
-    /// The address; of a delegated prefix, its first address.
+    /// Returns the address; for a delegated prefix, its first address.
     fn address(&self) -> Self::Address {
         self.base().address
     }
 
-    /// What is common to both families.
+    /// Returns the fields that both families have.
     fn data(&self) -> &LeaseData {
         &self.base().data
     }
 
-    /// What is common to both families, to be changed.
+    /// Returns the fields that both families have, to change them.
     fn data_mut(&mut self) -> &mut LeaseData {
         &mut self.base_mut(Token(())).data
     }
 
-    /// What the lease is used as.
+    /// Returns the state of the lease.
     fn state(&self) -> LeaseState {
         self.base().state
     }
 
-    /// Changes what the lease is used as.
+    /// Changes the state of the lease.
     ///
     /// # Errors
     /// As [`Lease::check_state`].
@@ -212,12 +214,12 @@ pub trait Lease:
         Ok(())
     }
 
-    /// Takes the address out of use for `probation`, because it was found to be in use by another host
-    /// (RFC 2131 section 3.1, RFC 8415 section 18.3.8): the client is forgotten, name and DNS flags
-    /// are cleared, and the lease is declined from `now` on.
+    /// Takes the address out of use for `probation`, because another host was found to use it (RFC
+    /// 2131 section 3.1, RFC 8415 section 18.3.8): removes the client, clears the hostname and the
+    /// DNS flags, and declines the lease from `now` on.
     ///
-    /// The user context of a DHCPv4 lease is cleared, as in Kea 3.3 (2.2 keeps it), so no index finds the lease by what it
-    /// said of the client. A DHCPv6 lease keeps its user context, as in Kea.
+    /// Clears the user context of a DHCPv4 lease, as Kea 3.3 does (2.2 keeps it), so that no index
+    /// finds the lease by the client data in it. A DHCPv6 lease keeps its user context, as in Kea.
     fn decline(&mut self, now: SystemTime, probation: Lifetime) {
         self.forget_client(Token(()));
         self.base_mut(Token(())).state = LeaseState::DECLINED;
@@ -229,12 +231,13 @@ pub trait Lease:
         data.fqdn_rev = false;
     }
 
-    /// Makes the lease a reclaimed one. All else stays, for the client to come back; one that belongs to no client, such
-    /// as a declined one, still belongs to none.
+    /// Reclaims the lease. Everything else stays, for a returning client; a lease without a client,
+    /// such as a declined one, still has none.
     ///
-    /// What it was is kept in the user context, as the number `reclaimed-from` in the map `leasemgr`, which Kea keeps like any
-    /// other: `{ "leasemgr": { "reclaimed-from": 1 } }`. It is left out for a lease that was assigned
-    /// ([`LeaseState::DEFAULT`]). [`Lease::reclaimed_from`] reads it.
+    /// The former state is kept in the user context, as the number `reclaimed-from` in the map
+    /// `leasemgr`, which Kea keeps like any other: `{ "leasemgr": { "reclaimed-from": 1 } }`. It is
+    /// left out for a lease that was assigned ([`LeaseState::DEFAULT`]). [`Lease::reclaimed_from`]
+    /// reads it.
     fn reclaim(&mut self) {
         let was = self.state();
         if was == LeaseState::EXPIRED_RECLAIMED {
@@ -243,37 +246,39 @@ pub trait Lease:
         self.base_mut(Token(())).state = LeaseState::EXPIRED_RECLAIMED;
         let context = &mut self.data_mut().user_context;
         if was != LeaseState::DEFAULT || context.is_some() {
-            *context = reclaimed::noted(context.take(), was);
+            *context = reclaimed::with_former_state(context.take(), was);
         }
     }
 
-    /// What the lease was before it was reclaimed; `None` for one that is not reclaimed. One that was reclaimed by another
-    /// program, such as Kea, counts as assigned, or as declined if it belongs to no client.
+    /// Returns the state of the lease before it was reclaimed; `None` if it is not reclaimed. A
+    /// lease that another program, such as Kea, has reclaimed counts as formerly assigned, or as
+    /// declined if it has no client.
     fn reclaimed_from(&self) -> Option<LeaseState> {
         if !self.is_reclaimed() {
             return None;
         }
-        let noted = self.data().user_context.as_ref().and_then(reclaimed::note);
+        let recorded = self.data().user_context.as_ref().and_then(reclaimed::former_state);
         let lacks_client = self.check_state(LeaseState::DEFAULT).is_err();
-        Some(noted.unwrap_or(if lacks_client { LeaseState::DECLINED } else { LeaseState::DEFAULT }))
+        Some(recorded.unwrap_or(if lacks_client { LeaseState::DECLINED } else { LeaseState::DEFAULT }))
     }
 
-    /// When the client was last heard.
+    /// Returns when the client was last heard.
     fn heard_at(&self) -> SystemTime {
         system_time(self.data().cltt)
     }
 
-    /// When the lease ends; `None` for one with an infinite lifetime, which never ends.
+    /// Returns when the lease ends; `None` for an infinite lifetime.
     fn valid_until(&self) -> Option<SystemTime> {
         let end = self.end()?;
-        // Beyond what a point in time can be: the last one that can be.
+        // An end beyond the range of `SystemTime` becomes the last time in that range.
         Some(system_time(i64::try_from(end).unwrap_or(i64::MAX)))
     }
 
-    /// Makes the lease valid from `now`, when the client was heard, until `end`, or for ever.
+    /// Makes the lease valid from `now`, when the client was heard, until `end`, or without an end
+    /// (`None`).
     ///
-    /// A lifetime is at most 4 294 967 294 seconds; an `end` that is not after `now` makes it 0, which in a lease file is a
-    /// deletion.
+    /// The lifetime is at most 4 294 967 294 seconds. An `end` that is not after `now` makes it 0,
+    /// which deletes the lease in a lease file.
     fn set_valid_until(&mut self, now: SystemTime, end: impl Into<Option<SystemTime>>)
     where
         Self: Sized,
@@ -290,30 +295,31 @@ pub trait Lease:
         };
     }
 
-    /// When the lease ends, in seconds since the epoch, as it stands in a lease file: cltt plus valid lifetime, modulo
-    /// 2^64. To compare, take [`Lease::end`]: this number is a large one where a lease ended before 1970.
+    /// Returns when the lease ends, in seconds since the epoch, as in a lease file: cltt plus valid
+    /// lifetime, modulo 2^64. To compare, use [`Lease::end`]: for a lease that ended before 1970
+    /// this is a large number.
     fn expires_at(&self) -> u64 {
         self.data().cltt.cast_unsigned().wrapping_add(self.data().valid_lifetime.0.into())
     }
 
-    /// When the lease ends, in seconds since the epoch; negative before 1970. `None` for a lease with an infinite
-    /// lifetime, which never ends.
+    /// Returns when the lease ends, in seconds since the epoch, negative before 1970; `None` for an
+    /// infinite lifetime.
     fn end(&self) -> Option<i128> {
         let LeaseData { cltt, valid_lifetime, .. } = *self.data();
         (!valid_lifetime.is_infinite()).then(|| i128::from(cltt) + i128::from(valid_lifetime.0))
     }
 
-    /// Whether the lease has ended at `now`; one with an infinite lifetime never does.
+    /// Returns whether the lease has ended at `now`; never true for an infinite lifetime.
     fn is_expired(&self, now: SystemTime) -> bool {
         self.end().is_some_and(|end| end <= seconds_since_epoch(now).into())
     }
 
-    /// Whether the lease has expired and its clean-up is done.
+    /// Returns whether the lease is reclaimed: it has expired, and its cleanup is done.
     fn is_reclaimed(&self) -> bool {
         self.state() == LeaseState::EXPIRED_RECLAIMED
     }
 
-    /// The values of the lease, one for each column that a backend has.
+    /// Returns the values of the lease, one for each column of a table.
     fn fields(&self) -> Fields<'_> {
         let data = self.data();
         let mut fields = Fields {
@@ -337,11 +343,12 @@ pub trait Lease:
         fields
     }
 
-    /// The lease of these values, as a server has recorded it: what [`Lease::fields`] was called on, if they are unchanged.
+    /// Creates the lease with these values, as recorded by a server. The values from
+    /// [`Lease::fields`] give an equal lease.
     ///
     /// # Errors
-    /// Returns [`LeaseError`] if the address is of the other family, if a value cannot stand in a lease, and if there is no client in a state
-    /// that needs one.
+    /// Returns [`LeaseError`] if the address is of the other family, if a value is invalid, or if
+    /// there is no client in a state that requires one.
     fn from_fields(fields: Fields<'_>) -> Result<Self, LeaseError> {
         let address = Self::Address::of_ip(fields.address)
             .ok_or(LeaseError::Family { address: fields.address, expected: Self::FAMILY })?;
@@ -367,7 +374,7 @@ impl<A> LeaseBase<A> {
         Self { address, state, data: LeaseData::default() }
     }
 
-    /// The parts of a lease that was one before.
+    /// Creates the parts of a stored lease, which was valid.
     pub(crate) fn from_stored(address: A, state: LeaseState, data: LeaseData) -> Self {
         Self { address, state, data }
     }

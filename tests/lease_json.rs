@@ -215,7 +215,7 @@ fn a_legal_dhcpv6_lease_is_read(#[case] change: Value, #[case] lease_type: u16, 
 #[case(json!({"duid": null}), "missing field `duid`")]
 #[case(json!({"type": "IA_PD"}), "missing field `prefix-len`")]
 #[case(json!({"type": "IA_PD", "prefix-len": 129}), "a prefix length of 129, expected 0 to 128")]
-#[case(json!({"type": "IA_PD", "prefix-len": 16}), "the prefix 2001:db8::/16 has bits set behind its length")]
+#[case(json!({"type": "IA_PD", "prefix-len": 16}), "the prefix 2001:db8::/16 has bits set after its length")]
 #[case(json!({"type": "NA"}), "type is expected to be IA_NA, IA_TA, IA_PD or a number")]
 #[case(json!({"type": 65536}), "type is expected to be IA_NA, IA_TA, IA_PD or a number")]
 #[case(json!({"subnet-id": 0}), "subnet-id is 0, expected at least 1")]

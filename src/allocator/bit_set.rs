@@ -1,19 +1,20 @@
-//! A set of small numbers.
+//! A set of small integers.
 
-/// How many bits a word has.
+/// Number of bits of a word.
 const WORD: usize = 64;
 
-/// Some of the numbers from 0 up to a bound, one bit for each possible one and 1/63 more. Every operation takes as many steps as
-/// the bound has digits to the base of 64: not more than five for the greatest pool.
+/// A set of the integers from 0 up to a bound, with one bit for each possible integer and 1/63
+/// more. Each operation takes as many steps as the bound has digits to base 64: at most five for
+/// the largest pool.
 #[derive(Debug)]
 pub(super) struct BitSet {
-    /// The lowest level has a bit for each number; each one above has a bit for each word of the one below that is not 0.
-    /// The highest has one word.
+    /// The lowest level has a bit for each integer; each level above has a bit for each non-zero
+    /// word of the one below. The highest level has one word.
     levels: Vec<Vec<u64>>,
 }
 
 impl BitSet {
-    /// None of the numbers below `bound`.
+    /// Creates an empty set of integers below `bound`.
     pub(super) fn empty(bound: usize) -> Self {
         let mut levels = Vec::new();
         let mut words = bound;
@@ -26,7 +27,7 @@ impl BitSet {
         }
     }
 
-    /// All numbers below `bound`.
+    /// Creates the set of all integers below `bound`.
     pub(super) fn full(bound: usize) -> Self {
         let mut set = Self::empty(bound);
         let mut bits = bound;
@@ -39,7 +40,7 @@ impl BitSet {
         set
     }
 
-    /// Adds a number below the bound, and tells whether it was not there.
+    /// Adds an integer below the bound, and returns whether it was not in the set.
     pub(super) fn insert(&mut self, number: usize) -> bool {
         let mut at = number;
         for level in &mut self.levels {
@@ -59,7 +60,7 @@ impl BitSet {
         true
     }
 
-    /// Takes a number away, and tells whether it was there.
+    /// Removes an integer, and returns whether it was in the set.
     pub(super) fn remove(&mut self, number: usize) -> bool {
         let mut at = number;
         for (height, level) in self.levels.iter_mut().enumerate() {
@@ -79,7 +80,7 @@ impl BitSet {
         true
     }
 
-    /// The first number that is not below `from`.
+    /// Returns the lowest integer that is not less than `from`.
     pub(super) fn first_from(&self, from: usize) -> Option<usize> {
         let mut at = from;
         for (height, level) in self.levels.iter().enumerate() {
@@ -109,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_set_has_every_number_below_the_bound_and_no_other() {
+    fn a_full_set_has_exactly_the_numbers_below_the_bound() {
         for bound in [1, 63, 64, 65, 4096, 4097, 300_000] {
             let set = BitSet::full(bound);
             assert_eq!(set.first_from(0), Some(0));
@@ -121,7 +122,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_does_as_a_set_does(
+        fn behaves_like_a_b_tree_set(
             full in any::<bool>(),
             bound in 1_usize..10_000,
             steps in prop::collection::vec((0_u8..3, any::<prop::sample::Index>()), 0..300),
@@ -134,7 +135,7 @@ mod tests {
                     0 => prop_assert_eq!(set.insert(number), model.insert(number)),
                     1 => prop_assert_eq!(set.remove(number), model.remove(&number)),
                     _ => {
-                        // Emptied from here on, up to the end of a word or further.
+                        // Emptied from here to the end of the word or further.
                         for n in number..bound.min(number + 200) {
                             prop_assert_eq!(set.remove(n), model.remove(&n));
                         }

@@ -1,4 +1,4 @@
-//! What was offered to whom.
+//! Addresses that are offered to clients.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
@@ -8,16 +8,16 @@ use foldhash::quality::RandomState;
 
 use super::Tier;
 
-/// An address that is kept for a client.
+/// The reservation of an address for a client.
 #[derive(Debug)]
 pub(super) struct Offer<C> {
     client: C,
-    /// When the offer ends; `None` for a time beyond what an [`Instant`] can be.
+    /// When the offer ends; `None` for a time beyond the range of [`Instant`].
     until: Option<Instant>,
-    /// Where the address is put back to, if it is not taken.
+    /// The tier to which the address is put back if it is not assigned.
     pub(super) tier: Option<Tier>,
-    /// Whether that was learned after the offer was made.
-    pub(super) is_news: bool,
+    /// Whether `tier` was set after the offer was made.
+    pub(super) tier_changed: bool,
 }
 
 impl<C> Offer<C> {
@@ -26,11 +26,11 @@ impl<C> Offer<C> {
     }
 }
 
-/// Offers by client and by address. A client has one at most.
+/// Offers by client and by address. A client has at most one.
 pub(super) struct Offers<A, C> {
     by_client: HashMap<C, A, RandomState>,
     by_address: HashMap<A, Offer<C>, RandomState>,
-    /// When offers end.
+    /// Ends of offers.
     ends: BTreeSet<(Instant, A)>,
 }
 
@@ -39,7 +39,7 @@ impl<A: Copy + Hash + Ord, C: Clone + Eq + Hash> Offers<A, C> {
         Self { by_client: HashMap::default(), by_address: HashMap::default(), ends: BTreeSet::new() }
     }
 
-    /// Offers an address to a client for a time; neither must be in an offer.
+    /// Offers an address to a client for a time; neither must have an offer.
     pub(super) fn add(
         &mut self,
         client: &C,
@@ -49,11 +49,11 @@ impl<A: Copy + Hash + Ord, C: Clone + Eq + Hash> Offers<A, C> {
     ) {
         let until = now.checked_add(time);
         self.by_client.insert(client.clone(), address);
-        self.by_address.insert(address, Offer { client: client.clone(), until, tier, is_news: false });
+        self.by_address.insert(address, Offer { client: client.clone(), until, tier, tier_changed: false });
         self.ends.extend(until.map(|until| (until, address)));
     }
 
-    /// What a client was offered, if that is kept for it still.
+    /// Returns the address that is offered to a client, if the offer has not ended.
     pub(super) fn of_client(&self, client: &C, now: Instant) -> Option<A> {
         let address = *self.by_client.get(client)?;
         self.by_address.get(&address).is_some_and(|offer| offer.is_kept(now)).then_some(address)
@@ -63,12 +63,12 @@ impl<A: Copy + Hash + Ord, C: Clone + Eq + Hash> Offers<A, C> {
         self.by_address.contains_key(&address)
     }
 
-    /// Whether an address is kept for another client than this one.
-    pub(super) fn is_anothers(&self, address: A, client: &C, now: Instant) -> bool {
+    /// Returns whether an address is offered to another client.
+    pub(super) fn is_of_other_client(&self, address: A, client: &C, now: Instant) -> bool {
         self.by_address.get(&address).is_some_and(|offer| offer.is_kept(now) && offer.client != *client)
     }
 
-    /// Returns all addresses that are offered, in no order.
+    /// Returns all offered addresses, in no order.
     pub(super) fn addresses(&self) -> impl Iterator<Item = A> {
         self.by_address.keys().copied()
     }
@@ -86,18 +86,18 @@ impl<A: Copy + Hash + Ord, C: Clone + Eq + Hash> Offers<A, C> {
         Some(offer)
     }
 
-    /// Removes what a client was offered.
+    /// Removes the offer of a client.
     pub(super) fn remove_of(&mut self, client: &C) -> Option<(A, Offer<C>)> {
         let address = *self.by_client.get(client)?;
         Some((address, self.remove(address)?))
     }
 
-    /// Removes what a client was offered, if that is this address.
+    /// Removes the offer of a client if it is for this address.
     pub(super) fn remove_if(&mut self, client: &C, address: A) -> Option<Offer<C>> {
         if self.by_client.get(client) == Some(&address) { self.remove(address) } else { None }
     }
 
-    /// Removes one that has ended.
+    /// Removes an offer that has ended.
     pub(super) fn expire(&mut self, now: Instant) -> Option<(A, Offer<C>)> {
         let &(_, address) = self.ends.first().filter(|(until, _)| *until <= now)?;
         Some((address, self.remove(address)?))

@@ -1,12 +1,12 @@
-//! Numbers in an order that nobody can foretell.
+//! Integers in an unpredictable order.
 
 use std::hash::{BuildHasher, RandomState};
 
-/// So many that the result looks like chance.
+/// Number of rounds after which the result looks random.
 const ROUNDS: u8 = 4;
 
-/// The numbers from 0 to a last one in another order, which takes no memory to keep: a Feistel network over as many bits as the
-/// last number has, with keys that are drawn when it is made.
+/// A permutation of the integers from 0 to a last one that needs no memory: a Feistel network over
+/// the bits of the last integer, with random keys.
 #[derive(Debug)]
 pub(super) struct Permutation {
     keys: RandomState,
@@ -20,13 +20,14 @@ impl Permutation {
         Self { keys: RandomState::new(), last, half: (128 - last.leading_zeros()).div_ceil(2).max(1) }
     }
 
-    /// What stands at a place. Different places have different numbers. `place` must not be greater than the last number.
+    /// Returns the integer at a position. Different positions have different integers. `place` must
+    /// not be greater than the last integer.
     pub(super) fn at(&self, place: u128) -> u128 {
         let mut number = place;
         loop {
             number = self.mix(number);
-            // The network permutes up to four times as many numbers. Followed on from one beyond the last, it comes back to
-            // one that it reaches from no other place.
+            // The network permutes up to four times as many integers. Repeated for results beyond
+            // the last integer, it ends at one that it reaches from no other position.
             if number <= self.last {
                 return number;
             }
@@ -51,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_comes_once() {
+    fn every_integer_occurs_once() {
         for last in [0, 1, 2, 3, 4, 99, 255, 256, 4999] {
             let permutation = Permutation::new(last);
             let numbers: HashSet<u128> = (0..=last).map(|place| permutation.at(place)).collect();
@@ -66,14 +67,14 @@ mod tests {
             let numbers: HashSet<u128> = (0..1000).map(|place| permutation.at(place)).collect();
             assert_eq!(numbers.len(), 1000);
             assert!(numbers.iter().all(|&number| number <= last));
-            // 1000 of 2^64 numbers or more: they are hardly ever all in one half.
+            // Of 1000 random numbers of 2^64 or more, hardly ever are all in one half.
             assert!(numbers.iter().any(|&number| number > last / 2));
             assert!(numbers.iter().any(|&number| number <= last / 2));
         }
     }
 
     #[test]
-    fn every_permutation_is_another() {
+    fn permutations_differ() {
         let order = || {
             let permutation = Permutation::new(999);
             (0..100).map(|place| permutation.at(place)).collect::<Vec<_>>()

@@ -1,19 +1,19 @@
-//! What is given out.
+//! Pools of addresses and prefixes.
 
 use std::fmt;
 use std::hash::Hash;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
-/// An address as pools count it: [`Ipv4Addr`] and [`Ipv6Addr`].
+/// An address in a pool: [`Ipv4Addr`] or [`Ipv6Addr`].
 pub trait PoolAddress: Copy + fmt::Debug + fmt::Display + Eq + Hash + Ord + Send + Sync + 'static {
-    /// How many bits it has: 32 or 128.
+    /// Number of bits: 32 or 128.
     const BITS: u32;
 
-    /// The address as a number.
+    /// Returns the address as a number.
     fn to_bits(self) -> u128;
 
-    /// The address with this number, of which the lowest [`BITS`](Self::BITS) bits count.
+    /// Returns the address for the lowest [`BITS`](Self::BITS) bits of a number.
     fn from_bits(bits: u128) -> Self;
 }
 
@@ -42,32 +42,33 @@ impl PoolAddress for Ipv6Addr {
     }
 }
 
-/// Why a pool is none.
+/// Why a pool is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PoolError {
-    /// The last address comes before the first.
-    #[error("a pool cannot reach from {first} to {last}, which comes before it")]
+    /// The last address is before the first.
+    #[error("the last address of a pool, {last}, is before the first, {first}")]
     Backwards {
         /// The first address.
         first: String,
         /// The last address.
         last: String,
     },
-    /// Delegated prefixes are no longer than what they are taken from, or longer than an address.
+    /// Delegated prefixes are shorter than the prefix that contains them, or longer than an
+    /// address.
     #[error(
         "prefixes of {delegated_len} bits cannot be delegated from {prefix}/{len}, expected {len} to 128"
     )]
     DelegatedLength {
-        /// The prefix that they were to be taken from.
+        /// The prefix that contains the delegated ones.
         prefix: Ipv6Addr,
         /// Its length in bits.
         len: u8,
-        /// The length of the delegated ones in bits.
+        /// The length of the delegated prefixes in bits.
         delegated_len: u8,
     },
-    /// A prefix has bits behind its end.
-    #[error("{prefix} has more bits than the {len} of its length")]
+    /// A prefix has bits set after its length.
+    #[error("the prefix {prefix}")]
     HostBits {
         /// The prefix.
         prefix: Ipv6Addr,
@@ -76,7 +77,8 @@ pub enum PoolError {
     },
 }
 
-/// The addresses, or the prefixes of one length, that a server gives out: all from a first to a last one.
+/// The addresses, or the prefixes of one length, that a server assigns: a range from a first to a
+/// last one.
 ///
 /// ```
 /// use std::net::{Ipv4Addr, Ipv6Addr};
@@ -94,17 +96,17 @@ pub enum PoolError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool<A> {
     first: A,
-    /// The number of the last one, if the first is 0. The number of all would not fit for `::/0`.
+    /// Index of the last one. The number of all would overflow for `::/0`.
     last: u128,
-    /// By so many bits, the addresses are apart.
+    /// Distance between two of them, as a number of bits to shift.
     shift: u32,
 }
 
 impl<A: PoolAddress> Pool<A> {
-    /// All addresses from `first` to `last`.
+    /// Creates a pool of all addresses from `first` to `last`.
     ///
     /// # Errors
-    /// [`PoolError::Backwards`] where `last` comes before `first`.
+    /// Returns [`PoolError::Backwards`] if `last` is before `first`.
     pub fn new(first: A, last: A) -> Result<Self, PoolError> {
         match last.to_bits().checked_sub(first.to_bits()) {
             Some(last) => Ok(Self { first, last, shift: 0 }),
@@ -112,43 +114,43 @@ impl<A: PoolAddress> Pool<A> {
         }
     }
 
-    /// The first address.
+    /// Returns the first address.
     #[must_use]
     pub fn first(&self) -> A {
         self.first
     }
 
-    /// The last address; of prefixes, the first address of the last one.
+    /// Returns the last address; for prefixes, the first address of the last one.
     #[must_use]
     pub fn last(&self) -> A {
         self.nth(self.last)
     }
 
-    /// Whether this is one of its addresses or, of a pool of prefixes, the first address of one.
+    /// Returns whether this is an address of the pool or, for prefixes, the first address of one.
     #[must_use]
     pub fn contains(&self, address: A) -> bool {
         self.index(address).is_some()
     }
 
-    /// The length of its prefixes in bits: that of an address where it has addresses.
+    /// Returns the length of its prefixes in bits; that of an address if it has addresses.
     #[must_use]
     pub fn prefix_len(&self) -> u8 {
         u8::try_from(A::BITS - self.shift).unwrap_or(u8::MAX)
     }
 
-    /// The number of an address, from 0 on.
+    /// Returns the index of an address, from 0.
     pub(super) fn index(&self, address: A) -> Option<u128> {
         self.index_around(address).filter(|&index| self.nth(index) == address)
     }
 
-    /// The number of the address, or of the prefix that it is in.
+    /// Returns the index of the address, or of the prefix that contains it.
     pub(super) fn index_around(&self, address: A) -> Option<u128> {
         let offset = address.to_bits().checked_sub(self.first.to_bits())?;
         Some(offset.checked_shr(self.shift).unwrap_or(0)).filter(|&index| index <= self.last)
     }
 
-    /// Returns the numbers of the first and the last address of the pool in a range, or of the first and the last prefix that has an
-    /// address in it; `None` if the pool has none there.
+    /// Returns the indexes of the first and the last address of the pool in a range, or of the
+    /// first and the last prefix with an address in it; `None` if there is none.
     pub(super) fn indexes(&self, range: &RangeInclusive<A>) -> Option<(u128, u128)> {
         let (start, end) = (*range.start(), *range.end());
         if start > end || end < self.first {
@@ -158,29 +160,31 @@ impl<A: PoolAddress> Pool<A> {
         Some((first, self.index_around(end).unwrap_or(self.last)))
     }
 
-    /// The last address, also of the last prefix.
+    /// Returns the last address, for prefixes the last address of the last one.
     pub(super) fn end(&self) -> A {
         let within = if self.shift == 0 { 0 } else { u128::MAX >> (128 - self.shift) };
         A::from_bits(self.last().to_bits().saturating_add(within))
     }
 
-    /// The address with a number, which must not be greater than [`last_index`](Self::last_index).
+    /// Returns the address with an index, which must not be greater than
+    /// [`last_index`](Self::last_index).
     pub(super) fn nth(&self, index: u128) -> A {
         A::from_bits(self.first.to_bits().wrapping_add(index.checked_shl(self.shift).unwrap_or(0)))
     }
 
-    /// The number of the last address.
+    /// Returns the index of the last address.
     pub(super) fn last_index(&self) -> u128 {
         self.last
     }
 }
 
 impl Pool<Ipv6Addr> {
-    /// The prefixes of `delegated_len` bits that start with `prefix`, which has `len` bits (RFC 8415 section 6.3).
+    /// Creates a pool of the prefixes of `delegated_len` bits in `prefix`, which has `len` bits
+    /// (RFC 8415 section 6.3).
     ///
     /// # Errors
-    /// [`PoolError::DelegatedLength`] where they are shorter than `prefix`, or longer than 128 bits, and
-    /// [`PoolError::HostBits`] where `prefix` has bits behind its length.
+    /// Returns [`PoolError::DelegatedLength`] if they are shorter than `prefix` or longer than 128
+    /// bits, and [`PoolError::HostBits`] if `prefix` has bits set after its length.
     pub fn prefixes(prefix: Ipv6Addr, len: u8, delegated_len: u8) -> Result<Self, PoolError> {
         if len > delegated_len || delegated_len > 128 {
             return Err(PoolError::DelegatedLength { prefix, len, delegated_len });
@@ -196,7 +200,7 @@ impl Pool<Ipv6Addr> {
     }
 }
 
-/// The first and the last address with a hyphen between them; prefixes with their length.
+/// Formats the first and the last address, separated by a hyphen; prefixes with their length.
 impl<A: PoolAddress> fmt::Display for Pool<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.shift == 0 {
@@ -220,7 +224,7 @@ mod tests {
     #[case::prefixes(Pool::prefixes("2001:db8::".parse().unwrap(), 32, 34).unwrap(), 4)]
     #[case::one_prefix(Pool::prefixes("2001:db8::".parse().unwrap(), 56, 56).unwrap(), 1)]
     #[case::one_of_all(Pool::prefixes(Ipv6Addr::UNSPECIFIED, 0, 0).unwrap(), 1)]
-    fn every_address_has_its_number(#[case] pool: Pool<Ipv6Addr>, #[case] size: u128) {
+    fn every_address_has_its_index(#[case] pool: Pool<Ipv6Addr>, #[case] size: u128) {
         assert_eq!(pool.last_index() + 1, size);
         let addresses: Vec<_> = (0..size).map(|n| pool.nth(n)).collect();
         assert_eq!((addresses.first(), addresses.last()), (Some(&pool.first()), Some(&pool.last())));
@@ -239,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn the_greatest_pool_is_counted() {
+    fn the_largest_pool_does_not_overflow() {
         let all = Pool::new(Ipv6Addr::UNSPECIFIED, Ipv6Addr::from_bits(u128::MAX)).unwrap();
         assert_eq!(all.index(Ipv6Addr::from_bits(u128::MAX)), Some(u128::MAX));
         assert_eq!(all.nth(u128::MAX), Ipv6Addr::from_bits(u128::MAX));
@@ -248,11 +252,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pool_is_refused() {
+    fn invalid_pools_are_refused() {
         let pool = Pool::new(Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 1));
         assert_eq!(
             pool.unwrap_err().to_string(),
-            "a pool cannot reach from 10.0.0.2 to 10.0.0.1, which comes before it"
+            "the last address of a pool, 10.0.0.1, is before the first, 10.0.0.2"
         );
         let prefix = "2001:db8::".parse().unwrap();
         assert_eq!(

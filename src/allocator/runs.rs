@@ -1,17 +1,17 @@
-//! A set of numbers that mostly stand next to each other.
+//! A set of integers that are mostly adjacent.
 
 use std::collections::BTreeMap;
 
-/// A set of numbers, kept as runs of numbers without a gap. Adding, removing and looking for a number take logarithmic time
-/// in the number of runs, and memory for each run only.
+/// A set of integers, stored as runs of adjacent ones. Adding, removing and searching take
+/// logarithmic time in the number of runs, and memory is needed for each run only.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Runs {
-    /// The first number of each run, and its last one. There is a gap between each two.
+    /// The first and the last integer of each run. Runs are not adjacent.
     runs: BTreeMap<u128, u128>,
 }
 
 impl Runs {
-    /// Returns the run that a number is in.
+    /// Returns the run that contains an integer.
     fn around(&self, number: u128) -> Option<(u128, u128)> {
         let (&first, &last) = self.runs.range(..=number).next_back()?;
         (number <= last).then_some((first, last))
@@ -21,7 +21,7 @@ impl Runs {
         self.around(number).is_some()
     }
 
-    /// Adds the numbers from the first to the last one.
+    /// Adds the integers from the first to the last one.
     pub(super) fn insert(&mut self, mut first: u128, mut last: u128) {
         // Runs that overlap or touch the new one become part of it.
         while let Some((&other, &end)) = self.runs.range(..=last.saturating_add(1)).next_back()
@@ -33,7 +33,7 @@ impl Runs {
         self.runs.insert(first, last);
     }
 
-    /// Removes a number, and returns whether it was there.
+    /// Removes an integer, and returns whether it was in the set.
     pub(super) fn remove(&mut self, number: u128) -> bool {
         let Some((first, last)) = self.around(number) else {
             return false;
@@ -48,12 +48,13 @@ impl Runs {
         true
     }
 
-    /// Returns the lowest number that is not in the set; `None` if all are.
+    /// Returns the lowest integer that is not in the set; `None` if all are.
     pub(super) fn lowest_gap(&self) -> Option<u128> {
         self.around(0).map_or(Some(0), |(_, last)| last.checked_add(1))
     }
 
-    /// Returns the number at a place among those that are not in the set; `None` if there are not as many.
+    /// Returns the integer at a position among those that are not in the set; `None` if there are
+    /// not as many.
     pub(super) fn gap_at(&self, place: u128) -> Option<u128> {
         let mut number = place;
         for (first, last) in self.iter() {
@@ -65,13 +66,13 @@ impl Runs {
         Some(number)
     }
 
-    /// Returns how many numbers below this one are not in the set.
+    /// Returns the number of integers below this one that are not in the set.
     pub(super) fn gaps_below(&self, number: u128) -> u128 {
         let below = self.runs.range(..number).map(|(first, last)| last.min(&(number - 1)) - first + 1);
         number - below.sum::<u128>()
     }
 
-    /// Returns the runs in their order: the first and the last number of each.
+    /// Returns the runs in order: the first and the last integer of each.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u128, u128)> {
         self.runs.iter().map(|(&first, &last)| (first, last))
     }
@@ -87,7 +88,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn runs_are_a_set(
+        fn behaves_like_a_b_tree_set(
             steps in prop::collection::vec((any::<bool>(), 0..40_u128, 0..10_u128), 0..60),
             at in 0..60_u128,
         ) {
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_greatest_numbers_are_in_a_set() {
+    fn the_largest_integers_can_be_added() {
         let mut runs = Runs::default();
         runs.insert(0, u128::MAX);
         assert_eq!((runs.lowest_gap(), runs.gap_at(0)), (None, None));

@@ -1,4 +1,4 @@
-//! What allocators promise, whatever way they find addresses.
+//! Tests of the guarantees of allocators, with all strategies.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -16,7 +16,7 @@ use crate::lease::{
 };
 use crate::{Added, Deleted, LeaseMgrExt, LeaseMgrFactory, Status, Tracking};
 
-/// Leases cannot be asked for.
+/// The error of a lease manager that cannot be read.
 #[derive(Debug, PartialEq)]
 struct NoAnswer;
 
@@ -34,7 +34,7 @@ fn address(n: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(0x0a00_0000 + n)
 }
 
-/// Of a pool of so many addresses.
+/// Returns an allocator of a pool of `size` addresses.
 fn allocator(size: u32, strategy: Strategy) -> Allocator4 {
     Allocator::new(Pool::new(address(0), address(size - 1)).unwrap(), strategy, OFFER_TIME)
 }
@@ -75,7 +75,7 @@ fn every_address_of_the_pool_is_offered_once(
     let offered: Vec<_> = (0..size).map(|client| offer(&allocator, client, now).unwrap()).collect();
     assert_eq!(offered.iter().copied().collect::<BTreeSet<_>>(), (0..size).map(address).collect());
     assert_eq!(offer(&allocator, size, now), None);
-    // The offers end, and the same begins anew.
+    // The offers end, and all addresses are offered again.
     let later = now + OFFER_TIME;
     let again: BTreeSet<_> =
         (0..size).map(|client| offer(&allocator, client + size, later).unwrap()).collect();
@@ -83,7 +83,7 @@ fn every_address_of_the_pool_is_offered_once(
 }
 
 #[test]
-fn the_iterative_way_goes_on_from_where_it_was() {
+fn iterative_continues_after_the_last_address() {
     let (allocator, now) = (allocator(4, Strategy::Iterative), Instant::now());
     assert_eq!([0, 1, 2].map(|client| offer(&allocator, client, now)), [0, 1, 2].map(|n| Some(address(n))));
     allocator.withdraw(&0);
@@ -96,7 +96,7 @@ fn the_iterative_way_goes_on_from_where_it_was() {
 #[rstest]
 #[case(Strategy::Random)]
 #[case(Strategy::FreeList)]
-fn nobody_can_foretell_the_next_address(#[case] strategy: Strategy) {
+fn the_next_address_is_unpredictable(#[case] strategy: Strategy) {
     let order = || {
         let (allocator, now) = (allocator(10_000, strategy), Instant::now());
         (0..20).map(|client| offer(&allocator, client, now).unwrap()).collect::<Vec<_>>()
@@ -132,7 +132,7 @@ fn prefixes_are_offered_by_their_first_address() {
 }
 
 #[test]
-fn a_full_pool_is_found_full_without_a_question() {
+fn a_full_pool_is_known_without_a_query() {
     const SIZE: u32 = 300_000;
     let (allocator, now) = (allocator(SIZE, Strategy::FreeList), Instant::now());
     for n in 0..SIZE {
@@ -147,7 +147,7 @@ fn a_full_pool_is_found_full_without_a_question() {
         (offered.unwrap(), questions)
     };
     assert_eq!(ask(1), (None, 0));
-    // The only free one is found at once.
+    // The only free address is found immediately.
     allocator.released(address(123_456));
     assert_eq!(ask(1), (Some(address(123_456)), 1));
 }
@@ -161,7 +161,7 @@ fn reclaimed_addresses_are_offered_last() {
     let unused: BTreeSet<_> = (0..10).map(|client| offer(&allocator, client, now).unwrap()).collect();
     assert_eq!(unused, (0..10).map(address).collect());
     assert!(offer(&allocator, 10, now).unwrap() >= address(10));
-    // Put back where it was taken from.
+    // Put back to its tier.
     allocator.withdraw(&3);
     assert!(offer(&allocator, 11, now).unwrap() < address(10));
 }
@@ -180,18 +180,18 @@ fn an_offer_is_kept_for_its_client(
     assert!(allocator.may_take(&1, first, now));
     assert!(!allocator.may_take(&2, first, now));
     assert_ne!(offer(&allocator, 2, now), Some(first));
-    // Nobody else gets it for the asking.
+    // No other client gets it, even if it wants it.
     assert_eq!(allocator.offer(&3, Some(first), now, every_address_is_free), Ok(None));
     let just_before = now + OFFER_TIME - Duration::from_nanos(1);
     assert_eq!(offer(&allocator, 3, just_before), None);
     assert_eq!(allocator.offered(&1, now + OFFER_TIME), None);
     assert!(allocator.may_take(&2, first, now + OFFER_TIME));
     assert_eq!(allocator.offer(&3, Some(first), now + OFFER_TIME, every_address_is_free), Ok(Some(first)));
-    assert!(!allocator.may_take(&3, address(2), now), "not of the pool");
+    assert!(!allocator.may_take(&3, address(2), now), "not in the pool");
 }
 
 #[rstest]
-fn a_client_is_offered_what_it_wants_if_that_is_free(
+fn a_client_is_offered_the_address_it_wants_if_free(
     #[values(Strategy::Random, Strategy::Iterative, Strategy::FreeList, Strategy::LowestFirst)]
     strategy: Strategy,
 ) {
@@ -201,14 +201,14 @@ fn a_client_is_offered_what_it_wants_if_that_is_free(
     assert_eq!(wants(1, address(77)), address(77));
     let others = [wants(2, address(77)), wants(3, address(100))];
     assert!(others[0] != address(77) && others[1] < address(100));
-    // It has changed its mind. What it was offered before is free.
+    // The client wants another address; the one that it was offered before is free.
     let another = [78, 79, 80].map(address).into_iter().find(|address| !others.contains(address)).unwrap();
     assert_eq!(wants(1, another), another);
     assert_eq!(wants(4, address(77)), address(77));
 }
 
 #[rstest]
-fn what_is_not_free_is_not_offered(
+fn an_address_in_use_is_not_offered(
     #[values(Strategy::Random, Strategy::Iterative, Strategy::FreeList, Strategy::LowestFirst)]
     strategy: Strategy,
 ) {
@@ -217,7 +217,7 @@ fn what_is_not_free_is_not_offered(
     assert_eq!(allocator.offer(&1, Some(address(3)), now, only(7)), Ok(Some(address(7))));
     assert_eq!(allocator.offer(&2, None, now, only(7)), Ok(None));
     if matches!(strategy, Strategy::FreeList | Strategy::LowestFirst) {
-        // Somebody else has put leases there, and an allocator hears when they go.
+        // Another program has added these leases; the allocator is told when they are deleted.
         assert_eq!(offer(&allocator, 2, now), None);
         allocator.released(address(5));
         assert_eq!(offer(&allocator, 2, now), Some(address(5)));
@@ -227,12 +227,12 @@ fn what_is_not_free_is_not_offered(
 }
 
 #[test]
-fn an_address_that_becomes_free_while_it_is_asked_for_is_not_lost() {
+fn an_address_that_becomes_free_during_the_query_is_not_lost() {
     let (allocator, now) = (allocator(1, Strategy::FreeList), Instant::now());
     let mut asked = 0;
     let released_meanwhile = |address| {
         asked += 1;
-        // It had a lease when that was looked for, and has none when the answer comes.
+        // It had a lease during the query, and has none when the result arrives.
         if asked == 1 {
             allocator.released(address);
         }
@@ -242,17 +242,17 @@ fn an_address_that_becomes_free_while_it_is_asked_for_is_not_lost() {
 }
 
 #[test]
-fn an_address_that_cannot_be_asked_for_is_not_lost() {
+fn an_address_is_not_lost_if_the_query_fails() {
     let (allocator, now) = (allocator(1, Strategy::FreeList), Instant::now());
     assert_eq!(allocator.offer(&1, None, now, |_| Err(NoAnswer)), Err(NoAnswer));
     assert_eq!(allocator.offered(&1, now), None);
     assert_eq!(offer(&allocator, 2, now), Some(address(0)));
 }
 
-// A lease manager that is followed.
+// Following a lease manager.
 
 #[test]
-fn what_a_followed_manager_has_and_changes_is_known() {
+fn leases_and_changes_of_a_followed_manager_are_known() {
     let (leases, now) = (in_memory(), Instant::now());
     for n in 0..8 {
         assert_eq!(
@@ -260,7 +260,7 @@ fn what_a_followed_manager_has_and_changes_is_known() {
             Added::Added
         );
     }
-    // Around the pool, too.
+    // Also addresses around the pool.
     for n in [u32::MAX, 10, 2000] {
         assert_eq!(
             leases.add(&lease(Ipv4Addr::from_bits(address(0).to_bits().wrapping_add(n)))).unwrap(),
@@ -270,7 +270,7 @@ fn what_a_followed_manager_has_and_changes_is_known() {
     let allocator = Arc::new(allocator(10, Strategy::FreeList));
     allocator.follow(&leases).unwrap();
     assert!(matches!(allocator.follow(&leases), Err(FollowError::Followed(_))));
-    // Of the free ones, in the order in which they are offered.
+    // Free addresses, in the order in which they are offered.
     let free = || {
         let offered: Vec<_> = (0..).map_while(|client| offer(&allocator, client, now)).collect();
         for client in 0..10 {
@@ -306,26 +306,26 @@ fn what_a_followed_manager_has_and_changes_is_known() {
 }
 
 #[test]
-fn an_offer_ends_when_the_lease_is_there() {
+fn an_offer_ends_when_the_lease_is_added() {
     let (leases, now) = (in_memory(), Instant::now());
     let allocator = Arc::new(allocator(2, Strategy::FreeList));
     allocator.follow(&leases).unwrap();
     let own = offer(&allocator, 1, now).unwrap();
     assert_eq!(leases.add(&lease(own)).unwrap(), Added::Added);
     assert_eq!(allocator.offered(&1, now), None);
-    // The end of the offer does not make it free.
+    // The end of the offer does not make the address free.
     let later = now + OFFER_TIME;
     let other = offer(&allocator, 2, later).unwrap();
     assert_ne!(other, own);
     assert_eq!(offer(&allocator, 3, later), None);
-    // A lease that comes and goes while the address is offered leaves it free.
+    // A lease that is added and deleted while the address is offered leaves the address free.
     assert_eq!(leases.add(&lease(other)).unwrap(), Added::Added);
     leases.delete(other).unwrap();
     assert_eq!(offer(&allocator, 3, later), Some(other));
 }
 
 #[test]
-fn of_a_followed_manager_pools_see_their_own() {
+fn each_pool_follows_only_its_own_leases() {
     let leases = LeaseMgrFactory::<Lease6>::new().open("type=memfile universe=6 persist=false").unwrap();
     let addresses = Pool::new(Ipv6Addr::from_bits(0), Ipv6Addr::from_bits(0)).unwrap();
     let prefixes = Pool::prefixes(Ipv6Addr::from_bits(1 << 64), 64, 64).unwrap();
@@ -368,7 +368,7 @@ fn threads_are_never_offered_the_same_address(
 }
 
 #[test]
-fn an_unfollowed_manager_and_that_of_a_dropped_allocator_are_not_followed() {
+fn unfollow_and_drop_end_the_following() {
     let (leases, now) = (in_memory(), Instant::now());
     let first = Arc::new(allocator(2, Strategy::LowestFirst));
     first.follow(&leases).unwrap();
@@ -376,16 +376,16 @@ fn an_unfollowed_manager_and_that_of_a_dropped_allocator_are_not_followed() {
     first.unfollow(leases.as_ref());
     assert!(!leases.tracking().is_watched());
     assert_eq!(leases.add(&lease(address(0))).unwrap(), Added::Added);
-    assert_eq!(offer(&first, 1, now), Some(address(0)), "it is not told");
+    assert_eq!(offer(&first, 1, now), Some(address(0)), "the allocator is not notified");
     let second = Arc::new(allocator(2, Strategy::LowestFirst));
     second.follow(&leases).unwrap();
     assert_eq!(offer(&second, 1, now), Some(address(1)));
-    // The end of the one that has unfollowed the manager is not that of the other.
+    // Dropping the allocator that has unfollowed the manager does not affect the other one.
     drop(first);
     assert!(leases.tracking().is_watched());
     drop(second);
     assert!(!leases.tracking().is_watched());
-    // Neither keeps the other.
+    // Neither keeps the other alive.
     let third = Arc::new(allocator(2, Strategy::LowestFirst));
     third.follow(&leases).unwrap();
     assert_eq!(Arc::strong_count(&third), 1);
@@ -394,7 +394,7 @@ fn an_unfollowed_manager_and_that_of_a_dropped_allocator_are_not_followed() {
     assert!(weak.upgrade().is_none());
 }
 
-// The lowest address.
+// Lowest first.
 
 #[test]
 fn the_lowest_free_address_is_offered_first() {
@@ -412,7 +412,7 @@ fn the_lowest_free_address_is_offered_first() {
 }
 
 #[test]
-fn the_lowest_address_of_the_greatest_pool_is_found() {
+fn the_lowest_address_of_the_largest_pool_is_found() {
     let pool = Pool::new(Ipv6Addr::UNSPECIFIED, Ipv6Addr::from_bits(u128::MAX)).unwrap();
     let allocator = Allocator::<Ipv6Addr, u32>::new(pool, Strategy::LowestFirst, OFFER_TIME);
     assert_eq!(allocator.strategy(), Strategy::LowestFirst);
@@ -434,7 +434,7 @@ fn excluded_addresses_are_never_offered(
     let wants = |client, n| allocator.offer(&client, Some(address(n)), now, every_address_is_free).unwrap();
     assert_ne!(wants(0, 60), Some(address(60)));
     assert_eq!(wants(0, 71), Some(address(71)));
-    // An offer that there is ends, and its address does not come back.
+    // An existing offer ends, and its address is not put back.
     assert_eq!(wants(1, 100), Some(address(100)));
     allocator.exclude(address(100)..=address(1000));
     assert_eq!(allocator.offered(&1, now), None);
@@ -452,7 +452,7 @@ fn excluded_addresses_are_never_offered(
         Ok::<_, NoAnswer>(true)
     });
     assert_eq!((none, questions), (Ok(None), 0));
-    // Beside the pool, and all of it.
+    // Ranges outside the pool, and the whole pool.
     allocator.exclude(Ipv4Addr::UNSPECIFIED..=Ipv4Addr::from_bits(address(0).to_bits() - 1));
     assert_eq!(allocator.offered(&0, now).map(|own| allocator.may_take(&0, own, now)), Some(true));
     allocator.exclude(Ipv4Addr::UNSPECIFIED..=Ipv4Addr::BROADCAST);
@@ -460,7 +460,7 @@ fn excluded_addresses_are_never_offered(
 }
 
 #[test]
-fn addresses_in_turn_go_on_after_an_exclusion() {
+fn iterative_continues_after_an_exclusion() {
     let (allocator, now) = (allocator(6, Strategy::Iterative), Instant::now());
     assert_eq!([0, 1].map(|client| offer(&allocator, client, now)), [0, 1].map(|n| Some(address(n))));
     allocator.withdraw(&0);
@@ -478,17 +478,17 @@ fn a_prefix_with_an_excluded_address_is_excluded() {
     assert_eq!([0, 1].map(offer), [Some("2001:db8:0:8000::".parse().unwrap()), None]);
 }
 
-// The time of offers.
+// The duration of offers.
 
 #[test]
-fn each_offer_has_its_own_time() {
+fn each_offer_has_its_own_duration() {
     let (allocator, now) = (allocator(3, Strategy::LowestFirst), Instant::now());
     let offer_for =
         |client, time| allocator.offer_for(&client, None, (now, time), every_address_is_free).unwrap();
     assert_eq!(offer_for(0, Duration::MAX), Some(address(0)));
     assert_eq!(offer_for(1, OFFER_TIME * 3), Some(address(1)));
     assert_eq!(offer_for(2, OFFER_TIME), Some(address(2)));
-    // It ends when it would have ended.
+    // The offer ends at its original time.
     assert_eq!(offer_for(2, OFFER_TIME * 3), Some(address(2)));
     assert_eq!(offer(&allocator, 3, now + OFFER_TIME), Some(address(2)));
     assert_eq!(offer(&allocator, 4, now + OFFER_TIME * 3), Some(address(1)));
@@ -500,7 +500,8 @@ fn each_offer_has_its_own_time() {
 
 // Leases that several servers share.
 
-/// A manager whose leases other servers may change without a word. It finds any free address from the highest on, or not.
+/// A manager whose leases other servers may change without notification. Either finds any free
+/// address, from the highest on, or does not support it.
 #[derive(Debug)]
 struct Shared {
     leases: Arc<dyn LeaseMgr<Lease4>>,
@@ -590,13 +591,13 @@ fn a_shared_manager_is_asked_for_a_free_address(
     let allocator = Arc::new(allocator(9, strategy));
     allocator.exclude(address(8)..=address(8));
     allocator.follow(&leases).unwrap();
-    // What is offered, excluded, or was not free after all is passed over.
+    // Offered and excluded addresses, and those that were not free, are skipped.
     assert_eq!(offer(&allocator, 0, now), Some(address(expected[0])));
     assert_eq!(offer(&allocator, 0, now), Some(address(expected[0])));
     let but_one = |asked| Ok::<_, NoAnswer>(asked != address(expected[1]));
     assert_eq!(allocator.offer(&1, None, now, but_one), Ok(Some(address(expected[2]))));
     assert_eq!(offer(&allocator, 2, now), Some(address(expected[1])));
-    // A lease that the allocator is not told of.
+    // A lease of which the allocator is not notified.
     assert_eq!(leases.add(&lease(address(expected[3]))).unwrap(), Added::Added);
     let left: BTreeSet<_> = (3..).map_while(|client| offer(&allocator, client, now)).collect();
     let gone: BTreeSet<_> = [0, 1, 4].into_iter().chain(expected).map(address).collect();
@@ -606,7 +607,7 @@ fn a_shared_manager_is_asked_for_a_free_address(
 }
 
 #[test]
-fn a_shared_manager_that_cannot_be_asked_is_an_error() {
+fn an_unavailable_shared_manager_is_an_error() {
     let (shared, now) = (shared(false), Instant::now());
     let leases: Arc<dyn LeaseMgr<Lease4>> = shared.clone();
     let allocator = Arc::new(allocator(4, Strategy::LowestFirst));
@@ -639,12 +640,12 @@ fn threads_that_ask_a_shared_manager_are_never_offered_the_same_address() {
     assert_eq!(offered, (0..4 * OFFERS).map(|n| Some(address(n))).collect());
 }
 
-// In any order of events.
+// Any order of events.
 
 proptest! {
-    /// Addresses come and go, offers are made, taken, withdrawn and forgotten.
+    /// Addresses are leased and freed; offers are made, accepted, withdrawn and forgotten.
     #[test]
-    fn an_allocator_that_follows_offers_what_is_free_and_nothing_else(
+    fn a_following_allocator_offers_exactly_the_free_addresses(
         is_lowest_first in any::<bool>(),
         size in 1_u32..12,
         steps in prop::collection::vec((0_u8..7, 0_u32..6, 0_u32..12), 0..80),
@@ -675,10 +676,11 @@ proptest! {
                             };
                             prop_assert!(first.is_none_or(|first| first == got));
                             if first.is_none() && is_lowest_first {
-                                // What it was offered before counts as free.
+                                // The address of its previous offer counts as free.
                                 prop_assert_eq!((0..size).map(address).find(free), Some(got));
                             }
-                            // One that it did not want is given up first, even if it is the only one left.
+                            // An offer of an unwanted address ends first, even if it is the only
+                            // one left.
                             if own != Some(got) || wanted.is_some_and(|wanted| wanted != got) {
                                 offers.insert(client, (got, now + OFFER_TIME));
                             }

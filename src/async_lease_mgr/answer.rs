@@ -1,4 +1,4 @@
-//! A future that another thread gives its value to, under any runtime.
+//! A future whose value comes from another thread, under any runtime.
 
 use std::fmt;
 use std::future::Future;
@@ -9,10 +9,10 @@ use std::task::{Context, Poll, Waker};
 
 use crate::sync::Mutex;
 
-/// The result of work that was begun when this was made. It names no runtime.
+/// The result of work that was started when this was created. Independent of runtimes.
 ///
-/// The work goes on if this is dropped: only its result is not known then.
-#[must_use = "the work is done also if this is dropped, but then its result is not known"]
+/// The work continues if this is dropped; only its result is lost.
+#[must_use = "the work continues if this is dropped, but its result is lost"]
 pub struct Answer<T>(State<T>);
 
 enum State<T> {
@@ -20,16 +20,16 @@ enum State<T> {
     Awaited(Arc<Slot<T>>),
 }
 
-/// Where a value is left for a future.
+/// The place through which a value is passed to a future.
 struct Slot<T>(Mutex<Content<T>>);
 
 enum Content<T> {
-    Awaited(Option<Waker>),
-    There(T),
+    Waiting(Option<Waker>),
+    Ready(T),
     Taken,
 }
 
-/// Gives its value to an [`Answer`]; if it is dropped without one, what `lost` gives.
+/// Sends a value to an [`Answer`]; if it is dropped without one, sends the value of `lost`.
 pub(super) struct Sender<T> {
     slot: Arc<Slot<T>>,
     lost: Option<Box<dyn FnOnce() -> T + Send + Sync>>,
@@ -41,18 +41,18 @@ impl<T> Answer<T> {
     }
 
     pub(super) fn awaited(lost: impl FnOnce() -> T + Send + Sync + 'static) -> (Sender<T>, Self) {
-        let slot = Arc::new(Slot(Mutex::new(Content::Awaited(None))));
+        let slot = Arc::new(Slot(Mutex::new(Content::Waiting(None))));
         (Sender { slot: Arc::clone(&slot), lost: Some(Box::new(lost)) }, Self(State::Awaited(slot)))
     }
 }
 
-/// The value is only ever moved.
+/// The value is never pinned.
 impl<T> Unpin for Answer<T> {}
 
 impl<T> Future for Answer<T> {
     type Output = T;
 
-    /// After it was ready, it never is again.
+    /// Returns `Ready` once only.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         let slot = match &mut self.get_mut().0 {
             State::Known(value) => return value.take().map_or(Poll::Pending, Poll::Ready),
@@ -60,11 +60,11 @@ impl<T> Future for Answer<T> {
         };
         let mut content = slot.0.lock();
         match &mut *content {
-            Content::Awaited(Some(waker)) => waker.clone_from(context.waker()),
-            Content::Awaited(waker) => *waker = Some(context.waker().clone()),
+            Content::Waiting(Some(waker)) => waker.clone_from(context.waker()),
+            Content::Waiting(waker) => *waker = Some(context.waker().clone()),
             Content::Taken => {}
-            Content::There(_) => {
-                if let Content::There(value) = mem::replace(&mut *content, Content::Taken) {
+            Content::Ready(_) => {
+                if let Content::Ready(value) = mem::replace(&mut *content, Content::Taken) {
                     return Poll::Ready(value);
                 }
             }
@@ -86,9 +86,9 @@ impl<T> Sender<T> {
     }
 
     fn put(&self, value: T) {
-        let before = mem::replace(&mut *self.slot.0.lock(), Content::There(value));
-        // The lock is free: what is woken may poll at once.
-        if let Content::Awaited(Some(waker)) = before {
+        let before = mem::replace(&mut *self.slot.0.lock(), Content::Ready(value));
+        // The lock is released, as the woken task may poll at once.
+        if let Content::Waiting(Some(waker)) = before {
             waker.wake();
         }
     }
@@ -120,7 +120,8 @@ mod models {
         }
     }
 
-    /// One thread waits for an answer, polling for two tasks in turn, and another one gives it or is lost.
+    /// One thread waits for an answer, polling for two tasks alternately; another thread sends the
+    /// answer or drops the sender.
     fn answer(is_lost: bool) {
         let (sender, mut answer) = Answer::awaited(|| 2);
         let other = thread::spawn(move || if is_lost { drop(sender) } else { sender.send(1) });

@@ -1,8 +1,8 @@
-//! What all identifiers that are made of bytes have in common.
+//! Common code of identifiers that consist of bytes.
 
 use std::fmt;
 
-/// Octets as two hex digits each, separated by colons.
+/// Formats bytes as two hex digits each, separated by colons.
 pub(super) struct Octets<'a>(pub(super) &'a [u8]);
 
 impl fmt::Display for Octets<'_> {
@@ -15,7 +15,8 @@ impl fmt::Display for Octets<'_> {
     }
 }
 
-/// The conversions from and to bytes and text of an identifier with the methods `new` and `as_bytes`.
+/// Implements conversions between an identifier, bytes and text, for types with `new` and
+/// `as_bytes`.
 macro_rules! identifier {
     ($name:ident) => {
         impl AsRef<[u8]> for $name {
@@ -32,7 +33,7 @@ macro_rules! identifier {
             }
         }
 
-        /// Reads hex octets with colons between them; other forms are in the error of a text that is none.
+        /// Parses hex bytes separated by colons. The error of an invalid text names all forms.
         impl std::str::FromStr for $name {
             type Err = $crate::identifiers::IdentifierError;
 
@@ -44,11 +45,11 @@ macro_rules! identifier {
     };
 }
 
-/// What identifiers that are nothing but bytes have in common besides: reading the bytes, and the debug form.
+/// Implements access to the bytes, and `Debug`, for identifiers without other fields.
 macro_rules! octets {
     ($name:ident) => {
         impl $name {
-            /// The bytes.
+            /// Returns the bytes.
             #[must_use]
             pub fn as_bytes(&self) -> &[u8] {
                 self.0.as_slice()
@@ -65,17 +66,17 @@ macro_rules! octets {
     };
 }
 
-/// The conversions from and to bytes and text of a name.
+/// Implements conversions between a name, bytes and text.
 macro_rules! name {
     ($name:ident) => {
         impl $name {
-            /// A name of these bytes.
+            /// Creates a name from bytes.
             #[must_use]
             pub fn new(bytes: &[u8]) -> Self {
                 Self(ShortBytes::new(bytes))
             }
 
-            /// The bytes.
+            /// Returns the bytes.
             #[must_use]
             pub fn as_bytes(&self) -> &[u8] {
                 self.0.as_slice()
@@ -114,7 +115,8 @@ macro_rules! name {
             }
         }
 
-        /// Control bytes and bytes outside ASCII are shown as `\xHH`, so that a hostile name cannot steer a terminal.
+        /// Formats control bytes and bytes outside ASCII as `\xHH`, so that a name cannot send
+        /// control codes to a terminal.
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{}", self.as_bytes().escape_ascii())

@@ -6,7 +6,7 @@ use super::bytes::{Octets, identifier, octets};
 use super::short_bytes::ShortBytes;
 use super::{HwSource, HwType, IdentifierError, IdentifierKind};
 
-/// Octets with colons between them, as in a lease file.
+/// Formats bytes separated by colons, as in a lease file.
 macro_rules! shown_with_colons {
     ($name:ident) => {
         octets!($name);
@@ -25,26 +25,27 @@ pub struct ClientId(ShortBytes);
 shown_with_colons!(ClientId);
 
 impl ClientId {
-    /// The shortest client id, in bytes.
+    /// Minimum length in bytes.
     pub const MIN_LEN: usize = 2;
-    /// The longest client id, in bytes.
+    /// Maximum length in bytes.
     pub const MAX_LEN: usize = 255;
-    /// What stands before the length and the octets of one that is too short for Kea.
+    /// First byte of the stored form of an option that is too short for Kea.
     const SHORT: u8 = 255;
 
-    /// A client id of these bytes.
+    /// Creates a client id from bytes.
     ///
     /// # Errors
-    /// [`IdentifierError::Length`] for less than 2 or more than 255 bytes.
+    /// Returns [`IdentifierError::Length`] if there are less than 2 or more than 255 bytes.
     pub fn new(bytes: &[u8]) -> Result<Self, IdentifierError> {
         IdentifierError::check(IdentifierKind::ClientId, bytes, Self::MIN_LEN, Self::MAX_LEN).map(Self)
     }
 
-    /// The client id of option 61 as the client sent it, of any 0 to 255 octets.
+    /// Creates a client id from option 61 as sent by the client, with 0 to 255 bytes.
     ///
-    /// RFC 2132 asks for two octets or more, and Kea's columns hold no less. What a client sends in spite of that is kept
-    /// after the octet 255 and its length, so no two such clients are taken for one: a client id of type 255 has an
-    /// IAID and a DUID after it (RFC 4361), and is never so short. [`ClientId::as_option`] has what was sent.
+    /// RFC 2132 requires two bytes or more, and Kea cannot store less. A shorter option is stored
+    /// after the byte 255 and its length, so that no two clients get the same client id: a client
+    /// id of type 255 contains an IAID and a DUID (RFC 4361), and is never so short.
+    /// [`ClientId::as_option`] returns the original bytes.
     ///
     /// ```
     /// use leasemgr::lease::ClientId;
@@ -55,7 +56,7 @@ impl ClientId {
     /// ```
     ///
     /// # Errors
-    /// Returns [`IdentifierError::Length`] if there are more than 255 octets.
+    /// Returns [`IdentifierError::Length`] if there are more than 255 bytes.
     pub fn from_option(octets: &[u8]) -> Result<Self, IdentifierError> {
         match *octets {
             [] => Ok(Self(ShortBytes::new(&[Self::SHORT, 0]))),
@@ -64,7 +65,7 @@ impl ClientId {
         }
     }
 
-    /// The octets that the client sent in option 61, and that go back to it (RFC 6842).
+    /// Returns the bytes of option 61 as sent by the client, to be sent back to it (RFC 6842).
     #[must_use]
     pub fn as_option(&self) -> &[u8] {
         match self.as_bytes() {
@@ -74,7 +75,7 @@ impl ClientId {
         }
     }
 
-    /// A client id of bytes that were one before.
+    /// Creates a client id from stored bytes, which were valid.
     pub(crate) fn from_stored(bytes: &[u8]) -> Self {
         Self(ShortBytes::new(bytes))
     }
@@ -82,36 +83,36 @@ impl ClientId {
 
 /// The DHCP unique identifier of a DHCPv6 client (RFC 8415 section 11), 3 to 130 bytes.
 ///
-/// One of a lease that a server has recorded may be shorter ([`Duid::recorded`]).
-/// [`Duid::empty`], three zero bytes, is the DUID of a declined lease, which belongs to no client.
+/// The DUID of a recorded lease may be shorter ([`Duid::recorded`]). [`Duid::empty`], three zero
+/// bytes, is the DUID of a declined lease, which has no client.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Duid(ShortBytes);
 shown_with_colons!(Duid);
 
 impl Duid {
-    /// The shortest DUID of a new lease, in bytes.
+    /// Minimum length for a new lease, in bytes.
     pub const MIN_LEN: usize = 3;
-    /// The shortest DUID of a recorded lease, in bytes.
+    /// Minimum length for a recorded lease, in bytes.
     pub const MIN_RECORDED_LEN: usize = 1;
-    /// The longest DUID, in bytes.
+    /// Maximum length in bytes.
     pub const MAX_LEN: usize = 130;
     pub(crate) const EMPTY_BYTES: [u8; 3] = [0; 3];
-    /// How Kea 2.2 writes the empty DUID.
+    /// The empty DUID in Kea 2.2.
     const EMPTY_OF_KEA_2: [u8; 1] = [0];
 
-    /// A DUID of these bytes, for a new lease.
+    /// Creates a DUID from bytes, for a new lease.
     ///
     /// # Errors
-    /// [`IdentifierError::Length`] for less than 3 or more than 130 bytes.
+    /// Returns [`IdentifierError::Length`] if there are less than 3 or more than 130 bytes.
     pub fn new(bytes: &[u8]) -> Result<Self, IdentifierError> {
         Self::of_length(bytes, Self::MIN_LEN)
     }
 
-    /// A DUID of these bytes, as a server has recorded it in a lease: Kea 2.2 also gives leases to clients
-    /// whose DUIDs have 1 or 2 bytes.
+    /// Creates a DUID from bytes in a recorded lease: Kea 2.2 also gives leases to clients with
+    /// DUIDs of 1 or 2 bytes.
     ///
     /// # Errors
-    /// Returns [`IdentifierError::Length`] if there are no or more than 130 bytes.
+    /// Returns [`IdentifierError::Length`] if there are no bytes or more than 130.
     pub fn recorded(bytes: &[u8]) -> Result<Self, IdentifierError> {
         Self::of_length(bytes, Self::MIN_RECORDED_LEN)
     }
@@ -120,61 +121,62 @@ impl Duid {
         IdentifierError::check(IdentifierKind::Duid, bytes, min, Self::MAX_LEN).map(Self)
     }
 
-    /// A DUID of bytes that were one before.
+    /// Creates a DUID from stored bytes, which were valid.
     pub(crate) fn from_stored(bytes: &[u8]) -> Self {
         Self(ShortBytes::new(bytes))
     }
 
-    /// The DUID of a lease that belongs to no client, `00:00:00`.
+    /// Returns the DUID of a lease without a client, `00:00:00`.
     #[must_use]
     pub fn empty() -> Self {
         Self(ShortBytes::new(&Self::EMPTY_BYTES))
     }
 
-    /// Whether this is the DUID of a lease that belongs to no client: [`Duid::empty`], or `00`, which Kea 2.2
-    /// writes in its place.
+    /// Returns whether this is the DUID of a lease without a client: [`Duid::empty`], or `00`, as
+    /// in Kea 2.2.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.is_new_empty() || self.as_bytes() == Self::EMPTY_OF_KEA_2
     }
 
-    /// Whether this is [`Duid::empty`], which stands in declined leases only; `00` is also found in others.
+    /// Returns whether this is [`Duid::empty`], which occurs in declined leases only; `00` also
+    /// occurs in others.
     pub(crate) fn is_new_empty(&self) -> bool {
         self.as_bytes() == Self::EMPTY_BYTES
     }
 }
 
-/// A hardware address, 1 to 20 bytes, with its type and, in DHCPv6, where it was learned.
+/// A hardware address of 1 to 20 bytes, with its type and, in DHCPv6, its source.
 ///
-/// An absent one is `None` where a lease holds it.
+/// A lease without one has `None`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HwAddr {
     bytes: ShortBytes,
-    /// What kind of address it is.
+    /// The type of the address.
     pub htype: HwType,
-    /// Where a DHCPv6 server learned it; 0 in DHCPv4.
+    /// The source from which a DHCPv6 server learned it; 0 in DHCPv4.
     pub source: HwSource,
 }
 
 impl HwAddr {
-    /// The longest hardware address, in bytes.
+    /// Maximum length in bytes.
     pub const MAX_LEN: usize = 20;
 
-    /// An Ethernet-type address of these bytes, from an unknown source.
+    /// Creates an Ethernet address from bytes, with an unknown source.
     ///
     /// # Errors
-    /// [`IdentifierError::Length`] for no or more than 20 bytes.
+    /// Returns [`IdentifierError::Length`] if there are no bytes or more than 20.
     pub fn new(bytes: &[u8]) -> Result<Self, IdentifierError> {
         let bytes = IdentifierError::check(IdentifierKind::HwAddr, bytes, 1, Self::MAX_LEN)?;
         Ok(Self { bytes, htype: HwType::ETHERNET, source: HwSource(0) })
     }
 
-    /// A hardware address of bytes that were one before.
+    /// Creates a hardware address from stored bytes, which were valid.
     pub(crate) fn from_stored(bytes: &[u8], htype: HwType, source: HwSource) -> Self {
         Self { bytes: ShortBytes::new(bytes), htype, source }
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.as_slice()
@@ -183,7 +185,7 @@ impl HwAddr {
 
 identifier!(HwAddr);
 
-/// An Ethernet address from an unknown source.
+/// Creates an Ethernet address with an unknown source.
 impl From<[u8; 6]> for HwAddr {
     fn from(bytes: [u8; 6]) -> Self {
         Self::from_stored(&bytes, HwType::ETHERNET, HwSource(0))
@@ -215,7 +217,7 @@ mod tests {
     #[case(&[0, 0x41], &[0, 0x41])]
     #[case(&[255, 2], &[255, 2])]
     #[case(&[7; 255], &[7; 255])]
-    fn an_option_of_any_octets_is_a_client_id(#[case] option: &[u8], #[case] bytes: &[u8]) {
+    fn an_option_of_any_length_becomes_a_client_id(#[case] option: &[u8], #[case] bytes: &[u8]) {
         let id = ClientId::from_option(option).unwrap();
         assert_eq!((id.as_bytes(), id.as_option()), (bytes, option));
         assert_eq!(id.to_string().parse(), Ok(id));
@@ -232,7 +234,7 @@ mod tests {
     #[case("2:0:0:0:0:1", Ok(HwAddr::from([2, 0, 0, 0, 0, 1])))]
     #[case("02-00", Err(IdentifierError::Text { kind: IdentifierKind::HwAddr }))]
     #[case("", Err(IdentifierError::Length { kind: IdentifierKind::HwAddr, len: 0, min: 1, max: 20 }))]
-    fn a_hardware_address_is_read_from_its_text(
+    fn a_hardware_address_is_parsed_from_text(
         #[case] text: &str,
         #[case] read: Result<HwAddr, IdentifierError>,
     ) {
@@ -245,7 +247,7 @@ mod tests {
     #[case("0x010203", Some(&[1, 2, 3][..]))]
     #[case("01", None)]
     #[case("xy", None)]
-    fn a_duid_is_read_from_its_text(#[case] text: &str, #[case] bytes: Option<&[u8]>) {
+    fn a_duid_is_parsed_from_text(#[case] text: &str, #[case] bytes: Option<&[u8]>) {
         assert_eq!(text.parse::<Duid>().ok().as_ref().map(AsRef::as_ref), bytes);
         assert_eq!(bytes.map(Duid::try_from).transpose().unwrap(), text.parse().ok());
     }

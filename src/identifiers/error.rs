@@ -1,11 +1,11 @@
-//! What makes an identifier impossible.
+//! Errors of identifiers.
 
 use std::fmt;
 
 use super::octets::{octets, separated_octets};
 use super::short_bytes::ShortBytes;
 
-/// A kind of identifier that is made of bytes.
+/// A kind of identifier that consists of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum IdentifierKind {
@@ -22,7 +22,7 @@ pub enum IdentifierKind {
 }
 
 impl IdentifierKind {
-    /// What the text of one is made of.
+    /// Returns a description of its text form.
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::HwAddr => "hex octets with ':' between them",
@@ -30,7 +30,7 @@ impl IdentifierKind {
         }
     }
 
-    /// The bytes of the text of one, of any length.
+    /// Parses the text form, of any length, to bytes.
     pub(crate) fn bytes_of(self, text: &str) -> Result<Vec<u8>, IdentifierError> {
         if text.is_empty() {
             return Ok(Vec::new());
@@ -56,14 +56,14 @@ impl fmt::Display for IdentifierKind {
     }
 }
 
-/// Why bytes are not an identifier.
+/// Why bytes or a text are not a valid identifier.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentifierError {
     /// The identifier is too short or too long.
     #[error("a {kind} of {len} bytes, expected {min} to {max}")]
     Length {
-        /// What it should be.
+        /// The kind of identifier.
         kind: IdentifierKind,
         /// Its length in bytes.
         len: usize,
@@ -72,16 +72,16 @@ pub enum IdentifierError {
         /// Maximum length in bytes.
         max: u8,
     },
-    /// The text is not that of an identifier.
+    /// The text is not a valid form of the identifier.
     #[error("a {kind} that is not {}", .kind.text())]
     Text {
-        /// What it should be.
+        /// The kind of identifier.
         kind: IdentifierKind,
     },
 }
 
 impl IdentifierError {
-    /// The bytes, if there are `min` to `max` of them, at most 255.
+    /// Checks that there are `min` to `max` bytes, at most 255.
     #[inline]
     pub(super) fn check(
         kind: IdentifierKind,

@@ -1,4 +1,4 @@
-//! Names, which are bytes: neither DHCP nor Kea says in which character set.
+//! Names, which are byte strings: neither DHCP nor Kea defines their character set.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use super::bytes::name;
 use super::short_bytes::ShortBytes;
 
-/// The name of a client, as bytes: DHCP does not say in which character set.
+/// The name of a client, as bytes: DHCP does not define its character set.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hostname(ShortBytes);
 name!(Hostname);
@@ -18,7 +18,7 @@ impl Hostname {
         Self::new(&self.as_bytes().to_ascii_lowercase())
     }
 
-    /// Whether there is no name.
+    /// Returns whether the name is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.as_bytes().is_empty()
@@ -36,7 +36,7 @@ impl Default for Hostname {
 pub struct ClientClass(ShortBytes);
 name!(ClientClass);
 
-/// So that a map with classes as keys can be asked for the bytes of a name.
+/// Allows lookups by the bytes of a name in maps with client classes as keys.
 impl Borrow<[u8]> for ClientClass {
     fn borrow(&self) -> &[u8] {
         self.as_bytes()

@@ -1,6 +1,6 @@
-//! Identifiers that are numbers.
+//! Identifiers that are integers.
 
-/// A number with a meaning of its own.
+/// Defines an integer type with a meaning of its own.
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
@@ -22,7 +22,7 @@ macro_rules! number {
     };
 }
 
-/// Numbers whose text is the number.
+/// Implements the conversions from and to decimal text.
 macro_rules! shown_as_number {
     ($($name:ident),*) => {
         $(impl std::fmt::Display for $name {
@@ -44,11 +44,11 @@ macro_rules! shown_as_number {
 pub(crate) use {number, shown_as_number};
 
 number!(
-    /// The number of the subnet that an address belongs to, as the server's configuration gives it.
+    /// The id of a subnet, from the configuration of the server.
     SubnetId(u32)
 );
 number!(
-    /// The number of the pool within its subnet; 0 where pools have none.
+    /// The id of a pool within its subnet; 0 if pools have no ids.
     PoolId(u32)
 );
 number!(
@@ -60,7 +60,8 @@ number!(
     HwType(u16)
 );
 number!(
-    /// Where a DHCPv6 server learned a hardware address from, as a bit mask; 0 is unknown.
+    /// The source from which a DHCPv6 server learned a hardware address, as a bit mask; 0 is
+    /// unknown.
     HwSource(u32)
 );
 

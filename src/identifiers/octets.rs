@@ -1,4 +1,4 @@
-//! Octets as text: of hardware addresses, client ids and DUIDs.
+//! Parses the bytes of hardware addresses, client ids and DUIDs from text.
 
 /// The value of each hex digit, of either case; [`NO_DIGIT`] for other bytes.
 const DIGITS: [u8; 256] = {
@@ -17,17 +17,17 @@ const DIGITS: [u8; 256] = {
 };
 const NO_DIGIT: u8 = 0x80;
 
-/// The byte of two hex digits, of either case.
+/// Returns the byte for two hex digits, of either case.
 #[inline]
 pub(crate) fn hex_byte(high: u8, low: u8) -> Option<u8> {
     let (high, low) = (DIGITS[usize::from(high)], DIGITS[usize::from(low)]);
     ((high | low) & NO_DIGIT == 0).then_some(high << 4 | low)
 }
 
-/// Octets that were read from text. No client id, DUID or hardware address has more than 255.
+/// Bytes parsed from text. Client ids, DUIDs and hardware addresses have at most 255.
 pub(crate) struct Octets {
     bytes: [u8; Self::SHORT],
-    /// Where there are more than [`Octets::SHORT`].
+    /// Used for more than [`Octets::SHORT`] bytes.
     long: Vec<u8>,
     len: usize,
 }
@@ -57,13 +57,13 @@ impl Octets {
     }
 }
 
-/// Octets of one or two hex digits with `separator` between them.
+/// Parses bytes of one or two hex digits, separated by `separator`.
 pub(crate) fn separated_octets(text: &[u8], separator: u8) -> Option<Octets> {
     let mut octets = Octets::new();
     let mut rest = text;
     loop {
         rest = match rest {
-            // The usual octet first.
+            // The common case of two digits.
             [high, low, found, rest @ ..] if *found == separator => {
                 octets.push(hex_byte(*high, *low)?);
                 rest
@@ -85,8 +85,8 @@ pub(crate) fn separated_octets(text: &[u8], separator: u8) -> Option<Octets> {
     }
 }
 
-/// The octets of a client id or DUID: separated by `:` or by blanks, or plain hex digits with or
-/// without `0x`, where an odd number of them counts as if a 0 stood before.
+/// Parses the bytes of a client id or DUID: separated by `:` or by blanks, or plain hex digits with
+/// or without `0x`, where an odd number of digits is preceded by an implied 0.
 pub(crate) fn octets(text: &[u8]) -> Option<Octets> {
     if text.contains(&b':') {
         return separated_octets(text, b':');
@@ -138,13 +138,13 @@ mod tests {
     #[case(":", None)]
     #[case("1:", None)]
     #[case("12:3", Some(&[0x12, 3][..]))]
-    fn octets_come_with_colons_blanks_or_nothing_between(#[case] text: &str, #[case] bytes: Option<&[u8]>) {
+    fn octets_are_separated_by_colons_blanks_or_nothing(#[case] text: &str, #[case] bytes: Option<&[u8]>) {
         let octets = octets(text.as_bytes());
         assert_eq!(octets.as_ref().map(Octets::as_slice), bytes);
     }
 
     #[test]
-    fn any_number_of_octets_is_read() {
+    fn any_number_of_octets_is_parsed() {
         let bytes: Vec<u8> = (0..=255).collect();
         for len in 1..=bytes.len() {
             let digits: Vec<_> = bytes[..len].iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,4 +1,4 @@
-//! Identifiers of relay agents and of their lines.
+//! Identifiers of relay agents, and of circuits at them.
 
 use std::fmt;
 
@@ -13,13 +13,13 @@ macro_rules! id {
         pub struct $name(ShortBytes);
 
         impl $name {
-            /// The longest one, in bytes.
+            /// Maximum length in bytes.
             pub const MAX_LEN: usize = 255;
 
-            /// One of these bytes.
+            /// Creates an id from bytes.
             ///
             /// # Errors
-            /// [`IdentifierError`] for no or more than 255 bytes.
+            /// Returns [`IdentifierError`] if there are no bytes or more than 255.
             pub fn new(bytes: &[u8]) -> Result<Self, IdentifierError> {
                 IdentifierError::check(IdentifierKind::$name, bytes, 1, Self::MAX_LEN).map(Self)
             }
@@ -27,7 +27,7 @@ macro_rules! id {
 
         octets!($name);
 
-        /// Two upper-case hex digits for each byte, as in a user context.
+        /// Formats two upper-case hex digits for each byte, as in a user context.
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02X}"))
@@ -37,13 +37,13 @@ macro_rules! id {
 }
 
 id!(
-    /// What a relay agent calls itself, 1 to 255 bytes: in DHCPv4 its relay identifier (RFC 6925), in
+    /// The id of a relay agent, 1 to 255 bytes: in DHCPv4 its relay identifier (RFC 6925), in
     /// DHCPv6 its DUID (RFC 5460), which is shorter.
     RelayId
 );
 id!(
-    /// What a relay agent calls the far end of the line that the client is on, 1 to 255 bytes (RFC 3046; RFC 4649, where
-    /// the enterprise number is part of it).
+    /// The id of the remote host end of a circuit, assigned by a relay agent, 1 to 255 bytes (RFC
+    /// 3046; RFC 4649, where it includes the enterprise number).
     RemoteId
 );
 

@@ -1,23 +1,23 @@
-//! Byte strings of which most are short.
+//! Byte strings that are mostly short.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use thin_vec::ThinVec;
 
-/// What fits beside the tag and the length in 16 bytes.
+/// Number of bytes beside the tag and the length in 16 bytes.
 const INLINE: usize = 14;
 
-/// An immutable byte string in 16 bytes: up to 14 bytes stand in the value itself, longer ones in
-/// an allocation of their own.
+/// An immutable byte string in 16 bytes: up to 14 bytes are stored inline, longer strings are
+/// allocated.
 ///
-/// A hardware address, the usual client id (7 bytes) and a DUID of type LLT over Ethernet
-/// (14 bytes) need no allocation.
+/// A hardware address, the usual client id (7 bytes) and a DUID of type LLT over Ethernet (14
+/// bytes) need no allocation.
 #[derive(Clone)]
 pub(crate) enum ShortBytes {
-    /// `len` bytes of `bytes` count, the others are 0.
+    /// Only the first `len` of `bytes` are used, the others are 0.
     Inline { len: u8, bytes: [u8; INLINE] },
-    /// Behind a thin pointer, so that the long string does not make every short one larger.
+    /// A thin pointer, so that long strings do not increase the size of short ones.
     Heap(ThinVec<u8>),
 }
 
@@ -40,7 +40,8 @@ impl ShortBytes {
     }
 }
 
-/// So many bytes or less, followed by zeros. Two copies of a fixed length, which overlap, take less time than one of any length.
+/// Copies up to `INLINE` bytes, followed by zeros. Two overlapping copies of fixed length are
+/// faster than one of variable length.
 #[inline]
 fn inline(from: &[u8]) -> [u8; INLINE] {
     let mut bytes = [0; INLINE];
@@ -102,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_byte_string_takes_sixteen_bytes_and_keeps_what_it_was_given() {
+    fn a_byte_string_takes_sixteen_bytes_and_keeps_its_content() {
         assert_eq!(size_of::<ShortBytes>(), 16);
         assert_eq!(size_of::<Option<ShortBytes>>(), 16);
         for len in (0..=16).chain([255]) {

@@ -1,4 +1,4 @@
-//! Values of their own, and changes of them: canonical text is cut and joined.
+//! Owned JSON values, and changes of them by cutting and joining canonical text.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -7,7 +7,7 @@ use super::parse::{self, MAX_DEPTH, write_string};
 use super::read::{Entries, Entry, depth};
 use super::{JsonError, JsonRef};
 
-/// A JSON value of its own, in canonical spelling, to be put into a user context.
+/// An owned JSON value in canonical form, to be added to a user context.
 ///
 /// ```
 /// use leasemgr::lease::Json;
@@ -20,46 +20,46 @@ use super::{JsonError, JsonRef};
 pub struct Json(Box<str>);
 
 impl Json {
-    /// Reads a JSON value. Where a key stands twice, the last one counts.
+    /// Parses a JSON value. If a key occurs several times, its last value is used.
     ///
-    /// Beyond JSON, what Kea's own reader takes is taken: form feeds and backspaces as blanks, a
-    /// comma after the last item of a list, and numbers such as `+1`, `007`, `.5` and `1.`, which
-    /// are then written as JSON has them. The value of a number is never changed.
+    /// Kea's extensions to JSON are accepted: form feeds and backspaces as blanks, a comma after
+    /// the last item of a list, and numbers such as `+1`, `007`, `.5` and `1.`, which are then
+    /// written as in JSON. The value of a number is never changed.
     ///
     /// # Errors
-    /// Returns [`JsonError`] if the text is not JSON, if a `\u` escape is not `\u00XX` (Kea has no strings
-    /// beyond bytes), if a number is beyond the range of a double, and if maps and lists are nested more than
-    /// 1000 deep.
+    /// Returns [`JsonError`] if the text is not JSON, if a `\u` escape is not `\u00XX` (strings in
+    /// Kea consist of bytes), if a number is beyond the range of a double, or if maps and lists are
+    /// nested more than 1000 levels deep.
     pub fn parse(text: &[u8]) -> Result<Self, JsonError> {
         parse::value(text).map(|text| Self(text.into_boxed_str()))
     }
 
-    /// Reads a JSON map.
+    /// Parses a JSON map.
     ///
     /// # Errors
-    /// Returns [`JsonError`] if the value is not a map, and fails as [`Json::parse`].
+    /// Returns [`JsonError`] if the value is not a map, and the errors of [`Json::parse`].
     pub fn parse_map(text: &[u8]) -> Result<Self, JsonError> {
         parse::map(text).map(|text| Self(text.into_boxed_str()))
     }
 
-    /// A value of canonical text.
+    /// Creates a value from canonical text.
     pub(crate) fn from_stored(text: &str) -> Self {
         Self(text.into())
     }
 
-    /// The empty map.
+    /// Returns the empty map.
     #[must_use]
     pub fn empty_map() -> Self {
         Self("{  }".into())
     }
 
-    /// The JSON text, printable ASCII.
+    /// Returns the JSON text, in printable ASCII.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The value.
+    /// Returns the value.
     #[must_use]
     pub fn root(&self) -> JsonRef<'_> {
         JsonRef::new(&self.0)
@@ -78,7 +78,7 @@ impl fmt::Debug for Json {
     }
 }
 
-/// A string of these bytes.
+/// Creates a string from bytes.
 impl From<&[u8]> for Json {
     fn from(bytes: &[u8]) -> Self {
         let mut out = String::with_capacity(bytes.len() + 2);
@@ -87,7 +87,7 @@ impl From<&[u8]> for Json {
     }
 }
 
-/// A string of these bytes, UTF-8.
+/// Creates a string from UTF-8 bytes.
 impl From<&str> for Json {
     fn from(text: &str) -> Self {
         text.as_bytes().into()
@@ -112,13 +112,14 @@ impl From<JsonRef<'_>> for Json {
 }
 
 impl Json {
-    /// The value with `value` at `path`, the keys from the outermost map inwards. What stood there is
-    /// replaced; maps that do not exist are made. In a list, a key is the number of an item
-    /// that exists, from 0, as in a JSON Pointer (RFC 6901).
+    /// Returns the value with `value` at `path`, the keys from the outermost map inwards. Replaces
+    /// an existing value, and creates missing maps. In a list, a key is the index of an existing
+    /// item, from 0, as in a JSON Pointer (RFC 6901).
     ///
     /// # Errors
-    /// Returns [`JsonError`] if the path leads through a value that is neither map nor list or to an item that
-    /// a list does not have, and if maps and lists would be nested more than 1000 deep.
+    /// Returns [`JsonError`] if the path leads through a value that is neither map nor list or to
+    /// an item that a list does not have, or if maps and lists would be nested more than 1000
+    /// levels deep.
     pub fn with<K: AsRef<[u8]>>(&self, path: &[K], value: impl Into<Json>) -> Result<Self, JsonError> {
         let Json(value) = value.into();
         let mut here = self.root();
@@ -126,8 +127,8 @@ impl Json {
         while let Some(key) = path.next() {
             match place(here, key.as_ref()) {
                 Ok(Place::Entry { entry, .. }) => here = entry.value,
-                Ok(Place::Gap { rest, before, behind }) => {
-                    let member = format!("{before}{}{behind}", member(key, path.as_slice(), &value));
+                Ok(Place::Gap { rest, before, after }) => {
+                    let member = format!("{before}{}{after}", member(key, path.as_slice(), &value));
                     return self.spliced(rest, 0, &member);
                 }
                 Err(what) => return Err(JsonError { at: self.offset(here.and_rest()), what }),
@@ -136,8 +137,8 @@ impl Json {
         self.spliced(here.and_rest(), here.as_json().len(), &value)
     }
 
-    /// The value without what stands at `path`, which is given as in [`Json::with`]; the
-    /// same where there is nothing.
+    /// Returns the value without the value at `path`, which is as in [`Json::with`]; unchanged if
+    /// there is none.
     #[must_use]
     pub fn without<K: AsRef<[u8]>>(&self, path: &[K]) -> Self {
         let mut here = self.root();
@@ -154,7 +155,7 @@ impl Json {
         };
         let mut start = self.offset(entry.text);
         let mut end = self.offset(entry.value.and_rest()) + entry.value.as_json().len();
-        // With the comma behind it or, where it is the last one of several, the comma before it.
+        // With the comma after it or, for the last one of several, the comma before it.
         if self.0.get(end..).is_some_and(|rest| rest.starts_with(", ")) {
             end += 2;
         } else if let Some(last) = last {
@@ -163,12 +164,12 @@ impl Json {
         Self(joined(&self.0, start, "", end))
     }
 
-    /// Where `rest`, which goes on to the end of the text, begins.
+    /// Returns the offset of `rest`, which extends to the end of the text.
     fn offset(&self, rest: &str) -> usize {
         self.0.len().saturating_sub(rest.len())
     }
 
-    /// With `text` in place of the first `len` bytes of `rest`.
+    /// Replaces the first `len` bytes of `rest` by `text`.
     fn spliced(&self, rest: &str, len: usize, text: &str) -> Result<Self, JsonError> {
         let start = self.offset(rest);
         let spliced = joined(&self.0, start, text, start + len);
@@ -179,15 +180,16 @@ impl Json {
     }
 }
 
-/// Where a key leads to in a map or list.
+/// The position of a key in a map or list.
 enum Place<'a> {
-    /// To this entry, which stands behind `last`.
+    /// This entry, which follows `last`.
     Entry { entry: Entry<'a>, last: Option<Entry<'a>> },
-    /// In a map, to nothing yet: a new member belongs before `rest`, between `before` and `behind`.
-    Gap { rest: &'a str, before: &'static str, behind: &'static str },
+    /// In a map, no entry yet: a new member is inserted before `rest`, between `before` and
+    /// `after`.
+    Gap { rest: &'a str, before: &'static str, after: &'static str },
 }
 
-/// Where `key` leads to in `container`, or why nowhere.
+/// Returns the position of `key` in `container`, or an error.
 fn place<'a>(container: JsonRef<'a>, key: &[u8]) -> Result<Place<'a>, &'static str> {
     let Some((entries, is_map)) = Entries::of(container) else {
         return Err("expected a map or a list");
@@ -198,7 +200,7 @@ fn place<'a>(container: JsonRef<'a>, key: &[u8]) -> Result<Place<'a>, &'static s
             match entry.cmp_key(key) {
                 Ordering::Less => {}
                 Ordering::Equal => return Ok(Place::Entry { entry, last }),
-                Ordering::Greater => return Ok(Place::Gap { rest: entry.text, before: "", behind: ", " }),
+                Ordering::Greater => return Ok(Place::Gap { rest: entry.text, before: "", after: ", " }),
             }
         } else if i.to_string().as_bytes() == key {
             return Ok(Place::Entry { entry, last });
@@ -212,16 +214,16 @@ fn place<'a>(container: JsonRef<'a>, key: &[u8]) -> Result<Place<'a>, &'static s
         Some(last) => {
             let value = last.value.and_rest();
             let rest = value.get(last.value.as_json().len()..).unwrap_or_default();
-            Place::Gap { rest, before: ", ", behind: "" }
+            Place::Gap { rest, before: ", ", after: "" }
         }
         None => {
             let rest = container.and_rest().get("{ ".len()..).unwrap_or_default();
-            Place::Gap { rest, before: "", behind: "" }
+            Place::Gap { rest, before: "", after: "" }
         }
     })
 }
 
-/// A member `key` that is `value`, or the map that `path` leads to it through.
+/// Returns a member `key` with `value`, or with nested maps for the rest of `path`.
 fn member<K: AsRef<[u8]>>(key: &K, path: &[K], value: &str) -> String {
     let mut out = String::new();
     write_string(&mut out, key.as_ref());
@@ -236,7 +238,7 @@ fn member<K: AsRef<[u8]>>(key: &K, path: &[K], value: &str) -> String {
     out
 }
 
-/// `whole` with `text` in place of what stands from `start` to `end`.
+/// Returns `whole` with `text` in place of the bytes from `start` to `end`.
 fn joined(whole: &str, start: usize, text: &str, end: usize) -> Box<str> {
     let head = whole.get(..start).unwrap_or_default();
     let tail = whole.get(end..).unwrap_or_default();
@@ -260,25 +262,25 @@ mod tests {
     #[case::into_the_empty_map("{}", &["a"], r#"{ "a": 7 }"#)]
     #[case::before(r#"{ "b": 1 }"#, &["a"], r#"{ "a": 7, "b": 1 }"#)]
     #[case::between(r#"{ "a": 1, "c": 2 }"#, &["b"], r#"{ "a": 1, "b": 7, "c": 2 }"#)]
-    #[case::behind(r#"{ "a": { "x": 1 } }"#, &["b"], r#"{ "a": { "x": 1 }, "b": 7 }"#)]
-    #[case::in_place_of_a_value(r#"{ "a": [ 1, "]" ], "b": 1 }"#, &["a"], r#"{ "a": 7, "b": 1 }"#)]
+    #[case::after(r#"{ "a": { "x": 1 } }"#, &["b"], r#"{ "a": { "x": 1 }, "b": 7 }"#)]
+    #[case::replaces_a_value(r#"{ "a": [ 1, "]" ], "b": 1 }"#, &["a"], r#"{ "a": 7, "b": 1 }"#)]
     #[case::in_an_inner_map(r#"{ "a": { "x": 1 }, "b": 1 }"#, &["a", "y"], r#"{ "a": { "x": 1, "y": 7 }, "b": 1 }"#)]
     #[case::in_an_empty_inner_map(r#"{ "a": {} }"#, &["a", "y"], r#"{ "a": { "y": 7 } }"#)]
-    #[case::with_the_maps_on_the_way("{}", &["a", "b", "c"], r#"{ "a": { "b": { "c": 7 } } }"#)]
+    #[case::creates_maps("{}", &["a", "b", "c"], r#"{ "a": { "b": { "c": 7 } } }"#)]
     #[case::in_an_item_of_a_list(r#"{ "a": [ {}, { "b": 1 } ] }"#, &["a", "1", "c"], r#"{ "a": [ {  }, { "b": 1, "c": 7 } ] }"#)]
-    #[case::in_place_of_an_item(r#"{ "a": [ 1, 2 ] }"#, &["a", "1"], r#"{ "a": [ 1, 7 ] }"#)]
+    #[case::replaces_an_item(r#"{ "a": [ 1, 2 ] }"#, &["a", "1"], r#"{ "a": [ 1, 7 ] }"#)]
     #[case::a_key_with_escapes("{}", &["\"\u{e9}"], r#"{ "\"\u00c3\u00a9": 7 }"#)]
-    fn a_value_is_put_at_its_path(#[case] before: &str, #[case] path: &[&str], #[case] after: &str) {
+    fn a_value_is_set_at_its_path(#[case] before: &str, #[case] path: &[&str], #[case] after: &str) {
         assert_eq!(map(before).with(path, 7).unwrap().as_str(), after);
     }
 
     #[rstest]
     #[case::through_a_number(&["a", "b"], "1, ", "expected a map or a list")]
     #[case::through_a_string(&["c", "b"], "\"\", ", "expected a map or a list")]
-    #[case::behind_the_end_of_a_list(&["l", "2"], "[ ", "expected a list with such an item")]
+    #[case::after_the_end_of_a_list(&["l", "2"], "[ ", "expected a list with such an item")]
     #[case::a_word_in_a_list(&["l", "x"], "[ ", "expected a list with such an item")]
-    #[case::a_number_with_a_zero_before_it(&["l", "01"], "[ ", "expected a list with such an item")]
-    fn a_path_that_cannot_be_is_refused_where_it_ends(
+    #[case::a_number_with_a_leading_zero(&["l", "01"], "[ ", "expected a list with such an item")]
+    fn an_invalid_path_is_refused_where_it_ends(
         #[case] path: &[&str],
         #[case] there: &str,
         #[case] what: &str,
@@ -306,12 +308,12 @@ mod tests {
     #[case::inside(r#"{ "a": { "x": 1 }, "b": 2 }"#, &["a", "x"], r#"{ "a": {  }, "b": 2 }"#)]
     #[case::an_item(r#"{ "a": [ 1, 2 ] }"#, &["a", "1"], r#"{ "a": [ 1 ] }"#)]
     #[case::nothing(r#"{ "a": 1 }"#, &["b"], r#"{ "a": 1 }"#)]
-    fn a_value_is_taken_out(#[case] before: &str, #[case] path: &[&str], #[case] after: &str) {
+    fn a_value_is_removed(#[case] before: &str, #[case] path: &[&str], #[case] after: &str) {
         assert_eq!(map(before).without(path).as_str(), after);
     }
 
     #[test]
-    fn nesting_is_bounded_also_by_changes() {
+    fn nesting_is_limited_in_changes() {
         let path = |keys: usize| vec!["a"; keys];
         let empty = Json::empty_map();
         let deepest = empty.with(&path(MAX_DEPTH), 7).unwrap();
@@ -329,14 +331,14 @@ mod tests {
     #[case(Json::from(true), "true")]
     #[case(Json::from(map(r#"{ "a": [ 1 ] }"#).root().get("a").unwrap()), "[ 1 ]")]
     #[case(Json::parse(b" [1,{\"b\":2,\"a\":1}] ").unwrap(), r#"[ 1, { "a": 1, "b": 2 } ]"#)]
-    fn a_value_of_its_own_is_canonical(#[case] value: Json, #[case] text: &str) {
+    fn an_owned_value_is_canonical(#[case] value: Json, #[case] text: &str) {
         assert_eq!(value.root().as_json(), text);
         assert_eq!(Json::parse(text.as_bytes()).unwrap(), value);
     }
 
     proptest! {
         #[test]
-        fn changes_are_those_of_serde_json(
+        fn changes_equal_those_of_serde_json(
             before in json(),
             value in json(),
             path in prop::collection::vec(prop_oneof!["[a-c]{0,2}", "[0-6]"], 0..5),
@@ -370,7 +372,7 @@ mod tests {
         }
     }
 
-    /// Whether `value` could be put at `path`.
+    /// Sets `value` at `path`, and returns whether that was possible.
     fn put(mut here: &mut Value, path: &[&str], value: Value) -> bool {
         for key in path {
             here = match here {

@@ -1,10 +1,10 @@
-//! What makes a text no JSON, or a change of a value impossible.
+//! Errors of parsing and changing JSON.
 
-/// Why a text is not JSON as Kea reads it, or why a value cannot be changed so.
+/// Why a text is not JSON as Kea reads it, or why a change of a value is not possible.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} at byte {at}")]
 pub struct JsonError {
-    /// Byte of the (unescaped) text, counted from 0.
+    /// Offset in the (unescaped) text, in bytes.
     pub at: usize,
     pub(super) what: &'static str,
 }

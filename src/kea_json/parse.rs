@@ -1,4 +1,4 @@
-//! Reading JSON as Kea does, and spelling it as Kea does.
+//! Parses JSON as Kea does, and writes it in Kea's format.
 
 use std::borrow::Cow;
 
@@ -7,10 +7,10 @@ use memchr::memchr2;
 use super::JsonError;
 use crate::identifiers::octets::hex_byte;
 
-/// How deep maps and lists may be nested.
+/// Maximum nesting of maps and lists.
 pub(super) const MAX_DEPTH: usize = 1000;
 
-/// The canonical spelling of the map that is all of `text`.
+/// Returns the canonical form of a text that is a map.
 pub(super) fn map(text: &[u8]) -> Result<String, JsonError> {
     let parser = Parser::new(text);
     if parser.peek() != Some(b'{') {
@@ -19,12 +19,12 @@ pub(super) fn map(text: &[u8]) -> Result<String, JsonError> {
     parser.all()
 }
 
-/// The canonical spelling of the value that is all of `text`.
+/// Returns the canonical form of a text that is a value.
 pub(super) fn value(text: &[u8]) -> Result<String, JsonError> {
     Parser::new(text).all()
 }
 
-/// Reads `text` and writes its canonical spelling to `out` as it goes.
+/// Parses `text` and writes its canonical form to `out` at the same time.
 struct Parser<'a> {
     text: &'a [u8],
     at: usize,
@@ -32,7 +32,7 @@ struct Parser<'a> {
     depth: usize,
 }
 
-/// One member of a map: its key, and where `"key": value` stands in the output.
+/// A member of a map: its key, and the position of `"key": value` in the output.
 struct Member<'a> {
     key: Cow<'a, [u8]>,
     start: usize,
@@ -50,7 +50,7 @@ impl<'a> Parser<'a> {
         self.value()?;
         self.blanks();
         if self.at < self.text.len() {
-            return Err(self.error("text behind the end"));
+            return Err(self.error("text after the end"));
         }
         Ok(self.out)
     }
@@ -128,7 +128,7 @@ impl<'a> Parser<'a> {
                 self.out.push_str(": ");
                 self.blanks();
                 if self.peek() != Some(b':') {
-                    return Err(self.error("expected ':' behind a key"));
+                    return Err(self.error("expected ':' after a key"));
                 }
                 self.at += 1;
                 self.blanks();
@@ -141,7 +141,7 @@ impl<'a> Parser<'a> {
                         self.at += 1;
                         break;
                     }
-                    _ => return Err(self.error("expected ',' or '}' behind a member of a map")),
+                    _ => return Err(self.error("expected ',' or '}' after a member of a map")),
                 }
             }
         }
@@ -153,7 +153,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Puts the members that stand in the output from `first` on in the order of their keys.
+    /// Sorts the members in the output from `first` on by their keys.
     fn sort(&mut self, first: usize, mut members: Vec<Member<'_>>) {
         let written = self.out.split_off(first);
         members.sort_by(|a, b| a.key.cmp(&b.key));
@@ -188,7 +188,7 @@ impl<'a> Parser<'a> {
             match self.peek() {
                 Some(b',') => self.at += 1,
                 Some(b']') => break,
-                _ => return Err(self.error("expected ',' or ']' behind an item of a list")),
+                _ => return Err(self.error("expected ',' or ']' after an item of a list")),
             }
         }
         self.at += 1;
@@ -197,7 +197,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// The bytes of the string that starts here.
+    /// Parses the string that starts here, and returns its bytes.
     fn string(&mut self) -> Result<Cow<'a, [u8]>, JsonError> {
         let start = self.at;
         let mut bytes = Cow::Borrowed(&[][..]);
@@ -206,7 +206,7 @@ impl<'a> Parser<'a> {
             let rest = &self.text[self.at..];
             let Some(len) = memchr2(b'"', b'\\', rest) else {
                 self.at = start;
-                return Err(self.error("a string without its end"));
+                return Err(self.error("a string without a closing quote"));
             };
             self.at += len;
             if bytes.is_empty() {
@@ -245,7 +245,8 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// The byte that `text` begins with the escape of, and the length of the escape; or what is wrong with it.
+/// Returns the byte of the escape at the beginning of `text`, and the length of the escape; or an
+/// error.
 pub(super) fn unescape(text: &[u8]) -> Result<(u8, usize), &'static str> {
     let byte = match text.get(1) {
         Some(b'b') => 0x08,
@@ -266,7 +267,7 @@ pub(super) fn unescape(text: &[u8]) -> Result<(u8, usize), &'static str> {
     Ok((byte, 2))
 }
 
-/// A number, split where its parts are.
+/// A number, split into its parts.
 struct Number<'a> {
     negative: bool,
     whole: &'a str,
@@ -312,7 +313,7 @@ impl<'a> Number<'a> {
         text.parse::<f64>().is_ok_and(f64::is_finite)
     }
 
-    /// As JSON spells it.
+    /// Writes the number as in JSON.
     fn write(&self, out: &mut String) {
         let integer = self.fraction.is_none() && self.exponent.is_none();
         if self.negative && !(integer && self.whole == "0") {
@@ -338,12 +339,12 @@ pub(super) fn write_string(out: &mut String, bytes: &[u8]) {
     let mut rest = bytes;
     loop {
         let len = rest.iter().position(|byte| !plain(byte)).unwrap_or(rest.len());
-        // Plain bytes are ASCII, so this is always a text.
+        // A run of plain bytes is ASCII, so this conversion never fails.
         out.push_str(std::str::from_utf8(&rest[..len]).unwrap_or_default());
-        let Some((&byte, behind)) = rest[len..].split_first() else {
+        let Some((&byte, after)) = rest[len..].split_first() else {
             break;
         };
-        rest = behind;
+        rest = after;
         match byte {
             b'"' => out.push_str("\\\""),
             b'\\' => out.push_str("\\\\"),
@@ -373,9 +374,9 @@ mod tests {
     #[case::empty("{}", "{  }")]
     #[case::spacing("{\"a\":1,\"b\":[1,2]}", r#"{ "a": 1, "b": [ 1, 2 ] }"#)]
     #[case::keys_in_order(r#"{"b":1,"a":{"d":[],"c":{}}}"#, r#"{ "a": { "c": {  }, "d": [  ] }, "b": 1 }"#)]
-    #[case::the_last_of_a_key_counts(r#"{"a":1,"b":2,"a":3}"#, r#"{ "a": 3, "b": 2 }"#)]
+    #[case::last_value_of_a_key(r#"{"a":1,"b":2,"a":3}"#, r#"{ "a": 3, "b": 2 }"#)]
     #[case::blanks("\t{ \"a\"\n:\r1 } ", r#"{ "a": 1 }"#)]
-    #[case::comma_behind_the_last_item(r#"{ "a": [ 1, ] }"#, r#"{ "a": [ 1 ] }"#)]
+    #[case::comma_after_the_last_item(r#"{ "a": [ 1, ] }"#, r#"{ "a": [ 1 ] }"#)]
     #[case::words(r#"{"a":[true,false,null]}"#, r#"{ "a": [ true, false, null ] }"#)]
     #[case::escapes(r#"{"a":"\/\u0041\u00E9\u000a\u0022"}"#, r#"{ "a": "/A\u00e9\n\"" }"#)]
     #[case::bytes_outside_ascii("{\"a\":\"é\u{7f}\"}", r#"{ "a": "\u00c3\u00a9\u007f" }"#)]
@@ -388,7 +389,7 @@ mod tests {
         r#"{"a":[.5,1.,-.5,1.50,1e3,100000000.5,1E+5]}"#,
         r#"{ "a": [ 0.5, 1.0, -0.5, 1.50, 1e3, 100000000.5, 1e+5 ] }"#
     )]
-    fn a_map_is_spelled_as_kea_spells_it(#[case] text: &str, #[case] canonical: &str) {
+    fn a_map_is_written_as_in_kea(#[case] text: &str, #[case] canonical: &str) {
         let map = Json::parse_map(text.as_bytes()).unwrap();
         assert_eq!(map.as_str(), canonical);
         assert_eq!(Json::parse_map(canonical.as_bytes()).unwrap(), map);
@@ -413,7 +414,7 @@ mod tests {
     #[case("{ \"a\": --1 }", 7)]
     #[case("{ \"a\": 1.2.3 }", 7)]
     #[case("{ \"a\": [,] }", 8)]
-    fn what_is_no_map_is_refused_where_it_goes_wrong(#[case] text: &str, #[case] at: usize) {
+    fn an_invalid_map_is_refused_with_its_position(#[case] text: &str, #[case] at: usize) {
         assert_eq!(Json::parse_map(text.as_bytes()).unwrap_err().at, at, "{text}");
     }
 
@@ -426,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_is_bounded() {
+    fn nesting_is_limited() {
         let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
         assert!(Json::parse_map(nested(MAX_DEPTH - 1).as_bytes()).is_ok());
         assert!(Json::parse_map(nested(MAX_DEPTH).as_bytes()).is_err());

@@ -1,4 +1,4 @@
-//! Reading values straight from canonical text, without a tree of them.
+//! Reads values directly from canonical text, without building a tree.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -8,24 +8,24 @@ use memchr::memchr2;
 
 use super::parse::unescape;
 
-/// A value in a user context or a [`Json`](super::Json), read from its text when it is asked for.
+/// A value in a user context or a [`Json`](super::Json), which is read from the text on access.
 ///
-/// Nothing is allocated but for strings with escapes, and what is not asked for is only skipped. Where a
-/// value is not of the kind that is asked for, the answer is `None`.
+/// Only strings with escapes are allocated; values that are not accessed are only skipped. The
+/// methods return `None` if the value has another type.
 #[derive(Clone, Copy)]
 pub struct JsonRef<'a> {
-    /// Begins with the value, and goes on to the end of the whole text: the end of the value is
-    /// looked for only when it is needed.
+    /// Begins with the value, and extends to the end of the whole text: the end of the value is
+    /// searched only when needed.
     text: &'a str,
 }
 
 impl<'a> JsonRef<'a> {
-    /// The value that the canonical `text` begins with.
+    /// Returns the value at the beginning of the canonical `text`.
     pub(super) fn new(text: &'a str) -> Self {
         Self { text }
     }
 
-    /// The value, and all that stands behind it.
+    /// Returns the text from the value to the end.
     pub(super) fn and_rest(self) -> &'a str {
         self.text
     }
@@ -34,7 +34,8 @@ impl<'a> JsonRef<'a> {
         self.text.bytes().next()
     }
 
-    /// The member of a map with this key. Keys stand in order, so the members behind it are not looked at.
+    /// Returns the member of a map with this key. Keys are sorted, so the members after it are not
+    /// read.
     #[must_use]
     pub fn get(self, key: impl AsRef<[u8]>) -> Option<Self> {
         let key = key.as_ref();
@@ -48,48 +49,48 @@ impl<'a> JsonRef<'a> {
         None
     }
 
-    /// The members of a map: keys, as bytes, and values.
+    /// Returns the members of a map: keys, as bytes, and values.
     #[must_use]
     pub fn as_map(self) -> Option<JsonMembers<'a>> {
         Entries::members(self).map(JsonMembers)
     }
 
-    /// The items of a list.
+    /// Returns the items of a list.
     #[must_use]
     pub fn as_list(self) -> Option<JsonItems<'a>> {
         Entries::items(self).map(JsonItems)
     }
 
-    /// The bytes of a string.
+    /// Returns the bytes of a string.
     #[must_use]
     pub fn as_bytes(self) -> Option<Cow<'a, [u8]>> {
         Quoted::new(self.text).map(Quoted::bytes)
     }
 
-    /// A number without fraction and exponent that fits.
+    /// Returns a number without fraction and exponent, if it is in range.
     #[must_use]
     pub fn as_u64(self) -> Option<u64> {
         self.number()?.parse().ok()
     }
 
-    /// A number without fraction and exponent that fits.
+    /// Returns a number without fraction and exponent, if it is in range.
     #[must_use]
     pub fn as_i64(self) -> Option<i64> {
         self.number()?.parse().ok()
     }
 
-    /// A number, as the double next to it.
+    /// Returns a number, as the nearest double.
     #[must_use]
     pub fn as_f64(self) -> Option<f64> {
         self.number()?.parse().ok()
     }
 
-    /// The text of a number.
+    /// Returns the text of a number.
     fn number(self) -> Option<&'a str> {
         matches!(self.first(), Some(b'-' | b'0'..=b'9')).then(|| self.as_json())
     }
 
-    /// `true` or `false`.
+    /// Returns `true` or `false`.
     #[must_use]
     pub fn as_bool(self) -> Option<bool> {
         match self.first() {
@@ -99,13 +100,13 @@ impl<'a> JsonRef<'a> {
         }
     }
 
-    /// Whether the value is `null`.
+    /// Returns whether the value is `null`.
     #[must_use]
     pub fn is_null(self) -> bool {
         self.first() == Some(b'n')
     }
 
-    /// The text of the value.
+    /// Returns the text of the value.
     #[must_use]
     pub fn as_json(self) -> &'a str {
         self.text.get(..value_len(self.text.as_bytes())).unwrap_or(self.text)
@@ -156,31 +157,31 @@ impl<'a> Iterator for JsonItems<'a> {
     }
 }
 
-/// What stands in a map or in a list.
+/// The entries of a map or a list.
 #[derive(Clone, Debug)]
 pub(super) struct Entries<'a> {
-    /// Begins with the next entry or, where `inside` says so, with the value of the last one.
+    /// Begins with the next entry or, if `inside`, with the value of the last one.
     text: &'a str,
     inside: bool,
     keys: bool,
 }
 
-/// One entry of a map or of a list.
+/// An entry of a map or of a list.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry<'a> {
-    /// Begins with the key, in a list with the value, and goes on to the end of the whole text.
+    /// Begins with the key, in a list with the value, and extends to the end of the whole text.
     pub(super) text: &'a str,
     key: Quoted<'a>,
     pub(super) value: JsonRef<'a>,
 }
 
 impl<'a> Entry<'a> {
-    /// The key in a map; in a list, nothing.
+    /// Returns the key in a map; in a list, an empty one.
     pub(super) fn key(&self) -> Cow<'a, [u8]> {
         self.key.bytes()
     }
 
-    /// How the key in a map compares with `key`.
+    /// Compares the key in a map with `key`.
     pub(super) fn cmp_key(&self, key: &[u8]) -> Ordering {
         if self.key.escaped { self.key().as_ref().cmp(key) } else { self.key.inner.cmp(key) }
     }
@@ -197,7 +198,7 @@ impl<'a> Entries<'a> {
         Some(Self { text, inside: false, keys: false })
     }
 
-    /// The entries of a map (true) or of a list (false).
+    /// Returns the entries of a map (true) or of a list (false).
     pub(super) fn of(container: JsonRef<'a>) -> Option<(Self, bool)> {
         let entries = Self::members(container).or_else(|| Self::items(container))?;
         let keys = entries.keys;
@@ -226,7 +227,7 @@ impl<'a> Iterator for Entries<'a> {
     }
 }
 
-/// What stands between the quotes of a string.
+/// The text between the quotes of a string.
 #[derive(Clone, Copy, Debug, Default)]
 struct Quoted<'a> {
     inner: &'a [u8],
@@ -234,14 +235,14 @@ struct Quoted<'a> {
 }
 
 impl<'a> Quoted<'a> {
-    /// The string that `text` begins with.
+    /// Returns the string at the beginning of `text`.
     fn new(text: &'a str) -> Option<Self> {
         let rest = text.as_bytes().strip_prefix(b"\"")?;
         let (len, escaped) = inner_len(rest);
         Some(Self { inner: rest.get(..len)?, escaped })
     }
 
-    /// How long it is with its quotes.
+    /// Returns its length including the quotes.
     fn len(self) -> usize {
         self.inner.len() + 2
     }
@@ -252,19 +253,19 @@ impl<'a> Quoted<'a> {
         }
         let mut rest = self.inner;
         let mut bytes = Vec::with_capacity(rest.len());
-        while let Some((&byte, behind)) = rest.split_first() {
-            let (byte, behind) = match unescape(rest) {
+        while let Some((&byte, after)) = rest.split_first() {
+            let (byte, after) = match unescape(rest) {
                 Ok((unescaped, len)) if byte == b'\\' => (unescaped, rest.get(len..).unwrap_or_default()),
-                _ => (byte, behind),
+                _ => (byte, after),
             };
             bytes.push(byte);
-            rest = behind;
+            rest = after;
         }
         Cow::Owned(bytes)
     }
 }
 
-/// How far it is to the quote that ends a string, and whether there are escapes before it.
+/// Returns the length up to the quote that ends a string, and whether there are escapes before it.
 fn inner_len(text: &[u8]) -> (usize, bool) {
     let mut escaped = false;
     let mut at = 0;
@@ -282,22 +283,22 @@ fn inner_len(text: &[u8]) -> (usize, bool) {
     }
 }
 
-/// Where the first quote or backslash is.
+/// Returns the position of the first quote or backslash.
 fn find_stop(text: &[u8]) -> Option<usize> {
-    // Most strings are too short for memchr to pay.
+    // Most strings are too short for memchr to pay off.
     const SHORT: usize = 16;
     let (short, long) = text.split_at(text.len().min(SHORT));
     let is_stop = |byte: &u8| matches!(byte, b'"' | b'\\');
     short.iter().position(is_stop).or_else(|| memchr2(b'"', b'\\', long).map(|at| SHORT + at))
 }
 
-/// How long the string is that `text` begins with, quotes included.
+/// Returns the length of the string at the beginning of `text`, including the quotes.
 fn string_len(text: &[u8]) -> usize {
     let rest = text.get(1..).unwrap_or_default();
     text.len().min(inner_len(rest).0 + 2)
 }
 
-/// How long the value is that `text` begins with.
+/// Returns the length of the value at the beginning of `text`.
 fn value_len(text: &[u8]) -> usize {
     match text.first() {
         Some(b'"') => string_len(text),
@@ -306,7 +307,8 @@ fn value_len(text: &[u8]) -> usize {
     }
 }
 
-/// How long the map or list is that `text` begins with. Needs no more stack for deeper ones.
+/// Returns the length of the map or list at the beginning of `text`. Not recursive, so its stack is
+/// bounded.
 fn container_len(text: &[u8]) -> usize {
     let mut at = 0;
     let mut depth = 0_usize;
@@ -330,7 +332,7 @@ fn container_len(text: &[u8]) -> usize {
     text.len()
 }
 
-/// How deep maps and lists are nested in `text`.
+/// Returns the nesting depth of maps and lists in `text`.
 pub(super) fn depth(text: &str) -> usize {
     let text = text.as_bytes();
     let (mut at, mut depth, mut deepest) = (0, 0_usize, 0);
@@ -375,23 +377,23 @@ mod tests {
     #[case("h", "null")]
     #[case("j", "1.5")]
     #[case("l", r#"[ [ 1, [ 2 ] ], "[", 3 ]"#)]
-    fn a_member_is_found_past_all_that_stands_before_it(#[case] key: &str, #[case] text: &str) {
+    fn a_member_is_found_after_all_kinds_of_members(#[case] key: &str, #[case] text: &str) {
         assert_eq!(map(ALL_KINDS).root().get(key).unwrap().as_json(), text);
     }
 
     #[rstest]
     #[case::before_the_first("a")]
     #[case::between("bb")]
-    #[case::behind_the_last("m")]
+    #[case::after_the_last("m")]
     #[case::of_an_inner_map("x")]
     #[case::a_value("12")]
     #[case::empty("")]
-    fn a_key_that_is_not_there_is_not_found(#[case] key: &str) {
+    fn a_missing_key_is_not_found(#[case] key: &str) {
         assert_eq!(map(ALL_KINDS).root().get(key), None);
     }
 
     #[test]
-    fn a_value_is_only_what_it_is() {
+    fn a_value_has_one_type() {
         let map = map(ALL_KINDS);
         let ints = |key| map.root().get(key).map(|v| (v.as_u64(), v.as_i64()));
         assert_eq!(ints("e"), Some((None, Some(-5))));
@@ -421,7 +423,7 @@ mod tests {
         assert_eq!(map.root().get([0xe9]).map(JsonRef::as_json), Some(r#""\u00e9""#));
     }
 
-    /// Both read the same, all the way down.
+    /// Compares two values recursively.
     fn assert_same(value: JsonRef<'_>, expected: &Value) {
         let characters = |bytes: &[u8]| bytes.iter().map(|&byte| char::from(byte)).collect::<String>();
         assert_eq!(&serde_json::from_str::<Value>(value.as_json()).unwrap(), expected);
@@ -446,7 +448,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_what_serde_json_reads(value in json(), others in prop::collection::vec("\\PC{0,3}", 4)) {
+        fn values_equal_those_of_serde_json(value in json(), others in prop::collection::vec("\\PC{0,3}", 4)) {
             let map = Json::parse_map(format!("{{\"root\": {value}}}").as_bytes()).unwrap();
             let expected: Value = serde_json::from_str(map.as_str()).unwrap();
             assert_same(map.root(), &expected);
@@ -458,7 +460,7 @@ mod tests {
         }
 
         #[test]
-        fn reading_ends_without_a_panic_whatever_the_text_is(text in r#"([{\[]|[{\[] |[}\]]|"|\\|\\u00|: |, |[a-z0-9é ]){0,40}"#) {
+        fn reading_any_text_does_not_panic(text in r#"([{\[]|[{\[] |[}\]]|"|\\|\\u00|: |, |[a-z0-9é ]){0,40}"#) {
             let mut open = vec![JsonRef::new(&text)];
             while let Some(value) = open.pop() {
                 let _ = (value.as_json(), value.as_bytes(), value.as_u64(), value.as_f64(), value.get("a"));

@@ -1,4 +1,4 @@
-//! Making leases, value by value.
+//! Builds leases value by value.
 
 use std::marker::PhantomData;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -10,22 +10,24 @@ use super::{
     Lifetime, PoolId, SubnetId, UserContext, seconds_since_epoch,
 };
 
-/// What a [`Builder`] is while the client is not given: it cannot build.
+/// State of a [`Builder`] without a client: it cannot build.
 #[derive(Clone, Copy, Debug)]
 pub enum WithoutClient {}
 
-/// What a [`Builder`] is when the client is given, or when the lease belongs to no client.
+/// State of a [`Builder`] whose client is given, or whose lease has no client.
 #[derive(Clone, Copy, Debug)]
 pub enum WithClient {}
 
-/// Makes a lease. It begins with [`Lease4::builder`], [`Lease6::builder`], [`Lease6::temporary_builder`],
-/// [`Lease6::prefix_builder`], [`Lease4::declined`] or [`Lease6::declined`].
+/// Builds a lease. Created by [`Lease4::builder`], [`Lease6::builder`],
+/// [`Lease6::temporary_builder`], [`Lease6::prefix_builder`], [`Lease4::declined`] or
+/// [`Lease6::declined`].
 ///
-/// What is not given is 0, empty or none: the lease is in use ([`LeaseState::DEFAULT`]) in subnet 0 with a lifetime of 0.
+/// Values that are not given are 0, empty or `None`: the lease is in use ([`LeaseState::DEFAULT`])
+/// in subnet 0 with a lifetime of 0.
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it builds"]
 pub struct Builder<L, C = WithClient> {
-    /// Its client and its state may not go together before it is built.
+    /// Client and state may be inconsistent until the lease is built.
     lease: Result<L, LeaseError>,
     client: PhantomData<C>,
 }
@@ -42,47 +44,48 @@ impl<L: Lease, C> Builder<L, C> {
         self
     }
 
-    /// With the client given, or an error.
+    /// Sets the client, or records an error.
     fn of_client(self, set: impl FnOnce(&mut L) -> Result<(), LeaseError>) -> Builder<L> {
         Builder::new(self.lease.and_then(|mut lease| set(&mut lease).map(|()| lease)))
     }
 
-    /// What the lease is used as.
+    /// Sets the state of the lease.
     pub fn state(self, state: LeaseState) -> Self {
         self.with(|lease| lease.base_mut(Token(())).state = state)
     }
 
-    /// The subnet that the address is in.
+    /// Sets the subnet of the address.
     pub fn subnet(self, subnet: impl Into<SubnetId>) -> Self {
         self.with(|lease| lease.data_mut().subnet_id = subnet.into())
     }
 
-    /// The pool that the address is from.
+    /// Sets the pool of the address.
     pub fn pool(self, pool: impl Into<PoolId>) -> Self {
         self.with(|lease| lease.data_mut().pool_id = pool.into())
     }
 
-    /// For how long the lease is valid, in seconds from when the client was heard.
+    /// Sets the valid lifetime, in seconds from when the client was heard.
     pub fn lifetime(self, lifetime: impl Into<Lifetime>) -> Self {
         self.with(|lease| lease.data_mut().valid_lifetime = lifetime.into())
     }
 
-    /// When the client was heard. A fraction of a second is cut off.
+    /// Sets when the client was heard. Fractions of a second are dropped.
     pub fn heard_at(self, time: SystemTime) -> Self {
         self.cltt(seconds_since_epoch(time))
     }
 
-    /// When the client was heard, in seconds since the epoch.
+    /// Sets when the client was heard, in seconds since the epoch.
     pub fn cltt(self, seconds: i64) -> Self {
         self.with(|lease| lease.data_mut().cltt = seconds)
     }
 
-    /// The name of the client.
+    /// Sets the name of the client.
     pub fn hostname(self, hostname: impl Into<Hostname>) -> Self {
         self.with(|lease| lease.data_mut().hostname = hostname.into())
     }
 
-    /// Whether the server has put the name into the forward and into the reverse zone of the DNS.
+    /// Sets whether the server has added the name to the forward and to the reverse zone of the
+    /// DNS.
     pub fn fqdn(self, forward: bool, reverse: bool) -> Self {
         self.with(|lease| {
             lease.data_mut().fqdn_fwd = forward;
@@ -90,7 +93,7 @@ impl<L: Lease, C> Builder<L, C> {
         })
     }
 
-    /// What the server and its hooks attach to the lease.
+    /// Sets the data that the server and its hooks attach to the lease.
     pub fn user_context(self, context: impl Into<Option<UserContext>>) -> Self {
         self.with(|lease| lease.data_mut().user_context = context.into())
     }
@@ -100,8 +103,8 @@ impl<L: Lease> Builder<L> {
     /// Returns the lease.
     ///
     /// # Errors
-    /// Returns the error of the first value that was none, and [`LeaseError`] if the lease belongs to no client
-    /// in a state that needs one.
+    /// Returns the error of the first invalid value, and [`LeaseError`] if the lease has no client
+    /// in a state that requires one.
     pub fn build(self) -> Result<L, LeaseError> {
         let lease = self.lease?;
         lease.check_state(lease.state())?;
@@ -110,7 +113,7 @@ impl<L: Lease> Builder<L> {
 }
 
 impl<C> Builder<Lease4, C> {
-    /// The client: a [`HwAddr`], a [`ClientId`](super::ClientId), or both as a pair.
+    /// Sets the client: a [`HwAddr`], a [`ClientId`](super::ClientId), or both as a pair.
     pub fn client<T: TryInto<Client4, Error: Into<LeaseError>>>(self, client: T) -> Builder<Lease4> {
         self.of_client(|lease| {
             lease.set_client(client.try_into().map_err(Into::into)?);
@@ -120,7 +123,7 @@ impl<C> Builder<Lease4, C> {
 }
 
 impl<C> Builder<Lease6, C> {
-    /// The client, and the identity association that it uses the lease in.
+    /// Sets the client, and its identity association for the lease.
     pub fn client<T: TryInto<Duid, Error: Into<LeaseError>>>(
         self,
         duid: T,
@@ -133,19 +136,19 @@ impl<C> Builder<Lease6, C> {
         })
     }
 
-    /// For how long the client should prefer the address, in seconds.
+    /// Sets the preferred lifetime of the address, in seconds.
     pub fn preferred_lifetime(self, lifetime: impl Into<Lifetime>) -> Self {
         self.with(|lease| lease.preferred_lifetime = lifetime.into())
     }
 
-    /// The hardware address of the client, where the server learned it.
+    /// Sets the hardware address of the client, if the server knows it.
     pub fn hwaddr(self, hwaddr: impl Into<Option<HwAddr>>) -> Self {
         self.with(|lease| lease.hwaddr = hwaddr.into())
     }
 }
 
 impl Lease4 {
-    /// Begins a lease of `address`. It can be built once it has a client:
+    /// Starts a lease of `address`. It can be built once it has a client:
     ///
     /// ```compile_fail,E0599
     /// use leasemgr::lease::Lease4;
@@ -169,10 +172,11 @@ impl Lease4 {
     /// # Ok::<(), LeaseError>(())
     /// ```
     pub fn builder(address: Ipv4Addr) -> Builder<Self, WithoutClient> {
-        Builder::new(Ok(Self::of_nobody(address, LeaseState::DEFAULT)))
+        Builder::new(Ok(Self::without_client(address, LeaseState::DEFAULT)))
     }
 
-    /// Begins a declined lease of `address`, which belongs to no client. Its lifetime is the probation period.
+    /// Starts a declined lease of `address`, which has no client. Its lifetime is the probation
+    /// period.
     ///
     /// ```
     /// use leasemgr::lease::{Lease4, LeaseState};
@@ -182,12 +186,12 @@ impl Lease4 {
     /// # Ok::<(), leasemgr::lease::LeaseError>(())
     /// ```
     pub fn declined(address: Ipv4Addr) -> Builder<Self> {
-        Builder::new(Ok(Self::of_nobody(address, LeaseState::DECLINED)))
+        Builder::new(Ok(Self::without_client(address, LeaseState::DECLINED)))
     }
 }
 
 impl Lease6 {
-    /// Begins a lease of a non-temporary address. It can be built once it has a client.
+    /// Starts a lease of a non-temporary address. It can be built once it has a client.
     ///
     /// ```
     /// use leasemgr::lease::{Duid, Iaid, Lease6};
@@ -202,19 +206,19 @@ impl Lease6 {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn builder(address: Ipv6Addr) -> Builder<Self, WithoutClient> {
-        Builder::new(Ok(Self::of_nobody(address, LeaseState::DEFAULT)))
+        Builder::new(Ok(Self::without_client(address, LeaseState::DEFAULT)))
     }
 
-    /// Begins a lease of a temporary address (RFC 8415 section 13.2).
+    /// Starts a lease of a temporary address (RFC 8415 section 13.2).
     pub fn temporary_builder(address: Ipv6Addr) -> Builder<Self, WithoutClient> {
-        let mut lease = Self::of_nobody(address, LeaseState::DEFAULT);
+        let mut lease = Self::without_client(address, LeaseState::DEFAULT);
         lease.lease_type = LeaseType::TA;
         Builder::new(Ok(lease))
     }
 
-    /// Begins a lease of the delegated prefix `address`/`prefix_len`. What follows fails with
-    /// [`LeaseError::PrefixLength`] if the length is beyond 128, and with [`LeaseError::PrefixBits`] if the address has
-    /// bits set after it.
+    /// Starts a lease of the delegated prefix `address`/`prefix_len`. Building it returns
+    /// [`LeaseError::PrefixLength`] if the length is greater than 128, and
+    /// [`LeaseError::PrefixBits`] if the address has bits set after the length.
     ///
     /// ```
     /// use leasemgr::lease::{Duid, Lease6};
@@ -226,15 +230,15 @@ impl Lease6 {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn prefix_builder(address: Ipv6Addr, prefix_len: u32) -> Builder<Self, WithoutClient> {
-        let mut lease = Self::of_nobody(address, LeaseState::DEFAULT);
+        let mut lease = Self::without_client(address, LeaseState::DEFAULT);
         let set = lease.set_prefix(prefix_len).and_then(|()| lease.check_prefix_bits());
         Builder::new(set.map(|()| lease))
     }
 
-    /// Begins a declined lease of a non-temporary address, which belongs to no client. Its lifetime is the probation
-    /// period.
+    /// Starts a declined lease of a non-temporary address, which has no client. Its lifetime is the
+    /// probation period.
     pub fn declined(address: Ipv6Addr) -> Builder<Self> {
-        Builder::new(Ok(Self::of_nobody(address, LeaseState::DECLINED)))
+        Builder::new(Ok(Self::without_client(address, LeaseState::DECLINED)))
     }
 }
 
@@ -256,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn every_value_is_what_was_given() {
+    fn a_lease_has_the_given_values() {
         let context = UserContext::parse(br#"{ "a": 1 }"#).unwrap();
         let id = ClientId::new(&[1, 2]).unwrap();
         let lease = Lease4::builder(ADDRESS4)
@@ -285,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dhcpv6_lease_has_also_its_own_values() {
+    fn a_dhcpv6_lease_has_the_given_values() {
         let lease = Lease6::temporary_builder(Ipv6Addr::LOCALHOST)
             .client(duid().as_bytes(), 9)
             .preferred_lifetime(30)
@@ -298,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_error_is_that_of_the_lease() {
+    fn build_returns_the_first_error() {
         let none = (None, None);
         let error = LeaseError::NoIdentity { state: LeaseState::DEFAULT };
         assert_eq!(Lease4::builder(ADDRESS4).client(none).subnet(1).build(), Err(error));
@@ -314,7 +318,7 @@ mod tests {
     #[case(LeaseState::DEFAULT, false)]
     #[case(LeaseState::RELEASED, false)]
     #[case(LeaseState::OFFERED, false)]
-    fn a_lease_of_no_client_is_declined_or_reclaimed(#[case] state: LeaseState, #[case] possible: bool) {
+    fn a_lease_without_a_client_is_declined_or_reclaimed(#[case] state: LeaseState, #[case] possible: bool) {
         let lease4 = Lease4::declined(ADDRESS4).state(state).build();
         let lease6 = Lease6::declined(Ipv6Addr::LOCALHOST).state(state).build();
         assert_eq!((lease4.is_ok(), lease6.is_ok()), (possible, possible));

@@ -1,4 +1,4 @@
-//! What names the client of a DHCPv4 lease.
+//! The client of a DHCPv4 lease.
 
 use super::{ClientId, HwAddr, LeaseError, LeaseState};
 
@@ -25,7 +25,7 @@ pub enum Client4 {
 }
 
 impl Client4 {
-    /// The hardware address, where it is known.
+    /// Returns the hardware address, if known.
     #[must_use]
     pub fn hwaddr(&self) -> Option<&HwAddr> {
         match self {
@@ -34,7 +34,7 @@ impl Client4 {
         }
     }
 
-    /// The client id, where the client sent one.
+    /// Returns the client id, if the client sent one.
     #[must_use]
     pub fn client_id(&self) -> Option<&ClientId> {
         match self {
@@ -79,7 +79,7 @@ impl From<(HwAddr, Option<ClientId>)> for Client4 {
     }
 }
 
-/// Fails with [`LeaseError::NoIdentity`] if there is neither.
+/// Returns [`LeaseError::NoIdentity`] if both are `None`.
 impl TryFrom<(Option<HwAddr>, Option<ClientId>)> for Client4 {
     type Error = LeaseError;
 

@@ -1,18 +1,18 @@
-//! What makes a lease impossible.
+//! Errors of invalid leases.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::{Family, IdentifierError, JsonError, LeaseState};
 
-/// Why a value cannot stand in a lease.
+/// Why a value is not valid in a lease.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaseError {
-    /// An identifier that is none.
+    /// The identifier is invalid.
     #[error(transparent)]
     Identifier(#[from] IdentifierError),
-    /// Only a declined or reclaimed DHCPv4 lease may have neither a hardware address nor a client id.
+    /// Only a declined or reclaimed DHCPv4 lease may lack both a hardware address and a client id.
     #[error(
         "neither a hardware address nor a client id of a lease that is {state:#}; only a declined or reclaimed one may lack both"
     )]
@@ -28,14 +28,14 @@ pub enum LeaseError {
         /// The state of the lease.
         state: LeaseState,
     },
-    /// A prefix length is 0 to 128.
+    /// The prefix length is not 0 to 128.
     #[error("a prefix length of {len}, expected 0 to 128")]
     PrefixLength {
         /// The length in bits.
         len: u32,
     },
-    /// A prefix that is delegated anew has no bits behind its length.
-    #[error("the prefix {address}/{len} has bits set behind its length")]
+    /// A new delegated prefix must not have bits set after its length.
+    #[error("the prefix {address}/{len} has bits set after its length")]
     PrefixBits {
         /// The address of the prefix.
         address: Ipv6Addr,
@@ -53,15 +53,15 @@ pub enum LeaseError {
     /// The text is neither one of the words nor a number.
     #[error("a text that is not {expected}")]
     Word {
-        /// What is expected.
+        /// The valid texts.
         expected: &'static str,
     },
-    /// A user context that is no JSON map as Kea knows it.
+    /// The user context is not a JSON map that Kea accepts.
     #[error(transparent)]
     UserContext(#[from] JsonError),
 }
 
-/// So that a value that is always good is taken where others may fail.
+/// Allows infallible conversions where others may fail.
 impl From<Infallible> for LeaseError {
     fn from(never: Infallible) -> Self {
         match never {}

@@ -1,12 +1,12 @@
-//! What relay agents said about a client, as Kea's servers keep it in the user context of a lease.
+//! Data of relay agents about a client, as Kea's servers keep it in the user context of a lease.
 //!
-//! DHCPv4: `ISC`/`relay-agent-info` is a map. Its `sub-options` are those of the Relay Agent Information
-//! option (RFC 3046) in hex. In the old form, the hex stands in place of the map.
+//! DHCPv4: `ISC`/`relay-agent-info` is a map. Its `sub-options` are those of the Relay Agent
+//! Information option (RFC 3046) in hex. In the old form, the hex string replaces the map.
 //!
-//! DHCPv6: `ISC`/`relay-info` (in the old form `ISC`/`relays`) is a list with a map for each relay that the message
-//! came through. Its `options` are those that the relay put in, in hex.
+//! DHCPv6: `ISC`/`relay-info` (in the old form `ISC`/`relays`) is a list with a map for each relay
+//! that forwarded the message. Its `options` are those that the relay added, in hex.
 //!
-//! Beside the options, the map may have what is searched for, `relay-id` and `remote-id`, in hex.
+//! Beside the options, the map may contain the searchable ids `relay-id` and `remote-id`, in hex.
 
 mod checks;
 
@@ -20,25 +20,25 @@ pub use checks::{CheckedExtendedInfo, ExtendedInfoChecks, ExtendedInfoError, che
 use super::{Duid, Family, Json, JsonRef, Lease4, Lease6, RelayId, RemoteId, UserContext};
 use crate::identifiers::octets::octets;
 
-/// Who a relay agent is, and where it heard the client.
+/// The identity of a relay agent, and where it received the client's message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub struct RelayInfo {
-    /// The relay agent.
+    /// The id of the relay agent.
     pub relay_id: Option<RelayId>,
-    /// The far end of its line.
+    /// The id of the remote host end of the circuit.
     pub remote_id: Option<RemoteId>,
 }
 
 impl RelayInfo {
-    /// What a user context says of each relay agent: in DHCPv4 there is at most one, in DHCPv6 there is one
-    /// for each relay that is kept, in their order.
+    /// Returns the ids of each relay agent in a user context: at most one in DHCPv4, and one for
+    /// each recorded relay in DHCPv6, in their order.
     ///
-    /// An id is taken from its own key or, where that is missing or unreadable, from the options. What
-    /// is no hex, an option that is cut off, and an id of an impossible length count as no id.
+    /// An id is taken from its own key or, if that is missing or invalid, from the options. Invalid
+    /// hex, a truncated option and an id of invalid length count as no id.
     pub fn all(family: Family, context: &UserContext) -> impl Iterator<Item = Self> {
         relays(family, context).map(move |relay| {
-            let relay = Kept::of(family, relay);
+            let relay = Entry::of(family, relay);
             let Self { relay_id, remote_id } = relay.ids_of_keys();
             if relay_id.is_some() && remote_id.is_some() {
                 return Self { relay_id, remote_id };
@@ -48,7 +48,7 @@ impl RelayInfo {
         })
     }
 
-    /// With those that are of a possible length.
+    /// Keeps the ids of valid length.
     fn new(family: Family, relay_id: &[u8], remote_id: &[u8]) -> Self {
         let possible: RangeInclusive<usize> = match family {
             Family::V4 => 1..=RelayId::MAX_LEN,
@@ -71,10 +71,10 @@ const OLD_RELAY_INFO: &str = "relays";
 const RELAY_ID: &str = "relay-id";
 const REMOTE_ID: &str = "remote-id";
 
-/// Brings what relays said into the form that Kea's servers search: relay id and remote id, where the options
-/// have them, get keys of their own beside the options, and the old forms become those of today.
+/// Converts data of relay agents to the form that Kea's servers search: the relay id and the remote
+/// id in the options get keys of their own beside the options, and old forms are upgraded.
 ///
-/// `None` where nothing is to be changed. Ids that have readable keys are left alone.
+/// Returns `None` if there is nothing to change. Ids that have valid keys stay unchanged.
 ///
 /// ```
 /// use leasemgr::lease::{Family, UserContext, keep_relay_ids};
@@ -93,7 +93,7 @@ pub fn keep_relay_ids(family: Family, context: &UserContext) -> Option<UserConte
     let mut kept = upgraded(family, context).map_or(Cow::Borrowed(context), Cow::Owned);
     let mut missing = Vec::new();
     for (i, relay) in relays(family, &kept).enumerate() {
-        let relay = Kept::of(family, relay);
+        let relay = Entry::of(family, relay);
         let (keys, options) = (relay.ids_of_keys(), relay.ids_of_options());
         if let (None, Some(id)) = (keys.relay_id, options.relay_id) {
             missing.push((i, RELAY_ID, id.to_string()));
@@ -115,23 +115,24 @@ pub fn keep_relay_ids(family: Family, context: &UserContext) -> Option<UserConte
     }
 }
 
-/// A relay that a DHCPv6 message came through, and what it put in (RFC 8415 section 9).
+/// A relay that forwarded a DHCPv6 message, and the data that it added (RFC 8415 section 9).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub struct Relayed {
-    /// How many relays the message had come through before.
+    /// Number of relays that had forwarded the message before.
     pub hop_count: u8,
-    /// Where the client is, as far as the relay knows.
+    /// The link of the client, as far as the relay knows it.
     pub link: Ipv6Addr,
-    /// Whom the relay had the message from.
+    /// The address from which the relay received the message.
     pub peer: Ipv6Addr,
-    /// Its options but for the relayed message, as in the message: two bytes of code, two of length, and the value of each.
+    /// The options of the relay except for the relayed message, encoded as in the message: two
+    /// bytes of code, two bytes of length, and the value of each.
     pub options: Vec<u8>,
 }
 
 impl UserContext {
-    /// With what a DHCPv4 relay agent said: the sub-options of the Relay Agent Information option (RFC 3046), as in the message.
-    /// What an earlier one said is replaced.
+    /// Returns the user context with the sub-options of the Relay Agent Information option (RFC
+    /// 3046) of a DHCPv4 relay agent, encoded as in the message. Replaces earlier ones.
     ///
     /// ```
     /// use leasemgr::lease::UserContext;
@@ -148,8 +149,8 @@ impl UserContext {
         self.with_extended_info(Family::V4, RELAY_AGENT_INFO, &hex)
     }
 
-    /// With the relays that a DHCPv6 message came through, the one next to the server first. What was known of relays is
-    /// replaced.
+    /// Returns the user context with the relays that forwarded a DHCPv6 message, beginning with the
+    /// one next to the server. Replaces earlier ones.
     #[must_use]
     pub fn with_relays(&self, relays: &[Relayed]) -> Self {
         let mut list = String::from("[");
@@ -169,7 +170,7 @@ impl UserContext {
     fn with_extended_info(&self, family: Family, key: &str, json: &str) -> Self {
         let put = || {
             let info = Json::parse(json.as_bytes())?;
-            // Where `ISC` is no map, nobody can have had it from a DHCP server.
+            // If `ISC` is not a map, it does not come from a DHCP server, and is replaced.
             self.with(&[ISC, key], info.clone()).or_else(|_| self.without(&[ISC]).with(&[ISC, key], info))
         };
         let context = put().unwrap_or_else(|_| self.clone());
@@ -177,7 +178,7 @@ impl UserContext {
     }
 }
 
-/// Hex digits behind `0x`, two upper-case ones for each byte.
+/// Formats bytes as `0x` and two upper-case hex digits for each.
 struct Hex<'a>(&'a [u8]);
 
 impl fmt::Display for Hex<'_> {
@@ -187,7 +188,7 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
-/// In the form of today, if it is in an older one.
+/// Upgrades an old form.
 fn upgraded(family: Family, context: &UserContext) -> Option<UserContext> {
     let isc = context.get(ISC)?;
     match family {
@@ -208,7 +209,7 @@ fn upgraded(family: Family, context: &UserContext) -> Option<UserContext> {
     }
 }
 
-/// What is kept of each relay agent.
+/// Returns the entry of each relay agent.
 fn relays(family: Family, context: &UserContext) -> impl Iterator<Item = JsonRef<'_>> {
     let isc = context.get(ISC);
     let (one, list) = match family {
@@ -221,15 +222,15 @@ fn relays(family: Family, context: &UserContext) -> impl Iterator<Item = JsonRef
     one.into_iter().chain(list.into_iter().flatten())
 }
 
-/// What is kept of one relay agent.
-struct Kept<'a> {
+/// The entry of one relay agent.
+struct Entry<'a> {
     family: Family,
     relay_id: Option<JsonRef<'a>>,
     remote_id: Option<JsonRef<'a>>,
     options: Option<JsonRef<'a>>,
 }
 
-impl<'a> Kept<'a> {
+impl<'a> Entry<'a> {
     fn of(family: Family, relay: JsonRef<'a>) -> Self {
         let mut kept = Self { family, relay_id: None, remote_id: None, options: None };
         let Some(members) = relay.as_map() else {
@@ -272,13 +273,14 @@ impl<'a> Kept<'a> {
     }
 }
 
-/// The bytes of a string of hex digits.
+/// Decodes a string of hex digits.
 fn hex(value: JsonRef<'_>) -> Option<Vec<u8>> {
     octets(&value.as_bytes()?).map(|octets| octets.as_slice().to_vec())
 }
 
-/// The value of the first option with this code, unless an option before its end is cut off. In DHCPv4, code
-/// and length are a byte each (RFC 3046), in DHCPv6 two (RFC 8415 section 21.1).
+/// Returns the value of the first option with this code, unless an option before it is truncated.
+/// In DHCPv4, code and length are a byte each (RFC 3046), in DHCPv6 two bytes each (RFC 8415
+/// section 21.1).
 fn find_option(family: Family, mut options: &[u8], code: u16) -> Option<&[u8]> {
     loop {
         let (this, len, rest) = match (family, options) {
@@ -297,20 +299,20 @@ fn find_option(family: Family, mut options: &[u8], code: u16) -> Option<&[u8]> {
 }
 
 impl Lease4 {
-    /// What the relay agent said, as the user context has it. See [`RelayInfo::all`].
+    /// Returns the ids of the relay agent in the user context. See [`RelayInfo::all`].
     #[must_use]
     pub fn relay_info(&self) -> RelayInfo {
         let context = self.data().user_context.as_ref();
         context.and_then(|context| RelayInfo::all(Family::V4, context).next()).unwrap_or_default()
     }
 
-    /// The relay agent, as the user context has it.
+    /// Returns the relay id in the user context.
     #[must_use]
     pub fn relay_id(&self) -> Option<RelayId> {
         self.relay_info().relay_id
     }
 
-    /// Where the relay agent heard the client, as the user context has it.
+    /// Returns the remote id in the user context.
     #[must_use]
     pub fn remote_id(&self) -> Option<RemoteId> {
         self.relay_info().remote_id
@@ -318,18 +320,18 @@ impl Lease4 {
 }
 
 impl Lease6 {
-    /// What each relay agent said, as the user context has it. See [`RelayInfo::all`].
+    /// Returns the ids of each relay agent in the user context. See [`RelayInfo::all`].
     pub fn relay_infos(&self) -> impl Iterator<Item = RelayInfo> {
         let context = self.data().user_context.as_ref();
         context.into_iter().flat_map(|context| RelayInfo::all(Family::V6, context))
     }
 
-    /// The relay agents, as the user context has them.
+    /// Returns the relay ids in the user context.
     pub fn relay_ids(&self) -> impl Iterator<Item = RelayId> {
         self.relay_infos().filter_map(|info| info.relay_id)
     }
 
-    /// Where relay agents heard the client, as the user context has it.
+    /// Returns the remote ids in the user context.
     pub fn remote_ids(&self) -> impl Iterator<Item = RemoteId> {
         self.relay_infos().filter_map(|info| info.remote_id)
     }
@@ -349,7 +351,7 @@ mod tests {
         UserContext::parse(text.as_bytes()).unwrap()
     }
 
-    /// Relay id and remote id in hex, `-` for none.
+    /// Returns relay id and remote id in hex, `-` for a missing one.
     fn shown(info: RelayInfo) -> [String; 2] {
         let or_none = |id: Option<String>| id.unwrap_or_else(|| "-".to_owned());
         [or_none(info.relay_id.map(|id| id.to_string())), or_none(info.remote_id.map(|id| id.to_string()))]
@@ -360,16 +362,16 @@ mod tests {
     #[case::without_0x(r#"{ "sub-options": "0204c0000201" }"#, "-", "C0000201")]
     #[case::from_keys(r#"{ "relay-id": "0A0B", "remote-id": "0x03010203" }"#, "0A0B", "03010203")]
     #[case::keys_before_sub_options(r#"{ "remote-id": "FF", "sub-options": "0x0C010102010A" }"#, "01", "FF")]
-    #[case::a_bad_key_does_not_count(r#"{ "remote-id": "xy", "sub-options": "0x02010A" }"#, "-", "0A")]
-    #[case::a_key_that_is_no_string(r#"{ "remote-id": 12, "sub-options": "0x02010A" }"#, "-", "0A")]
-    #[case::the_old_form(r#""0x02010A0C010B""#, "0B", "0A")]
-    #[case::the_first_of_two(r#""0x02010A02010B""#, "-", "0A")]
+    #[case::invalid_key(r#"{ "remote-id": "xy", "sub-options": "0x02010A" }"#, "-", "0A")]
+    #[case::key_not_a_string(r#"{ "remote-id": 12, "sub-options": "0x02010A" }"#, "-", "0A")]
+    #[case::old_form(r#""0x02010A0C010B""#, "0B", "0A")]
+    #[case::first_of_two(r#""0x02010A02010B""#, "-", "0A")]
     #[case::empty_sub_options(r#""0x02000C00""#, "-", "-")]
     #[case::empty_keys(r#"{ "relay-id": "", "remote-id": "0x" }"#, "-", "-")]
-    #[case::cut_off_in_the_value(r#""0x0C010B0204C00002""#, "0B", "-")]
-    #[case::cut_off_behind_the_code(r#""0x0C010B02""#, "0B", "-")]
-    #[case::behind_what_is_cut_off(r#""0x01FF0C010B""#, "-", "-")]
-    #[case::no_hex(r#""0x0C010B0G""#, "-", "-")]
+    #[case::truncated_value(r#""0x0C010B0204C00002""#, "0B", "-")]
+    #[case::truncated_after_the_code(r#""0x0C010B02""#, "0B", "-")]
+    #[case::after_a_truncated_option(r#""0x01FF0C010B""#, "-", "-")]
+    #[case::invalid_hex(r#""0x0C010B0G""#, "-", "-")]
     #[case::not_a_string(r#"{ "sub-options": [ "0x0C010B" ] }"#, "-", "-")]
     #[case::neither_map_nor_string("12", "-", "-")]
     fn the_ids_of_a_dhcpv4_relay_are_read(
@@ -393,12 +395,12 @@ mod tests {
     #[rstest]
     #[case::from_options(r#"{ "hop": 1, "options": "0x00120002AABB0035000400030001002500060000000901020304" }"#, &["00030001", "000000090102"])]
     #[case::from_keys(r#"{ "relay-id": "64:64:64", "remote-id": "010203040506" }"#, &["646464", "010203040506"])]
-    #[case::each_from_where_it_is(r#"{ "options": "0x0035000300030001", "remote-id": "01" }"#, &["000300", "01"])]
+    #[case::one_from_options_one_from_a_key(r#"{ "options": "0x0035000300030001", "remote-id": "01" }"#, &["000300", "01"])]
     #[case::a_relay_id_is_a_duid(r#"{ "relay-id": "0102" }"#, &["-", "-"])]
-    #[case::cut_off(r#"{ "options": "0x003500030003" }"#, &["-", "-"])]
-    #[case::cut_off_in_the_length(r#"{ "options": "0x002500010A003500" }"#, &["-", "0A"])]
+    #[case::truncated_value(r#"{ "options": "0x003500030003" }"#, &["-", "-"])]
+    #[case::truncated_length(r#"{ "options": "0x002500010A003500" }"#, &["-", "0A"])]
     #[case::two_bytes_of_length(r#"{ "options": "0x0001010035" }"#, &["-", "-"])]
-    #[case::no_map("12", &["-", "-"])]
+    #[case::not_a_map("12", &["-", "-"])]
     fn the_ids_of_each_dhcpv6_relay_are_read(
         #[case] relay: &str,
         #[case] ids: &[&str],
@@ -422,9 +424,9 @@ mod tests {
 
     #[rstest]
     #[case::nothing("{}")]
-    #[case::no_map(r#"{ "ISC": 1 }"#)]
-    #[case::the_other_family_4(r#"{ "ISC": { "relay-info": [ { "remote-id": "FF" } ] } }"#)]
-    fn no_relay_is_no_id(#[case] text: &str) {
+    #[case::not_a_map(r#"{ "ISC": 1 }"#)]
+    #[case::key_of_the_other_family(r#"{ "ISC": { "relay-info": [ { "remote-id": "FF" } ] } }"#)]
+    fn without_relays_there_are_no_ids(#[case] text: &str) {
         let context = context(text);
         assert_eq!(RelayInfo::all(Family::V4, &context).next(), None);
         assert_eq!(keep_relay_ids(Family::V4, &context), None);
@@ -435,19 +437,19 @@ mod tests {
         r#"{ "sub-options": "0x0104AABBCCDD0204c0ff02010c0164" }"#,
         Some(r#"{ "relay-id": "64", "remote-id": "C0FF0201", "sub-options": "0x0104AABBCCDD0204c0ff02010c0164" }"#)
     )]
-    #[case::only_what_is_missing(
+    #[case::only_a_missing_id(
         r#"{ "remote-id": "01", "sub-options": "0x0201FF0C0164" }"#,
         Some(r#"{ "relay-id": "64", "remote-id": "01", "sub-options": "0x0201FF0C0164" }"#)
     )]
-    #[case::in_place_of_what_is_unreadable(
+    #[case::replaces_an_invalid_id(
         r#"{ "remote-id": "x", "sub-options": "0x0201FF" }"#,
         Some(r#"{ "remote-id": "FF", "sub-options": "0x0201FF" }"#)
     )]
-    #[case::the_old_form(r#""0x0201FF""#, Some(r#"{ "remote-id": "FF", "sub-options": "0x0201FF" }"#))]
-    #[case::the_old_form_without_ids(r#""0x0101FF""#, Some(r#"{ "sub-options": "0x0101FF" }"#))]
-    #[case::the_old_form_no_hex(r#""port 1""#, None)]
+    #[case::old_form(r#""0x0201FF""#, Some(r#"{ "remote-id": "FF", "sub-options": "0x0201FF" }"#))]
+    #[case::old_form_without_ids(r#""0x0101FF""#, Some(r#"{ "sub-options": "0x0101FF" }"#))]
+    #[case::old_form_with_invalid_hex(r#""port 1""#, None)]
     #[case::no_ids(r#"{ "sub-options": "0x0101FF" }"#, None)]
-    #[case::ids_are_there(
+    #[case::ids_already_present(
         r#"{ "relay-id": "64", "remote-id": "01", "sub-options": "0x0201FF0C0165" }"#,
         None
     )]
@@ -470,16 +472,13 @@ mod tests {
         Some(r#""relay-info": [ { "hop": 2, "options": "0x002500020A0B", "remote-id": "0A0B" }, { "hop": 1 },
             { "options": "0x0035000300030001", "relay-id": "000300" } ]"#)
     )]
-    #[case::the_old_form(
+    #[case::old_form(
         r#""relays": [ { "options": "0x002500020A0B" } ]"#,
         Some(r#""relay-info": [ { "options": "0x002500020A0B", "remote-id": "0A0B" } ]"#)
     )]
-    #[case::the_old_form_without_ids(
-        r#""relays": [ { "hop": 1 } ]"#,
-        Some(r#""relay-info": [ { "hop": 1 } ]"#)
-    )]
+    #[case::old_form_without_ids(r#""relays": [ { "hop": 1 } ]"#, Some(r#""relay-info": [ { "hop": 1 } ]"#))]
     #[case::both_forms(r#""relay-info": [], "relays": [ { "options": "0x002500020A0B" } ]"#, None)]
-    #[case::no_list(r#""relays": {}"#, None)]
+    #[case::not_a_list(r#""relays": {}"#, None)]
     #[case::no_ids(r#""relay-info": [ { "options": "0x00" }, 3 ]"#, None)]
     fn dhcpv6_ids_are_kept_beside_the_options(#[case] info: &str, #[case] kept: Option<&str>) {
         let whole = |info| context(&format!(r#"{{ "ISC": {{ "a": 1, {info} }} }}"#));
@@ -499,16 +498,16 @@ mod tests {
         r#"{ "ISC": { "client-classes": [ "a" ], "relay-agent-info": { "remote-id": "01" } }, "x": 1 }"#,
         r#"{ "ISC": { "client-classes": [ "a" ], "relay-agent-info": { "relay-id": "AA", "sub-options": "0x0C01AA" } }, "x": 1 }"#
     )]
-    #[case::where_no_map_is(
+    #[case::replaces_a_number(
         r#"{ "ISC": 3, "x": 1 }"#,
         r#"{ "ISC": { "relay-agent-info": { "relay-id": "AA", "sub-options": "0x0C01AA" } }, "x": 1 }"#
     )]
-    fn sub_options_are_put_in(#[case] before: &str, #[case] after: &str) {
+    fn sub_options_are_added(#[case] before: &str, #[case] after: &str) {
         assert_eq!(context(before).with_relay_agent_info(&[12, 1, 0xaa]), context(after));
     }
 
     #[test]
-    fn relays_are_put_in() {
+    fn relays_are_added() {
         let relay = |hop_count, options: &[u8]| Relayed {
             hop_count,
             link: Ipv6Addr::LOCALHOST,
@@ -525,7 +524,7 @@ mod tests {
         assert_eq!(with.with_relays(&[]).as_str(), r#"{ "ISC": { "relay-info": [  ], "relays": [  ] } }"#);
     }
 
-    /// The hex of options without their last `cut` bytes.
+    /// Returns the hex of options, without their last `cut` bytes.
     fn hex_of_options(family: Family, options: &[(u16, Vec<u8>)], cut: usize) -> String {
         let mut bytes = Vec::new();
         for (code, value) in options {
@@ -542,7 +541,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whole_options_are_found_and_keeping_the_ids_changes_none(
+        fn complete_options_are_found_and_keeping_the_ids_changes_none(
             family in prop_oneof![Just(Family::V4), Just(Family::V6)],
             options in prop::collection::vec(
                 (prop_oneof![Just(2), Just(12), Just(37), Just(53), 0..256_u16], prop::collection::vec(any::<u8>(), 0..20)),
@@ -577,7 +576,7 @@ mod tests {
         }
 
         #[test]
-        fn no_context_makes_a_panic(
+        fn no_context_causes_a_panic(
             info in prop_oneof![
                 crate::kea_json::tests::json(),
                 "\"0x[0-9a-f]{0,40}\"",

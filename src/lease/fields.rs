@@ -1,13 +1,14 @@
-//! The columns of a lease, for backends that keep them apart.
+//! The values of a lease as columns, for backends that store them separately.
 
 use std::net::IpAddr;
 
 use super::{HwAddr, HwSource, HwType, Iaid, LeaseError, LeaseState, LeaseType, Lifetime, PoolId, SubnetId};
 
-/// What a lease of either family is made of, one value for each column that a backend has for it.
+/// The values of a lease of either family, one for each column of a table.
 ///
-/// [`Lease::fields`](super::Lease::fields) takes a lease apart, [`Lease::from_fields`](super::Lease::from_fields) makes
-/// one. A backend with tables for both families needs no code of its own for each:
+/// [`Lease::fields`](super::Lease::fields) returns them,
+/// [`Lease::from_fields`](super::Lease::from_fields) creates a lease from them. A backend with
+/// tables for both families does not need code of its own for each:
 ///
 /// ```
 /// use leasemgr::lease::{Fields, HwAddr, Lease, Lease4, LeaseError};
@@ -26,28 +27,28 @@ use super::{HwAddr, HwSource, HwType, Iaid, LeaseError, LeaseState, LeaseType, L
 /// # Ok::<(), LeaseError>(())
 /// ```
 ///
-/// Ids of relay agents are not values of their own: they are part of the user context
+/// The ids of relay agents are not separate values: they are in the user context
 /// ([`RelayInfo`](super::RelayInfo)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fields<'a> {
-    /// The address; of a delegated prefix, its first address. Of the lease's family.
+    /// The address; for a delegated prefix, its first address. Of the lease's family.
     pub address: IpAddr,
-    /// What the lease is used as.
+    /// The state of the lease.
     pub state: LeaseState,
     /// For how long the lease is valid, in seconds from `cltt`.
     pub valid_lifetime: Lifetime,
     /// When the client was last heard, in seconds since the epoch.
     pub cltt: i64,
-    /// The subnet that the address is in.
+    /// The subnet of the address.
     pub subnet_id: SubnetId,
-    /// The pool that the address is from.
+    /// The pool of the address.
     pub pool_id: PoolId,
-    /// Whether the server has put the name into the forward zone of the DNS.
+    /// Whether the server has added the name to the forward zone of the DNS.
     pub fqdn_fwd: bool,
-    /// Whether the server has put the name into the reverse zone of the DNS.
+    /// Whether the server has added the name to the reverse zone of the DNS.
     pub fqdn_rev: bool,
-    /// The name of the client, empty where it has none.
+    /// The name of the client, empty if it has none.
     pub hostname: &'a [u8],
     /// The JSON map of the user context.
     pub user_context: Option<&'a str>,
@@ -55,23 +56,24 @@ pub struct Fields<'a> {
     pub hwaddr: Option<&'a [u8]>,
     /// The type of the hardware address.
     pub hwtype: HwType,
-    /// Where a DHCPv6 server learned the hardware address.
+    /// The source from which a DHCPv6 server learned the hardware address.
     pub hwaddr_source: HwSource,
-    /// What names the client: of DHCPv4 the client id, 2 to 255 bytes, which a lease may lack; of DHCPv6 the DUID, 1 to 130 bytes, `00:00:00`
-    /// where the lease belongs to no client.
+    /// The identifier of the client: in DHCPv4 the client id, 2 to 255 bytes, which a lease may
+    /// lack; in DHCPv6 the DUID, 1 to 130 bytes, `00:00:00` if the lease has no client.
     pub client: Option<&'a [u8]>,
-    /// What is leased; `NA` in DHCPv4.
+    /// The type of the lease; `NA` in DHCPv4.
     pub lease_type: LeaseType,
-    /// The length of a delegated prefix in bits, 0 to 128; 128 of everything else in DHCPv6, 32 in DHCPv4.
+    /// The length of a delegated prefix in bits, 0 to 128; 128 for other leases in DHCPv6, 32 in
+    /// DHCPv4.
     pub prefix_len: u8,
     /// The identity association; 0 in DHCPv4.
     pub iaid: Iaid,
-    /// For how long the client should prefer the address, in seconds; 0 in DHCPv4.
+    /// The preferred lifetime of the address, in seconds; 0 in DHCPv4.
     pub preferred_lifetime: Lifetime,
 }
 
 impl Fields<'_> {
-    /// Those of an address, with all else 0, empty or none.
+    /// Creates the fields of an address, with all other values 0, empty or `None`.
     #[must_use]
     pub fn new(address: IpAddr) -> Self {
         Self {
@@ -96,7 +98,7 @@ impl Fields<'_> {
         }
     }
 
-    /// The hardware address.
+    /// Returns the hardware address.
     pub(super) fn hwaddr(&self) -> Result<Option<HwAddr>, LeaseError> {
         let Some(bytes) = self.hwaddr else {
             return Ok(None);
@@ -192,7 +194,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_lease_is_what_its_fields_make(lease4 in any_lease4(), lease6 in any_lease6()) {
+        fn fields_give_an_equal_lease(lease4 in any_lease4(), lease6 in any_lease6()) {
             prop_assert_eq!(Lease4::from_fields(lease4.fields()), Ok(lease4));
             prop_assert_eq!(Lease6::from_fields(lease6.fields()), Ok(lease6));
         }
@@ -211,11 +213,11 @@ mod tests {
         |fields: &mut Fields<'_>| fields.hwaddr = Some(&[]),
         IdentifierError::Length { kind: IdentifierKind::HwAddr, len: 0, min: 1, max: 20 }.into(),
     )]
-    #[case::with_another_context(
+    #[case::with_an_invalid_context(
         |fields: &mut Fields<'_>| fields.user_context = Some("[]"),
         UserContext::parse(b"[]").unwrap_err().into(),
     )]
-    fn fields_that_are_no_lease_are_refused(#[case] change: fn(&mut Fields<'_>), #[case] error: LeaseError) {
+    fn invalid_fields_are_refused(#[case] change: fn(&mut Fields<'_>), #[case] error: LeaseError) {
         let mut fields = Fields::new(Ipv4Addr::LOCALHOST.into());
         fields.hwaddr = Some(&[2, 0, 0, 0, 0, 1]);
         assert!(Lease4::from_fields(fields.clone()).is_ok());

@@ -1,19 +1,22 @@
-//! Leases in the JSON form of Kea's lease commands (`lease4-get-all`, `lease4-add`, and the like).
+//! Leases in the JSON form of Kea's lease commands (`lease4-get-all`, `lease4-add`, and others).
 //!
 //! # Strings
-//! Host names and the strings of user contexts are bytes. Kea's JSON has a character from U+0000
-//! to U+00FF for each byte, and so has this one: every byte string survives, and what Kea answers is understood.
-//! A string with a character beyond U+00FF cannot come from there; its bytes are its UTF-8.
+//! Host names and the strings of user contexts are byte strings. Kea's JSON, and this one, have a
+//! character from U+0000 to U+00FF for each byte: every byte string survives, and answers from Kea
+//! can be read. A string with a character above U+00FF cannot come from Kea; its bytes are its
+//! UTF-8.
 //!
-//! The price is that `é` alone is the byte 0xe9, also where its writer meant UTF-8. Kea tells the two
-//! apart, `\u00e9` from `é`, but to a deserializer they are the same.
+//! As a consequence, `é` alone is the byte 0xe9, even if its writer meant UTF-8. Kea distinguishes
+//! `\u00e9` from `é`, but to a deserializer they are the same.
 //!
-//! # What Kea's rules for leases ask
-//! A lease that is read as a [`Lease4`] or [`Lease6`] is one that Kea's commands take: its hostname is lower-cased (ASCII), the number of its
-//! subnet and its cltt are at least 1. What is written is the lease as it is: one with an upper-case hostname reads back in lower
-//! case, and one of subnet 0 or of a client that was heard before 1970 is refused. Unlike Kea's commands, reading
-//! takes no value from a configuration (`subnet-id`, lifetimes), and unlike them it knows `IA_TA` and other types, states beyond 4, and a
-//! lease without `hw-address`. A DHCPv6 lease that was recorded, not one for a command, is read by [`Recorded`] as it stands.
+//! # Kea's rules for leases
+//! A lease that is read as a [`Lease4`] or [`Lease6`] is one that Kea's commands accept: its
+//! hostname is lower-cased (ASCII), and its subnet id and cltt are at least 1. Leases are written
+//! unchanged: an upper-case hostname reads back in lower case, and a lease of subnet 0 or of a
+//! client that was heard before 1970 is refused. Unlike Kea's commands, reading takes no default
+//! from a configuration (`subnet-id`, lifetimes), and accepts `IA_TA` and other types, states above
+//! 4, and a lease without `hw-address`. [`Recorded`] reads a recorded DHCPv6 lease, rather than one
+//! for a command, unchanged.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -33,7 +36,7 @@ use crate::identifiers::serde::{bytes_of, text_error};
 #[serde(rename_all = "kebab-case")]
 struct Json4 {
     ip_address: Ipv4Addr,
-    /// Written also where there is none, as an empty string.
+    /// Written as an empty string if there is none.
     #[serde(default, serialize_with = "hwaddr_or_empty", deserialize_with = "no_hwaddr_if_empty")]
     hw_address: Option<HwAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,7 +52,7 @@ struct Json6 {
     #[serde(rename = "type", default)]
     lease_type: TypeJson,
     ip_address: Ipv6Addr,
-    /// Only that of a prefix is written, and read.
+    /// Written and read for prefixes only.
     #[serde(skip_serializing_if = "Option::is_none")]
     prefix_len: Option<u32>,
     iaid: Iaid,
@@ -63,7 +66,7 @@ struct Json6 {
     common: Common,
 }
 
-/// What both families have.
+/// The keys of both families.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Common {
@@ -71,7 +74,7 @@ struct Common {
     valid_lft: Lifetime,
     /// Always written.
     cltt: Option<i64>,
-    /// What commands give in place of cltt.
+    /// An alternative to cltt in commands.
     #[serde(skip_serializing)]
     expire: Option<i64>,
     #[serde(default)]
@@ -109,7 +112,7 @@ impl Common {
         }
     }
 
-    /// As a new lease has it: see the module.
+    /// Applies the rules for a new lease; see the module.
     fn into_new<E: serde::de::Error>(self) -> Result<Self, E> {
         let at_least_one = |key, value: i64| match value {
             1.. => Ok(()),
@@ -149,14 +152,15 @@ impl Common {
     }
 }
 
-/// As an element of the answer to `lease4-get-all`: a map with the keys `ip-address`,
-/// `hw-address` (empty where there is none), `client-id` (left out where there is none), `subnet-id`,
-/// `valid-lft`, `cltt`, `fqdn-fwd`, `fqdn-rev`, `hostname`, `state`, `user-context` (left out where there
-/// is none) and `pool-id` (left out where it is 0).
+/// Serializes to an element of the answer to `lease4-get-all`: a map with the keys `ip-address`,
+/// `hw-address` (empty if there is none), `client-id` (left out if there is none), `subnet-id`,
+/// `valid-lft`, `cltt`, `fqdn-fwd`, `fqdn-rev`, `hostname`, `state`, `user-context` (left out if
+/// there is none) and `pool-id` (left out if it is 0).
 ///
-/// The type of a hardware address has no place there: what is read is Ethernet.
+/// The type of a hardware address is not written; it reads back as Ethernet.
 ///
-/// A byte of the host name is a character from U+0000 to U+00FF, see [`Hostname`]'s implementation.
+/// Each byte of the host name is a character from U+0000 to U+00FF; see the implementation of
+/// [`Hostname`].
 impl Serialize for Lease4 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         Json4 {
@@ -169,17 +173,19 @@ impl Serialize for Lease4 {
     }
 }
 
-/// As in the answer to `lease4-get-all`, or in the arguments of `lease4-add`.
+/// Deserializes from the form of the answer to `lease4-get-all`, or of the arguments of
+/// `lease4-add`.
 ///
-/// `ip-address`, `subnet-id`, `valid-lft` and one of `cltt` and `expire` are needed: there is no
-/// configuration that they could be taken from. Where both `cltt` and `expire` stand, `expire`
-/// counts. Everything else may be left out, and unknown keys are ignored.
+/// `ip-address`, `subnet-id`, `valid-lft` and one of `cltt` and `expire` are required, as there is
+/// no configuration with defaults for them. If both `cltt` and `expire` are given, `expire` is
+/// used. All other keys are optional, and unknown keys are ignored.
 ///
-/// The hostname is lower-cased. `subnet-id` and `cltt` are at least 1; `expire` is at least 1 and `valid-lft`.
-/// A lease is written as it is: one of subnet 0, or of a client that was heard before 1970, is refused when it is read back.
+/// The hostname is lower-cased. `subnet-id` and `cltt` must be at least 1, and `expire` at least 1
+/// and at least `valid-lft`. A lease is written unchanged: one of subnet 0, or of a client that was
+/// heard before 1970, is refused when it is read back.
 ///
-/// Unlike Kea's commands, this knows states beyond 4, takes a lease with a client id and without `hw-address`, and no
-/// default from a configuration.
+/// Unlike Kea's commands, this accepts states above 4, and a lease with a client id and without
+/// `hw-address`, and takes no default from a configuration.
 impl<'de> Deserialize<'de> for Lease4 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let json = Json4::deserialize(deserializer)?;
@@ -190,12 +196,13 @@ impl<'de> Deserialize<'de> for Lease4 {
     }
 }
 
-/// As an element of the answer to `lease6-get-all`: a map with the keys `type` (`IA_NA`, `IA_TA`,
-/// `IA_PD`, else a number), `ip-address`, `prefix-len` (of an `IA_PD` only), `iaid`, `duid`,
-/// `hw-address` (left out where there is none), `preferred-lft`, and from `subnet-id` on the keys of a [`Lease4`].
+/// Serializes to an element of the answer to `lease6-get-all`: a map with the keys `type` (`IA_NA`,
+/// `IA_TA`, `IA_PD`, else a number), `ip-address`, `prefix-len` (for an `IA_PD` only), `iaid`,
+/// `duid`, `hw-address` (left out if there is none), `preferred-lft`, and the keys of a [`Lease4`]
+/// from `subnet-id` on.
 ///
-/// The type and the source of a hardware address have no place there: what is read is
-/// Ethernet, from an unknown source.
+/// The type and the source of a hardware address are not written; it reads back as Ethernet, from
+/// an unknown source.
 impl Serialize for Lease6 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         Json6 {
@@ -212,16 +219,19 @@ impl Serialize for Lease6 {
     }
 }
 
-/// As in the answer to `lease6-get-all`, or in the arguments of `lease6-add`.
+/// Deserializes from the form of the answer to `lease6-get-all`, or of the arguments of
+/// `lease6-add`.
 ///
 /// `ip-address`, `duid`, `iaid`, `subnet-id`, `preferred-lft`, `valid-lft`, one of `cltt` and
-/// `expire`, and, of an `IA_PD`, `prefix-len` are needed. Where both `cltt` and `expire` stand,
-/// `expire` counts. Everything else may be left out (`type` is `IA_NA` then), and unknown keys are ignored.
+/// `expire`, and, for an `IA_PD`, `prefix-len` are required. If both `cltt` and `expire` are given,
+/// `expire` is used. All other keys are optional (the default of `type` is `IA_NA`), and unknown
+/// keys are ignored.
 ///
-/// The hostname is lower-cased. `subnet-id` and `cltt` are at least 1; `expire` is at least 1 and `valid-lft`.
+/// The hostname is lower-cased. `subnet-id` and `cltt` must be at least 1, and `expire` at least 1
+/// and at least `valid-lft`.
 ///
-/// It is a new lease: a DUID of less than 3 bytes, and a prefix with bits after its length, are refused. [`Recorded`]
-/// takes them.
+/// The lease is a new one: a DUID of less than 3 bytes, and a prefix with bits set after its
+/// length, are refused. [`Recorded`] accepts them.
 impl<'de> Deserialize<'de> for Lease6 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut json = Json6::deserialize(deserializer)?;
@@ -231,10 +241,10 @@ impl<'de> Deserialize<'de> for Lease6 {
     }
 }
 
-/// A lease that a server has recorded, as in the answer to `lease6-get-all`. Unlike what is read as a [`Lease6`],
-/// which is a new one, it may have what Kea 2.2 puts into leases: a DUID of 1 or 2 bytes, and a prefix with bits
-/// after its length; a hostname keeps its case, and any subnet and time is taken. So each lease that is written as JSON can be read
-/// back.
+/// A lease that a server has recorded, as in the answer to `lease6-get-all`. Unlike a [`Lease6`],
+/// which is read as a new lease, it may have what Kea 2.2 puts into leases: a DUID of 1 or 2 bytes,
+/// and a prefix with bits set after its length. Its hostname keeps its case, and any subnet and
+/// time is accepted. So every lease that is written as JSON can be read back.
 ///
 /// ```
 /// use leasemgr::lease::{Lease6, Recorded};
@@ -256,7 +266,7 @@ impl<'de> Deserialize<'de> for Recorded {
     }
 }
 
-/// Makes the lease of a delegated prefix.
+/// Creates the lease of a delegated prefix.
 type NewPrefix = fn(Ipv6Addr, u32, Duid, Iaid, LeaseState) -> Result<Lease6, LeaseError>;
 
 impl Json6 {
@@ -286,17 +296,18 @@ fn recorded_duid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duid, D::
 macro_rules! to_json {
     ($lease:ident, $command:literal) => {
         impl $lease {
-            #[doc = concat!("The lease as JSON text that Kea's `", $command, "` understands.")]
+            #[doc = concat!("Returns the lease as JSON text for Kea's `", $command, "`.")]
             ///
-            /// Unlike the text that serde_json gives by itself, it is ASCII: Kea takes `\u00e9` for a byte
-            /// of a host name or user context, but `é` for two.
+            /// Unlike the output of serde_json, the text is ASCII: Kea reads `\u00e9` as one byte
+            /// of a host name or user context, but `é` as two.
             ///
             /// # Errors
-            /// Where the user context is nested deeper than serde_json reads (128 levels).
+            /// Returns an error if the user context is nested deeper than serde_json supports (128
+            /// levels).
             pub fn to_json(&self) -> serde_json::Result<String> {
                 let text = serde_json::to_string(self)?;
                 let mut ascii = String::with_capacity(text.len());
-                // Only strings have characters outside ASCII, and those are all below U+0100.
+                // Only strings contain characters outside ASCII, all of them below U+0100.
                 for c in text.chars() {
                     if c.is_ascii() {
                         ascii.push(c);
@@ -312,7 +323,7 @@ macro_rules! to_json {
 to_json!(Lease4, "lease4-add");
 to_json!(Lease6, "lease6-add");
 
-/// The kind of a lease, by name where it has one.
+/// The type of a lease, by name if it has one.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged, expecting = "type is expected to be IA_NA, IA_TA, IA_PD or a number from 0 to 65535")]
 enum TypeJson {
@@ -371,10 +382,12 @@ fn no_hwaddr_if_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opti
     text.parse().map(Some).map_err(|error| text_error(&text, error))
 }
 
-/// A map, whose strings have a character from U+0000 to U+00FF for each byte, as Kea writes them.
+/// Serializes to a map, whose strings have a character from U+0000 to U+00FF for each byte, as in
+/// Kea.
 ///
-/// Integers from [`i64::MIN`] to [`u64::MAX`] are kept; any other number becomes the double next to it.
-/// Maps and lists that are nested deeper than serde_json reads (128 levels) are an error.
+/// Integers from [`i64::MIN`] to [`u64::MAX`] are kept; any other number becomes the nearest
+/// double. Maps and lists that are nested deeper than serde_json supports (128 levels) are an
+/// error.
 impl Serialize for UserContext {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let value: Value = serde_json::from_str(self.as_str()).map_err(serde::ser::Error::custom)?;
@@ -382,8 +395,8 @@ impl Serialize for UserContext {
     }
 }
 
-/// A map. Each character of a string, or of a key, is a byte if all are below U+0100. Else
-/// the bytes are the UTF-8 of the string.
+/// Deserializes a map. If all characters of a string or key are below U+0100, each is a byte;
+/// otherwise the bytes are the UTF-8 of the string.
 impl<'de> Deserialize<'de> for UserContext {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut text = Vec::new();
@@ -400,7 +413,7 @@ fn write_value(value: &Value, out: &mut Vec<u8>) {
             out.push(b'[');
             for item in items {
                 write_value(item, out);
-                // Behind the last item, it is allowed.
+                // A comma is allowed after the last item.
                 out.push(b',');
             }
             out.push(b']');

@@ -7,7 +7,8 @@ use super::{Client4, ClientId, Family, Fields, HwAddr, Lease, LeaseBase, LeaseEr
 
 /// A DHCPv4 lease.
 ///
-/// It names its client by hardware address, client id or both; only a declined or reclaimed lease may have neither.
+/// It identifies its client by hardware address, client id or both; only a declined or reclaimed
+/// lease may have neither.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -32,11 +33,11 @@ pub struct Lease4 {
 }
 
 impl Lease4 {
-    /// A lease of `address`, with all of [`LeaseData`](super::LeaseData) at its defaults.
+    /// Creates a lease of `address`, with all of [`LeaseData`](super::LeaseData) at its defaults.
     ///
     /// # Errors
-    /// Returns [`LeaseError::NoIdentity`] if a lease that is neither declined nor reclaimed has neither a hardware
-    /// address nor a client id.
+    /// Returns [`LeaseError::NoIdentity`] if there is neither a hardware address nor a client id
+    /// and the state is neither declined nor reclaimed.
     pub fn new(
         address: Ipv4Addr,
         hwaddr: Option<HwAddr>,
@@ -48,7 +49,7 @@ impl Lease4 {
         Ok(lease)
     }
 
-    /// A lease of parts that were one before.
+    /// Creates a lease from the parts of a stored lease, which was valid.
     pub(crate) fn from_stored(
         base: LeaseBase<Ipv4Addr>,
         hwaddr: Option<HwAddr>,
@@ -57,32 +58,32 @@ impl Lease4 {
         Self { base, hwaddr, client_id }
     }
 
-    /// One without a client, which only a declined or reclaimed lease may be.
-    pub(super) fn of_nobody(address: Ipv4Addr, state: LeaseState) -> Self {
+    /// Creates a lease without a client. The state must be declined or reclaimed.
+    pub(super) fn without_client(address: Ipv4Addr, state: LeaseState) -> Self {
         Self { base: LeaseBase::new(address, state), hwaddr: None, client_id: None }
     }
 
-    /// The client; `None` where the lease belongs to no client.
+    /// Returns the client; `None` if the lease has no client.
     #[must_use]
     pub fn client(&self) -> Option<Client4> {
         (self.hwaddr.clone(), self.client_id.clone()).try_into().ok()
     }
 
-    /// Makes the lease one of this client.
+    /// Changes the client of the lease.
     pub fn set_client(&mut self, client: impl Into<Client4>) {
         (self.hwaddr, self.client_id) = client.into().into_parts();
     }
 
-    /// The client identifier, where the client sent one.
+    /// Returns the client identifier, if the client sent one.
     #[must_use]
     pub fn client_id(&self) -> Option<&ClientId> {
         self.client_id.as_ref()
     }
 
-    /// Whether the lease is of the client with this hardware address and client id.
+    /// Returns whether the lease belongs to the client with this hardware address and client id.
     ///
-    /// Where both the lease and the client have a client id, that decides (RFC 2131 section 4.2);
-    /// else the hardware address does.
+    /// If both the lease and the client have a client id, these are compared (RFC 2131 section
+    /// 4.2); otherwise the hardware addresses are.
     #[must_use]
     pub fn belongs_to_client(&self, hwaddr: Option<&HwAddr>, client_id: Option<&ClientId>) -> bool {
         match (&self.client_id, client_id, &self.hwaddr, hwaddr) {
@@ -105,7 +106,7 @@ impl Parts<Ipv4Addr> for Lease4 {
     fn forget_client(&mut self, _: Token) {
         self.hwaddr = None;
         self.client_id = None;
-        // It says who the client was: its classes, and what relay agents called it.
+        // It contains data of the client: its classes, and the ids from relay agents.
         self.base.data.user_context = None;
     }
 
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_without_a_client_is_declined_reclaimed_or_impossible() {
+    fn only_a_declined_or_reclaimed_lease_may_lack_a_client() {
         let new = |state| Lease4::new(Ipv4Addr::LOCALHOST, None, None, state);
         assert!(new(LeaseState::DECLINED).is_ok());
         assert_eq!(new(LeaseState::DEFAULT), Err(LeaseError::NoIdentity { state: LeaseState(0) }));
@@ -213,11 +214,11 @@ mod tests {
     #[case::heard_before_1970_and_ended_after_it(-10, 20, 9, false)]
     #[case::ended_after_it(-10, 20, 10, true)]
     #[case::infinite_before_1970(-300, u32::MAX, i64::MAX, false)]
-    #[case::as_late_as_can_be(i64::MAX, 10, i64::MAX, false)]
-    #[case::ended_as_late_as_can_be(i64::MAX - 10, 10, i64::MAX, true)]
-    #[case::asked_before_1970(-300, 200, -101, false)]
-    #[case::ended_when_asked_before_1970(-300, 200, -100, true)]
-    #[case::as_early_as_can_be(i64::MIN, 10, 0, true)]
+    #[case::latest_time(i64::MAX, 10, i64::MAX, false)]
+    #[case::ended_at_latest_time(i64::MAX - 10, 10, i64::MAX, true)]
+    #[case::now_before_1970(-300, 200, -101, false)]
+    #[case::ended_at_now_before_1970(-300, 200, -100, true)]
+    #[case::earliest_time(i64::MIN, 10, 0, true)]
     fn a_lease_expires_when_its_lifetime_ends(
         #[case] cltt: i64,
         #[case] valid: u32,
@@ -232,12 +233,12 @@ mod tests {
 
     #[rstest]
     #[case::as_given(1000, Some(1060), 60, Some(1060))]
-    #[case::for_ever(1000, None, u32::MAX, None)]
+    #[case::without_end(1000, None, u32::MAX, None)]
     #[case::already_over(1000, Some(999), 0, Some(1000))]
-    #[case::longer_than_a_lifetime(0, Some(1 << 40), u32::MAX - 1, Some(i64::from(u32::MAX) - 1))]
+    #[case::longer_than_the_maximum(0, Some(1 << 40), u32::MAX - 1, Some(i64::from(u32::MAX) - 1))]
     #[case::before_1970(-300, Some(-100), 200, Some(-100))]
     #[case::from_before_1970_on(-10, Some(10), 20, Some(10))]
-    #[case::as_late_as_can_be(i64::MAX - 5, Some(i64::MAX), 5, Some(i64::MAX))]
+    #[case::latest_time(i64::MAX - 5, Some(i64::MAX), 5, Some(i64::MAX))]
     fn a_lease_is_valid_until_its_end(
         #[case] now: i64,
         #[case] end: Option<i64>,

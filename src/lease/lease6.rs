@@ -9,28 +9,29 @@ use super::{
 
 /// A DHCPv6 lease, of an address or of a delegated prefix.
 ///
-/// It names its client by DUID and IAID; only a declined or reclaimed lease may have the empty DUID. A lease that a server has
-/// recorded is kept as it stands, where a new one would be refused ([`Duid::recorded`],
-/// [`Lease6::recorded_prefix`]).
+/// It identifies its client by DUID and IAID; only a declined or reclaimed lease may have the empty
+/// DUID. A lease that a server has recorded may have values that a new lease must not have
+/// ([`Duid::recorded`], [`Lease6::recorded_prefix`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease6 {
     base: LeaseBase<Ipv6Addr>,
     pub(super) lease_type: LeaseType,
     prefix_len: u8,
     pub(super) duid: Duid,
-    /// The identity association that the client uses the lease in.
+    /// The client's identity association for the lease.
     pub(super) iaid: Iaid,
-    /// For how long the client should prefer the address, in seconds.
+    /// The preferred lifetime of the address, in seconds.
     pub(super) preferred_lifetime: Lifetime,
-    /// The hardware address of the client, where the server learned it.
+    /// The hardware address of the client, if the server knows it.
     pub(super) hwaddr: Option<HwAddr>,
 }
 
 impl Lease6 {
-    /// A lease of a single address, with all else at its defaults.
+    /// Creates a lease of a single address, with all other values at their defaults.
     ///
     /// # Errors
-    /// Returns [`LeaseError::EmptyDuid`] if a lease that is neither declined nor reclaimed has the empty DUID.
+    /// Returns [`LeaseError::EmptyDuid`] if the DUID is empty and the state is neither declined nor
+    /// reclaimed.
     pub fn new(
         lease_type: LeaseType,
         address: Ipv6Addr,
@@ -38,16 +39,18 @@ impl Lease6 {
         iaid: Iaid,
         state: LeaseState,
     ) -> Result<Self, LeaseError> {
-        let lease = Self { lease_type, duid, iaid, ..Self::of_nobody(address, state) };
+        let lease = Self { lease_type, duid, iaid, ..Self::without_client(address, state) };
         lease.check_state(state)?;
         Ok(lease)
     }
 
-    /// A lease of the delegated prefix `address`/`prefix_len`, with all else at its defaults.
+    /// Creates a lease of the delegated prefix `address`/`prefix_len`, with all other values at
+    /// their defaults.
     ///
     /// # Errors
-    /// [`LeaseError::PrefixLength`] for a length beyond 128, [`LeaseError::PrefixBits`] where the
-    /// address has bits set behind it, and as [`Lease6::new`].
+    /// Returns [`LeaseError::PrefixLength`] if the length is greater than 128,
+    /// [`LeaseError::PrefixBits`] if the address has bits set after it, and the errors of
+    /// [`Lease6::new`].
     pub fn new_prefix(
         address: Ipv6Addr,
         prefix_len: u32,
@@ -60,12 +63,14 @@ impl Lease6 {
         Ok(lease)
     }
 
-    /// A lease of the delegated prefix `address`/`prefix_len` as a server has recorded it, with all else at its
-    /// defaults. Kea 2.2 also delegates prefixes that have bits set after their length: these are kept, and two
-    /// leases whose addresses differ in such bits only are two leases.
+    /// Creates a lease of the delegated prefix `address`/`prefix_len` as a server has recorded it,
+    /// with all other values at their defaults. Kea 2.2 also delegates prefixes with bits set after
+    /// their length. Such bits are kept, and two leases whose addresses differ only in such bits
+    /// are different leases.
     ///
     /// # Errors
-    /// Returns [`LeaseError::PrefixLength`] if the length is beyond 128, and fails as [`Lease6::new`].
+    /// Returns [`LeaseError::PrefixLength`] if the length is greater than 128, and the errors of
+    /// [`Lease6::new`].
     pub fn recorded_prefix(
         address: Ipv6Addr,
         prefix_len: u32,
@@ -73,14 +78,15 @@ impl Lease6 {
         iaid: Iaid,
         state: LeaseState,
     ) -> Result<Self, LeaseError> {
-        let mut lease = Self { duid, iaid, ..Self::of_nobody(address, state) };
+        let mut lease = Self { duid, iaid, ..Self::without_client(address, state) };
         lease.set_prefix(prefix_len)?;
         lease.check_state(state)?;
         Ok(lease)
     }
 
-    /// One of a non-temporary address without a client, which only a declined or reclaimed lease may be.
-    pub(super) fn of_nobody(address: Ipv6Addr, state: LeaseState) -> Self {
+    /// Creates a lease of a non-temporary address without a client. The state must be declined or
+    /// reclaimed.
+    pub(super) fn without_client(address: Ipv6Addr, state: LeaseState) -> Self {
         Self {
             base: LeaseBase::new(address, state),
             lease_type: LeaseType::NA,
@@ -92,7 +98,7 @@ impl Lease6 {
         }
     }
 
-    /// Makes the lease one of a prefix of this length.
+    /// Makes the lease that of a prefix of this length.
     pub(super) fn set_prefix(&mut self, prefix_len: u32) -> Result<(), LeaseError> {
         self.prefix_len = match u8::try_from(prefix_len) {
             Ok(len) if len <= 128 => len,
@@ -110,7 +116,8 @@ impl Lease6 {
         Ok(())
     }
 
-    /// A lease of parts that were one before. The preferred lifetime is 0.
+    /// Creates a lease from the parts of a stored lease, which was valid. The preferred lifetime is
+    /// 0.
     pub(crate) fn from_stored(
         base: LeaseBase<Ipv6Addr>,
         (lease_type, prefix_len): (LeaseType, u8),
@@ -121,39 +128,40 @@ impl Lease6 {
         Self { base, lease_type, prefix_len, duid, iaid, preferred_lifetime: Lifetime(0), hwaddr }
     }
 
-    /// What is leased.
+    /// Returns the type of the lease.
     #[must_use]
     pub fn lease_type(&self) -> LeaseType {
         self.lease_type
     }
 
-    /// The length of a delegated prefix in bits; 128 of everything else.
+    /// Returns the length of a delegated prefix in bits; 128 for other leases.
     #[must_use]
     pub fn prefix_len(&self) -> u8 {
         self.prefix_len
     }
 
-    /// The client's DUID; [`Duid::empty`] where the lease belongs to no client.
+    /// Returns the client's DUID; [`Duid::empty`] if the lease has no client.
     #[must_use]
     pub fn duid(&self) -> &Duid {
         &self.duid
     }
 
-    /// The identity association that the client uses the lease in.
+    /// Returns the client's identity association for the lease.
     #[must_use]
     pub fn iaid(&self) -> Iaid {
         self.iaid
     }
 
-    /// Changes the identity association that the client uses the lease in.
+    /// Changes the client's identity association for the lease.
     pub fn set_iaid(&mut self, iaid: impl Into<Iaid>) {
         self.iaid = iaid.into();
     }
 
-    /// Makes the lease one of this client, in this identity association.
+    /// Changes the client of the lease, and its identity association.
     ///
     /// # Errors
-    /// Returns [`LeaseError::EmptyDuid`] if the DUID is the empty one and the lease is neither declined nor reclaimed.
+    /// Returns [`LeaseError::EmptyDuid`] if the DUID is empty and the lease is neither declined nor
+    /// reclaimed.
     pub fn set_client(&mut self, duid: Duid, iaid: impl Into<Iaid>) -> Result<(), LeaseError> {
         let state = self.state();
         if duid.is_new_empty() && !state.may_lack_client() {
@@ -163,13 +171,13 @@ impl Lease6 {
         Ok(())
     }
 
-    /// For how long the client should prefer the address, in seconds.
+    /// Returns the preferred lifetime of the address, in seconds.
     #[must_use]
     pub fn preferred_lifetime(&self) -> Lifetime {
         self.preferred_lifetime
     }
 
-    /// Changes for how long the client should prefer the address, in seconds.
+    /// Changes the preferred lifetime of the address, in seconds.
     pub fn set_preferred_lifetime(&mut self, lifetime: impl Into<Lifetime>) {
         self.preferred_lifetime = lifetime.into();
     }
@@ -249,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_without_a_client_is_declined_reclaimed_or_impossible() {
+    fn only_a_declined_or_reclaimed_lease_may_lack_a_client() {
         let new = |state| Lease6::new(LeaseType::NA, Ipv6Addr::LOCALHOST, Duid::empty(), Iaid(1), state);
         assert!(new(LeaseState::DECLINED).is_ok() && new(LeaseState::EXPIRED_RECLAIMED).is_ok());
         assert_eq!(new(LeaseState::RELEASED), Err(LeaseError::EmptyDuid { state: LeaseState(3) }));
@@ -266,10 +274,10 @@ mod tests {
     fn a_new_prefix_has_no_bits_after_its_length_but_a_recorded_one_may(
         #[case] address: Ipv6Addr,
         #[case] len: u32,
-        #[case] good: bool,
+        #[case] valid: bool,
     ) {
         let lease = Lease6::new_prefix(address, len, duid(), Iaid(1), LeaseState::DEFAULT);
-        assert_eq!(lease.is_ok(), good, "{lease:?}");
+        assert_eq!(lease.is_ok(), valid, "{lease:?}");
         let recorded = Lease6::recorded_prefix(address, len, duid(), Iaid(1), LeaseState::DEFAULT);
         match recorded {
             Ok(lease) => assert_eq!((lease.address(), u32::from(lease.prefix_len())), (address, len)),
@@ -291,12 +299,12 @@ mod tests {
     }
 
     #[test]
-    fn the_empty_duid_of_kea_2_is_empty_in_any_state() {
+    fn the_empty_duid_of_kea_2_is_recorded_in_any_state() {
         let duid = Duid::recorded(&[0]).unwrap();
         assert!(duid.is_empty() && duid != Duid::empty());
         let lease = |state| Lease6::new(LeaseType::NA, Ipv6Addr::LOCALHOST, duid.clone(), Iaid(1), state);
         let mut lease = lease(LeaseState::DEFAULT).unwrap();
-        // Else one that has ended could not be reclaimed.
+        // Otherwise an expired one could not be reclaimed.
         assert_eq!(lease.set_state(LeaseState::EXPIRED_RECLAIMED), Ok(()));
     }
 

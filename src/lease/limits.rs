@@ -1,8 +1,9 @@
-//! How many leases client classes and subnets may have, as Kea's limits hook leaves it in user contexts.
+//! Limits on the leases of client classes and subnets, as Kea's limits hook stores them in user
+//! contexts.
 //!
-//! The hook puts into the context of a lease that is about to be given out
+//! The hook adds these to the user context of a lease that is about to be assigned:
 //!
-//! * `ISC`/`client-classes`: the names of the classes that the client is in,
+//! * `ISC`/`client-classes`: the names of the client's classes,
 //! * `ISC`/`limits`: the limits of these classes and of the subnet, for the lease manager to check.
 
 mod read;
@@ -13,7 +14,7 @@ pub use read::{LimitsError, client_classes};
 
 use super::{ClientClass, Family, LeaseType, SubnetId};
 
-/// What is counted apart: addresses, and delegated prefixes.
+/// The kinds of leases that are counted separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum LeaseKind {
@@ -24,7 +25,7 @@ pub enum LeaseKind {
 }
 
 impl LeaseKind {
-    /// What a DHCPv6 lease of this type counts as; an IA_TA is not counted.
+    /// Returns the kind of a DHCPv6 lease of this type; `None` for an IA_TA, which is not counted.
     #[must_use]
     pub fn of(lease_type: LeaseType) -> Option<Self> {
         match lease_type {
@@ -44,13 +45,13 @@ impl fmt::Display for LeaseKind {
     }
 }
 
-/// How many leases there may be at a time; `None` is no limit.
+/// Maximum numbers of leases; `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub struct LeaseLimits {
-    /// How many addresses.
+    /// Maximum number of addresses.
     pub addresses: Option<u32>,
-    /// How many delegated prefixes.
+    /// Maximum number of delegated prefixes.
     pub prefixes: Option<u32>,
 }
 
@@ -63,27 +64,27 @@ impl LeaseLimits {
     }
 }
 
-/// How many leases the clients of a class may have.
+/// Maximum numbers of leases of a client class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub struct ClassLimit {
     /// The class.
     pub class: ClientClass,
-    /// How many.
+    /// The maximum numbers.
     pub limits: LeaseLimits,
 }
 
-/// How many leases there may be in a subnet.
+/// Maximum numbers of leases in a subnet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub struct SubnetLimit {
     /// The subnet.
     pub subnet: SubnetId,
-    /// How many.
+    /// The maximum numbers.
     pub limits: LeaseLimits,
 }
 
-/// The limits that a lease is to be checked against.
+/// The limits against which a lease is checked.
 ///
 /// ```
 /// use leasemgr::lease::{Family, Limits, UserContext};
@@ -99,24 +100,26 @@ pub struct SubnetLimit {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub struct Limits {
-    /// Those of client classes, in the order of the user context.
+    /// The limits of client classes, in the order of the user context.
     pub classes: Vec<ClassLimit>,
-    /// That of the subnet.
+    /// The limit of the subnet.
     pub subnet: Option<SubnetLimit>,
 }
 
 impl Limits {
-    /// Whether there are no limits at all.
+    /// Returns whether there are no limits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.classes.is_empty() && self.subnet.is_none()
     }
 
-    /// The first limit that has been reached: as many leases as it allows are there already, or more. In
-    /// DHCPv4, limits of prefixes do not count.
+    /// Returns the first limit that is reached, with at least as many leases as it allows. In
+    /// DHCPv4, limits of prefixes are ignored.
     ///
-    /// The functions tell how many leases of this kind a class and a subnet have now; they are asked only where there is
-    /// a limit. A subnet has its assigned leases, declined ones (state 1) included; a class has those in use (state 0):
+    /// The functions return the current number of leases of a class and of a subnet; they are
+    /// called only if there is a limit. The leases of a subnet are the assigned ones, including
+    /// declined ones (state 1). Those of a class are the ones in use (state 0), as a declined lease
+    /// has no client, and so no class.
     /// a declined lease is of no client, and so of no class.
     pub fn exceeded(
         &self,
@@ -147,20 +150,20 @@ impl Limits {
     }
 }
 
-/// The limit and the count, if there is a limit and it is reached.
+/// Returns the limit and the count, if there is a limit and it is reached.
 fn reached(limit: Option<u32>, count: impl FnOnce() -> u64) -> Option<(u32, u64)> {
     let limit = limit?;
     let count = count();
     (count >= limit.into()).then_some((limit, count))
 }
 
-/// Whose limit it is.
+/// The owner of a limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum Limited {
-    /// That of a client class.
+    /// A client class.
     Class(ClientClass),
-    /// That of a subnet.
+    /// A subnet.
     Subnet(SubnetId),
 }
 
@@ -173,18 +176,19 @@ impl fmt::Display for Limited {
     }
 }
 
-/// Why a lease must not be given out: as many as there may be are there.
+/// Why a lease must not be assigned: a limit is reached.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[error("{kind} limit {limit} of {of} reached, current count {count}")]
 pub struct LimitExceeded {
-    /// What is limited.
+    /// The kind of lease that is limited.
     pub kind: LeaseKind,
     /// Maximum number of leases.
     pub limit: u32,
-    /// Current number of leases: the limit, or more if there were more before it was set.
+    /// Current number of leases; it is above the limit if leases were added before the limit was
+    /// set.
     pub count: u64,
-    /// Whose limit it is.
+    /// The owner of the limit.
     pub of: Limited,
 }
 
@@ -253,7 +257,7 @@ mod tests {
         r#"{ "subnet": { "id": 7, "address-limit": 31, "prefix-limit": 30 } }"#,
         None
     )]
-    fn a_limit_is_exceeded_by_as_many_leases_as_it_allows(#[case] text: &str, #[case] reason: Option<&str>) {
+    fn a_limit_is_reached_by_as_many_leases_as_it_allows(#[case] text: &str, #[case] reason: Option<&str>) {
         assert_eq!(exceeded(Family::V6, &limits(text)).as_deref(), reason);
     }
 
@@ -264,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_a_class_cannot_steer_a_terminal() {
+    fn control_characters_in_the_name_of_a_class_are_escaped() {
         let of = Limited::Class(ClientClass::new(b"\x1b[2J"));
         let reason = LimitExceeded { kind: LeaseKind::Address, limit: 1, count: 3, of };
         assert_eq!(

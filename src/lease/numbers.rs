@@ -1,4 +1,4 @@
-//! Numbers that say what a lease is: its state, its type, and how long it lasts.
+//! Numbers in leases: states, types and lifetimes.
 
 use std::ops::RangeInclusive;
 
@@ -8,7 +8,7 @@ use crate::identifiers::{number, shown_as_number};
 number!(
     /// A lifetime in seconds.
     ///
-    /// [`Lifetime::INFINITE`] stands for "for ever" (RFC 2131 section 3.3, RFC 8415 section 7.7).
+    /// [`Lifetime::INFINITE`] stands for infinity (RFC 2131 section 3.3, RFC 8415 section 7.7).
     Lifetime(u32)
 );
 shown_as_number!(Lifetime);
@@ -17,17 +17,17 @@ impl Lifetime {
     /// The lifetime of a lease that never expires, 0xffffffff.
     pub const INFINITE: Self = Self(u32::MAX);
 
-    /// Whether the lease never expires.
+    /// Returns whether the lease never expires.
     #[must_use]
     pub fn is_infinite(self) -> bool {
         self == Self::INFINITE
     }
 }
 
-/// Numbers of which some have a word of their own as their text, and the others a word that all have in common.
+/// Defines numbers of which some have words as their text; the others share a word.
 macro_rules! shown_as_word {
     ($name:ident, $other:literal, $expected:literal, [$($word:literal = $value:ident),* $(,)?]) => {
-        #[doc = concat!("A word where there is one, else `", $other, "` and the number. `{:#}` adds the number to a word.")]
+        #[doc = concat!("Formats the number as its word, otherwise as `", $other, "` and the number. `{:#}` adds the number to a word.")]
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 match *self {
@@ -38,7 +38,7 @@ macro_rules! shown_as_word {
             }
         }
 
-        /// Reads a word, or a number.
+        /// Parses a word, or a number.
         impl std::str::FromStr for $name {
             type Err = LeaseError;
 
@@ -56,9 +56,9 @@ macro_rules! shown_as_word {
 }
 
 number!(
-    /// What a lease is used as.
+    /// The state of a lease.
     ///
-    /// | number | what it is | in Kea |
+    /// | number | state | in Kea |
     /// |---|---|---|
     /// | 0 | [`DEFAULT`](Self::DEFAULT) | the same |
     /// | 1 | [`DECLINED`](Self::DECLINED) | the same |
@@ -68,13 +68,14 @@ number!(
     /// | 128 | [`OFFERED`](Self::OFFERED) | not known |
     /// | 192 to 255 | free for applications, [`APPLICATION`](Self::APPLICATION) | not known |
     ///
-    /// All other numbers are kept as they are.
+    /// All other numbers are kept unchanged.
     ///
     /// # States that Kea does not know
-    /// Kea numbers its states from 0 upwards and has five. Its servers load a lease in another state from a lease file, show
-    /// it with its number, and reclaim it when it has expired, like an assigned one; statistics do not count it. `kea-lfc` keeps
-    /// it as it is. Kea's lease commands do not accept such a state, and the tables of its SQL backends only
-    /// if it is in their table `lease_state`.
+    /// Kea numbers its states from 0 and has five. Its servers load a lease in another state from a
+    /// lease file, show the state as a number, and reclaim the lease when it has expired, like an
+    /// assigned one; statistics do not count it. `kea-lfc` keeps it unchanged. Kea's lease commands
+    /// do not accept such a state, and its SQL backends only if their table `lease_state` contains
+    /// it.
     LeaseState(u32)
 );
 shown_as_word!(
@@ -94,22 +95,22 @@ shown_as_word!(
 impl LeaseState {
     /// Assigned to a client.
     pub const DEFAULT: Self = Self(0);
-    /// Found in use by a host that it was not assigned to, and kept back for a probation period.
+    /// In use by a host to which it was not assigned, and out of use for a probation period.
     pub const DECLINED: Self = Self(1);
-    /// Expired, and its clean-up (DNS, statistics) done.
+    /// Expired, with its cleanup (DNS, statistics) done.
     pub const EXPIRED_RECLAIMED: Self = Self(2);
-    /// Given back by its client.
+    /// Released by its client.
     pub const RELEASED: Self = Self(3);
     /// An address that its client registered (DHCPv6, RFC 9686).
     pub const REGISTERED: Self = Self(4);
-    /// Offered to a client that has not asked for it yet (DHCPOFFER, Advertise). Kea does not keep its offers; see
-    /// [above](Self#states-that-kea-does-not-know) for what it makes of this state.
+    /// Offered to a client that has not requested it yet (DHCPOFFER, Advertise). Kea does not store
+    /// its offers; see [above](Self#states-that-kea-does-not-know) for how it treats this state.
     pub const OFFERED: Self = Self(128);
-    /// The states that applications may give a meaning of their own, 192 to 255. Neither this crate nor Kea
+    /// The states that applications may use for themselves, 192 to 255. Neither this crate nor Kea
     /// uses them.
     pub const APPLICATION: RangeInclusive<Self> = Self(192)..=Self(255);
 
-    /// Whether a lease in this state may belong to no client: a declined one, and one that was reclaimed.
+    /// Returns whether a lease in this state may have no client: if it is declined or reclaimed.
     #[must_use]
     pub fn may_lack_client(self) -> bool {
         matches!(self, Self::DECLINED | Self::EXPIRED_RECLAIMED)
@@ -117,8 +118,8 @@ impl LeaseState {
 }
 
 number!(
-    /// The kind of a DHCPv6 lease: 0 IA_NA, 1 IA_TA, 2 IA_PD (RFC 8415). Numbers beyond these are
-    /// kept as they are.
+    /// The type of a DHCPv6 lease: 0 IA_NA, 1 IA_TA, 2 IA_PD (RFC 8415). Other numbers are kept
+    /// unchanged.
     LeaseType(u16)
 );
 shown_as_word!(
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn states_of_applications_are_unknown_to_kea() {
+    fn states_of_applications_are_not_those_of_kea() {
         let known = [0, 1, 2, 3, 4, 128].map(LeaseState);
         assert!(known.iter().all(|state| !LeaseState::APPLICATION.contains(state)));
     }

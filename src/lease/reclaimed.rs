@@ -1,36 +1,36 @@
-//! What a reclaimed lease was, as its user context says.
+//! The state of a lease before it was reclaimed, in its user context.
 
 use super::{JsonRef, LeaseState, UserContext};
 
-const OURS: &str = "leasemgr";
+const NAMESPACE: &str = "leasemgr";
 const RECLAIMED_FROM: &str = "reclaimed-from";
 
-/// The user context of a lease that was in this state before it was reclaimed.
-pub(super) fn noted(context: Option<UserContext>, was: LeaseState) -> Option<UserContext> {
+/// Returns the user context of a reclaimed lease, with its former state.
+pub(super) fn with_former_state(context: Option<UserContext>, was: LeaseState) -> Option<UserContext> {
     if was == LeaseState::DEFAULT {
-        return without_note(context?);
+        return without_former_state(context?);
     }
     let context = context.unwrap_or_default();
-    let path = [OURS, RECLAIMED_FROM];
-    let noted = context.with(&path, was.0).or_else(|_| context.without(&[OURS]).with(&path, was.0));
-    Some(noted.unwrap_or(context))
+    let path = [NAMESPACE, RECLAIMED_FROM];
+    let with_state = context.with(&path, was.0).or_else(|_| context.without(&[NAMESPACE]).with(&path, was.0));
+    Some(with_state.unwrap_or(context))
 }
 
-/// The state that a user context says that the lease was in.
-pub(super) fn note(context: &UserContext) -> Option<LeaseState> {
-    let number = context.get(OURS)?.get(RECLAIMED_FROM)?.as_u64()?;
+/// Returns the former state in a user context.
+pub(super) fn former_state(context: &UserContext) -> Option<LeaseState> {
+    let number = context.get(NAMESPACE)?.get(RECLAIMED_FROM)?.as_u64()?;
     u32::try_from(number).ok().map(LeaseState)
 }
 
-/// The user context without what it says of an earlier life of the lease.
-fn without_note(context: UserContext) -> Option<UserContext> {
-    if note(&context).is_none() {
+/// Returns the user context without a former state.
+fn without_former_state(context: UserContext) -> Option<UserContext> {
+    if former_state(&context).is_none() {
         return Some(context);
     }
     let is_empty = |map: JsonRef<'_>| map.as_map().is_some_and(|mut members| members.next().is_none());
-    let mut context = context.without(&[OURS, RECLAIMED_FROM]);
-    if context.get(OURS).is_some_and(is_empty) {
-        context = context.without(&[OURS]);
+    let mut context = context.without(&[NAMESPACE, RECLAIMED_FROM]);
+    if context.get(NAMESPACE).is_some_and(is_empty) {
+        context = context.without(&[NAMESPACE]);
     }
     (!is_empty(context.root())).then_some(context)
 }
@@ -55,7 +55,7 @@ mod tests {
         Some(r#"{ "leasemgr": { "x": 1 } }"#)
     )]
     #[case::assigned_with_empty_context(LeaseState::DEFAULT, Some("{  }"), Some("{  }"))]
-    #[case::assigned_after_another_life(
+    #[case::assigned_with_former_state(
         LeaseState::DEFAULT,
         Some(r#"{ "leasemgr": { "reclaimed-from": 3 } }"#),
         None
@@ -66,12 +66,12 @@ mod tests {
         Some(r#"{ "ISC": {  }, "leasemgr": { "reclaimed-from": 3, "x": 1 } }"#),
         Some(r#"{ "ISC": {  }, "leasemgr": { "reclaimed-from": 128, "x": 1 } }"#)
     )]
-    #[case::in_place_of_what_is_no_map(
+    #[case::replaces_a_number(
         LeaseState(200),
         Some(r#"{ "leasemgr": 3 }"#),
         Some(r#"{ "leasemgr": { "reclaimed-from": 200 } }"#)
     )]
-    fn a_reclaimed_lease_remembers_what_it_was(
+    fn a_reclaimed_lease_keeps_its_former_state(
         #[case] was: LeaseState,
         #[case] before: Option<&str>,
         #[case] after: Option<&str>,
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn a_lease_that_was_reclaimed_elsewhere_was_assigned_or_declined() {
         assert_eq!(lease(LeaseState::EXPIRED_RECLAIMED, None).reclaimed_from(), Some(LeaseState::DEFAULT));
-        let nobody = Lease4::declined([192, 0, 2, 1].into()).state(LeaseState::EXPIRED_RECLAIMED);
-        assert_eq!(nobody.build().unwrap().reclaimed_from(), Some(LeaseState::DECLINED));
+        let declined = Lease4::declined([192, 0, 2, 1].into()).state(LeaseState::EXPIRED_RECLAIMED);
+        assert_eq!(declined.build().unwrap().reclaimed_from(), Some(LeaseState::DECLINED));
     }
 }

@@ -1,17 +1,17 @@
-//! Times of leases: points in time where servers meet them, seconds since the epoch where they are stored.
+//! Times of leases: `SystemTime` in the interface, seconds since the epoch in storage.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Returns the point in time that is `seconds` after 1970, or before it if negative.
+/// Returns the time that is `seconds` after the epoch, or before it if negative.
 #[must_use]
 pub fn system_time(seconds: i64) -> SystemTime {
     let distance = Duration::from_secs(seconds.unsigned_abs());
     let time = if seconds < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
-    // On Unix, a point in time is 64 bits of seconds and a fraction.
+    // On Unix, a `SystemTime` has 64 bits of seconds and a fraction.
     time.unwrap_or(UNIX_EPOCH)
 }
 
-/// Returns the whole seconds from 1970 to `time`, negative before 1970. A fraction of a second is cut off towards the past.
+/// Returns the whole seconds from the epoch to `time`, negative before 1970. Rounds down.
 #[must_use]
 pub fn seconds_since_epoch(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
@@ -37,7 +37,7 @@ mod tests {
     #[case(-300)]
     #[case(i64::MAX)]
     #[case(i64::MIN)]
-    fn seconds_are_a_point_in_time_and_back(#[case] seconds: i64) {
+    fn seconds_survive_the_conversion_to_a_time(#[case] seconds: i64) {
         assert_eq!(seconds_since_epoch(system_time(seconds)), seconds);
     }
 
@@ -46,7 +46,7 @@ mod tests {
     #[case(UNIX_EPOCH - Duration::from_millis(1), -1)]
     #[case(UNIX_EPOCH - Duration::from_millis(1000), -1)]
     #[case(UNIX_EPOCH - Duration::from_millis(1001), -2)]
-    fn a_fraction_is_cut_off_towards_the_past(#[case] time: SystemTime, #[case] seconds: i64) {
+    fn fractions_are_rounded_down(#[case] time: SystemTime, #[case] seconds: i64) {
         assert_eq!(seconds_since_epoch(time), seconds);
     }
 }

@@ -4,10 +4,10 @@ use std::fmt;
 
 use super::{Json, JsonError, JsonRef};
 
-/// A JSON map in the spelling that Kea gives it: keys in order, `{ "a": 1, "b": [ 1, 2 ] }`.
+/// A JSON map in the format of Kea: sorted keys, `{ "a": 1, "b": [ 1, 2 ] }`.
 ///
-/// Kea's strings are bytes. Those outside printable ASCII are written as `\u00XX`, one for each
-/// byte, so that the text itself is printable ASCII.
+/// Kea's strings are byte strings. Bytes outside printable ASCII are written as `\u00XX`, so the
+/// text is printable ASCII.
 ///
 /// ```
 /// use leasemgr::lease::UserContext;
@@ -29,7 +29,7 @@ use super::{Json, JsonError, JsonRef};
 pub struct UserContext(Json);
 
 impl UserContext {
-    /// Reads a JSON map, with all that Kea's own reader takes beyond JSON ([`Json::parse`]).
+    /// Parses a JSON map, including Kea's extensions to JSON ([`Json::parse`]).
     ///
     /// # Errors
     /// As [`Json::parse_map`].
@@ -37,32 +37,32 @@ impl UserContext {
         Json::parse_map(text).map(Self)
     }
 
-    /// A user context of a text that was one before.
+    /// Creates a user context from a stored text, which was valid.
     pub(crate) fn from_stored(text: &[u8]) -> Self {
         Self(Json::from_stored(std::str::from_utf8(text).unwrap_or_default()))
     }
 
-    /// The JSON text, printable ASCII.
+    /// Returns the JSON text, in printable ASCII.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
 
-    /// The whole map.
+    /// Returns the whole map.
     #[must_use]
     pub fn root(&self) -> JsonRef<'_> {
         self.0.root()
     }
 
-    /// The member with this key.
+    /// Returns the member with this key.
     #[must_use]
     pub fn get(&self, key: impl AsRef<[u8]>) -> Option<JsonRef<'_>> {
         self.root().get(key)
     }
 
-    /// The user context with `value` at `path`, the keys from the outermost map inwards. What stood there is
-    /// replaced; maps that do not exist are made. In a list, a key is the number of an item
-    /// that exists, from 0, as in a JSON Pointer (RFC 6901).
+    /// Returns the user context with `value` at `path`, the keys from the outermost map inwards.
+    /// Replaces an existing value, and creates missing maps. In a list, a key is the index of an
+    /// existing item, from 0, as in a JSON Pointer (RFC 6901).
     ///
     /// # Errors
     /// As [`Json::with`], and returns [`JsonError`] if the path has no keys and `value` is not a map.
@@ -74,8 +74,8 @@ impl UserContext {
         self.0.with(path, value).map(Self)
     }
 
-    /// The user context without what stands at `path`, which is given as in [`UserContext::with`]; the
-    /// same where there is nothing.
+    /// Returns the user context without the value at `path`, which is as in [`UserContext::with`];
+    /// unchanged if there is no value.
     #[must_use]
     pub fn without<K: AsRef<[u8]>>(&self, path: &[K]) -> Self {
         Self(self.0.without(path))

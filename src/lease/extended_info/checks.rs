@@ -1,4 +1,4 @@
-//! Checking what user contexts keep of relay agents, and bringing old forms of it into that of today.
+//! Checks the data of relay agents in user contexts, and upgrades old forms of it.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -9,8 +9,9 @@ use super::{
 };
 use crate::lease::{Family, Json, JsonRef, UserContext};
 
-/// How strictly what user contexts keep of relay agents (extended info) is checked. Each level checks what
-/// the levels before it check, and what does not pass is taken out of the user context; the rest of it stays.
+/// How strictly the data of relay agents in user contexts (extended info) is checked. Each level
+/// includes the checks of the levels before. Data that fails a check is removed from the user
+/// context; the rest stays.
 ///
 /// | level | DHCPv4, `relay-agent-info` | DHCPv6, `relay-info` |
 /// |---|---|---|
@@ -19,18 +20,18 @@ use crate::lease::{Family, Json, JsonRef, UserContext};
 /// | `strict` | `sub-options` are hex digits; `relay-id` and `remote-id` too, without a prefix | each relay has a `link`, an IPv6 address; `relay-id` and `remote-id` are hex digits without a prefix |
 /// | `pedantic` | has nothing else but a `comment` | each relay has a `peer`, an IPv6 address, and a `hop`, an integer, and nothing else but a `comment` |
 ///
-/// From `fix` on, an empty user context, and `ISC` where it is empty or no map, are taken out too. Options
-/// that are cut off are no fault: the ids before the cut are found.
+/// From `fix` on, an empty user context, and an `ISC` that is empty or not a map, are removed, too.
+/// Truncated options are not an error: ids before the truncation are found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ExtendedInfoChecks {
     /// Nothing is checked or changed.
     None,
-    /// What is of another kind is removed, and old forms become that of today.
+    /// Data of another type is removed, and old forms are upgraded.
     #[default]
     Fix,
-    /// What a search by relay agent could not use is removed as well.
+    /// Data that a search by relay agent cannot use is removed as well.
     Strict,
-    /// What Kea's servers would not have written is removed as well.
+    /// Data that Kea's servers would not write is removed as well.
     Pedantic,
 }
 
@@ -40,28 +41,29 @@ impl ExtendedInfoChecks {
         [("none", Self::None), ("fix", Self::Fix), ("strict", Self::Strict), ("pedantic", Self::Pedantic)];
 }
 
-/// Why extended info did not pass its checks.
+/// Why extended info failed its checks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{path} in the user context is {found}, expected {expected}")]
 pub struct ExtendedInfoError {
-    /// The keys that lead to the value, with `/` between them.
+    /// The keys that lead to the value, separated by `/`.
     pub path: String,
     /// The beginning of the value, or `missing`.
     pub found: String,
-    /// What it should be.
+    /// The expected value.
     pub expected: &'static str,
 }
 
-/// What checks made of a user context.
+/// The result of checking a user context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckedExtendedInfo {
-    /// The user context as it should be; `None` where nothing is left.
+    /// The corrected user context; `None` if nothing is left.
     pub context: Option<UserContext>,
-    /// What did not pass and was removed; `None` where an old form was upgraded or something empty removed.
+    /// What failed a check and was removed; `None` if an old form was upgraded or an empty map
+    /// removed.
     pub problem: Option<ExtendedInfoError>,
 }
 
-/// Checks what a user context keeps of relay agents. `None` where nothing is to be changed.
+/// Checks the data of relay agents in a user context. Returns `None` if there is nothing to change.
 ///
 /// ```
 /// use leasemgr::lease::{ExtendedInfoChecks, Family, UserContext, check_extended_info};
@@ -135,13 +137,13 @@ fn is_empty(value: JsonRef<'_>) -> bool {
     value.as_map().is_some_and(|mut members| members.next().is_none())
 }
 
-/// In the form of today.
+/// Upgrades an old form.
 fn upgraded(family: Family, context: &UserContext) -> CheckedExtendedInfo {
     let context = keep_relay_ids(family, context).unwrap_or_else(|| context.clone());
     CheckedExtendedInfo { context: Some(context), problem: None }
 }
 
-/// Without what stands at `path`, and without the maps that are empty then.
+/// Removes the value at `path`, and the maps that become empty.
 fn without(context: &UserContext, path: &[&str], problem: Option<ExtendedInfoError>) -> CheckedExtendedInfo {
     let mut left = context.without(path);
     if left.get(ISC).is_some_and(is_empty) {
@@ -151,7 +153,7 @@ fn without(context: &UserContext, path: &[&str], problem: Option<ExtendedInfoErr
 }
 
 fn problem(path: &dyn fmt::Display, found: Option<JsonRef<'_>>, expected: &'static str) -> ExtendedInfoError {
-    /// Longer values are cut off. They are ASCII.
+    /// Maximum length of a value in an error. Values are ASCII.
     const SHOWN: usize = 60;
     let found = match found.map(JsonRef::as_json) {
         None => "missing".to_owned(),
@@ -163,32 +165,33 @@ fn problem(path: &dyn fmt::Display, found: Option<JsonRef<'_>>, expected: &'stat
     ExtendedInfoError { path: path.to_string(), found, expected }
 }
 
-/// Whether a value is a string of hex digits in one of the forms of lease files, of a byte at least.
+/// Returns whether a value is a string of hex digits in one of the forms of lease files, with at
+/// least one byte.
 fn is_hex(value: JsonRef<'_>) -> bool {
     hex(value).is_some_and(|bytes| !bytes.is_empty())
 }
 
-/// Whether a value is a string of two hex digits for each byte, of a byte at least.
+/// Returns whether a value is a string of two hex digits for each byte, with at least one byte.
 fn is_plain_hex(value: JsonRef<'_>) -> bool {
     value
         .as_bytes()
         .is_some_and(|text| !text.is_empty() && text.len() % 2 == 0 && text.iter().all(u8::is_ascii_hexdigit))
 }
 
-/// Whether a value is a string with an IPv6 address.
+/// Returns whether a value is a string with an IPv6 address.
 fn is_ipv6(value: JsonRef<'_>) -> bool {
     let text = value.as_bytes();
     text.and_then(|text| std::str::from_utf8(&text).ok()?.parse::<Ipv6Addr>().ok()).is_some()
 }
 
-/// A map that is checked, and where it stands.
+/// A map that is checked, and its path.
 struct Checked<'a> {
     path: String,
     map: JsonRef<'a>,
 }
 
 impl Checked<'_> {
-    /// Makes sure that a member, if it is there or `required`, is as expected.
+    /// Checks that a member is as expected, if it is present or `required`.
     fn member(
         &self,
         key: &str,
@@ -210,22 +213,22 @@ impl Checked<'_> {
         Ok(())
     }
 
-    /// Makes sure that there are no members but these and a comment.
+    /// Checks that there are no members but these and a comment.
     fn no_others(&self, known: &[&str]) -> Result<(), ExtendedInfoError> {
         let is_known = |key: &[u8]| key == b"comment" || known.iter().any(|known| known.as_bytes() == key);
         let other = self.map.as_map().and_then(|mut members| members.find(|(key, _)| !is_known(key)));
         match other {
             None => Ok(()),
             Some((key, value)) => {
-                // The key as JSON has it, in ASCII.
+                // The key as in the JSON text, in ASCII.
                 let path = format!("{}/{}", self.path, Json::from(&*key));
-                Err(problem(&path, Some(value), "no such entry"))
+                Err(problem(&path, Some(value), "no such key"))
             }
         }
     }
 }
 
-/// Checks what a DHCPv4 relay agent said, in the form of today.
+/// Checks the data of a DHCPv4 relay agent, in the present form.
 fn check_agent(info: JsonRef<'_>, checks: ExtendedInfoChecks) -> Result<(), ExtendedInfoError> {
     let agent = Checked { path: format!("{ISC}/{RELAY_AGENT_INFO}"), map: info };
     if info.as_map().is_none() {
@@ -241,7 +244,7 @@ fn check_agent(info: JsonRef<'_>, checks: ExtendedInfoChecks) -> Result<(), Exte
     Ok(())
 }
 
-/// Checks what DHCPv6 relays said.
+/// Checks the data of DHCPv6 relays.
 fn check_relays(
     name: &str,
     relays: JsonRef<'_>,
@@ -278,15 +281,15 @@ mod tests {
     use super::ExtendedInfoChecks::{Fix, None as Unchecked, Pedantic, Strict};
     use super::*;
 
-    /// The user context behind the checks, and the path of what did not pass, if something did not.
+    /// Returns the checked user context, and the path of what failed a check, if anything.
     fn check(family: Family, text: &str, checks: ExtendedInfoChecks) -> (String, Option<String>) {
         let context = UserContext::parse(text.as_bytes()).unwrap();
         let Some(checked) = check_extended_info(family, &context, checks) else {
             return (context.as_str().to_owned(), None);
         };
-        assert_ne!(checked.context.as_ref(), Some(&context), "a change that changes nothing");
+        assert_ne!(checked.context.as_ref(), Some(&context), "the context was not changed");
         let left = checked.context.as_ref();
-        // Checked once more, nothing is left to change.
+        // A second check finds nothing to change.
         assert_eq!(left.and_then(|left| check_extended_info(family, left, checks)), None);
         (left.map_or("", UserContext::as_str).to_owned(), checked.problem.map(|problem| problem.path))
     }
@@ -303,14 +306,14 @@ mod tests {
     #[rstest]
     #[case::an_empty_context_is_kept("{}", Unchecked, SAME, None)]
     #[case::an_empty_context("{}", Fix, "", None)]
-    #[case::nothing_of_a_server(r#"{"foo":1}"#, Pedantic, SAME, None)]
+    #[case::no_extended_info(r#"{"foo":1}"#, Pedantic, SAME, None)]
     #[case::a_number_for_isc_is_kept(r#"{"ISC":1}"#, Unchecked, SAME, None)]
     #[case::a_number_for_isc(r#"{"ISC":1}"#, Fix, "", Some("ISC"))]
     #[case::a_number_for_isc_beside_others(r#"{"ISC":1,"foo":2}"#, Fix, r#"{"foo":2}"#, Some("ISC"))]
     #[case::an_empty_isc_is_kept(r#"{"ISC":{}}"#, Unchecked, SAME, None)]
     #[case::an_empty_isc(r#"{"ISC":{}}"#, Fix, "", None)]
     #[case::an_empty_isc_beside_others(r#"{"ISC":{},"foo":2}"#, Pedantic, r#"{"foo":2}"#, None)]
-    fn what_is_around_extended_info_is_checked_in_both_families(
+    fn maps_around_extended_info_are_checked_in_both_families(
         #[values(Family::V4, Family::V6)] family: Family,
         #[case] before: &str,
         #[case] checks: ExtendedInfoChecks,
@@ -321,16 +324,16 @@ mod tests {
         assert_eq!(check(family, before, checks), (after, problem.map(str::to_owned)));
     }
 
-    /// `info` as relay agent info, and what is left of it: `SAME`, "" or another value.
+    /// Checks `info` as relay agent info, with the remaining value: `SAME`, "" or another value.
     #[rstest]
     #[case::true_is_kept("true", Unchecked, SAME, None)]
     #[case::true_("true", Fix, "", Some(""))]
     #[case::a_list("[]", Fix, "", Some(""))]
     #[case::null("null", Fix, "", Some(""))]
     #[case::an_empty_map("{}", Pedantic, SAME, None)]
-    #[case::no_hex_is_kept(r#""foo""#, Unchecked, SAME, None)]
-    #[case::no_hex(r#""foo""#, Fix, "", Some(""))]
-    #[case::a_prefix_alone(r#""0x""#, Fix, "", Some(""))]
+    #[case::invalid_hex_is_kept(r#""foo""#, Unchecked, SAME, None)]
+    #[case::invalid_hex(r#""foo""#, Fix, "", Some(""))]
+    #[case::only_a_prefix(r#""0x""#, Fix, "", Some(""))]
     #[case::an_empty_string(r#""""#, Fix, "", Some(""))]
     #[case::old(r#""0x0202BEEF""#, Fix, r#"{"remote-id":"BEEF","sub-options":"0x0202BEEF"}"#, None)]
     #[case::old_is_kept(r#""0x0202BEEF""#, Unchecked, SAME, None)]
@@ -344,7 +347,7 @@ mod tests {
         None
     )]
     #[case::old_with_empty_ids(r#""0x02000C00""#, Fix, r#"{"sub-options":"0x02000C00"}"#, None)]
-    #[case::old_cut_off(
+    #[case::old_truncated(
         r#""0x0202BEEF0C09AA""#,
         Fix,
         r#"{"sub-options":"0x0202BEEF0C09AA","remote-id":"BEEF"}"#,
@@ -352,12 +355,12 @@ mod tests {
     )]
     #[case::sub_options_of_another_type(r#"{"sub-options":1}"#, Fix, SAME, None)]
     #[case::sub_options_of_another_type_strict(r#"{"sub-options":1}"#, Strict, "", Some("/sub-options"))]
-    #[case::sub_options_no_hex(r#"{"sub-options":"foo"}"#, Fix, SAME, None)]
-    #[case::sub_options_no_hex_strict(r#"{"sub-options":"foo"}"#, Strict, "", Some("/sub-options"))]
+    #[case::sub_options_invalid_hex(r#"{"sub-options":"foo"}"#, Fix, SAME, None)]
+    #[case::sub_options_invalid_hex_strict(r#"{"sub-options":"foo"}"#, Strict, "", Some("/sub-options"))]
     #[case::sub_options_without_ids_stay(r#"{"sub-options":"0x0202BEEF"}"#, Pedantic, SAME, None)]
     #[case::remote_id_of_another_type(r#"{"remote-id":1}"#, Fix, SAME, None)]
     #[case::remote_id_of_another_type_strict(r#"{"remote-id":1}"#, Strict, "", Some("/remote-id"))]
-    #[case::remote_id_no_hex(r#"{"remote-id":"foo"}"#, Strict, "", Some("/remote-id"))]
+    #[case::remote_id_invalid_hex(r#"{"remote-id":"foo"}"#, Strict, "", Some("/remote-id"))]
     #[case::remote_id_with_a_prefix(r#"{"remote-id":"0xAABB"}"#, Strict, "", Some("/remote-id"))]
     #[case::remote_id_half_a_byte(r#"{"remote-id":"AAB"}"#, Strict, "", Some("/remote-id"))]
     #[case::remote_id_empty(r#"{"remote-id":""}"#, Fix, SAME, None)]
@@ -365,13 +368,13 @@ mod tests {
     #[case::remote_id(r#"{"remote-id":"AABB"}"#, Pedantic, SAME, None)]
     #[case::relay_id_of_another_type(r#"{"relay-id":1}"#, Fix, SAME, None)]
     #[case::relay_id_of_another_type_strict(r#"{"relay-id":1}"#, Strict, "", Some("/relay-id"))]
-    #[case::relay_id_no_hex(r#"{"relay-id":"foo"}"#, Strict, "", Some("/relay-id"))]
+    #[case::relay_id_invalid_hex(r#"{"relay-id":"foo"}"#, Strict, "", Some("/relay-id"))]
     #[case::relay_id_empty(r#"{"relay-id":""}"#, Strict, "", Some("/relay-id"))]
     #[case::relay_id(r#"{"relay-id":"AABB"}"#, Pedantic, SAME, None)]
     #[case::another_entry(r#"{"foo":1}"#, Strict, SAME, None)]
     #[case::another_entry_pedantic(r#"{"foo":1}"#, Pedantic, "", Some("/\"foo\""))]
     #[case::a_comment(r#"{"comment":"good"}"#, Pedantic, SAME, None)]
-    fn what_a_dhcpv4_relay_agent_said_is_checked(
+    fn data_of_a_dhcpv4_relay_agent_is_checked(
         #[case] info: &str,
         #[case] checks: ExtendedInfoChecks,
         #[case] left: &str,
@@ -391,20 +394,21 @@ mod tests {
 
     const HEAD: &str = r#""link":"2001::2","peer":"2001::3","hop":10"#;
 
-    /// `info` as what relays said, in the old and in the new form, and what is left of it in the new form.
+    /// Checks `info` as data of relays, in the old and in the new form, with the remaining value in
+    /// the new form.
     #[rstest]
     #[case::true_("true", Fix, "", Some(""))]
     #[case::a_map("{}", Fix, "", Some(""))]
     #[case::an_empty_list("[]", Fix, "", Some(""))]
     #[case::a_list_of_numbers("[1]", Fix, "", Some("/0"))]
-    #[case::a_null_behind_a_map("[{},null]", Fix, "", Some("/1"))]
+    #[case::a_null_after_a_map("[{},null]", Fix, "", Some("/1"))]
     #[case::options_of_another_type(r#"[{"options":1}]"#, Fix, "", Some("/0/options"))]
-    #[case::options_no_hex(r#"[{},{"options":"foo"}]"#, Fix, "", Some("/1/options"))]
+    #[case::options_invalid_hex(r#"[{},{"options":"foo"}]"#, Fix, "", Some("/1/options"))]
     #[case::options_empty(r#"[{"options":"0x"}]"#, Fix, "", Some("/0/options"))]
     #[case::another_entry_alone(r#"[{"foo":1}]"#, Fix, SAME, None)]
     #[case::no_link(r#"[{"foo":1}]"#, Strict, "", Some("/0/link"))]
     #[case::a_number_for_a_link(r#"[{"link":1}]"#, Strict, "", Some("/0/link"))]
-    #[case::no_address_for_a_link(r#"[{"link":"foo"}]"#, Strict, "", Some("/0/link"))]
+    #[case::an_invalid_link(r#"[{"link":"foo"}]"#, Strict, "", Some("/0/link"))]
     #[case::an_ipv4_link(r#"[{"link":"192.128.1.1"}]"#, Strict, "", Some("/0/link"))]
     #[case::a_link(r#"[{"link":"2001::2"}]"#, Strict, SAME, None)]
     #[case::remote_id_of_another_type(r#"[{"remote-id":1}]"#, Fix, SAME, None)]
@@ -414,7 +418,12 @@ mod tests {
         "",
         Some("/0/remote-id")
     )]
-    #[case::remote_id_no_hex(r#"[{"remote-id":"foo","link":"2001::2"}]"#, Strict, "", Some("/0/remote-id"))]
+    #[case::remote_id_invalid_hex(
+        r#"[{"remote-id":"foo","link":"2001::2"}]"#,
+        Strict,
+        "",
+        Some("/0/remote-id")
+    )]
     #[case::remote_id_empty(r#"[{"remote-id":"","link":"2001::2"}]"#, Strict, "", Some("/0/remote-id"))]
     #[case::remote_id(r#"[{"remote-id":"AABB","link":"2001::2"}]"#, Strict, SAME, None)]
     #[case::relay_id_of_another_type_strict(
@@ -423,15 +432,15 @@ mod tests {
         "",
         Some("/0/relay-id")
     )]
-    #[case::relay_id_no_hex(r#"[{"relay-id":"foo","link":"2001::2"}]"#, Strict, "", Some("/0/relay-id"))]
+    #[case::relay_id_invalid_hex(r#"[{"relay-id":"foo","link":"2001::2"}]"#, Strict, "", Some("/0/relay-id"))]
     #[case::relay_id_empty(r#"[{"relay-id":"","link":"2001::2"}]"#, Strict, "", Some("/0/relay-id"))]
     #[case::relay_id(r#"[{"relay-id":"AABB","link":"2001::2"}]"#, Strict, SAME, None)]
     #[case::no_peer(r#"[{"link":"2001::2"}]"#, Pedantic, "", Some("/0/peer"))]
     #[case::a_number_for_a_peer(r#"[{"link":"2001::2","peer":1}]"#, Pedantic, "", Some("/0/peer"))]
-    #[case::no_address_for_a_peer(r#"[{"link":"2001::2","peer":"foo"}]"#, Pedantic, "", Some("/0/peer"))]
+    #[case::an_invalid_peer(r#"[{"link":"2001::2","peer":"foo"}]"#, Pedantic, "", Some("/0/peer"))]
     #[case::an_ipv4_peer(r#"[{"link":"2001::2","peer":"192.128.1.1"}]"#, Pedantic, "", Some("/0/peer"))]
     #[case::no_hop(r#"[{"link":"2001::2","peer":"2001::3"}]"#, Pedantic, "", Some("/0/hop"))]
-    #[case::no_number_for_a_hop(
+    #[case::an_invalid_hop(
         r#"[{"link":"2001::2","peer":"2001::3","hop":false}]"#,
         Pedantic,
         "",
@@ -443,10 +452,10 @@ mod tests {
         "",
         Some("/0/hop")
     )]
-    #[case::all_there_is(&format!("[{{{HEAD}}}]"), Pedantic, SAME, None)]
+    #[case::complete(&format!("[{{{HEAD}}}]"), Pedantic, SAME, None)]
     #[case::a_comment(&format!(r#"[{{{HEAD},"comment":[]}}]"#), Pedantic, SAME, None)]
     #[case::another_entry(&format!(r#"[{{{HEAD}}},{{{HEAD},"foo":1}}]"#), Pedantic, "", Some("/1/\"foo\""))]
-    fn what_dhcpv6_relays_said_is_checked(
+    fn data_of_dhcpv6_relays_is_checked(
         #[case] info: &str,
         #[case] checks: ExtendedInfoChecks,
         #[case] left: &str,
@@ -471,7 +480,7 @@ mod tests {
         r#""options":"0x00250006010203040506003500086464646464646464""#,
         r#","remote-id":"010203040506","relay-id":"6464646464646464""#
     )]
-    #[case::cut_off(r#""options":"0x002500020102003500FF64""#, r#","remote-id":"0102""#)]
+    #[case::truncated(r#""options":"0x002500020102003500FF64""#, r#","remote-id":"0102""#)]
     fn old_relays_get_their_ids(
         #[case] options: &str,
         #[case] ids: &str,
@@ -480,15 +489,15 @@ mod tests {
         let old = format!(r#"{{"ISC":{{"relays":[{{{HEAD},{options}}},{{{HEAD}}}]}}}}"#);
         let new = format!(r#"{{"ISC":{{"relay-info":[{{{HEAD},{options}{ids}}},{{{HEAD}}}]}}}}"#);
         assert_eq!(check(Family::V6, &old, checks), (canonical(&new), None));
-        // What is in the form of today already stays as it is.
+        // Data in the present form stays unchanged.
         let today = old.replace("relays", "relay-info");
         assert_eq!(check(Family::V6, &today, checks), (canonical(&today), None));
     }
 
     #[rstest]
-    #[case::good(r#"[{"foo":1}]"#, r#"{"ISC":{"relay-info":[{"foo":1}]}}"#, None)]
-    #[case::bad("[]", "", Some("ISC/relay-info"))]
-    fn of_the_old_and_the_new_form_the_new_one_counts(
+    #[case::valid(r#"[{"foo":1}]"#, r#"{"ISC":{"relay-info":[{"foo":1}]}}"#, None)]
+    #[case::invalid("[]", "", Some("ISC/relay-info"))]
+    fn the_new_form_takes_precedence_over_the_old_one(
         #[case] info: &str,
         #[case] after: &str,
         #[case] problem: Option<&str>,
@@ -500,12 +509,12 @@ mod tests {
     #[rstest]
     #[case(Family::V4, r#"{"ISC":{"relays":true,"relay-info":true}}"#)]
     #[case(Family::V6, r#"{"ISC":{"relay-agent-info":true}}"#)]
-    fn the_other_familys_info_is_left_alone(#[case] family: Family, #[case] text: &str) {
+    fn data_of_the_other_family_is_unchanged(#[case] family: Family, #[case] text: &str) {
         assert_eq!(check(family, text, Pedantic), (canonical(text), None));
     }
 
     #[test]
-    fn a_problem_names_the_beginning_of_a_long_value() {
+    fn an_error_shows_the_beginning_of_a_long_value() {
         let text = format!(r#"{{"ISC":{{"relay-agent-info":"{}"}}}}"#, "x".repeat(1000));
         let context = UserContext::parse(text.as_bytes()).unwrap();
         let problem = check_extended_info(Family::V4, &context, Fix).unwrap().problem.unwrap().to_string();

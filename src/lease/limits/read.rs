@@ -1,4 +1,4 @@
-//! Reading limits and classes from user contexts.
+//! Reads limits and client classes from user contexts.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,15 +6,15 @@ use std::fmt;
 use super::{ClassLimit, LeaseLimits, Limits, SubnetLimit};
 use crate::lease::{ClientClass, JsonRef, SubnetId, UserContext};
 
-/// Why the limits of a user context cannot be understood.
+/// Why the limits of a user context are invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("user context: {field} is {found}, expected {expected}")]
 pub struct LimitsError {
-    /// The keys that lead to the value, with `/` between them; items of lists are counted from 0.
+    /// The keys that lead to the value, separated by `/`; items of lists are numbered from 0.
     pub field: String,
-    /// The beginning of the JSON text that stands there, or `missing`.
+    /// The beginning of the value as JSON, or `missing`.
     pub found: String,
-    /// What should stand there.
+    /// The expected value.
     pub expected: &'static str,
 }
 
@@ -33,11 +33,12 @@ impl LimitsError {
 }
 
 impl Limits {
-    /// The limits in `ISC`/`limits`: none where that is missing. Keys other than those known are ignored.
+    /// Reads the limits in `ISC`/`limits`; there are none if the key is missing. Unknown keys are
+    /// ignored.
     ///
     /// # Errors
-    /// [`LimitsError`] where a limit is no number from 0 to 4294967295, where the name of a class or the
-    /// number of the subnet is missing or is none, and where maps and lists are not where they belong.
+    /// Returns [`LimitsError`] if a limit is not a number from 0 to 4294967295, if the name of a
+    /// class or the id of the subnet is missing or invalid, or if a map or list has another type.
     pub fn of(context: &UserContext) -> Result<Self, LimitsError> {
         const EXPECTED_MAP: &str = "a map";
         let Some(isc) = context.get("ISC") else {
@@ -99,7 +100,8 @@ fn number(map: JsonRef<'_>, key: &str, field: fmt::Arguments<'_>) -> Result<Opti
     Ok(Some(number))
 }
 
-/// The client classes of a lease, `ISC`/`client-classes`. What is no string there is passed over.
+/// Returns the client classes of a lease, `ISC`/`client-classes`. Items that are not strings are
+/// skipped.
 pub fn client_classes(context: &UserContext) -> impl Iterator<Item = Cow<'_, [u8]>> {
     let classes = context.get("ISC").and_then(|isc| isc.get("client-classes")).and_then(JsonRef::as_list);
     classes.into_iter().flatten().filter_map(JsonRef::as_bytes)
@@ -176,12 +178,12 @@ mod tests {
         "ISC/limits/subnet/id is missing, expected a number from 0 to 4294967295"
     )]
     #[case(r#"{ "subnet": null }"#, "ISC/limits/subnet is null, expected a map")]
-    fn what_is_no_limit_is_refused_by_its_field(#[case] text: &str, #[case] error: &str) {
+    fn an_invalid_limit_is_refused_with_its_field(#[case] text: &str, #[case] error: &str) {
         assert_eq!(limits(text).unwrap_err().to_string(), format!("user context: {error}"));
     }
 
     #[test]
-    fn an_error_shows_the_beginning_of_a_long_value_only() {
+    fn an_error_shows_only_the_beginning_of_a_long_value() {
         let error = limits(&format!("\"{}\"", "x".repeat(1000))).unwrap_err();
         assert_eq!(error.found, format!("\"{}...", "x".repeat(59)));
     }
@@ -197,7 +199,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn limits_are_read_where_all_values_are_good(
+        fn limits_are_read_if_all_values_are_valid(
             name in prop_oneof!["\"[a-z]{1,3}\"", crate::kea_json::tests::json()],
             limit in prop_oneof!["[1-9][0-9]{0,10}", crate::kea_json::tests::json()],
         ) {
