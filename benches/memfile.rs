@@ -87,7 +87,7 @@ fn free_addresses(criterion: &mut Criterion) -> Outcome {
         bencher.iter(|| {
             now += 1;
             let claimed = manager.claim_first(&range, system_time(now), &mut |address| {
-                lease(address, now).expect("it has a client")
+                lease(address, now).expect("the lease has a client")
             });
             assert!(claimed.is_ok_and(|claimed| claimed.is_some()));
         });

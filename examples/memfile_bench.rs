@@ -123,7 +123,7 @@ fn known(lease: Option<Lease4>) -> Outcome<Lease4> {
 }
 
 fn expect(as_expected: bool) -> Outcome {
-    if as_expected { Ok(()) } else { Err("an operation came to another result than expected".into()) }
+    if as_expected { Ok(()) } else { Err("an operation had an unexpected result".into()) }
 }
 
 /// Returns the memory of the process in bytes.

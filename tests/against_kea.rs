@@ -70,8 +70,8 @@ fn kea_is_installed() -> bool {
     });
     assert!(
         version.as_ref().is_some_and(|version| version.starts_with("2.2.")),
-        "{KEA_LFC} of Kea 2.2 is wanted, found {version:?}: install Debian's package kea-common, \
-         or set LEASEMGR_WITHOUT_KEA=1 to do without what compares with it"
+        "{KEA_LFC} of Kea 2.2 is needed, found {version:?}: install Debian's package kea-common, \
+         or set LEASEMGR_WITHOUT_KEA=1 to skip the comparison"
     );
     true
 }
@@ -129,7 +129,7 @@ fn files_in(directory: &Path) -> Files {
     let entries = directory.read_dir().unwrap().map(Result::unwrap);
     let file = |path: std::path::PathBuf| {
         let name = path.file_name().unwrap().to_str().unwrap();
-        assert_eq!(name.len(), 1, "{} is none of the cleanup's files", path.display());
+        assert_eq!(name.len(), 1, "{} is not a file of the cleanup", path.display());
         (name.chars().next().unwrap(), std::fs::read(&path).unwrap())
     };
     Files(entries.map(|entry| file(entry.path())).collect())
@@ -998,14 +998,14 @@ proptest! {
 #[case::deleted_by_another_length(&["2001:db8:8:1::1 01 3600 2 64 0", "2001:db8:8:1::1 01 0 2 56 0"], &[])]
 #[case::not_deleted_by_other_bits(&["2001:db8:8:1::1 01 3600 2 64 0", "2001:db8:8:1:: 01 0 2 64 0"], &[0])]
 #[case::deleted_by_another_duid(&["2001:db8::1 01 3600 0 128 0", "2001:db8::1 00:01:02 0 0 128 0"], &[])]
-fn what_kea_2_records_is_kept_as_by_kea(
+fn rows_recorded_by_kea_2_are_kept_as_by_kea(
     #[case] rows: &[&str],
     #[case] kept: &[usize],
     #[values(false, true)] in_previous: bool,
 ) {
     let row = |row: &&str| {
         let [address, duid, valid, kind, len, state] = row.split(' ').collect::<Vec<_>>()[..] else {
-            panic!("{row}: six values are wanted");
+            panic!("{row}: expected six values");
         };
         format!("{address},{duid},{valid},1790003600,1,0,{kind},7,{len},0,0,h,02:00:00:00:00:01,{state},,1,0")
     };

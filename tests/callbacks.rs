@@ -50,7 +50,7 @@ fn at_each<L: ManagedLease + FileLease>(
 }
 
 /// Changes each address that shares a row lock with the changed address, in all ways.
-fn a_change_in_a_callback_is_refused_whatever_its_address<L: TestLease>() {
+fn a_change_in_a_callback_is_refused_for_any_address<L: TestLease>() {
     let mgr = memfile::<L>(None);
     let refused = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&refused);
@@ -69,13 +69,13 @@ fn a_change_in_a_callback_is_refused_whatever_its_address<L: TestLease>() {
 }
 
 #[test]
-fn a_change_in_a_callback_is_refused_whatever_its_address4() {
-    a_change_in_a_callback_is_refused_whatever_its_address::<Lease4>();
+fn a_change_in_a_callback_is_refused_for_any_address4() {
+    a_change_in_a_callback_is_refused_for_any_address::<Lease4>();
 }
 
 #[test]
-fn a_change_in_a_callback_is_refused_whatever_its_address6() {
-    a_change_in_a_callback_is_refused_whatever_its_address::<Lease6>();
+fn a_change_in_a_callback_is_refused_for_any_address6() {
+    a_change_in_a_callback_is_refused_for_any_address::<Lease6>();
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_change_of_the_own_manager_through_another_is_refused() {
 }
 
 #[test]
-fn callbacks_of_managers_in_a_ring_do_not_wait_for_each_other() {
+fn callbacks_of_managers_in_a_ring_do_not_deadlock() {
     // The changes run at the same time, so each callback changes the next manager.
     for count in 2..=4_u32 {
         let managers: Vec<_> = (0..count).map(|_| memfile::<Lease4>(None)).collect();

@@ -112,7 +112,7 @@ impl<L: ManagedLease + FileLease> Server<L> {
 
     /// Waits until the manager has restored its file.
     fn wait_for_restoration(&self) {
-        wait_until("the file is as it should be", || {
+        wait_until("the file is restored", || {
             let set = LeaseFileSet::new(&self.file).read::<L>();
             set.is_ok_and(|set| set.leases == self.leases && set.bad_rows.is_empty())
                 && self.mgr().all().unwrap().iter().eq(self.leases.values())
@@ -177,8 +177,8 @@ fn a_row_that_another_process_appends_is_a_lease(
     fn run<L: ManagedLease + FileLease>(durability: Durability, changes_follow: bool) {
         let mut server = Server::<L>::new(durability);
         (0..20).for_each(|n| server.add(n));
-        let told = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&told);
+        let notified = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&notified);
         let tracking = server.mgr().tracking();
         let registered = tracking.register("test", ChangeKind::Add, None, move |_| {
             count.fetch_add(1, Ordering::SeqCst);
@@ -192,7 +192,7 @@ fn a_row_that_another_process_appends_is_a_lease(
             server.update(4, 1);
         }
         server.wait_for_restoration();
-        assert_eq!(told.load(Ordering::SeqCst), 1 + usize::from(changes_follow));
+        assert_eq!(notified.load(Ordering::SeqCst), 1 + usize::from(changes_follow));
         server.add(21);
         server.end();
     }
@@ -498,8 +498,8 @@ fn a_callback_can_flush_and_cannot_write_the_own_lease_file() {
     let mgr = server.mgr.take().unwrap();
     let weak = Arc::downgrade(&mgr);
     let (own, other) = (server.file.clone(), directory.path().join("other.csv"));
-    let told = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&told);
+    let notified = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&notified);
     let registered = mgr.tracking().register("test", ChangeKind::Add, None, move |_| {
         let mgr = weak.upgrade().unwrap();
         append(&own, "something\n");
@@ -510,7 +510,7 @@ fn a_callback_can_flush_and_cannot_write_the_own_lease_file() {
     });
     registered.unwrap();
     assert_eq!(mgr.add(&lease(1, 0)).unwrap(), Added::Added);
-    assert_eq!(told.load(Ordering::SeqCst), 1);
+    assert_eq!(notified.load(Ordering::SeqCst), 1);
     wait_until("the file is rewritten", || !fs::read_to_string(&server.file).unwrap().contains("something"));
     drop(mgr);
     server.expect(lease(1, 0));
@@ -574,7 +574,7 @@ fn many_threads_change_leases_while_the_file_is_rewritten() {
 
 /// `tail -F` follows the file by name through frequent rotations.
 #[rstest]
-fn a_program_that_follows_the_lease_file_by_its_name_misses_no_row(
+fn a_program_that_follows_the_lease_file_by_name_misses_no_row(
     #[values(Durability::Written, TIMED)] durability: Durability,
 ) {
     const CHANGES: u32 = 1500;
@@ -617,7 +617,7 @@ enum Place {
 }
 
 #[rstest]
-fn a_symbolic_link_stays_one_and_leads_to_the_lease_file(
+fn a_symbolic_link_is_kept_and_leads_to_the_lease_file(
     #[values(Family::V4, Family::V6)] family: Family,
     #[values(Durability::Written, Durability::Synced)] durability: Durability,
     #[values(Place::SameDirectory, Place::OtherDirectory, Place::OtherFileSystem)] place: Place,
@@ -684,7 +684,7 @@ fn a_symbolic_link_stays_one_and_leads_to_the_lease_file(
 
 /// A lease file of an older schema is rotated at the start, and a new one created.
 #[rstest]
-fn the_file_after_a_conversion_has_the_mode_of_the_one_before(
+fn a_converted_file_keeps_its_mode(
     #[values(Family::V4, Family::V6)] family: Family,
     #[values(0o664, 0o600)] mode: u32,
 ) {

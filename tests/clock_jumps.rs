@@ -56,7 +56,7 @@ struct Clock {
 impl Clock {
     fn new() -> Self {
         let clock = Self { library: library(), directory: tempfile::tempdir().unwrap(), ahead: 0 };
-        clock.tell();
+        clock.write_offset();
         clock
     }
 
@@ -67,10 +67,10 @@ impl Clock {
     /// Sets the clock to the real time plus `ahead` seconds.
     fn jump_to(&mut self, ahead: i64) {
         self.ahead = ahead;
-        self.tell();
+        self.write_offset();
     }
 
-    fn tell(&self) {
+    fn write_offset(&self) {
         let new = self.directory.path().join("new");
         fs::write(&new, format!("{:+}\n", self.ahead)).unwrap();
         // A rename is atomic: readers never see a partial number.
@@ -146,15 +146,15 @@ impl<'a> Watched<'a> {
             meanwhile();
             self.check_program();
             self.server.check(when);
-            let told = self.server.report();
-            assert!(!told.contains("panicked") && !told.contains("refused"), "{when}: {told}");
-            let reports: Vec<_> = told.split_inclusive('\n').filter_map(cleanups_in).collect();
+            let output = self.server.report();
+            assert!(!output.contains("panicked") && !output.contains("refused"), "{when}: {output}");
+            let reports: Vec<_> = output.split_inclusive('\n').filter_map(cleanups_in).collect();
             if let Some(&(done, failed)) = reports.last().filter(|_| reports.len() > self.reports) {
-                assert_eq!(failed, 0, "{when}: {told}");
+                assert_eq!(failed, 0, "{when}: {output}");
                 (self.reports, self.cleanups) = (reports.len(), done);
                 return;
             }
-            assert!(begin.elapsed() < PATIENCE, "{when}: no status line after\n{told}");
+            assert!(begin.elapsed() < PATIENCE, "{when}: no status line after\n{output}");
             thread::sleep(Duration::from_millis(2));
         }
     }
@@ -205,13 +205,13 @@ impl<'a> Watched<'a> {
         assert!(*oldest >= now - PRESENT, "{what}: it is {now}, and a lease of {oldest} has not expired");
         let reclaimed =
             leases.iter().filter(|(cltt, last)| last.what == What::Reclaimed && is_present(*cltt));
-        assert!(reclaimed.count() > 0, "{what}: of the leases that were made at {now}, none was reclaimed");
+        assert!(reclaimed.count() > 0, "{what}: no lease made at {now} was reclaimed");
     }
 
     /// Kills the server, and looks for all acknowledged changes, before and after a cleanup.
     fn kill<L: OfClient>(self, clock: &Clock) -> History {
         // Cleanup programs run long enough to be seen.
-        assert!(self.programs > 0, "{} cleanups, and none was seen to go by the clock", self.cleanups);
+        assert!(self.programs > 0, "{} cleanups, none of which was seen to use the clock", self.cleanups);
         let process = self.server.id();
         let (mut history, lines) = self.server.kill();
         clock.clear_after(process);

@@ -39,7 +39,7 @@ fn the_reference_passes_all_rules() {
 }
 
 #[test]
-fn without_a_defect_nothing_is_found() {
+fn without_a_defect_no_rule_is_violated() {
     assert_persists4(|| BrokenStore::new(Defect::None));
     assert_persists6(|| BrokenStore::new(Defect::None));
 }
@@ -304,7 +304,7 @@ fn every_defect_is_found_in_dhcpv6() {
 }
 
 #[test]
-fn every_rule_is_broken_by_some_defect() {
+fn every_rule_is_violated_by_a_defect() {
     let broken: BTreeSet<_> = DEFECTS.iter().flat_map(|(_, _, rules)| *rules).copied().collect();
     let rules4 = Suite::<Lease4>::new().rules();
     let rules6 = Suite::<Lease6>::new().rules();
@@ -313,7 +313,7 @@ fn every_rule_is_broken_by_some_defect() {
 }
 
 #[test]
-fn a_rule_has_a_name_of_its_own() {
+fn rule_names_are_unique() {
     let rules = Suite::<Lease6>::new().rules();
     let names: BTreeSet<_> = rules.iter().map(Rule::name).collect();
     assert_eq!(names.len(), rules.len());
@@ -323,7 +323,7 @@ fn a_rule_has_a_name_of_its_own() {
 fn first_violation<L: TestedLease + DefectLease>(defect: Defect) {
     let about = DEFECTS.iter().filter(|(other, ..)| *other == defect).flat_map(|(.., rules)| *rules);
     let violations = Suite::<L>::new().run(move || Arc::new(Broken::new(defect)));
-    assert!(!violations.is_empty(), "{defect:?} breaks nothing");
+    assert!(!violations.is_empty(), "{defect:?} violates no rule");
     let first = &violations[0];
     let list = violations.iter().map(|violation| violation.rule).collect::<Vec<_>>();
     assert!(about.copied().any(|rule| rule == first.rule), "{defect:?}: {first}\n{list:?}");
@@ -341,7 +341,7 @@ fn first_violation<L: TestedLease + DefectLease>(defect: Defect) {
 #[case(Defect::InfiniteExpires)]
 #[case(Defect::PoolsAreNotCounted)]
 #[case(Defect::ClassesCountAllStates)]
-fn the_first_violation_is_of_the_rule_that_is_about_the_defect(#[case] defect: Defect) {
+fn the_first_violation_is_of_a_rule_about_the_defect(#[case] defect: Defect) {
     first_violation::<Lease6>(defect);
 }
 
@@ -360,7 +360,7 @@ fn a_violation_names_the_fields_that_differ() {
 }
 
 #[test]
-fn a_rule_that_hangs_is_broken() {
+fn a_hanging_rule_is_violated() {
     let suite = Suite::<Lease4>::new().time_limit(Duration::from_millis(50));
     let hangs = || -> Arc<dyn LeaseMgr<Lease4>> {
         loop {
@@ -376,7 +376,7 @@ fn a_rule_that_hangs_is_broken() {
 }
 
 #[test]
-fn a_rule_applies_to_fixtures_that_say_so() {
+fn a_rule_applies_to_fixtures_that_support_it() {
     let rules = Suite::<Lease4>::new().rules();
     let count = |fixture: &dyn Fixture<Lease4>| rules.iter().filter(|rule| rule.applies_to(fixture)).count();
     let in_memory = count(&InMemory(reference::<Lease4>));
@@ -386,7 +386,7 @@ fn a_rule_applies_to_fixtures_that_say_so() {
 }
 
 #[rstest]
-#[case::of_no_name("a_rule", "no such rule")]
+#[case::unknown("a_rule", "no such rule")]
 #[case::about_sharing("a_manager_finds_what_another_has_changed", "one that is not")]
 fn a_rule_that_does_not_apply_cannot_be_asserted(#[case] name: &'static str, #[case] found: &str) {
     let assert = || Suite::<Lease4>::new().assert_rule(name, InMemory(reference::<Lease4>));
@@ -404,12 +404,12 @@ fn a_panic_of_the_backend_is_a_violation() {
 
 #[test]
 #[should_panic(expected = "an_added_lease_is_there\n    action:   get 10.0.0.1\n    expected: 1 lease")]
-fn an_assertion_lists_what_is_broken() {
+fn an_assertion_lists_the_violations() {
     assert_none(&Suite::<Lease4>::new().run(|| Arc::new(Broken::new(Defect::AddForgets))));
 }
 
 #[test]
-fn without_extended_info_relay_agents_find_nothing() {
+fn without_extended_info_no_lease_may_be_found_by_relay_agent() {
     let suite = Suite::<Lease6>::new().without_extended_info();
     let violations = suite.run(reference);
     let rules: Vec<_> = violations.iter().map(|violation| violation.rule).collect();
@@ -506,7 +506,7 @@ fn check_synced<L: TestedLease>() {
 }
 
 #[test]
-fn a_memfile_that_syncs_each_change_makes_batches_and_submitted_changes() {
+fn a_memfile_that_syncs_each_change_passes_the_rules_for_batches_and_submitted_changes() {
     check_synced::<Lease4>();
     check_synced::<Lease6>();
 }

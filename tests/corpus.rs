@@ -135,7 +135,7 @@ fn corpus() -> Vec<Case> {
                 family: match case["family"].as_u64() {
                     Some(4) => Family::V4,
                     Some(6) => Family::V6,
-                    family => panic!("{family:?} is no family"),
+                    family => panic!("unknown family {family:?}"),
                 },
                 before: files(&case["before"]),
                 recorded: Outcomes {
@@ -241,9 +241,9 @@ fn json_values(text: &str) -> Vec<String> {
     while let Some(first) = rest.chars().next() {
         let number = starts_number(first);
         let len = if number { rest.find(|c| !is_number(c)).unwrap_or(rest.len()) } else { first.len_utf8() };
-        let (value, behind) = rest.split_at(len);
+        let (value, tail) = rest.split_at(len);
         values.push(if number { decimal(value) } else { value.to_owned() });
-        rest = behind.trim_start();
+        rest = tail.trim_start();
     }
     values
 }
@@ -439,7 +439,7 @@ fn program(case: &Case, directory: &Path) -> Outcomes {
         let numbers: Vec<u64> =
             line.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
         let [leases, attempts, errors] = numbers[..] else {
-            panic!("no three figures in \"{id}{line}\"");
+            panic!("not three counts in \"{id}{line}\"");
         };
         let text = Figures { leases, attempts, errors };
         assert!(line.contains(&text.to_string()), "{line}");

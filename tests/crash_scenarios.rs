@@ -172,7 +172,7 @@ fn wait_for_cleanup<L: TestLease>(mgr: &dyn LeaseMgr<L>) {
         if !status.running && status.next.is_none() {
             return;
         }
-        assert!(start.elapsed() < Duration::from_secs(60), "no end: {status:?}");
+        assert!(start.elapsed() < Duration::from_secs(60), "the cleanup does not end: {status:?}");
         thread::sleep(Duration::from_micros(100));
     }
 }

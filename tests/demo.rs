@@ -16,7 +16,7 @@ use tempfile::TempDir;
 const DEMO: &str = env!("CARGO_BIN_EXE_leasemgr-demo");
 const KEA_LFC: &str = env!("CARGO_BIN_EXE_kea-lfc");
 
-/// Runs the program, with settings of Kea that must not matter.
+/// Runs the program, with environment variables of Kea that must have no effect.
 fn run(demo: &Path, directory: &TempDir) -> (Output, String) {
     let mut command = Command::new(demo);
     command.env("TMPDIR", directory.path());
@@ -26,14 +26,14 @@ fn run(demo: &Path, directory: &TempDir) -> (Output, String) {
     (output, String::from_utf8(text).unwrap())
 }
 
-/// The numbers of a row of the table.
+/// Returns the numbers in a row of the table.
 fn row(text: &str, name: &str) -> Vec<u64> {
     let row =
         text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {text}"));
     row.split_whitespace().map(|number| number.parse().unwrap()).collect()
 }
 
-/// A hard link to the program in a directory of its own, with this `kea-lfc` beside it.
+/// Creates a directory with a hard link to the program and this `kea-lfc`.
 fn beside(kea_lfc: &str) -> TempDir {
     let directory = tempfile::tempdir_in(Path::new(DEMO).parent().unwrap()).unwrap();
     fs::hard_link(DEMO, directory.path().join("leasemgr-demo")).unwrap();
@@ -61,12 +61,12 @@ fn every_acknowledged_change_is_found_after_a_kill() {
         assert_eq!(row(&text, name), [0, 0], "{name}: {text}");
     }
     assert!(row(&text, "cleanups by kea-lfc:")[0] > 0, "{text}");
-    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "the directory is empty again");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "the directory is empty");
 }
 
 #[test]
-fn a_cleanup_that_loses_leases_is_found_out() {
-    // Of the result, the header is left.
+fn a_cleanup_that_loses_leases_is_detected() {
+    // Only the header of the result is left.
     let program = format!(
         "#!/bin/sh\n'{KEA_LFC}' \"$@\" || exit\n\
          while [ $# -gt 1 ]; do [ \"$1\" != -x ] || previous=$2; shift; done\n\
@@ -94,7 +94,7 @@ fn a_cleanup_that_fails_ends_it() {
 }
 
 #[test]
-fn a_missing_kea_lfc_is_named() {
+fn a_missing_kea_lfc_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let programs = beside("");
     let (output, text) = run(&programs.path().join("leasemgr-demo"), &directory);

@@ -123,7 +123,7 @@ fn clients_keep_their_addresses_when_the_server_is_killed() {
         assert_eq!(id.get_or_insert_with(|| server_id.clone()), &server_id);
         let (address, valid) = lease.unwrap();
         assert_eq!(valid, 3600);
-        assert_eq!(leased.insert(address, client), None, "{address} is given to two clients");
+        assert_eq!(leased.insert(address, client), None, "{address} is assigned to two clients");
     }
     let id = id.unwrap();
     // The pool is exhausted.

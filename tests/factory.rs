@@ -217,7 +217,7 @@ fn location(factory: &LeaseMgrFactory<Lease4>) -> String {
 }
 
 #[test]
-fn memfile_is_known_from_the_start() {
+fn memfile_is_registered_by_default() {
     let factory = factory::<Lease4>();
     let version = format!("{}, DHCPv4 lease files 3.0", env!("CARGO_PKG_VERSION"));
     assert_eq!(factory.backends(), [("memfile".to_owned(), version)]);
@@ -440,7 +440,7 @@ fn there_is_no_manager_when_the_next_one_cannot_be_opened() {
 
 #[rstest]
 #[case::kept(true, 2)]
-#[case::forgotten(false, 1)]
+#[case::discarded(false, 1)]
 fn a_manager_is_recreated_with_its_callbacks_if_asked(#[case] keep_callbacks: bool, #[case] calls: u64) {
     let (factory, _) = with_tree();
     factory.create("type=tree name=a").unwrap();
@@ -514,7 +514,7 @@ fn without_a_manager_there_is_nothing_to_recreate() {
 }
 
 #[test]
-fn a_manager_whose_backend_is_gone_is_not_closed_to_be_recreated() {
+fn a_manager_of_a_deregistered_backend_is_not_closed_for_recreation() {
     let (factory, _) = with_tree();
     factory.create("type=tree name=a").unwrap();
     factory.deregister("tree");
@@ -553,7 +553,7 @@ fn a_manager_is_recreated_with_another_connection_string(
 #[case::invalid_value("type=tree name=b rings=9999", true)]
 #[case::in_use("type=tree name=taken", true)]
 #[case::invalid_file("type=memfile name=/dev/null/leases.csv", true)]
-fn a_manager_that_cannot_be_replaced_stays_or_comes_back(
+fn a_manager_that_cannot_be_replaced_stays_or_is_restored(
     #[case] connection: &str,
     #[case] is_closed: bool,
     #[values(true, false)] keep_callbacks: bool,
@@ -578,7 +578,7 @@ fn a_manager_that_cannot_be_replaced_stays_or_comes_back(
 #[rstest]
 #[case::with_another_string(Some("type=tree name=b rings=9999"))]
 #[case::with_the_same(None)]
-fn callbacks_are_there_when_a_manager_can_be_opened_again(#[case] connection: Option<&str>) {
+fn callbacks_are_kept_until_a_manager_can_be_reopened(#[case] connection: Option<&str>) {
     let (factory, tree) = with_tree();
     factory.create("type=tree name=a").unwrap();
     let count = count_adds(factory.instance().unwrap().as_ref());
@@ -749,7 +749,7 @@ fn directory() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     assert!(
         !directory.path().to_str().unwrap().contains([' ', '\t']),
-        "such a name cannot stand in a connection string"
+        "such a name cannot be used in a connection string"
     );
     directory
 }
@@ -791,11 +791,8 @@ fn a_lease_file_is_unlocked_with_the_last_reference() {
 
 #[rstest]
 #[case::kept(true, 2)]
-#[case::forgotten(false, 1)]
-fn leases_of_a_file_are_there_when_its_manager_is_recreated(
-    #[case] keep_callbacks: bool,
-    #[case] calls: u64,
-) {
+#[case::discarded(false, 1)]
+fn leases_in_a_file_survive_a_recreation_of_their_manager(#[case] keep_callbacks: bool, #[case] calls: u64) {
     let directory = directory();
     let factory = factory::<Lease4>();
     factory.create(&memfile(directory.path())).unwrap();
@@ -811,7 +808,7 @@ fn leases_of_a_file_are_there_when_its_manager_is_recreated(
 }
 
 #[test]
-fn leases_without_a_file_are_gone_with_their_manager() {
+fn leases_without_a_file_are_lost_with_their_manager() {
     let factory = factory::<Lease4>();
     factory.create("type=memfile persist=false").unwrap();
     assert_eq!(factory.instance().unwrap().add(&lease(1)).unwrap(), Added::Added);

@@ -544,7 +544,10 @@ fn no_cleanup_begins_while_another_process_cleans_up(#[values(Family::V4, Family
     assert!(matches!(rules.clean(&disk), Ok(Outcome::Running(4711))));
     assert_eq!(disk.state().contents(), rules.start);
     drop(lock);
-    assert!(matches!(rules.clean(&disk), Ok(Outcome::Cleaned { .. })), "the number alone is no cleanup");
+    assert!(
+        matches!(rules.clean(&disk), Ok(Outcome::Cleaned { .. })),
+        "a PID alone is not a running cleanup"
+    );
 }
 
 /// The output is synced at intervals, so that the last sync is short.
@@ -558,6 +561,6 @@ fn a_failed_intermediate_sync_fails_the_cleanup(#[values(Family::V4, Family::V6)
     let disk = SimulatedDisk::new(State::holding(&start)).with_failing_sync(1);
     clean(&disk).unwrap_err();
     let syncs = disk.operations().iter().filter(|operation| operation.action == Action::Sync).count();
-    assert_eq!(syncs, 1, "after a failed sync another one proves nothing");
+    assert_eq!(syncs, 1, "no sync follows a failed one");
     assert_eq!(disk.state().contents(), start);
 }

@@ -86,7 +86,7 @@ fn one(last: u8, subnet: u32) -> Vec<u8> {
 }
 
 #[test]
-fn the_files_have_the_names_that_kea_gives_them() {
+fn the_files_have_keas_names() {
     let files = LeaseFileSet::new("/srv/leases.csv");
     assert_eq!(files.current_path(), Path::new("/srv/leases.csv"));
     assert_eq!(files.input_path(), Path::new("/srv/leases.csv.1"));
@@ -137,7 +137,7 @@ const HEADER: usize =
         .len();
 
 #[test]
-fn a_finish_file_stands_for_previous_and_input() {
+fn a_finish_file_replaces_previous_and_input() {
     let server = Server::new();
     server.write(".2", one(1, 2));
     server.write(".1", one(2, 1));
@@ -151,7 +151,7 @@ fn a_finish_file_stands_for_previous_and_input() {
 #[case::garbage("garbage\n")]
 #[case::half_a_header("address,hwaddr,cli")]
 #[case::newlines("\n\n")]
-fn a_finish_file_without_a_header_is_no_result_of_a_cleanup(#[case] finish: &str) {
+fn a_finish_file_without_a_header_is_not_read(#[case] finish: &str) {
     let server = Server::new();
     server.write(".2", one(1, 2));
     server.write(".1", one(2, 1));
@@ -329,7 +329,7 @@ fn check(set: &LeaseSet<Lease4>, done: u32, begun: u32) {
         let subnet = leases.get(&n);
         assert!(subnet.is_some(), "lease {n} is missing {moment}");
         if n + AGE / 2 <= done {
-            assert_eq!(subnet, Some(&RENEWED), "lease {n} is an old one {moment}");
+            assert_eq!(subnet, Some(&RENEWED), "lease {n} is outdated {moment}");
         }
         if n + AGE / 2 > begun {
             assert_eq!(subnet, Some(&ADDED), "lease {n} is renewed too early {moment}");
@@ -338,7 +338,7 @@ fn check(set: &LeaseSet<Lease4>, done: u32, begun: u32) {
     // Nothing that was deleted before it began, and nothing written after it ended.
     for n in leases.keys() {
         assert!(n + AGE > done, "lease {n} was deleted {moment}");
-        assert!(*n <= begun, "lease {n} is not there yet {moment}");
+        assert!(*n <= begun, "lease {n} is not written yet {moment}");
     }
 }
 
@@ -402,7 +402,7 @@ fn a_cleanup_does_not_change_what_is_read() {
 }
 
 #[test]
-fn a_torn_row_does_not_hide_those_that_are_whole() {
+fn a_torn_row_does_not_hide_whole_rows() {
     let server = Server::new();
     server.write("", one(1, 1));
     let mut current = OpenOptions::new().append(true).open(server.path("")).unwrap();
@@ -423,7 +423,7 @@ fn a_torn_row_does_not_hide_those_that_are_whole() {
 #[case::finish(&[".completed"], &[".completed"])]
 #[case::all(&["", ".1", ".2"], &[".2", ".1", ""])]
 #[case::one_that_is_not_read(&["", ".2", ".completed"], &[".completed", ""])]
-fn a_last_row_without_a_newline_counts_and_is_reported(#[case] torn: &[&str], #[case] told: &[&str]) {
+fn a_last_row_without_a_newline_counts_and_is_reported(#[case] torn: &[&str], #[case] reported: &[&str]) {
     let server = Server::new();
     for suffix in ["", ".1", ".2"] {
         server.write(suffix, one(1, 1));
@@ -433,8 +433,8 @@ fn a_last_row_without_a_newline_counts_and_is_reported(#[case] torn: &[&str], #[
         server.write(suffix, &text[..text.len() - 1]);
     }
     let set = server.read();
-    assert_eq!(set.torn, told.iter().map(|suffix| server.path(suffix)).collect::<Vec<_>>());
-    assert_eq!((set.leases.len(), set.stats.bad_rows), (1 + told.len(), 0));
+    assert_eq!(set.torn, reported.iter().map(|suffix| server.path(suffix)).collect::<Vec<_>>());
+    assert_eq!((set.leases.len(), set.stats.bad_rows), (1 + reported.len(), 0));
 }
 
 /// A file of each family: its header, a whole row, and a row cut off at any byte. The last column

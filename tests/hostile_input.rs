@@ -225,7 +225,7 @@ fn a_user_context_of_maximum_depth_is_read_on_a_small_stack() {
 
 /// A file of a gigabyte that uses no disk space: two leases, and a line of zeros between them.
 #[test]
-fn a_line_of_a_gigabyte_takes_no_memory() {
+fn a_line_of_a_gigabyte_is_not_kept_in_memory() {
     const LEN: u64 = 1 << 30;
     let directory = Directory::new();
     let mut file = fs::File::create(directory.files.input_path()).unwrap();
@@ -244,7 +244,7 @@ fn a_line_of_a_gigabyte_takes_no_memory() {
 #[rstest]
 #[case::no_lease("")]
 #[case::a_lease(&row(9))]
-fn a_line_of_commas_takes_memory_for_its_text_only(#[case] beginning: &str) {
+fn a_line_of_commas_needs_memory_for_its_text_only(#[case] beginning: &str) {
     let mut line = beginning.trim_end().as_bytes().to_vec();
     line.resize(MAX_LINE, b',');
     // A buffer of twice the line, the memory that the program needs anyway, and the stack of each
@@ -278,9 +278,9 @@ fn a_last_row_without_a_newline_is_listed_and_reported() {
     fs::write(directory.files.current_path(), format!("{HEADER}{}", row(1).trim_end())).unwrap();
     let output =
         Command::new(example("list_leases")).arg("4").arg(directory.files.current_path()).output().unwrap();
-    let (listed, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && listed.lines().count() == 1, "{listed}{told}");
-    assert!(told.ends_with("the last line has no newline; it may be incomplete\n"), "{told}");
+    let (listed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && listed.lines().count() == 1, "{listed}{errors}");
+    assert!(errors.ends_with("the last line has no newline; it may be incomplete\n"), "{errors}");
 }
 
 #[test]

@@ -451,7 +451,7 @@ mod on_a_failing_disk {
                 assert!(clean(&disk).is_err(), "{operation}");
                 assert_eq!(lost(&files, &disk.state().contents()), None, "{operation} failed");
                 for contents in disk.state().some_survivors(at as u64, 10) {
-                    assert_eq!(lost(&files, &contents), None, "{operation} failed, and the power did");
+                    assert_eq!(lost(&files, &contents), None, "{operation} failed, then a power cut");
                 }
                 clean(&disk).unwrap();
                 assert_eq!(

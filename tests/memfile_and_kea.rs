@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// otherwise the missing test would go unnoticed.
 fn kea_is_installed() -> bool {
     if std::env::var_os("LEASEMGR_WITHOUT_KEA").is_some_and(|value| value == "1") {
-        println!("without Kea, as LEASEMGR_WITHOUT_KEA says");
+        println!("skipped: LEASEMGR_WITHOUT_KEA is set");
         return false;
     }
     for program in [KEA_LFC, "/usr/sbin/kea-dhcp4", "/usr/sbin/kea-dhcp6"] {
@@ -49,8 +49,8 @@ fn kea_is_installed() -> bool {
         let version = version.map(|version| String::from_utf8_lossy(&version.stdout).trim().to_owned());
         assert!(
             version.as_ref().is_some_and(|version| version.starts_with("2.2.")),
-            "{program} of Kea 2.2 is wanted, found {version:?}: install Debian's packages kea-common, kea-dhcp4-server and \
-             kea-dhcp6-server, or set LEASEMGR_WITHOUT_KEA=1 to do without what needs them"
+            "{program} of Kea 2.2 is needed, found {version:?}: install Debian's packages kea-common, kea-dhcp4-server and \
+             kea-dhcp6-server, or set LEASEMGR_WITHOUT_KEA=1 to skip the tests that need them"
         );
     }
     true

@@ -166,7 +166,7 @@ fn exists(pid: &str) -> bool {
 #[case::thread(None)]
 fn the_files_hold_one_row_for_each_lease_after_a_cleanup(#[case] program: Option<&str>) {
     if program.is_some_and(|program| !Path::new(program).exists()) {
-        eprintln!("skipped: no {KEAS} here");
+        eprintln!("skipped: {KEAS} is not installed");
         return;
     }
     check_rounds::<Lease4>(program);
@@ -376,7 +376,7 @@ fn a_server_in_a_child_process() {
 
 #[rstest]
 #[case::of_a_program("program", true)]
-#[case::of_none("absent", false)]
+#[case::missing("absent", false)]
 fn the_environment_names_the_program(#[case] name: &str, #[case] started: bool) {
     let directory = Directory::new();
     let LfcProgram::Program(path) = directory.program(&format!("touch started; exec '{OURS}' \"$@\"")) else {
@@ -401,7 +401,7 @@ fn copy(program: &Path, to: &Path) {
 #[case::none(None, false)]
 fn without_a_name_only_this_projects_program_is_used(#[case] beside: Option<&str>, #[case] taken: bool) {
     if beside.is_some_and(|program| !Path::new(program).exists()) {
-        eprintln!("skipped: no {KEAS} here");
+        eprintln!("skipped: {KEAS} is not installed");
         return;
     }
     let directory = Directory::new();
@@ -465,7 +465,7 @@ fn the_connection_string_overrides_the_environment(
 #[test]
 fn no_cleanup_begins_while_keas_program_is_running() {
     if !Path::new(KEAS).exists() {
-        eprintln!("skipped: no {KEAS} here");
+        eprintln!("skipped: {KEAS} is not installed");
         return;
     }
     let directory = Directory::new();
@@ -499,7 +499,7 @@ fn no_cleanup_begins_while_keas_program_is_running() {
         .spawn()
         .unwrap();
     let pid = child.id().to_string();
-    wait_until("it is in the PID file", || {
+    wait_until("its PID is in the PID file", || {
         assert!(child.try_wait().unwrap().is_none(), "it has ended before it was stopped");
         directory.read("f.pid").trim() == pid
     });
@@ -528,10 +528,7 @@ fn no_cleanup_begins_while_keas_program_is_running() {
 /// A failing program logs the reason, and the report contains it.
 #[rstest]
 #[case::ours(OURS, "more than 100 bad rows")]
-fn a_cleanup_that_fails_gives_the_reason_that_the_program_logged(
-    #[case] program: &str,
-    #[case] reason: &str,
-) {
+fn the_report_of_a_failed_cleanup_has_the_reason_of_the_program(#[case] program: &str, #[case] reason: &str) {
     let directory = Directory::new();
     let leases = directory.open::<Lease4>(LfcProgram::Program(program.into()));
     add(&*leases, 0..10);

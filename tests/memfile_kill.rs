@@ -50,7 +50,7 @@ impl Moment {
             Self::With(suffix, time) => {
                 let path = setting.path(suffix);
                 // Some files exist so briefly that they may never be seen.
-                server.wait_until("a file is there", |_| path.exists() || start.elapsed().as_secs() >= 2);
+                server.wait_until("the file exists", |_| path.exists() || start.elapsed().as_secs() >= 2);
                 let seen = Instant::now();
                 while seen.elapsed() < time {}
             }
@@ -96,17 +96,17 @@ fn kill_repeatedly<L: OfClient>(setting: &Setting, mut random: Random) {
     for n in 0..kills() {
         let moment = Moment::any(&mut random);
         let mut server = setting.start(history);
-        server.wait_until("it has begun to acknowledge", |lines| lines >= LINES);
+        server.wait_until("it has acknowledged some changes", |lines| lines >= LINES);
         moment.wait(&mut server, setting);
-        let told;
-        (history, told) = server.kill();
+        let acknowledged;
+        (history, acknowledged) = server.kill();
         *situations.entry(setting.situation()).or_default() += 1;
         // A power cut ends the program together with the server.
         if random.below(2) == 0 {
             setting.kill_program();
         }
-        lines += told;
-        println!("kill {n}, {moment:?}: {told} lines");
+        lines += acknowledged;
+        println!("kill {n}, {moment:?}: {acknowledged} lines");
         let leases = setting.open::<L>();
         unacknowledged += history.compare(&last_changes(setting, &*leases));
         // A server that is killed early may never complete a cleanup of its own.
@@ -124,7 +124,7 @@ fn kill_repeatedly<L: OfClient>(setting: &Setting, mut random: Random) {
     // ones.
     let count = setting.open::<L>().all().unwrap().len();
     let mut server = setting.start(history);
-    server.wait_until("it has acknowledged something", |lines| lines >= LINES);
+    server.wait_until("it has acknowledged some changes", |lines| lines >= LINES);
     let (mut history, errors) = server.end();
     assert!(errors.contains(&format!("found {count} leases")), "{errors}");
     let leases = setting.open::<L>();

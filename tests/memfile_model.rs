@@ -414,7 +414,11 @@ impl<L: TestLease> Case<L> {
     fn wait_for_cleanups(&self) {
         let start = Instant::now();
         while self.is_cleaning() {
-            assert!(start.elapsed() < Duration::from_secs(60), "no end: {:?}", self.cleanup());
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "the cleanup does not end: {:?}",
+                self.cleanup()
+            );
             thread::sleep(Duration::from_micros(200));
         }
         let status = self.cleanup();
@@ -436,7 +440,7 @@ impl<L: TestLease> Case<L> {
             self.wait_for_cleanups();
             let files = self.files();
             let Leftovers { previous, current, others } = Leftovers::of(&self.names(), &files);
-            assert_eq!(others, [""; 0], "files that a cleanup has left");
+            assert_eq!(others, [""; 0], "files left by a cleanup");
             if times > 1 {
                 // The first cleanup may have completed an interrupted one, but the last one had all
                 // rows.
@@ -697,7 +701,7 @@ impl<L: TestLease> Case<L> {
         if !changed && self.mgr().get(address).unwrap().as_ref() == Some(&lease) {
             // Only a row that could not be cut off may be found, and then all further changes are
             // refused.
-            assert!(lasting && is_refused, "a change that failed is there again: {lease:?}");
+            assert!(lasting && is_refused, "a failed change was restored: {lease:?}");
             self.model.put(lease);
             self.model.expected_calls.clear();
         }

@@ -153,7 +153,7 @@ impl Totals {
         println!("leases at a time: {least} to {}", self.most_leases);
         println!("leases compared after a restart: {}", self.leases_compared);
         println!("changes made and not acknowledged: {}", self.unacknowledged);
-        println!("lost: 0, come back: 0, given twice: 0");
+        println!("lost: 0, restored: 0, assigned twice: 0");
     }
 }
 
@@ -187,7 +187,7 @@ fn watch(server: &mut Server, setting: &Setting, time: Duration) -> Vec<Sample> 
         }
         assert!(
             reported_at.elapsed() < Duration::from_secs(20),
-            "it has stopped to serve: {}",
+            "it has stopped serving: {}",
             server.report()
         );
     }
@@ -321,9 +321,9 @@ fn possible_differences_are_accepted(
 #[rstest]
 #[case::lost(&["added 1"], None, "is not in the files")]
 #[case::older(&["added 1", "renewed 2"], Some((1, What::InUse)), "in the files")]
-#[case::back_in_the_files(&["added 1", "releasing 1", "deleted 1"], Some((1, What::InUse)), "in the files")]
-#[case::back_in_memory(&["added 1", "releasing 1", "deleted 1", "renewed 2"], Some((2, What::InUse)), "there was none")]
-#[case::never_added(&["renewed 1"], Some((1, What::InUse)), "there was none")]
+#[case::restored_in_the_files(&["added 1", "releasing 1", "deleted 1"], Some((1, What::InUse)), "in the files")]
+#[case::restored_in_memory(&["added 1", "releasing 1", "deleted 1", "renewed 2"], Some((2, What::InUse)), "without a lease")]
+#[case::never_added(&["renewed 1"], Some((1, What::InUse)), "without a lease")]
 #[case::assigned_to_three(&["added 1", "added 2", "added 3"], Some((3, What::InUse)), "assigned to others")]
 fn impossible_differences_are_found(
     #[case] acknowledged: &[&str],

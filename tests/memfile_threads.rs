@@ -460,8 +460,8 @@ fn rows<L: TestLease>(files: &[Vec<u8>]) -> Vec<Row> {
                 assert_eq!(values.len(), names.len(), "journal file {file}: {line}");
                 let n = numbers[&values[0].parse::<IpAddr>().unwrap()];
                 let seconds: i64 = values[lifetime].parse().unwrap();
-                let heard = values[expire].parse::<i64>().unwrap() - seconds;
-                let tag = u32::try_from(heard - FIRST_CLTT).unwrap();
+                let cltt = values[expire].parse::<i64>().unwrap() - seconds;
+                let tag = u32::try_from(cltt - FIRST_CLTT).unwrap();
                 rows.push(Row { n, tag, deletes: seconds == 0, file, end: end - 1 });
             }
         }
@@ -532,7 +532,7 @@ fn record<L: TestLease>(change: &Change<'_, L>, chains: &Mutex<Vec<Chain>>) {
     let n = (0..ADDRESSES).find(|&n| L::numbered(n) == address).unwrap();
     let tag = |lease: &L| tag_of(n, lease);
     let (old, new) = (change.before().map(tag), change.now().map(tag));
-    NOTIFIED.with_borrow_mut(|told| told.push((n, old, new)));
+    NOTIFIED.with_borrow_mut(|notified| notified.push((n, old, new)));
     // So that other threads overtake if they can.
     thread::yield_now();
     chains.lock().unwrap()[n as usize].push((old, new));
@@ -652,9 +652,10 @@ impl<'a, L: TestLease> Worker<'a, L> {
         self.call(|_, mgr| {
             NOTIFIED.take();
             let count = delete(mgr);
-            let told = NOTIFIED.take();
-            assert_eq!(count, told.len() as u64, "deleted leases");
-            let mut events: Vec<_> = told.into_iter().map(|(n, old, _)| (n, Event::Deleted(old))).collect();
+            let notified = NOTIFIED.take();
+            assert_eq!(count, notified.len() as u64, "deleted leases");
+            let mut events: Vec<_> =
+                notified.into_iter().map(|(n, old, _)| (n, Event::Deleted(old))).collect();
             // At one moment of the call no such lease was left.
             events.extend((0..ADDRESSES).map(|n| (n, Event::Seen(filter.clone(), None))));
             events

@@ -306,8 +306,8 @@ fn a_journal_of_an_older_schema_keeps_its_attributes() {
 
 /// Files of user 4321, cleaned up by user 5555.
 #[rstest]
-#[case::all_users_read(0o644, 5555, Some((5555, 5555, 0o644)))]
-#[case::the_group_reads_but_not_that_user(0o640, 5555, None)]
+#[case::all_users_can_read(0o644, 5555, Some((5555, 5555, 0o644)))]
+#[case::the_group_can_read_but_not_that_user(0o640, 5555, None)]
 #[case::another_group(0o666, 4322, Some((5555, 5555, 0o666)))]
 fn a_cleanup_by_another_user_fails_if_the_owner_would_lose_access(
     #[case] mode: u32,

@@ -101,7 +101,7 @@ impl Directory {
             fs::read(self.path("pid")).is_ok_and(|text| text == pid.as_bytes())
                 && !self.path("pid.lock").exists()
         };
-        wait_until("the PID file is there", is_there);
+        wait_until("the PID file exists", is_there);
         signal(&child, Signal::STOP);
         assert!(is_there(), "the cleanup was stopped too late");
         child
@@ -175,7 +175,7 @@ impl Line {
 #[rstest]
 #[case::version("-v", &[env!("CARGO_PKG_VERSION")])]
 #[case::with_file_formats("-V", &[env!("CARGO_PKG_VERSION"), "3.0", "5.0"])]
-#[case::how_it_was_built("-W", &[env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, "profile", "kea-lfc"])]
+#[case::build_information("-W", &[env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, "profile", "kea-lfc"])]
 fn information_about_the_program_is_written_to_standard_output(#[case] option: &str, #[case] words: &[&str]) {
     let output = Directory::new().run([option]);
     assert_eq!(output.status.code(), Some(0));
@@ -232,7 +232,7 @@ fn options_act_in_order(
 #[case::no_config(&["-4", "-pp", "-xx", "-ii", "-oo", "-ff"], "(-c)")]
 #[case::files_but_no_family(&["-pp", "-xx", "-ii", "-oo", "-ff", "-cc"], "-4 nor -6")]
 #[case::an_empty_name(&["-4", "-p", "", "-xx", "-ii", "-oo", "-ff", "-cc"], "(-p)")]
-#[case::a_name_taken_back(&["-4", "-pp", "-xx", "-ii", "-oo", "-ff", "-cc", "-i", ""], "(-i)")]
+#[case::a_name_cleared(&["-4", "-pp", "-xx", "-ii", "-oo", "-ff", "-cc", "-i", ""], "(-i)")]
 #[case::no_argument(&["-4", "-x"], "'-x'")]
 #[case::unknown(&["-4", "-z"], "'-z'")]
 #[case::unknown_among_joined(&["-4z"], "'-z'")]
@@ -306,7 +306,7 @@ fn leases_of_both_families_are_cleaned_up() {
 // Log.
 
 #[test]
-fn a_cleanup_says_what_it_does_step_by_step() {
+fn a_cleanup_logs_each_step() {
     let directory = Directory::with_leases();
     let (succeeded, log) = directory.clean();
     assert!(succeeded);
@@ -319,7 +319,7 @@ fn a_cleanup_says_what_it_does_step_by_step() {
 }
 
 #[test]
-fn with_d_the_arguments_are_shown_and_even_details_are_logged() {
+fn with_d_the_arguments_are_shown_and_details_are_logged() {
     let directory = Directory::new();
     directory.write("previous", [HEADER4, &row4(2), &row4(1)].concat());
     let output = directory.run([&["-4d"], &FILES[..]].concat());
@@ -472,7 +472,7 @@ fn on_a_terminal_a_bar_shows_the_progress_below_whole_lines() {
 #[rstest]
 #[case::no_terminal("xterm", "2>&1 | cat")]
 #[case::no_log_requested("xterm", "")]
-#[case::a_terminal_that_can_only_print("dumb", "")]
+#[case::a_dumb_terminal("dumb", "")]
 fn without_a_capable_terminal_there_is_no_bar(#[case] terminal: &str, #[case] pipe: &str) {
     let directory = Directory::with_leases();
     let debug = if pipe.is_empty() && terminal == "xterm" { "" } else { "-d" };
@@ -563,7 +563,7 @@ fn a_running_cleanup_is_detected_whatever_its_pid_file_contains(#[case] content:
 #[case::directly(r#"exec "$@""#)]
 #[case::by_a_script(r#""$@""#)]
 #[case::without_the_lock(r#""$@" < /dev/null"#)]
-fn the_lock_that_a_program_is_given_is_its_own(#[case] script: &str) {
+fn a_program_uses_the_lock_that_it_inherits(#[case] script: &str) {
     let directory = Directory::with_leases();
     let lock = OsFileSystem.try_lock_for_process(&directory.path("pid.running")).unwrap().unwrap();
     let status = Command::new("sh")
@@ -630,7 +630,7 @@ fn a_stopped_process_with_the_lock_of_the_pid_file_is_waited_for_for_a_limited_t
 
 /// A lease manager recognizes this program, and the formats that it writes, by these lines.
 #[test]
-fn the_answer_to_option_v_has_two_lines_for_programs() {
+fn the_output_of_option_v_has_two_lines_for_programs() {
     let directory = Directory::with_leases();
     for args in [&["-V"][..], &["-4", "-V"], &["-6", "-V"]] {
         let output = directory.run(args);
@@ -695,7 +695,7 @@ fn a_hundred_invalid_rows_are_tolerated() {
 #[case::too_many_invalid_rows(&[HEADER4, &"bad\n".repeat(101)].concat())]
 #[case::invalid_header("address,foo\n")]
 #[case::the_other_family(HEADER6)]
-fn a_file_that_cannot_be_read_makes_it_fail_and_changes_nothing(#[case] input: &str) {
+fn an_invalid_file_makes_it_fail_and_changes_nothing(#[case] input: &str) {
     let directory = Directory::with_leases();
     directory.write("input", input);
     let before = directory.all();

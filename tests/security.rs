@@ -202,8 +202,8 @@ fn a_rotation_follows_no_planted_link() {
 
 #[rstest]
 #[case::the_file("")]
-#[case::the_file_before_it_has_its_name(".part")]
-fn all_leases_are_written_in_the_place_of_a_planted_link(#[case] suffix: &str) {
+#[case::the_temporary_file(".part")]
+fn writing_all_leases_replaces_a_planted_link(#[case] suffix: &str) {
     for target in TARGETS {
         let place = Place::new();
         let leases = place.open().unwrap();

@@ -342,8 +342,8 @@ fn a_failing_journal_is_given_up_and_reported_once<L: TestLease>(
         .durability(durability);
     let mgr =
         memfile::open_on::<L>(options, Arc::new(WrappedFileSystem(failing.clone(), OsFileSystem))).unwrap();
-    let (told, changes) = mpsc::channel();
-    mgr.tracking().on_availability("test", move |availability| told.send(availability).unwrap());
+    let (sender, changes) = mpsc::channel();
+    mgr.tracking().on_availability("test", move |availability| sender.send(availability).unwrap());
     let panics = |_| resume_unwind(Box::new("out of order"));
     mgr.tracking().on_availability("another", panics);
     // The callback can use the manager, and change leases of another one.

@@ -152,11 +152,11 @@ fn a_batch_that_cannot_be_written_changes_nothing(
     let disk = disk();
     let leases = open(&disk, durability);
     let _ = leases.add(&lease(1)).unwrap();
-    let told = Arc::new(AtomicUsize::new(0));
+    let notified = Arc::new(AtomicUsize::new(0));
     for kind in [ChangeKind::Add, ChangeKind::Update, ChangeKind::Delete] {
-        let told = Arc::clone(&told);
+        let notified = Arc::clone(&notified);
         let count = move |_: &Change<'_, _>| {
-            told.fetch_add(1, Ordering::Relaxed);
+            notified.fetch_add(1, Ordering::Relaxed);
         };
         leases.tracking().register("test", kind, None, count).unwrap();
     }
@@ -176,13 +176,13 @@ fn a_batch_that_cannot_be_written_changes_nothing(
         assert!(matches!(result, Err(LeaseMgrError::Write { .. })), "{result:?}");
     }
     assert_eq!(leases.all().unwrap(), [lease(1)]);
-    assert_eq!(told.load(Ordering::Relaxed), 0);
+    assert_eq!(notified.load(Ordering::Relaxed), 0);
     // Later changes find room, or are refused.
     let results = leases.apply(&additions(2..4));
     assert_eq!(results.len(), 2);
     if error == ENOSPC {
         assert!(results.iter().all(|result| matches!(result, Ok(Done::Added))), "{results:?}");
-        assert_eq!(told.load(Ordering::Relaxed), 2);
+        assert_eq!(notified.load(Ordering::Relaxed), 2);
     } else {
         assert!(results.iter().all(|result| matches!(result, Err(LeaseMgrError::Refused { .. }))));
     }
@@ -247,7 +247,7 @@ fn without_blocking_a_submitted_change_is_made_at_once() {
 }
 
 #[test]
-fn an_answer_may_drop_the_last_handle_of_the_manager() {
+fn a_completion_may_drop_the_last_handle_of_the_manager() {
     let disk = disk();
     let leases = open(&disk, Durability::Synced);
     let gate = Gate::before_syncs_of(&disk);
@@ -442,7 +442,7 @@ fn without_blocking_a_future_is_ready_at_once() {
 }
 
 #[test]
-fn a_change_goes_on_without_its_future() {
+fn a_change_completes_without_its_future() {
     let disk = disk();
     let leases = AsyncLeaseMgr::new(open(&disk, Durability::Synced));
     let gate = Gate::before_syncs_of(&disk);
@@ -547,7 +547,7 @@ fn blocking() -> Arc<Blocking> {
 }
 
 #[test]
-fn calls_of_a_backend_that_blocks_are_made_by_the_pool() {
+fn calls_of_a_blocking_backend_are_made_by_the_pool() {
     let leases = AsyncLeaseMgr::with_pool(blocking(), |work: Work| drop(thread::spawn(work)));
     use_all(&leases);
 }
@@ -571,7 +571,7 @@ mod tokio_runtime {
     use super::*;
 
     #[tokio::test]
-    async fn calls_of_a_backend_that_blocks_are_made_by_blocking_threads() {
+    async fn calls_of_a_blocking_backend_are_made_by_blocking_threads() {
         let leases = AsyncLeaseMgr::new(blocking());
         assert_eq!(leases.add(&lease(1)).await.unwrap(), Added::Added);
         assert_eq!(leases.run(|leases| leases.all()).await.unwrap(), [lease(1)]);

@@ -201,7 +201,7 @@ impl Server4 {
             Ok(())
         })?;
         if let Some(client) = request.client().filter(|_| declined) {
-            eprintln!("{address} was declined by {client}: somebody else uses it");
+            eprintln!("{address} was declined by {client}: another host uses it");
         }
         Ok(None)
     }

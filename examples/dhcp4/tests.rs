@@ -207,7 +207,7 @@ fn an_infinite_lease_has_infinite_renewal_times() {
 }
 
 #[test]
-fn the_client_identifier_is_sent_back_and_the_host_name_is_kept() {
+fn the_client_identifier_is_sent_back_and_the_hostname_is_stored() {
     let fixture = Fixture::new(20);
     let named = with(&with_id(&client(1), b"one"), DhcpOption::Hostname("Printer".into()));
     let id = Some(DhcpOption::ClientIdentifier(b"one".to_vec()));
@@ -227,22 +227,24 @@ fn the_client_identifier_is_sent_back_and_the_host_name_is_kept() {
 fn a_client_is_offered_the_address_that_it_has() {
     let fixture = Fixture::new(200);
     let own = fixture.lease(&client(1));
-    let wish = with(&kind(&client(1), MessageType::Discover), DhcpOption::RequestedIpAddress(address(199)));
-    assert_eq!(fixture.send(&wish).unwrap().0.yiaddr(), own);
+    let requested =
+        with(&kind(&client(1), MessageType::Discover), DhcpOption::RequestedIpAddress(address(199)));
+    assert_eq!(fixture.send(&requested).unwrap().0.yiaddr(), own);
 }
 
 #[test]
 fn a_client_is_offered_the_requested_address_if_it_is_free() {
     let fixture = Fixture::new(200);
-    let wish = |n, address| {
-        let wish = with(&kind(&client(n), MessageType::Discover), DhcpOption::RequestedIpAddress(address));
-        fixture.send(&wish).unwrap().0.yiaddr()
+    let requested = |n, address| {
+        let requested =
+            with(&kind(&client(n), MessageType::Discover), DhcpOption::RequestedIpAddress(address));
+        fixture.send(&requested).unwrap().0.yiaddr()
     };
-    assert_eq!(wish(1, address(77)), address(77));
-    assert_ne!(wish(2, address(77)), address(77));
-    assert!(fixture.server.allocator.pool().contains(wish(3, address(9))));
+    assert_eq!(requested(1, address(77)), address(77));
+    assert_ne!(requested(2, address(77)), address(77));
+    assert!(fixture.server.allocator.pool().contains(requested(3, address(9))));
     let leased = fixture.lease(&client(4));
-    assert_ne!(wish(5, leased), leased);
+    assert_ne!(requested(5, leased), leased);
 }
 
 #[test]
@@ -254,7 +256,7 @@ fn a_client_with_an_identifier_keeps_its_lease_with_another_hardware_address() {
 }
 
 #[test]
-fn an_offer_is_kept_for_its_client_for_a_while() {
+fn an_offered_address_is_reserved_for_its_client() {
     let mut fixture = Fixture::new(10);
     let discover = |n| kind(&client(n), MessageType::Discover);
     assert_eq!(fixture.send(&discover(1)).unwrap().0.yiaddr(), address(10));
@@ -321,7 +323,7 @@ fn a_full_pool_has_no_offers() {
 // Clients that have an address.
 
 #[test]
-fn a_renewal_prolongs_the_lease_and_is_answered_by_unicast() {
+fn a_renewal_extends_the_lease_and_is_answered_by_unicast() {
     let mut fixture = Fixture::new(20);
     let own = fixture.lease(&client(1));
     fixture.wait(500);
@@ -421,7 +423,7 @@ fn reclaimed_leases_are_deleted_after_an_hour() {
 // Clients that no longer use an address.
 
 #[test]
-fn a_released_address_is_free_and_remembered() {
+fn a_released_address_is_free_and_kept_for_its_client() {
     let fixture = Fixture::new(10);
     let own = fixture.lease(&client(1));
     assert_eq!(fixture.send(&releasing(&client(1), own)), None);
@@ -473,7 +475,7 @@ fn messages_about_other_leases_change_nothing(#[case] message: Message) {
 // Clients with statically configured addresses.
 
 #[test]
-fn a_client_that_informs_gets_options_and_no_lease() {
+fn an_inform_is_answered_with_options_and_no_lease() {
     let fixture = Fixture::new(20);
     let mut inform = kind(&client(1), MessageType::Inform);
     inform.set_ciaddr(address(5));
@@ -493,8 +495,8 @@ fn a_client_that_informs_gets_options_and_no_lease() {
 #[test]
 fn relay_agent_information_is_sent_back_and_stored_in_the_lease() {
     let mut fixture = Fixture::new(20);
-    let said = [RelayInfo::AgentCircuitId(b"port 7".to_vec()), RelayInfo::AgentRemoteId(vec![0xC0, 0, 2, 1])];
-    let client = relayed(&client(1), &said);
+    let info = [RelayInfo::AgentCircuitId(b"port 7".to_vec()), RelayInfo::AgentRemoteId(vec![0xC0, 0, 2, 1])];
+    let client = relayed(&client(1), &info);
     let (offer, to) = fixture.send(&kind(&client, MessageType::Discover)).unwrap();
     assert_eq!((to, offer.giaddr()), (sent_to(RELAY, 67), RELAY));
     let info = option(&client, OptionCode::RelayAgentInformation);
@@ -554,10 +556,10 @@ fn invalid_requests_get_no_reply() {
     assert_eq!(fixture.send(&reply), None);
     assert_eq!(fixture.send(&client(1)), None, "BOOTP");
     assert_eq!(fixture.send(&kind(&client(1), MessageType::Offer)), None);
-    let mut nobody = discover.clone();
-    nobody.set_chaddr(&[]);
-    assert_eq!(fixture.send(&nobody), None);
-    assert!(fixture.send(&with_id(&nobody, b"somebody")).is_some());
+    let mut anonymous = discover.clone();
+    anonymous.set_chaddr(&[]);
+    assert_eq!(fixture.send(&anonymous), None);
+    assert!(fixture.send(&with_id(&anonymous, b"client")).is_some());
 
     let bytes = discover.to_vec().unwrap();
     let silent = |bytes: &[u8]| fixture.server.answer(bytes, fixture.clock).unwrap().is_none();

@@ -224,7 +224,7 @@ fn a_client_gets_what_it_was_advertised() {
 }
 
 #[test]
-fn what_was_advertised_is_not_advertised_to_another_client() {
+fn an_advertised_address_is_not_advertised_to_another_client() {
     let fixture = fixture_up_to("2001:db8::11");
     let one = fixture.ask(Kind::Solicit, 1, na(1, &[])).only();
     let two = fixture.ask(Kind::Solicit, 2, na(1, &[&one])).only();
@@ -236,10 +236,10 @@ fn what_was_advertised_is_not_advertised_to_another_client() {
 #[rstest]
 #[case::free("2001:db8::17", true)]
 #[case::outside_the_pool("2001:db8::99", false)]
-#[case::of_another_link("2001:db9::17", false)]
-fn a_client_may_request_an_address(#[case] wish: &str, #[case] granted: bool) {
+#[case::on_another_link("2001:db9::17", false)]
+fn a_client_may_request_an_address(#[case] requested: &str, #[case] granted: bool) {
     let fixture = fixture();
-    assert_eq!(fixture.ask(Kind::Solicit, 1, na(1, &[wish])).only() == wish, granted);
+    assert_eq!(fixture.ask(Kind::Solicit, 1, na(1, &[requested])).only() == requested, granted);
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn a_reply_has_the_identity_associations_in_the_order_of_the_message() {
 }
 
 #[test]
-fn with_rapid_commit_a_client_has_its_lease_at_once() {
+fn with_rapid_commit_a_client_gets_its_lease_immediately() {
     let fixture = fixture();
     let reply = fixture.send(&rapid(from_client(Kind::Solicit, 1, [na(1, &[])]))).unwrap();
     assert_eq!(reply.msg_type(), Kind::Reply);
@@ -354,7 +354,7 @@ fn renew_and_rebind_withdraw_lost_leases(#[values(Kind::Renew, Kind::Rebind)] ki
 }
 
 #[rstest]
-fn renew_and_rebind_make_bindings(#[values(Kind::Renew, Kind::Rebind)] kind: Kind) {
+fn renew_and_rebind_create_bindings(#[values(Kind::Renew, Kind::Rebind)] kind: Kind) {
     let fixture = fixture();
     // The server has lost its leases.
     assert_eq!(fixture.ask(kind, 1, na(1, &["2001:db8::15"])).only(), "2001:db8::15");
@@ -537,10 +537,10 @@ fn an_expired_lease_not_reclaimed_yet_is_assigned_to_a_client_that_requests_it(
 
 #[rstest]
 #[case::on_link(vec![na(1, &["2001:db8::1"]), na(2, &["2001:db8::ff"])], Some(Status::Success))]
-#[case::one_is_not(vec![na(1, &["2001:db8::1", "2001:db9::1"])], Some(Status::NotOnLink))]
+#[case::one_is_off_link(vec![na(1, &["2001:db8::1", "2001:db9::1"])], Some(Status::NotOnLink))]
 #[case::no_address(vec![na(1, &[])], None)]
-#[case::prefixes_are_of_no_link(vec![pd(1, &[("2001:db8:8000::", 64)])], None)]
-fn confirm_tells_whether_addresses_are_of_the_link(
+#[case::prefixes_are_not_checked(vec![pd(1, &[("2001:db8:8000::", 64)])], None)]
+fn confirm_checks_whether_addresses_are_on_the_link(
     #[case] ias: Vec<DhcpOption>,
     #[case] status: Option<Status>,
 ) {
@@ -610,7 +610,7 @@ fn invalid_messages_get_no_reply() {
 
 /// RFC 8415 sections 16 and 18.3.
 #[test]
-fn clients_have_to_use_multicast() {
+fn clients_must_use_multicast() {
     let fixture = fixture();
     let unicast = Arrival { is_multicast: false, ..multicast() };
     let address = fixture.ask(Kind::Request, 1, na(1, &[])).only();
@@ -708,12 +708,12 @@ fn the_last_relay_agent_information_is_stored() {
 }
 
 #[rstest]
-#[case::of_this_link("2001:db8::2", "2001:db9::2", true)]
-#[case::of_another_link("2001:db9::2", "2001:db8::2", false)]
+#[case::on_this_link("2001:db8::2", "2001:db9::2", true)]
+#[case::on_another_link("2001:db9::2", "2001:db8::2", false)]
 #[case::without_link_at_the_inner("::", "2001:db8::2", true)]
 #[case::without_link_at_the_inner_and_elsewhere("fe80::1", "2001:db9::2", false)]
 #[case::without_link("::", "::", true)]
-fn the_relay_agent_next_to_the_client_knows_the_link(
+fn the_relay_agent_next_to_the_client_determines_the_link(
     #[case] inner: &str,
     #[case] outer: &str,
     #[case] ours: bool,

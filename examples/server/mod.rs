@@ -191,7 +191,7 @@ impl Traffic<'_> {
         while !self.stop.load(Ordering::Relaxed) {
             let (len, from) = match socket.recv_from(&mut buffer) {
                 Ok(received) => received,
-                Err(error) if is_nothing_yet(&error) => continue,
+                Err(error) if is_timeout(&error) => continue,
                 // For example, the interface is down, and may come up again.
                 Err(error) => {
                     eprintln!("cannot receive: {error}");
@@ -217,7 +217,7 @@ impl Traffic<'_> {
     }
 }
 
-fn is_nothing_yet(error: &io::Error) -> bool {
+fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 

@@ -192,7 +192,11 @@ impl Server {
         let start = Instant::now();
         while !is_so(self.lines()) {
             self.check(&format!("before {what}"));
-            assert!(start.elapsed() < PATIENCE, "not yet {what} after {:?}", start.elapsed());
+            assert!(
+                start.elapsed() < PATIENCE,
+                "timed out waiting until {what}, after {:?}",
+                start.elapsed()
+            );
             thread::yield_now();
         }
     }
@@ -273,7 +277,10 @@ impl History {
         }
         match known {
             None | Some(Last { what: What::Deleted, .. }) => {
-                assert!(word == "added" || known == Some(last), "{text}: there was none, but {known:?}");
+                assert!(
+                    word == "added" || known == Some(last),
+                    "{text}: without a lease; last change: {known:?}"
+                );
             }
             Some(Last { number: before, what: What::InUse }) if word == "added" || word == "reassigned" => {
                 if !self.is_released(address, before) {

@@ -125,7 +125,7 @@ fn any_data(family: Family) -> impl Strategy<Value = LeaseData> {
         3 => (0..FACTS.len()).prop_map(|n| Some(FACTS[n].context.clone())),
     ];
     let lifetime = prop_oneof![6 => 1..60_u32, 2 => Just(3600), 1 => Just(u32::MAX), 1 => Just(u32::MAX - 1)];
-    let heard = match family {
+    let cltt = match family {
         // Up to the width of the columns in a lease file.
         Family::V4 => {
             prop_oneof![20 => FIRST_CLTT..FIRST_CLTT + 60, 1 => Just(-5), 1 => Just(1 << 40), 1 => Just(0)]
@@ -145,7 +145,7 @@ fn any_data(family: Family) -> impl Strategy<Value = LeaseData> {
     let subnet = prop_oneof![8 => 0..3_u32, 1 => Just(u32::MAX)];
     // One digit, as a row that is torn within its last number is read as a whole row.
     let pool = prop::sample::select(vec![0, 0, 7, 9]);
-    (lifetime, heard, subnet, pool, any::<(bool, bool)>(), hostname, context).prop_map(
+    (lifetime, cltt, subnet, pool, any::<(bool, bool)>(), hostname, context).prop_map(
         |(lifetime, cltt, subnet, pool, (fqdn_fwd, fqdn_rev), hostname, user_context)| LeaseData {
             valid_lifetime: Lifetime(lifetime),
             cltt,
@@ -241,20 +241,20 @@ impl TestLease for Lease6 {
         });
         let kind = prop::sample::select(vec![0, 0, 0, 1, 2, 2, 9_u16]).prop_map(LeaseType);
         let preferred = prop::sample::select(vec![0, 30, u32::MAX]);
-        let is_nobodys = prop::bool::weighted(0.5);
+        let has_no_client = prop::bool::weighted(0.5);
         (
             0..addresses,
             kind,
             duid,
             0..3_u32,
-            (any_state(), is_nobodys),
+            (any_state(), has_no_client),
             any_data(Family::V6),
             hwaddr,
             preferred,
         )
-            .prop_map(|(n, kind, duid, iaid, (state, is_nobodys), data, hwaddr, preferred)| {
-                let is_nobodys = is_nobodys && state == LeaseState::DECLINED;
-                let duid = if is_nobodys { Duid::empty() } else { duid };
+            .prop_map(|(n, kind, duid, iaid, (state, has_no_client), data, hwaddr, preferred)| {
+                let has_no_client = has_no_client && state == LeaseState::DECLINED;
+                let duid = if has_no_client { Duid::empty() } else { duid };
                 let mut lease = lease6(kind, Self::numbered(n), duid, Iaid(iaid), state);
                 lease.set_hwaddr(hwaddr);
                 lease.set_preferred_lifetime(Lifetime(preferred));
