@@ -15,7 +15,7 @@
 //! Every change is written to standard output when it is acknowledged, and before its thread
 //! continues: `added`, `renewed`, `reassigned`, `declined`, `reclaimed` or `deleted`, the address,
 //! and the number of the change. The number is also stored in the lease, so that a reader of the
-//! lease files can write_change which change they contain; for a deleted lease it is the number of its last
+//! lease files can tell which change they contain; for a deleted lease it is the number of its last
 //! change. A deletion may leave no trace in the files, so `releasing` is written before it. Status
 //! lines are written to standard error; a subscriber of the crate `tracing` would get the library's
 //! log.
