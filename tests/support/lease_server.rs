@@ -102,7 +102,7 @@ impl Setting {
             let opened = memfile::open(
                 MemfileOptions::at(self.path(""))
                     .lfc_interval(None)
-                    // A kill may leave a torn row in the file of each of the last two servers.
+                    // A kill may leave a torn row, and the next kill another one.
                     .max_row_errors(2)
                     .lfc_program(LfcProgram::Internal),
             );
