@@ -1,12 +1,12 @@
-//! The data structures of the memfile, each beside what it was chosen over: the B+ tree and the standard library's
-//! `BTreeMap`, the hash index and `hashbrown`, the sharded lock and those of `crossbeam` and `parking_lot`, sixteen bytes
-//! at a time and one at a time.
+//! The data structures of the memfile, compared with alternatives: the B+ tree with the standard
+//! library's `BTreeMap`, the hash index with `hashbrown`, the sharded lock with those of `crossbeam`
+//! and `parking_lot`, and the search for separators in blocks of 16 bytes with one byte at a time.
 //!
-//! The structures are private to the crate; their source files are compiled here once more.
+//! The structures are private to the crate, so their source files are included here.
 
 mod support;
 
-/// The crate's own modules, under the names that they have there.
+/// Modules of the crate, under their own names.
 #[path = "../src/simd.rs"]
 #[allow(dead_code, unused_imports, reason = "only a part is measured")]
 mod simd;
@@ -29,7 +29,7 @@ mod memfile {
 
         pub(crate) use b_tree::OrderedMap;
 
-        /// A number in the sharded lock.
+        /// A number behind the sharded lock.
         pub(crate) struct Sharded(sharded_lock::ShardedLock<u64>);
 
         impl Sharded {
@@ -46,7 +46,7 @@ mod memfile {
             }
         }
 
-        /// The hash index with the hashes of its numbers, which it asks for when it grows.
+        /// The hash index with the function that returns the hash of a number, which it needs to grow.
         pub(crate) struct Numbers<H> {
             index: hash_index::HashIndex,
             hash: H,
@@ -97,7 +97,7 @@ use memfile::storage::{Numbers, OrderedMap, Sharded};
 use simd::Block;
 use support::{Outcome, criterion};
 
-/// Numbers of entries: one whose structures are in the cache, and one whose are not.
+/// Numbers of entries: one that fits in the cache, and one that does not.
 const SIZES: [u32; 2] = [10_000, 1_000_000];
 
 fn main() -> Outcome {
@@ -110,7 +110,8 @@ fn main() -> Outcome {
     Ok(())
 }
 
-/// The numbers below `len`, each once, in another order. `len` must not be a multiple of the step.
+/// Returns the numbers below `len`, each once, in another order. `len` must not be a multiple of the
+/// step.
 fn scattered(len: u32) -> impl Iterator<Item = u32> + Clone {
     (0..len).scan(0_u32, move |at, _| {
         *at = (*at + 611_953) % len;
@@ -218,7 +219,7 @@ fn hashed(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Returns how long `threads` threads take that do some work `times` times each.
+/// Returns the time in which each of `threads` threads does the work `times` times.
 fn in_threads(threads: usize, times: u64, work: impl Fn() + Sync) -> Duration {
     let begin = Barrier::new(threads);
     let elapsed = |()| {
@@ -254,7 +255,7 @@ fn locks(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Finds the commas and the ends of the lines of a lease file.
+/// Finds the commas and the newlines of a lease file.
 fn bytes(criterion: &mut Criterion) {
     const ROW: &[u8; 80] =
         b"192.0.2.101,02:00:00:00:00:01,01:02:00:00:00:00:01,3600,1790003600,1,0,0,h1.a,0\n";
@@ -268,7 +269,8 @@ fn bytes(criterion: &mut Criterion) {
         });
     });
     group.bench_function("plain, a byte at a time", |bencher| {
-        // Each byte decides what happens next, as in a parser, so the compiler cannot take many at a time.
+        // Each separator determines where the search continues, as in a parser, so the compiler
+        // cannot vectorize it.
         bencher.iter(|| {
             let (mut count, mut rest) = (0_u32, &text[..]);
             while let Some(at) = rest.iter().position(|byte| matches!(byte, b',' | b'\n')) {
