@@ -80,7 +80,7 @@ fn cleanup<L: Sample>(criterion: &mut Criterion, family: Family) -> Outcome {
     fs::write(set.previous_path(), &plain)?;
     fs::write(set.current_path(), &journal)?;
     let rows = u64::from(LEASES + JOURNAL);
-    assert_eq!(set.read::<L>()?.stats, ReadStats { leases: rows, bad_rows: 0 });
+    assert_eq!(set.read::<L>()?.stats, ReadStats { leases: rows, invalid_rows: 0 });
     let mut group = criterion.benchmark_group(format!("{family} file set"));
     group.throughput(throughput(usize::try_from(rows)?, &[&plain[..], &journal].concat()));
     group.bench_function("read", |bencher| bencher.iter_with_large_drop(|| set.read::<L>()));

@@ -76,10 +76,10 @@ fn list<L: Shown>(path: &str) -> Result<(), Box<dyn Error>> {
     if set.files.is_empty() {
         return Err(format!("{path}: neither this lease file nor one of a cleanup is there").into());
     }
-    for row in &set.bad_rows {
+    for row in &set.invalid_rows {
         writeln!(io::stderr(), "list_leases: {}: {}", row.path.display(), row.error)?;
     }
-    let more = set.stats.bad_rows.saturating_sub(set.bad_rows.len() as u64);
+    let more = set.stats.invalid_rows.saturating_sub(set.invalid_rows.len() as u64);
     if more > 0 {
         writeln!(io::stderr(), "list_leases: {more} more rows are no lease")?;
     }

@@ -1,8 +1,9 @@
 //! The file operations of the journal and of the cleanup.
 //!
-//! All of them go through [`FileSystem`], so that tests can let any one of them fail, and can
-//! forget what was never synced. [`OsFileSystem`] is the real thing, [`Memory`] keeps files in memory, and the module `simulated`
-//! (feature `simulated-disk`) is a disk that fails and loses its power.
+//! All of them go through [`FileSystem`], so that tests can make any one of them fail, and can
+//! discard what was never synced. [`OsFileSystem`] is the file system of the operating system,
+//! [`Memory`] keeps files in memory, and the module `simulated` (feature `simulated-disk`) is a
+//! disk that fails and loses power.
 
 mod attributes;
 mod file_system;
@@ -22,7 +23,7 @@ pub use os::{OsFileSystem, ProcessLock};
 pub(crate) use os::{create_file, open_file};
 pub(crate) use transfer::{copy_range, read_full, retry, write_full};
 
-/// Creates a file that is to take the place of one with these attributes, or of none.
+/// Creates a file that is to replace one with these attributes, if there was one.
 pub(crate) fn create_in_place_of(
     fs: &dyn FileSystem,
     path: &Path,
@@ -42,20 +43,20 @@ pub(crate) fn attributes_of(fs: &dyn FileSystem, paths: &[&Path]) -> io::Result<
     Ok(None)
 }
 
-/// The folder that a file is in.
+/// Returns the directory that a file is in.
 pub(crate) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
         _ => Path::new("."),
     }
 }
 
-/// The error of [`WriteFile::write_at`] on a file that was opened by [`FileSystem::open_append`].
+/// Returns the error of [`WriteFile::write_at`] on a file opened by [`FileSystem::open_append`].
 fn opened_to_append() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, "the file was opened to append to it")
 }
 
-/// A length or a place in a file, if it is one that a `Vec` can have.
+/// Converts a length or an offset in a file, if a `Vec` can have it.
 fn in_memory(at: u64) -> io::Result<usize> {
     isize::try_from(at).map(isize::cast_unsigned).map_err(|_| io::ErrorKind::FileTooLarge.into())
 }

@@ -1,8 +1,8 @@
 //! Lease files in Kea's CSV format, for both families and in every schema version.
 //!
-//! A lease file is a journal: rows are appended, the last row of an address counts, and a row
-//! with a valid lifetime of 0 deletes the lease. [`Reader`] gives the rows of one file, [`Writer`] writes
-//! them, and [`LeaseFileSet`] knows which files together hold a server's leases.
+//! A lease file is a journal: rows are appended, the last row of an address is valid, and a row
+//! with a valid lifetime of 0 deletes the lease. [`Reader`] reads the rows of one file, [`Writer`]
+//! writes them, and [`LeaseFileSet`] knows which files together hold a server's leases.
 
 pub(crate) mod canonical;
 mod error;
@@ -24,8 +24,9 @@ pub use schema::{Conversion, Header, Schema};
 pub use text::{escape, unescape};
 pub use writer::Writer;
 
-/// The longest line that is read as a row, in bytes. No server writes one near that.
+/// Maximum length of a line that is read as a row, in bytes. Servers write far shorter ones.
 pub const MAX_LINE: usize = 16 * 1024 * 1024;
 
-/// How many bad rows a [`LeaseSet`] lists at most, so that a file of nothing else does not take a multiple of its size in memory.
-pub const MAX_BAD_ROWS: usize = 1000;
+/// Maximum number of invalid rows that a [`LeaseSet`] lists, so that a file of invalid rows does
+/// not take a multiple of its size in memory.
+pub const MAX_INVALID_ROWS: usize = 1000;

@@ -177,7 +177,7 @@ pub struct Cleanup<'a> {
     files: LfcFiles,
     fs: &'a dyn FileSystem,
     monitor: Option<&'a Monitor>,
-    max_bad_rows: u64,
+    max_invalid_rows: u64,
     threads: usize,
     inherited: Option<File>,
 }
@@ -187,7 +187,15 @@ impl<'a> Cleanup<'a> {
     #[must_use]
     pub fn new(family: Family, files: LfcFiles) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { family, files, fs: &OsFileSystem, monitor: None, max_bad_rows: 100, threads, inherited: None }
+        Self {
+            family,
+            files,
+            fs: &OsFileSystem,
+            monitor: None,
+            max_invalid_rows: 100,
+            threads,
+            inherited: None,
+        }
     }
 
     /// Does all file operations with `fs`.
@@ -204,8 +212,8 @@ impl<'a> Cleanup<'a> {
 
     /// How many bad rows in one file are borne. One more, and the cleanup fails.
     #[must_use]
-    pub fn max_bad_rows(self, max_bad_rows: u64) -> Self {
-        Self { max_bad_rows, ..self }
+    pub fn max_invalid_rows(self, max_invalid_rows: u64) -> Self {
+        Self { max_invalid_rows, ..self }
     }
 
     /// On how many threads the work is done, at least 1. Small files are cleaned up on one.
@@ -365,7 +373,7 @@ impl<'a> Cleanup<'a> {
         monitor.total.store(len(previous) + len(input), Ordering::Relaxed);
         let control = Control {
             monitor,
-            max_bad_rows: self.max_bad_rows,
+            max_invalid_rows: self.max_invalid_rows,
             threads: self.threads_for(len(previous) + len(input)),
         };
 
@@ -478,7 +486,7 @@ pub(crate) fn end(pid_file: PidFile<'_>, result: Result<Outcome, LfcError>) -> R
 /// What all that work at a cleanup must know.
 struct Control<'a> {
     monitor: &'a Monitor,
-    max_bad_rows: u64,
+    max_invalid_rows: u64,
     threads: usize,
 }
 
@@ -515,12 +523,12 @@ fn index<'a, L: FileLease>(
     let parts = in_parallel(0..threads, |n| index_part::<L>(source, bound(n), bound(n + 1), control))?;
     let mut tally = Tally::default();
     let parts = parts.into_iter().map(|mut part: Part<L::AddressKey>| {
-        tally.add(std::mem::take(&mut part.tally), control.max_bad_rows);
+        tally.add(std::mem::take(&mut part.tally), control.max_invalid_rows);
         JournalPart { source, part }
     });
     let parts = parts.collect();
     tally.report::<L>(source)?;
-    tally.check_limit::<L>(source, control.max_bad_rows)?;
+    tally.check_limit::<L>(source, control.max_invalid_rows)?;
     tally.check_any::<L>(source)?;
     Ok(Journal { parts, tally })
 }
@@ -529,8 +537,8 @@ impl Figures {
     /// Adds what reading a file gave.
     fn add(&mut self, source: Option<&Source>, tally: &Tally) {
         self.leases += tally.leases;
-        self.errors += tally.bad_rows;
-        self.attempts += tally.leases + tally.bad_rows + u64::from(source.is_some());
+        self.errors += tally.invalid_rows;
+        self.attempts += tally.leases + tally.invalid_rows + u64::from(source.is_some());
     }
 }
 

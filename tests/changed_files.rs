@@ -114,7 +114,7 @@ impl<L: ManagedLease + FileLease> Server<L> {
     fn wait_for_restoration(&self) {
         wait_until("the file is restored", || {
             let set = LeaseFileSet::new(&self.file).read::<L>();
-            set.is_ok_and(|set| set.leases == self.leases && set.bad_rows.is_empty())
+            set.is_ok_and(|set| set.leases == self.leases && set.invalid_rows.is_empty())
                 && self.mgr().all().unwrap().iter().eq(self.leases.values())
         });
         assert_eq!((self.mgr().status().refused, self.mgr().status().warning), (None, None));
@@ -124,7 +124,7 @@ impl<L: ManagedLease + FileLease> Server<L> {
         assert!(self.mgr().all().unwrap().iter().eq(self.leases.values()));
         let set = LeaseFileSet::new(&self.file).read::<L>().unwrap();
         assert_eq!(set.leases, self.leases);
-        assert_eq!(set.bad_rows, []);
+        assert_eq!(set.invalid_rows, []);
     }
 
     fn clean_up(&self) {

@@ -195,10 +195,10 @@ fn invalid_rows_are_reported_with_their_file_and_line() {
     server.write(".2", with_bad_rows(one(1, 1)));
     server.write("", with_bad_rows(one(2, 2)));
     let set = server.read();
-    let rows: Vec<_> = set.bad_rows.iter().map(|row| (row.path.clone(), row.error.line)).collect();
+    let rows: Vec<_> = set.invalid_rows.iter().map(|row| (row.path.clone(), row.error.line)).collect();
     let (previous, current) = (server.path(".2"), server.path(""));
     assert_eq!(rows, [(previous.clone(), 2), (previous, 4), (current.clone(), 2), (current, 4)]);
-    assert_eq!((set.stats.leases, set.stats.bad_rows), (2, 4));
+    assert_eq!((set.stats.leases, set.stats.invalid_rows), (2, 4));
     assert_eq!(server.subnets(), [(1, 1), (2, 2)]);
 }
 
@@ -320,7 +320,7 @@ fn clean(files: &LeaseFileSet, journal: &Journal) {
 /// Panics unless a snapshot that began after `done` and ended before `begun` is correct.
 fn check(set: &LeaseSet<Lease4>, done: u32, begun: u32) {
     let files: Vec<_> = set.files.iter().map(|path| path.extension().unwrap_or_default()).collect();
-    assert!(set.bad_rows.is_empty(), "{:?}", set.bad_rows);
+    assert!(set.invalid_rows.is_empty(), "{:?}", set.invalid_rows);
     let leases: BTreeMap<u32, SubnetId> =
         set.leases.iter().map(|(address, lease)| (address.to_bits(), lease.data().subnet_id)).collect();
     let moment = format!("in a snapshot of {files:?} between {done} and {begun}");
@@ -409,11 +409,11 @@ fn a_torn_row_does_not_hide_whole_rows() {
     current.write_all(b"192.0.2.2,02:00").unwrap();
     assert_eq!(server.subnets(), [(1, 1)]);
     let set = server.read();
-    assert_eq!((set.stats.bad_rows, set.bad_rows[0].error.line), (1, 3));
+    assert_eq!((set.stats.invalid_rows, set.invalid_rows[0].error.line), (1, 3));
     assert_eq!(set.torn, [server.path("")]);
     current.write_all(b":00:00:00:02,,3600,1790003600,2,0,0,,0,,0\n").unwrap();
     assert_eq!(server.subnets(), [(1, 1), (2, 2)]);
-    assert_eq!((server.read().stats.bad_rows, server.read().torn), (0, vec![]));
+    assert_eq!((server.read().stats.invalid_rows, server.read().torn), (0, vec![]));
 }
 
 #[rstest]
@@ -434,7 +434,7 @@ fn a_last_row_without_a_newline_counts_and_is_reported(#[case] torn: &[&str], #[
     }
     let set = server.read();
     assert_eq!(set.torn, reported.iter().map(|suffix| server.path(suffix)).collect::<Vec<_>>());
-    assert_eq!((set.leases.len(), set.stats.bad_rows), (1 + reported.len(), 0));
+    assert_eq!((set.leases.len(), set.stats.invalid_rows), (1 + reported.len(), 0));
 }
 
 /// A file of each family: its header, a whole row, and a row cut off at any byte. The last column

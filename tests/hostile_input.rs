@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use leasemgr::LeaseMgrExt;
 use leasemgr::fs::{OsFileSystem, ReadFile};
 use leasemgr::lease::{Family, Lease4, UserContext};
-use leasemgr::lease_file::{LeaseFileSet, LeaseSet, MAX_BAD_ROWS, MAX_LINE, Reader};
+use leasemgr::lease_file::{LeaseFileSet, LeaseSet, MAX_INVALID_ROWS, MAX_LINE, Reader};
 use leasemgr::lfc::{Cleanup, Outcome};
 use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};
 use rstest::rstest;
@@ -186,8 +186,9 @@ fn an_invalid_row_is_reported_and_the_others_are_kept(#[case] bad: Vec<u8>, #[ca
     let input = directory.files.input_path();
     let (found, set) = directory.read();
     assert_eq!(found, [1, 2]);
-    let bad_rows: Vec<_> = set.bad_rows.iter().map(|row| (row.path.clone(), row.error.to_string())).collect();
-    assert_eq!(bad_rows, [(input.clone(), problem.to_owned())]);
+    let invalid_rows: Vec<_> =
+        set.invalid_rows.iter().map(|row| (row.path.clone(), row.error.to_string())).collect();
+    assert_eq!(invalid_rows, [(input.clone(), problem.to_owned())]);
 
     let leases = Memfile::<Lease4>::open(directory.options()).unwrap();
     assert_eq!(leases.all().unwrap().len(), 2);
@@ -206,7 +207,7 @@ fn a_million_unknown_columns_are_accepted() {
     long.push_str(&",x".repeat(1_000_000));
     let directory = Directory::with_rows_between_leases(long.as_bytes());
     let (found, set) = directory.read();
-    assert_eq!((found, set.bad_rows.len()), (vec![1, 2, 9], 0));
+    assert_eq!((found, set.invalid_rows.len()), (vec![1, 2, 9], 0));
     assert!(directory.run_kea_lfc().status.success());
     assert_eq!(directory.read().0, [1, 2, 9]);
 }
@@ -286,11 +287,14 @@ fn a_last_row_without_a_newline_is_listed_and_reported() {
 #[test]
 fn only_the_first_invalid_rows_of_a_file_are_listed() {
     let directory = Directory::new();
-    let rows = MAX_BAD_ROWS + 10;
+    let rows = MAX_INVALID_ROWS + 10;
     fs::write(directory.files.current_path(), format!("{HEADER}{}{}", "x\n".repeat(rows), row(1))).unwrap();
     let (found, set) = directory.read();
-    assert_eq!((found, set.bad_rows.len(), set.stats.bad_rows), (vec![1], MAX_BAD_ROWS, rows as u64));
-    assert_eq!(set.bad_rows.last().unwrap().error.line, MAX_BAD_ROWS as u64 + 1);
+    assert_eq!(
+        (found, set.invalid_rows.len(), set.stats.invalid_rows),
+        (vec![1], MAX_INVALID_ROWS, rows as u64)
+    );
+    assert_eq!(set.invalid_rows.last().unwrap().error.line, MAX_INVALID_ROWS as u64 + 1);
 
     let output =
         Command::new(example("list_leases")).arg("4").arg(directory.files.current_path()).output().unwrap();
@@ -301,7 +305,8 @@ fn only_the_first_invalid_rows_of_a_file_are_listed() {
 #[test]
 fn any_number_of_invalid_rows_may_be_tolerated() {
     let directory = Directory::with_rows_between_leases(b"x\ny");
-    let outcome = Cleanup::new(Family::V4, directory.files.lfc_files()).max_bad_rows(u64::MAX).run().unwrap();
+    let outcome =
+        Cleanup::new(Family::V4, directory.files.lfc_files()).max_invalid_rows(u64::MAX).run().unwrap();
     assert!(matches!(outcome, Outcome::Cleaned { read, .. } if read.errors == 2));
     assert_eq!(directory.read().0, [1, 2]);
 }
@@ -327,9 +332,14 @@ fn no_terminal_escape_of_a_client_reaches_the_output() {
     fs::write(directory.files.input_path(), text).unwrap();
     let set = directory.read().1;
     // In leases, they are in the name.
-    assert!(set.leases.len() >= 8 && set.bad_rows.len() >= 50, "{} {}", set.leases.len(), set.bad_rows.len());
+    assert!(
+        set.leases.len() >= 8 && set.invalid_rows.len() >= 50,
+        "{} {}",
+        set.leases.len(),
+        set.invalid_rows.len()
+    );
     let mut shown = String::new();
-    for row in &set.bad_rows {
+    for row in &set.invalid_rows {
         write!(shown, "{} {:?} {row:?}", row.error, row.error).unwrap();
     }
     for lease in set.leases.values() {
@@ -417,7 +427,12 @@ fn the_bytes_read_are_linear_in_the_size_of_the_file(#[case] content: fn(usize) 
             drop(Memfile::<Lease4>::open_on(directory.options(), Arc::new(fs)).unwrap());
         } else {
             let files = directory.files.lfc_files();
-            Cleanup::new(Family::V4, files).file_system(&fs).max_bad_rows(u64::MAX).threads(2).run().unwrap();
+            Cleanup::new(Family::V4, files)
+                .file_system(&fs)
+                .max_invalid_rows(u64::MAX)
+                .threads(2)
+                .run()
+                .unwrap();
         }
         let read = counting.0.load(Ordering::Relaxed);
         let len = content.len() as u64;

@@ -265,7 +265,7 @@ fn many_rows_are_kept_if_many_are_allowed() {
     let rows: Vec<_> = (0..5000).map(|n| format!("{n} is no address,,,,")).collect();
     place.put(place.files.input_path(), std::iter::once(row(Family::V4, 1)).chain(rows.clone()));
     let files = place.files.lfc_files();
-    let cleanup = Cleanup::new(Family::V4, files).max_bad_rows(u64::MAX).threads(3);
+    let cleanup = Cleanup::new(Family::V4, files).max_invalid_rows(u64::MAX).threads(3);
     cleanup.run().unwrap();
     let kept: Vec<_> = place.kept().into_iter().map(|(_, row)| String::from_utf8(row).unwrap()).collect();
     assert_eq!(kept, rows);

@@ -527,7 +527,7 @@ fn no_cleanup_begins_while_keas_program_is_running() {
 
 /// A failing program logs the reason, and the report contains it.
 #[rstest]
-#[case::ours(OURS, "more than 100 bad rows")]
+#[case::ours(OURS, "more than 100 invalid rows")]
 fn the_report_of_a_failed_cleanup_has_the_reason_of_the_program(#[case] program: &str, #[case] reason: &str) {
     let directory = Directory::new();
     let leases = directory.open::<Lease4>(LfcProgram::Program(program.into()));

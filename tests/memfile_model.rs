@@ -461,7 +461,7 @@ impl<L: TestLease> Case<L> {
             self.wait_for_cleanups();
             let read = LeaseFileSet::new(self.names().current).read::<L>().unwrap();
             assert_same("the lease files", &read.leases.into_values().collect::<Vec<_>>(), &leases);
-            assert_eq!((read.bad_rows.is_empty() || self.torn, read.needs_conversion), (true, false));
+            assert_eq!((read.invalid_rows.is_empty() || self.torn, read.needs_conversion), (true, false));
         }
         if !self.torn {
             let mut files = self.files();

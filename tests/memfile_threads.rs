@@ -807,7 +807,7 @@ fn check_histories<L: TestLease>(setting: Setting) {
         return;
     };
     let read = LeaseFileSet::new(&path).read::<L>().unwrap();
-    assert_eq!((read.bad_rows.len(), read.needs_conversion), (0, false));
+    assert_eq!((read.invalid_rows.len(), read.needs_conversion), (0, false));
     assert_same("the lease files", &read.leases.into_values().collect::<Vec<_>>(), &leases);
 
     let work = Arc::into_inner(work).unwrap();

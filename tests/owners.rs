@@ -333,7 +333,7 @@ fn a_cleanup_by_another_user_fails_if_the_owner_would_lose_access(
         None => {
             assert_eq!(output.status.code(), Some(1), "{}", text(&output));
             let log = text(&output);
-            let reason = "user 4321 owns the file that is to be replaced and could not read the new one";
+            let reason = "user 4321 owns the file to be replaced and could not read the new one";
             assert!(log.contains("LFC_FAIL_PROCESS") && log.contains(reason), "{log}");
             assert_eq!(place.contents(), before);
         }

@@ -584,7 +584,7 @@ fn a_program_uses_the_lock_that_it_inherits(#[case] script: &str) {
 }
 
 #[rstest]
-#[case::too_many_invalid_rows("input", &[HEADER4, &"bad\n".repeat(101)].concat(), "more than 100 bad rows")]
+#[case::too_many_invalid_rows("input", &[HEADER4, &"bad\n".repeat(101)].concat(), "more than 100 invalid rows")]
 #[case::another_header("previous", "address,foo\n", "previous: line 1: ")]
 #[case::with_an_escape("input", "address,\u{1b}[31m\n", "input: line 1: ")]
 fn a_failure_is_also_written_to_standard_error(

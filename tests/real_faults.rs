@@ -136,7 +136,7 @@ impl Server {
     fn check(&self) {
         self.check_memory();
         let files = LeaseFileSet::new(&self.file).read::<Lease4>().unwrap();
-        assert!(files.bad_rows.is_empty(), "{:?}", files.bad_rows);
+        assert!(files.invalid_rows.is_empty(), "{:?}", files.invalid_rows);
         assert_eq!(files.leases.into_values().collect::<Vec<_>>(), self.expected());
     }
 

@@ -15,7 +15,7 @@ static ALLOCATOR: PeakAlloc = PeakAlloc;
 pub struct Read<L: Lease> {
     pub leases: BTreeMap<L::Address, L>,
     pub rows: u64,
-    pub bad_rows: u64,
+    pub invalid_rows: u64,
     pub conversion: Conversion,
 }
 
@@ -48,7 +48,7 @@ pub fn read<L: FileLease>(text: &[u8]) -> Option<Read<L>> {
     with_memory(text.len(), FIXED, FACTOR, || {
         let mut reader = Reader::<L, _>::new(text).ok()?;
         let mut read =
-            Read { leases: BTreeMap::new(), rows: 0, bad_rows: 0, conversion: reader.header().conversion };
+            Read { leases: BTreeMap::new(), rows: 0, invalid_rows: 0, conversion: reader.header().conversion };
         let lines = text.split(|&byte| byte == b'\n').count() as u64;
         while let Some(row) = reader.next() {
             assert!(reader.line() <= lines);
@@ -64,14 +64,14 @@ pub fn read<L: FileLease>(text: &[u8]) -> Option<Read<L>> {
                     }
                 }
                 Err(ReadError::Row(error)) => {
-                    read.bad_rows += 1;
+                    read.invalid_rows += 1;
                     assert_eq!(error.line, reader.line());
                     assert!(is_plain(&error.to_string()), "{error:?}");
                 }
                 Err(error) => panic!("{error}"),
             }
         }
-        assert_eq!(reader.stats().bad_rows, read.bad_rows);
+        assert_eq!(reader.stats().invalid_rows, read.invalid_rows);
         Some(read)
     })
 }
@@ -98,7 +98,7 @@ pub fn clean<L: FileLease>(previous: &[u8], input: &[u8]) {
     let (fs, files) = (Memory::default(), LeaseFileSet::new("f").lfc_files());
     fs.put(&files.previous, previous);
     fs.put(&files.input, input);
-    let cleanup = Cleanup::new(L::FAMILY, files.clone()).file_system(&fs).max_bad_rows(u64::MAX);
+    let cleanup = Cleanup::new(L::FAMILY, files.clone()).file_system(&fs).max_invalid_rows(u64::MAX);
     let outcome = with_memory(previous.len() + input.len(), FIXED, FACTOR, || cleanup.run());
     let result = files.previous;
     let (Some(first), Some(second)) = (read::<L>(previous), read::<L>(input)) else {
@@ -111,7 +111,7 @@ pub fn clean<L: FileLease>(previous: &[u8], input: &[u8]) {
         return;
     };
     // A file of several rows of which none can be read is another file than it is taken for.
-    if [&first, &second].iter().any(|file| file.rows == 0 && file.bad_rows >= 3) {
+    if [&first, &second].iter().any(|file| file.rows == 0 && file.invalid_rows >= 3) {
         assert!(matches!(outcome, Err(LfcError::NoValidRow { .. })), "{outcome:?}");
         assert_eq!(
             (fs.get(&result).as_deref(), fs.get(&files.input).as_deref()),
@@ -119,7 +119,7 @@ pub fn clean<L: FileLease>(previous: &[u8], input: &[u8]) {
         );
         return;
     }
-    let bad_rows = first.bad_rows + second.bad_rows;
+    let invalid_rows = first.invalid_rows + second.invalid_rows;
     let mut expected = first.leases;
     for lease in rows::<L>(input) {
         if lease.data().valid_lifetime.0 == 0 {
@@ -130,18 +130,18 @@ pub fn clean<L: FileLease>(previous: &[u8], input: &[u8]) {
     }
     match outcome {
         Ok(Outcome::Cleaned { read, written }) => {
-            assert_eq!((read.errors, written.leases), (bad_rows, expected.len() as u64));
+            assert_eq!((read.errors, written.leases), (invalid_rows, expected.len() as u64));
         }
         other => panic!("{other:?}"),
     }
-    let kept = bad_rows > 0;
+    let kept = invalid_rows > 0;
     assert_eq!(
         (fs.names().len(), fs.get(&LeaseFileSet::new("f").bad_path()).is_some()),
         (1 + usize::from(kept), kept)
     );
     let result = fs.get(&result).expect("a cleanup gives a previous file");
     let found = self::read::<L>(&result).expect("what a cleanup gives is a lease file");
-    assert_eq!((found.bad_rows, found.conversion), (0, Conversion::None));
+    assert_eq!((found.invalid_rows, found.conversion), (0, Conversion::None));
     assert_eq!(found.leases, expected);
     assert!(rows::<L>(&result).map(|lease| lease.address()).is_sorted_by(|a, b| a < b));
 }

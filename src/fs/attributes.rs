@@ -1,4 +1,4 @@
-//! Who owns a file and who may do what with it: what a file that takes another's place takes over.
+//! Owner and access rights of a file, which a file that replaces it takes over.
 
 use std::fs::File;
 use std::io;
@@ -10,32 +10,33 @@ use tracing::warn;
 
 use xattr::{acl, label};
 
-/// The bits of a mode that are taken over: setuid, setgid and sticky bits are not.
+/// The bits of a mode that are taken over: not setuid, setgid and sticky.
 const PERMISSIONS: u32 = 0o777;
-/// The right to read, in three bits of a mode or an ACL.
+/// The right to read, as one of the three bits of a class in a mode or an ACL.
 const READ: u32 = 4;
 
 /// Owner, group, mode, POSIX ACL and SELinux label of a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Attributes {
-    /// The number of the user who owns the file.
+    /// The user id of the owner.
     pub owner: u32,
-    /// The number of its group.
+    /// The group id.
     pub group: u32,
     /// The permissions: the last nine bits of the mode.
     pub mode: u32,
-    /// What the ACL grants beyond the mode, where there is one.
+    /// What the ACL grants beyond the mode, if there is one.
     acl: Option<Acl>,
     /// The SELinux label.
     label: Option<Vec<u8>>,
 }
 
-/// A file cannot have the owner of the one that it is to replace, and that owner could not read it.
+/// The file cannot have the owner of the one that it is to replace, and that owner could not read
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "user {owner} owns the file that is to be replaced and could not read the new one, which this process, as user \
-     {user}, may not give to that user; do it as root or as user {owner}, or give a group of user {owner} or all \
-     users the right to read"
+    "user {owner} owns the file to be replaced and could not read the new one, whose owner this process, as user \
+     {user}, may not change; run as root or as user {owner}, or give a group of user {owner} or all users the \
+     right to read"
 )]
 pub struct OwnerNotKept {
     /// The owner of the file that is to be replaced.
@@ -50,25 +51,25 @@ impl From<OwnerNotKept> for io::Error {
     }
 }
 
-/// The entries of a POSIX ACL that stand beside those of the mode.
+/// The entries of a POSIX ACL beyond those of the mode.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Acl {
-    /// What the group of the file may do; the mode has the mask in its place.
+    /// The rights of the group of the file; the mode has the mask instead.
     group: u32,
-    /// Users, and what they may do, less what the mask takes away.
+    /// Users, and their rights before the mask is applied.
     users: Vec<(u32, u32)>,
-    /// Groups, and what they may do, less what the mask takes away.
+    /// Groups, and their rights before the mask is applied.
     groups: Vec<(u32, u32)>,
 }
 
 impl Attributes {
-    /// Attributes without an ACL and without a label.
+    /// Makes attributes without an ACL and without a label.
     #[must_use]
     pub fn new(owner: u32, group: u32, mode: u32) -> Self {
         Self { owner, group, mode: mode & PERMISSIONS, acl: None, label: None }
     }
 
-    /// Reads those of an open file.
+    /// Reads the attributes of an open file.
     pub(super) fn of(file: &File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         let mut attributes = Self::new(metadata.uid(), metadata.gid(), metadata.mode());
@@ -79,7 +80,7 @@ impl Attributes {
                 let reason =
                     unknown.err().map_or_else(|| "unknown form".to_owned(), |error| error.to_string());
                 warn!("the access control list of a lease file cannot be read: {reason}");
-                // They are those of a mask, and say nothing about the group.
+                // The bits are those of a mask, and say nothing about the group.
                 attributes.mode &= !0o070;
             }
         }
@@ -90,10 +91,11 @@ impl Attributes {
         Ok(attributes)
     }
 
-    /// What a file of this owner and group may have of these attributes, so that nobody may do more than before.
+    /// Returns what a file of this owner and group may keep of these attributes, so that no user
+    /// has more rights than before.
     ///
     /// # Errors
-    /// Returns [`OwnerNotKept`] if the owner before could not read the file.
+    /// Returns [`OwnerNotKept`] if the previous owner could not read the file.
     pub(super) fn under(
         &self,
         owner: u32,
@@ -102,7 +104,7 @@ impl Attributes {
     ) -> Result<Self, OwnerNotKept> {
         let mut new = Self { owner, group, ..self.clone() };
         if group != self.group {
-            // Members of either group are now what the others were, or the other way round.
+            // Members of either group may now be others, and the other way round.
             let both = new.group_bits() & new.mode & 7;
             match &mut new.acl {
                 Some(acl) => acl.group = both,
@@ -116,7 +118,7 @@ impl Attributes {
         Ok(new)
     }
 
-    /// Whether a user may do all of this: 4 is reading, 2 writing.
+    /// Returns whether a user has all of these rights: 4 is reading, 2 writing.
     pub(super) fn grants(&self, user: u32, wanted: u32, is_member: impl Fn(u32, u32) -> bool) -> bool {
         let allow = |bits: u32| bits & wanted == wanted;
         let mask = self.mode >> 3 & 7;
@@ -138,12 +140,12 @@ impl Attributes {
         }
     }
 
-    /// What the group of the file may do, before the mask of an ACL is applied.
+    /// Returns the rights of the group of the file, before the mask of an ACL is applied.
     fn group_bits(&self) -> u32 {
         self.acl.as_ref().map_or(self.mode >> 3 & 7, |acl| acl.group)
     }
 
-    /// The same without the ACL, which cannot be had.
+    /// Returns the attributes without the ACL, for a file system that cannot keep it.
     fn without_acl(&self) -> Self {
         let mut new = Self { acl: None, ..self.clone() };
         new.mode = new.mode & 0o707 | (self.group_bits() & self.mode >> 3 & 7) << 3;
@@ -154,7 +156,8 @@ impl Attributes {
 /// Gives a file these attributes, as far as the process may.
 ///
 /// # Errors
-/// Returns an error if an operation fails for another reason than a missing right, and [`OwnerNotKept`].
+/// Returns an error if an operation fails for another reason than missing rights, and
+/// [`OwnerNotKept`].
 pub(super) fn give(file: &File, wanted: &Attributes) -> io::Result<()> {
     let metadata = file.metadata()?;
     let (user, group) = (wanted.owner != metadata.uid(), wanted.group != metadata.gid());
@@ -175,7 +178,7 @@ pub(super) fn give(file: &File, wanted: &Attributes) -> io::Result<()> {
         new = wanted.without_acl().under(owner, group, users::is_member)?;
     }
     if new.acl.is_none() {
-        // One that comes from the directory would let others in.
+        // A default ACL of the directory would give rights to other users.
         xattr::remove_acl(file)?;
     }
     if file.metadata()?.mode() & 0o7777 != new.mode {
@@ -197,11 +200,12 @@ pub(super) fn give(file: &File, wanted: &Attributes) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the process may do something; an error that says something else is one.
+/// Returns whether the process had the right to do something; other errors are passed on.
 fn permitted(result: rustix::io::Result<()>) -> io::Result<bool> {
     match result {
         Ok(()) => Ok(true),
-        // The second one is for numbers that a container has no user for, the last ones for file systems without owners.
+        // `INVAL` is for ids that a user namespace does not map, the last two for file systems
+        // without owners.
         Err(Errno::PERM | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(false),
         Err(error) => Err(error.into()),
     }
@@ -215,11 +219,11 @@ impl Acl {
     const GROUP: u16 = 8;
     const MASK: u16 = 16;
     const OTHERS: u16 = 32;
-    /// The id of entries that have none.
+    /// The id of entries without an id.
     const NO_ID: u32 = u32::MAX;
 
-    /// What the kernel gives for an ACL: `None` if that cannot be understood, `Some(None)` if there is nothing in it
-    /// beyond the mode.
+    /// Parses an ACL as the kernel returns it: `None` if it is in an unknown form, `Some(None)` if
+    /// it grants nothing beyond the mode.
     fn parse(text: &[u8]) -> Option<Option<Self>> {
         let (version, entries) = text.split_first_chunk::<4>()?;
         let (entries, rest) = entries.as_chunks::<8>();
@@ -243,7 +247,7 @@ impl Acl {
         Some(is_extended.then_some(acl))
     }
 
-    /// What the kernel takes for an ACL beside this mode.
+    /// Returns the ACL in the kernel's form, for a file of this mode.
     #[expect(clippy::cast_possible_truncation, reason = "three bits")]
     fn text(&self, mode: u32) -> Vec<u8> {
         let named = |tag, entries: &[(u32, u32)]| {
@@ -265,10 +269,10 @@ impl Acl {
     }
 }
 
-/// The groups of users.
+/// Membership of users in groups.
 mod users {
-    /// Whether a user is a member of a group, by the files of this machine. Users of a directory service are members of
-    /// none: where it matters, that is on the safe side.
+    /// Returns whether a user is a member of a group, by the files of this machine. Users of a
+    /// directory service are members of no group, which errs on the safe side.
     pub(super) fn is_member(user: u32, group: u32) -> bool {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         is_member_by(&read("/etc/passwd"), &read("/etc/group"), user, group)
@@ -294,7 +298,7 @@ mod users {
     #[cfg(test)]
     mod tests {
         #[test]
-        fn a_member_has_it_as_its_first_group_or_is_listed() {
+        fn a_user_is_a_member_of_the_primary_group_and_of_those_that_list_the_user() {
             let passwd =
                 "root:x:0:0::/root:/bin/sh\n_kea:x:102:105::/:/bin/false\n\nbroken:x\nbob:x:7:7::/:\n";
             let groups = "root:x:0:\n_kea:x:105:\nadm:x:4:syslog,_kea\nbroken\nbob:x:7:bobby";
@@ -343,7 +347,7 @@ mod xattr {
     }
 
     fn get(file: &File, name: &str) -> io::Result<Option<Vec<u8>>> {
-        /// No extended attribute may be longer.
+        /// Maximum length of an extended attribute.
         const MAX: usize = 64 * 1024;
         let mut value = vec![0; 256];
         loop {
@@ -360,7 +364,7 @@ mod xattr {
     }
 }
 
-/// On other systems they are not kept.
+/// ACLs and labels are not kept on other systems.
 #[cfg(not(target_os = "linux"))]
 mod xattr {
     use std::fs::File;
@@ -399,7 +403,7 @@ mod tests {
     use super::*;
     use crate::fs::{FileSystem, OsFileSystem};
 
-    /// A directory with a file `old` of this owner, group and mode.
+    /// Creates a directory with a file `old` of this owner, group and mode.
     fn with_file(owner: u32, group: u32, mode: u32) -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("old");
@@ -413,7 +417,7 @@ mod tests {
         OsFileSystem.open(path).unwrap().attributes().unwrap().unwrap()
     }
 
-    /// Creates `new` beside it, to take its place.
+    /// Creates `new` beside `old`, to replace it.
     fn replacement(old: &Path) -> io::Result<PathBuf> {
         let new = old.with_file_name("new");
         OsFileSystem.create_like(&new, &attributes(old)).map(|_| new)
@@ -460,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_must_not_be_replaced_is_as_it_was_after_an_error() {
+    fn create_like_leaves_an_existing_file_as_it_was() {
         let (_directory, old) =
             with_file(rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw(), 0o640);
         let new = replacement(&old).unwrap();
@@ -469,7 +473,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&new).unwrap(), "text");
     }
 
-    /// Runs `setfacl`; `false` if that cannot be done here.
+    /// Runs `setfacl`; returns `false` if it cannot set an ACL here.
     fn set_acl(path: &Path, arguments: &[&str]) -> bool {
         let run = Command::new("setfacl").args(arguments).arg(path).output();
         let is_set = run.as_ref().is_ok_and(|run| run.status.success());
@@ -502,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_acl_of_a_directory_lets_no_user_in() {
+    fn the_default_acl_of_a_directory_gives_no_user_rights() {
         let directory = tempfile::tempdir().unwrap();
         let old = directory.path().join("old");
         std::fs::write(&old, "").unwrap();
@@ -525,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_says_of_an_acl_is_read_back_and_other_text_is_not() {
+    fn an_acl_in_the_kernels_form_is_parsed_and_other_bytes_are_not() {
         let attributes = with_acl(Attributes::new(1, 2, 0o654), 4, &[(7, 6), (9, 0)], &[(8, 1)]);
         let acl = attributes.acl.unwrap();
         let text = acl.text(attributes.mode);
@@ -543,15 +547,15 @@ mod tests {
 
     #[rstest]
     #[case::an_entry_of_the_user(with_acl(Attributes::new(5, 50, 0o660), 0, &[(5, 4)], &[]), true)]
-    #[case::one_that_the_mask_takes_away(with_acl(Attributes::new(5, 50, 0o620), 6, &[(5, 4)], &[]), false)]
-    #[case::one_that_denies(with_acl(Attributes::new(5, 50, 0o664), 6, &[(5, 2)], &[]), false)]
+    #[case::an_entry_that_the_mask_takes_away(with_acl(Attributes::new(5, 50, 0o620), 6, &[(5, 4)], &[]), false)]
+    #[case::an_entry_that_denies(with_acl(Attributes::new(5, 50, 0o664), 6, &[(5, 2)], &[]), false)]
     #[case::an_entry_of_its_group(with_acl(Attributes::new(5, 70, 0o640), 0, &[], &[(50, 4)]), true)]
-    #[case::one_of_another_group(with_acl(Attributes::new(5, 70, 0o640), 0, &[], &[(60, 4)]), false)]
+    #[case::an_entry_of_another_group(with_acl(Attributes::new(5, 70, 0o640), 0, &[], &[(60, 4)]), false)]
     #[case::a_group_that_denies(with_acl(Attributes::new(5, 70, 0o644), 4, &[], &[(50, 2)]), false)]
     #[case::all_users(with_acl(Attributes::new(5, 70, 0o644), 0, &[(6, 0)], &[(60, 0)]), true)]
     #[case::the_group_of_the_file(Attributes::new(5, 50, 0o640), true)]
     #[case::no_right_of_the_group(Attributes::new(5, 50, 0o604), false)]
-    fn an_owner_who_is_not_kept_must_be_able_to_read(#[case] old: Attributes, #[case] can_read: bool) {
+    fn an_owner_that_is_not_kept_must_be_able_to_read(#[case] old: Attributes, #[case] can_read: bool) {
         let new = old.under(6, old.group, is_member);
         match can_read {
             true => assert_eq!(new, Ok(Attributes { owner: 6, ..old })),
@@ -573,7 +577,7 @@ mod tests {
     }
 
     #[test]
-    fn without_its_acl_the_group_of_a_file_has_its_own_rights() {
+    fn without_the_acl_the_group_keeps_its_own_rights_within_the_mask() {
         let old = with_acl(Attributes::new(5, 50, 0o664), 0, &[(9, 6)], &[]);
         assert_eq!(old.without_acl(), Attributes::new(5, 50, 0o604));
         let old = with_acl(Attributes::new(5, 50, 0o644), 6, &[(9, 6)], &[]);

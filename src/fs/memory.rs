@@ -10,10 +10,10 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{FileSystem, ReadFile, WriteFile, in_memory};
 
-/// Files in memory, for tests, examples and benchmarks. Clones are the same files.
+/// Files in memory, for tests, examples and benchmarks. Clones share the files.
 ///
-/// All directories exist. There are no symbolic links, owners or modes, and nothing is durable: for power cuts and failures there is
-/// the module `simulated` (feature `simulated-disk`).
+/// All directories exist. There are no symbolic links, owners or modes, and nothing is durable: for
+/// power cuts and failures there is the module `simulated` (feature `simulated-disk`).
 ///
 /// ```
 /// use std::sync::Arc;
@@ -40,7 +40,7 @@ struct Files {
     unlocked: Condvar,
 }
 
-/// A file, whatever its names.
+/// A file, which may have several names or none.
 #[derive(Clone, Debug)]
 struct Content {
     number: u64,
@@ -55,18 +55,19 @@ impl Content {
 }
 
 impl Memory {
-    /// Creates a file with these bytes, in place of a file of that name. Who has that one open keeps it.
+    /// Creates a file with these bytes, and replaces a file of that name. Open handles keep the old
+    /// file.
     pub fn put(&self, path: impl Into<PathBuf>, bytes: &[u8]) {
         self.0.by_name.lock().insert(path.into(), Content::new(bytes.to_vec()));
     }
 
-    /// Returns the bytes of a file; `None` if there is none of this name.
+    /// Returns the bytes of a file; `None` if no file has this name.
     #[must_use]
     pub fn get(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
         self.0.by_name.lock().get(path.as_ref()).map(|content| content.bytes.lock().clone())
     }
 
-    /// Returns the names of all files, in their order.
+    /// Returns the names of all files, sorted.
     #[must_use]
     pub fn names(&self) -> Vec<PathBuf> {
         self.0.by_name.lock().keys().cloned().collect()
@@ -231,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_kept_by_who_has_it_open_whatever_becomes_of_its_name() {
+    fn an_open_handle_keeps_its_file_when_the_name_is_replaced_or_removed() {
         let files = Memory::default();
         files.put("a", b"old");
         let old = files.open(Path::new("a")).unwrap();
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_written_where_they_are_to_be() {
+    fn bytes_are_written_and_read_at_their_offsets() {
         let files = Memory::default();
         let file = files.create(Path::new("a")).unwrap();
         assert_eq!(file.write_at(b"xy", 3).unwrap(), 2);
@@ -267,16 +268,16 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_waited_for_until_it_is_dropped() {
+    fn lock_waits_until_the_holder_drops_its_guard() {
         let files = Memory::default();
         let path = Path::new("a.lock");
-        let held = files.try_lock(path).unwrap().expect("nothing else holds it");
+        let held = files.try_lock(path).unwrap().expect("the lock is free");
         assert!(files.try_lock(path).unwrap().is_none());
         let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
-            let others = files.clone();
+            let files = files.clone();
             scope.spawn(move || {
-                let lock = others.lock(path).unwrap();
+                let lock = files.lock(path).unwrap();
                 sender.send(()).unwrap();
                 drop(lock);
             });

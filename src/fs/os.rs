@@ -20,12 +20,16 @@ use super::{FileSystem, ReadFile, WriteFile, directory_of, retry};
 
 /// The file system of the operating system.
 ///
-/// Files are created with mode 0640 (a PID file's lock with 0600), less what the umask takes away, and never through a symbolic
-/// link. A file that takes another's place ([`FileSystem::create_like`]) takes its owner and group, as far as the process may, its
-/// permissions, whatever the umask is, its POSIX ACL and its SELinux label. What is opened is a regular file; the name may be a symbolic link to one, if the link is owned by the superuser,
-/// by the user of this process, or by the owner of the folder that the link is in: nobody else's link is followed, which is a
-/// [`PermissionDenied`](io::ErrorKind::PermissionDenied) error. A lock's file may not be a link at all. Links to folders on
-/// the way to a file are followed as the system does it.
+/// Files are created with mode 0640 (a PID file's lock with 0600), less the umask, and never
+/// through a symbolic link. A file that replaces another ([`FileSystem::create_like`]) takes over
+/// its owner and group, as far as the process may, its permissions, whatever the umask is, its
+/// POSIX ACL and its SELinux label.
+///
+/// Only regular files are opened. The name may be a symbolic link to one, if the link is owned by
+/// the superuser, by the user of this process, or by the owner of the directory that the link is
+/// in; any other link is a [`PermissionDenied`](io::ErrorKind::PermissionDenied) error. A lock's
+/// file may not be a link at all. Links to directories on the way to a file are followed as the
+/// kernel does it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsFileSystem;
 
@@ -40,7 +44,7 @@ impl FileSystem for OsFileSystem {
 
     fn create_like(&self, path: &Path, attributes: &Attributes) -> io::Result<Box<dyn WriteFile>> {
         let mut options = OpenOptions::new();
-        // The owner alone, until the file has its owner and group.
+        // Access for the owner alone, until the file has its owner and group.
         let file = options.write(true).create_new(true).mode(attributes.mode & 0o600).open(path)?;
         match attributes::give(&file, attributes) {
             Ok(()) => Ok(Box::new(file)),
@@ -76,8 +80,8 @@ impl FileSystem for OsFileSystem {
     }
 
     fn is_same_name(&self, one: &Path, other: &Path) -> io::Result<bool> {
-        let folder = |path| std::fs::metadata(directory_of(path)).map(|metadata| identity(&metadata));
-        Ok(one == other || (one.file_name() == other.file_name() && folder(one)? == folder(other)?))
+        let directory = |path| std::fs::metadata(directory_of(path)).map(|metadata| identity(&metadata));
+        Ok(one == other || (one.file_name() == other.file_name() && directory(one)? == directory(other)?))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -88,8 +92,8 @@ impl FileSystem for OsFileSystem {
         open_file(path, OpenOptions::new().read(true))?.sync_all()
     }
 
-    fn sync_directory(&self, folder: &Path) -> io::Result<()> {
-        File::open(folder)?.sync_all()
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        File::open(directory)?.sync_all()
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
@@ -129,7 +133,7 @@ impl WriteFile for File {
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
-        // The system is called at once: by way of the C library it takes longer, as that lets a thread be cancelled in the call.
+        // `pwrite` of the C library is a cancellation point, which makes each call slower.
         Ok(rustix::io::pwrite(self, bytes, at)?)
     }
 
@@ -142,7 +146,7 @@ impl WriteFile for File {
     }
 }
 
-/// A file that all writes to are at the end of.
+/// A file in append mode.
 struct AppendFile(File);
 
 impl WriteFile for AppendFile {

@@ -1,10 +1,10 @@
-//! Reading and writing all of what is asked for, whatever one call of the system does of it.
+//! Reading and writing all bytes, also if one system call does only a part.
 
 use std::io;
 
 use super::{ReadFile, WriteFile};
 
-/// Does something again for as long as a signal interrupts it.
+/// Repeats an operation while a signal interrupts it.
 pub(crate) fn retry<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match work() {
@@ -14,10 +14,10 @@ pub(crate) fn retry<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T>
     }
 }
 
-/// Reads until `buffer` is full or the file ends, and tells how many bytes that were.
+/// Reads until `buffer` is full or the file ends. Returns the number of bytes.
 ///
 /// # Errors
-/// As [`ReadFile::read_at`].
+/// Returns the errors of [`ReadFile::read_at`].
 pub(crate) fn read_full(file: &dyn ReadFile, buffer: &mut [u8], at: u64) -> io::Result<usize> {
     let mut done = 0;
     while done < buffer.len() {
@@ -32,7 +32,7 @@ pub(crate) fn read_full(file: &dyn ReadFile, buffer: &mut [u8], at: u64) -> io::
 /// Writes all bytes from byte `at` on.
 ///
 /// # Errors
-/// As [`WriteFile::write_at`]; some of the bytes may have been written.
+/// Returns the errors of [`WriteFile::write_at`]; some of the bytes may have been written.
 pub(crate) fn write_full(file: &dyn WriteFile, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match retry(|| file.write_at(bytes, at))? {
@@ -46,7 +46,8 @@ pub(crate) fn write_full(file: &dyn WriteFile, mut bytes: &[u8], mut at: u64) ->
     Ok(())
 }
 
-/// Appends bytes of one file, from one place to another or to its end, to another file. Returns the number of them.
+/// Appends the bytes of one file from `start` to `end`, or to its end, to another file. Returns
+/// their number.
 pub(crate) fn copy_range(from: &dyn ReadFile, to: &dyn WriteFile, start: u64, end: u64) -> io::Result<u64> {
     const STEP: u64 = 256 * 1024;
     let mut buffer = Vec::new();

@@ -1,19 +1,20 @@
-//! Whether a row already is, byte for byte, what the writer would write for it.
+//! Detection of rows that are, byte for byte, what the writer would write for them.
 //!
-//! Nearly all rows are: a server wrote them. Such a row is copied as it is, so all that is wanted
-//! of it is its address and whether it deletes the lease. Rows of older schemas lack some of the last columns, whose values
-//! then follow from the others: these are copied as well, and get a [`Tail`]. What is said here of a row must follow
-//! from [`RowFormat`](super::row::private::RowFormat); where deciding is laborious (dotted IPv6
-//! addresses, keys with escapes), a row is given up to the slow way, which is always right.
+//! Nearly all rows are, as a server wrote them. Such a row is copied unchanged, so only its address
+//! and whether it deletes the lease are needed. Rows of older schemas lack some of the last
+//! columns, whose values then follow from the others: these are copied as well, and get a [`Tail`].
+//! What is assumed here about a row must follow from [`RowFormat`](super::row::private::RowFormat).
+//! Where a check would be expensive (dotted IPv6 addresses, keys with escapes), the row is left to
+//! the slow method, which is always correct.
 
 use super::text::{is_plain, longest_zero_run};
 use crate::simd::{Block, Mask, first};
 
-/// How many bytes behind the text a check may look at, whatever they are.
+/// Number of arbitrary bytes after the text that a check may read.
 pub(crate) const PADDING: usize = 16;
 
-/// What the writer writes after the part of a row that is copied: the newline and, of a row of an older schema, the
-/// columns before it that the row lacks.
+/// The text that the writer writes after the copied part of a row: the newline, preceded by the
+/// columns that a row of an older schema lacks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tail(u8);
 
@@ -21,7 +22,7 @@ impl Tail {
     /// Number of tails.
     pub(crate) const COUNT: u8 = 12;
 
-    /// The tail of this number, of which there are [`Tail::COUNT`].
+    /// Returns the tail of this number, which is less than [`Tail::COUNT`].
     pub(crate) fn of_number(number: u8) -> Option<Self> {
         (number < Self::COUNT).then_some(Self(number))
     }
@@ -47,12 +48,12 @@ impl Tail {
         }
     }
 
-    /// Nothing is missing.
+    /// No column is missing.
     pub(crate) const NEWLINE: Self = Self(0);
-    // From this column on, all are missing.
+    // All columns from the named one on are missing.
     const POOL: Self = Self(1);
     const SOURCE: Self = Self(2);
-    /// The type of the hardware address, of which there is none.
+    /// The type of an absent hardware address.
     const NO_HARDWARE: Self = Self(3);
     const HARDWARE: Self = Self(4);
     const CONTEXT_NO_HARDWARE: Self = Self(5);
@@ -64,31 +65,30 @@ impl Tail {
     const STATE4: Self = Self(11);
 }
 
-/// What a row says that is copied.
+/// The content of a row that is copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Canonical<K> {
     /// Its address.
     pub(crate) key: K,
-    /// Whether it deletes the lease.
     pub(crate) deletes: bool,
-    /// Where the part of its text ends that is copied.
+    /// The end of the part of its text that is copied.
     pub(crate) end: usize,
-    /// What comes after that.
+    /// The text after that.
     pub(crate) tail: Tail,
 }
 
-/// A row of `COLUMNS` values, with its separators found.
+/// A row of `COLUMNS` values, with its separators.
 struct RowText<'a, const COLUMNS: usize> {
-    /// A text that the row is somewhere in, with at least [`PADDING`] bytes behind the row.
+    /// A text that contains the row and at least [`PADDING`] bytes after it.
     text: &'a [u8],
-    /// Where the row starts.
+    /// The start of the row.
     start: usize,
-    /// Where its values end, each at its separator.
+    /// The ends of its values, each at its separator.
     ends: &'a [u32; COLUMNS],
 }
 
 impl<'a, const COLUMNS: usize> RowText<'a, COLUMNS> {
-    /// A row that has as many values as there are columns, none more.
+    /// Makes the text of a row that has exactly as many values as there are columns.
     #[inline(always)]
     fn new(text: &'a [u8], start: usize, ends: &'a [u32]) -> Option<Self> {
         let ends: &[u32; COLUMNS] = ends.first_chunk()?;
@@ -97,7 +97,7 @@ impl<'a, const COLUMNS: usize> RowText<'a, COLUMNS> {
         (commas & (text[last as usize] == b'\n')).then_some(Self { text, start, ends })
     }
 
-    /// Value `N`; an empty one where the row ends before it.
+    /// Returns value `N`; an empty one if the row ends before it.
     #[inline(always)]
     fn value<const N: usize>(&self) -> Value<'a> {
         if N >= COLUMNS {
@@ -107,7 +107,7 @@ impl<'a, const COLUMNS: usize> RowText<'a, COLUMNS> {
         Value { text: self.text, start, end: self.ends[N] as usize }
     }
 
-    /// Where the row ends, at its newline.
+    /// Returns the end of the row, at its newline.
     #[inline(always)]
     fn end(&self) -> usize {
         self.ends[COLUMNS - 1] as usize
@@ -133,7 +133,7 @@ impl<'a> Value<'a> {
         &self.text[self.start..self.end]
     }
 
-    /// The 16 bytes from byte `at` of the value on, of which some may be behind it.
+    /// Returns the 16 bytes from byte `at` of the value on, some of which may be after it.
     #[inline(always)]
     fn block(self, at: usize) -> Option<Block> {
         let bytes = self.text[self.start + at..].first_chunk()?;
@@ -150,7 +150,8 @@ impl<'a> Value<'a> {
         self.len() == 1 && matches!(self.text[self.start], b'0' | b'1')
     }
 
-    /// A number without leading zeros, not beyond `max`, which has `MAX` digits, 16 at most.
+    /// Returns whether the value is a number without leading zeros, not above `max`, which has
+    /// `MAX` digits, at most 16.
     #[inline(always)]
     fn is_number<const MAX: usize>(self, max: &[u8; MAX]) -> bool {
         let len = self.len();
@@ -169,17 +170,18 @@ impl<'a> Value<'a> {
         self.is_number(b"4294967295")
     }
 
-    /// The number that [`Value::is_number`] finds good; anything if it does not.
+    /// Returns the number, if [`Value::is_number`] is true; otherwise any number.
     fn number(self) -> u64 {
         let digit = |value: u64, &byte| value.wrapping_mul(10).wrapping_add(u64::from(byte & 15_u8));
         self.bytes().iter().fold(0, digit)
     }
 
-    /// Two lower-case hex digits for each of `min` to `max` octets, with colons between them.
+    /// Returns whether the value is `min` to `max` octets of two lower-case hex digits, separated
+    /// by colons.
     #[inline(always)]
     fn is_octets(self, min: usize, max: usize) -> bool {
         let len = self.len();
-        // Most have ten octets at most: these are looked at without asking whether there are so many.
+        // Most values have at most ten octets: these are checked without a branch on the length.
         let mut good = self.are_octets(0) & self.are_octets(15);
         let mut at = 30;
         while at < len {
@@ -189,10 +191,11 @@ impl<'a> Value<'a> {
         good & (len % 3 == 2) & (len >= min * 3 - 1) & (len < max * 3)
     }
 
-    /// Whether the five octets from byte `at` on, or what the value has of them, are octets with colons.
+    /// Returns whether the five octets from byte `at` on, or as many as the value has, are octets
+    /// and colons.
     #[inline(always)]
     fn are_octets(self, at: usize) -> bool {
-        /// Where the colons are in a block that starts with an octet.
+        /// The colons in a block that starts with an octet.
         const COLONS: Mask = 0b0100_1001_0010_0100;
         let Some(block) = self.block(at.min(self.len())) else {
             return false;
@@ -202,11 +205,12 @@ impl<'a> Value<'a> {
         good & wanted == wanted
     }
 
-    /// A name as the writer escapes it; `LOWER` without upper-case letters.
+    /// Returns whether the value is a name as the writer escapes it; if `LOWER`, without upper-case
+    /// letters.
     #[inline(always)]
     fn is_name<const LOWER: bool>(self) -> bool {
         let len = self.len();
-        // Most have 32 bytes at most: these are looked at without asking whether there are so many.
+        // Most names have at most 32 bytes: these are checked without a branch on the length.
         let mut good = self.is_plain::<LOWER>(0) & self.is_plain::<LOWER>(16);
         let mut at = 32;
         while at < len {
@@ -216,7 +220,8 @@ impl<'a> Value<'a> {
         good || is_escaped_name(self.bytes(), LOWER)
     }
 
-    /// Whether the 16 bytes from byte `at` on, or what the value has of them, stand for themselves in a name.
+    /// Returns whether the 16 bytes from byte `at` on, or as many as the value has, need no escapes
+    /// in a name.
     #[inline(always)]
     fn is_plain<const LOWER: bool>(self, at: usize) -> bool {
         let Some(block) = self.block(at.min(self.len())) else {
@@ -254,7 +259,8 @@ fn is_escaped_name(name: &[u8], lower: bool) -> bool {
     true
 }
 
-/// The byte that an escape at the beginning of `text` stands for, if the writer would escape it so.
+/// Returns the byte of the escape at the beginning of `text`, if the writer would escape it the
+/// same way.
 fn escaped_byte(text: &[u8]) -> Option<u8> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
@@ -269,9 +275,10 @@ fn escaped_byte(text: &[u8]) -> Option<u8> {
     }
 }
 
-/// A DHCPv4 row of this number of values.
+/// Reads a DHCPv4 row of this number of values.
 ///
-/// The row starts at `start` of `text`, after which [`PADDING`] bytes follow; the first separators from there on are at `ends`.
+/// The row starts at `start` of `text`, which has [`PADDING`] bytes after it; the first separators
+/// from there on are at `ends`.
 #[inline]
 pub(super) fn row4(text: &[u8], start: usize, ends: &[u32], values: usize) -> Option<Canonical<u32>> {
     match values {
@@ -312,14 +319,14 @@ fn row4_of<const N: usize>(text: &[u8], start: usize, ends: &[u32]) -> Option<Ca
     Some(Canonical { key: ipv4(row.value::<0>())?, deletes: valid_lifetime.is(b'0'), end: row.end(), tail })
 }
 
-/// The number of a dotted address without leading zeros.
+/// Returns the number of a dotted address without leading zeros.
 #[inline(always)]
 fn ipv4(value: Value<'_>) -> Option<u32> {
     let len = value.len();
     let block = value.block(0)?;
     let within = first(len);
     let (digits, dots) = (block.is_digit() & within, block.is(b'.') & within);
-    // A digit behind each dot and in the beginning: with three dots, four groups of digits.
+    // A digit after each dot and at the beginning: with three dots, four groups of digits.
     let starts = dots << 1 | 1;
     let leading_zeros = block.is(b'0') & starts & digits >> 1;
     let fours = digits & digits >> 1 & digits >> 2 & digits >> 3;
@@ -343,17 +350,18 @@ fn ipv4(value: Value<'_>) -> Option<u32> {
     )
 }
 
-/// The number of the one to three digits from `start` to `end` of a value, up to 255.
+/// Returns the number of the one to three digits from `start` to `end` of a value, if it is at most
+/// 255.
 #[inline(always)]
 fn octet(value: Value<'_>, start: usize, end: usize) -> Option<u32> {
     let digits = u32::from_le_bytes(*value.text[value.start + start..].first_chunk()?);
-    // The digits moved to the top bytes; what is shifted in counts as zeros in front.
+    // The digits are moved to the top bytes; the bits shifted in are leading zeros.
     let moved = digits << (8 * (4 - (end - start)));
     let number = (moved >> 24 & 15) + (moved >> 16 & 15) * 10 + (moved >> 8 & 15) * 100;
     (number <= 255).then_some(number)
 }
 
-/// A DHCPv6 row, as [`row4`].
+/// Reads a DHCPv6 row, as [`row4`] does.
 #[inline]
 pub(super) fn row6(text: &[u8], start: usize, ends: &[u32], values: usize) -> Option<Canonical<(u64, u64)>> {
     match values {
@@ -401,7 +409,8 @@ fn row6_of<const N: usize>(text: &[u8], start: usize, ends: &[u32]) -> Option<Ca
     Some(Canonical { key, deletes: valid_lifetime.is(b'0'), end, tail })
 }
 
-/// What is copied of a DHCPv6 row, and what comes after it, if the columns of its hardware address are good.
+/// Returns the end of the copied part of a DHCPv6 row, and its tail, if the columns of its hardware
+/// address are as written.
 #[inline(always)]
 fn hardware<const N: usize>(row: &RowText<'_, N>) -> Option<(usize, Tail)> {
     let (hwaddr, htype, source) = (row.value::<12>(), row.value::<15>(), row.value::<16>());
@@ -434,16 +443,16 @@ fn hardware<const N: usize>(row: &RowText<'_, N>) -> Option<(usize, Tail)> {
     Some((end, tail))
 }
 
-/// The upper and the lower 64 bits.
+/// Returns the upper and the lower 64 bits.
 pub(crate) fn halves(address: u128) -> (u64, u64) {
     #[expect(clippy::cast_possible_truncation, reason = "the halves are taken apart")]
     ((address >> 64) as u64, address as u64)
 }
 
-/// Whether a cltt of 32 bits gives this expiry time back.
+/// Returns whether a cltt of 32 bits results in this expiry time.
 #[inline(always)]
 fn is_expire6(valid_lifetime: Value<'_>, expire: Value<'_>) -> bool {
-    // Lifetimes below a billion seconds and times since 2001 are told by their lengths.
+    // Lifetimes below a billion seconds and times since 2001 are recognized by their lengths.
     if valid_lifetime.len() <= 9 && expire.len() == 10 && expire.bytes() <= &b"4294967295"[..] {
         return true;
     }
@@ -451,12 +460,12 @@ fn is_expire6(valid_lifetime: Value<'_>, expire: Value<'_>) -> bool {
     cltt.is_some_and(|cltt| cltt <= u64::from(u32::MAX))
 }
 
-/// The number of an address in canonical text that is not dotted.
+/// Returns the number of an address in canonical text that is not dotted.
 #[inline]
 fn ipv6(value: Value<'_>) -> Option<u128> {
-    const LONGEST: usize = 39;
+    const MAX_LEN: usize = 39;
     let len = value.len();
-    if !(2..=LONGEST).contains(&len) {
+    if !(2..=MAX_LEN).contains(&len) {
         return None;
     }
     let (mut digits, mut colons, mut zeros) = (0_u64, 0_u64, 0_u64);
@@ -470,14 +479,14 @@ fn ipv6(value: Value<'_>) -> Option<u128> {
     }
     let within = (1 << len) - 1;
     (digits, colons) = (digits & within, colons & within);
-    // Where groups start: at digits behind a colon, or in the beginning.
+    // The starts of groups: digits after a colon, or at the beginning.
     let starts = digits & (colons << 1 | 1);
     let double_colons = colons & colons >> 1;
     let leading_zeros = zeros & starts & digits >> 1;
     let fives = digits & digits >> 1 & digits >> 2 & digits >> 3 & digits >> 4;
     let good = digits | colons == within
         && leading_zeros | fives == 0
-        // Two colons in one place only, and single ones between groups.
+        // One double colon at most, and single colons only between groups.
         && double_colons & double_colons.wrapping_sub(1) == 0
         && (colons & 1 == 0 || double_colons & 1 != 0)
         && (colons >> (len - 1) & 1 == 0 || double_colons >> (len - 2) & 1 != 0);
@@ -516,25 +525,25 @@ fn ipv6(value: Value<'_>) -> Option<u128> {
     Some(groups.iter().fold(0, |address, &group| address << 16 | u128::from(group)))
 }
 
-/// The number of the `len` lower-case hex digits, one to four, from `start` on.
+/// Returns the number of the `len` lower-case hex digits, one to four, from `start` on.
 #[inline(always)]
 fn hex_group(value: Value<'_>, start: usize, len: u32) -> Option<u16> {
     let digits = u32::from_be_bytes(*value.text[value.start + start..].first_chunk()?);
     let digits = digits >> (32 - 8 * len);
-    // Letters are 0x61 to 0x66: the low half of each byte, and 9 for a letter.
+    // Letters are 0x61 to 0x66: the low half of each byte, plus 9 for a letter.
     let nibbles = (digits & 0x0f0f_0f0f) + (digits >> 6 & 0x0101_0101) * 9;
     let pairs = (nibbles | nibbles >> 4) & 0x00ff_00ff;
     u16::try_from((pairs | pairs >> 8) & 0xffff).ok()
 }
 
-/// Whether a user context, with its escapes, is spelled as the writer spells it.
+/// Returns whether a user context, with its escapes, is spelled as the writer spells it.
 ///
-/// Keys with escapes of any kind and numbers that are no plain integers are left to the slow way.
+/// Keys with escapes and numbers other than plain integers are left to the slow method.
 fn is_user_context(text: &[u8]) -> bool {
-    /// Deeper ones are left to the slow way.
-    const DEPTH: usize = 16;
+    /// Contexts nested more deeply are left to the slow method.
+    const MAX_DEPTH: usize = 16;
     // For each open map or list: `None` for a list, the last key for a map.
-    let mut open: [Option<&[u8]>; DEPTH] = [None; DEPTH];
+    let mut open: [Option<&[u8]>; MAX_DEPTH] = [None; MAX_DEPTH];
     let mut depth = 0;
     let mut cursor = Cursor { text, at: 0 };
     loop {
@@ -542,11 +551,11 @@ fn is_user_context(text: &[u8]) -> bool {
         match cursor.peek() {
             b'{' | b'[' => {
                 let map = cursor.peek() == b'{';
-                if depth == DEPTH || !cursor.take(if map { b"{ " } else { b"[ " }) {
+                if depth == MAX_DEPTH || !cursor.take(if map { b"{ " } else { b"[ " }) {
                     return false;
                 }
                 if cursor.take(if map { b" }" } else { b" ]" }) {
-                    // An empty one.
+                    // Empty.
                 } else {
                     open[depth] = None;
                     depth += 1;
@@ -575,7 +584,7 @@ fn is_user_context(text: &[u8]) -> bool {
                 }
             }
         }
-        // A value ends here; so do the maps and lists that it is the last of.
+        // A value ends here, and so do the maps and lists of which it is the last.
         loop {
             if depth == 0 {
                 return text.first() == Some(&b'{') && cursor.at == text.len();
@@ -598,7 +607,7 @@ fn is_user_context(text: &[u8]) -> bool {
     }
 }
 
-/// How many bytes there are before the first that means something in a string, or that is escaped.
+/// Returns the number of bytes before the first one that is special in a string, or escaped.
 fn simple_len(text: &[u8]) -> usize {
     let mut at = 0;
     while let Some(bytes) = text[at..].first_chunk() {
@@ -612,14 +621,14 @@ fn simple_len(text: &[u8]) -> usize {
     at + text[at..].iter().take_while(|&&byte| is_plain(byte) && byte != b'"' && byte != b'\\').count()
 }
 
-/// A place in the text of a user context.
+/// An offset in the text of a user context.
 struct Cursor<'a> {
     text: &'a [u8],
     at: usize,
 }
 
 impl<'a> Cursor<'a> {
-    /// The byte here, 0 at the end.
+    /// Returns the current byte, 0 at the end.
     fn peek(&self) -> u8 {
         self.text.get(self.at).copied().unwrap_or(0)
     }
@@ -632,7 +641,7 @@ impl<'a> Cursor<'a> {
         found
     }
 
-    /// A key without escapes, and what is between it and its value.
+    /// Reads a key without escapes, and the separator before its value.
     fn key(&mut self) -> Option<&'a [u8]> {
         if !self.take(b"\"") {
             return None;
@@ -655,7 +664,7 @@ impl<'a> Cursor<'a> {
                 }
                 [b'\\', b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't', ..] => self.at += 2,
                 [b'\\', b'u', b'0', b'0', high, low, ..] => {
-                    // As it stands only where no shorter spelling is given.
+                    // Canonical only if there is no shorter escape.
                     let lower = |b: &u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
                     let byte = crate::identifiers::octets::hex_byte(*high, *low);
                     let long =
@@ -674,7 +683,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// An integer of at most 18 digits without leading zeros.
+    /// Reads an integer of at most 18 digits without leading zeros.
     fn integer(&mut self) -> bool {
         let negative = self.take(b"-");
         let rest = &self.text[self.at..];
@@ -688,7 +697,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The bits of a block, for the places of separators.
+/// Returns the bits of a block at the offsets of separators.
 pub(super) fn separator_mask(bytes: &[u8; 64]) -> u64 {
     let (blocks, _) = bytes.as_chunks::<16>();
     blocks

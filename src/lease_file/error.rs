@@ -1,4 +1,4 @@
-//! What is wrong with a lease file.
+//! Errors of lease files.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::lease::{Family, LeaseError};
 use crate::lease_mgr::LeaseMgrError;
 
-/// Why a whole file cannot be read as a lease file.
+/// The reason why a whole file cannot be read as a lease file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaseFileError {
@@ -15,12 +15,12 @@ pub enum LeaseFileError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What was tried: "open", "read", "write", ...
+        /// The operation that failed: "open", "read", "write", ...
         action: &'static str,
-        /// Why it failed.
+        /// The reason.
         source: io::Error,
     },
-    /// The first line names other columns than a lease file of the family has.
+    /// The first line is not the header of a lease file of the family.
     #[error("{}: line {line}: no {family} lease file: {problem}", path.display())]
     Header {
         /// The file.
@@ -29,31 +29,31 @@ pub enum LeaseFileError {
         line: u64,
         /// The family that was expected.
         family: Family,
-        /// What is wrong with the header.
+        /// The problem of the header.
         problem: HeaderProblem,
     },
-    /// A file of another schema, which rows of the current one cannot be appended to.
-    #[error("{}: of schema version {version}, a cleanup must convert it before rows are appended", path.display())]
+    /// A file of another schema, to which rows of the current one cannot be appended.
+    #[error("{}: cannot append to schema version {version}; run a cleanup to convert the file", path.display())]
     NeedsConversion {
         /// The file.
         path: PathBuf,
         /// Its version.
         version: &'static str,
     },
-    /// More bad rows than the reader was told to bear.
-    #[error("{}: more than {limit} bad rows, the last in {last}", path.display())]
+    /// More invalid rows than the reader tolerates.
+    #[error("{}: more than {limit} invalid rows, the last in {last}", path.display())]
     TooManyInvalidRows {
         /// The file.
         path: PathBuf,
-        /// How many were allowed.
+        /// Maximum number of invalid rows.
         limit: u64,
-        /// The row that was one too many.
+        /// The first row beyond the maximum.
         last: RowError,
     },
-    /// The files of a set went on changing places while they were opened.
-    #[error("{}: the lease files are being renamed, and no two looks at them were the same", path.display())]
-    Unsteady {
-        /// The lease file that the set is named after.
+    /// The files of a set were modified concurrently at each attempt to open them.
+    #[error("{}: the lease files were renamed at each attempt to open them; retry", path.display())]
+    ModifiedConcurrently {
+        /// The lease file after which the set is named.
         path: PathBuf,
     },
 }
@@ -64,54 +64,55 @@ impl From<LeaseFileError> for LeaseMgrError {
     }
 }
 
-/// What is wrong with a header.
+/// The problem of a header.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeaderProblem {
-    /// A column has another name than the one that belongs there.
+    /// A column has another name than the expected one.
     #[error("column {column} is \"{}\", expected \"{expected}\"", found.escape_ascii())]
     Column {
         /// The column, counted from 1.
         column: usize,
-        /// Its name in the file, cut off behind 64 bytes.
+        /// Its name in the file, truncated to 64 bytes.
         found: Vec<u8>,
-        /// The name that belongs there.
+        /// The expected name.
         expected: &'static str,
     },
-    /// Less columns than the oldest lease files had.
+    /// Fewer columns than the oldest schema has.
     #[error("{found} columns, expected at least {expected}")]
     TooFewColumns {
-        /// How many there are.
+        /// Number of columns in the file.
         found: usize,
-        /// How many the oldest schema has.
+        /// Number of columns in the oldest schema.
         expected: usize,
     },
 }
 
-/// Why a row was not read, and where it stands.
+/// The reason why a row was not read, and its line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}{}", self.lease())]
 pub struct RowError {
     /// The line, counted from 1 with the header.
     pub line: u64,
-    /// What the row has in place of its address, cut off after [`RowError::MAX_ADDRESS`] bytes.
+    /// The row's text in place of its address, truncated to [`RowError::MAX_ADDRESS`] bytes.
     pub address: Box<[u8]>,
-    /// What is wrong with it.
+    /// The problem of the row.
     pub problem: RowProblem,
 }
 
 impl RowError {
-    /// Maximum length of an address in an error, in bytes. One that is as long may have been longer in the row.
+    /// Maximum length of an address in an error, in bytes. An address of this length may be
+    /// truncated.
     pub const MAX_ADDRESS: usize = 64;
 
-    /// Returns the error of a row, of which the beginning may be enough.
+    /// Returns the error of a row, which may be truncated.
     pub(crate) fn new(line: u64, row: &[u8], problem: RowProblem) -> Self {
         let head = &row[..row.len().min(Self::MAX_ADDRESS)];
         let address = head.split(|&byte| byte == b',').next().unwrap_or_default().into();
         Self { line, address, problem }
     }
 
-    /// Returns what tells which lease the row was to be of, unless the problem says so already.
+    /// Returns which lease the row is about, unless the problem contains the address.
     fn lease(&self) -> String {
         match &self.problem {
             RowProblem::Value { column: "address", .. } => String::new(),
@@ -124,11 +125,11 @@ impl RowError {
     }
 }
 
-/// What is wrong with a row.
+/// The problem of a row.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RowProblem {
-    /// Fewer values than the header has columns.
+    /// Fewer values than columns in the header.
     #[error("{found} values, expected {}", range(*least, *most))]
     TooFewValues {
         /// Number of values in the row.
@@ -138,7 +139,7 @@ pub enum RowProblem {
         /// Number of columns in the newest schema, which rows of an older file may have.
         most: usize,
     },
-    /// More values than there are columns, and those at the place of the columns are no lease.
+    /// More values than columns, and the values at the places of the columns are not a lease.
     #[error("{found} values, expected {}", range(*least, *most))]
     TooManyValues {
         /// Number of values in the row.
@@ -148,28 +149,28 @@ pub enum RowProblem {
         /// Number of columns in the newest schema, which rows of an older file may have.
         most: usize,
     },
-    /// A line longer than any row is.
+    /// A line longer than the maximum of a row.
     #[error("more than {limit} bytes in one line")]
     TooLong {
-        /// The longest line that is read as a row, in bytes.
+        /// Maximum length of a line, in bytes.
         limit: usize,
     },
-    /// A value is not of its column's form.
+    /// A value is not in the form of its column.
     #[error("{column} is \"{}\", expected {expected}", value.escape_ascii())]
     Value {
         /// The column.
         column: &'static str,
-        /// The value, cut off behind 64 bytes.
+        /// The value, truncated to 64 bytes.
         value: Vec<u8>,
-        /// What belongs there.
+        /// The expected form.
         expected: &'static str,
     },
-    /// The values are of their form, but no lease has them.
+    /// The values are in the right form, but no lease has them.
     #[error("{column}: {problem}")]
     Lease {
         /// The column.
         column: &'static str,
-        /// What is wrong with the lease.
+        /// The problem of the lease.
         problem: LeaseError,
     },
 }
@@ -179,7 +180,7 @@ fn range(least: usize, most: usize) -> String {
     if least == most { least.to_string() } else { format!("{least} to {most}") }
 }
 
-/// The beginning of a value, for an error.
+/// Returns the beginning of a value, for an error.
 pub(super) fn excerpt(value: &[u8]) -> Vec<u8> {
     value[..value.len().min(64)].to_vec()
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::MAX_BAD_ROWS;
+use super::MAX_INVALID_ROWS;
 use super::error::{LeaseFileError, RowError};
 use super::reader::{ReadError, ReadStats, Reader};
 use super::row::FileLease;
@@ -14,9 +14,10 @@ use crate::fs::{FileSystem, OsFileSystem, ReadFile, read_full};
 
 /// The names of a server's lease files.
 ///
-/// A server appends to the file that its configuration names. Beside it are what the last cleanup gave and,
-/// while a cleanup runs, the journal that it cleans up: a program that reads the current file
-/// alone misses nearly all leases. [`LeaseFileSet::read`] reads them all, also while the server runs.
+/// A server appends to the file that its configuration names. The result of the last cleanup is in
+/// a file beside it, and so is, during a cleanup, the journal that is being cleaned up: a program
+/// that reads the current file alone misses nearly all leases. [`LeaseFileSet::read`] reads all of
+/// them, also while the server runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseFileSet {
     current: PathBuf,
@@ -27,21 +28,22 @@ pub struct LeaseFileSet {
 pub struct LeaseSet<L: FileLease> {
     /// The leases, by address.
     pub leases: BTreeMap<L::Address, L>,
-    /// The files that were read, in their order.
+    /// The files that were read, in order.
     pub files: Vec<PathBuf>,
-    /// Rows that are no lease, the first [`MAX_BAD_ROWS`] of them.
-    pub bad_rows: Vec<FileRow>,
-    /// How many rows were read, also those that are not listed.
+    /// Invalid rows, at most the first [`MAX_INVALID_ROWS`].
+    pub invalid_rows: Vec<FileRow>,
+    /// Numbers of rows that were read, including those that are not listed.
     pub stats: ReadStats,
     /// Whether any of the files has an older or newer schema.
     pub needs_conversion: bool,
-    /// The files that end without a newline: the writer of the last line was interrupted, or is still at it. The row
-    /// counts as it stands, as it does when a lease manager loads the file: if it was cut off within its last column, the
-    /// lease has the beginning of that value; if it was cut off earlier, it is an invalid row.
+    /// The files that end without a newline: the writer of the last line was interrupted, or has
+    /// not finished it. The row is read as it is, as when a lease manager loads the file: if it is
+    /// truncated within its last column, the lease has the beginning of that value; if it is
+    /// truncated earlier, it is an invalid row.
     pub torn: Vec<PathBuf>,
 }
 
-/// A row of one of several files, and what is wrong with it.
+/// An invalid row of one of several files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileRow {
     /// The file.
@@ -51,7 +53,7 @@ pub struct FileRow {
 }
 
 impl LeaseFileSet {
-    /// The files of a server that is told to keep its leases in `current`.
+    /// Names the files of a server whose configured lease file is `current`.
     pub fn new(current: impl Into<PathBuf>) -> Self {
         Self { current: current.into() }
     }
@@ -62,55 +64,56 @@ impl LeaseFileSet {
         name.into()
     }
 
-    /// The file that the server appends to, `F`.
+    /// Returns the file that the server appends to, `F`.
     #[must_use]
     pub fn current_path(&self) -> &Path {
         &self.current
     }
 
-    /// The journal that a cleanup works at, `F.1`.
+    /// Returns the journal that a cleanup reads, `F.1`.
     #[must_use]
     pub fn input_path(&self) -> PathBuf {
         self.with_suffix(".1")
     }
 
-    /// What the last cleanup gave, `F.2`.
+    /// Returns the result of the last cleanup, `F.2`.
     #[must_use]
     pub fn previous_path(&self) -> PathBuf {
         self.with_suffix(".2")
     }
 
-    /// What a cleanup is writing, `F.output`.
+    /// Returns the file that a cleanup writes, `F.output`.
     #[must_use]
     pub fn output_path(&self) -> PathBuf {
         self.with_suffix(".output")
     }
 
-    /// The complete result of a cleanup that has not replaced the previous file yet, `F.completed`.
+    /// Returns the complete result of a cleanup that has not replaced the previous file yet,
+    /// `F.completed`.
     #[must_use]
     pub fn finish_path(&self) -> PathBuf {
         self.with_suffix(".completed")
     }
 
-    /// Returns the file in which cleanups keep rows that cannot be read, `F.bad`.
+    /// Returns the file in which cleanups keep invalid rows, `F.bad`.
     #[must_use]
     pub fn bad_path(&self) -> PathBuf {
         self.with_suffix(".bad")
     }
 
-    /// Which process does a cleanup, `F.pid`.
+    /// Returns the file with the number of the process that runs a cleanup, `F.pid`.
     #[must_use]
     pub fn pid_path(&self) -> PathBuf {
         self.with_suffix(".pid")
     }
 
-    /// The lock of the lease manager that owns the files, `F.lock`.
+    /// Returns the lock of the lease manager that owns the files, `F.lock`.
     #[must_use]
     pub fn lock_path(&self) -> PathBuf {
         self.with_suffix(".lock")
     }
 
-    /// The files beside the lease file that the lease manager and the cleanup keep for themselves.
+    /// Returns the files beside the lease file that the lease manager and the cleanup use.
     pub(crate) fn kept_beside(&self) -> Vec<PathBuf> {
         const SUFFIXES: [&str; 14] = [
             ".1",
@@ -133,12 +136,13 @@ impl LeaseFileSet {
 
     /// Reads all leases, as they are at one moment.
     ///
-    /// The files are opened, and then looked at again: if meanwhile none was renamed or
-    /// removed, they belong together, and stay readable whatever happens to their names. The leases are those that a lease
-    /// manager loads from the same files; [`LeaseSet::torn`] tells of a last row that may be incomplete.
+    /// The files are opened, and their names are then checked again: if none was renamed or removed
+    /// meanwhile, the files belong together, and stay readable whatever happens to their names. The
+    /// leases are those that a lease manager loads from the same files; [`LeaseSet::torn`] lists
+    /// files whose last row may be incomplete.
     ///
     /// # Errors
-    /// [`LeaseFileError`] where a file cannot be read, or is no lease file of the family.
+    /// Returns [`LeaseFileError`] if a file cannot be read, or is not a lease file of the family.
     pub fn read<L: FileLease>(&self) -> Result<LeaseSet<L>, LeaseFileError> {
         self.read_with(&OsFileSystem)
     }
@@ -148,7 +152,7 @@ impl LeaseFileSet {
         let mut set = LeaseSet {
             leases: BTreeMap::new(),
             files: Vec::new(),
-            bad_rows: Vec::new(),
+            invalid_rows: Vec::new(),
             stats: ReadStats::default(),
             needs_conversion: false,
             torn: Vec::new(),
@@ -159,7 +163,8 @@ impl LeaseFileSet {
                 set.files.push(path);
                 continue;
             }
-            let whole_lines = WholeLines::of(file.as_ref(), if path == self.current { LOOKS } else { 0 });
+            let whole_lines =
+                WholeLines::of(file.as_ref(), if path == self.current { END_RETRIES } else { 0 });
             set.add(Reader::with_path(whole_lines, &path)?, path)?;
         }
         Ok(set)
@@ -171,7 +176,7 @@ impl LeaseFileSet {
         fs: &dyn FileSystem,
     ) -> Result<Vec<OpenFile>, LeaseFileError> {
         let [finish, previous, input, current] = self.open_all(fs)?;
-        // A finish file without the whole header is not the result of a cleanup.
+        // A finish file without a complete header is not the result of a cleanup.
         let finish = match finish {
             Some((file, path)) if is_finished::<L>(file.as_ref(), &path)? => Some((file, path)),
             _ => None,
@@ -183,32 +188,32 @@ impl LeaseFileSet {
     /// Opens finish, previous, input and current, so that they belong together.
     fn open_all(&self, fs: &dyn FileSystem) -> Result<[Option<OpenFile>; 4], LeaseFileError> {
         /// A rename or two may come between; hundreds do not.
-        const TRIES: usize = 100;
+        const MAX_ATTEMPTS: usize = 100;
         let paths = [self.finish_path(), self.previous_path(), self.input_path(), self.current.clone()];
         let open = |path: &PathBuf| match fs.open(path) {
             Ok(file) => {
-                let identity = file.identity().map_err(io_error(path, "look at"))?;
+                let identity = file.identity().map_err(io_error(path, "read the attributes of"))?;
                 Ok((Some((file, path.clone())), Some(identity)))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((None, None)),
             Err(error) => Err(io_error(path, "open")(error)),
         };
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let [a, b, c, d] = &paths;
             let files = [open(a)?, open(b)?, open(c)?, open(d)?];
-            // The other way round, and finish before previous: the look at current falls in a moment in which
-            // all were as they are, unless two cleanups fit between the looks.
+            // In reverse order, and finish before previous: current is checked at a time when all
+            // names were as they are, unless two cleanups come between the two checks.
             let (current, input, finish, previous) = (open(d)?.1, open(c)?.1, open(a)?.1, open(b)?.1);
             let again = [finish, previous, input, current];
             if files.iter().zip(&again).all(|(file, again)| file.1 == *again) {
                 return Ok(files.map(|(file, _)| file));
             }
         }
-        Err(LeaseFileError::Unsteady { path: self.current.clone() })
+        Err(LeaseFileError::ModifiedConcurrently { path: self.current.clone() })
     }
 }
 
-/// Whether a finish file is what it says.
+/// Returns whether a finish file is the result of a cleanup.
 fn is_finished<L: FileLease>(file: &dyn ReadFile, path: &Path) -> Result<bool, LeaseFileError> {
     match read_file::<L>(file, path) {
         Ok(reader) => Ok(reader.has_whole_header()),
@@ -217,7 +222,7 @@ fn is_finished<L: FileLease>(file: &dyn ReadFile, path: &Path) -> Result<bool, L
     }
 }
 
-/// A file, and the name that it was opened by.
+/// A file, and the name by which it was opened.
 pub(crate) type OpenFile = (Box<dyn ReadFile>, PathBuf);
 
 fn io_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> LeaseFileError + use<> {
@@ -241,9 +246,9 @@ impl<L: FileLease> LeaseSet<L> {
                     }
                 }
                 Err(ReadError::Row(error)) => {
-                    self.stats.bad_rows += 1;
-                    if self.bad_rows.len() < MAX_BAD_ROWS {
-                        self.bad_rows.push(FileRow { path: path.clone(), error });
+                    self.stats.invalid_rows += 1;
+                    if self.invalid_rows.len() < MAX_INVALID_ROWS {
+                        self.invalid_rows.push(FileRow { path: path.clone(), error });
                     }
                 }
                 Err(ReadError::File(error)) => return Err(error),
@@ -257,18 +262,19 @@ impl<L: FileLease> LeaseSet<L> {
     }
 }
 
-/// Whether a current file is nothing but the beginning of a header, perhaps with zeros in place of the rest: the process
-/// that created it was interrupted. One that is cut off after a column would else be taken for that of an older file.
+/// Returns whether a current file is only the beginning of a header, possibly with zeros in place
+/// of the rest: the process that created it was interrupted. A header truncated after a column
+/// would otherwise be read as that of an older file.
 pub(crate) fn is_begun<L: FileLease>(file: &dyn ReadFile) -> io::Result<bool> {
     let header = L::SCHEMA.header.as_bytes();
     let mut head = vec![0; header.len() + 2];
     let len = read_full(file, &mut head, 0)?;
     let same = head[..len].iter().zip(header).take_while(|(found, expected)| found == expected).count();
-    // With its newline, it is a whole one.
+    // With its newline, the header is complete.
     Ok(len > 0 && len <= header.len() + 1 && head[same..len].iter().all(|&byte| byte == 0))
 }
 
-/// Reads a lease file that is open already.
+/// Reads an open lease file.
 pub(crate) fn read_file<'a, L: FileLease>(
     file: &'a dyn ReadFile,
     path: &Path,
@@ -276,7 +282,7 @@ pub(crate) fn read_file<'a, L: FileLease>(
     Reader::with_path(FileReader::starting_at(file, 0), path)
 }
 
-/// Reads a file from a place to its end.
+/// Reads a file from an offset to its end.
 pub(crate) struct FileReader<'a> {
     file: &'a dyn ReadFile,
     at: u64,
@@ -297,20 +303,20 @@ impl Read for FileReader<'_> {
     }
 }
 
-/// Number of times that the end of a file which ends within a line is looked at again, a millisecond apart.
-const LOOKS: u32 = 5;
+/// Number of retries, a millisecond apart, at the end of a file that ends within a line.
+const END_RETRIES: u32 = 5;
 
-/// Reads a file from its start to its end. Where that is within a line, a server may be in the midst of writing it: the
-/// rest is waited for, for a moment.
+/// Reads a file from its start to its end. If the file ends within a line, which a server may be
+/// writing, the end is read again a few times.
 struct WholeLines<'a> {
     file: FileReader<'a>,
     within_a_line: bool,
-    looks: u32,
+    retries: u32,
 }
 
 impl<'a> WholeLines<'a> {
-    fn of(file: &'a dyn ReadFile, looks: u32) -> Self {
-        Self { file: FileReader { file, at: 0 }, within_a_line: false, looks }
+    fn of(file: &'a dyn ReadFile, retries: u32) -> Self {
+        Self { file: FileReader { file, at: 0 }, within_a_line: false, retries }
     }
 }
 
@@ -321,10 +327,10 @@ impl Read for WholeLines<'_> {
             if let Some(last) = buffer[..count].last() {
                 self.within_a_line = *last != b'\n';
             }
-            if count > 0 || !self.within_a_line || self.looks == 0 {
+            if count > 0 || !self.within_a_line || self.retries == 0 {
                 return Ok(count);
             }
-            self.looks -= 1;
+            self.retries -= 1;
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -351,7 +357,7 @@ mod tests {
         disk.create(path).and_then(|file| file.append(format!("{HEADER}{rows}").as_bytes())).unwrap();
     }
 
-    /// Does a step of a rotation and a cleanup.
+    /// Performs a step of a rotation and a cleanup.
     fn step(disk: &SimulatedDisk, files: &LeaseFileSet, with_previous: bool, n: usize) {
         match n {
             0 => disk.rename(files.current_path(), &files.input_path()).unwrap(),
@@ -368,22 +374,22 @@ mod tests {
         }
     }
 
-    /// A file whose last row comes in two parts, the second one after some looks at the end.
+    /// A file whose last row comes in two parts, the second one after a number of reads at the end.
     #[derive(Debug)]
-    struct Slow {
+    struct SlowFile {
         text: Vec<u8>,
         first: u64,
-        looks: AtomicUsize,
+        retries: AtomicUsize,
         complete_after: usize,
     }
 
-    impl ReadFile for Slow {
+    impl ReadFile for SlowFile {
         fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-            let is_complete = self.looks.load(Ordering::SeqCst) >= self.complete_after;
+            let is_complete = self.retries.load(Ordering::SeqCst) >= self.complete_after;
             let end = if is_complete { self.text.len() } else { usize::try_from(self.first).unwrap() };
             let from = usize::try_from(at).unwrap().min(end);
             if from == end {
-                self.looks.fetch_add(1, Ordering::SeqCst);
+                self.retries.fetch_add(1, Ordering::SeqCst);
             }
             (&self.text[from..end]).read(buffer)
         }
@@ -396,23 +402,23 @@ mod tests {
     }
 
     #[rstest]
-    #[case::at_once(1, false)]
-    #[case::at_the_last_look(LOOKS as usize, false)]
+    #[case::after_one_read(1, false)]
+    #[case::at_the_last_retry(END_RETRIES as usize, false)]
     #[case::too_late(1000, true)]
-    fn a_row_that_is_being_written_is_waited_for(#[case] complete_after: usize, #[case] torn: bool) {
+    fn the_rest_of_a_row_that_is_being_written_is_awaited(#[case] complete_after: usize, #[case] torn: bool) {
         let text = format!("{HEADER}{}{}", row(1), row(2)).into_bytes();
         for cut in [1, 5, row(2).len() - 1] {
             let first = (text.len() - cut) as u64;
-            let file = Slow { text: text.clone(), first, looks: AtomicUsize::new(0), complete_after };
-            let mut reader = Reader::<Lease4, _>::new(WholeLines::of(&file, LOOKS)).unwrap();
+            let file = SlowFile { text: text.clone(), first, retries: AtomicUsize::new(0), complete_after };
+            let mut reader = Reader::<Lease4, _>::new(WholeLines::of(&file, END_RETRIES)).unwrap();
             let rows = reader.by_ref().filter(Result::is_ok).count();
-            // A row that lacks its newline only counts.
+            // A row that lacks only its newline is read.
             assert_eq!((rows, reader.is_torn()), (if torn && cut > 1 { 1 } else { 2 }, torn), "{cut}");
         }
     }
 
     #[test]
-    fn no_rotation_or_cleanup_between_the_opens_hides_a_lease() {
+    fn a_rotation_or_cleanup_between_the_opens_hides_no_lease() {
         let mut bad = Vec::new();
         let mut count = 0;
         for with_previous in [true, false] {

@@ -12,8 +12,8 @@ use super::schema::Header;
 
 /// The leases of a lease file, in the order of its rows.
 ///
-/// A row that is no lease is an error with its line, and reading goes on behind it. A file without a single byte
-/// has no rows.
+/// An invalid row is an error with its line, and reading continues after it. An empty file has no
+/// rows.
 ///
 /// ```
 /// use leasemgr::lease::{Lease, Lease4};
@@ -29,7 +29,7 @@ use super::schema::Header;
 /// let error = reader.next().unwrap().unwrap_err();
 /// assert_eq!(error.to_string(), "line 3: address is \"192.0.2.300\", expected an IPv4 address");
 /// assert!(reader.next().is_none());
-/// assert_eq!((reader.stats().leases, reader.stats().bad_rows), (1, 1));
+/// assert_eq!((reader.stats().leases, reader.stats().invalid_rows), (1, 1));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub struct Reader<L, R> {
     header: Header,
     has_whole_header: bool,
     leading_zeros: u64,
-    /// A line that was read in place of a header.
+    /// A line that was read where a header was expected.
     pending: Option<Line>,
     line: Vec<u8>,
     lines: u64,
@@ -49,20 +49,20 @@ pub struct Reader<L, R> {
     leases: PhantomData<L>,
 }
 
-/// How many rows were read.
+/// Numbers of rows that were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadStats {
-    /// Good rows, also those that delete a lease.
+    /// Valid rows, including those that delete a lease.
     pub leases: u64,
-    /// Rows that are no lease.
-    pub bad_rows: u64,
+    /// Invalid rows.
+    pub invalid_rows: u64,
 }
 
-/// Why a row was not read.
+/// The reason why a row was not read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// The row is no lease. The next one can be read.
+    /// The row is invalid. The next one can be read.
     #[error(transparent)]
     Row(#[from] RowError),
     /// The file cannot be read any further.
@@ -73,13 +73,13 @@ pub enum ReadError {
 /// How a line ended.
 #[derive(Debug)]
 enum Line {
-    /// With a newline.
+    /// At a newline.
     Whole,
-    /// With the end of the file.
+    /// At the end of the file.
     Torn,
-    /// Beyond [`MAX_LINE`].
+    /// Longer than [`MAX_LINE`].
     TooLong,
-    /// There is none.
+    /// There is no further line.
     None,
 }
 
@@ -87,7 +87,7 @@ impl<L: FileLease> Reader<L, File> {
     /// Opens a lease file.
     ///
     /// # Errors
-    /// [`LeaseFileError`] where it cannot be read, or is no lease file of the family.
+    /// Returns [`LeaseFileError`] if the file cannot be read, or is not a lease file of the family.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LeaseFileError> {
         let path = path.as_ref();
         let file = File::open(path).map_err(|source| LeaseFileError::Io {
@@ -100,18 +100,20 @@ impl<L: FileLease> Reader<L, File> {
 }
 
 impl<L: FileLease, R: Read> Reader<L, R> {
-    /// Reads from anything.
+    /// Reads from any input.
     ///
     /// # Errors
-    /// [`LeaseFileError`] where it cannot be read, or is no lease file of the family.
+    /// Returns [`LeaseFileError`] if the input cannot be read, or is not a lease file of the
+    /// family.
     pub fn new(input: R) -> Result<Self, LeaseFileError> {
         Self::with_path(input, Path::new("lease file"))
     }
 
-    /// Reads from something that errors call `path`.
+    /// Reads from an input that errors refer to as `path`.
     ///
     /// # Errors
-    /// [`LeaseFileError`] where it cannot be read, or is no lease file of the family.
+    /// Returns [`LeaseFileError`] if the input cannot be read, or is not a lease file of the
+    /// family.
     pub fn with_path(input: R, path: &Path) -> Result<Self, LeaseFileError> {
         let mut reader = Self {
             input: BufReader::with_capacity(64 * 1024, input),
@@ -131,7 +133,7 @@ impl<L: FileLease, R: Read> Reader<L, R> {
         let mut any = reader.leading_zeros > 0;
         let end = loop {
             match reader.next_line()? {
-                // Nothing but newlines is no lease file, nothing at all is an empty one.
+                // Newlines alone are not a lease file; no bytes at all are an empty one.
                 Line::None if !any => return Ok(reader),
                 Line::Whole if reader.line.is_empty() => any = true,
                 end => break end,
@@ -139,13 +141,14 @@ impl<L: FileLease, R: Read> Reader<L, R> {
         };
         reader.has_whole_header = matches!(end, Line::Whole) && reader.leading_zeros == 0;
         if matches!(end, Line::None) && reader.leading_zeros > 0 {
-            // For the error: there is nothing else.
+            // The text for the error, as the file has no other bytes.
             reader.line = ZEROS.to_vec();
             reader.lines = 1;
         }
         match L::SCHEMA.parse_header(&reader.line) {
             Ok(header) => Ok(Self { header, ..reader }),
-            // The header was cut off, and rows were written where they would have been behind it.
+            // The file was truncated, and a process then wrote rows at the offset that it had
+            // before.
             Err(_) if reader.leading_zeros > 0 && is_row(&reader.line) => {
                 Ok(Self { pending: Some(end), ..reader })
             }
@@ -158,47 +161,49 @@ impl<L: FileLease, R: Read> Reader<L, R> {
         }
     }
 
-    /// What the header says.
+    /// Returns the header.
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// Whether the header is there with its newline: one cut short may look like that of an older file.
+    /// Returns whether the header is complete with its newline: a truncated one may look like that
+    /// of an older file.
     pub(super) fn has_whole_header(&self) -> bool {
         self.has_whole_header
     }
 
-    /// Returns the number of zero bytes before the header or the first row: what a file begins with that was cut off while
-    /// a process was writing at a later place of it. They are skipped.
+    /// Returns the number of zero bytes before the header or the first row, which are skipped. A
+    /// file begins with them if it was truncated while a process was writing at a later offset.
     #[must_use]
     pub fn leading_zeros(&self) -> u64 {
         self.leading_zeros
     }
 
-    /// The line that was read last, counted from 1 with the header.
+    /// Returns the number of the line that was read last, counted from 1 with the header.
     #[must_use]
     pub fn line(&self) -> u64 {
         self.lines
     }
 
-    /// Returns an error of the row that was read last.
+    /// Returns an error for the row that was read last.
     pub(crate) fn error(&self, problem: RowProblem) -> RowError {
         RowError::new(self.lines, &self.line, problem)
     }
 
-    /// How many rows were read so far.
+    /// Returns the numbers of rows that were read so far.
     #[must_use]
     pub fn stats(&self) -> ReadStats {
         self.stats
     }
 
-    /// The line that was read last, without its newline; nothing of one that is too long.
+    /// Returns the line that was read last, without its newline; empty if the line is too long.
     pub(crate) fn text(&self) -> &[u8] {
         &self.line
     }
 
-    /// Whether the last line that was read is without its newline: its writer was interrupted, or is still at it.
+    /// Returns whether the last line that was read has no newline: its writer was interrupted, or
+    /// has not finished it.
     #[must_use]
     pub fn is_torn(&self) -> bool {
         self.torn
@@ -282,7 +287,7 @@ impl<L: FileLease, R: Read> Reader<L, R> {
                     Ok(Some(parsed))
                 }
                 Err(problem) => {
-                    self.stats.bad_rows += 1;
+                    self.stats.invalid_rows += 1;
                     Err(self.error(problem).into())
                 }
             };
@@ -290,10 +295,10 @@ impl<L: FileLease, R: Read> Reader<L, R> {
     }
 }
 
-/// What a file of zeros alone has in place of a header.
+/// The text that stands for a file of zeros alone in place of a header.
 pub(crate) const ZEROS: &[u8] = &[0; 64];
 
-/// Returns whether a line behind zeros is taken for a row, good or not, and not for a header.
+/// Returns whether a line after zeros is read as a row, valid or not, and not as a header.
 pub(crate) fn is_row(line: &[u8]) -> bool {
     !line.is_empty() && line != ZEROS && !line.starts_with(b"address")
 }

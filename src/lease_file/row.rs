@@ -1,4 +1,4 @@
-//! A row as a lease, and a lease as a row.
+//! Conversion of rows to leases and of leases to rows.
 
 use std::fmt;
 use std::hash::Hash;
@@ -14,7 +14,7 @@ use crate::lease::{
     LeaseState, LeaseType, Lifetime, PoolId, SubnetId, UserContext,
 };
 
-/// A lease that has a place in lease files: [`Lease4`] and [`Lease6`].
+/// A lease that lease files can contain: [`Lease4`] and [`Lease6`].
 pub trait FileLease: Lease + private::RowFormat {
     /// The columns of the family's files.
     #[must_use]
@@ -30,28 +30,29 @@ pub(crate) mod private {
     use super::{Header, Parsed, RowProblem, Schema, Values};
     use crate::lease_file::canonical::Canonical;
 
-    /// What each family does in its own way.
+    /// The parts of a row's format that differ between the families.
     pub trait RowFormat: Sized {
-        /// The columns.
+        /// The columns of the family's files.
         const SCHEMA: &'static Schema;
 
-        /// An address that sorts as the address does.
+        /// An address as a number that sorts in the same order.
         type AddressKey: super::AddressKey;
 
-        /// The key of the lease's address.
+        /// Returns the key of the lease's address.
         fn key(&self) -> Self::AddressKey;
 
-        /// The lease of these values.
+        /// Makes the lease of these values.
         fn from_values(values: &Values<'_>) -> Result<Parsed<Self>, RowProblem>;
 
         /// Appends the row, with its newline.
         fn write_row(&self, out: &mut Vec<u8>);
 
-        /// What a row of this number of values says that is, byte for byte, the beginning of the row that
-        /// [`RowFormat::write_row`] gives for its lease; `None` for any other row, and for a few of those that are.
+        /// Returns what a row of this number of values contains if it is, byte for byte, a prefix
+        /// of the row that [`RowFormat::write_row`] writes for its lease; `None` for any other row,
+        /// and for a few of those that are.
         ///
-        /// The row starts at `start` of `text`, after which some more bytes follow; the first separators from
-        /// there on are at `ends`.
+        /// The row starts at `start` of `text`, which has padding after it; the first separators
+        /// from there on are at `ends`.
         fn canonical(
             text: &[u8],
             start: usize,
@@ -59,10 +60,11 @@ pub(crate) mod private {
             values: usize,
         ) -> Option<Canonical<Self::AddressKey>>;
 
-        /// The lease of a row, given without its newline.
+        /// Returns the lease of a row, given without its newline.
         fn parse_row(line: &[u8], header: &Header) -> Result<Parsed<Self>, RowProblem> {
             let values = Values::split(line, header, Self::SCHEMA)?;
-            // A value too many, as by a comma in a name, puts those after it into the wrong columns.
+            // An extra value, for example by a comma in a name, moves those after it into the wrong
+            // columns.
             Self::from_values(&values).map_err(|problem| values.too_many(line, header).unwrap_or(problem))
         }
     }
@@ -70,10 +72,10 @@ pub(crate) mod private {
 
 /// An address as a number: small, and fast to compare and to sort.
 pub trait AddressKey: Copy + fmt::Debug + Default + Eq + Hash + Ord + Send + Sync + 'static {
-    /// The `n`th byte, counted from the least significant one.
+    /// Returns the `n`th byte, counted from the least significant one.
     fn byte(self, n: usize) -> u8;
 
-    /// How many bytes there are.
+    /// Number of bytes.
     const BYTES: usize;
 }
 
@@ -85,7 +87,8 @@ impl AddressKey for u32 {
     }
 }
 
-/// The upper and the lower half of an IPv6 address: aligned to 8 bytes, where a `u128` would take 16.
+/// The upper and the lower half of an IPv6 address: aligned to 8 bytes, where a `u128` would take
+/// 16.
 impl AddressKey for (u64, u64) {
     const BYTES: usize = 16;
 
@@ -94,17 +97,17 @@ impl AddressKey for (u64, u64) {
     }
 }
 
-/// What a good row says.
+/// The content of a valid row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parsed<L> {
-    /// The lease; with a valid lifetime of 0, the row deletes it.
+    /// The lease; if its valid lifetime is 0, the row deletes it.
     pub lease: L,
-    /// A hardware address that could not be read and was left out: the row is good without it.
+    /// The problem of a hardware address that was left out; the row is valid without it.
     pub dropped: Option<RowProblem>,
 }
 
 impl<L: Lease> Parsed<L> {
-    /// Whether the row deletes the lease.
+    /// Returns whether the row deletes the lease.
     #[must_use]
     pub fn deletes(&self) -> bool {
         self.lease.data().valid_lifetime.0 == 0
@@ -140,7 +143,8 @@ impl<'a> Values<'a> {
         Ok(Self { values, count, schema })
     }
 
-    /// What is wrong with a row that has more values than columns; of a newer file, it is not known how many those are.
+    /// Returns the problem of a row with more values than columns. The number of columns of a newer
+    /// file is unknown.
     #[cold]
     fn too_many(&self, line: &[u8], header: &Header) -> Option<RowProblem> {
         let (least, most) = (header.columns, self.schema.columns.len());
@@ -149,12 +153,12 @@ impl<'a> Values<'a> {
         (is_known && found > most).then_some(RowProblem::TooManyValues { found, least, most })
     }
 
-    /// The value of a column, `None` where the row ends before it.
+    /// Returns the value of a column, `None` if the row ends before it.
     fn get(&self, column: usize) -> Option<&'a [u8]> {
         (column < self.count).then(|| self.values[column])
     }
 
-    fn bad(&self, column: usize, expected: &'static str) -> RowProblem {
+    fn invalid(&self, column: usize, expected: &'static str) -> RowProblem {
         RowProblem::Value {
             column: self.schema.columns[column],
             value: excerpt(self.values[column]),
@@ -167,7 +171,7 @@ impl<'a> Values<'a> {
         move |problem| RowProblem::Lease { column, problem: problem.into() }
     }
 
-    /// A number, or `default` where the row ends before it.
+    /// Returns a number, or `default` if the row ends before it.
     fn number<T: TryFrom<u64>>(
         &self,
         column: usize,
@@ -176,12 +180,12 @@ impl<'a> Values<'a> {
     ) -> Result<T, RowProblem> {
         match (self.get(column), default) {
             (None, Some(default)) => Ok(default),
-            (value, _) => number(value.unwrap_or_default()).ok_or_else(|| self.bad(column, expected)),
+            (value, _) => number(value.unwrap_or_default()).ok_or_else(|| self.invalid(column, expected)),
         }
     }
 
     fn flag(&self, column: usize) -> Result<bool, RowProblem> {
-        self.get(column).and_then(flag).ok_or_else(|| self.bad(column, "0 or 1"))
+        self.get(column).and_then(flag).ok_or_else(|| self.invalid(column, "0 or 1"))
     }
 
     fn user_context(&self, column: usize) -> Result<Option<UserContext>, RowProblem> {
@@ -193,23 +197,23 @@ impl<'a> Values<'a> {
         UserContext::parse(&text).map(Some).map_err(self.lease_error(column))
     }
 
-    /// A hardware address, `None` where there is no value.
+    /// Returns a hardware address, `None` if there is no value.
     fn hwaddr(&self, column: usize) -> Result<Option<HwAddr>, RowProblem> {
         let Some(value) = self.get(column).filter(|value| !value.is_empty()) else {
             return Ok(None);
         };
         let bytes = separated_octets(value, b':');
-        let bytes = bytes.ok_or_else(|| self.bad(column, "hex octets with ':' between them"))?;
+        let bytes = bytes.ok_or_else(|| self.invalid(column, "hex octets with ':' between them"))?;
         HwAddr::new(bytes.as_slice()).map(Some).map_err(self.lease_error(column))
     }
 
-    /// The octets of a client id or DUID.
+    /// Returns the octets of a client id or DUID.
     fn octets(&self, column: usize) -> Result<Octets, RowProblem> {
         const EXPECTED: &str = "hex octets with ':' or blanks between them, or plain hex digits";
-        self.get(column).and_then(octets).ok_or_else(|| self.bad(column, EXPECTED))
+        self.get(column).and_then(octets).ok_or_else(|| self.invalid(column, EXPECTED))
     }
 
-    /// A name; `LOWER` in lower case.
+    /// Returns a name, in lower case if `LOWER`.
     fn hostname<const LOWER: bool>(&self, column: usize) -> Hostname {
         let value = self.get(column).unwrap_or_default();
         let upper = |value: &[u8]| value.iter().fold(false, |any, byte| any | byte.is_ascii_uppercase());
@@ -225,13 +229,14 @@ impl<'a> Values<'a> {
     }
 }
 
-/// What stands in the client id or DUID of the row of a reclaimed lease that belongs to no client, where Kea would refuse a row
-/// without a client: two octets 0, a type that no client id or DUID has, and `nobody`.
-pub(crate) const NOBODY: &[u8] = b"\0\0nobody";
+/// The client id or DUID in the row of a reclaimed lease without a client, as Kea would refuse a
+/// row without one: two octets 0, a type that no client id or DUID has, and `nobody`.
+pub(crate) const CLIENT_PLACEHOLDER: &[u8] = b"\0\0nobody";
 
-/// The client id or DUID of a row, given that of the lease; `lacks_client` if it belongs to no client.
+/// Returns the client id or DUID of a row, given that of the lease; `lacks_client` if the lease has
+/// no client.
 fn written_client<'a>(client: &'a [u8], lacks_client: bool, common: &Common<'_>) -> &'a [u8] {
-    if lacks_client && common.state == LeaseState::EXPIRED_RECLAIMED { NOBODY } else { client }
+    if lacks_client && common.state == LeaseState::EXPIRED_RECLAIMED { CLIENT_PLACEHOLDER } else { client }
 }
 
 impl private::RowFormat for Lease4 {
@@ -244,7 +249,7 @@ impl private::RowFormat for Lease4 {
     }
 
     fn from_values(values: &Values<'_>) -> Result<Parsed<Self>, RowProblem> {
-        let address = ipv4(values.values[0]).ok_or_else(|| values.bad(0, "an IPv4 address"))?;
+        let address = ipv4(values.values[0]).ok_or_else(|| values.invalid(0, "an IPv4 address"))?;
         let hwaddr = values.hwaddr(1)?;
         let client_id = match values.get(2) {
             None | Some([]) => None,
@@ -263,11 +268,11 @@ impl private::RowFormat for Lease4 {
             pool_id: PoolId(values.number(11, Some(0), U32)?),
         };
         let state = LeaseState(values.number(9, Some(0), U32)?);
-        let is_nobody = state == LeaseState::EXPIRED_RECLAIMED && hwaddr.is_none();
+        let lacks_client = state == LeaseState::EXPIRED_RECLAIMED && hwaddr.is_none();
         let client_id = match client_id {
-            Some(id) if is_nobody && id.as_bytes() == NOBODY => None,
-            // Kea refuses it too.
-            None if is_nobody => return Err(values.lease_error(1)(LeaseError::NoIdentity { state })),
+            Some(id) if lacks_client && id.as_bytes() == CLIENT_PLACEHOLDER => None,
+            // As in Kea.
+            None if lacks_client => return Err(values.lease_error(1)(LeaseError::NoIdentity { state })),
             client_id => client_id,
         };
         let mut lease = Self::new(address, hwaddr, client_id, state).map_err(values.lease_error(1))?;
@@ -297,7 +302,7 @@ impl private::RowFormat for Lease6 {
     fn from_values(values: &Values<'_>) -> Result<Parsed<Self>, RowProblem> {
         let text = std::str::from_utf8(values.values[0]).ok();
         let address: Option<Ipv6Addr> = text.and_then(|text| text.parse().ok());
-        let address = address.ok_or_else(|| values.bad(0, "an IPv6 address"))?;
+        let address = address.ok_or_else(|| values.invalid(0, "an IPv6 address"))?;
         let duid = Duid::recorded(values.octets(1)?.as_slice()).map_err(values.lease_error(1))?;
         let valid_lifetime: u32 = values.number(2, None, U32)?;
         let expire: u64 = values.number(3, None, U64)?;
@@ -307,8 +312,8 @@ impl private::RowFormat for Lease6 {
         let iaid = Iaid(values.number(7, None, U32)?);
         let state = LeaseState(values.number(13, Some(0), U32)?);
         let duid = match (state, duid.as_bytes()) {
-            (LeaseState::EXPIRED_RECLAIMED, NOBODY) => Duid::empty(),
-            // Kea refuses it too.
+            (LeaseState::EXPIRED_RECLAIMED, CLIENT_PLACEHOLDER) => Duid::empty(),
+            // As in Kea.
             (LeaseState::EXPIRED_RECLAIMED, _) if duid.is_new_empty() => {
                 return Err(values.lease_error(1)(LeaseError::EmptyDuid { state }));
             }
@@ -347,7 +352,7 @@ impl private::RowFormat for Lease6 {
     fn write_row(&self, out: &mut Vec<u8>) {
         let mut common = Common::of(self);
         if self.data().cltt < 0 {
-            // Read as 32 bits, a cltt before 1970 would be one shortly before 2106.
+            // Kea would read a cltt before 1970 as 32 bits, shortly before 2106.
             common.expire = common.valid_lifetime.0.into();
         }
         let row = Row6 {
@@ -368,12 +373,12 @@ impl private::RowFormat for Lease6 {
     }
 }
 
-/// The cltt of a DHCPv6 row: 32 bits, as Kea keeps it, whatever the expiry time is.
+/// Returns the cltt of a DHCPv6 row: 32 bits, as Kea keeps it, whatever the expiry time is.
 fn cltt6(expire: u64, valid_lifetime: u32) -> i64 {
     (expire.wrapping_sub(valid_lifetime.into()) & u64::from(u32::MAX)).cast_signed()
 }
 
-/// A lease type of any 31 bits, of which 16 are kept.
+/// Parses a lease type of up to 31 bits, of which 16 are kept.
 fn lease_type(values: &Values<'_>) -> Result<LeaseType, RowProblem> {
     const EXPECTED: &str = "a number from 0 to 2147483647";
     let number: u64 = values.number(6, None, EXPECTED)?;
@@ -382,11 +387,11 @@ fn lease_type(values: &Values<'_>) -> Result<LeaseType, RowProblem> {
             let [low, high, ..] = number.to_le_bytes();
             Ok(LeaseType(u16::from_le_bytes([low, high])))
         }
-        Err(_) => Err(values.bad(6, EXPECTED)),
+        Err(_) => Err(values.invalid(6, EXPECTED)),
     }
 }
 
-/// The hardware address of a DHCPv6 row, from its three columns.
+/// Returns the hardware address of a DHCPv6 row, from its three columns.
 fn hwaddr6(values: &Values<'_>) -> Result<Option<HwAddr>, RowProblem> {
     let Some(mut hwaddr) = values.hwaddr(12)? else {
         return Ok(None);
@@ -401,7 +406,7 @@ fn hwaddr6(values: &Values<'_>) -> Result<Option<HwAddr>, RowProblem> {
     Ok(Some(hwaddr))
 }
 
-/// Columns that are numbers, each with a comma before it.
+/// Writes numeric columns, each after a comma.
 fn write_numbers<const N: usize>(numbers: [u64; N], out: &mut Vec<u8>) {
     for number in numbers {
         out.push(b',');
@@ -409,7 +414,7 @@ fn write_numbers<const N: usize>(numbers: [u64; N], out: &mut Vec<u8>) {
     }
 }
 
-/// What rows of both families say.
+/// The columns that rows of both families have.
 pub(crate) struct Common<'a> {
     pub(crate) hwaddr: &'a [u8],
     pub(crate) valid_lifetime: Lifetime,
@@ -419,7 +424,7 @@ pub(crate) struct Common<'a> {
     pub(crate) fqdn_rev: bool,
     pub(crate) hostname: &'a [u8],
     pub(crate) state: LeaseState,
-    /// Empty where there is none.
+    /// Empty if there is no user context.
     pub(crate) user_context: &'a [u8],
     pub(crate) pool_id: PoolId,
 }
@@ -441,19 +446,19 @@ impl<'a> Common<'a> {
         }
     }
 
-    /// The columns `valid_lifetime`, `expire` and `subnet_id`, each with a comma before it.
+    /// Writes the columns `valid_lifetime`, `expire` and `subnet_id`, each after a comma.
     fn write_times(&self, out: &mut Vec<u8>) {
         write_numbers([self.valid_lifetime.0.into(), self.expire, self.subnet_id.0.into()], out);
     }
 
-    /// The columns `fqdn_fwd`, `fqdn_rev` and `hostname`, each with a comma before it.
+    /// Writes the columns `fqdn_fwd`, `fqdn_rev` and `hostname`, each after a comma.
     fn write_names(&self, out: &mut Vec<u8>) {
         write_numbers([self.fqdn_fwd.into(), self.fqdn_rev.into()], out);
         out.push(b',');
         escape(self.hostname, out);
     }
 
-    /// The columns `state` and `user_context`, each with a comma before it.
+    /// Writes the columns `state` and `user_context`, each after a comma.
     fn write_state(&self, out: &mut Vec<u8>) {
         write_numbers([self.state.0.into()], out);
         out.push(b',');
@@ -461,10 +466,10 @@ impl<'a> Common<'a> {
     }
 }
 
-/// What a DHCPv4 row says.
+/// The content of a DHCPv4 row.
 pub(crate) struct Row4<'a> {
     pub(crate) address: Ipv4Addr,
-    /// Empty where there is none.
+    /// Empty if there is no client id.
     pub(crate) client_id: &'a [u8],
     pub(crate) common: Common<'a>,
 }
@@ -485,7 +490,7 @@ impl Row4<'_> {
     }
 }
 
-/// What a DHCPv6 row says.
+/// The content of a DHCPv6 row.
 pub(crate) struct Row6<'a> {
     pub(crate) address: Ipv6Addr,
     pub(crate) duid: &'a [u8],
@@ -525,7 +530,7 @@ mod tests {
     use super::*;
     use crate::lease::system_time;
 
-    /// The file of a lease, and the lease that is read from it.
+    /// Returns the file of a lease, and the lease that is read from it.
     fn written_and_read<L: FileLease>(lease: &L) -> (String, L) {
         let mut writer = Writer::new(Vec::new()).unwrap();
         writer.append(lease).unwrap();
@@ -535,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reclaimed_lease_of_no_client_has_a_row_that_kea_reads() {
+    fn a_reclaimed_lease_without_a_client_has_a_row_that_kea_reads() {
         let mut lease = Lease4::declined([192, 0, 2, 1].into()).lifetime(60).cltt(1000).build().unwrap();
         lease.reclaim();
         let (text, read) = written_and_read(&lease);
@@ -546,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reclaimed_dhcpv6_lease_of_no_client_has_a_row_that_kea_reads() {
+    fn a_reclaimed_dhcpv6_lease_without_a_client_has_a_row_that_kea_reads() {
         let mut lease = Lease6::declined("2001:db8::1".parse().unwrap()).lifetime(60).build().unwrap();
         lease.decline(system_time(1000), Lifetime(60));
         lease.reclaim();

@@ -1,4 +1,4 @@
-//! Rows of a window of text, one after the other, each in the cheapest way that is right.
+//! Scanning the rows of a window of text, each by the fastest method that is correct.
 
 use std::ops::Range;
 
@@ -8,46 +8,47 @@ use super::error::{RowError, RowProblem};
 use super::row::{FileLease, Parsed};
 use super::schema::Header;
 
-/// What stands behind the text of a window, so that whole blocks can be looked at.
+/// Number of bytes after the text of a window, so that whole blocks can be loaded.
 pub(crate) const WINDOW_PADDING: usize = 64;
 const _: () = assert!(WINDOW_PADDING >= PADDING);
 
-/// How much of a window is scanned in one go. A window is usually less; one with a line of many megabytes is more, and the places
-/// of all its commas would take four times as much memory as the line. Tests have a smaller one, so that they have longer lines.
-const STRETCH: usize = if cfg!(test) { 256 } else { 512 * 1024 };
+/// Number of bytes of a window that are scanned at once. A window is usually smaller; one with a
+/// line of many megabytes is larger, and the offsets of its commas would take four times as much
+/// memory as the line. Tests have a smaller value, so that lines exceed it.
+const CHUNK: usize = if cfg!(test) { 256 } else { 512 * 1024 };
 
 /// A row of a window.
 pub(crate) enum Row<'a, K> {
-    /// A row that the writer would write just so, but for its tail.
+    /// A row that the writer would write identically, apart from its tail.
     Canonical {
-        /// What it says.
+        /// Its content.
         row: Canonical<K>,
-        /// Where its text starts in the window.
+        /// The offset of its text in the window.
         start: usize,
     },
-    /// A good row that the writer would write in another way.
+    /// A valid row that the writer would write differently.
     Converted {
         /// Its address.
         key: K,
         /// Whether it deletes the lease.
         deletes: bool,
-        /// Where its text starts in the window.
+        /// The offset of its text in the window.
         start: usize,
-        /// The row that the writer writes, with its newline.
+        /// The row as the writer writes it, with its newline.
         row: &'a [u8],
-        /// A hardware address that was left out.
+        /// The error of a hardware address that was left out.
         dropped: Option<RowError>,
     },
-    /// A row that is no lease: [`problem_of`] says why.
-    Bad {
-        /// Where its text starts in the window.
+    /// An invalid row: [`problem_of`] returns the reason.
+    Invalid {
+        /// The offset of its text in the window.
         start: usize,
         /// Its line.
         line: u64,
     },
 }
 
-/// Finds and checks the rows of windows. Keeps its memory from window to window.
+/// Finds and checks the rows of windows. Reuses its memory for all windows.
 #[derive(Default)]
 pub(crate) struct Scanner {
     separators: Vec<u32>,
@@ -55,10 +56,10 @@ pub(crate) struct Scanner {
 }
 
 impl Scanner {
-    /// Gives every row of `window[..len]` to `each`, in order, until it returns `false`.
+    /// Passes every row of `window[..len]` to `each`, in order, until it returns `false`.
     ///
-    /// The text ends with a newline; [`WINDOW_PADDING`] bytes follow it. `lines` is the number of lines
-    /// before it, counted on.
+    /// The text ends with a newline; [`WINDOW_PADDING`] bytes follow it. `lines` is the number of
+    /// lines before it, and is updated.
     pub(crate) fn scan<L: FileLease>(
         &mut self,
         window: &[u8],
@@ -69,12 +70,12 @@ impl Scanner {
     ) {
         let mut from = 0;
         while from < len {
-            let end = len.min(from + STRETCH);
-            let goes_on = match memchr::memrchr(b'\n', &window[from..end]) {
+            let end = len.min(from + CHUNK);
+            let continues = match memchr::memrchr(b'\n', &window[from..end]) {
                 Some(newline) => {
-                    let lines_of_stretch = from..from + newline + 1;
-                    from = lines_of_stretch.end;
-                    self.scan_lines::<L>(window, lines_of_stretch, header, lines, &mut each)
+                    let lines_of_chunk = from..from + newline + 1;
+                    from = lines_of_chunk.end;
+                    self.scan_lines::<L>(window, lines_of_chunk, header, lines, &mut each)
                 }
                 None => {
                     let Some(newline) = memchr::memchr(b'\n', &window[end..len]) else {
@@ -86,13 +87,13 @@ impl Scanner {
                     self.long_row::<L>(window, line, header, *lines, &mut each)
                 }
             };
-            if !goes_on {
+            if !continues {
                 return;
             }
         }
     }
 
-    /// Gives every row of some lines to `each`, and tells whether that wants more.
+    /// Passes every row of some lines to `each`. Returns `false` if `each` did.
     fn scan_lines<L: FileLease>(
         &mut self,
         window: &[u8],
@@ -102,7 +103,7 @@ impl Scanner {
         each: &mut impl FnMut(Row<'_, L::AddressKey>) -> bool,
     ) -> bool {
         let count = find_separators(window, start..len, &mut self.separators);
-        // Number of values of the rows before, which most likely is that of the next one as well.
+        // Number of values of the previous rows, which is most likely that of the next row too.
         let mut usual = header.columns;
         let mut at = 0;
         while start < len {
@@ -129,7 +130,7 @@ impl Scanner {
             let is_of_another_schema =
                 values != usual && (header.columns..=L::SCHEMA.columns.len()).contains(&values);
             let row = if is_of_another_schema { L::canonical(window, start, rest, values) } else { None };
-            let goes_on = match row {
+            let continues = match row {
                 Some(row) => {
                     usual = values;
                     each(Row::Canonical { row, start })
@@ -137,7 +138,7 @@ impl Scanner {
                 None if end > start => self.slow_row::<L>(&window[start..end], start, header, *lines, each),
                 None => true,
             };
-            if !goes_on {
+            if !continues {
                 return false;
             }
             start = end + 1;
@@ -145,7 +146,7 @@ impl Scanner {
         true
     }
 
-    /// Gives a row that is longer than [`STRETCH`] to `each`, and tells whether that wants more.
+    /// Passes a row that is longer than [`CHUNK`] to `each`. Returns `false` if `each` did.
     #[cold]
     #[inline(never)]
     fn long_row<L: FileLease>(
@@ -156,7 +157,7 @@ impl Scanner {
         line: u64,
         each: &mut impl FnMut(Row<'_, L::AddressKey>) -> bool,
     ) -> bool {
-        // There may be millions of separators, of which no more than these are wanted.
+        // There may be millions of separators, of which only these are needed.
         let ends: Vec<u32> = memchr::memchr2_iter(b',', b'\n', &window[start..=end])
             .map_while(|at| u32::try_from(start + at).ok())
             .take(L::SCHEMA.columns.len())
@@ -188,7 +189,7 @@ impl Scanner {
                 let dropped = parsed.dropped.map(|problem| RowError::new(line, text, problem));
                 each(Row::Converted { key, deletes, start, row: &self.row, dropped })
             }
-            Err(_) => each(Row::Bad { start, line }),
+            Err(_) => each(Row::Invalid { start, line }),
         }
     }
 }
@@ -200,15 +201,15 @@ fn parse<L: FileLease>(text: &[u8], header: &Header) -> Result<Parsed<L>, RowPro
     L::parse_row(text, header)
 }
 
-/// Returns what is wrong with a row, of which the first [`MAX_LINE`] bytes and one more are enough.
+/// Returns the problem of a row, of which the first [`MAX_LINE`] bytes and one more are sufficient.
 pub(crate) fn problem_of<L: FileLease>(text: &[u8], header: &Header) -> Option<RowProblem> {
     parse::<L>(text, header).err()
 }
 
-/// Puts the places of all commas and newlines of a part of a window into the front of `found`, and
-/// tells how many they are.
+/// Puts the offsets of all commas and newlines of a part of a window at the front of `found`, and
+/// returns their number.
 fn find_separators(window: &[u8], Range { start, end }: Range<usize>, found: &mut Vec<u32>) -> usize {
-    // So many places are written at once, and the next ones over those that were too many.
+    // Number of offsets that are written at once; the next ones overwrite those in excess.
     const STEP: usize = 12;
     let mut count = 0;
     let mut base = start as u32;
@@ -252,20 +253,20 @@ mod tests {
         "192.0.2.1,02:00:00:00:00:01,01:02:00:00:00:00:01,3600,1790003600,1,0,0,h1.example.org,0,,0";
     const ROW6: &str = "2001:db8::1,00:01:00:01:2a:bb:cc:dd,3600,1790003600,1,2250,0,7,128,0,0,h1,02:00:00:00:00:01,0,,1,0,0";
 
-    /// What a row came to: the row that is kept, if any, and whether it was copied.
+    /// The result for a row: the row that is kept, if any, and whether it was copied.
     #[derive(Debug, PartialEq)]
-    struct Seen<K> {
+    struct Outcome<K> {
         key: Option<K>,
         deletes: bool,
         written: Vec<u8>,
         copied: bool,
     }
 
-    fn scan<L: FileLease>(text: &[u8]) -> Vec<Seen<L::AddressKey>> {
+    fn scan<L: FileLease>(text: &[u8]) -> Vec<Outcome<L::AddressKey>> {
         scan_as::<L>(text, &L::SCHEMA.current())
     }
 
-    fn scan_as<L: FileLease>(text: &[u8], header: &Header) -> Vec<Seen<L::AddressKey>> {
+    fn scan_as<L: FileLease>(text: &[u8], header: &Header) -> Vec<Outcome<L::AddressKey>> {
         let mut window = text.to_vec();
         window.extend([b'9'; WINDOW_PADDING]);
         let mut rows = Vec::new();
@@ -273,31 +274,33 @@ mod tests {
             rows.push(match row {
                 Row::Canonical { row: Canonical { key, deletes, end, tail }, start } => {
                     let written = [&window[start..end], tail.text()].concat();
-                    Seen { key: Some(key), deletes, written, copied: true }
+                    Outcome { key: Some(key), deletes, written, copied: true }
                 }
                 Row::Converted { key, deletes, row, .. } => {
-                    Seen { key: Some(key), deletes, written: row.to_vec(), copied: false }
+                    Outcome { key: Some(key), deletes, written: row.to_vec(), copied: false }
                 }
-                Row::Bad { .. } => Seen { key: None, deletes: false, written: Vec::new(), copied: false },
+                Row::Invalid { .. } => {
+                    Outcome { key: None, deletes: false, written: Vec::new(), copied: false }
+                }
             });
             true
         });
         rows
     }
 
-    /// What the slow way makes of a row.
-    fn slowly<L: FileLease>(line: &[u8], header: &Header) -> Seen<L::AddressKey> {
+    /// Returns the result of the slow method.
+    fn slow_result<L: FileLease>(line: &[u8], header: &Header) -> Outcome<L::AddressKey> {
         match L::parse_row(line, header) {
             Ok(parsed) => {
                 let mut written = Vec::new();
                 parsed.lease.write_row(&mut written);
-                Seen { key: Some(parsed.lease.key()), deletes: parsed.deletes(), written, copied: false }
+                Outcome { key: Some(parsed.lease.key()), deletes: parsed.deletes(), written, copied: false }
             }
-            Err(_) => Seen { key: None, deletes: false, written: Vec::new(), copied: false },
+            Err(_) => Outcome { key: None, deletes: false, written: Vec::new(), copied: false },
         }
     }
 
-    /// Headers of all schemas.
+    /// Returns headers of all schemas.
     fn headers<L: FileLease>() -> Vec<Header> {
         let columns = L::SCHEMA.columns;
         let headers =
@@ -305,7 +308,7 @@ mod tests {
         headers.filter_map(Result::ok).collect()
     }
 
-    /// Checks what is seen of a row in files of all schemas.
+    /// Checks the result for a row in files of all schemas.
     fn check<L: FileLease>(line: &[u8]) {
         for header in headers::<L>() {
             check_as::<L>(line, &header);
@@ -315,7 +318,7 @@ mod tests {
     fn check_as<L: FileLease>(line: &[u8], header: &Header) {
         let text = [b"\n", line, b"\n\n", line, b"\n"].concat();
         let rows = scan_as::<L>(&text, header);
-        let expected = slowly::<L>(line, header);
+        let expected = slow_result::<L>(line, header);
         let lines = if line.is_empty() { 0 } else { 2 };
         assert_eq!(rows.len(), lines);
         for row in rows {
@@ -336,7 +339,7 @@ mod tests {
     #[case(
         "10.0.0.1,02:00:00:00:00:01,,1,2,3,0,0,,0,{ \"ISC\": { \"a\": [ \"x\"&#x2c -1&#x2c true&#x2c null&#x2c [  ]&#x2c {  } ]&#x2c \"b\": \"\\u00e9\\n\\\\\" } },0"
     )]
-    fn what_a_dhcpv4_server_writes_is_copied(#[case] line: &str) {
+    fn a_row_as_a_dhcpv4_server_writes_it_is_copied(#[case] line: &str) {
         check::<Lease4>(line.as_bytes());
         assert!(scan::<Lease4>(format!("{line}\n").as_bytes())[0].copied);
     }
@@ -348,7 +351,7 @@ mod tests {
     #[case("1:2:3:4:5:6:7:8,00:01:02,0,4294967295,1,2250,65535,7,128,0,0,,ab,0,,65535,4294967295,0")]
     #[case("2001:db8:0:1:1:1:1:1,00:01:02,1,2,1,2250,0,7,128,0,0,,,0,,0,0,0")]
     #[case("1:0:0:2::3,00:01:02,1,2,1,2250,0,7,128,0,0,,,0,,0,0,0")]
-    fn what_a_dhcpv6_server_writes_is_copied(#[case] line: &str) {
+    fn a_row_as_a_dhcpv6_server_writes_it_is_copied(#[case] line: &str) {
         check::<Lease6>(line.as_bytes());
         assert!(scan::<Lease6>(format!("{line}\n").as_bytes())[0].copied);
     }
@@ -365,7 +368,7 @@ mod tests {
     #[case::host_bits_next_to_the_length("2001:db8:8:1:8000::", "01:02:03", "0", "2,64")]
     #[case::host_bits_of_all("ff::", "01", "0", "2,0")]
     #[case::last_host_bit("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "01", "0", "2,127")]
-    fn what_kea_2_records_is_copied(
+    fn a_row_that_only_kea_2_writes_is_copied(
         #[case] address: &str,
         #[case] duid: &str,
         #[case] state: &str,
@@ -390,7 +393,7 @@ mod tests {
     #[case::length_beyond_128("::1", "01:02:03", "0", "2,129")]
     #[case::length_that_wraps("::1", "01:02:03", "0", "2,256")]
     #[case::no_length("::1", "01:02:03", "0", "2,")]
-    fn what_no_version_of_kea_keeps_is_an_invalid_row(
+    fn a_row_that_no_version_of_kea_keeps_is_invalid(
         #[case] address: &str,
         #[case] duid: &str,
         #[case] state: &str,
@@ -421,7 +424,7 @@ mod tests {
     }
 
     #[rstest]
-    fn a_row_without_its_newline_or_with_more_values_is_seen_as_it_is(
+    fn fast_and_slow_methods_agree_on_truncated_rows_and_extra_values(
         #[values("", ",", ",x", ",1,2,3")] more: &str,
     ) {
         check::<Lease4>(format!("{ROW4}{more}").as_bytes());
@@ -435,12 +438,12 @@ mod tests {
     }
 
     #[test]
-    fn a_row_longer_than_a_stretch_is_seen_as_it_is() {
-        let context = format!("{{ \"a\": \"{}\" }}", "x".repeat(3 * STRETCH));
+    fn fast_and_slow_methods_agree_on_rows_longer_than_a_chunk() {
+        let context = format!("{{ \"a\": \"{}\" }}", "x".repeat(3 * CHUNK));
         let long = ROW4.replace(",,0", &format!(",{context},0"));
         assert!(scan::<Lease4>(format!("{ROW4}\n{long}\n").as_bytes()).iter().all(|row| row.copied));
         is_copied::<Lease4>(&long, 11, ",0");
-        let more = ",".repeat(3 * STRETCH);
+        let more = ",".repeat(3 * CHUNK);
         for line in [&long, &format!("{long},x"), &more, &format!("{ROW4}{more}")] {
             check::<Lease4>(line.as_bytes());
         }
@@ -448,20 +451,21 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_many_separators_takes_no_memory_for_them() {
-        let text = [&vec![b','; 1000 * STRETCH][..], b"\n", &[b'\n'; WINDOW_PADDING]].concat();
+    fn separators_of_a_long_line_take_bounded_memory() {
+        let text = [&vec![b','; 1000 * CHUNK][..], b"\n", &[b'\n'; WINDOW_PADDING]].concat();
         let mut scanner = Scanner::default();
         let (mut lines, mut rows) = (0, 0);
         let len = text.len() - WINDOW_PADDING;
         scanner.scan::<Lease4>(&text, len, &Lease4::SCHEMA.current(), &mut lines, |row| {
-            rows += u32::from(matches!(row, Row::Bad { .. }));
+            rows += u32::from(matches!(row, Row::Invalid { .. }));
             true
         });
         assert_eq!((lines, rows), (1, 1));
-        assert!(scanner.separators.capacity() <= 4 * STRETCH);
+        assert!(scanner.separators.capacity() <= 4 * CHUNK);
     }
 
-    /// A row of this number of values, under the header of a schema of no more, and what is appended to it.
+    /// The number of values of a row, under headers of schemas with no more columns, and the
+    /// appended text.
     #[rstest]
     #[case(9, ",0,,0")]
     #[case(10, ",,0")]
@@ -514,13 +518,13 @@ mod tests {
         }
     }
 
-    /// Kea 2.2 leaves the type and the source of an absent hardware address out.
+    /// Kea 2.2 omits the type and the source of an absent hardware address.
     #[rstest]
     #[case::both("::2,01,3600,1790003600,1,0,0,7,128,0,0,h,,0,{ \"a\": 1 },,", true)]
     #[case::without_a_source("::2,01,3600,1790003600,1,0,0,7,128,0,0,h,,0,,", true)]
-    #[case::one_of_them("::2,01,3600,1790003600,1,0,0,7,128,0,0,h,,0,,0,", false)]
+    #[case::with_a_type_only("::2,01,3600,1790003600,1,0,0,7,128,0,0,h,,0,,0,", false)]
     #[case::with_a_pool("::2,01,3600,1790003600,1,0,0,7,128,0,0,h,,0,,,,7", false)]
-    fn an_absent_hardware_address_gets_its_zeros(#[case] line: &str, #[case] copied: bool) {
+    fn an_absent_hardware_address_gets_a_type_and_a_source_of_0(#[case] line: &str, #[case] copied: bool) {
         check::<Lease6>(line.as_bytes());
         let header = headers::<Lease6>()[0];
         let seen = scan_as::<Lease6>(format!("{line}\n").as_bytes(), &header);
@@ -539,9 +543,9 @@ mod tests {
             let rows = scan_as::<L>(text.as_bytes(), &oldest);
             assert_eq!(rows.len(), 2 * counts.len());
             assert!(rows.iter().all(|row| row.copied));
-            // Each is the row that is written for it.
+            // Each is the row that the slow method writes.
             for (row, line) in rows.iter().zip(text.lines()) {
-                assert_eq!(row.written, slowly::<L>(line.as_bytes(), &oldest).written);
+                assert_eq!(row.written, slow_result::<L>(line.as_bytes(), &oldest).written);
             }
         }
         run::<Lease4>(ROW4);
@@ -558,7 +562,7 @@ mod tests {
         }
     }
 
-    /// Pieces that rows are made of, and that they go wrong with.
+    /// Parts of valid and invalid rows.
     fn piece() -> impl Strategy<Value = Vec<u8>> {
         prop_oneof![
             4 => prop::sample::select(&b"0123456789abcdefABF:.,&#x{}[]\"\\ +-{}\n"[..]).prop_map(|b| vec![b]),
@@ -572,8 +576,8 @@ mod tests {
         ]
     }
 
-    /// A row, of the newest or of an older schema, with some values replaced and some bytes changed; and which of the
-    /// headers it stands under.
+    /// A row, of the newest or of an older schema, with some values replaced and some bytes
+    /// changed; and the index of the header of its file.
     fn row(base: &'static str) -> impl Strategy<Value = (Vec<u8>, prop::sample::Index)> {
         let columns = base.split(',').count();
         let lengths = prop_oneof![1 => Just(columns), 2 => columns - 7..columns];
@@ -601,17 +605,17 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn a_dhcpv4_row_is_copied_only_if_it_would_be_written_just_so((line, header) in row(ROW4)) {
+        fn a_dhcpv4_row_is_copied_only_if_it_would_be_written_identically((line, header) in row(ROW4)) {
             check_as::<Lease4>(&line, header.get(&headers::<Lease4>()));
         }
 
         #[test]
-        fn a_dhcpv6_row_is_copied_only_if_it_would_be_written_just_so((line, header) in row(ROW6)) {
+        fn a_dhcpv6_row_is_copied_only_if_it_would_be_written_identically((line, header) in row(ROW6)) {
             check_as::<Lease6>(&line, header.get(&headers::<Lease6>()));
         }
 
         #[test]
-        fn what_is_written_is_read_back((line, _) in row(ROW6)) {
+        fn a_written_row_is_read_back((line, _) in row(ROW6)) {
             if let Ok(parsed) = Lease6::parse_row(&line, &Lease6::SCHEMA.current()) {
                 let mut written = Vec::new();
                 parsed.lease.write_row(&mut written);
@@ -624,7 +628,7 @@ mod tests {
     }
 
     #[test]
-    fn separators_are_found_wherever_blocks_end() {
+    fn separators_are_found_at_any_block_boundary() {
         for len in 0..200_usize {
             let text: Vec<u8> = (0..len)
                 .map(|i| {

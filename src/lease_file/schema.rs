@@ -1,4 +1,4 @@
-//! The columns of a lease file, and what a header says about them.
+//! The columns of a lease file, and the parsing of a header.
 
 use super::error::{HeaderProblem, excerpt};
 
@@ -9,7 +9,7 @@ pub struct Schema {
     pub columns: &'static [&'static str],
     /// The header line, without its newline.
     pub header: &'static str,
-    /// How many columns each schema version has, oldest first.
+    /// Number of columns in each schema version, oldest first.
     versions: &'static [(usize, &'static str)],
 }
 
@@ -67,42 +67,42 @@ pub(super) static SCHEMA6: Schema = schema!(
     &[(12, "1.0"), (13, "2.0"), (14, "3.0"), (15, "3.1"), (17, "4.0"), (18, "5.0")]
 );
 
-/// Whether a file has the columns of this version, or what becomes of it.
+/// How rows of a file must be converted to the current schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conversion {
-    /// The columns are the current ones.
+    /// The file has the current columns.
     None,
-    /// The file is older: columns are missing, and get their defaults.
+    /// The file is older: missing columns get their defaults.
     Upgrade,
-    /// The file is newer: it has columns that are not known here, whose values are dropped.
+    /// The file is newer: the values of unknown columns are dropped.
     Downgrade,
 }
 
-/// What the header of a file says.
+/// The result of parsing a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// How many of the known columns the file has.
+    /// Number of known columns in the file.
     pub columns: usize,
-    /// The schema version, such as "3.0"; of a newer file, the newest one known.
+    /// The schema version, such as "3.0"; the newest known one for a newer file.
     pub version: &'static str,
-    /// Whether rows need converting.
+    /// How rows are converted.
     pub conversion: Conversion,
 }
 
 impl Schema {
-    /// The version that is written.
+    /// Returns the version that is written.
     #[must_use]
     pub fn version(&self) -> &'static str {
         self.version_of(self.columns.len())
     }
 
-    /// The oldest version that has all of the first `columns` columns.
+    /// Returns the oldest version that has all of the first `columns` columns.
     fn version_of(&self, columns: usize) -> &'static str {
         let at = self.versions.partition_point(|&(count, _)| count < columns);
         self.versions.get(at).map_or("", |&(_, version)| version)
     }
 
-    /// What a file without any row, not even a header, counts as.
+    /// Returns the header that an empty file is read with.
     #[must_use]
     pub fn current(&self) -> Header {
         Header { columns: self.columns.len(), version: self.version(), conversion: Conversion::None }
@@ -111,7 +111,7 @@ impl Schema {
     /// Reads a header line, given without its newline.
     ///
     /// # Errors
-    /// [`HeaderProblem`] where the columns are not the known ones in their order, or less than the
+    /// Returns [`HeaderProblem`] if the columns are not the known ones in order, or fewer than the
     /// oldest schema has.
     pub fn parse_header(&self, line: &[u8]) -> Result<Header, HeaderProblem> {
         let mut columns = 0;

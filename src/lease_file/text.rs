@@ -1,17 +1,17 @@
-//! How single values are spelled in a lease file.
+//! The spelling of single values in a lease file.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::identifiers::octets::hex_byte;
 
-/// Whether a byte of a name or a user context stands in a lease file as itself.
+/// Returns whether a byte of a name or a user context is written unescaped.
 pub(super) fn is_plain(byte: u8) -> bool {
     matches!(byte, 0x20..=0x7e) && byte != b',' && byte != b'&'
 }
 
 /// Appends `text` with every byte below 0x20 or above 0x7e, `,` and `&` written as `&#xHH`.
 pub fn escape(text: &[u8], out: &mut Vec<u8>) {
-    // Nearly every text is plain, and that is told without a branch for each byte.
+    // Nearly every text is plain; the check has no branch for each byte.
     if text.iter().fold(true, |plain, &byte| plain & is_plain(byte)) {
         return out.extend_from_slice(text);
     }
@@ -25,8 +25,8 @@ pub fn escape(text: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(rest);
 }
 
-/// Appends `text` with every `&#x` that two hex digits follow, of either case, replaced by the
-/// byte that they name. Any other `&` stands for itself.
+/// Appends `text` with every `&#x` and two hex digits of either case replaced by the byte that they
+/// encode. Any other `&` is kept.
 pub fn unescape(text: &[u8], out: &mut Vec<u8>) {
     let mut rest = text;
     while let Some(at) = memchr::memchr(b'&', rest) {
@@ -50,11 +50,12 @@ pub fn unescape(text: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(rest);
 }
 
-/// A decimal number that fits `T`: digits, also with leading zeros or behind a `+`.
+/// Parses a decimal number that fits `T`: digits, possibly with leading zeros or after a `+`.
 ///
-/// A `-` is refused. Kea wraps such numbers around (`-1` becomes 4294967295), which no server writes.
+/// A `-` is refused. Kea wraps such numbers around (`-1` becomes 4294967295), but no server writes
+/// them.
 pub(super) fn number<T: TryFrom<u64>>(text: &[u8]) -> Option<T> {
-    /// So many digits never are too large a number.
+    /// Maximum number of digits that cannot overflow.
     const SHORT: usize = 18;
     if (1..=SHORT).contains(&text.len()) && text.iter().fold(true, |all, byte| all & byte.is_ascii_digit()) {
         let value = text.iter().fold(0, |value, byte| value * 10 + u64::from(byte - b'0'));
@@ -74,7 +75,7 @@ pub(super) fn number<T: TryFrom<u64>>(text: &[u8]) -> Option<T> {
     T::try_from(value).ok()
 }
 
-/// A flag, `0` or `1`.
+/// Parses a flag, `0` or `1`.
 pub(super) fn flag(text: &[u8]) -> Option<bool> {
     match text {
         b"0" => return Some(false),
@@ -88,7 +89,7 @@ pub(super) fn flag(text: &[u8]) -> Option<bool> {
     }
 }
 
-/// An IPv4 address: four numbers up to 255, without leading zeros.
+/// Parses an IPv4 address: four numbers up to 255, without leading zeros.
 pub(super) fn ipv4(text: &[u8]) -> Option<Ipv4Addr> {
     let mut address = 0_u32;
     let (mut octet, mut digits, mut dots) = (0_u32, 0, 0);
@@ -109,9 +110,9 @@ pub(super) fn ipv4(text: &[u8]) -> Option<Ipv4Addr> {
     (dots == 3 && digits > 0 && octet <= 255).then(|| Ipv4Addr::from_bits(address << 8 | octet))
 }
 
-/// Appends the text of an IPv6 address as inet_ntop gives it: lower case, the first of the longest
-/// runs of two or more zero groups compressed, the addresses `::a.b.c.d` and `::ffff:a.b.c.d` with
-/// their last four bytes in decimal.
+/// Appends the text of an IPv6 address as `inet_ntop` writes it: lower case, the first of the
+/// longest runs of two or more zero groups compressed, the addresses `::a.b.c.d` and
+/// `::ffff:a.b.c.d` with their last four bytes in decimal.
 pub(super) fn write_ipv6(address: Ipv6Addr, out: &mut Vec<u8>) {
     let groups = address.segments();
     let zeros = longest_zero_run(&groups);
@@ -140,7 +141,8 @@ pub(super) fn write_ipv6(address: Ipv6Addr, out: &mut Vec<u8>) {
     }
 }
 
-/// Start and length of the first of the longest runs of two or more zero groups; length 0 if none.
+/// Returns start and length of the first of the longest runs of two or more zero groups; length 0
+/// if there is none.
 pub(super) fn longest_zero_run(groups: &[u16; 8]) -> (usize, usize) {
     let mut best = (0, 0);
     let mut at = 0;
@@ -154,9 +156,9 @@ pub(super) fn longest_zero_run(groups: &[u16; 8]) -> (usize, usize) {
     best
 }
 
-/// Appends two hex digits for each octet, with colons between them.
+/// Appends two hex digits for each octet, separated by colons.
 pub(super) fn write_octets(bytes: &[u8], out: &mut Vec<u8>) {
-    // Put together in pieces of this many octets, each appended at once.
+    // Number of octets that are formatted and appended at once.
     const PIECE: usize = 20;
     let Some(last) = bytes.len().checked_sub(1) else {
         return;
@@ -171,7 +173,7 @@ pub(super) fn write_octets(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// The two lower-case hex digits of a byte.
+/// Returns the two lower-case hex digits of a byte.
 fn hex_digits(byte: u8) -> [u8; 2] {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]
@@ -251,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_survives_an_escape() {
+    fn every_byte_can_be_escaped_and_unescaped() {
         let all: Vec<u8> = (0..=255).collect();
         let text = escaped(&all);
         assert!(text.iter().all(|&b| is_plain(b) || b == b'&'));
@@ -262,7 +264,7 @@ mod tests {
     #[case::comma("a&#x2cb", "a,b")]
     #[case::upper_case_digits("a&#x2Cb", "a,b")]
     #[case::unescaped_once("&#x26#x2c", "&#x2c")]
-    #[case::behind_an_ampersand("&&#x2c", "&,")]
+    #[case::after_an_ampersand("&&#x2c", "&,")]
     #[case::letters("&#x41bc", "Abc")]
     #[case::truncated("&#x", "&#x")]
     #[case::truncated_by_a_digit("a&#x2", "a&#x2")]
@@ -270,7 +272,7 @@ mod tests {
     #[case::half_hex("&#x2z", "&#x2z")]
     #[case::upper_case_x("&#X2c", "&#X2c")]
     #[case::sign("&#x+1", "&#x+1")]
-    fn only_a_whole_escape_is_replaced(#[case] text: &str, #[case] meaning: &str) {
+    fn only_a_complete_escape_is_replaced(#[case] text: &str, #[case] meaning: &str) {
         assert_eq!(unescaped(text.as_bytes()), meaning.as_bytes());
     }
 
@@ -291,12 +293,12 @@ mod tests {
     #[case("1 ", None)]
     #[case("0x1", None)]
     #[case("1e3", None)]
-    fn a_number_is_digits(#[case] text: &str, #[case] value: Option<u32>) {
+    fn a_number_consists_of_digits(#[case] text: &str, #[case] value: Option<u32>) {
         assert_eq!(number(text.as_bytes()), value);
     }
 
     #[test]
-    fn numbers_and_octets_are_written_as_they_are_read() {
+    fn numbers_addresses_and_octets_are_written_as_they_are_read() {
         let mut numbers = vec![0, u64::MAX, u64::from(u32::MAX)];
         for power in 0..20 {
             let ten = 10_u64.saturating_pow(power);
@@ -355,7 +357,7 @@ mod tests {
     #[case("1:1:1:1:1:1:0:0", "1:1:1:1:1:1::")]
     #[case("0:1:1:1:1:1:1:0", "0:1:1:1:1:1:1:0")]
     #[case("ABCD::EF01", "abcd::ef01")]
-    fn an_ipv6_address_is_spelled_as_inet_ntop_does(#[case] address: Ipv6Addr, #[case] text: &str) {
+    fn an_ipv6_address_is_written_as_inet_ntop_does(#[case] address: Ipv6Addr, #[case] text: &str) {
         let mut out = Vec::new();
         write_ipv6(address, &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), text);

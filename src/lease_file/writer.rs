@@ -14,8 +14,8 @@ use crate::fs::{create_file, open_file};
 
 /// Writes a lease file, with the header and a row for each lease that is appended.
 ///
-/// Each row goes to the output in one write, so that an interrupted writer leaves one torn row at
-/// most. Give it a [`std::io::BufWriter`] where that is not wanted.
+/// Each row is passed to the output in one write, so that an interrupted writer leaves at most one
+/// torn row. A [`std::io::BufWriter`] as output is faster without this guarantee.
 ///
 /// ```
 /// use leasemgr::lease::{Duid, Lease6};
@@ -39,12 +39,14 @@ pub struct Writer<L, W> {
 }
 
 impl<L: FileLease> Writer<L, File> {
-    /// Opens a lease file to append to. One that is absent or empty gets its header; a last row that an
-    /// interrupted writer left without its newline gets that, so that it does not swallow the next row. Symbolic links are
-    /// followed as [`OsFileSystem`](crate::fs::OsFileSystem) does it.
+    /// Opens a lease file to append to. A file that is absent or empty gets its header. A last row
+    /// that an interrupted writer left without a newline gets one, so that the next row does not
+    /// become part of it. Symbolic links are followed as by
+    /// [`OsFileSystem`](crate::fs::OsFileSystem).
     ///
     /// # Errors
-    /// [`LeaseFileError`] where the file cannot be opened, is no lease file of the family, or has another schema.
+    /// Returns [`LeaseFileError`] if the file cannot be opened, is not a lease file of the family,
+    /// or has another schema.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LeaseFileError> {
         let path = path.as_ref();
         let error = |action| move |source| LeaseFileError::Io { path: path.to_owned(), action, source };
@@ -73,10 +75,10 @@ impl<L: FileLease> Writer<L, File> {
 }
 
 impl<L: FileLease, W: Write> Writer<L, W> {
-    /// Starts a file: writes the header.
+    /// Starts a file by writing the header.
     ///
     /// # Errors
-    /// As writing to `output`.
+    /// Returns the error of writing to `output`.
     pub fn new(mut output: W) -> io::Result<Self> {
         let mut row = L::SCHEMA.header.as_bytes().to_vec();
         row.push(b'\n');
@@ -84,7 +86,7 @@ impl<L: FileLease, W: Write> Writer<L, W> {
         Ok(Self::resume(output))
     }
 
-    /// Goes on with a file that has its header already.
+    /// Continues a file that already has its header.
     pub fn resume(output: W) -> Self {
         Self { output, row: Vec::new(), rows: 0, leases: PhantomData }
     }
@@ -92,7 +94,7 @@ impl<L: FileLease, W: Write> Writer<L, W> {
     /// Appends the row of a lease.
     ///
     /// # Errors
-    /// As writing to the output; a part of the row may then be there.
+    /// Returns the error of writing to the output; a part of the row may have been written.
     pub fn append(&mut self, lease: &L) -> io::Result<()> {
         self.row.clear();
         lease.write_row(&mut self.row);
@@ -101,13 +103,13 @@ impl<L: FileLease, W: Write> Writer<L, W> {
         Ok(())
     }
 
-    /// How many rows were appended.
+    /// Returns the number of rows that were appended.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// What is written to.
+    /// Returns the output.
     pub fn into_inner(self) -> W {
         self.output
     }
@@ -135,9 +137,9 @@ mod tests {
     #[case::empty(Some(""), "")]
     #[case::with_a_row(Some(ROW), ROW)]
     #[case::torn(Some("192.0.2.9,02:00"), "192.0.2.9,02:00\n")]
-    fn a_row_is_appended_behind_a_newline(#[case] rows: Option<&str>, #[case] before: &str) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("leases.csv");
+    fn a_row_is_appended_after_a_newline(#[case] rows: Option<&str>, #[case] before: &str) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("leases.csv");
         let header = format!("{}\n", Lease4::SCHEMA.header);
         if let Some(rows) = rows {
             std::fs::write(&path, if rows.is_empty() { String::new() } else { header.clone() + rows })
@@ -149,8 +151,8 @@ mod tests {
 
     #[test]
     fn a_header_without_its_newline_gets_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("leases.csv");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("leases.csv");
         std::fs::write(&path, Lease4::SCHEMA.header).unwrap();
         append(&path).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n{ROW}", Lease4::SCHEMA.header));
@@ -160,8 +162,8 @@ mod tests {
     #[case::older(&Lease4::SCHEMA.columns[..10].join(","), "2.0")]
     #[case::newer(&format!("{},future", Lease4::SCHEMA.header), "3.0")]
     fn a_file_of_another_schema_is_not_appended_to(#[case] header: &str, #[case] found: &str) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("leases.csv");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("leases.csv");
         std::fs::write(&path, format!("{header}\n")).unwrap();
         let result = append(&path);
         assert!(matches!(result, Err(LeaseFileError::NeedsConversion { version, .. }) if version == found));

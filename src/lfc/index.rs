@@ -138,7 +138,7 @@ pub(super) struct Tally {
     /// Good rows, also those that delete a lease.
     pub(super) leases: u64,
     /// Number of invalid rows.
-    pub(super) bad_rows: u64,
+    pub(super) invalid_rows: u64,
     /// Invalid rows, no more than one beyond the limit, with lines counted from the start of the part.
     invalid: Vec<InvalidRow>,
     /// Number of hardware addresses that were left out.
@@ -150,11 +150,11 @@ pub(super) struct Tally {
 impl Tally {
     /// Counts an invalid row; `false` where that is one too many.
     pub(super) fn bad(&mut self, row: InvalidRow, limit: u64) -> bool {
-        self.bad_rows += 1;
-        if self.bad_rows <= limit.saturating_add(1) {
+        self.invalid_rows += 1;
+        if self.invalid_rows <= limit.saturating_add(1) {
             self.invalid.push(row);
         }
-        self.bad_rows <= limit
+        self.invalid_rows <= limit
     }
 
     /// Notes what was left out of a good row.
@@ -178,12 +178,12 @@ impl Tally {
         self.dropped_count += next.dropped_count;
         self.lines += next.lines;
         self.leases += next.leases;
-        self.bad_rows += next.bad_rows;
+        self.invalid_rows += next.invalid_rows;
     }
 
     /// Fails if there are more invalid rows than allowed.
     pub(super) fn check_limit<L: FileLease>(&self, source: &Source, limit: u64) -> Result<(), LfcError> {
-        if self.bad_rows <= limit {
+        if self.invalid_rows <= limit {
             return Ok(());
         }
         let last = self.invalid.last().ok_or_else(|| source.changed())?;
@@ -196,9 +196,9 @@ impl Tally {
         /// Fewer may be what a crash has left.
         const ROWS: u64 = 3;
         match self.invalid.first() {
-            Some(first) if self.leases == 0 && self.bad_rows >= ROWS => {
+            Some(first) if self.leases == 0 && self.invalid_rows >= ROWS => {
                 let (path, first) = (source.path().to_owned(), Box::new(source.error_of::<L>(*first)?));
-                Err(LfcError::NoValidRow { path, rows: self.bad_rows, first })
+                Err(LfcError::NoValidRow { path, rows: self.invalid_rows, first })
             }
             _ => Ok(()),
         }
@@ -211,7 +211,7 @@ impl Tally {
             let error = source.error_of::<L>(*row)?;
             error!(id = "DHCPSRV_MEMFILE_LEASE_LOAD_ROW_ERROR", "{path}: {error}; the row is left out");
         }
-        let more = self.bad_rows.saturating_sub(MAX_LOGGED as u64);
+        let more = self.invalid_rows.saturating_sub(MAX_LOGGED as u64);
         if more > 0 {
             error!(id = "DHCPSRV_MEMFILE_MORE_BAD_ROWS", "{path}: {more} more rows are left out");
         }
@@ -257,7 +257,7 @@ pub(super) fn index_part<L: FileLease>(
     let mut long = HashMap::new();
     let mut differing = [0_u8; 16];
     let mut first_key: Option<L::AddressKey> = None;
-    let limit = control.max_bad_rows;
+    let limit = control.max_invalid_rows;
     let mut within_limit = true;
     while let Some(window) = windows.next().map_err(|error| source.unreadable(error))? {
         if window.overlong {
@@ -278,7 +278,7 @@ pub(super) fn index_part<L: FileLease>(
                     }
                     (key, deletes, start, row.len(), Way::Convert)
                 }
-                Row::Bad { start, line } => {
+                Row::Invalid { start, line } => {
                     let position = window.position + start as u64;
                     within_limit = tally.bad(InvalidRow { line, position }, limit);
                     return within_limit;

@@ -90,11 +90,11 @@ impl Merged {
         control: &Control<'_>,
     ) -> Result<(), LfcError> {
         self.written += piece.written;
-        self.previous.add(piece.previous, control.max_bad_rows);
+        self.previous.add(piece.previous, control.max_invalid_rows);
         let Some(source) = previous else {
             return Ok(());
         };
-        self.previous.check_limit::<L>(source, control.max_bad_rows).or_else(|error| {
+        self.previous.check_limit::<L>(source, control.max_invalid_rows).or_else(|error| {
             self.previous.report::<L>(source)?;
             Err(error)
         })

@@ -129,7 +129,7 @@ fn check<L: FileLease>(previous: Option<&[u8]>, input: Option<&[u8]>, threads: u
         }
     }
     let expected = model::<L>([previous, input]);
-    let cleanup = Cleanup::new(L::FAMILY, files.clone()).file_system(&fs).max_bad_rows(u64::MAX);
+    let cleanup = Cleanup::new(L::FAMILY, files.clone()).file_system(&fs).max_invalid_rows(u64::MAX);
     let outcome = match (cleanup.threads(threads).run(), expected.unreadable) {
         (Err(LfcError::NoValidRow { path, .. }), Some(unreadable)) => {
             assert!(path == Path::new(unreadable) || [previous, input].iter().all(Option::is_some));
@@ -273,7 +273,7 @@ fn a_bad_row_too_many_is_named_with_its_line_and_changes_nothing() {
                     let message = result.unwrap_err().to_string();
                     // A newline, the header, a row, a newline, 101 bad rows.
                     let expected = format!(
-                        "{path}: more than 100 bad rows, the last in line 105: 1 values, expected 12 (address bad row)"
+                        "{path}: more than 100 invalid rows, the last in line 105: 1 values, expected 12 (address bad row)"
                     );
                     assert_eq!(message, expected);
                     assert_eq!(fs.get(&files.previous).unwrap(), text(bad_previous).as_bytes());

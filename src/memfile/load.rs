@@ -114,7 +114,7 @@ pub(super) fn load<L: StoredLease>(
             "{}: {} rows, {} of them invalid",
             path.display(),
             stats.leases,
-            stats.bad_rows
+            stats.invalid_rows
         );
     }
     if let Some(sanity) = options.lease_sanity.as_ref().filter(|sanity| sanity.is_needed()) {

@@ -1,4 +1,4 @@
-//! Locks of files that are removed with the lock.
+//! Advisory locks of files that are removed when the lock is released.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -12,12 +12,14 @@ use crate::fs::directory_of;
 /// The mode of a PID file's lock, as in Kea.
 const LOCK_MODE: u32 = 0o600;
 
-/// Opens a lock's file, and creates it if there is none.
+/// Opens a lock's file, and creates it if it does not exist.
 ///
-/// A symbolic link is refused: the file is to be removed again, and what is locked must be what the name stands for.
+/// A symbolic link is refused: the file is to be removed again, and the file that is locked must be
+/// the one that has the name.
 pub(super) fn open_lock(path: &Path) -> io::Result<File> {
     loop {
-        // A process that gets it as its standard input finds nothing to read.
+        // Readable and empty: a process that gets the file as its standard input finds nothing to
+        // read.
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         match options.clone().create_new(true).mode(LOCK_MODE).open(path) {
@@ -29,29 +31,30 @@ pub(super) fn open_lock(path: &Path) -> io::Result<File> {
             Err(error) => return Err(error),
         }
         match open_as(path, &options, not_a_link) {
-            // Its holder has removed it meanwhile.
+            // The holder has removed the file meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             result => return result,
         }
     }
 }
 
-/// Gives a lock's file that the superuser has created to the owner of the folder: what a kill leaves of it must not keep the server, which
-/// runs as another user, from its own lock.
+/// Gives a lock's file that the superuser has created to the owner of the directory. If this
+/// process is killed, the file that is left must not keep a server that runs as another user from
+/// the lock.
 fn give_to_owner_of_directory(file: &File, path: &Path) {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    if let Ok(folder) = std::fs::metadata(directory_of(path)) {
-        // Without it, the lock is as good.
-        let _ = std::os::unix::fs::fchown(file, Some(folder.uid()), Some(folder.gid()));
+    if let Ok(directory) = std::fs::metadata(directory_of(path)) {
+        // The lock works without it.
+        let _ = std::os::unix::fs::fchown(file, Some(directory.uid()), Some(directory.gid()));
     }
 }
 
-/// A lock that a process can be given, as its standard input.
+/// A lock that can be passed to a process, as its standard input.
 ///
-/// It is held as long as this is not dropped, and then as long as another process has the descriptor that it was given, or one
-/// that comes from it.
+/// The lock is held until this is dropped. After [`leave`](Self::leave), or if this process ends,
+/// it is held as long as another process has the descriptor, or a copy of it.
 #[derive(Debug)]
 pub struct ProcessLock(LockGuard);
 
@@ -60,15 +63,15 @@ impl ProcessLock {
         Self(guard)
     }
 
-    /// Returns what a process is given: an empty file, with which the process holds the lock.
+    /// Returns the descriptor for the process: an empty file, which holds the lock.
     ///
     /// # Errors
-    /// Returns the system's error if there is no free descriptor.
+    /// Returns the error of the operating system if there is no free descriptor.
     pub fn descriptor(&self) -> io::Result<OwnedFd> {
         self.0.file.try_clone().map(OwnedFd::from)
     }
 
-    /// Leaves the lock to the process that was given it, which holds it until it ends.
+    /// Leaves the lock to the process that has the descriptor, which holds it until it ends.
     pub fn leave(mut self) {
         self.0.is_left = true;
     }
@@ -78,7 +81,7 @@ impl ProcessLock {
 pub(super) struct LockGuard {
     file: File,
     path: PathBuf,
-    /// Whether another process goes on to hold the lock.
+    /// Whether another process continues to hold the lock.
     is_left: bool,
 }
 
@@ -94,7 +97,7 @@ impl LockGuard {
         }
     }
 
-    /// Takes the lock of a file, unless it is held.
+    /// Takes the lock of a file. Returns `None` if it is held.
     pub(super) fn try_take(path: &Path) -> io::Result<Option<Self>> {
         loop {
             let file = open_lock(path)?;
@@ -109,8 +112,8 @@ impl LockGuard {
         }
     }
 
-    /// Takes a file that is locked. `None` if whoever held the lock before has removed it: then it is a lock on a file
-    /// without a name.
+    /// Makes the guard of a locked file. Returns `None` if the previous holder has removed or
+    /// replaced the file, which makes the lock void.
     pub(super) fn new(file: File, path: &Path) -> io::Result<Option<Self>> {
         match std::fs::symlink_metadata(path) {
             Ok(named) if identity(&named) == identity(&file.metadata()?) => {
@@ -128,7 +131,8 @@ impl Drop for LockGuard {
         if self.is_left {
             return;
         }
-        // Removed while it is still locked, so that nobody else's file is. Left over, it harms nobody.
+        // Removed while still locked, so that the file of another holder is never removed. If
+        // removal fails, the file that is left is harmless.
         let _ = std::fs::remove_file(&self.path);
         let _ = self.file.unlock();
     }

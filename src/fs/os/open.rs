@@ -1,4 +1,4 @@
-//! Creating and opening files, without following links of other users and without waiting for other processes.
+//! Creating and opening files, without following links of other users and without blocking.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -10,35 +10,37 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use crate::fs::directory_of;
 
-/// The mode of files that are created: no access for others (less what the umask takes away).
+/// The mode of created files, less the umask: no access for other users.
 const FILE_MODE: u32 = 0o640;
 
-/// Creates a file that must not exist, also not as a symbolic link.
+/// Creates a file that must not exist, not even as a symbolic link.
 pub(crate) fn create_file(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     options.create_new(true).mode(FILE_MODE).open(path)
 }
 
-/// Opens a file that exists, by links that may be followed only.
+/// Opens a file that exists, through symbolic links that may be followed only.
 pub(crate) fn open_file(path: &Path, options: &OpenOptions) -> io::Result<File> {
     open_as(path, options, resolve)
 }
 
-/// Opens the file that `resolve` finds behind a name, and nothing else that has come in its place meanwhile.
+/// Opens the file that `resolve` returns for a name, and no other that has replaced it meanwhile.
 pub(super) fn open_as(
     path: &Path,
     options: &OpenOptions,
     resolve: impl Fn(&Path) -> io::Result<PathBuf>,
 ) -> io::Result<File> {
-    /// A rename or two may come between.
-    const TRIES: usize = 10;
-    /// For those who are told to give a file back before somebody else opens it, as the clients of an NFS server are.
-    const PATIENCE: Duration = Duration::from_millis(100);
+    /// Maximum number of attempts: the file may be renamed between `resolve` and opening.
+    const MAX_ATTEMPTS: usize = 10;
+    /// The time for a process that must give up a lease on the file before it can be opened, such
+    /// as a client of an NFS server.
+    const RETRY_DELAY: Duration = Duration::from_millis(100);
     let mut result = open_itself(&resolve(path)?, options);
-    for _ in 1..TRIES {
+    for _ in 1..MAX_ATTEMPTS {
         match &result {
             Ok(_) => break,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(PATIENCE),
-            // A link or a FIFO that came between is an error that each system calls by another name. Another look says what it is.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(RETRY_DELAY),
+            // If a link or a FIFO has come between, the error differs between systems; `resolve`
+            // finds the reason.
             Err(_) => {}
         }
         result = open_itself(&resolve(path)?, options);
@@ -46,12 +48,13 @@ pub(super) fn open_as(
     result
 }
 
-/// Opens a regular file, without waiting for anybody and not by a symbolic link of that name.
+/// Opens a regular file, without blocking and without following a symbolic link of that name.
 pub(super) fn open_itself(path: &Path, options: &OpenOptions) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = options.clone().custom_flags(flags.bits().cast_signed()).open(path)?;
     regular(&file.metadata()?)?;
-    // It is for the opening only: what it does to reads and writes of a file is not said anywhere.
+    // The flag is for the opening only: its effect on reads and writes of regular files is
+    // unspecified.
     fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
     Ok(file)
 }
@@ -60,7 +63,8 @@ pub(super) fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// Finds the regular file that a name stands for, by symbolic links that may be followed only.
+/// Returns the name of the regular file that a name stands for, by symbolic links that may be
+/// followed.
 pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
     match follow(path)? {
         (path, Some(metadata)) => regular(&metadata).map(|()| path),
@@ -68,12 +72,13 @@ pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Finds the name at the end of the symbolic links that a name is the first of, and what has that name, if anything.
+/// Returns the name at the end of a chain of symbolic links, and the metadata of what has that
+/// name, if anything.
 pub(super) fn follow(path: &Path) -> io::Result<(PathBuf, Option<Metadata>)> {
-    /// As many as the system follows.
-    const LINKS: usize = 40;
+    /// Maximum number of links, as in Linux.
+    const MAX_LINKS: usize = 40;
     let mut path = path.to_owned();
-    for _ in 0..LINKS {
+    for _ in 0..MAX_LINKS {
         let metadata = match std::fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((path, None)),
             metadata => metadata?,
@@ -84,19 +89,19 @@ pub(super) fn follow(path: &Path) -> io::Result<(PathBuf, Option<Metadata>)> {
         let Some((owner, target)) = read_link(&path)? else {
             continue;
         };
-        let folder = directory_of(&path);
-        let trusted = [0, rustix::process::geteuid().as_raw(), std::fs::metadata(folder)?.uid()];
+        let directory = directory_of(&path);
+        let trusted = [0, rustix::process::geteuid().as_raw(), std::fs::metadata(directory)?.uid()];
         if !trusted.contains(&owner) {
             let text = format!("a symbolic link of user {owner}, which is not followed");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
-        path = folder.join(target);
+        path = directory.join(target);
     }
     Err(io::Error::new(io::ErrorKind::InvalidInput, "too many symbolic links"))
 }
 
-/// The owner of a symbolic link and what it leads to, of one and the same link whatever comes in its place. `None` if it is
-/// no link any more.
+/// Returns the owner and the target of a symbolic link, both of the same link even if it is
+/// replaced. `None` if it is no longer a link.
 #[cfg(target_os = "linux")]
 fn read_link(path: &Path) -> io::Result<Option<(u32, PathBuf)>> {
     use std::os::unix::ffi::OsStringExt;
@@ -110,9 +115,10 @@ fn read_link(path: &Path) -> io::Result<Option<(u32, PathBuf)>> {
     Ok(Some((metadata.uid(), std::ffi::OsString::from_vec(target.into_bytes()).into())))
 }
 
-/// The owner of a symbolic link and what it leads to. `None` if it is no link any more.
+/// Returns the owner and the target of a symbolic link. `None` if it is no longer a link.
 ///
-/// Other systems than Linux do not open a link itself: one that is put in its place between the two looks is not noticed.
+/// Systems other than Linux cannot open the link itself: a link replaced between the two calls is
+/// not noticed.
 #[cfg(not(target_os = "linux"))]
 fn read_link(path: &Path) -> io::Result<Option<(u32, PathBuf)>> {
     let metadata = std::fs::symlink_metadata(path)?;
@@ -122,7 +128,7 @@ fn read_link(path: &Path) -> io::Result<Option<(u32, PathBuf)>> {
     Ok(Some((metadata.uid(), std::fs::read_link(path)?)))
 }
 
-/// As [`resolve`], where the name must not be a symbolic link.
+/// Does as [`resolve`] for a name that must not be a symbolic link.
 pub(super) fn not_a_link(path: &Path) -> io::Result<PathBuf> {
     regular(&std::fs::symlink_metadata(path)?).map(|()| path.to_owned())
 }

@@ -1,4 +1,4 @@
-//! Files and locks of the operating system, and what other processes do to them meanwhile.
+//! Files and locks of the operating system, and concurrent changes by other processes.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
@@ -15,11 +15,11 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn a_lock_is_held_by_one_until_it_is_dropped() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("f.lock");
+fn a_lock_has_one_holder_until_the_guard_is_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f.lock");
     for _ in 0..3 {
-        let guard = OsFileSystem.try_lock(&path).unwrap().expect("nobody holds it");
+        let guard = OsFileSystem.try_lock(&path).unwrap().expect("the lock is free");
         assert_eq!(mode(&path), 0o600);
         assert!(OsFileSystem.try_lock(&path).unwrap().is_none());
         drop(guard);
@@ -28,10 +28,10 @@ fn a_lock_is_held_by_one_until_it_is_dropped() {
 }
 
 #[test]
-fn a_lock_that_a_process_was_given_is_held_until_the_guard_is_dropped() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("f.lock");
-    let guard = OsFileSystem.try_lock_for_process(&path).unwrap().expect("nobody holds it");
+fn a_lock_passed_to_a_process_is_released_when_the_guard_is_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f.lock");
+    let guard = OsFileSystem.try_lock_for_process(&path).unwrap().expect("the lock is free");
     let mut child =
         std::process::Command::new("sleep").arg("1000").stdin(guard.descriptor().unwrap()).spawn().unwrap();
     assert!(OsFileSystem.try_lock_for_process(&path).unwrap().is_none());
@@ -43,16 +43,16 @@ fn a_lock_that_a_process_was_given_is_held_until_the_guard_is_dropped() {
 }
 
 #[test]
-fn a_lock_that_is_left_to_a_process_is_held_until_that_ends() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("f.lock");
-    let guard = OsFileSystem.try_lock_for_process(&path).unwrap().expect("nobody holds it");
+fn a_lock_left_to_a_process_is_held_until_the_process_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f.lock");
+    let guard = OsFileSystem.try_lock_for_process(&path).unwrap().expect("the lock is free");
     let mut child = std::process::Command::new("cat")
         .stdin(guard.descriptor().unwrap())
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    assert!(child.wait().unwrap().success(), "it has found nothing to read");
+    assert!(child.wait().unwrap().success(), "the descriptor can be read and is empty");
     let mut child =
         std::process::Command::new("sleep").arg("1000").stdin(guard.descriptor().unwrap()).spawn().unwrap();
     guard.leave();
@@ -64,14 +64,14 @@ fn a_lock_that_is_left_to_a_process_is_held_until_that_ends() {
 }
 
 #[test]
-fn a_lock_file_of_the_superuser_belongs_to_the_owner_of_its_folder() {
+fn a_lock_file_of_the_superuser_belongs_to_the_owner_of_its_directory() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: it takes the superuser");
+        eprintln!("skipped: requires the superuser");
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    std::os::unix::fs::chown(folder.path(), Some(65534), Some(65533)).unwrap();
-    let path = folder.path().join("f.lock");
+    let directory = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(directory.path(), Some(65534), Some(65533)).unwrap();
+    let path = directory.path().join("f.lock");
     let check = || {
         let metadata = path.metadata().unwrap();
         assert_eq!((metadata.uid(), metadata.gid(), mode(&path)), (65534, 65533, 0o600));
@@ -85,20 +85,20 @@ fn a_lock_file_of_the_superuser_belongs_to_the_owner_of_its_folder() {
 }
 
 #[test]
-fn a_lock_file_that_a_crash_left_is_taken() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("f.lock");
+fn a_lock_file_left_by_a_crash_can_be_locked() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f.lock");
     std::fs::write(&path, "").unwrap();
     assert!(OsFileSystem.try_lock(&path).unwrap().is_some());
     assert!(!path.exists());
 }
 
 #[rstest]
-#[case::of_a_file(Some("target"))]
-#[case::of_nothing(None)]
+#[case::to_a_file(Some("target"))]
+#[case::to_nothing(None)]
 fn a_lock_follows_no_symbolic_link(#[case] content: Option<&str>) {
-    let folder = tempfile::tempdir().unwrap();
-    let (path, target) = (folder.path().join("f.lock"), folder.path().join("target"));
+    let directory = tempfile::tempdir().unwrap();
+    let (path, target) = (directory.path().join("f.lock"), directory.path().join("target"));
     if let Some(content) = content {
         std::fs::write(&target, content).unwrap();
     }
@@ -112,26 +112,27 @@ fn a_lock_follows_no_symbolic_link(#[case] content: Option<&str>) {
 #[case::removed(remove)]
 #[case::replaced(replace_by_another_file)]
 #[case::replaced_by_a_link_to_it(replace_by_a_link)]
-fn the_lock_of_a_file_that_has_lost_its_name_is_none(#[case] replace: fn(&Path)) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("f.lock");
+fn the_lock_of_a_file_that_has_lost_its_name_is_void(#[case] replace: fn(&Path)) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f.lock");
     let file = open_lock(&path).unwrap();
     replace(&path);
     file.lock().unwrap();
     assert!(LockGuard::new(file, &path).unwrap().is_none());
 }
 
-/// Who waits for a lock file that is then replaced holds the lock of the new one.
+/// A process that waits for the lock of a file that is then replaced gets the lock of the new file.
 #[test]
-fn a_lock_is_that_of_the_file_that_has_the_name() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("f.lock");
+fn the_lock_is_on_the_file_that_has_the_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f.lock");
     let old = open_lock(&path).unwrap();
     old.lock().unwrap();
     let (locked, lock) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         scope.spawn(|| locked.send(OsFileSystem.lock(&path).unwrap()).unwrap());
-        // Who comes later than that finds the new file at once, and nothing is tested.
+        // A thread that begins to wait later finds the new file at once; then the test proves
+        // nothing.
         std::thread::sleep(Duration::from_millis(200));
         replace_by_another_file(&path);
         old.unlock().unwrap();
@@ -143,9 +144,9 @@ fn a_lock_is_that_of_the_file_that_has_the_name() {
 }
 
 #[test]
-fn a_lock_is_never_held_by_two_while_its_file_comes_and_goes() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("f.lock");
+fn a_lock_never_has_two_holders_while_its_file_is_created_and_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f.lock");
     let holders = std::sync::atomic::AtomicU32::new(0);
     std::thread::scope(|scope| {
         for n in 0..4 {
@@ -170,9 +171,9 @@ fn a_lock_is_never_held_by_two_while_its_file_comes_and_goes() {
 }
 
 #[test]
-fn what_is_appended_comes_last_whatever_was_written_or_cut_off_before() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("f");
+fn append_writes_at_the_end_after_other_writes_and_truncation() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f");
     OsFileSystem.create(&path).unwrap().append(b"0123456789").unwrap();
     let file = OsFileSystem.open_write(&path).unwrap();
     file.append(b"ab").unwrap();
@@ -184,9 +185,9 @@ fn what_is_appended_comes_last_whatever_was_written_or_cut_off_before() {
 }
 
 #[test]
-fn appending_leaves_what_others_have_written() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("f");
+fn append_keeps_what_other_processes_have_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f");
     std::fs::write(&path, "1").unwrap();
     let file = OsFileSystem.open_append(&path).unwrap();
     file.append(b"2").unwrap();
@@ -200,8 +201,8 @@ fn appending_leaves_what_others_have_written() {
 
 #[test]
 fn a_file_may_have_two_names() {
-    let folder = tempfile::tempdir().unwrap();
-    let [one, two] = ["f", "g"].map(|name| folder.path().join(name));
+    let directory = tempfile::tempdir().unwrap();
+    let [one, two] = ["f", "g"].map(|name| directory.path().join(name));
     std::fs::write(&one, "1").unwrap();
     OsFileSystem.link(&one, &two).unwrap();
     assert_eq!(OsFileSystem.link(&one, &two).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
@@ -211,9 +212,9 @@ fn a_file_may_have_two_names() {
 }
 
 #[test]
-fn a_name_is_resolved_whether_or_not_there_is_a_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let [f, g, h] = ["f", "g", "h"].map(|name| folder.path().join(name));
+fn a_name_is_resolved_whether_or_not_the_file_exists() {
+    let directory = tempfile::tempdir().unwrap();
+    let [f, g, h] = ["f", "g", "h"].map(|name| directory.path().join(name));
     assert_eq!(OsFileSystem.resolve(&f).unwrap(), f);
     std::os::unix::fs::symlink("g", &f).unwrap();
     std::os::unix::fs::symlink(&h, &g).unwrap();
@@ -227,20 +228,21 @@ fn a_name_is_resolved_whether_or_not_there_is_a_file() {
 }
 
 #[test]
-fn a_name_is_the_same_however_its_directory_is_called() {
-    let folder = tempfile::tempdir().unwrap();
-    let inner = folder.path().join("inner");
+fn a_name_is_the_same_by_any_path_of_its_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let inner = directory.path().join("inner");
     std::fs::create_dir(&inner).unwrap();
-    std::os::unix::fs::symlink("inner", folder.path().join("link")).unwrap();
-    let same = |other: &str| OsFileSystem.is_same_name(&inner.join("f"), &folder.path().join(other)).unwrap();
+    std::os::unix::fs::symlink("inner", directory.path().join("link")).unwrap();
+    let same =
+        |other: &str| OsFileSystem.is_same_name(&inner.join("f"), &directory.path().join(other)).unwrap();
     assert!(same("inner/f") && same("link/f") && same("inner/../link/./f"));
     assert!(!same("inner/g") && !same("f"));
 }
 
 #[test]
-fn a_file_that_is_to_be_created_is_not_looked_for_behind_a_symbolic_link() {
-    let folder = tempfile::tempdir().unwrap();
-    let (path, target) = (folder.path().join("f"), folder.path().join("target"));
+fn create_does_not_follow_a_symbolic_link() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, target) = (directory.path().join("f"), directory.path().join("target"));
     std::os::unix::fs::symlink(&target, &path).unwrap();
     let error = |result: io::Result<Box<dyn WriteFile>>| result.map(drop).unwrap_err().kind();
     assert_eq!(error(OsFileSystem.open_write(&path)), io::ErrorKind::NotFound);
@@ -268,33 +270,35 @@ fn replace_by_a_link(path: &Path) {
     std::os::unix::fs::symlink(&target, path).unwrap();
 }
 
-fn replace_by_a_link_of_somebody(path: &Path) {
+fn replace_by_a_link_of_another_user(path: &Path) {
     replace_by_a_link(path);
     std::os::unix::fs::lchown(path, Some(65534), None).unwrap();
 }
 
-/// Opens a file that is replaced once somebody has looked at it.
+/// Opens a file that is replaced once after its name was resolved.
 fn open_replaced(
     options: &OpenOptions,
     resolve: fn(&Path) -> io::Result<PathBuf>,
     replace: fn(&Path),
 ) -> io::Result<File> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("f");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f");
     std::fs::write(&path, "").unwrap();
     let is_replaced = std::cell::Cell::new(false);
-    let look_and_replace = |path: &Path| {
+    let resolve_and_replace = |path: &Path| {
         let found = resolve(path)?;
         if !is_replaced.replace(true) {
             replace(path);
         }
         Ok(found)
     };
-    open_as(&path, options, look_and_replace)
+    open_as(&path, options, resolve_and_replace)
 }
 
 #[rstest]
-fn what_comes_in_the_place_of_a_file_is_no_way_to_another(#[values(false, true)] writes: bool) {
+fn a_replacement_during_opening_is_refused_unless_a_link_that_may_be_followed(
+    #[values(false, true)] writes: bool,
+) {
     let mut options = OpenOptions::new();
     options.read(!writes).write(writes);
     let error = |resolve, replace| open_replaced(&options, resolve, replace).unwrap_err().to_string();
@@ -302,18 +306,18 @@ fn what_comes_in_the_place_of_a_file_is_no_way_to_another(#[values(false, true)]
         assert_eq!(error(resolve, replace_by_a_fifo), "not a regular file");
     }
     assert_eq!(error(not_a_link, replace_by_a_link), "not a regular file");
-    // One that may be followed might have been there from the start.
+    // A link that may be followed might have been there from the start.
     assert!(open_replaced(&options, resolve, replace_by_a_link).is_ok());
     if rustix::process::geteuid().is_root() {
         let expected = "a symbolic link of user 65534, which is not followed";
-        assert_eq!(error(resolve, replace_by_a_link_of_somebody), expected);
+        assert_eq!(error(resolve, replace_by_a_link_of_another_user), expected);
     }
 }
 
 #[rstest]
-fn nothing_but_a_file_is_opened_even_if_nobody_looks_at_it_before(#[values(false, true)] writes: bool) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("f");
+fn open_itself_opens_regular_files_only(#[values(false, true)] writes: bool) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f");
     let mut options = OpenOptions::new();
     options.read(!writes).write(writes);
     std::fs::write(&path, "").unwrap();
@@ -321,16 +325,16 @@ fn nothing_but_a_file_is_opened_even_if_nobody_looks_at_it_before(#[values(false
     assert!(!fcntl_getfl(&file).unwrap().contains(OFlags::NONBLOCK));
     for replace in [replace_by_a_link, replace_by_a_fifo] {
         replace(&path);
-        // Another system calls it something else.
+        // The error differs between systems.
         open_itself(&path, &options).unwrap_err();
     }
-    open_itself(folder.path(), &options).unwrap_err();
+    open_itself(directory.path(), &options).unwrap_err();
 }
 
 #[test]
-fn links_that_lead_to_each_other_are_an_error() {
-    let folder = tempfile::tempdir().unwrap();
-    let (one, other) = (folder.path().join("f"), folder.path().join("g"));
+fn a_cycle_of_links_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, other) = (directory.path().join("f"), directory.path().join("g"));
     std::os::unix::fs::symlink(&one, &other).unwrap();
     std::os::unix::fs::symlink(&other, &one).unwrap();
     let error = OsFileSystem.open(&one).map(drop).unwrap_err();

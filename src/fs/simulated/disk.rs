@@ -1,4 +1,4 @@
-//! The disk: its settings, and how each operation is done or fails.
+//! The disk: its settings, and the execution or failure of each operation.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-// Not by way of `crate::sync`: threads that wait for this disk are nothing that a model is about.
+// Not `crate::sync`: a model of threads is not about waiting for this disk.
 use parking_lot::{Mutex, MutexGuard};
 
 use super::files::{Lock, OpenFile};
@@ -17,9 +17,9 @@ use crate::fs::Attributes;
 #[cfg(doc)]
 use crate::fs::{FileSystem, WriteFile};
 
-/// A disk in memory. Clones are the same disk, also where one of them is told to fail.
+/// A disk in memory. Clones are the same disk, including its faults.
 ///
-/// See the [module](super) for what it does.
+/// The [module](super) describes what it does.
 #[derive(Clone, Debug)]
 pub struct SimulatedDisk(Arc<Mutex<Inner>>);
 
@@ -27,7 +27,7 @@ pub struct SimulatedDisk(Arc<Mutex<Inner>>);
 pub(super) struct Inner {
     state: State,
     operations: Vec<Operation>,
-    /// The states before the first operation and after each one that changed something.
+    /// The state at first and the one after each operation that changed it.
     moments: Option<Vec<State>>,
     fault: Option<Fault>,
     failing_sync: Option<usize>,
@@ -42,7 +42,7 @@ pub(super) struct Inner {
 
 type BeforeEach = dyn Fn(usize, &Operation) + Send + Sync;
 
-/// What is called before each operation.
+/// A function that is called before each operation.
 #[derive(Clone)]
 struct Hook(Arc<BeforeEach>);
 
@@ -53,7 +53,7 @@ impl fmt::Debug for Hook {
 }
 
 impl SimulatedDisk {
-    /// A disk in this state, on which nothing fails and no file is locked.
+    /// Creates a disk in this state, on which nothing fails and no file is locked.
     #[must_use]
     pub fn new(state: State) -> Self {
         Self(Arc::new(Mutex::new(Inner {
@@ -72,66 +72,69 @@ impl SimulatedDisk {
         })))
     }
 
-    /// Lets an operation fail, in place of the one that was to fail before.
+    /// Makes an operation fail, instead of the one set before.
     pub fn with_fault(self, fault: Fault) -> Self {
         self.inner().fault = Some(fault);
         self
     }
 
-    /// Lets the `nth` sync of a file fail with [`EIO`], counted from 1. On a disk with a [`Fault`] this is without effect.
+    /// Makes the `nth` sync of a file fail with [`EIO`], counted from 1. A [`Fault`] overrides
+    /// this.
     pub fn with_failing_sync(self, nth: usize) -> Self {
         self.inner().failing_sync = Some(nth);
         self
     }
 
-    /// Lets every `nth` write ([`WriteFile::append`], [`WriteFile::write_at`]) find room for half of its bytes only ([`ENOSPC`]). On a disk with a [`Fault`]
-    /// this is without effect.
+    /// Makes every `nth` write ([`WriteFile::append`], [`WriteFile::write_at`]) find room for half
+    /// of its bytes only ([`ENOSPC`]). A [`Fault`] overrides this.
     ///
     /// # Panics
-    /// When something is written, if `nth` is 0.
+    /// Each write panics if `nth` is 0.
     pub fn with_full_writes(self, nth: usize) -> Self {
         self.inner().full_writes = Some(nth);
         self
     }
 
-    /// Tells of a user that is in these groups, the one of its new files first.
+    /// Defines a user as a member of these groups, the first of which its new files have.
     pub fn with_user(self, user: u32, groups: &[u32]) -> Self {
         self.inner().users.groups.insert(user, groups.to_vec());
         self
     }
 
-    /// Lets the process be this user, who is in these groups. It is the superuser (0) otherwise.
+    /// Makes the process run as this user, a member of these groups. The default is the superuser
+    /// (0).
     pub fn as_user(self, user: u32, groups: &[u32]) -> Self {
         self.inner().users.current = user;
         self.with_user(user, groups)
     }
 
-    /// Gives no more than so many bytes for one read.
+    /// Limits each read to a number of bytes.
     pub fn reading_at_most(self, bytes: usize) -> Self {
         self.inner().read_at_most = bytes;
         self
     }
 
-    /// Takes no more than so many bytes for one [`WriteFile::write_at`].
+    /// Limits each [`WriteFile::write_at`] to a number of bytes.
     pub fn writing_at_most(self, bytes: usize) -> Self {
         self.inner().write_at_most = bytes;
         self
     }
 
-    /// Gives no file a second name ([`FileSystem::link`]), as file systems that know no hard links.
+    /// Makes [`FileSystem::link`] fail, as file systems without hard links do.
     pub fn without_links(self) -> Self {
         self.inner().has_links = false;
         self
     }
 
-    /// Calls this before each operation, with the number of the operation, which is among [`operations`](Self::operations) already.
-    /// It may wait, so that something else comes before, or panic in place of the operation.
+    /// Calls a function before each operation, with the number of the operation, which
+    /// [`operations`](Self::operations) already contains. The function may wait, so that other
+    /// operations come first, or panic instead of the operation.
     pub fn before_each(self, call: impl Fn(usize, &Operation) + Send + Sync + 'static) -> Self {
         self.inner().before_each = Some(Hook(Arc::new(call)));
         self
     }
 
-    /// Remembers from now on every moment at which the process may die and the power may fail.
+    /// Records from now on every state in which the process may be killed and the power may fail.
     pub fn with_moments(self) -> Self {
         {
             let mut inner = self.inner();
@@ -140,26 +143,26 @@ impl SimulatedDisk {
         self
     }
 
-    /// The operations that were asked for so far.
+    /// Returns the operations that were requested so far.
     #[must_use]
     pub fn operations(&self) -> Vec<Operation> {
         self.inner().operations.clone()
     }
 
-    /// How the disk is now.
+    /// Returns the state of the disk.
     #[must_use]
     pub fn state(&self) -> State {
         self.inner().state.clone()
     }
 
-    /// The states that the disk was in since [`with_moments`](Self::with_moments): the one at that time, and one behind each
-    /// operation that changed something.
+    /// Returns the states of the disk since [`with_moments`](Self::with_moments): the one at that
+    /// time, and one after each operation that changed something.
     #[must_use]
     pub fn moments(&self) -> Vec<State> {
         self.inner().moments.clone().unwrap_or_default()
     }
 
-    /// How many moments there are so far.
+    /// Returns the number of moments so far.
     #[must_use]
     pub fn moment_count(&self) -> usize {
         self.inner().moments.as_ref().map_or(0, Vec::len)
@@ -169,7 +172,7 @@ impl SimulatedDisk {
         self.0.lock()
     }
 
-    /// Does an operation, unless it is to fail.
+    /// Executes an operation, unless it is to fail.
     pub(super) fn operate<T>(
         &self,
         action: Action,
@@ -182,7 +185,7 @@ impl SimulatedDisk {
             inner.operations.push(operation.clone());
             (inner.operations.len() - 1, inner.before_each.clone())
         };
-        // Without the lock of the disk: others go on while it waits.
+        // Called without the lock of the disk: other threads continue while it waits.
         if let Some(Hook(call)) = before_each {
             call(number, &operation);
         }
@@ -219,13 +222,13 @@ impl SimulatedDisk {
         }
     }
 
-    /// Holds a lock, unless it is held.
+    /// Takes a lock. Returns `None` if it is held.
     pub(super) fn hold(&self, path: &Path) -> Option<Lock> {
         let free = self.inner().locked.insert(path.to_owned());
         free.then(|| Lock::new(self.clone(), path.to_owned()))
     }
 
-    /// Opens a file for what the process must be allowed to do.
+    /// Opens a file if the process has the rights that are wanted.
     pub(super) fn open_by(&self, action: Action, path: &Path, wanted: u32) -> io::Result<OpenFile> {
         let users = self.inner().users.clone();
         let id = self.operate(action, path, |state, _| {

@@ -1,4 +1,4 @@
-//! The files of a disk, by the traits of `fs`.
+//! The implementation of the traits of `fs`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -79,12 +79,12 @@ impl FileSystem for SimulatedDisk {
         })
     }
 
-    fn sync_directory(&self, folder: &Path) -> io::Result<()> {
-        self.operate(Action::SyncDirectory, folder, |state, _| {
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        self.operate(Action::SyncDirectory, directory, |state, _| {
             for change in &mut state.pending {
                 let names = std::mem::take(&mut change.names).into_iter();
                 let (durable, pending): (Vec<_>, _) =
-                    names.partition(|(path, _)| directory_of(path) == folder);
+                    names.partition(|(path, _)| directory_of(path) == directory);
                 change.names = pending;
                 apply(&mut state.durable_names, &durable);
             }
@@ -93,12 +93,12 @@ impl FileSystem for SimulatedDisk {
         })
     }
 
-    // The lock's file holds nothing, so that it does not matter whether its name survives.
+    // The lock's file is empty, so that it does not matter whether its name survives.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
         self.operate(Action::Lock, path, |_, _| Ok(()))?;
         match self.hold(path) {
             Some(lock) => Ok(Box::new(lock)),
-            None => Err(io::Error::other("locked twice: outside of a test this waits for ever")),
+            None => Err(io::Error::other("the lock is held: a real file system would wait for its holder")),
         }
     }
 
@@ -108,7 +108,7 @@ impl FileSystem for SimulatedDisk {
     }
 }
 
-/// A lock, until it is dropped.
+/// A lock, held until it is dropped.
 pub(super) struct Lock(SimulatedDisk, PathBuf);
 
 impl Lock {
@@ -123,7 +123,7 @@ impl Drop for Lock {
     }
 }
 
-/// An open file, by the name with which it was opened.
+/// An open file, with the name by which it was opened.
 pub(super) struct OpenFile {
     disk: SimulatedDisk,
     id: FileId,
@@ -173,7 +173,7 @@ impl WriteFile for OpenFile {
             });
             bytes = &bytes[count..];
             match result {
-                // As `write_all`, it goes on.
+                // Retries, as `write_all` does.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted && !bytes.is_empty() => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
                 result => return result,

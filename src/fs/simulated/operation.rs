@@ -1,4 +1,4 @@
-//! The operations of a disk, and how they fail.
+//! The operations of a disk, and their failures.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,10 +13,10 @@ pub const EIO: i32 = Errno::IO.raw_os_error();
 pub const EINTR: i32 = Errno::INTR.raw_os_error();
 /// The error number of a full disk.
 pub const ENOSPC: i32 = Errno::NOSPC.raw_os_error();
-/// The error number of a user who has no room left on a disk.
+/// The error number of a user whose disk quota is exhausted.
 pub const EDQUOT: i32 = Errno::DQUOT.raw_os_error();
 
-/// What is done with a file, or a folder: a call of a [`FileSystem`] or of an open file.
+/// The kind of an operation on a file or directory: a method of [`FileSystem`] or of an open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Action {
@@ -58,13 +58,14 @@ pub enum Action {
     Lock,
 }
 
-/// One file operation that was asked for, whatever came of it.
+/// A file operation that was requested, whether or not it succeeded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Operation {
-    /// What is done.
+    /// The kind of the operation.
     pub action: Action,
-    /// The file or folder that it is done with, by the name with which it was opened; of a renaming or a link, the old name.
+    /// The file or directory, by the name with which it was opened; the old name for a renaming or
+    /// a link.
     pub path: PathBuf,
 }
 
@@ -74,11 +75,13 @@ impl fmt::Display for Operation {
     }
 }
 
-/// What an operation that fails has done all the same.
+/// What an operation that fails has done nevertheless.
 ///
-/// Of [`Action::Append`] and [`Action::WriteAt`] it is a matter of bytes. Of all others [`Half`](Self::Half) and
-/// [`AllButOne`](Self::AllButOne) are as [`Everything`](Self::Everything), but for [`Action::Sync`]: there only
-/// [`Everything`](Self::Everything) makes durable what was written, and after any other nothing more of that file ever is.
+/// For [`Action::Append`] and [`Action::WriteAt`] this is the number of bytes written. For all
+/// others [`Half`](Self::Half) and [`AllButOne`](Self::AllButOne) are as
+/// [`Everything`](Self::Everything), except [`Action::Sync`], where only
+/// [`Everything`](Self::Everything) makes the written bytes durable; after any other effect,
+/// nothing more of that file ever becomes durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Nothing was done.
@@ -87,12 +90,12 @@ pub enum Effect {
     Half,
     /// All bytes but one were written.
     AllButOne,
-    /// All was done, and yet it was called a failure.
+    /// Everything was done, but an error is returned.
     Everything,
 }
 
 impl Effect {
-    /// How many of the bytes were written.
+    /// Returns the number of bytes that were written.
     pub(super) fn of(self, bytes: usize) -> usize {
         match self {
             Self::Nothing => 0,
@@ -106,11 +109,11 @@ impl Effect {
 /// An operation that fails.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
-    /// How many operations come before it.
+    /// Number of operations before it.
     pub at: usize,
-    /// The error number that it gives, as [`EIO`].
+    /// The error number that it returns, such as [`EIO`].
     pub error: i32,
-    /// What it does all the same.
+    /// What it does nevertheless.
     pub effect: Effect,
     /// Whether all later operations fail too, with the same error number and without any effect.
     pub lasting: bool,

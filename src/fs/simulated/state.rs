@@ -1,4 +1,4 @@
-//! What is on a disk at one moment, and what of it is durable.
+//! The content of a disk at one moment, and which part of it is durable.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,44 +8,44 @@ use std::sync::Arc;
 use super::{Contents, Effect};
 use crate::fs::Attributes;
 
-/// The place of a file in [`State::files`].
+/// The index of a file in [`State::files`].
 pub(super) type FileId = usize;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FileState {
     pub(super) bytes: Arc<Vec<u8>>,
-    /// What they were at the last sync.
+    /// The bytes at the last sync.
     pub(super) durable: Arc<Vec<u8>>,
-    /// What they were in between, where that is more than the beginning of what they were later.
+    /// The bytes at times since the sync, unless they are a prefix of later ones.
     pub(super) between: Vec<Arc<Vec<u8>>>,
-    /// A sync has failed. The system may have forgotten which bytes are not on the disk, so that a later sync
-    /// promises nothing of them.
+    /// A sync has failed. The kernel may have discarded bytes that are not on the disk, so that a
+    /// later sync guarantees nothing about them.
     doubtful: bool,
     pub(super) attributes: Attributes,
 }
 
-/// A change of names that survives as a whole or not at all, until a folder is synced.
+/// A change of names that survives as a whole or not at all, until a directory is synced.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Change {
-    /// The names that are not durable yet, and what they stand for.
+    /// The names that are not durable yet, and the files that they refer to.
     pub(super) names: Vec<(PathBuf, Option<FileId>)>,
 }
 
 /// A disk at one moment. The default is an empty one.
 ///
-/// What is equal leaves the same after a power cut. The order has no meaning.
+/// Equal states leave the same after a power cut. The order has no meaning.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct State {
-    /// All that there ever were, by their number.
+    /// All files that ever existed, by their id.
     pub(super) files: Vec<FileState>,
     pub(super) names: BTreeMap<PathBuf, FileId>,
     pub(super) durable_names: BTreeMap<PathBuf, FileId>,
-    /// The changes since, in their order.
+    /// The changes since, in order.
     pub(super) pending: Vec<Change>,
 }
 
 impl State {
-    /// A disk with these files, all of them durable.
+    /// Creates a disk with these files, all of them durable.
     #[must_use]
     pub fn holding(contents: &Contents) -> Self {
         let mut state = Self::default();
@@ -58,16 +58,17 @@ impl State {
         state
     }
 
-    /// What is in the files now, while the power is on: what the death of a process leaves.
+    /// Returns the content of the files while the power is on, which is what the death of a process
+    /// leaves.
     #[must_use]
     pub fn contents(&self) -> Contents {
         self.names.iter().map(|(path, &id)| (path.clone(), self.files[id].bytes.to_vec())).collect()
     }
 
-    /// The same with these attributes of a file, which must be there.
+    /// Sets the attributes of a file.
     ///
     /// # Panics
-    /// If there is no file of this name.
+    /// Panics if no file has this name.
     #[must_use]
     pub fn with_attributes(mut self, path: impl AsRef<Path>, attributes: Attributes) -> Self {
         let id = self.names[path.as_ref()];
@@ -75,7 +76,7 @@ impl State {
         self
     }
 
-    /// Owner, group and mode of a file; `None` if there is no file of this name.
+    /// Returns owner, group and mode of a file; `None` if no file has this name.
     #[must_use]
     pub fn attributes(&self, path: impl AsRef<Path>) -> Option<&Attributes> {
         self.names.get(path.as_ref()).map(|&id| &self.files[id].attributes)
@@ -101,11 +102,11 @@ pub(super) fn apply(names: &mut BTreeMap<PathBuf, FileId>, changes: &[(PathBuf, 
     }
 }
 
-/// The mode of a file that is created, unless it is created like another.
+/// The mode of a file that is created by `create`.
 pub(super) const MODE: u32 = 0o640;
 
 impl FileState {
-    /// One whose bytes are durable.
+    /// Creates a file whose bytes are durable.
     pub(super) fn new(bytes: Arc<Vec<u8>>, attributes: Attributes) -> Self {
         Self { durable: Arc::clone(&bytes), bytes, between: Vec::new(), doubtful: false, attributes }
     }
@@ -120,7 +121,8 @@ impl FileState {
     }
 }
 
-/// Makes durable what was written. After a failure it is not known what is, and another sync proves nothing.
+/// Makes the written bytes durable. After a failure it is unknown which are, and a later sync
+/// proves nothing.
 pub(super) fn sync(state: &mut State, id: FileId, effect: Effect) {
     let file = &mut state.files[id];
     if effect != Effect::Everything {

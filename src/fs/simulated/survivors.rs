@@ -5,26 +5,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Contents;
 use super::state::{FileId, FileState, State, apply};
 
-/// Number of bytes that get onto the disk together, or not at all.
+/// Number of bytes that are written to the disk atomically.
 pub(super) const SECTOR: usize = 512;
 
 /// The disks that a power cut may leave.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Survivors {
-    /// How many combinations of what survives were looked at: a number for reports.
+    /// Number of combinations that were considered, for reports.
     pub combinations: usize,
-    /// What they come to, without those that are the same. There is at least one.
+    /// The distinct disks that result from them. There is at least one.
     pub disks: BTreeSet<Contents>,
 }
 
 impl State {
-    /// What a power cut may leave now: all combinations of changes of names that survive and do not, and of what becomes of
-    /// the bytes that were not synced; where there are too many of them, samples.
+    /// Returns what a power cut may leave now: all combinations of changes of names that survive or
+    /// do not, and of the bytes that were not synced; samples if there are too many combinations.
     ///
-    /// Too many are more than 8 changes of names, or 4 sectors that differ. The samples are the same in each run with the same `seed`.
-    /// Files are combined with each other without such a bound: where many of them are not synced, take
-    /// [`some_survivors`](Self::some_survivors).
+    /// Samples are taken if there are more than 8 changes of names, or 4 sectors that differ. They
+    /// are the same in each run with the same `seed`. Files are combined with each other without
+    /// such a limit: if many of them are not synced, use [`some_survivors`](Self::some_survivors).
     #[must_use]
     pub fn survivors(&self, seed: u64) -> Survivors {
         const MAX_CHANGES: usize = 8;
@@ -81,8 +81,8 @@ impl State {
         Survivors { combinations, disks }
     }
 
-    /// Some of the disks that a power cut may leave now, `count` of them less those that are the same. With many changes and files,
-    /// all of them would be too many to look at.
+    /// Returns some of the disks that a power cut may leave now: at most `count`, which differ.
+    /// With many changes and files, there would be too many to try them all.
     ///
     /// They are the same in each run with the same `seed`.
     #[must_use]
@@ -90,7 +90,7 @@ impl State {
         let random = &mut Random(seed);
         let mut survivor = || {
             let mut names = self.durable_names.clone();
-            // Each change with the same probability, and with the probability that all survive, or none.
+            // All changes have the same probability of surviving, which may also be 0 or 1.
             let probability = random.below(5);
             for change in &self.pending {
                 if random.below(4) < probability {
@@ -122,7 +122,7 @@ impl Random {
 }
 
 impl FileState {
-    /// What a power cut may leave of the file.
+    /// Returns what a power cut may leave of the file.
     fn after_power_cut(&self) -> BTreeSet<Vec<u8>> {
         let mut disks = BTreeSet::from([self.durable.to_vec()]);
         for bytes in self.between.iter().chain([&self.bytes]) {
@@ -136,7 +136,7 @@ impl FileState {
         disks
     }
 
-    /// One of these.
+    /// Returns one of [`after_power_cut`](Self::after_power_cut).
     fn some_after_power_cut(&self, random: &mut Random) -> Vec<u8> {
         let mut one_of = |len: usize| random.below(len);
         let bytes = self.between.get(one_of(self.between.len() + 1)).unwrap_or(&self.bytes);
@@ -149,14 +149,14 @@ impl FileState {
     }
 }
 
-/// What the power cut made of the bytes behind those that were synced.
+/// What a power cut leaves of the bytes after the durable ones.
 #[derive(Clone, Copy, Debug)]
 enum Tail {
     Lost,
     Half,
     AllButOne,
     All,
-    /// The length was kept, and the bytes were not.
+    /// The length survives, and the bytes do not.
     Zeros,
 }
 
@@ -165,7 +165,7 @@ impl Tail {
 }
 
 impl Tail {
-    /// What is left of these bytes, where so many are durable.
+    /// Returns what is left of these bytes, the first `durable` of which are durable.
     fn of(self, bytes: &[u8], durable: usize) -> Vec<u8> {
         let unsynced = bytes.len() - durable;
         let kept = match self {
@@ -182,8 +182,8 @@ impl Tail {
     }
 }
 
-/// Files of the length of one or the other, each sector of which is as in one or the other; where they differ in
-/// many sectors, samples. How many there are, and what makes each of them.
+/// Returns files that have the length of either version, and each sector of either version, as
+/// their number and a function that makes each of them. Samples are taken if many sectors differ.
 fn mixtures(old: &[u8], new: &[u8]) -> (usize, impl Fn(usize) -> Vec<u8>) {
     const MAX_SECTORS: usize = 4;
     let sector = |bytes: &[u8], n: usize| {

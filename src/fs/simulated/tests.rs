@@ -1,4 +1,4 @@
-//! The promises of the disk.
+//! The guarantees of the simulated disk.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -31,7 +31,7 @@ fn survivors(disk: &SimulatedDisk) -> BTreeSet<Contents> {
 }
 
 #[test]
-fn what_is_synced_survives_and_nothing_else() {
+fn only_synced_bytes_and_names_survive() {
     let disk = SimulatedDisk::new(State::default());
     let file = disk.create(Path::new(F)).unwrap();
     file.append(b"1234").unwrap();
@@ -48,7 +48,7 @@ fn what_is_synced_survives_and_nothing_else() {
 }
 
 #[test]
-fn names_without_a_folder_are_in_that_of_the_process() {
+fn names_without_a_directory_are_in_the_current_directory() {
     let disk = SimulatedDisk::new(State::default());
     disk.create(Path::new("f")).unwrap();
     disk.sync_directory(Path::new(".")).unwrap();
@@ -56,7 +56,7 @@ fn names_without_a_folder_are_in_that_of_the_process() {
 }
 
 #[test]
-fn a_file_has_its_old_name_or_the_new_one_after_a_power_cut() {
+fn a_renamed_file_has_either_name_after_a_power_cut() {
     let disk = holding([(F, "new"), (G, "old")]);
     disk.rename(Path::new(F), Path::new(G)).unwrap();
     let expected = [contents([(F, "new"), (G, "old")]), contents([(G, "new")])];
@@ -64,7 +64,7 @@ fn a_file_has_its_old_name_or_the_new_one_after_a_power_cut() {
 }
 
 #[test]
-fn sectors_that_are_written_over_survive_one_by_one() {
+fn overwritten_sectors_survive_independently() {
     let text = |first: &str, second: &str| first.repeat(SECTOR) + second;
     let disk = holding([(F, &text("a", "b"))]);
     disk.open_write(Path::new(F)).unwrap().write_at(text("x", "y").as_bytes(), 0).unwrap();
@@ -76,7 +76,7 @@ fn sectors_that_are_written_over_survive_one_by_one() {
     assert!(some.len() > 1 && some.is_subset(&survivors(&disk)), "{some:?}");
 }
 
-/// Creates G in place of F, as user 7 of the groups 8 and 9.
+/// Creates G as a replacement of F, as user 7 of the groups 8 and 9.
 fn replaced_by_user_7(old: Attributes) -> Result<Attributes, String> {
     let state = State::holding(&contents([(F, "")])).with_attributes(F, old);
     let disk = SimulatedDisk::new(state).with_user(5, &[9]).as_user(7, &[8, 9]);
@@ -94,10 +94,10 @@ fn replaced_by_user_7(old: Attributes) -> Result<Attributes, String> {
 #[case::with_a_group_of_others((7, 6, 0o660), Ok((7, 8, 0o600)))]
 #[case::with_a_group_that_may_do_less_than_others((7, 6, 0o646), Ok((7, 8, 0o644)))]
 #[case::of_the_superuser((0, 8, 0o640), Ok((7, 8, 0o640)))]
-#[case::locked_out((6, 9, 0o640), Err("user 6 owns the file that is to be replaced and could not read the new one"))]
+#[case::locked_out((6, 9, 0o640), Err("user 6 owns the file to be replaced and could not read the new one"))]
 #[case::locked_out_by_its_group((5, 9, 0o604), Err("permission denied"))]
 #[case::not_readable((6, 6, 0o640), Err("permission denied"))]
-fn a_user_gives_no_file_away_and_no_user_more_rights(
+fn a_replacement_by_a_user_gives_no_other_user_more_rights(
     #[case] (owner, group, mode): (u32, u32, u32),
     #[case] expected: Result<(u32, u32, u32), &str>,
 ) {
@@ -124,7 +124,7 @@ fn the_superuser_keeps_owner_group_and_mode() {
 }
 
 #[test]
-fn after_a_sync_that_failed_no_other_proves_anything() {
+fn a_sync_after_a_failed_sync_guarantees_nothing() {
     let disk = holding([(F, "")]).with_failing_sync(1);
     let file = disk.open_write(Path::new(F)).unwrap();
     file.append(b"1").unwrap();
@@ -134,7 +134,7 @@ fn after_a_sync_that_failed_no_other_proves_anything() {
 }
 
 #[test]
-fn a_fault_has_its_effect_and_may_last() {
+fn a_fault_has_its_effect_once_or_lasting() {
     let disk = holding([(F, "")]);
     let file = disk.open_write(Path::new(F)).unwrap();
     for (effect, text) in [
@@ -156,13 +156,13 @@ fn a_fault_has_its_effect_and_may_last() {
 }
 
 #[test]
-fn what_is_called_before_an_operation_finds_the_disk_as_it_was() {
+fn before_each_sees_the_disk_before_the_operation() {
     let disk = SimulatedDisk::new(State::default()).with_moments();
     let (before, seen) = (disk.clone(), Arc::new(Mutex::new(Vec::new())));
-    let told = Arc::clone(&seen);
+    let calls = Arc::clone(&seen);
     let disk = disk.before_each(move |number, operation| {
         let contents = before.state().contents();
-        told.lock().push((number, operation.to_string(), contents));
+        calls.lock().push((number, operation.to_string(), contents));
     });
     disk.create(Path::new(F)).unwrap();
     disk.remove(Path::new(F)).unwrap();

@@ -1,4 +1,4 @@
-//! The users of a disk, and what they may do with files.
+//! The users of a disk and their rights to files.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -6,11 +6,11 @@ use std::io;
 use super::state::MODE;
 use crate::fs::Attributes;
 
-/// The users that there are, and which of them the process is.
+/// The users that exist, and the user of the process.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Users {
     pub(super) current: u32,
-    /// The groups that they are in, the one of new files first.
+    /// The groups of each user, the one of new files first.
     pub(super) groups: BTreeMap<u32, Vec<u32>>,
 }
 
@@ -19,13 +19,14 @@ impl Users {
         self.groups.get(&user).is_some_and(|groups| groups.contains(&group))
     }
 
-    /// The attributes of a file that the process creates.
+    /// Returns the attributes of a file that the process creates.
     pub(super) fn of_new_file(&self) -> Attributes {
         let group = self.groups.get(&self.current).and_then(|groups| groups.first());
         Attributes::new(self.current, group.copied().unwrap_or(self.current), MODE)
     }
 
-    /// What the process can take over of these attributes for a file that has these.
+    /// Returns what the process can take over of the attributes `wanted` for a file that has those
+    /// of `now`.
     pub(super) fn take_over(&self, wanted: &Attributes, now: &Attributes) -> io::Result<Attributes> {
         if self.current == 0 {
             return Ok(wanted.clone());
@@ -34,7 +35,7 @@ impl Users {
         Ok(wanted.under(now.owner, group, |user, group| self.is_member(user, group))?)
     }
 
-    /// Fails unless the process may do this with the file: 4 is reading, 2 writing.
+    /// Returns an error unless the process has the rights to the file: 4 is reading, 2 writing.
     pub(super) fn check(&self, attributes: &Attributes, wanted: u32) -> io::Result<()> {
         match attributes.grants(self.current, wanted, |user, group| self.is_member(user, group)) {
             true => Ok(()),

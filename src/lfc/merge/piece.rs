@@ -88,7 +88,7 @@ impl Merger {
         let mut merged = Merged::default();
         let mut next = cursor.next_key();
         if let Some(source) = previous.filter(|_| !piece.previous.is_empty()) {
-            let limit = control.max_bad_rows;
+            let limit = control.max_invalid_rows;
             let Range { start, end } = piece.previous.clone();
             let mut windows = Windows::new(
                 source.file.as_ref(),
@@ -114,7 +114,7 @@ impl Merger {
                     let (key, deletes) = match &row {
                         Row::Canonical { row: Canonical { key, deletes, .. }, .. }
                         | Row::Converted { key, deletes, .. } => (*key, *deletes),
-                        Row::Bad { start, line } => {
+                        Row::Invalid { start, line } => {
                             let position = window.position + *start as u64;
                             within_limit = tally.bad(InvalidRow { line: *line, position }, limit);
                             return within_limit;
@@ -163,7 +163,7 @@ impl Merger {
                                 tally.dropped(dropped);
                             }
                         }
-                        Row::Bad { .. } => {}
+                        Row::Invalid { .. } => {}
                     }
                     true
                 });

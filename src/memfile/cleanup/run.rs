@@ -207,7 +207,7 @@ impl<'a> Run<'a> {
         let started = program.and_then(|program| Some((self.start(program, &lock, &claim)?, program)));
         Ok(match started {
             // The process waits for this lock until it is released.
-            Some((process, program)) => Worker::Process(process, program, claim.given()),
+            Some((process, program)) => Worker::Process(process, program, claim.into_lock()),
             None => Worker::Thread(lock.hold(claim)?),
         })
     }
