@@ -1,19 +1,21 @@
 //! Lease file cleanup (LFC): of all rows in a journal, the last one of each lease is kept.
 //!
-//! A lease manager appends a row for every change, so its lease file grows without bound. Now and then it
-//! renames the file and has it cleaned up: what the previous cleanup gave, and the renamed
-//! journal behind it, become one file with a row a lease. [`Cleanup`] does that by Kea's file
-//! protocol, so that either side may be Kea's: as a function, or as the program `kea-lfc`.
+//! A lease manager appends a row for every change, so its lease file grows without bound. From time
+//! to time it renames the file and has it cleaned up: the result of the previous cleanup and the
+//! renamed journal are merged into one file with one row for each lease. [`Cleanup`] does this by
+//! Kea's file protocol, so that the manager or the cleanup may be Kea's: as a function, or as the
+//! program `kea-lfc`.
 //!
 //! # Safety
-//! At every moment, the files that a lease manager loads hold every lease. The new file is made durable
-//! before it gets the name that says so; that name is made durable before the old files
-//! are deleted. If the cleanup is interrupted, the next one goes on from where it can.
+//! At every moment, the files that a lease manager loads hold every lease. The new file is made
+//! durable before it gets its final name; that name is made durable before the old files are
+//! deleted. After an interrupted cleanup, the next one continues from the files that it finds.
 //!
 //! # Cost
-//! The previous file is read once, the journal about five times, from the page cache; memory is
-//! taken for 12 (DHCPv4) or 24 (DHCPv6) bytes a row of the journal, twice that while it is sorted, and for a fourth of the rows that
-//! the journal contributes. The previous file takes none, whatever its size: it is in address order.
+//! The previous file is read once, the journal about five times, from the page cache. Memory is
+//! needed for 12 (DHCPv4) or 24 (DHCPv6) bytes for each row of the journal, twice that while they
+//! are sorted, and for a fourth of the rows that the journal contributes. The previous file needs
+//! none, whatever its size, as it is in address order.
 
 mod error;
 mod index;
@@ -53,7 +55,7 @@ use crate::parallel::in_parallel;
 use crate::with_sources::with_sources;
 
 impl LeaseFileSet {
-    /// The files of a cleanup.
+    /// Returns the files of a cleanup.
     #[must_use]
     pub fn lfc_files(&self) -> LfcFiles {
         LfcFiles {
@@ -69,23 +71,25 @@ impl LeaseFileSet {
 /// The files of a cleanup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LfcFiles {
-    /// What the previous cleanup gave, and what this one gives in the end.
+    /// The result of the previous cleanup, and in the end of this one.
     pub previous: PathBuf,
     /// The journal to be cleaned up.
     pub input: PathBuf,
-    /// What is being written.
+    /// The new file while it is written.
     pub output: PathBuf,
-    /// The output when it is complete: it replaces previous and input.
+    /// The new file once it is complete: it replaces previous and input.
     pub finish: PathBuf,
-    /// Which process does the cleanup.
+    /// The PID file, which names the process that runs the cleanup.
     pub pid: PathBuf,
 }
 
 impl LfcFiles {
-    /// Returns the name of the file in which rows are kept that cannot be read: that of the lease file, with `.bad`.
+    /// Returns the name of the file in which invalid rows are kept: that of the lease file, with
+    /// `.bad`.
     ///
-    /// The lease file is the one that input is named after (`F.1`). If input has another name, it is the one that finish
-    /// (`F.completed`) or previous (`F.2`) is named after, or else input itself.
+    /// The lease file is the one after which input is named (`F.1`). If input has another name, it
+    /// is the one after which finish (`F.completed`) or previous (`F.2`) is named, or else input
+    /// itself.
     #[must_use]
     pub fn bad(&self) -> PathBuf {
         let named_after = |path: &Path, suffix: &str| {
@@ -103,7 +107,7 @@ impl LfcFiles {
     }
 }
 
-/// A look at a cleanup from another thread, and a way to stop it.
+/// Observes and cancels a cleanup from another thread.
 #[derive(Debug, Default)]
 pub struct Monitor {
     done: AtomicU64,
@@ -112,26 +116,27 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// How many bytes were read, out of how many; both are 0 before reading starts.
+    /// Returns the number of bytes that were read, and their total; both are 0 before reading
+    /// starts.
     pub fn progress(&self) -> (u64, u64) {
         (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
     }
 
-    /// Makes the cleanup end soon, with [`LfcError::Cancelled`], and without a change to the files. Once the
-    /// output is complete, it is too late for that.
+    /// Makes the cleanup end soon, with [`LfcError::Cancelled`] and without changing the files. It
+    /// has no effect once the output is complete.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 }
 
-/// Rows that were read or written.
+/// Numbers of rows that were read or written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// Good rows, also those that delete a lease.
+    /// Valid rows, including those that delete a lease.
     pub leases: u64,
     /// All rows, and one more for the end of each file.
     pub attempts: u64,
-    /// Bad rows.
+    /// Invalid rows.
     pub errors: u64,
 }
 
@@ -142,19 +147,20 @@ impl std::fmt::Display for Figures {
     }
 }
 
-/// What a cleanup did.
+/// The result of a cleanup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The files were read, and the leases written.
     Cleaned {
-        /// What was read from previous and input.
+        /// The rows that were read from previous and input.
         read: Figures,
-        /// What was written.
+        /// The rows that were written.
         written: Figures,
     },
-    /// An earlier cleanup was complete but for its last renames, which were done.
+    /// An earlier cleanup was complete except for its last renames, which were done.
     Finished,
-    /// Another cleanup of these files is running, in the process with this PID; 0 if the PID file names none.
+    /// Another cleanup of these files is running, in the process with this PID; 0 if the PID file
+    /// names none.
     Running(i32),
 }
 
@@ -183,7 +189,8 @@ pub struct Cleanup<'a> {
 }
 
 impl<'a> Cleanup<'a> {
-    /// A cleanup of these files, which bears 100 bad rows in each, on all processors.
+    /// Makes a cleanup of these files that tolerates 100 invalid rows in each and uses all
+    /// processors.
     #[must_use]
     pub fn new(family: Family, files: LfcFiles) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -198,47 +205,48 @@ impl<'a> Cleanup<'a> {
         }
     }
 
-    /// Does all file operations with `fs`.
+    /// Uses `fs` for all file operations.
     #[must_use]
     pub fn file_system(self, fs: &'a dyn FileSystem) -> Self {
         Self { fs, ..self }
     }
 
-    /// Tells `monitor` how far it is, and ends when it says so.
+    /// Reports progress to `monitor`, and ends if it is cancelled.
     #[must_use]
     pub fn monitor(self, monitor: &'a Monitor) -> Self {
         Self { monitor: Some(monitor), ..self }
     }
 
-    /// How many bad rows in one file are borne. One more, and the cleanup fails.
+    /// Sets the maximum number of invalid rows in one file. If a file has more, the cleanup fails.
     #[must_use]
     pub fn max_invalid_rows(self, max_invalid_rows: u64) -> Self {
         Self { max_invalid_rows, ..self }
     }
 
-    /// On how many threads the work is done, at least 1. Small files are cleaned up on one.
+    /// Sets the number of threads, at least 1. Small files are cleaned up on one.
     #[must_use]
     pub fn threads(self, threads: usize) -> Self {
         Self { threads: threads.clamp(1, 16), ..self }
     }
 
-    /// Takes the lock that this file holds for this process's own. A lease manager that starts a program for a cleanup gives it that lock
-    /// as its standard input, so that the lock is held as long as the program lives.
+    /// Treats the lock that this file holds as held by this process. A lease manager that starts a
+    /// program for a cleanup passes the lock as its standard input, so that it is held while the
+    /// program runs.
     #[must_use]
     pub fn inherited_lock(self, file: File) -> Self {
         Self { inherited: Some(file), ..self }
     }
 
-    /// Does the cleanup.
+    /// Runs the cleanup.
     ///
     /// # Errors
-    /// [`LfcError`] says which file and why. Previous and input are as they were, unless the new file is
-    /// complete under the name of finish.
+    /// Returns [`LfcError`] with the file and the reason. Previous and input are unchanged, unless
+    /// the new file is complete under the name of finish.
     pub fn run(&self) -> Result<Outcome, LfcError> {
         let pid_file = match PidFile::take(self.fs, &self.files.pid, self.inherited.as_ref()) {
             Ok(Taken::Ours(pid_file)) => pid_file,
             Ok(Taken::Running(running)) => {
-                warn!(id = "LFC_RUNNING", "nothing is done: {running}");
+                warn!(id = "LFC_RUNNING", "the cleanup is not started: {running}");
                 return Ok(Outcome::Running(running.pid().unwrap_or_default()));
             }
             Err(error) => {
@@ -250,7 +258,7 @@ impl<'a> Cleanup<'a> {
         end(pid_file, result)
     }
 
-    /// Does the cleanup, which the caller has claimed.
+    /// Runs the cleanup, which the caller has claimed.
     pub(crate) fn run_claimed(&self) -> Result<Outcome, LfcError> {
         match self.family {
             Family::V4 => self.clean::<Lease4>(),
@@ -286,7 +294,8 @@ impl<'a> Cleanup<'a> {
         };
         info!(id = "LFC_ROTATING", "{} becomes {}", finish.display(), previous.display());
         self.rotate().inspect_err(|error| error!(id = "LFC_FAIL_ROTATE", "{}", with_sources(error)))?;
-        // Removed while they are open, the old files take no time to remove; closing them does, one each on a thread.
+        // Removing open files is fast; closing them takes the time, so each is closed on its own
+        // thread.
         in_parallel(sources, |source| {
             drop(source);
             Ok::<_, LfcError>(())
@@ -294,8 +303,8 @@ impl<'a> Cleanup<'a> {
         Ok(outcome)
     }
 
-    /// Whether an earlier cleanup has left its complete result. A finish file without the whole header of a lease
-    /// file is not complete, whatever its name says: it is set aside.
+    /// Returns whether an earlier cleanup has left its complete result. A finish file without the
+    /// complete header of a lease file is not, and is set aside.
     pub(crate) fn is_finished<L: FileLease>(&self) -> Result<bool, LfcError> {
         let finish = &self.files.finish;
         let problem = match Source::open::<L>(self.fs, finish) {
@@ -307,7 +316,7 @@ impl<'a> Cleanup<'a> {
                 self.fs.sync_file(finish).map_err(LfcError::io("sync", finish))?;
                 return Ok(true);
             }
-            Ok(Some(_)) => "it has no whole header".to_owned(),
+            Ok(Some(_)) => "the header is incomplete".to_owned(),
             Err(LfcError::File(error @ LeaseFileError::Header { .. })) => error.to_string(),
             Err(error) => return Err(error),
         };
@@ -316,20 +325,23 @@ impl<'a> Cleanup<'a> {
         let aside = Path::new(&aside);
         warn!(
             id = "LFC_BAD_FINISH",
-            "{} is not the result of a cleanup: {problem}; it is set aside as {}, and the cleanup is done again",
+            "{} is not the result of a cleanup: {problem}; it is renamed to {}, and the cleanup is repeated",
             finish.display(),
             aside.display()
         );
         self.fs.rename(finish, aside).map_err(LfcError::io("set aside", finish))?;
-        self.fs.sync_directory(directory_of(finish)).map_err(LfcError::io("sync the folder of", finish))?;
+        self.fs
+            .sync_directory(directory_of(finish))
+            .map_err(LfcError::io("sync the directory of", finish))?;
         Ok(false)
     }
 
-    /// Gives finish the owner, group and mode of the previous file, whose place it is to take: the cleanup that has
-    /// written it may have been one of another program and user.
+    /// Gives finish the owner, group and mode of the previous file, which it is to replace: another
+    /// program, run by another user, may have written it.
     fn give_attributes_of_previous(&self, finish: &Source) -> Result<(), LfcError> {
         let previous = &self.files.previous;
-        let wanted = attributes_of(self.fs, &[previous]).map_err(LfcError::io("look at", previous))?;
+        let wanted =
+            attributes_of(self.fs, &[previous]).map_err(LfcError::io("read the attributes of", previous))?;
         match wanted {
             Some(wanted) if finish.attributes()?.as_ref() != Some(&wanted) => {
                 let finish = finish.path();
@@ -345,7 +357,7 @@ impl<'a> Cleanup<'a> {
         let LfcFiles { previous, input, .. } = &self.files;
         let sources = [Source::open::<L>(self.fs, previous)?, Source::open::<L>(self.fs, input)?];
         for source in sources.iter().flatten() {
-            info!(id = "DHCPSRV_MEMFILE_LEASE_FILE_LOAD", "{} is read", source.path().display());
+            info!(id = "DHCPSRV_MEMFILE_LEASE_FILE_LOAD", "reading {}", source.path().display());
             report_conversion::<L>(source);
         }
         Ok(sources)
@@ -355,12 +367,13 @@ impl<'a> Cleanup<'a> {
     fn write_finish<L: FileLease>(&self, sources: &[Option<Source>; 2]) -> Result<Outcome, LfcError> {
         let LfcFiles { output, finish, .. } = &self.files;
         let outcome = self.write_output::<L>(sources).inspect_err(|_| {
-            // Half an output is of no use. If it stays, the next cleanup replaces it.
+            // An incomplete output is of no use. If it cannot be removed, the next cleanup replaces
+            // it.
             let _ = self.fs.remove(output);
         })?;
         self.fs.rename(output, finish).map_err(|error| {
             let _ = self.fs.remove(output);
-            LfcError::io("rename to its finish name", output)(error)
+            LfcError::io("rename to the finish file", output)(error)
         })?;
         Ok(outcome)
     }
@@ -386,8 +399,8 @@ impl<'a> Cleanup<'a> {
         let merged = self.merge_to_output::<L>(previous, &parts, of_output.as_ref(), &control);
         let (merged, of_previous) = match merged {
             Err(Stop::OutOfOrder) => {
-                // Then it is a journal as well, the older one.
-                debug!(id = "LFC_UNSORTED", "the previous file is not in address order, it is sorted");
+                // The file is then treated as another, older journal.
+                debug!(id = "LFC_UNSORTED", "the previous file is not in address order and is sorted");
                 monitor.total.fetch_add(len(previous), Ordering::Relaxed);
                 let older = index::<L>(previous, &control)?;
                 let parts: Vec<_> = older.parts.into_iter().chain(parts).collect();
@@ -442,17 +455,20 @@ impl<'a> Cleanup<'a> {
         })
     }
 
-    /// More threads than one are worth their while for more than a few windows.
+    /// Returns the number of threads; one per two windows at most is worthwhile.
     fn threads_for(&self, bytes: u64) -> usize {
         let windows = usize::try_from(bytes / (2 * window::WINDOW as u64)).unwrap_or(usize::MAX);
         self.threads.min(windows).max(1)
     }
 
-    /// Puts the complete result in place of previous and input.
+    /// Replaces previous and input by the complete result.
     fn rotate(&self) -> Result<(), LfcError> {
         let LfcFiles { previous, input, finish, .. } = &self.files;
-        // Also where an earlier cleanup gave the name: it may have been interrupted before it came to this.
-        self.fs.sync_directory(directory_of(finish)).map_err(LfcError::io("sync the folder of", finish))?;
+        // Also if an earlier cleanup renamed the file: it may have been interrupted before this
+        // sync.
+        self.fs
+            .sync_directory(directory_of(finish))
+            .map_err(LfcError::io("sync the directory of", finish))?;
         for old in [previous, input] {
             match self.fs.remove(old) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -464,17 +480,17 @@ impl<'a> Cleanup<'a> {
         self.fs.rename(finish, previous).map_err(LfcError::io("rename to the previous file", finish))?;
         self.fs
             .sync_directory(directory_of(previous))
-            .map_err(LfcError::io("sync the folder of", previous))?;
+            .map_err(LfcError::io("sync the directory of", previous))?;
         if directory_of(previous) != directory_of(finish) {
             self.fs
                 .sync_directory(directory_of(finish))
-                .map_err(LfcError::io("sync the folder of", finish))?;
+                .map_err(LfcError::io("sync the directory of", finish))?;
         }
         Ok(())
     }
 }
 
-/// Ends a cleanup with this result: removes its PID file.
+/// Ends a cleanup with this result by removing its PID file.
 pub(crate) fn end(pid_file: PidFile<'_>, result: Result<Outcome, LfcError>) -> Result<Outcome, LfcError> {
     if let Err(error) = pid_file.remove() {
         error!(id = "LFC_FAIL_PID_DEL", "{}", with_sources(&error));
@@ -483,7 +499,7 @@ pub(crate) fn end(pid_file: PidFile<'_>, result: Result<Outcome, LfcError>) -> R
     result
 }
 
-/// What all that work at a cleanup must know.
+/// The settings that all threads of a cleanup share.
 struct Control<'a> {
     monitor: &'a Monitor,
     max_invalid_rows: u64,
@@ -491,19 +507,19 @@ struct Control<'a> {
 }
 
 impl Control<'_> {
-    /// Counts bytes as read, and ends the work if it was cancelled.
+    /// Counts bytes as read. Returns an error if the cleanup was cancelled.
     fn advance(&self, bytes: u64) -> Result<(), LfcError> {
         self.monitor.done.fetch_add(bytes, Ordering::Relaxed);
         self.check()
     }
 
-    /// Ends the work if it was cancelled.
+    /// Returns an error if the cleanup was cancelled.
     fn check(&self) -> Result<(), LfcError> {
         if self.monitor.cancelled.load(Ordering::Relaxed) { Err(LfcError::Cancelled) } else { Ok(()) }
     }
 }
 
-/// A journal, indexed.
+/// An indexed journal.
 struct Journal<'a, K> {
     parts: Vec<JournalPart<'a, K>>,
     tally: Tally,
@@ -534,7 +550,7 @@ fn index<'a, L: FileLease>(
 }
 
 impl Figures {
-    /// Adds what reading a file gave.
+    /// Adds the tally of a file.
     fn add(&mut self, source: Option<&Source>, tally: &Tally) {
         self.leases += tally.leases;
         self.errors += tally.invalid_rows;
@@ -542,7 +558,7 @@ impl Figures {
     }
 }
 
-/// Says that the rows of a file are converted.
+/// Logs that the rows of a file are converted.
 fn report_conversion<L: FileLease>(source: &Source) {
     let (id, how) = match source.header.conversion {
         Conversion::None => return,

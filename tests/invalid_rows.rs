@@ -134,7 +134,7 @@ fn a_file_without_a_valid_row_fails_the_cleanup_and_changes_nothing(
     for _ in 0..2 {
         let error = place.clean().unwrap_err();
         let expected =
-            format!("{}: none of its {count} rows can be read, the first one: line 2: ", bad.display());
+            format!("{}: none of its {count} rows can be read, the first: line 2: ", bad.display());
         assert!(error.contains(&expected), "{error}");
         let address = if family == Family::V4 { "192.0.2.1)" } else { "2001:db8::1)" };
         assert!(error.contains(address), "{error}");
@@ -235,7 +235,7 @@ fn a_cleanup_that_cannot_keep_the_rows_fails_and_changes_nothing(
     let error = place.clean().unwrap_err();
     let bad = place.files.bad_path();
     assert!(error.contains(&format!("{}", bad.display())), "{error}");
-    assert!(!is_full || error.contains("look at them, and move the file away"), "{error}");
+    assert!(!is_full || error.contains("inspect it, and move it away"), "{error}");
     assert_eq!(place.contents(), before);
     if is_full {
         fs::rename(&bad, bad.with_extension("old")).unwrap();

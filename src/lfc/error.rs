@@ -1,4 +1,4 @@
-//! Why a cleanup fails.
+//! Errors of a cleanup.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,64 +6,64 @@ use std::path::{Path, PathBuf};
 use crate::lease_file::{LeaseFileError, RowError};
 use crate::parallel::Panicked;
 
-/// Why a cleanup failed.
+/// The reason why a cleanup failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LfcError {
-    /// A lease file cannot be read, or is none.
+    /// A file cannot be read, or is not a lease file.
     #[error(transparent)]
     File(#[from] LeaseFileError),
     /// A file operation failed.
     #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why it failed.
+        /// The reason.
         source: io::Error,
     },
-    /// The PID file cannot be taken, so nothing was begun.
+    /// The PID file cannot be taken, so the cleanup was not started.
     #[error("cannot {action} {}", path.display())]
     PidFile {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// The PID file, or one of the files that are locked for it.
+        /// The PID file, or one of its lock files.
         path: PathBuf,
-        /// Why it failed.
+        /// The reason.
         source: io::Error,
     },
-    /// No row of a file can be read, so that it is another file than it is taken for. Nothing was changed.
+    /// No row of a file is valid, so that it is probably another kind of file. Nothing was changed.
     #[error(
-        "{}: none of its {rows} rows can be read, the first one: {first}; correct the file, or move it away if no lease \
-         is to be read from it", path.display()
+        "{}: none of its {rows} rows can be read, the first: {first}; correct the file, or move it away if its leases \
+         are not needed", path.display()
     )]
     NoValidRow {
         /// The file.
         path: PathBuf,
         /// Number of rows.
         rows: u64,
-        /// What is wrong with the first one.
+        /// The error of the first row.
         first: Box<RowError>,
     },
-    /// The file in which invalid rows are kept takes no more of them. Nothing was changed.
+    /// The file of invalid rows is full. Nothing was changed.
     #[error(
-        "{}: it has {len} bytes of rows that cannot be read, and there are more of them; look at them, and move the file \
+        "{}: the file of invalid rows is full ({len} bytes), and there are more rows; inspect it, and move it \
          away", path.display()
     )]
     InvalidRowsFull {
-        /// The file in which they are kept.
+        /// The file of invalid rows.
         path: PathBuf,
-        /// Its length.
+        /// The length of the file, in bytes.
         len: u64,
     },
-    /// Somebody asked for it to end.
+    /// The caller cancelled the cleanup.
     #[error("the cleanup was cancelled")]
     Cancelled,
     /// The merged rows were not in address order.
     #[error("the rows were not in address order after they were sorted")]
     Order,
-    /// The journal has more than 4 GiB of rows for a few addresses, which no rows that are read can have.
+    /// The journal has more than 4 GiB of rows for a few addresses, more than valid rows can have.
     #[error("the journal has more than 4 GiB of rows between two addresses")]
     TooLarge,
     /// A thread of the cleanup panicked.
@@ -72,7 +72,7 @@ pub enum LfcError {
 }
 
 impl LfcError {
-    /// What a file operation that fails is made into.
+    /// Converts an error of a file operation.
     pub(super) fn io<P: AsRef<Path> + ?Sized>(
         action: &'static str,
         path: &P,

@@ -1,4 +1,4 @@
-//! The last row of each address in a journal: where it stands, not what it says.
+//! An index of the last row of each address in a journal: its place and length, not its content.
 
 use std::collections::HashMap;
 
@@ -22,33 +22,33 @@ pub(super) struct Entry<K> {
 }
 
 impl<K> Entry<K> {
-    /// Where the row stands, and what is to be done with it.
+    /// Returns the place of the row, and the action for it.
     pub(super) fn place(&self) -> Place {
         self.place
     }
 }
 
-/// Position (43 bits), length (17 bits) and [`Way`] (4 bits) of a row, in 8 bytes: two halves, so that an entry of
-/// a DHCPv4 row takes 12 bytes and not 16.
+/// Position (43 bits), length (17 bits) and [`RowAction`] (4 bits) of a row, in 8 bytes: two
+/// halves, so that an entry of a DHCPv4 row has 12 bytes and not 16.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Place {
     high: u32,
     low: u32,
 }
 
-/// What is to be done with a row.
+/// What the cleanup does with a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    /// It is copied, and this comes after it.
+pub(super) enum RowAction {
+    /// Copies it, followed by the tail.
     Copy(Tail),
-    /// It must be written in another way than it stands in the file.
+    /// Converts it to the form of the writer.
     Convert,
-    /// It deletes the lease.
+    /// Deletes the lease.
     Delete,
 }
 
-impl Way {
-    const DELETE: u8 = (1 << Place::WAY_BITS) - 1;
+impl RowAction {
+    const DELETE: u8 = (1 << Place::ACTION_BITS) - 1;
 
     fn number(self) -> u8 {
         const { assert!(Tail::COUNT < Self::DELETE) };
@@ -63,12 +63,12 @@ impl Way {
 impl Place {
     const LEN_BITS: u32 = 17;
     /// This length or a greater one.
-    const LONG: usize = (1 << Self::LEN_BITS) - 1;
-    const WAY_BITS: u32 = 4;
+    const MAX_LEN: usize = (1 << Self::LEN_BITS) - 1;
+    const ACTION_BITS: u32 = 4;
 
-    fn new(position: u64, len: usize, way: Way) -> Self {
-        let len = len.min(Self::LONG) as u64;
-        let bits = (position << Self::LEN_BITS | len) << Self::WAY_BITS | u64::from(way.number());
+    fn new(position: u64, len: usize, action: RowAction) -> Self {
+        let len = len.min(Self::MAX_LEN) as u64;
+        let bits = (position << Self::LEN_BITS | len) << Self::ACTION_BITS | u64::from(action.number());
         #[expect(clippy::cast_possible_truncation, reason = "the halves are taken apart")]
         Self { high: (bits >> 32) as u32, low: bits as u32 }
     }
@@ -77,51 +77,52 @@ impl Place {
         u64::from(self.high) << 32 | u64::from(self.low)
     }
 
-    /// Where the row starts in the file.
+    /// Returns the offset of the row in the file.
     pub(super) fn position(self) -> u64 {
-        self.bits() >> (Self::LEN_BITS + Self::WAY_BITS)
+        self.bits() >> (Self::LEN_BITS + Self::ACTION_BITS)
     }
 
     fn len(self) -> usize {
-        (self.bits() >> Self::WAY_BITS) as usize & Self::LONG
+        (self.bits() >> Self::ACTION_BITS) as usize & Self::MAX_LEN
     }
 
-    fn way_number(self) -> u8 {
-        self.low.to_le_bytes()[0] & Way::DELETE
+    fn action_number(self) -> u8 {
+        self.low.to_le_bytes()[0] & RowAction::DELETE
     }
 
-    /// What is to be done with it.
-    pub(super) fn way(self) -> Way {
-        match (self.way_number(), Tail::of_number(self.way_number())) {
-            (Way::DELETE, _) => Way::Delete,
-            (_, Some(tail)) => Way::Copy(tail),
-            (_, None) => Way::Convert,
+    /// Returns the action for the row.
+    pub(super) fn action(self) -> RowAction {
+        match (self.action_number(), Tail::of_number(self.action_number())) {
+            (RowAction::DELETE, _) => RowAction::Delete,
+            (_, Some(tail)) => RowAction::Copy(tail),
+            (_, None) => RowAction::Convert,
         }
     }
 
-    /// Whether the row deletes the lease.
+    /// Returns whether the row deletes the lease.
     pub(super) fn deletes(self) -> bool {
-        self.way_number() == Way::DELETE
+        self.action_number() == RowAction::DELETE
     }
 }
 
-/// What is known of a part of a journal.
+/// The index of a part of a journal.
 #[derive(Debug)]
 pub(super) struct Part<K> {
     /// The last row of each address, in address order.
     pub(super) entries: Vec<Entry<K>>,
-    /// The lengths of rows whose length is beyond what a [`Place`] can tell, by position.
+    /// The lengths of rows that are too long for a [`Place`], by position.
     long: HashMap<u64, usize>,
-    /// What reading met with.
+    /// The tally of the rows.
     pub(super) tally: Tally,
 }
 
 impl<K> Part<K> {
-    /// How many bytes the row will have, with its newline; none if it deletes the lease.
+    /// Returns the number of bytes that are written for the row, with its newline; 0 if it deletes
+    /// the lease.
     pub(super) fn written_len(&self, place: Place) -> usize {
         match place.len() {
             _ if place.deletes() => 0,
-            Place::LONG => self.long.get(&place.position()).copied().unwrap_or(Place::LONG),
+            Place::MAX_LEN => self.long.get(&place.position()).copied().unwrap_or(Place::MAX_LEN),
             len => len,
         }
     }
@@ -130,26 +131,27 @@ impl<K> Part<K> {
 /// Maximum number of rows that are logged one by one.
 const MAX_LOGGED: usize = FirstOfMany::LOGGED as usize;
 
-/// What reading rows met with.
+/// Numbers and errors of the rows that were read.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    /// Lines, also empty ones.
+    /// Number of lines, including empty ones.
     pub(super) lines: u64,
-    /// Good rows, also those that delete a lease.
+    /// Number of valid rows, including those that delete a lease.
     pub(super) leases: u64,
     /// Number of invalid rows.
     pub(super) invalid_rows: u64,
-    /// Invalid rows, no more than one beyond the limit, with lines counted from the start of the part.
+    /// The invalid rows, at most one more than the limit, with lines counted from the start of the
+    /// part.
     invalid: Vec<InvalidRow>,
     /// Number of hardware addresses that were left out.
     dropped_count: u64,
-    /// The first [`MAX_LOGGED`] of them, with lines counted the same way.
+    /// The first [`MAX_LOGGED`] errors of these, with lines counted from the start of the part.
     dropped: Vec<RowError>,
 }
 
 impl Tally {
-    /// Counts an invalid row; `false` where that is one too many.
-    pub(super) fn bad(&mut self, row: InvalidRow, limit: u64) -> bool {
+    /// Counts an invalid row. Returns `false` if it exceeds the limit.
+    pub(super) fn count_invalid(&mut self, row: InvalidRow, limit: u64) -> bool {
         self.invalid_rows += 1;
         if self.invalid_rows <= limit.saturating_add(1) {
             self.invalid.push(row);
@@ -157,7 +159,7 @@ impl Tally {
         self.invalid_rows <= limit
     }
 
-    /// Notes what was left out of a good row.
+    /// Counts a hardware address that was left out of a valid row.
     pub(super) fn dropped(&mut self, error: RowError) {
         self.dropped_count += 1;
         if self.dropped.len() < MAX_LOGGED {
@@ -165,7 +167,7 @@ impl Tally {
         }
     }
 
-    /// Adds what reading the rows after those counted so far met with.
+    /// Adds the tally of the rows after those counted so far.
     pub(super) fn add(&mut self, next: Self, limit: u64) {
         let after = self.lines;
         let most = usize::try_from(limit.saturating_add(1)).unwrap_or(usize::MAX);
@@ -181,7 +183,7 @@ impl Tally {
         self.invalid_rows += next.invalid_rows;
     }
 
-    /// Fails if there are more invalid rows than allowed.
+    /// Returns an error if there are more invalid rows than the limit.
     pub(super) fn check_limit<L: FileLease>(&self, source: &Source, limit: u64) -> Result<(), LfcError> {
         if self.invalid_rows <= limit {
             return Ok(());
@@ -191,12 +193,13 @@ impl Tally {
         Err(LeaseFileError::TooManyInvalidRows { path, limit, last }.into())
     }
 
-    /// Fails if no row of the whole file can be read, so that it is another file than it is taken for.
+    /// Returns an error if no row of the whole file is valid, so that it is probably another kind
+    /// of file.
     pub(super) fn check_any<L: FileLease>(&self, source: &Source) -> Result<(), LfcError> {
-        /// Fewer may be what a crash has left.
-        const ROWS: u64 = 3;
+        /// Fewer rows may be left by a crash.
+        const MIN_ROWS: u64 = 3;
         match self.invalid.first() {
-            Some(first) if self.leases == 0 && self.invalid_rows >= ROWS => {
+            Some(first) if self.leases == 0 && self.invalid_rows >= MIN_ROWS => {
                 let (path, first) = (source.path().to_owned(), Box::new(source.error_of::<L>(*first)?));
                 Err(LfcError::NoValidRow { path, rows: self.invalid_rows, first })
             }
@@ -204,7 +207,7 @@ impl Tally {
         }
     }
 
-    /// Logs what is wrong with rows: the first of them, and how many more there are.
+    /// Logs the first errors of rows, and the number of the others.
     pub(super) fn report<L: FileLease>(&self, source: &Source) -> Result<(), LfcError> {
         let path = source.path().display();
         for row in self.invalid.iter().take(MAX_LOGGED) {
@@ -229,13 +232,13 @@ impl Tally {
         Ok(())
     }
 
-    /// Counts a line that is longer than any row.
+    /// Counts a line that is longer than the maximum of a row.
     pub(super) fn overlong(&mut self, position: u64, limit: u64) -> bool {
         self.lines += 1;
-        self.bad(InvalidRow { line: self.lines, position }, limit)
+        self.count_invalid(InvalidRow { line: self.lines, position }, limit)
     }
 
-    /// The invalid rows, which are all there were unless there were more than allowed.
+    /// Returns the invalid rows: all of them unless they exceed the limit.
     pub(super) fn invalid(&self) -> &[InvalidRow] {
         &self.invalid
     }
@@ -248,9 +251,9 @@ pub(super) fn index_part<L: FileLease>(
     to: u64,
     control: &Control<'_>,
 ) -> Result<Part<L::AddressKey>, LfcError> {
-    /// What a row is at least thought to take, to have room for the entries.
-    const ROW: u64 = 80;
-    let mut entries = Vec::with_capacity(usize::try_from((to - from) / ROW).unwrap_or(0));
+    /// The estimated minimum length of a row, for the capacity of the entries.
+    const MIN_ROW_LEN: u64 = 80;
+    let mut entries = Vec::with_capacity(usize::try_from((to - from) / MIN_ROW_LEN).unwrap_or(0));
     let mut tally = Tally::default();
     let mut windows = Windows::new(source.file.as_ref(), source.first, from, to, Vec::new());
     let mut scanner = Scanner::default();
@@ -268,31 +271,31 @@ pub(super) fn index_part<L: FileLease>(
         }
         let mut lines = tally.lines;
         scanner.scan::<L>(window.text, window.len, &source.header, &mut lines, |row| {
-            let (key, deletes, start, len, way) = match row {
+            let (key, deletes, start, len, action) = match row {
                 Row::Canonical { row: Canonical { key, deletes, end, tail }, start } => {
-                    (key, deletes, start, end - start + tail.text().len(), Way::Copy(tail))
+                    (key, deletes, start, end - start + tail.text().len(), RowAction::Copy(tail))
                 }
                 Row::Converted { key, deletes, start, row, dropped } => {
                     if let Some(dropped) = dropped {
                         tally.dropped(dropped);
                     }
-                    (key, deletes, start, row.len(), Way::Convert)
+                    (key, deletes, start, row.len(), RowAction::Convert)
                 }
                 Row::Invalid { start, line } => {
                     let position = window.position + start as u64;
-                    within_limit = tally.bad(InvalidRow { line, position }, limit);
+                    within_limit = tally.count_invalid(InvalidRow { line, position }, limit);
                     return within_limit;
                 }
             };
             let position = window.position + start as u64;
-            if len >= Place::LONG {
+            if len >= Place::MAX_LEN {
                 long.insert(position, len);
             }
             let first = *first_key.get_or_insert(key);
             for (n, byte) in differing[..L::AddressKey::BYTES].iter_mut().enumerate() {
                 *byte |= key.byte(n) ^ first.byte(n);
             }
-            let place = Place::new(position, len, if deletes { Way::Delete } else { way });
+            let place = Place::new(position, len, if deletes { RowAction::Delete } else { action });
             entries.push(Entry { key, place });
             tally.leases += 1;
             true
@@ -307,12 +310,12 @@ pub(super) fn index_part<L: FileLease>(
     Ok(Part { entries, long, tally })
 }
 
-/// The last entry of each address, in address order.
+/// Returns the last entry of each address, in address order.
 ///
-/// A radix sort keeps entries of one address in their order, so the last of them is the newest. Bytes
-/// that are the same in all addresses (`differing` is 0) need no pass.
+/// A radix sort is stable, so the last entry of an address is the newest. Bytes that are the same
+/// in all addresses (`differing` is 0) need no pass.
 fn last_of_each<K: AddressKey>(mut entries: Vec<Entry<K>>, differing: &[u8]) -> Vec<Entry<K>> {
-    /// Below this, sorting by comparison is faster.
+    /// Number of entries below which sorting by comparison is faster.
     const SMALL: usize = 256;
     if entries.len() < SMALL {
         entries.sort_by_key(|entry| entry.key);
@@ -323,7 +326,7 @@ fn last_of_each<K: AddressKey>(mut entries: Vec<Entry<K>>, differing: &[u8]) -> 
             std::mem::swap(&mut entries, &mut other);
         }
     }
-    // Of entries with the same key, `dedup` keeps the first: so it is made the last.
+    // `dedup_by` keeps the first entry of a key, so the last one is copied into it.
     entries.dedup_by(|next, kept| {
         let same = next.key == kept.key;
         if same {
@@ -356,18 +359,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_is_small_and_keeps_what_it_was_given() {
+    fn an_entry_is_small_and_stores_position_length_and_action() {
         assert_eq!(size_of::<Entry<u32>>(), 12);
         assert_eq!(size_of::<Entry<(u64, u64)>>(), 24);
-        let tails = (0..Tail::COUNT).filter_map(Tail::of_number).map(Way::Copy);
-        for way in tails.chain([Way::Convert, Way::Delete]) {
-            for (position, len) in [(0, 0), (1, 90), ((1 << 43) - 1, Place::LONG - 1)] {
-                let place = Place::new(position, len, way);
-                assert_eq!((place.position(), place.len(), place.way()), (position, len, way));
-                assert_eq!(place.deletes(), way == Way::Delete);
+        let tails = (0..Tail::COUNT).filter_map(Tail::of_number).map(RowAction::Copy);
+        for action in tails.chain([RowAction::Convert, RowAction::Delete]) {
+            for (position, len) in [(0, 0), (1, 90), ((1 << 43) - 1, Place::MAX_LEN - 1)] {
+                let place = Place::new(position, len, action);
+                assert_eq!((place.position(), place.len(), place.action()), (position, len, action));
+                assert_eq!(place.deletes(), action == RowAction::Delete);
             }
         }
-        assert_eq!(Place::new(0, usize::MAX, Way::Convert).len(), Place::LONG);
+        assert_eq!(Place::new(0, usize::MAX, RowAction::Convert).len(), Place::MAX_LEN);
     }
 
     #[test]
@@ -382,7 +385,7 @@ mod tests {
                 for (n, byte) in differing.iter_mut().enumerate() {
                     *byte |= key.byte(n) ^ keys[0].byte(n);
                 }
-                entries.push(Entry { key, place: Place::new(i as u64, 1, Way::Convert) });
+                entries.push(Entry { key, place: Place::new(i as u64, 1, RowAction::Convert) });
                 expected.insert(key, i as u64);
             }
             let last: Vec<_> =

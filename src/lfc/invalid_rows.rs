@@ -1,11 +1,11 @@
-//! The file in which rows are kept that no cleanup could read.
+//! The file in which a cleanup keeps invalid rows.
 //!
-//! A row that is left out of the result would be deleted with the input. So it is appended to this file before, and
-//! that is synced. Each row has two lines, the first of which begins with `# ` and says where the row stood and what is
-//! wrong with it; the second is the row as it was, byte for byte, whatever it is.
+//! A row that is left out of the result would be deleted with the input, so it is first appended to
+//! this file, which is synced. Each row has two lines: the first begins with `# ` and contains the
+//! location and the error of the row, the second is the row, byte for byte.
 //!
-//! A cleanup that is done again, after one that was interrupted, finds the same rows in the same lines, and appends none
-//! that is there.
+//! A cleanup after an interrupted one finds the same rows in the same lines, and does not append
+//! rows that the file already contains.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,9 +17,9 @@ use crate::fs::{Attributes, FileSystem, ReadFile, WriteFile, create_in_place_of,
 use crate::lease_file::RowError;
 use crate::lease_file::row::FileLease;
 
-/// A file of that many bytes takes no more rows. The last ones that it took may have made it longer.
+/// Length in bytes from which the file takes no more rows. The last rows may have made it longer.
 pub(super) const LIMIT: u64 = 16 * 1024 * 1024;
-/// A longer file is not read.
+/// Maximum length in bytes of a file that is read.
 const MAX_READ: u64 = 4 * LIMIT;
 
 /// The invalid rows of one file.
@@ -28,12 +28,12 @@ pub(super) struct LeftOut<'a> {
     pub(super) rows: &'a [InvalidRow],
 }
 
-/// Appends rows to the file of this name, which is created with these attributes if there is none, and returns how
-/// many there are. When it returns, they are durable.
+/// Appends rows to the file of this name, which is created with these attributes if it does not
+/// exist, and makes them durable. Returns the number of rows.
 ///
 /// # Errors
-/// Returns an error if that failed; then the file has none of the rows, as far as they could be cut off, and
-/// [`LfcError::InvalidRowsFull`] if it takes no more rows.
+/// Returns an error if that failed, and [`LfcError::InvalidRowsFull`] if the file takes no more
+/// rows. The file then has none of the new rows, unless truncating it failed too.
 pub(super) fn keep<L: FileLease>(
     fs: &dyn FileSystem,
     path: &Path,
@@ -49,7 +49,7 @@ pub(super) fn keep<L: FileLease>(
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         file => Some(read(file.map_err(failed("open"))?.as_ref(), path)?),
     };
-    let kept = Kept::of(text.as_deref().unwrap_or_default());
+    let kept = KeptRows::of(text.as_deref().unwrap_or_default());
     let mut new = Vec::new();
     for LeftOut { source, rows } in left_out {
         let mut reader = InvalidRows::of(source);
@@ -70,13 +70,14 @@ pub(super) fn keep<L: FileLease>(
     append::<L>(file.as_ref(), path, kept.end, &new).inspect_err(|_| {
         let _ = file.set_len(len);
     })?;
-    // Also if nothing was appended: the cleanup that did may not have come to this.
+    // Also if nothing was appended: an earlier cleanup may have appended the rows and not synced
+    // them.
     file.sync().map_err(failed("sync"))?;
     fs.sync_directory(directory_of(path)).map_err(failed("sync the directory of"))?;
     Ok(count)
 }
 
-/// Reads all that is in the file.
+/// Reads the whole file.
 fn read(file: &dyn ReadFile, path: &Path) -> Result<Vec<u8>, LfcError> {
     let len = file.len().map_err(LfcError::io("read", path))?;
     if len > MAX_READ {
@@ -88,14 +89,14 @@ fn read(file: &dyn ReadFile, path: &Path) -> Result<Vec<u8>, LfcError> {
     Ok(text)
 }
 
-/// Appends rows, each after the line that says where it stood.
+/// Appends rows, each after a line with its location and error.
 fn append<L: FileLease>(
     file: &dyn WriteFile,
     path: &Path,
     end: &[u8],
     rows: &[(&Source, InvalidRow)],
 ) -> Result<(), LfcError> {
-    /// What is written at once, at least.
+    /// Minimum number of bytes that are written at once.
     const STEP: usize = 256 * 1024;
     let write = |text: &mut Vec<u8>| {
         file.append(text).map_err(LfcError::io("write", path))?;
@@ -121,7 +122,7 @@ fn append<L: FileLease>(
     write(&mut text)
 }
 
-/// The line before a row, without its newline.
+/// Returns the line before a row, without its newline.
 fn comment(source: &Source, error: &RowError) -> String {
     one_line(&format!("# {}: {error}", source.path().display()))
 }
@@ -137,15 +138,15 @@ fn one_line(text: &str) -> String {
     line
 }
 
-/// What is in the file.
-struct Kept<'a> {
+/// The content of the file.
+struct KeptRows<'a> {
     /// The rows, by the lines before them.
     rows: HashMap<&'a [u8], Vec<&'a [u8]>>,
-    /// What must come before the next row, after an append that was interrupted.
+    /// The text that must precede the next row, after an interrupted append.
     end: &'static [u8],
 }
 
-impl<'a> Kept<'a> {
+impl<'a> KeptRows<'a> {
     fn of(text: &'a [u8]) -> Self {
         let (mut rows, mut comment) = (HashMap::<_, Vec<_>>::new(), None);
         let whole = memchr::memrchr(b'\n', text).map_or(0, |newline| newline + 1);
@@ -153,17 +154,17 @@ impl<'a> Kept<'a> {
             let line = &line[..line.len() - 1];
             match comment.take() {
                 Some(comment) => rows.entry(comment).or_default().push(line),
-                // What else stands there was put there by a person.
+                // Other lines were added by an operator.
                 None => comment = line.starts_with(b"# ").then_some(line),
             }
         }
         let is_torn = whole < text.len();
         if let Some(comment) = comment.filter(|_| is_torn) {
-            // It may lack its newline alone.
+            // Possibly only the newline is missing.
             rows.entry(comment).or_default().push(&text[whole..]);
         }
         let end: &[u8] = match (comment, is_torn) {
-            // The row was torn, or there is none yet: it becomes an empty one.
+            // The row is torn or missing: it is completed with a newline.
             (Some(_), _) => b"\n",
             (None, true) if text[whole..].starts_with(b"#") => b"\n\n",
             (None, true) => b"\n",
@@ -172,7 +173,7 @@ impl<'a> Kept<'a> {
         Self { rows, end }
     }
 
-    /// Whether a row is there already.
+    /// Returns whether the file already contains a row.
     fn has<L: FileLease>(
         &self,
         reader: &mut InvalidRows<'_>,
@@ -204,28 +205,28 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case::nothing("", &[], "")]
+    #[case::empty("", &[], "")]
     #[case::whole("# a\nrow\n# b\n# row\n", &[("# a", "row"), ("# b", "# row")], "")]
-    #[case::a_row_is_torn("# a\nrow\n# b\nro", &[("# a", "row"), ("# b", "ro")], "\n")]
-    #[case::a_row_is_missing("# a\nrow\n# b\n", &[("# a", "row")], "\n")]
-    #[case::a_comment_is_torn("# a\nrow\n# b", &[("# a", "row")], "\n\n")]
-    #[case::a_comment_has_only_begun("#", &[], "\n\n")]
-    #[case::a_person_has_edited_it("look at these:\n\n# a\nrow\nmine", &[("# a", "row")], "\n")]
-    fn what_is_kept_is_found_whatever_stands_beside_it(
+    #[case::with_a_torn_row("# a\nrow\n# b\nro", &[("# a", "row"), ("# b", "ro")], "\n")]
+    #[case::with_a_missing_row("# a\nrow\n# b\n", &[("# a", "row")], "\n")]
+    #[case::with_a_torn_comment("# a\nrow\n# b", &[("# a", "row")], "\n\n")]
+    #[case::with_the_start_of_a_comment("#", &[], "\n\n")]
+    #[case::edited_by_an_operator("look at these:\n\n# a\nrow\nmine", &[("# a", "row")], "\n")]
+    fn kept_rows_are_found_among_torn_and_edited_lines(
         #[case] text: &str,
         #[case] rows: &[(&str, &str)],
         #[case] end: &str,
     ) {
-        let kept = Kept::of(text.as_bytes());
+        let kept = KeptRows::of(text.as_bytes());
         let mut found: Vec<_> = kept.rows.iter().map(|(comment, rows)| (*comment, rows[0])).collect();
         found.sort_unstable();
         let expected: Vec<_> =
             rows.iter().map(|(comment, row)| (comment.as_bytes(), row.as_bytes())).collect();
         assert_eq!(found, expected);
         assert_eq!(kept.end, end.as_bytes());
-        // What comes next is found after that.
+        // The next row is found after that text.
         let next = format!("{text}{end}# next\nits row\n");
-        assert_eq!(Kept::of(next.as_bytes()).rows[&b"# next"[..]], [b"its row"]);
+        assert_eq!(KeptRows::of(next.as_bytes()).rows[&b"# next"[..]], [b"its row"]);
     }
 
     #[test]

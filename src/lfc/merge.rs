@@ -1,10 +1,9 @@
-//! The rows of the previous file, with the newest rows of the journal merged in, in address order.
+//! Merging the newest rows of the journal into the rows of the previous file, in address order.
 //!
-//! The previous file is cut into pieces of a window each. What falls to a piece of the
-//! journal's rows is known from the index, so pieces are merged independently of each other, on all
-//! processors, and written in their order. The rows of the journal stand anywhere in its file:
-//! those of many pieces are fetched together, in the order of the file, into one stretch of memory
-//! for each part of the journal.
+//! The previous file is cut into pieces of a window each. The index determines the rows of the
+//! journal that belong to each piece, so pieces are merged independently, on all processors, and
+//! written in order. The rows of the journal are in the order of time: those of many pieces are
+//! fetched together, in file order, into one buffer for each part of the journal.
 
 mod cut;
 mod fetch;
@@ -23,18 +22,18 @@ use super::{Control, LfcError};
 use crate::lease_file::row::FileLease;
 use crate::parallel::in_parallel;
 
-/// The newest rows of a part of a journal, and the file that they are in.
+/// The newest rows of a part of a journal, and their file.
 pub(super) struct JournalPart<'a, K> {
     pub(super) source: &'a Source,
     pub(super) part: Part<K>,
 }
 
-/// Why merging ended early.
+/// The reason why merging ended early.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// The previous file is not in address order, or an address stands twice in it.
+    /// The previous file is not in address order, or has two rows of an address.
     OutOfOrder,
-    /// Something went wrong.
+    /// An error.
     Error(LfcError),
 }
 
@@ -44,16 +43,16 @@ impl From<LfcError> for Stop {
     }
 }
 
-/// What merging gave.
+/// The result of merging.
 #[derive(Debug, Default)]
 pub(super) struct Merged {
-    /// What reading the previous file met with.
+    /// The tally of the rows of the previous file.
     pub(super) previous: Tally,
-    /// How many leases were written.
+    /// Number of leases written.
     pub(super) written: u64,
 }
 
-/// Merges `previous` and the journal, whose parts are in the order of their age, into `output`.
+/// Merges `previous` and the parts of the journal, the oldest first, into `output`.
 pub(super) fn merge<L: FileLease>(
     previous: Option<&Source>,
     journal: &[JournalPart<'_, L::AddressKey>],
@@ -82,7 +81,7 @@ pub(super) fn merge<L: FileLease>(
 }
 
 impl Merged {
-    /// Adds what the next piece gave.
+    /// Adds the result of the next piece.
     fn add<L: FileLease>(
         &mut self,
         piece: Merged,

@@ -1,4 +1,4 @@
-//! The file that the cleanup writes.
+//! The output file of a cleanup.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,7 @@ use std::sync::mpsc::{self, Sender};
 use super::LfcError;
 use crate::fs::{Attributes, FileSystem, WriteFile, create_in_place_of};
 
-/// The output file. What was written is made durable along the way, so that little is left to be
-/// waited for in the end.
+/// The output file. It is synced while it is written, so that the last sync takes little time.
 pub(super) struct Output {
     path: PathBuf,
     file: Box<dyn WriteFile>,
@@ -19,12 +18,12 @@ pub(super) struct Output {
 
 #[derive(Default)]
 struct Progress {
-    /// Bytes written since the last request to sync.
+    /// Number of bytes written since the last request to sync.
     unsynced: usize,
     request: Option<Sender<()>>,
 }
 
-/// Takes the sender away when it goes, whatever it goes for: without one, the thread that syncs ends.
+/// Drops the sender on every path, including a panic: the thread that syncs ends without one.
 struct EndOfRequests<'a>(&'a Output);
 
 impl Drop for EndOfRequests<'_> {
@@ -34,10 +33,11 @@ impl Drop for EndOfRequests<'_> {
 }
 
 impl Output {
-    /// How much is written between two syncs along the way.
-    const STRIDE: usize = 16 * 1024 * 1024;
+    /// Number of bytes that are written between two syncs.
+    const SYNC_STEP: usize = 16 * 1024 * 1024;
 
-    /// Creates the file, in place of one that an interrupted cleanup left, for the place of a file with these attributes.
+    /// Creates the file with the attributes of the file that it is to replace. Replaces an output
+    /// that an interrupted cleanup left.
     pub(super) fn create(
         fs: &dyn FileSystem,
         path: &Path,
@@ -53,7 +53,7 @@ impl Output {
         Ok(Self { path: path.to_owned(), file, progress: Mutex::default() })
     }
 
-    /// Runs `write`, which appends to the file, and returns when all that it wrote is durable.
+    /// Runs `write`, which appends to the file. Returns when everything that it wrote is durable.
     pub(super) fn write_durably<T, E: From<LfcError>>(
         &self,
         write: impl FnOnce(&Self) -> Result<T, E>,
@@ -62,7 +62,7 @@ impl Output {
         self.lock().request = Some(request);
         let (written, synced) = std::thread::scope(|scope| {
             let sync = move || requests.iter().try_for_each(|()| self.file.sync());
-            // Without a thread to spare, all is synced in the end.
+            // If no thread can be started, everything is synced at the end.
             let syncing = std::thread::Builder::new().spawn_scoped(scope, sync);
             let written = {
                 let _end = EndOfRequests(self);
@@ -78,7 +78,7 @@ impl Output {
         Ok(written)
     }
 
-    /// Appends.
+    /// Appends bytes.
     pub(super) fn append(&self, bytes: &[u8]) -> Result<(), LfcError> {
         if bytes.is_empty() {
             return Ok(());
@@ -86,10 +86,10 @@ impl Output {
         self.file.append(bytes).map_err(LfcError::io("write", &self.path))?;
         let mut progress = self.lock();
         progress.unsynced += bytes.len();
-        if progress.unsynced >= Self::STRIDE {
+        if progress.unsynced >= Self::SYNC_STEP {
             progress.unsynced = 0;
             if let Some(request) = &progress.request {
-                // After a failed sync nobody listens; the error is found in the end.
+                // After a failed sync no thread receives; the error is returned at the end.
                 let _ = request.send(());
             }
         }

@@ -1,11 +1,14 @@
-//! The PID file, by which the server and the cleanup know of each other, and the lock by which this project's cleanups do.
+//! The PID file, by which the server and the cleanup know of each other, and the lock by which this
+//! project's cleanups do.
 //!
-//! A cleanup that this project does or starts holds the lock of `F.pid.running` as long as it lives, whatever becomes of the PID file,
-//! in whatever container it is, and however it ends. Kea's servers and programs know nothing of that file, and only go by the
-//! PID file. So a cleanup is running if that lock is held, or if the PID file names another process that has the name of Kea's program.
+//! A cleanup that this project runs or starts holds the lock of `F.pid.running` while it runs, even
+//! if the PID file is changed, in any container, and until its process ends in any way. Kea's
+//! servers and programs do not know that file, and only use the PID file. So a cleanup is running
+//! if that lock is held, or if the PID file names another process that has the name of Kea's
+//! program.
 //!
-//! `F.pid.running` is locked, and looked at, only under the lock of `F.pid.lock`: two that look at the same time would each take the other
-//! for a cleanup.
+//! `F.pid.running` is only locked or checked under the lock of `F.pid.lock`: otherwise two
+//! processes that check at the same time would each take the other for a cleanup.
 
 use std::fmt;
 use std::fs::File;
@@ -22,12 +25,12 @@ use super::processes::is_cleanup;
 use crate::fs::{FileSystem, ProcessLock, ReadFile, read_full};
 use crate::lease_file::LeaseFileError;
 
-/// Returns the name of a PID file's lock, which is held while the PID file is looked at or changed.
+/// Returns the name of a PID file's lock, which is held while the PID file is read or changed.
 pub(crate) fn lock_path(path: &Path) -> PathBuf {
     with_suffix(path, ".lock")
 }
 
-/// Returns the name of the file whose lock is held as long as a cleanup lives.
+/// Returns the name of the file whose lock is held while a cleanup runs.
 fn running_path(path: &Path) -> PathBuf {
     with_suffix(path, ".running")
 }
@@ -38,7 +41,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// A cleanup that is running, of this process or another.
+/// A running cleanup, of this process or another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunningCleanup {
     pid: Option<i32>,
@@ -47,9 +50,10 @@ pub struct RunningCleanup {
 }
 
 impl RunningCleanup {
-    /// Returns the number of the process that does it, as the PID file has it: in another container, it is that container's number.
+    /// Returns the number of the process that runs it, as in the PID file; in another container, it
+    /// is that container's number.
     ///
-    /// `None` if the PID file names no process, as when it was removed meanwhile.
+    /// `None` if the PID file names no process, for example because it was removed meanwhile.
     #[must_use]
     pub fn pid(&self) -> Option<i32> {
         self.pid
@@ -88,51 +92,54 @@ impl fmt::Display for RunningCleanup {
     }
 }
 
-/// The right to do the cleanup of some files, which no other process has until this is dropped.
+/// The exclusive right to clean up some files, held until this is dropped.
 pub(crate) struct Claim {
-    /// A lock that a process can be given. If there is none, it is one of this process only, or the process that started this one holds it.
+    /// A lock that can be passed to a process; `None` if only this process can hold it, or if the
+    /// process that started this one holds it.
     for_process: Option<ProcessLock>,
     _own: Option<Box<dyn Send + Sync>>,
 }
 
 impl Claim {
-    /// Returns what a process that is started for the cleanup is to have as its standard input; `None` if it must
-    /// take the lock by itself.
+    /// Returns the standard input for a process that is started for the cleanup; `None` if the
+    /// process must take the lock itself.
     pub(crate) fn descriptor(&self) -> io::Result<Option<OwnedFd>> {
         self.for_process.as_ref().map(ProcessLock::descriptor).transpose()
     }
 
-    /// Returns the lock that a process has been given. If it has not, the lock is free for it.
-    pub(crate) fn given(self) -> Option<ProcessLock> {
+    /// Returns the lock that was passed to a process. If it was not, the process can take it.
+    pub(crate) fn into_lock(self) -> Option<ProcessLock> {
         self.for_process
     }
 }
 
-/// What claiming a cleanup came to.
+/// The result of claiming a cleanup.
 pub(crate) enum Claimed {
     Ours(Claim),
     Running(RunningCleanup),
 }
 
-/// A PID file that names this process, which does the cleanup. It is removed by [`PidFile::remove`], and when it is dropped.
+/// A PID file that names this process, which runs the cleanup. It is removed by
+/// [`PidFile::remove`], and on drop.
 pub(crate) struct PidFile<'a> {
     fs: &'a dyn FileSystem,
     path: PathBuf,
     removed: bool,
-    /// Given up last: while the PID file is there, it names a cleanup that is running.
+    /// Dropped last: while the PID file exists, it names a running cleanup.
     _claim: Claim,
 }
 
-/// What taking a PID file came to.
+/// The result of taking a PID file.
 pub(super) enum Taken<'a> {
-    /// It is ours now.
+    /// This process has the PID file.
     Ours(PidFile<'a>),
     /// A cleanup is running.
     Running(RunningCleanup),
 }
 
 impl<'a> PidFile<'a> {
-    /// Writes this process into the PID file, unless a cleanup is running. A lock that this process has `inherited` is its own.
+    /// Writes the number of this process into the PID file, unless a cleanup is running. An
+    /// `inherited` lock counts as held by this process.
     pub(super) fn take(
         fs: &'a dyn FileSystem,
         path: &Path,
@@ -145,7 +152,7 @@ impl<'a> PidFile<'a> {
         }
     }
 
-    /// Removes the file.
+    /// Removes the PID file.
     pub(super) fn remove(mut self) -> Result<(), LfcError> {
         let path = lock_path(&self.path);
         let _lock = lock(self.fs, &path).map_err(LfcError::io("lock", &path))?;
@@ -159,13 +166,13 @@ impl<'a> PidFile<'a> {
 impl Drop for PidFile<'_> {
     fn drop(&mut self) {
         if !self.removed {
-            // Left over, it names a process that does no cleanup, which is as good as no file.
+            // A file that is left names a process that runs no cleanup, which has no effect.
             let _ = remove(self.fs, &self.path);
         }
     }
 }
 
-/// A PID file under its lock: no other process reads or writes it.
+/// A PID file whose lock is held: no other process reads or writes it.
 pub(crate) struct PidLock<'a> {
     fs: &'a dyn FileSystem,
     path: PathBuf,
@@ -173,21 +180,21 @@ pub(crate) struct PidLock<'a> {
 }
 
 impl<'a> PidLock<'a> {
-    /// Waits for the lock, but not for a process that has stopped while it has it.
+    /// Waits for the lock, with a timeout for the case that its holder is stopped.
     pub(crate) fn take(fs: &'a dyn FileSystem, path: &Path) -> Result<Self, PidFileError> {
         let lock_path = lock_path(path);
         let lock = lock(fs, &lock_path).map_err(error("lock", &lock_path))?;
         Ok(Self { fs, path: path.to_owned(), _lock: lock })
     }
 
-    /// Takes the lock, unless another process has it.
+    /// Takes the lock. Returns `None` if another process holds it.
     pub(crate) fn try_take(fs: &'a dyn FileSystem, path: &Path) -> Result<Option<Self>, PidFileError> {
         let lock = lock_path(path);
         let lock = fs.try_lock(&lock).map_err(error("lock", &lock))?;
         Ok(lock.map(|lock| Self { fs, path: path.to_owned(), _lock: lock }))
     }
 
-    /// Returns the cleanup that is running, if there is one.
+    /// Returns the running cleanup, if there is one.
     pub(crate) fn running(&self) -> Result<Option<RunningCleanup>, PidFileError> {
         Ok(match self.claim()? {
             Claimed::Ours(_) => None,
@@ -200,8 +207,9 @@ impl<'a> PidLock<'a> {
         self.claim_or_inherit(None)
     }
 
-    /// Claims the cleanup for a process that is about to be started, unless one is running. Where the file system has no locks for
-    /// other processes, that process must take the lock by itself, after this claim is dropped.
+    /// Claims the cleanup for a process that is about to be started, unless one is running. If the
+    /// file system has no locks for other processes, that process must take the lock itself, after
+    /// this claim is dropped.
     pub(crate) fn claim_for_process(&self) -> Result<Claimed, PidFileError> {
         let path = running_path(&self.path);
         match self.fs.try_lock_for_process(&path) {
@@ -220,20 +228,21 @@ impl<'a> PidLock<'a> {
         let lock = self.fs.try_lock(&path).map_err(error("lock", &path))?;
         let claim = lock.map(|lock| Claim { for_process: None, _own: Some(lock) });
         if claim.is_none() && inherited.is_some_and(|file| self.is_lock_of(file, &path)) {
-            // The process in the PID file is this one, or the one that started it.
+            // The PID file names this process, or the one that started it.
             return Ok(Claimed::Ours(Claim { for_process: None, _own: None }));
         }
         self.unless_named(claim)
     }
 
-    /// Returns whether it is by this file that the lock is held.
+    /// Returns whether the lock is held by means of this file.
     fn is_lock_of(&self, file: &File, path: &Path) -> bool {
         let is_same = || Ok::<_, io::Error>(self.fs.open(path)?.identity()? == ReadFile::identity(file)?);
-        // It succeeds if the lock was taken with this file before.
+        // Succeeds if the lock was taken with this open file before.
         is_same().unwrap_or(false) && file.try_lock().is_ok()
     }
 
-    /// What a claim of the lock comes to, which failed if there is none: also Kea's program must not be at work.
+    /// Completes a claim, which is `None` if the lock is held: Kea's program must not be running
+    /// either.
     fn unless_named(&self, claim: Option<Claim>) -> Result<Claimed, PidFileError> {
         let pid = self.read()?;
         let running = |is_locked| RunningCleanup { pid, pid_file: self.path.clone(), is_locked };
@@ -244,13 +253,13 @@ impl<'a> PidLock<'a> {
         })
     }
 
-    /// Makes the file name this process, which does the cleanup.
+    /// Writes the number of this process, which runs the cleanup, into the file.
     pub(crate) fn hold(&self, claim: Claim) -> Result<PidFile<'a>, PidFileError> {
         self.write(own_pid())?;
         Ok(PidFile { fs: self.fs, path: self.path.clone(), removed: false, _claim: claim })
     }
 
-    /// Makes the file name a process.
+    /// Writes the number of a process into the file.
     pub(crate) fn write(&self, pid: i32) -> Result<(), PidFileError> {
         remove(self.fs, &self.path).map_err(error("replace the PID file", &self.path))?;
         let file = self.fs.create(&self.path).map_err(error("create the PID file", &self.path))?;
@@ -270,24 +279,24 @@ impl<'a> PidLock<'a> {
     }
 }
 
-/// Waits for the lock of a PID file, but no longer than a process needs it that goes on.
+/// Waits for the lock of a PID file, for longer than a process that is not stopped needs it.
 fn lock(fs: &dyn FileSystem, path: &Path) -> io::Result<Box<dyn Send>> {
-    const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 1000 } else { 10_000 });
-    const PAUSE: Duration = Duration::from_millis(2);
+    const TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 1000 } else { 10_000 });
+    const POLL_INTERVAL: Duration = Duration::from_millis(2);
     let start = Instant::now();
     loop {
         if let Some(lock) = fs.try_lock(path)? {
             return Ok(lock);
         }
-        if start.elapsed() >= PATIENCE {
-            let text = format!("another process has held it for {PATIENCE:?}; end that process");
+        if start.elapsed() >= TIMEOUT {
+            let text = format!("another process has held it for {TIMEOUT:?}; end that process");
             return Err(io::Error::new(io::ErrorKind::TimedOut, text));
         }
-        thread::sleep(PAUSE);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// What cannot be done with a PID file, or a file that is locked for it.
+/// The error of an operation on a PID file or one of its lock files.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}", path.display())]
 pub(crate) struct PidFileError {
@@ -317,7 +326,8 @@ fn own_pid() -> i32 {
     getpid().as_raw_nonzero().get()
 }
 
-/// Returns whether a process is this one, or the one that started it: that may be a script, which waits for this one.
+/// Returns whether a process is this one, or its parent, which may be a script that waits for this
+/// one.
 fn is_related(pid: i32) -> bool {
     pid == own_pid() || getppid().is_some_and(|parent| parent.as_raw_nonzero().get() == pid)
 }
@@ -329,9 +339,9 @@ fn remove(fs: &dyn FileSystem, path: &Path) -> io::Result<()> {
     }
 }
 
-/// The number of the process that a PID file names, if it names any.
+/// Returns the number of the process that a PID file names, if it names one.
 ///
-/// What is no number of a process is as good as no file: a crash may leave an empty file, or half a one.
+/// Any other content is treated as no file: a crash may leave an empty or incomplete file.
 fn read(fs: &dyn FileSystem, path: &Path) -> io::Result<Option<i32>> {
     let file = match fs.open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -340,7 +350,7 @@ fn read(fs: &dyn FileSystem, path: &Path) -> io::Result<Option<i32>> {
     let mut buffer = [0; 64];
     let count = read_full(file.as_ref(), &mut buffer, 0)?;
     let text = std::str::from_utf8(&buffer[..count]).unwrap_or_default();
-    // Without its newline, a number may be the beginning of one.
+    // A number without a newline may be truncated.
     let pid = text.split_once('\n').and_then(|(line, _)| line.trim_matches([' ', '\t']).parse().ok());
     Ok(pid.filter(|&pid| pid > 0))
 }
@@ -355,16 +365,16 @@ mod tests {
     use crate::fs::OsFileSystem;
     use crate::with_sources::with_sources;
 
-    /// A directory with the PID file `f.pid`.
-    struct Place(tempfile::TempDir);
+    /// A directory for the PID file `f.pid`.
+    struct Fixture(tempfile::TempDir);
 
-    impl Place {
+    impl Fixture {
         fn new(content: Option<&str>) -> Self {
-            let place = Self(tempfile::tempdir().unwrap());
+            let fixture = Self(tempfile::tempdir().unwrap());
             if let Some(content) = content {
-                std::fs::write(place.path(), content).unwrap();
+                std::fs::write(fixture.path(), content).unwrap();
             }
-            place
+            fixture
         }
 
         fn path(&self) -> PathBuf {
@@ -395,7 +405,7 @@ mod tests {
             names
         }
 
-        /// Starts a process that has the name of Kea's program, or another one.
+        /// Starts a process with the into_lock program name.
         fn start(&self, name: &str) -> (Child, i32) {
             let path = self.0.path().join(name);
             assert!(Command::new("cp").arg("/bin/sleep").arg(&path).status().unwrap().success());
@@ -413,8 +423,8 @@ mod tests {
 
     #[rstest]
     #[case::absent(None)]
-    #[case::dead(Some("999999\n"))]
-    #[case::of_another_program(Some("1\n"))]
+    #[case::a_dead_process(Some("999999\n"))]
+    #[case::a_process_of_another_program(Some("1\n"))]
     #[case::empty(Some(""))]
     #[case::zero(Some("0\n"))]
     #[case::negative(Some("-1\n"))]
@@ -424,16 +434,16 @@ mod tests {
     #[case::long(Some("1111111111111111111111111111111111111111111111111111111111111111111111111111\n"))]
     #[case::this_process(Some(concat_pid()))]
     fn a_pid_file_that_names_no_cleanup_is_taken(#[case] content: Option<&str>) {
-        let place = Place::new(content);
-        assert_eq!(place.running(), None);
-        assert_eq!(place.content().as_deref(), content, "a look changes nothing");
-        let Taken::Ours(file) = place.take() else {
-            panic!("taken for running");
+        let fixture = Fixture::new(content);
+        assert_eq!(fixture.running(), None);
+        assert_eq!(fixture.content().as_deref(), content, "a check changes nothing");
+        let Taken::Ours(file) = fixture.take() else {
+            panic!("the cleanup counts as running");
         };
-        assert_eq!(place.content().unwrap(), format!("{}\n", std::process::id()));
-        assert_eq!(place.names(), ["f.pid", "f.pid.running"]);
+        assert_eq!(fixture.content().unwrap(), format!("{}\n", std::process::id()));
+        assert_eq!(fixture.names(), ["f.pid", "f.pid.running"]);
         file.remove().unwrap();
-        assert_eq!(place.names(), [""; 0]);
+        assert_eq!(fixture.names(), [""; 0]);
     }
 
     fn concat_pid() -> &'static str {
@@ -446,72 +456,72 @@ mod tests {
     #[case::keas_program_in_its_source_tree("lt-kea-lfc", true)]
     #[case::a_server("kea-dhcp4", false)]
     #[case::another_program("sleep", false)]
-    fn a_live_process_is_a_cleanup_if_it_is_named_so(#[case] name: &str, #[case] is_cleanup: bool) {
-        let place = Place::new(None);
-        let (child, pid) = place.start(name);
+    fn a_live_process_is_a_cleanup_if_it_has_the_programs_name(#[case] name: &str, #[case] is_cleanup: bool) {
+        let fixture = Fixture::new(None);
+        let (child, pid) = fixture.start(name);
         let content = format!("{pid}\n");
-        std::fs::write(place.path(), &content).unwrap();
-        match place.take() {
+        std::fs::write(fixture.path(), &content).unwrap();
+        match fixture.take() {
             Taken::Running(running) => {
                 assert!(is_cleanup);
                 assert_eq!(
                     running,
-                    RunningCleanup { pid: Some(pid), pid_file: place.path(), is_locked: false }
+                    RunningCleanup { pid: Some(pid), pid_file: fixture.path(), is_locked: false }
                 );
                 let text = running.to_string();
-                assert!(text.contains(&format!("process {pid} of {}", place.path().display())), "{text}");
-                assert!(text.contains(&format!("or remove {}", place.path().display())), "{text}");
-                assert_eq!(place.content(), Some(content));
+                assert!(text.contains(&format!("process {pid} of {}", fixture.path().display())), "{text}");
+                assert!(text.contains(&format!("or remove {}", fixture.path().display())), "{text}");
+                assert_eq!(fixture.content(), Some(content));
             }
             Taken::Ours(_) => assert!(!is_cleanup),
         }
         end(child);
-        assert_eq!(place.running(), None);
+        assert_eq!(fixture.running(), None);
     }
 
     #[test]
-    fn a_cleanup_is_running_as_long_as_it_lives_whatever_becomes_of_its_pid_file() {
-        let place = Place::new(None);
-        let Taken::Ours(file) = place.take() else { panic!() };
+    fn a_cleanup_is_running_until_it_ends_even_if_its_pid_file_changes() {
+        let fixture = Fixture::new(None);
+        let Taken::Ours(file) = fixture.take() else { panic!() };
         let own = i32::try_from(std::process::id()).unwrap();
         for (content, pid) in
             [(None, Some(own)), (Some("1\n"), Some(1)), (Some("999999\n"), Some(999_999)), (Some(""), None)]
         {
             if let Some(content) = content {
-                std::fs::write(place.path(), content).unwrap();
+                std::fs::write(fixture.path(), content).unwrap();
             }
-            let expected = RunningCleanup { pid, pid_file: place.path(), is_locked: true };
-            assert!(matches!(place.take(), Taken::Running(running) if running == expected));
-            assert_eq!(place.running(), Some(expected));
+            let expected = RunningCleanup { pid, pid_file: fixture.path(), is_locked: true };
+            assert!(matches!(fixture.take(), Taken::Running(running) if running == expected));
+            assert_eq!(fixture.running(), Some(expected));
         }
-        // As an operator may do, and Kea's tools, and a restart of the tools' lock.
+        // Operators and Kea's tools may remove these.
         for name in ["f.pid", "f.pid.lock"] {
-            let _ = std::fs::remove_file(place.0.path().join(name));
+            let _ = std::fs::remove_file(fixture.0.path().join(name));
         }
-        let running = place.running().unwrap();
+        let running = fixture.running().unwrap();
         assert_eq!(running.pid(), None);
         assert!(running.to_string().contains("f.pid.running; wait"), "{running}");
         drop(file);
-        assert_eq!(place.running(), None);
-        assert_eq!(place.names(), [""; 0]);
+        assert_eq!(fixture.running(), None);
+        assert_eq!(fixture.names(), [""; 0]);
     }
 
     #[test]
-    fn what_a_killed_cleanup_has_left_stops_nothing() {
-        let place = Place::new(Some("1\n"));
+    fn files_left_by_a_killed_cleanup_stop_nothing() {
+        let fixture = Fixture::new(Some("1\n"));
         for name in ["f.pid.lock", "f.pid.running"] {
-            std::fs::write(place.0.path().join(name), "").unwrap();
+            std::fs::write(fixture.0.path().join(name), "").unwrap();
         }
-        assert_eq!(place.running(), None);
-        let Taken::Ours(file) = place.take() else { panic!() };
+        assert_eq!(fixture.running(), None);
+        let Taken::Ours(file) = fixture.take() else { panic!() };
         file.remove().unwrap();
-        assert_eq!(place.names(), [""; 0]);
+        assert_eq!(fixture.names(), [""; 0]);
     }
 
     #[test]
-    fn a_process_that_was_given_the_lock_is_the_cleanup() {
-        let place = Place::new(None);
-        let lock = place.lock();
+    fn a_process_that_has_the_lock_is_the_cleanup() {
+        let fixture = Fixture::new(None);
+        let lock = fixture.lock();
         let Claimed::Ours(claim) = lock.claim_for_process().unwrap() else { panic!() };
         let stdin = || claim.descriptor().unwrap().unwrap();
         let child = Command::new("sleep").arg("1000").stdin(stdin()).spawn().unwrap();
@@ -519,60 +529,60 @@ mod tests {
         lock.write(pid).unwrap();
         let inherited = File::from(stdin());
         drop(lock);
-        assert_eq!(place.running().unwrap().pid(), Some(pid));
-        // The process that it was given, or one that comes from it, does the cleanup itself.
-        let other = File::open(place.path()).unwrap();
-        let take = |file| PidFile::take(&OsFileSystem, &place.path(), Some(file)).unwrap();
+        assert_eq!(fixture.running().unwrap().pid(), Some(pid));
+        // The process that has the lock, or a child of it, runs the cleanup itself.
+        let other = File::open(fixture.path()).unwrap();
+        let take = |file| PidFile::take(&OsFileSystem, &fixture.path(), Some(file)).unwrap();
         assert!(matches!(take(&other), Taken::Running(_)));
-        let another = File::options().read(true).write(true).open(running_path(&place.path())).unwrap();
+        let another = File::options().read(true).write(true).open(running_path(&fixture.path())).unwrap();
         assert!(matches!(take(&another), Taken::Running(_)), "the same file, without its lock");
         let Taken::Ours(file) = take(&inherited) else { panic!() };
-        assert!(place.running().is_some());
+        assert!(fixture.running().is_some());
         file.remove().unwrap();
-        assert_eq!(place.content(), None);
-        assert!(place.running().is_some(), "the lock is not its own to give up");
-        // The manager is killed: the process goes on.
-        claim.given().unwrap().leave();
+        assert_eq!(fixture.content(), None);
+        assert!(fixture.running().is_some(), "the lock is not its own to give up");
+        // The manager is killed, and the process continues.
+        claim.into_lock().unwrap().leave();
         drop(inherited);
-        assert!(place.running().is_some());
+        assert!(fixture.running().is_some());
         end(child);
-        assert_eq!(place.running(), None);
+        assert_eq!(fixture.running(), None);
     }
 
     #[test]
     fn a_pid_file_is_removed_only_for_the_process_that_it_names() {
-        let place = Place::new(None);
-        let lock = place.lock();
+        let fixture = Fixture::new(None);
+        let lock = fixture.lock();
         lock.remove_if_of(1).unwrap();
         lock.write(12).unwrap();
         lock.write(1).unwrap();
         lock.remove_if_of(12).unwrap();
-        assert_eq!(place.content().unwrap(), "1\n");
+        assert_eq!(fixture.content().unwrap(), "1\n");
         lock.remove_if_of(1).unwrap();
-        assert_eq!(place.content(), None);
+        assert_eq!(fixture.content(), None);
     }
 
     #[test]
-    fn a_process_that_keeps_the_lock_of_the_pid_file_is_waited_for_for_some_time_only() {
-        let place = Place::new(None);
-        let lock = place.lock();
-        let error = PidLock::take(&OsFileSystem, &place.path()).map(drop).unwrap_err();
+    fn waiting_for_the_lock_of_a_pid_file_times_out() {
+        let fixture = Fixture::new(None);
+        let lock = fixture.lock();
+        let error = PidLock::take(&OsFileSystem, &fixture.path()).map(drop).unwrap_err();
         let error = with_sources(&error).to_string();
         assert!(error.contains("f.pid.lock: another process has held it for 1s; end that"), "{error}");
         drop(lock);
-        assert!(PidLock::take(&OsFileSystem, &place.path()).is_ok());
+        assert!(PidLock::take(&OsFileSystem, &fixture.path()).is_ok());
     }
 
-    /// A directory in the place of a file lets no operation with that succeed.
+    /// A directory in fixture of a file makes operations on it fail.
     #[rstest]
-    #[case::its_lock("f.pid.lock", "cannot lock")]
+    #[case::the_lock_of_the_pid_file("f.pid.lock", "cannot lock")]
     #[case::the_lock_of_the_cleanup("f.pid.running", "cannot lock")]
-    #[case::itself("f.pid", "cannot read the PID file")]
-    fn an_error_names_the_file_that_it_is_about(#[case] name: &str, #[case] action: &str) {
-        let place = Place::new(None);
-        std::fs::create_dir(place.0.path().join(name)).unwrap();
-        let error = PidFile::take(&OsFileSystem, &place.path(), None).map(drop).unwrap_err();
-        let expected = format!("{action} {}: not a regular file", place.0.path().join(name).display());
+    #[case::the_pid_file("f.pid", "cannot read the PID file")]
+    fn an_error_names_its_file(#[case] name: &str, #[case] action: &str) {
+        let fixture = Fixture::new(None);
+        std::fs::create_dir(fixture.0.path().join(name)).unwrap();
+        let error = PidFile::take(&OsFileSystem, &fixture.path(), None).map(drop).unwrap_err();
+        let expected = format!("{action} {}: not a regular file", fixture.0.path().join(name).display());
         assert_eq!(with_sources(&error).to_string(), expected);
     }
 }

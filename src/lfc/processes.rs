@@ -1,8 +1,9 @@
-//! Whether a process is a cleanup that Kea's program does.
+//! Detection of processes that run Kea's cleanup program.
 //!
-//! This project's cleanups hold a lock as long as they live ([`super::pid_file`]); Kea's only leave the number of their process
-//! in the PID file. That number may be another process's by now, after a hard stop or a restart of the machine or the
-//! container, so the process must also have the name of the program.
+//! This project's cleanups hold a lock while they run ([`super::pid_file`]); Kea's only write the
+//! number of their process into the PID file. After a crash or a restart of the machine or the
+//! container, that number may belong to another process, so the process must also have the name of
+//! the program.
 
 use std::ffi::OsStr;
 use std::io;
@@ -12,26 +13,27 @@ use std::path::Path;
 use rustix::process::{Pid, getpid, test_kill_process};
 use tracing::debug;
 
-/// The names of Kea's program: as it is installed, built in its source tree by libtool, and wrapped by NixOS.
+/// The names of Kea's program: as installed, as built in its source tree by libtool, and as wrapped
+/// by NixOS.
 const NAMES: [&[u8]; 3] = [b"kea-lfc", b"lt-kea-lfc", b".kea-lfc-wrapped"];
 
 /// Maximum length of the name that the kernel keeps of a process.
 const KERNEL_NAME_LEN: usize = 15;
 
-/// What a process is.
+/// The kind of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
-    /// There is no such process, or it has ended and is not reaped, or the number is that of a thread.
+    /// No such process, a process that has ended and is not reaped, or the number of a thread.
     None,
-    /// What it is is not shown to this process.
+    /// A process whose details this process may not see.
     Hidden,
     Other,
     Cleanup,
 }
 
-/// Returns whether the process of this number is alive and does a cleanup, by its name.
+/// Returns whether the process of this number is alive and runs a cleanup, by its name.
 ///
-/// Where there is no `/proc` as Linux has it, every live process counts that this process may send signals to.
+/// Without a `/proc` as in Linux, every live process counts that this process may send signals to.
 pub(super) fn is_cleanup(pid: i32) -> bool {
     is_cleanup_in(Path::new("/proc"), pid)
 }
@@ -44,21 +46,21 @@ fn is_cleanup_in(proc: &Path, pid: i32) -> bool {
     if found == Found::Hidden {
         debug!(
             id = "LFC_HIDDEN_PROCESS",
-            "what process {pid} is is not shown, it does not count as a cleanup"
+            "what process {pid} is is not fake_proc, it does not count as a cleanup"
         );
     }
     found == Found::Cleanup
 }
 
-/// Returns whether the processes in a folder are those that this process knows by number.
+/// Returns whether a directory shows the processes by the numbers that this process knows.
 fn is_of_this_system(proc: &Path) -> bool {
     let own = getpid().as_raw_nonzero().to_string();
     std::fs::read_link(proc.join("self")).is_ok_and(|this| this.as_os_str() == own.as_str())
 }
 
 fn look_up(proc: &Path, pid: i32) -> Found {
-    let folder = proc.join(pid.to_string());
-    let status = match std::fs::read(folder.join("status")) {
+    let directory = proc.join(pid.to_string());
+    let status = match std::fs::read(directory.join("status")) {
         Ok(status) => status,
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Found::Hidden,
         Err(_) => return Found::None,
@@ -67,25 +69,26 @@ fn look_up(proc: &Path, pid: i32) -> Found {
         let mut lines = status.split(|&byte| byte == b'\n');
         lines.find_map(|line| line.strip_prefix(name.as_bytes())).unwrap_or_default().trim_ascii()
     };
-    // The numbers of threads have folders as well.
+    // The numbers of threads have directories as well.
     if field("Tgid:") != pid.to_string().as_bytes() {
         return Found::None;
     }
-    // A process whose first thread has ended looks the same as a zombie, except for the other threads.
+    // A process whose first thread has ended looks the same as a zombie, except for the other
+    // threads.
     let has_ended = matches!(field("State:").first(), Some(b'Z' | b'X' | b'x'));
-    if has_ended && !std::fs::read_dir(folder.join("task")).is_ok_and(|tasks| tasks.count() > 1) {
+    if has_ended && !std::fs::read_dir(directory.join("task")).is_ok_and(|tasks| tasks.count() > 1) {
         return Found::None;
     }
-    let executable = std::fs::read_link(folder.join("exe"));
+    let executable = std::fs::read_link(directory.join("exe"));
     let is_named = match &executable {
         Ok(path) => is_name_of(path),
-        // The executable of another user's process is not shown, its arguments are.
-        Err(_) => std::fs::read(folder.join("cmdline")).is_ok_and(|arguments| {
+        // The executable of another user's process is hidden, its arguments are not.
+        Err(_) => std::fs::read(directory.join("cmdline")).is_ok_and(|arguments| {
             let first = arguments.split(|&byte| byte == 0).next().unwrap_or_default();
             is_name_of(Path::new(OsStr::from_bytes(first)))
         }),
     };
-    // A script, and a program that is started by a symbolic link, has its own name only there.
+    // For a script, and a program started by a symbolic link, only the kernel keeps the name.
     let is_named = is_named || {
         let kept = field("Name:");
         NAMES.iter().any(|name| kept == &name[..name.len().min(KERNEL_NAME_LEN)])
@@ -93,7 +96,7 @@ fn look_up(proc: &Path, pid: i32) -> Found {
     if is_named { Found::Cleanup } else { Found::Other }
 }
 
-/// Returns whether an executable is Kea's program, also one that an upgrade has removed meanwhile.
+/// Returns whether an executable is Kea's program, including one that an upgrade has removed.
 fn is_name_of(path: &Path) -> bool {
     let path = path.as_os_str().as_bytes();
     let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
@@ -114,28 +117,28 @@ mod tests {
 
     use super::*;
 
-    /// What another folder than `/proc` shows of a process with this number.
-    struct Shown {
-        folder: tempfile::TempDir,
+    /// A directory like `/proc` with a process of number [`PID`].
+    struct FakeProc {
+        directory: tempfile::TempDir,
     }
 
     const PID: i32 = 4711;
 
-    impl Shown {
+    impl FakeProc {
         fn new(name: &str, state: &str, tgid: i32, threads: usize) -> Self {
-            let shown = Self { folder: tempfile::tempdir().unwrap() };
-            symlink(std::process::id().to_string(), shown.folder.path().join("self")).unwrap();
+            let fake_proc = Self { directory: tempfile::tempdir().unwrap() };
+            symlink(std::process::id().to_string(), fake_proc.directory.path().join("self")).unwrap();
             for thread in 0..threads {
-                std::fs::create_dir_all(shown.path("task").join(thread.to_string())).unwrap();
+                std::fs::create_dir_all(fake_proc.path("task").join(thread.to_string())).unwrap();
             }
             let status =
                 format!("Name:\t{name}\nUmask:\t0022\nState:\t{state}\nTgid:\t{tgid}\nPid:\t{PID}\n");
-            std::fs::write(shown.path("status"), status).unwrap();
-            shown
+            std::fs::write(fake_proc.path("status"), status).unwrap();
+            fake_proc
         }
 
         fn path(&self, name: &str) -> PathBuf {
-            self.folder.path().join(PID.to_string()).join(name)
+            self.directory.path().join(PID.to_string()).join(name)
         }
 
         fn with_executable(self, target: &str) -> Self {
@@ -149,12 +152,12 @@ mod tests {
         }
 
         fn found(&self) -> Found {
-            look_up(self.folder.path(), PID)
+            look_up(self.directory.path(), PID)
         }
     }
 
-    fn shown(name: &str) -> Shown {
-        Shown::new(name, "S (sleeping)", PID, 1)
+    fn fake_proc(name: &str) -> FakeProc {
+        FakeProc::new(name, "S (sleeping)", PID, 1)
     }
 
     #[rstest]
@@ -168,26 +171,31 @@ mod tests {
     #[case::a_script("kea-lfc", Some("/usr/bin/dash"), "/bin/sh\0/usr/sbin/kea-lfc\0", Found::Cleanup)]
     #[case::of_another_user("kea-lfc", None, "", Found::Cleanup)]
     #[case::of_another_user_by_its_arguments("x", None, "/usr/sbin/kea-lfc\0-4\0", Found::Cleanup)]
-    #[case::another("nginx", Some("/usr/sbin/nginx"), "nginx: master\0", Found::Other)]
+    #[case::another_program("nginx", Some("/usr/sbin/nginx"), "nginx: master\0", Found::Other)]
     #[case::the_server("kea-dhcp4", Some("/usr/sbin/kea-dhcp4"), "/usr/sbin/kea-dhcp4\0", Found::Other)]
-    #[case::only_called_so("sleep", Some("/usr/bin/sleep"), "kea-lfc\x001000\0", Found::Other)]
-    #[case::an_editor_of_it("vi", Some("/usr/bin/vi"), "vi\0/usr/sbin/kea-lfc\0", Found::Other)]
-    #[case::another_of_another_user("cron", None, "/usr/sbin/cron\0", Found::Other)]
+    #[case::another_program_with_the_name_as_its_argument_0(
+        "sleep",
+        Some("/usr/bin/sleep"),
+        "kea-lfc\x001000\0",
+        Found::Other
+    )]
+    #[case::an_editor_of_the_program("vi", Some("/usr/bin/vi"), "vi\0/usr/sbin/kea-lfc\0", Found::Other)]
+    #[case::another_program_of_another_user("cron", None, "/usr/sbin/cron\0", Found::Other)]
     #[case::a_thread_of_the_kernel("kworker/0:1", None, "", Found::Other)]
-    #[case::of_a_longer_name("kea-lfc-watch", Some("/usr/bin/kea-lfc-watch"), "", Found::Other)]
-    #[case::in_a_folder_of_the_name("run", Some("/opt/kea-lfc/run"), "", Found::Other)]
-    fn a_process_is_known_by_the_name_of_its_program(
+    #[case::a_program_with_a_longer_name("kea-lfc-watch", Some("/usr/bin/kea-lfc-watch"), "", Found::Other)]
+    #[case::in_a_directory_of_that_name("run", Some("/opt/kea-lfc/run"), "", Found::Other)]
+    fn a_process_is_recognized_by_the_name_of_its_program(
         #[case] name: &str,
         #[case] executable: Option<&str>,
         #[case] arguments: &str,
         #[case] found: Found,
     ) {
-        let mut shown = shown(name).with_arguments(arguments);
+        let mut fake_proc = fake_proc(name).with_arguments(arguments);
         if let Some(executable) = executable {
-            shown = shown.with_executable(executable);
+            fake_proc = fake_proc.with_executable(executable);
         }
-        assert_eq!(shown.found(), found);
-        assert_eq!(is_cleanup_in(shown.folder.path(), PID), found == Found::Cleanup);
+        assert_eq!(fake_proc.found(), found);
+        assert_eq!(is_cleanup_in(fake_proc.directory.path(), PID), found == Found::Cleanup);
     }
 
     #[rstest]
@@ -196,44 +204,44 @@ mod tests {
     #[case::not_reaped("Z (zombie)", PID, 1, Found::None)]
     #[case::dead("X (dead)", PID, 1, Found::None)]
     #[case::without_its_first_thread("Z (zombie)", PID, 3, Found::Cleanup)]
-    #[case::a_thread_of_another("S (sleeping)", PID - 1, 1, Found::None)]
-    fn a_process_that_has_ended_and_a_thread_are_none(
+    #[case::a_thread_of_another_process("S (sleeping)", PID - 1, 1, Found::None)]
+    fn an_ended_process_and_a_thread_are_not_found(
         #[case] state: &str,
         #[case] tgid: i32,
         #[case] threads: usize,
         #[case] found: Found,
     ) {
-        assert_eq!(Shown::new("kea-lfc", state, tgid, threads).found(), found);
+        assert_eq!(FakeProc::new("kea-lfc", state, tgid, threads).found(), found);
     }
 
     #[test]
-    fn a_process_that_is_not_shown_is_no_cleanup() {
-        let shown = shown("kea-lfc");
-        std::fs::remove_dir_all(shown.folder.path().join(PID.to_string())).unwrap();
-        assert_eq!(shown.found(), Found::None);
-        assert!(!is_cleanup_in(shown.folder.path(), PID));
+    fn a_missing_or_hidden_process_is_not_a_cleanup() {
+        let fake_proc = fake_proc("kea-lfc");
+        std::fs::remove_dir_all(fake_proc.directory.path().join(PID.to_string())).unwrap();
+        assert_eq!(fake_proc.found(), Found::None);
+        assert!(!is_cleanup_in(fake_proc.directory.path(), PID));
         if !rustix::process::geteuid().is_root() {
-            let shown = self::shown("kea-lfc");
-            std::fs::set_permissions(shown.path("status"), PermissionsExt::from_mode(0o000)).unwrap();
-            assert_eq!(shown.found(), Found::Hidden);
-            assert!(!is_cleanup_in(shown.folder.path(), PID));
+            let fake_proc = self::fake_proc("kea-lfc");
+            std::fs::set_permissions(fake_proc.path("status"), PermissionsExt::from_mode(0o000)).unwrap();
+            assert_eq!(fake_proc.found(), Found::Hidden);
+            assert!(!is_cleanup_in(fake_proc.directory.path(), PID));
         }
     }
 
     #[test]
-    fn without_a_view_of_the_processes_each_that_is_alive_counts() {
-        let folder = tempfile::tempdir().unwrap();
+    fn without_a_usable_proc_every_live_process_counts() {
+        let directory = tempfile::tempdir().unwrap();
         let own = i32::try_from(std::process::id()).unwrap();
-        assert!(is_cleanup_in(folder.path(), own));
-        // Those of another namespace have other numbers.
-        symlink("99999999", folder.path().join("self")).unwrap();
-        assert!(is_cleanup_in(folder.path(), own));
-        assert!(!is_cleanup_in(folder.path(), 999_999_999));
+        assert!(is_cleanup_in(directory.path(), own));
+        // Processes of another PID namespace have other numbers.
+        symlink("99999999", directory.path().join("self")).unwrap();
+        assert!(is_cleanup_in(directory.path(), own));
+        assert!(!is_cleanup_in(directory.path(), 999_999_999));
     }
 
-    /// Starts a program under another name, and waits until it runs.
-    fn start(folder: &Path, name: &str) -> Child {
-        let path = folder.join(name);
+    /// Starts a program under another name.
+    fn start(directory: &Path, name: &str) -> Child {
+        let path = directory.join(name);
         let status = Command::new("cp").arg("/bin/cat").arg(&path).status().unwrap();
         assert!(status.success());
         Command::new(path).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
@@ -250,25 +258,25 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[rstest]
     #[case::the_program("kea-lfc", true)]
-    #[case::another("kea-dhcp4", false)]
-    fn a_real_process_is_a_cleanup_until_it_has_ended(#[case] name: &str, #[case] expected: bool) {
-        let folder = tempfile::tempdir().unwrap();
-        let mut child = start(folder.path(), name);
+    #[case::another_program("kea-dhcp4", false)]
+    fn a_real_process_is_a_cleanup_until_it_ends(#[case] name: &str, #[case] expected: bool) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut child = start(directory.path(), name);
         let pid = i32::try_from(child.id()).unwrap();
         assert_eq!(is_cleanup(pid), expected);
-        std::fs::remove_file(folder.path().join(name)).unwrap();
-        assert_eq!(is_cleanup(pid), expected, "an upgrade has removed it");
+        std::fs::remove_file(directory.path().join(name)).unwrap();
+        assert_eq!(is_cleanup(pid), expected, "the executable was removed");
         drop(child.stdin.take());
         let ended = WaitIdOptions::EXITED.union(WaitIdOptions::NOWAIT);
         waitid(WaitId::Pid(Pid::from_child(&child)), ended).unwrap();
-        assert!(!is_cleanup(pid), "it is not reaped yet");
+        assert!(!is_cleanup(pid), "the process is a zombie");
         child.wait().unwrap();
         assert!(!is_cleanup(pid));
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_real_process_that_is_only_called_so_is_none() {
+    fn a_real_process_with_the_name_as_its_argument_0_is_not_a_cleanup() {
         let mut child = Command::new("sleep").arg0("kea-lfc").arg("1000").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let arguments = || std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
@@ -280,7 +288,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn the_number_of_a_real_thread_is_none() {
+    fn a_real_thread_is_not_a_cleanup() {
         let own = std::process::id().to_string();
         let of_threads =
             || std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().file_name());
@@ -296,7 +304,7 @@ mod tests {
             id.is_some()
         });
         let id: i32 = id.unwrap().to_str().unwrap().parse().unwrap();
-        assert!(test_kill_process(Pid::from_raw(id).unwrap()).is_ok(), "the kernel takes it for a process");
+        assert!(test_kill_process(Pid::from_raw(id).unwrap()).is_ok(), "kill accepts the number of a thread");
         assert!(!is_cleanup(id));
         drop(sender);
         thread.unwrap().join().unwrap().unwrap_err();

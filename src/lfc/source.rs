@@ -10,33 +10,34 @@ use crate::lease_file::row::FileLease;
 use crate::lease_file::scan::problem_of;
 use crate::lease_file::{Header, LeaseFileError, MAX_LINE, RowError, ZEROS, is_row};
 
-/// Where an invalid row stands.
+/// The location of an invalid row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InvalidRow {
-    /// Its line, counted from wherever counting began.
+    /// The line, counted from 1 in the part or the file that is read.
     pub(super) line: u64,
-    /// Where it starts in the file.
+    /// The offset in the file.
     pub(super) position: u64,
 }
 
-/// A lease file that is open to be read, and what its header says.
+/// An open lease file, and its header.
 pub(super) struct Source {
     path: PathBuf,
     pub(super) file: Box<dyn ReadFile>,
     pub(super) header: Header,
-    /// Where the first row starts.
+    /// The offset of the first row.
     pub(super) first: u64,
-    /// Where the file ends; what is appended later is not looked at.
+    /// The length of the file when it was opened; what is appended later is ignored.
     pub(super) len: u64,
-    /// How many lines there are before the first row.
+    /// Number of lines before the first row.
     pub(super) header_lines: u64,
-    /// Whether the header is there with its newline: a header cut short may look like that of an older file.
+    /// Whether the header is complete with its newline: a truncated one may look like that of an
+    /// older file.
     pub(super) has_whole_header: bool,
 }
 
 impl Source {
-    /// Opens a file and reads its header; `None` if there is no such file. A file without a single byte is as
-    /// good as one with nothing but a header.
+    /// Opens a file and reads its header; `None` if the file does not exist. An empty file is read
+    /// as one with a header only.
     pub(super) fn open<L: FileLease>(fs: &dyn FileSystem, path: &Path) -> Result<Option<Self>, LfcError> {
         let error = |action| move |source| LeaseFileError::Io { path: path.to_owned(), action, source };
         let file = match fs.open(path) {
@@ -61,17 +62,17 @@ impl Source {
         &self.path
     }
 
-    /// An error with its line counted from the start of the file.
+    /// Returns an error with its line counted from the start of the file.
     pub(super) fn located(&self, error: &RowError) -> RowError {
         RowError { line: error.line + self.header_lines, ..error.clone() }
     }
 
-    /// Reads an invalid row again, and returns what is wrong with it.
+    /// Reads an invalid row again, and returns its error.
     pub(super) fn error_of<L: FileLease>(&self, row: InvalidRow) -> Result<RowError, LfcError> {
         InvalidRows::of(self).error_of::<L>(row)
     }
 
-    /// Returns what the file that takes its place is to take over.
+    /// Returns the attributes that the file that replaces this one takes over.
     pub(super) fn attributes(&self) -> Result<Option<Attributes>, LfcError> {
         self.file.attributes().map_err(|error| self.unreadable(error))
     }
@@ -80,30 +81,30 @@ impl Source {
         LeaseFileError::Io { path: self.path.clone(), action: "read", source }.into()
     }
 
-    /// The file is not as it was a moment ago.
+    /// Returns the error of a file that was modified concurrently.
     pub(super) fn changed(&self) -> LfcError {
         self.unreadable(io::Error::other("the file was changed while it was read"))
     }
 }
 
-/// Reads invalid rows again, those that stand close to each other at once.
+/// Reads invalid rows again, several at once if they are close to each other.
 pub(super) struct InvalidRows<'a> {
     source: &'a Source,
     buffer: Vec<u8>,
-    /// Where in the file the buffer starts.
+    /// The offset of the buffer in the file.
     start: u64,
 }
 
 impl<'a> InvalidRows<'a> {
-    /// What is read at once, at least.
+    /// Minimum number of bytes that are read at once.
     const STEP: usize = 16 * 1024;
 
     pub(super) fn of(source: &'a Source) -> Self {
         Self { source, buffer: Vec::new(), start: 0 }
     }
 
-    /// Returns the text of a row without its newline, and whether that is all of it: there may be more of one that has more
-    /// than [`MAX_LINE`] bytes.
+    /// Returns the text of a row without its newline, and whether it is complete: a row of more
+    /// than [`MAX_LINE`] bytes may not be.
     pub(super) fn text(&mut self, row: InvalidRow) -> Result<(&[u8], bool), LfcError> {
         let mut from = row.position.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
         let mut searched = 0;
@@ -135,7 +136,7 @@ impl<'a> InvalidRows<'a> {
         Ok((&self.buffer[from..from + len], is_whole))
     }
 
-    /// Gives all of a row to `take`, a part after the other.
+    /// Passes all parts of a row to `take`, in order.
     pub(super) fn each_part(
         &mut self,
         row: InvalidRow,
@@ -152,7 +153,7 @@ impl<'a> InvalidRows<'a> {
         }
     }
 
-    /// Returns what is wrong with a row.
+    /// Returns the error of a row.
     pub(super) fn error_of<L: FileLease>(&mut self, row: InvalidRow) -> Result<RowError, LfcError> {
         let source = self.source;
         let (text, _) = self.text(row)?;
@@ -161,24 +162,24 @@ impl<'a> InvalidRows<'a> {
     }
 }
 
-/// A header, and where it stands.
+/// A header and its location.
 struct ReadHeader {
     header: Header,
-    /// Where the first row starts.
+    /// The offset of the first row.
     first: u64,
-    /// How many lines there are before it.
+    /// Number of lines before it.
     lines: u64,
     /// Whether the header ends with a newline.
     whole: bool,
 }
 
-/// Reads the header; `None` for an empty file.
+/// Reads the header; `None` if the file is empty.
 fn read_header<L: FileLease>(
     file: &dyn ReadFile,
     path: &Path,
     len: u64,
 ) -> Result<Option<ReadHeader>, LfcError> {
-    /// More than a header, with whatever columns the future may bring.
+    /// Maximum length of a header, which is enough for additional columns.
     const MAX_HEADER: usize = 16 * 1024;
     if len == 0 {
         return Ok(None);
@@ -190,7 +191,7 @@ fn read_header<L: FileLease>(
     let mut lines = 0;
     let text = loop {
         let count = read_full(file, &mut buffer, at).map_err(unreadable)?;
-        // Empty lines may stand before the header.
+        // Empty lines may precede the header.
         let empty = buffer[..count].iter().take_while(|&&byte| byte == b'\n').count();
         at += empty as u64;
         lines += empty as u64;
@@ -203,7 +204,7 @@ fn read_header<L: FileLease>(
     let line = if line.is_empty() && zeros > 0 { ZEROS } else { line };
     let header = match L::SCHEMA.parse_header(line) {
         Ok(header) => header,
-        // The header was cut off, and rows were written where they would have been behind it.
+        // The file was truncated, and a process then wrote rows at the offset that it had before.
         Err(_) if zeros > 0 && is_row(line) => {
             let header = L::SCHEMA.current();
             return Ok(Some(ReadHeader { header, first: at, lines, whole: false }));
@@ -219,7 +220,7 @@ fn read_header<L: FileLease>(
     Ok(Some(ReadHeader { header, first, lines: lines + 1, whole }))
 }
 
-/// How many zero bytes a file begins with.
+/// Returns the number of zero bytes at the beginning of a file.
 fn leading_zeros(file: &dyn ReadFile, buffer: &mut [u8]) -> io::Result<u64> {
     let mut zeros = 0;
     loop {

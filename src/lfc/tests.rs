@@ -1,4 +1,4 @@
-//! The cleanup against the plainest thing that does the same: a map.
+//! The cleanup compared with a simple model: a map.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,18 @@ use crate::fs::Memory;
 use crate::fs::simulated::{Action, SimulatedDisk, State};
 use crate::lease_file::row::private::RowFormat;
 
-/// What a cleanup should come to.
+/// The expected result of a cleanup.
 #[derive(Default)]
 struct Expected {
     text: Vec<u8>,
     figures: Figures,
-    /// The invalid rows, each after a line that says where it stood.
+    /// The invalid rows, each after the line with its location.
     invalid: Vec<u8>,
-    /// A file of three rows or more, none of which can be read.
+    /// The file that has three rows or more, none of which is valid.
     unreadable: Option<&'static str>,
 }
 
-/// What the cleanup should make of two files.
+/// Returns the expected result for two files.
 fn model<L: FileLease>(texts: [Option<&[u8]>; 2]) -> Expected {
     let mut rows: BTreeMap<L::AddressKey, Option<Vec<u8>>> = BTreeMap::new();
     let mut expected = Expected::default();
@@ -66,7 +66,7 @@ fn model<L: FileLease>(texts: [Option<&[u8]>; 2]) -> Expected {
     expected
 }
 
-/// A line of a file, told by a few numbers.
+/// A line of a file, determined by a few numbers.
 #[derive(Clone, Debug)]
 struct Line {
     address: u16,
@@ -102,8 +102,8 @@ impl Line {
     }
 }
 
-/// A file of these lines, of a schema without so many of the last columns, if there is such a one. Some rows are of newer
-/// schemas.
+/// Makes a file of these lines, in a schema without `missing` of the last columns, or the oldest
+/// one. Some rows are of newer schemas.
 fn file<L: FileLease>(lines: &[Line], missing: usize, torn: bool) -> Vec<u8> {
     let columns = L::SCHEMA.columns;
     let oldest = if L::FAMILY == Family::V4 { 9 } else { 12 };
@@ -156,7 +156,7 @@ fn check<L: FileLease>(previous: Option<&[u8]>, input: Option<&[u8]>, threads: u
     assert_eq!(fs.names().len(), count, "nothing but the previous file and the invalid rows is left");
 }
 
-/// How the previous file is.
+/// The kind of the previous file.
 #[derive(Clone, Copy, Debug)]
 enum Previous {
     Absent,
@@ -201,7 +201,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_bytes_the_files_hold_the_cleanup_ends_and_repeats_itself(
+    fn a_cleanup_of_arbitrary_bytes_ends_and_is_idempotent(
         junk in prop::collection::vec(
             prop_oneof![
                 any::<u8>().prop_map(|b| vec![b]),
@@ -252,7 +252,7 @@ fn absent_and_empty_files_are_cleaned_up_to_a_header() {
 }
 
 #[test]
-fn a_bad_row_too_many_is_named_with_its_line_and_changes_nothing() {
+fn too_many_invalid_rows_are_an_error_with_the_line_and_change_nothing() {
     for threads in 1..4 {
         for (bad_previous, bad_input, fails) in
             [(100, 100, None), (101, 0, Some("f.2")), (0, 101, Some("f.1")), (3, 400, Some("f.1"))]
@@ -271,7 +271,7 @@ fn a_bad_row_too_many_is_named_with_its_line_and_changes_nothing() {
                 None => assert!(matches!(result, Ok(Outcome::Cleaned { .. }))),
                 Some(path) => {
                     let message = result.unwrap_err().to_string();
-                    // A newline, the header, a row, a newline, 101 bad rows.
+                    // A newline, the header, a row, a newline, 101 invalid rows.
                     let expected = format!(
                         "{path}: more than 100 invalid rows, the last in line 105: 1 values, expected 12 (address bad row)"
                     );
@@ -310,7 +310,7 @@ fn a_thread_that_panics_does_not_leave_the_others_waiting() {
         let reads_left = AtomicU64::new(reads);
         let fs = SimulatedDisk::new(State::holding(&contents)).before_each(move |_, operation| {
             if operation.action == Action::Read {
-                assert_ne!(reads_left.fetch_sub(1, Ordering::Relaxed), 0, "as wanted");
+                assert_ne!(reads_left.fetch_sub(1, Ordering::Relaxed), 0, "injected");
             }
         });
         let cleanup = Cleanup::new(Family::V4, files.clone()).file_system(&fs).threads(2);
@@ -326,7 +326,7 @@ fn a_thread_that_panics_does_not_leave_the_others_waiting() {
 }
 
 #[test]
-fn progress_reaches_its_end() {
+fn progress_reaches_the_total() {
     let fs = Memory::default();
     let files = crate::lease_file::LeaseFileSet::new("f").lfc_files();
     let lines: Vec<_> = (0..3000).map(|address| Line { address, kind: 100, size: 1 }).collect();

@@ -1,4 +1,4 @@
-//! Windows of whole lines, cut out of a part of a file.
+//! Windows of complete lines of a part of a file.
 
 use std::io;
 
@@ -6,67 +6,68 @@ use crate::fs::{ReadFile, read_full};
 use crate::lease_file::MAX_LINE;
 use crate::lease_file::scan::WINDOW_PADDING;
 
-/// How much of a file is looked at in one go: small enough for the processor's second-level cache. Tests have
-/// smaller ones, so that small files have many.
+/// Number of bytes of a file that are processed at once: they fit into the second-level cache of
+/// the processor. Tests have smaller windows, so that small files have many.
 pub(super) const WINDOW: usize = if cfg!(test) { 512 } else { 256 * 1024 };
 
-/// Gives the lines that start in a part of a file, window by window.
+/// Iterates over windows of the lines that start in a part of a file.
 pub(super) struct Windows<'a> {
     file: &'a dyn ReadFile,
-    /// How much is read at once.
+    /// Number of bytes that are read at once.
     window: usize,
-    /// Where the next bytes are read from.
+    /// The offset of the next read.
     at: u64,
-    /// Where the last line must start before.
+    /// The end of the part: the last line starts before it.
     to: u64,
     buffer: Vec<u8>,
-    /// How much of the buffer is filled.
+    /// Number of bytes in the buffer.
     filled: usize,
-    /// How much of it was given out, and is not wanted any more.
+    /// Number of these bytes that were returned, and are no longer needed.
     taken: usize,
     /// Whether the end of a line that started before the part must be skipped first.
     skip: bool,
 }
 
-/// A window: whole lines, each with its newline.
+/// A window: complete lines, each with its newline.
 pub(super) struct Window<'b> {
-    /// The lines, and [`WINDOW_PADDING`] bytes of anything.
+    /// The lines, followed by [`WINDOW_PADDING`] arbitrary bytes.
     pub(super) text: &'b [u8],
-    /// How long the lines are.
+    /// The length of the lines.
     pub(super) len: usize,
-    /// Where they start in the file.
+    /// The offset of the lines in the file.
     pub(super) position: u64,
-    /// Instead of lines, there was one of more than [`MAX_LINE`] bytes.
+    /// Whether a line of more than [`MAX_LINE`] bytes was skipped instead.
     pub(super) overlong: bool,
 }
 
 impl<'a> Windows<'a> {
-    /// The lines that start in `from..to`, where `first` is the start of the file's first row.
+    /// Makes windows of the lines that start in `from..to`, where `first` is the start of the
+    /// file's first row.
     pub(super) fn new(file: &'a dyn ReadFile, first: u64, from: u64, to: u64, buffer: Vec<u8>) -> Self {
-        // The byte before tells whether a line starts at `from`.
+        // The previous byte shows whether a line starts at `from`.
         let skip = from > first;
         let at = if skip { from - 1 } else { from };
         Self { file, window: WINDOW, at, to, buffer, filled: 0, taken: 0, skip }
     }
 
-    /// Reads so much at once.
+    /// Sets the number of bytes that are read at once.
     pub(super) fn with_window(self, window: usize) -> Self {
         Self { window, ..self }
     }
 
-    /// The buffer, for the next use.
+    /// Returns the buffer, for reuse.
     pub(super) fn into_buffer(self) -> Vec<u8> {
         self.buffer
     }
 
-    /// The next window, `None` behind the last line.
+    /// Returns the next window, `None` after the last line.
     pub(super) fn next(&mut self) -> io::Result<Option<Window<'_>>> {
         self.buffer.copy_within(self.taken..self.filled, 0);
         self.filled -= self.taken;
         self.taken = 0;
         let mut searched = 0;
         loop {
-            // Also where the end of a line is still looked for: no other one starts in the part then.
+            // Also while the end of a line is skipped: then no other line starts in the part.
             if self.at - self.filled as u64 >= self.to {
                 return Ok(None);
             }
@@ -84,7 +85,7 @@ impl<'a> Windows<'a> {
                 continue;
             }
             let start = self.at - self.filled as u64;
-            // Of the line that crosses the end of the part, the rest is wanted too, but no other line.
+            // The line that crosses the end of the part is included completely, but no later line.
             let last = usize::try_from(self.to - start).unwrap_or(usize::MAX) - 1;
             let lines_end = if self.filled > last {
                 memchr::memchr(b'\n', &self.buffer[last.max(searched)..self.filled])
@@ -104,7 +105,7 @@ impl<'a> Windows<'a> {
                 if self.filled == 0 {
                     return Ok(None);
                 }
-                // A last line without its newline.
+                // The last line has no newline.
                 self.buffer[self.filled] = b'\n';
                 self.taken = self.filled;
                 let len = self.filled + 1;
@@ -114,13 +115,13 @@ impl<'a> Windows<'a> {
                 self.skip_line()?;
                 return Ok(Some(Window { text: &self.buffer, len: 0, position: start, overlong: true }));
             }
-            // A line longer than the window.
+            // The line is longer than the window.
             searched = self.filled;
             self.buffer.resize(self.buffer.len() + self.filled, 0);
         }
     }
 
-    /// Reads on behind the end of the line that fills the buffer.
+    /// Skips the rest of the line that fills the buffer.
     fn skip_line(&mut self) -> io::Result<()> {
         loop {
             self.filled = 0;
@@ -136,7 +137,7 @@ impl<'a> Windows<'a> {
         }
     }
 
-    /// Reads what the buffer has room for, and tells whether the file has ended.
+    /// Fills the buffer. Returns whether the file has ended.
     fn fill(&mut self) -> io::Result<bool> {
         if self.buffer.len() < self.window + WINDOW_PADDING {
             self.buffer.resize(self.window + WINDOW_PADDING, 0);
@@ -144,7 +145,7 @@ impl<'a> Windows<'a> {
         let mut room = self.buffer.len() - WINDOW_PADDING - self.filled;
         let left = self.to.saturating_sub(self.at);
         if left > 0 {
-            // No more than the part, and what may be the rest of its last line.
+            // At most the part, and probably the rest of its last line.
             room = room.min(usize::try_from(left).unwrap_or(usize::MAX).saturating_add(1024));
         }
         let count = read_full(self.file, &mut self.buffer[self.filled..self.filled + room], self.at)?;
@@ -161,7 +162,7 @@ mod tests {
     use super::*;
     use crate::fs::{FileSystem, Memory};
 
-    /// A file of these bytes.
+    /// Makes a file of these bytes.
     fn file(bytes: &[u8]) -> Box<dyn ReadFile> {
         let files = Memory::default();
         files.put("f", bytes);
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_is_in_exactly_the_part_that_it_starts_in() {
+    fn each_line_is_only_in_the_part_in_which_it_starts() {
         let text = file(b"hd\na\n\nbcd\ne\n\n\nfgh\nrest");
         let len = text.len().unwrap();
         let all = lines_of(&*text, 3, len);
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_beyond_all_bounds_is_skipped() {
+    fn a_line_longer_than_the_maximum_is_skipped() {
         let mut bytes = b"hd\na\n".to_vec();
         bytes.extend(std::iter::repeat_n(b'x', MAX_LINE * 2));
         bytes.extend(b"\nb\nc");
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_longer_than_a_window_is_whole() {
+    fn a_line_longer_than_a_window_is_complete() {
         let mut bytes = b"hd\n".to_vec();
         for (len, fill) in [(10, b'a'), (3 * WINDOW, b'b'), (10, b'c'), (WINDOW, b'd'), (5 * WINDOW, b'e')] {
             bytes.extend(std::iter::repeat_n(fill, len));

@@ -1,4 +1,4 @@
-//! Cutting the addresses into pieces that are merged independently of each other.
+//! Cutting the addresses into pieces that are merged independently.
 
 use std::ops::Range;
 
@@ -11,7 +11,8 @@ use crate::lfc::index::Entry;
 use crate::lfc::source::Source;
 use crate::lfc::window::{WINDOW, Windows};
 
-/// Some consecutive addresses: what holds them in the previous file and in the parts of the journal.
+/// Consecutive addresses, with the locations of their rows in the previous file and in the parts of
+/// the journal.
 #[derive(Debug)]
 pub(super) struct Piece<K> {
     /// The part of the previous file whose rows have the addresses.
@@ -20,7 +21,7 @@ pub(super) struct Piece<K> {
     pub(super) below: Option<K>,
     /// For each part of the journal, the entries with the addresses.
     pub(super) entries: Vec<Range<usize>>,
-    /// For each part of the journal, how many bytes the rows of the entries have.
+    /// For each part of the journal, the number of bytes of the rows of the entries.
     pub(super) bytes: Vec<usize>,
 }
 
@@ -38,7 +39,7 @@ pub(super) fn cut<L: FileLease>(
         let mut at = first + WINDOW as u64;
         while at < len {
             let to = (at + WINDOW as u64).min(len);
-            // A stretch without any good row belongs to the piece before it.
+            // A range without any valid row belongs to the previous piece.
             if let Some(key) = first_key::<L>(source, at, to, &mut buffer)? {
                 if last_key.is_some_and(|last| last >= key) {
                     return Err(Stop::OutOfOrder);
@@ -54,17 +55,17 @@ pub(super) fn cut<L: FileLease>(
     Ok(cutter.pieces)
 }
 
-/// The key of the first good row that starts in `from..to`.
+/// Returns the key of the first valid row that starts in `from..to`.
 fn first_key<L: FileLease>(
     source: &Source,
     from: u64,
     to: u64,
     buffer: &mut Vec<u8>,
 ) -> Result<Option<L::AddressKey>, LfcError> {
-    /// Some rows: nearly always, the first of them is good.
-    const GLANCE: usize = 2048;
+    /// Enough for some rows: the first one is nearly always valid.
+    const FIRST_WINDOW: usize = 2048;
     let windows = Windows::new(source.file.as_ref(), source.first, from, to, std::mem::take(buffer));
-    let mut windows = windows.with_window(GLANCE);
+    let mut windows = windows.with_window(FIRST_WINDOW);
     let mut scanner = Scanner::default();
     let mut found = None;
     while found.is_none() {
@@ -82,7 +83,7 @@ fn first_key<L: FileLease>(
     Ok(found)
 }
 
-/// Makes pieces, one behind the other.
+/// Makes consecutive pieces.
 struct Cutter<'a, L: FileLease> {
     previous: Option<&'a Source>,
     journal: &'a [JournalPart<'a, L::AddressKey>],
@@ -92,12 +93,13 @@ struct Cutter<'a, L: FileLease> {
 }
 
 impl<L: FileLease> Cutter<'_, L> {
-    /// Makes a piece of this stretch of the previous file, and of what the journal has below an address.
+    /// Makes a piece of this range of the previous file and of the journal's entries below an
+    /// address.
     fn cut(&mut self, range: Range<u64>, below: Option<L::AddressKey>) -> Result<(), Stop> {
         let keys = self.too_large(below);
         let mut from = range.start;
         if !keys.is_empty() {
-            // The journal has far more rows here than the previous file, as it has in the beginning.
+            // The journal has far more rows here than the previous file, as it has at first.
             let rows = match self.previous {
                 Some(source) => rows_of::<L>(source, range.clone())?,
                 None => Vec::new(),
@@ -125,15 +127,15 @@ impl<L: FileLease> Cutter<'_, L> {
         self.pieces.push(Piece { previous, below, entries, bytes });
     }
 
-    /// Addresses at which to cut a piece that would take far more of the journal than a piece should.
+    /// Returns addresses at which to cut a piece that would take too many bytes of the journal.
     fn too_large(&self, below: Option<L::AddressKey>) -> Vec<L::AddressKey> {
-        const LARGE: usize = 8 * WINDOW;
+        const MAX_BYTES: usize = 8 * WINDOW;
         let mut keys = Vec::new();
         for (part, &start) in self.journal.iter().zip(&self.starts) {
             let mut bytes = 0;
             for entry in &part.part.entries[start..end_of(&part.part.entries, below)] {
                 bytes += part.part.written_len(entry.place());
-                if bytes >= LARGE {
+                if bytes >= MAX_BYTES {
                     keys.push(entry.key);
                     bytes = 0;
                 }
@@ -145,12 +147,12 @@ impl<L: FileLease> Cutter<'_, L> {
     }
 }
 
-/// The end of the entries below an address.
+/// Returns the end of the entries below an address.
 fn end_of<K: Ord>(entries: &[Entry<K>], below: Option<K>) -> usize {
     below.map_or(entries.len(), |key| entries.partition_point(|entry| entry.key < key))
 }
 
-/// The good rows of a stretch of the previous file: their keys, and where they start.
+/// Returns the keys and the positions of the valid rows in a range of the previous file.
 fn rows_of<L: FileLease>(source: &Source, range: Range<u64>) -> Result<Vec<(L::AddressKey, u64)>, Stop> {
     let mut windows = Windows::new(source.file.as_ref(), source.first, range.start, range.end, Vec::new());
     let mut scanner = Scanner::default();
@@ -173,12 +175,13 @@ fn rows_of<L: FileLease>(source: &Source, range: Range<u64>) -> Result<Vec<(L::A
     Ok(rows)
 }
 
-/// Pieces whose rows of the journal are fetched together: a fourth of the journal at most, or little.
+/// Groups pieces whose rows of the journal are fetched together: at most a fourth of the journal,
+/// within limits.
 pub(super) fn groups<K>(pieces: &[Piece<K>]) -> Vec<Range<usize>> {
-    const LITTLE: usize = 64 * WINDOW;
-    const MUCH: usize = 64 * LITTLE;
+    const MIN_LIMIT: usize = 64 * WINDOW;
+    const MAX_LIMIT: usize = 64 * MIN_LIMIT;
     let bytes = |piece: &Piece<K>| piece.bytes.iter().sum::<usize>();
-    let limit = (pieces.iter().map(bytes).sum::<usize>() / 4).clamp(LITTLE, MUCH);
+    let limit = (pieces.iter().map(bytes).sum::<usize>() / 4).clamp(MIN_LIMIT, MAX_LIMIT);
     let mut groups = Vec::new();
     let mut start = 0;
     let mut sum = 0;

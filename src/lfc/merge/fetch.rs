@@ -1,4 +1,4 @@
-//! Fetching the rows of the journal, which stand anywhere in its file, into memory in the order of their addresses.
+//! Fetching rows of the journal, which are in the order of time, into memory in address order.
 
 use std::ops::Range;
 
@@ -6,12 +6,12 @@ use super::JournalPart;
 use super::cut::Piece;
 use crate::fs::read_full;
 use crate::lease_file::row::FileLease;
-use crate::lfc::index::{Entry, Part, Place, Way};
+use crate::lfc::index::{Entry, Part, Place, RowAction};
 use crate::lfc::source::Source;
 use crate::lfc::window::{WINDOW, Windows};
 use crate::lfc::{Control, LfcError};
 
-/// Fetches rows of a part of the journal. Keeps its memory from group to group.
+/// Fetches rows of a part of the journal. Reuses its memory for all groups.
 #[derive(Default)]
 pub(super) struct Fetcher {
     /// The rows, in address order.
@@ -25,14 +25,14 @@ pub(super) struct Fetcher {
 #[derive(Clone, Copy, Default)]
 struct Wanted {
     place: Place,
-    /// Where it belongs in [`Fetcher::rows`].
+    /// The offset in [`Fetcher::rows`].
     to: u32,
     len: u32,
 }
 
 impl Fetcher {
-    /// One with room for what any of these groups takes of part `n` of the journal: growing later would leave
-    /// what was outgrown behind.
+    /// Makes a fetcher with enough memory for any of these groups in part `n` of the journal, as
+    /// growing would waste the memory that is outgrown.
     pub(super) fn for_largest<'p, K: 'p>(n: usize, groups: impl Iterator<Item = &'p [Piece<K>]>) -> Self {
         let (mut bytes, mut rows) = (0, 0);
         for pieces in groups {
@@ -64,7 +64,7 @@ impl Fetcher {
                 let from = usize::try_from(row.place.position() - start).unwrap_or(usize::MAX);
                 let into = &mut self.rows[row.to as usize..][..row.len as usize];
                 let rest = text.get(from..).unwrap_or_default();
-                let Way::Copy(tail) = row.place.way() else {
+                let RowAction::Copy(tail) = row.place.action() else {
                     convert::<L>(source, row.place, rest, into, &mut self.row)?;
                     continue;
                 };
@@ -72,7 +72,7 @@ impl Fetcher {
                     after.copy_from_slice(tail.text());
                     match rest.get(..into.len()) {
                         Some(row) => into.copy_from_slice(row),
-                        // The row goes on behind the window.
+                        // The row extends beyond the window.
                         None => read_exactly(source, into, row.place.position())?,
                     }
                 }
@@ -81,8 +81,8 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Notes where rows of these entries belong, in the order of the windows that they start in. Tells how many
-    /// bytes they have, unless these are more than 4 GiB.
+    /// Sorts the rows of these entries by the windows in which they start, with their offsets in
+    /// the result. Returns the number of bytes, or `None` if there are more than 4 GiB.
     fn sort_by_window<K>(&mut self, part: &Part<K>, range: Range<usize>) -> Option<usize> {
         let entries = || part.entries[range.clone()].iter().map(Entry::place);
         let rows = || entries().filter(|place| !place.deletes());
@@ -114,12 +114,12 @@ impl Fetcher {
     }
 }
 
-/// The window of the file that a row starts in.
+/// Returns the window of the file in which a row starts.
 fn window_of(place: Place) -> u64 {
     place.position() / WINDOW as u64
 }
 
-/// Writes a row in the way that the writer does. `text` starts with the row, and may end before it does.
+/// Writes a row as the writer does. `text` begins with the row, and may not contain all of it.
 fn convert<L: FileLease>(
     source: &Source,
     place: Place,

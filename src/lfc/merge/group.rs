@@ -1,4 +1,4 @@
-//! Merging pieces on several threads, and writing them in their order.
+//! Merging pieces on several threads, and writing them in order.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,24 +18,24 @@ pub(super) struct Group<'a, L: FileLease> {
     pub(super) previous: Option<&'a Source>,
     pub(super) journal: &'a [JournalPart<'a, L::AddressKey>],
     pub(super) pieces: &'a [Piece<L::AddressKey>],
-    /// For each part of the journal, the rows of the pieces, one behind the other.
+    /// For each part of the journal, the rows of the pieces, concatenated.
     pub(super) fetched: &'a [&'a [u8]],
 }
 
-/// What is merged but not written yet, and what came of the pieces that are.
+/// Merged pieces that are not written yet, and the result of those that are.
 struct WriteQueue {
-    /// The piece to be written next.
+    /// The next piece to be written.
     next: usize,
     ready: BTreeMap<usize, Result<(Merged, Vec<u8>), Stop>>,
     /// Whether a thread is writing.
     writing: bool,
-    /// Memory of rows that were written.
+    /// Buffers for reuse.
     spare: Vec<Vec<u8>>,
     merged: Merged,
     stop: Option<Stop>,
 }
 
-/// Merges the pieces of a group, a merger on each thread, and writes them.
+/// Merges the pieces of a group, with one merger on each thread, and writes them.
 pub(super) fn merge_group<L: FileLease>(
     group: &Group<'_, L>,
     mergers: &mut [Merger],
@@ -43,7 +43,7 @@ pub(super) fn merge_group<L: FileLease>(
     control: &Control<'_>,
     merged: Merged,
 ) -> Result<Merged, Stop> {
-    // Where the rows of each piece start in what was fetched.
+    // The start of the rows of each piece in the fetched rows.
     let mut starts = vec![0; group.journal.len()];
     let starts: Vec<Vec<usize>> = group
         .pieces
@@ -59,8 +59,8 @@ pub(super) fn merge_group<L: FileLease>(
     let queue = Mutex::new(queue);
     let written = Condvar::new();
     let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
-    // A thread that is ahead goes on, until so many pieces wait for the one before them.
-    let ahead = 2 * mergers.len();
+    // Maximum number of merged pieces that wait for an earlier one.
+    let max_ready = 2 * mergers.len();
     in_parallel(mergers, |merger| -> Result<(), LfcError> {
         let _guard = PanicGuard { queue: &queue, written: &written };
         loop {
@@ -73,12 +73,12 @@ pub(super) fn merge_group<L: FileLease>(
             let cursor = Cursor::new(group, piece, &starts[n]);
             let result = merger.merge_piece::<L>(group.previous, piece, cursor, &mut out, control);
             let mut queue = lock();
-            while queue.ready.len() >= ahead && queue.next != n && queue.stop.is_none() {
+            while queue.ready.len() >= max_ready && queue.next != n && queue.stop.is_none() {
                 queue = written.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
             queue.ready.insert(n, result.map(|merged| (merged, out)));
             if queue.writing {
-                // That thread writes this piece too when its turn comes.
+                // The writing thread also writes this piece in its turn.
                 continue;
             }
             queue.writing = true;
@@ -116,7 +116,7 @@ pub(super) fn merge_group<L: FileLease>(
     queue.stop.map_or(Ok(queue.merged), Err)
 }
 
-/// Ends the work of all threads when one panics: they would wait for its piece.
+/// Stops all threads if one panics, as they would wait for its piece.
 struct PanicGuard<'a> {
     queue: &'a Mutex<WriteQueue>,
     written: &'a Condvar,

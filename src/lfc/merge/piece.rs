@@ -1,4 +1,4 @@
-//! Merging a piece: its part of the previous file with the rows of the journal.
+//! Merging a part of the previous file with the rows of the journal.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use crate::lfc::index::Part;
 use crate::lfc::source::{InvalidRow, Source};
 use crate::lfc::window::Windows;
 
-/// The rows of the journal in a piece, in address order, the newest of each address.
+/// The newest row of each address of a piece in the journal, in address order.
 pub(super) struct Cursor<'a, K> {
     parts: Vec<CursorPart<'a, K>>,
 }
@@ -42,7 +42,8 @@ impl<'a, K: Copy + Ord> Cursor<'a, K> {
         self.parts.iter().filter_map(CursorPart::key).min()
     }
 
-    /// Takes the rows of this address, which is the next one, and gives the newest; an empty one deletes.
+    /// Takes the rows of this address, which is the next one. Returns the newest, which is empty if
+    /// it deletes the lease.
     fn take(&mut self, key: K) -> &'a [u8] {
         let mut newest: &[u8] = &[];
         for part in &mut self.parts {
@@ -68,7 +69,7 @@ impl<'a, K: Copy> CursorPart<'a, K> {
     }
 }
 
-/// Merges pieces. Keeps its memory from piece to piece.
+/// Merges pieces. Reuses its memory for all pieces.
 #[derive(Default)]
 pub(super) struct Merger {
     scanner: Scanner,
@@ -107,7 +108,7 @@ impl Merger {
                 }
                 let tally = &mut merged.previous;
                 let written = &mut merged.written;
-                // Rows that stand one behind the other and are kept, to be copied at once.
+                // Consecutive rows that are kept, to be copied at once.
                 let mut run = 0..0;
                 let mut lines = tally.lines;
                 self.scanner.scan::<L>(window.text, window.len, &source.header, &mut lines, |row| {
@@ -116,7 +117,7 @@ impl Merger {
                         | Row::Converted { key, deletes, .. } => (*key, *deletes),
                         Row::Invalid { start, line } => {
                             let position = window.position + *start as u64;
-                            within_limit = tally.bad(InvalidRow { line: *line, position }, limit);
+                            within_limit = tally.count_invalid(InvalidRow { line: *line, position }, limit);
                             return within_limit;
                         }
                     };
@@ -188,7 +189,7 @@ impl Merger {
     }
 }
 
-/// Appends the newest row of an address, and tells how many leases that are, 0 or 1.
+/// Appends the newest row of an address. Returns the number of leases, 0 or 1.
 fn take_row<K: Copy + Ord>(cursor: &mut Cursor<'_, K>, key: K, out: &mut Vec<u8>) -> u64 {
     let row = cursor.take(key);
     out.extend_from_slice(row);
