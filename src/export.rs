@@ -1,4 +1,4 @@
-//! Writing all leases of a lease manager, whatever keeps them, into a file in the lease file format.
+//! Writing all leases of a lease manager, with any backend, to a file in the lease file format.
 
 use std::path::Path;
 
@@ -11,23 +11,26 @@ const PAGE: usize = 1000;
 
 /// Writes leases to files. Implemented for everything that is a [`LeaseMgr`].
 pub trait WriteLeases<L: ManagedLease + FileLease>: LeaseMgr<L> {
-    /// Writes all leases into a file in the lease file format, in place of a file of that name, and returns the number of
-    /// leases. A process that opens the name finds the old content or the new one, never a part. A symbolic link
-    /// is replaced, not followed, unless it leads to the manager's own lease file.
+    /// Writes all leases to a file in the lease file format, and replaces a file of that name.
+    /// Returns the number of leases. A process that opens the name finds the old content or the new
+    /// one, never a part. A symbolic link is replaced, not followed, unless it leads to the
+    /// manager's own lease file.
     ///
-    /// The manager's own lease file is written anew, and further changes go there ([`LeaseMgr::write_own_file`]).
+    /// The manager's own lease file is rewritten, and further changes are written to the new file
+    /// ([`LeaseMgr::write_own_file`]).
     ///
     /// # Errors
-    /// Returns [`LeaseMgrError::Backend`] with a [`LeaseFileError`] if the file cannot be written, the old file stays then;
-    /// [`LeaseMgrError::OwnFile`] if it is another file that the manager keeps for itself; and others if the leases cannot be read.
+    /// Returns [`LeaseMgrError::Backend`] with a [`LeaseFileError`] if the file cannot be written,
+    /// and keeps the old file; [`LeaseMgrError::OwnFile`] if it is another file that the manager
+    /// uses; and other errors if the leases cannot be read.
     fn write_to(&self, path: &Path) -> Result<u64, LeaseMgrError> {
         self.write_with(&OsFileSystem, path)
     }
 
-    /// As [`WriteLeases::write_to`], through these file operations.
+    /// Does as [`WriteLeases::write_to`] with these file operations.
     ///
     /// # Errors
-    /// As [`WriteLeases::write_to`].
+    /// Returns the errors of [`WriteLeases::write_to`].
     fn write_with(&self, fs: &dyn FileSystem, path: &Path) -> Result<u64, LeaseMgrError> {
         if let Some(count) = self.write_own_file(path)? {
             return Ok(count);
@@ -38,8 +41,8 @@ pub trait WriteLeases<L: ManagedLease + FileLease>: LeaseMgr<L> {
 
 impl<L: ManagedLease + FileLease, M: LeaseMgr<L> + ?Sized> WriteLeases<L> for M {}
 
-/// Writes leases, page by page, into a file of this name: into another one beside it first, which gets the name when it
-/// is complete and durable. A file that is replaced leaves it its owner, group and mode.
+/// Writes leases, page by page, to a file beside the one of this name, and renames it when it is
+/// complete and durable. It takes over the owner, group and mode of a file that it replaces.
 fn write_snapshot<L: FileLease>(
     fs: &dyn FileSystem,
     path: &Path,
@@ -52,11 +55,11 @@ fn write_snapshot<L: FileLease>(
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let part = Path::new(&part);
-    // Left by one that was interrupted, it is of no use.
+    // A file left by an interrupted export is of no use.
     let _ = fs.remove(part);
-    // What a link leads to that may not be followed is another user's: it is replaced as it stands.
+    // A link that may not be followed belongs to another user, and is replaced itself.
     let attributes = match fs.resolve(path) {
-        Ok(_) => attributes_of(fs, &[path]).map_err(failed(path, "look at"))?,
+        Ok(_) => attributes_of(fs, &[path]).map_err(failed(path, "read the attributes of"))?,
         Err(_) => None,
     };
     let file = create_in_place_of(fs, part, attributes.as_ref()).map_err(failed(part, "create"))?;
@@ -64,7 +67,7 @@ fn write_snapshot<L: FileLease>(
         let count = write_pages(file.as_ref(), pages, failed(part, "write"))?;
         file.sync().map_err(failed(part, "sync"))?;
         fs.rename(part, path).map_err(failed(path, "replace"))?;
-        fs.sync_directory(directory_of(path)).map_err(failed(path, "sync the folder of"))?;
+        fs.sync_directory(directory_of(path)).map_err(failed(path, "sync the directory of"))?;
         Ok(count)
     };
     write().inspect_err(|_| {

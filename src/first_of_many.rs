@@ -1,16 +1,16 @@
-//! Logging the first ones of many.
+//! Logging only the first of many findings.
 
-/// Counts what is found amiss, and has the first ones logged.
+/// Counts findings, and logs the first of them.
 #[derive(Debug, Default)]
 pub(crate) struct FirstOfMany {
     count: u64,
 }
 
 impl FirstOfMany {
-    /// Maximum number that are logged one by one.
+    /// Maximum number of findings that are logged.
     pub(crate) const LOGGED: u64 = 20;
 
-    /// Counts one more, and logs it if it is one of the first.
+    /// Counts a finding, and logs it if it is one of the first.
     pub(crate) fn add(&mut self, log: impl FnOnce()) {
         self.count += 1;
         if self.count <= Self::LOGGED {
@@ -18,12 +18,12 @@ impl FirstOfMany {
         }
     }
 
-    /// Number of all.
+    /// Returns the number of findings.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
-    /// Whether there are some that were not logged.
+    /// Returns whether some findings were not logged.
     pub(crate) fn has_more(&self) -> bool {
         self.count > Self::LOGGED
     }

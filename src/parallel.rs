@@ -1,4 +1,4 @@
-//! Work on several threads at a time.
+//! Parallel work on several threads.
 
 use std::sync::{Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
@@ -7,11 +7,11 @@ use std::thread::ScopedJoinHandle;
 #[derive(Debug)]
 pub(crate) struct Panicked;
 
-/// Does something with each item, on a thread each, and returns the results in the order of the items. If no threads can be
-/// started, the calling thread does it all.
+/// Processes each item on its own thread, and returns the results in the order of the items. If threads
+/// cannot be started, the others, which include the caller's, process their items.
 ///
 /// # Errors
-/// Returns the first error in the order of the items, after all of them have been worked on, and that of
+/// Returns the first error in the order of the items, after all items have been processed, and
 /// [`Panicked`] if a thread panicked.
 pub(crate) fn in_parallel<I: Send, T: Send, E: From<Panicked> + Send>(
     items: impl IntoIterator<Item = I>,
@@ -32,7 +32,7 @@ pub(crate) fn in_parallel<I: Send, T: Send, E: From<Panicked> + Send>(
         let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
         let threads: Vec<_> = (1..count).map_while(spawn).collect();
         let own = work();
-        // All are joined: a scope panics if one that was not has panicked.
+        // All threads are joined: a scope panics if a thread that was not joined has panicked.
         let joined: Vec<_> = threads.into_iter().map(ScopedJoinHandle::join).collect();
         joined.into_iter().try_fold(own, |mut results, of_thread| {
             results.extend(of_thread.map_err(|_| Panicked)?);
@@ -63,9 +63,9 @@ mod tests {
 
     #[test]
     fn results_are_in_the_order_of_the_items_and_each_item_has_a_thread() {
-        let all_at_work = Barrier::new(8);
+        let all_running = Barrier::new(8);
         let squares = in_parallel(0..8, |n| {
-            all_at_work.wait();
+            all_running.wait();
             Ok::<_, Failed>(n * n)
         });
         assert_eq!(squares, Ok(vec![0, 1, 4, 9, 16, 25, 36, 49]));
@@ -81,9 +81,9 @@ mod tests {
     #[test]
     fn a_panic_of_a_thread_is_an_error() {
         let caller = std::thread::current().id();
-        let all_at_work = Barrier::new(3);
+        let all_running = Barrier::new(3);
         let result = in_parallel(0..3, |n| {
-            all_at_work.wait();
+            all_running.wait();
             assert_eq!(std::thread::current().id(), caller, "item {n}");
             Ok::<_, Failed>(n)
         });

@@ -1,19 +1,19 @@
-//! Sixteen bytes at a time: which of them are of a kind, as a mask with a bit for each byte.
+//! Classification of sixteen bytes at a time, as a mask with a bit for each byte.
 
 use wide::i8x16;
 
-/// Which bytes of a block are of a kind; bit `i` is byte `i`.
+/// The bytes of a block that are in a class; bit `i` is byte `i`.
 pub(crate) type Mask = u32;
 
-/// The mask of the first `len` bytes, of all 16 for more.
+/// Returns the mask of the first `len` bytes, at most 16.
 #[inline(always)]
 pub(crate) fn first(len: usize) -> Mask {
     if len >= 16 { 0xffff } else { (1 << len) - 1 }
 }
 
-/// Sixteen bytes in a register, or in what the processor has instead.
+/// Sixteen bytes in a register, or the processor's substitute.
 ///
-/// They are compared as signed numbers, because that is what x86-64 has instructions for.
+/// They are compared as signed numbers, for which x86-64 has instructions.
 #[derive(Clone, Copy)]
 pub(crate) struct Block(i8x16);
 
@@ -28,7 +28,8 @@ impl Block {
         self.0.simd_eq(i8x16::splat(byte.cast_signed()))
     }
 
-    /// The bytes from `low` to `high`: moved so that `low` is the least number there is, one comparison tells.
+    /// Returns the bytes from `low` to `high`. They are shifted so that `low` is the least number,
+    /// and one comparison is enough.
     #[inline(always)]
     fn within(self, low: u8, high: u8) -> i8x16 {
         let moved = self.0 + i8x16::splat(i8::MIN.wrapping_sub(low.cast_signed()));
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mask_has_a_bit_for_each_byte_of_the_kind() {
+    fn a_mask_has_a_bit_for_each_byte_of_the_class() {
         let expect = |bytes: &[u8; 16], of: fn(u8) -> bool| {
             bytes.iter().enumerate().fold(0, |mask, (i, &b)| mask | (Mask::from(of(b)) << i))
         };

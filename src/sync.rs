@@ -1,8 +1,8 @@
-//! What threads meet at: locks, atomic numbers, ways to wait.
+//! Synchronization of threads: locks, atomics and waiting.
 //!
-//! These are `parking_lot`'s and the standard library's. In the models (`scripts/threads`) they are `shuttle`'s instead, which lets one
-//! thread go on at a time and chooses at each of these calls which one: so the code as it stands is run in thousands of orders,
-//! and fails where threads wait for each other for ever.
+//! These are from `parking_lot` and the standard library. In the models (`scripts/threads`) they
+//! are from `shuttle`, which runs one thread at a time and switches threads at each of these calls:
+//! so the code is run unchanged in thousands of schedules, and fails if threads deadlock.
 
 #[cfg(not(all(test, shuttle)))]
 mod system {

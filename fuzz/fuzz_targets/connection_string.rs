@@ -1,4 +1,4 @@
-//! Connection strings: what is shown of one is the same connection, and never a password.
+//! Connection strings: the displayed text is the same connection, without passwords.
 #![no_main]
 
 use leasemgr::connection::{ConnectionString, KEYWORDS};
@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 
 const SECRET: &str = "q7Wz9";
 
-/// Makes sure that the secret is not shown.
+/// Checks that the secret is not in a text.
 fn hides(shown: &str) {
     assert!(!shown.contains(SECRET), "{shown}");
 }
@@ -18,9 +18,9 @@ fuzz_target!(|text: &str| {
     with_memory(text.len(), FIXED, FACTOR, || {
         match text.parse::<ConnectionString>() {
             Ok(connection) => {
-                // Two keywords that are hidden look the same, and then it is not one any more.
+                // Two hidden keywords look the same, and the text is then invalid.
                 if let Ok(shown) = connection.to_string().parse::<ConnectionString>() {
-                    // So does a value in apostrophes that may have a password in it.
+                    // A value in apostrophes that may contain a password is hidden, too.
                     let is_shown = |name: &&str| *name != "password" && shown.get(name) != Some("*****");
                     for name in KEYWORDS.iter().map(|keyword| keyword.name).filter(is_shown) {
                         assert_eq!(shown.get(name), connection.get(name), "{name}");
@@ -35,8 +35,8 @@ fuzz_target!(|text: &str| {
         return;
     }
     let half = (0..=text.len() / 2).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-    let (before, behind) = text.split_at(half);
-    let with_password = format!("{before} password={SECRET}{behind}");
+    let (start, after) = text.split_at(half);
+    let with_password = format!("{start} password={SECRET}{after}");
     match with_password.parse::<ConnectionString>() {
         Ok(connection) => {
             hides(&format!("{connection} {connection:?}"));

@@ -1,4 +1,5 @@
-//! PID files: a cleanup stays away only where the file names a process that has the name of Kea's program, and else takes the file.
+//! PID files: a cleanup does not run if the file names a process that has the name of Kea's
+//! program; otherwise it takes the file.
 #![no_main]
 
 use std::path::Path;
@@ -10,7 +11,7 @@ use leasemgr::lfc::{Cleanup, Outcome};
 use leasemgr_fuzz::with_memory;
 use libfuzzer_sys::fuzz_target;
 
-/// The number in a PID file, read in another way.
+/// Returns the number in a PID file, by another method.
 fn number(text: &[u8]) -> Option<i32> {
     let text = &text[..text.len().min(64)];
     let line = &text[..text.iter().position(|&byte| byte == b'\n')?];
@@ -30,10 +31,11 @@ fn number(text: &[u8]) -> Option<i32> {
     Some(number)
 }
 
-/// Whether another process has the name of Kea's program. It is not started here, but may run on the machine.
+/// Returns whether another process has the name of Kea's program. None is started here, but one may
+/// run on the machine.
 fn is_cleanup(pid: i32) -> bool {
-    let folder = Path::new("/proc").join(pid.to_string());
-    let name = std::fs::read_to_string(folder.join("comm")).unwrap_or_default();
+    let directory = Path::new("/proc").join(pid.to_string());
+    let name = std::fs::read_to_string(directory.join("comm")).unwrap_or_default();
     pid > 0 && pid.unsigned_abs() != std::process::id() && name.contains("kea-lfc")
 }
 
@@ -42,7 +44,7 @@ fuzz_target!(|text: &[u8]| {
     fs.put(&names.pid_path(), text);
     let cleanup = Cleanup::new(Family::V4, names.lfc_files()).file_system(&fs);
     let outcome =
-        with_memory(text.len(), 4 * 1024 * 1024, 1, || cleanup.run()).expect("nothing is in its way");
+        with_memory(text.len(), 4 * 1024 * 1024, 1, || cleanup.run()).expect("a cleanup without lease files succeeds");
     match outcome {
         Outcome::Running(pid) => {
             assert_eq!(number(text), Some(pid));

@@ -1,4 +1,5 @@
-//! User contexts: what is read is canonical, can be looked at and changed, and comes out of a lease file as it was.
+//! User contexts: a parsed one is canonical, can be read and changed, and is unchanged by writing
+//! it to a lease file.
 #![no_main]
 
 use leasemgr::lease::{Json, JsonRef, UserContext};
@@ -6,7 +7,7 @@ use leasemgr::lease_file::{escape, unescape};
 use leasemgr_fuzz::{is_plain, with_memory};
 use libfuzzer_sys::fuzz_target;
 
-/// How many values there are, with all that is in them; as many looks as there are bytes at most.
+/// Returns the number of values, including nested ones.
 fn count(value: JsonRef<'_>) -> usize {
     let members = value.as_map().into_iter().flatten().map(|(_, value)| count(value)).sum::<usize>();
     let items = value.as_list().into_iter().flatten().map(count).sum::<usize>();

@@ -1,4 +1,5 @@
-//! What the fuzz targets share: an eye on memory, and what is true of every lease file.
+//! The parts that the fuzz targets share: a limit of memory, and the properties of every lease
+//! file.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use peak_alloc::PeakAlloc;
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// The leases of a file, by address, and what came between.
+/// The leases of a file, by address, and the numbers of its rows.
 pub struct Read<L: Lease> {
     pub leases: BTreeMap<L::Address, L>,
     pub rows: u64,
@@ -19,10 +20,11 @@ pub struct Read<L: Lease> {
     pub conversion: Conversion,
 }
 
-/// Does some work, for which so much memory may be taken: `fixed` bytes, and `factor` more for each byte of the input.
+/// Does some work with limited memory: `fixed` bytes, and `factor` bytes for each byte of the
+/// input.
 ///
 /// # Panics
-/// Where more is taken.
+/// Panics if the work takes more memory.
 pub fn with_memory<T>(input: usize, fixed: usize, factor: usize, work: impl FnOnce() -> T) -> T {
     let before = ALLOCATOR.current_usage();
     ALLOCATOR.reset_peak_usage();
@@ -31,17 +33,18 @@ pub fn with_memory<T>(input: usize, fixed: usize, factor: usize, work: impl FnOn
     let limit = fixed + factor * input;
     assert!(
         taken <= limit,
-        "{taken} bytes of memory for {input} bytes of input, at most {limit} are in order"
+        "{taken} bytes of memory for {input} bytes of input, the limit is {limit}"
     );
     result
 }
 
-/// Reads a lease file, and makes sure that each good row is the same lease when it is written and read again.
+/// Reads a lease file, and checks that each valid row is the same lease when it is written and read
+/// again.
 ///
-/// `None` for a file that is refused.
+/// Returns `None` if the file is refused.
 ///
 /// # Panics
-/// Where a row changes by being written, or an error does not say where it was found.
+/// Panics if a row changes by being written, or if an error has no location.
 pub fn read<L: FileLease>(text: &[u8]) -> Option<Read<L>> {
     const FIXED: usize = 128 * 1024;
     const FACTOR: usize = 64;
@@ -88,10 +91,11 @@ fn write_and_read<L: FileLease>(lease: &L) -> L {
     parsed.lease
 }
 
-/// Cleans up previous and input, and makes sure that what comes out is what reading both one after the other gives.
+/// Cleans up previous and input, and checks that the result has the leases that are read from both
+/// in turn.
 ///
 /// # Panics
-/// Where it is not, or the cleanup takes or refuses what the reader does not.
+/// Panics if it has not, or if the cleanup and the reader differ in what they accept.
 pub fn clean<L: FileLease>(previous: &[u8], input: &[u8]) {
     const FIXED: usize = 16 * 1024 * 1024;
     const FACTOR: usize = 64;
@@ -102,7 +106,7 @@ pub fn clean<L: FileLease>(previous: &[u8], input: &[u8]) {
     let outcome = with_memory(previous.len() + input.len(), FIXED, FACTOR, || cleanup.run());
     let result = files.previous;
     let (Some(first), Some(second)) = (read::<L>(previous), read::<L>(input)) else {
-        assert!(outcome.is_err(), "a file is refused by the reader and not by the cleanup");
+        assert!(outcome.is_err(), "the reader refuses a file and the cleanup does not");
         assert_eq!(
             (fs.get(&result).as_deref(), fs.get(&files.input).as_deref()),
             (Some(previous), Some(input))
@@ -110,7 +114,7 @@ pub fn clean<L: FileLease>(previous: &[u8], input: &[u8]) {
         assert_eq!(fs.names().len(), 2);
         return;
     };
-    // A file of several rows of which none can be read is another file than it is taken for.
+    // A file of several rows, none of which is valid, is refused.
     if [&first, &second].iter().any(|file| file.rows == 0 && file.invalid_rows >= 3) {
         assert!(matches!(outcome, Err(LfcError::NoValidRow { .. })), "{outcome:?}");
         assert_eq!(
@@ -139,8 +143,8 @@ pub fn clean<L: FileLease>(previous: &[u8], input: &[u8]) {
         (fs.names().len(), fs.get(&LeaseFileSet::new("f").bad_path()).is_some()),
         (1 + usize::from(kept), kept)
     );
-    let result = fs.get(&result).expect("a cleanup gives a previous file");
-    let found = self::read::<L>(&result).expect("what a cleanup gives is a lease file");
+    let result = fs.get(&result).expect("a cleanup writes a previous file");
+    let found = self::read::<L>(&result).expect("the result of a cleanup is a lease file");
     assert_eq!((found.invalid_rows, found.conversion), (0, Conversion::None));
     assert_eq!(found.leases, expected);
     assert!(rows::<L>(&result).map(|lease| lease.address()).is_sorted_by(|a, b| a < b));
@@ -150,12 +154,12 @@ fn rows<L: FileLease>(text: &[u8]) -> impl Iterator<Item = L> {
     Reader::<L, _>::new(text).into_iter().flatten().flatten().map(|parsed| parsed.lease)
 }
 
-/// A row behind the header of the current schema.
+/// Returns a row after the header of the current schema.
 pub fn with_header<L: FileLease>(row: &[u8]) -> Vec<u8> {
     [L::schema().header.as_bytes(), b"\n", row].concat()
 }
 
-/// Whether a text has nothing in it that a terminal obeys.
+/// Returns whether a text has no control characters.
 pub fn is_plain(text: &str) -> bool {
     !text.contains(char::is_control)
 }

@@ -1,4 +1,4 @@
-//! The same under the rule of `shuttle`.
+//! The same items from `shuttle`.
 
 #![allow(unsafe_code, reason = "a raw lock, which a sharded lock is made of, is opened with `unsafe` calls")]
 
@@ -17,13 +17,13 @@ pub(crate) mod thread {
 
     pub(crate) use shuttle::thread::*;
 
-    /// `shuttle`'s never ends by the time. Here it may be over whenever others have had their turn.
+    /// `shuttle` has no timeouts. Here the timeout may be over whenever other threads have run.
     pub(crate) fn park_timeout(_: Duration) {
         yield_now();
     }
 }
 
-/// Time, which goes on by a microsecond whenever somebody looks.
+/// A clock that advances by a microsecond at each call.
 #[derive(Clone, Copy)]
 pub(crate) struct Instant(u64);
 
@@ -46,7 +46,7 @@ impl Sub for Instant {
     }
 }
 
-/// `parking_lot`'s, which is never poisoned.
+/// A mutex like `parking_lot`'s, which is never poisoned.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
 
@@ -64,7 +64,7 @@ impl<T> Mutex<T> {
     }
 }
 
-/// `parking_lot`'s: who waits to change something keeps further readers out.
+/// A lock like `parking_lot`'s: a thread that waits for exclusive access blocks further readers.
 pub(crate) struct RawRwLock {
     state: Mutex<State>,
     changed: Condvar,
@@ -72,20 +72,20 @@ pub(crate) struct RawRwLock {
 
 struct State {
     readers: usize,
-    is_changing: bool,
-    wait_to_change: usize,
+    is_exclusive: bool,
+    waiting_writers: usize,
 }
 
 impl State {
     fn read(&mut self) -> bool {
-        let may = !self.is_changing && self.wait_to_change == 0;
+        let may = !self.is_exclusive && self.waiting_writers == 0;
         self.readers += usize::from(may);
         may
     }
 
-    fn change(&mut self) -> bool {
-        let may = !self.is_changing && self.readers == 0;
-        self.is_changing |= may;
+    fn write(&mut self) -> bool {
+        let may = !self.is_exclusive && self.readers == 0;
+        self.is_exclusive |= may;
         may
     }
 }
@@ -93,7 +93,7 @@ impl State {
 impl RawRwLock {
     #[allow(clippy::declare_interior_mutable_const, reason = "as parking_lot's")]
     pub(crate) const INIT: Self = Self {
-        state: Mutex::new(State { readers: 0, is_changing: false, wait_to_change: 0 }),
+        state: Mutex::new(State { readers: 0, is_exclusive: false, waiting_writers: 0 }),
         changed: Condvar::new(),
     };
 
@@ -115,19 +115,19 @@ impl RawRwLock {
 
     pub(crate) fn lock_exclusive(&self) {
         let mut state = self.state.lock();
-        state.wait_to_change += 1;
-        while !state.change() {
+        state.waiting_writers += 1;
+        while !state.write() {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.wait_to_change -= 1;
+        state.waiting_writers -= 1;
     }
 
     pub(crate) fn try_lock_exclusive(&self) -> bool {
-        self.state.lock().change()
+        self.state.lock().write()
     }
 
     pub(crate) unsafe fn unlock_exclusive(&self) {
-        self.state.lock().is_changing = false;
+        self.state.lock().is_exclusive = false;
         self.changed.notify_all();
     }
 }

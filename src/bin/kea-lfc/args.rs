@@ -1,4 +1,4 @@
-//! The command line, as getopt(3) would read it.
+//! The command line, parsed as by getopt(3).
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -11,7 +11,7 @@ use lexopt::{Arg, Parser};
 
 use crate::log::printable;
 
-/// How the program is called.
+/// The usage text.
 pub(crate) const USAGE: &str = "\
 Usage: kea-lfc -4|-6 -p FILE -x FILE -i FILE -o FILE -f FILE -c FILE [-d]
        kea-lfc -v|-V|-W|-h
@@ -32,7 +32,7 @@ Shrinks a DHCP server's lease files to one row for each lease.
   -h       print this text
 ";
 
-/// What the command line asks for.
+/// The command on the command line.
 #[derive(Debug)]
 pub(crate) enum Command {
     Clean(Arguments),
@@ -42,7 +42,7 @@ pub(crate) enum Command {
     Help,
 }
 
-/// What a cleanup needs to know.
+/// The arguments of a cleanup.
 #[derive(Debug)]
 pub(crate) struct Arguments {
     pub(crate) family: Family,
@@ -51,7 +51,7 @@ pub(crate) struct Arguments {
     pub(crate) debug: bool,
 }
 
-/// What is wrong with the command line.
+/// An error of the command line.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UsageError {
     #[error(transparent)]
@@ -65,10 +65,10 @@ pub(crate) enum UsageError {
 }
 
 impl Command {
-    /// Reads the command line, which begins with the name of the program.
+    /// Parses the command line, which begins with the name of the program.
     pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, UsageError> {
         let mut parser = Parser::from_iter(Vec::from_iter(args));
-        // For getopt, `-p=x` names a file `=x`.
+        // getopt reads `-p=x` as a file named `=x`.
         parser.set_short_equals(false);
         let mut family = None;
         let mut names = HashMap::new();
@@ -86,7 +86,7 @@ impl Command {
                 Arg::Short('V') => return Ok(Self::Versions),
                 Arg::Short('W') => return Ok(Self::BuildReport),
                 Arg::Short('h') => return Ok(Self::Help),
-                // Options may follow, also those that act at once.
+                // Options may follow, including those that take effect at once.
                 Arg::Value(word) => {
                     extra.get_or_insert(word);
                 }

@@ -1,4 +1,4 @@
-//! Where the log goes: to the console or to syslog, in the form of Kea's logs.
+//! Logging to the console or to syslog, in the form of Kea's logs.
 
 use std::fmt::{Debug, Display};
 use std::io::{self, Write};
@@ -25,11 +25,11 @@ pub(crate) fn to_syslog() {
 
 fn install(log: Log, level: LevelFilter) {
     let subscriber = tracing_subscriber::registry().with(log).with(level);
-    // It fails only if there is a logger already.
+    // Fails only if a logger is already set.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
-/// Where the log goes.
+/// The destination of the log.
 enum Log {
     Console(ProgressBar),
     Syslog(Mutex<Option<Logger<LoggerBackend, SyslogFormat>>>),
@@ -40,7 +40,7 @@ impl<S: Subscriber> Layer<S> for Log {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let Fields { id, message } = &fields;
-        // A failure that has an id of its own ends the cleanup.
+        // Errors with these ids end the cleanup.
         let (level, severity) = match *event.metadata().level() {
             Level::ERROR if id.starts_with("LFC_FAIL_") => ("FATAL", Severity::LOG_CRIT),
             Level::ERROR => ("ERROR", Severity::LOG_ERR),
@@ -53,7 +53,7 @@ impl<S: Subscriber> Layer<S> for Log {
         match self {
             Self::Console(bar) => {
                 let line = format!("{} {line}\n", Local::now().format("%Y-%m-%d %H:%M:%S%.3f"));
-                // A cleanup does not depend on being watched.
+                // A cleanup does not depend on its log.
                 let _ = bar.suspend(|| io::stderr().write_all(line.as_bytes()));
             }
             Self::Syslog(logger) => {
@@ -64,7 +64,7 @@ impl<S: Subscriber> Layer<S> for Log {
     }
 }
 
-/// What is logged of an event.
+/// The fields of an event that are logged.
 #[derive(Default)]
 struct Fields {
     id: String,
@@ -85,7 +85,7 @@ impl Visit for Fields {
     }
 }
 
-/// Hands a line to the syslog daemon. One that was started anew in the meantime needs another connection.
+/// Sends a line to the syslog daemon. Reconnects if the daemon was restarted.
 fn send(logger: &mut Option<Logger<LoggerBackend, SyslogFormat>>, severity: Severity, line: &str) {
     let is_sent = |logger: &mut Logger<LoggerBackend, SyslogFormat>| {
         logger.formatter.format(&mut logger.backend, severity, line).is_ok()
@@ -96,7 +96,8 @@ fn send(logger: &mut Option<Logger<LoggerBackend, SyslogFormat>>, severity: Seve
     }
 }
 
-/// What goes over the socket. The formats of the crate have the time in UTC, where daemons take it for local time.
+/// The form of a message on the socket. The formats of the crate have the time in UTC, which
+/// daemons take for local time.
 #[derive(Clone, Copy)]
 struct SyslogFormat;
 
@@ -109,7 +110,8 @@ impl<T: Display> LogFormat<T> for SyslogFormat {
     }
 }
 
-/// The text, with control characters escaped: names of files may hold anything, also what a terminal obeys.
+/// Escapes control characters in a text: names of files may contain any characters, including
+/// control sequences of a terminal.
 pub(crate) fn printable(text: impl Display) -> String {
     let mut escaped = String::new();
     for c in text.to_string().chars() {

@@ -1,4 +1,5 @@
-//! `kea-lfc`: a server starts it to have its lease files cleaned up, in place of Kea's program of that name.
+//! `kea-lfc`: the program that a server starts to clean up its lease files, in place of Kea's
+//! program of that name.
 
 mod args;
 mod log;
@@ -19,7 +20,7 @@ use log::printable;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// How far the priority is lowered: clients that wait for a lease go before.
+/// The increase of the nice value: servers that clients wait for have priority.
 const NICE: i32 = 4;
 
 fn main() -> ExitCode {
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
             if let Err(error) = &result
                 && !is_on_console
             {
-                // For the process that started this one: it does not see the log.
+                // For the process that started this one, which does not see the log.
                 let _ = print(io::stderr(), &format!("kea-lfc: {}\n", printable(with_sources(error))));
             }
             result.is_ok()
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
         Ok(Command::BuildReport) => print(io::stdout(), &build_report()).is_ok(),
         Ok(Command::Help) => print(io::stderr(), USAGE).is_ok(),
         Err(error) => {
-            // There is nobody left to tell that this cannot be told.
+            // If standard error is closed, the error cannot be reported.
             let _ = print(io::stderr(), &format!("kea-lfc: {}\n{USAGE}", printable(error)));
             false
         }
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
     if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What `println!` does, without a panic where nobody listens any more.
+/// Prints as `println!` does, but returns an error instead of panicking if the output is closed.
 fn print(mut to: impl Write, text: &str) -> io::Result<()> {
     to.write_all(text.as_bytes())?;
     to.flush()
@@ -57,28 +58,28 @@ fn print(mut to: impl Write, text: &str) -> io::Result<()> {
 fn clean(arguments: Arguments) -> Result<Outcome, LfcError> {
     let bar = progress::bar(arguments.debug);
     if arguments.debug {
-        // The cleanup is wanted, whoever listens.
+        // The cleanup does not depend on its output.
         let _ = print(io::stdout(), &arguments.to_string());
         log::to_console(bar.clone());
     } else {
         log::to_syslog();
     }
     let Arguments { family, files, .. } = arguments;
-    info!(id = "LFC_START", "{family} lease files are to be cleaned up");
+    info!(id = "LFC_START", "cleaning up {family} lease files");
     if let Err(error) = rustix::process::nice(NICE) {
-        warn!(id = "LFC_PRIORITY", "the priority stays as it is: {error}");
+        warn!(id = "LFC_PRIORITY", "cannot lower the priority: {error}");
     }
 
     let monitor = Monitor::default();
     let mut cleanup = Cleanup::new(family, files).monitor(&monitor);
-    // A lease manager holds the lock of the cleanup by what it gives this process to read from.
+    // A lease manager passes the lock of the cleanup as standard input.
     if let Ok(stdin) = io::stdin().as_fd().try_clone_to_owned() {
         cleanup = cleanup.inherited_lock(stdin.into());
     }
     let result = progress::show(&bar, &monitor, || cleanup.run());
 
     match &result {
-        // Nothing began that could end.
+        // The cleanup did not begin.
         Ok(Outcome::Running(_)) | Err(LfcError::PidFile { .. }) => {}
         Ok(_) => info!(id = "LFC_TERMINATE", "the cleanup is complete"),
         Err(_) => info!(id = "LFC_TERMINATE", "the cleanup has failed"),
@@ -86,13 +87,13 @@ fn clean(arguments: Arguments) -> Result<Outcome, LfcError> {
     result
 }
 
-/// The versions of the program and of the files that it writes.
+/// Returns the versions of the program and of the files that it writes.
 fn versions() -> String {
     let (v4, v6) = (Lease4::schema().version(), Lease6::schema().version());
     format!("kea-lfc {VERSION}\nlease files: DHCPv4 schema {v4}, DHCPv6 schema {v6}\n")
 }
 
-/// How the program was built.
+/// Returns how the program was built.
 fn build_report() -> String {
     let os = std::env::consts::OS;
     let arch = std::env::consts::ARCH;

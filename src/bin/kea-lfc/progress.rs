@@ -8,10 +8,11 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use leasemgr::lfc::{LfcError, Monitor, Outcome};
 
-/// How often the bar is drawn in a second.
+/// Number of times per second that the bar is drawn.
 const HZ: u8 = 10;
 
-/// A bar on standard error, or none where nobody would see it.
+/// Makes a bar on standard error, which is hidden if it is not wanted or standard error is not a
+/// terminal.
 pub(crate) fn bar(wanted: bool) -> ProgressBar {
     if !wanted || !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -23,7 +24,7 @@ pub(crate) fn bar(wanted: bool) -> ProgressBar {
     ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(HZ)).with_style(style)
 }
 
-/// Does the work while the bar shows how far it is.
+/// Runs the work while the bar shows its progress.
 pub(crate) fn show(
     bar: &ProgressBar,
     monitor: &Monitor,
@@ -40,7 +41,7 @@ pub(crate) fn show(
                 update(bar, monitor);
             }
         };
-        // Without a thread to spare, the bar stands still.
+        // If no thread can be started, the bar is not updated during the work.
         let _ = thread::Builder::new().spawn_scoped(scope, follow);
         let result = work();
         drop(working);
@@ -58,6 +59,6 @@ pub(crate) fn show(
 fn update(bar: &ProgressBar, monitor: &Monitor) {
     let (done, total) = monitor.progress();
     bar.set_length(total);
-    // What is read twice counts twice.
+    // Bytes that are read twice are counted twice.
     bar.set_position(done.min(total));
 }

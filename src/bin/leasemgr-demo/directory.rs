@@ -12,7 +12,7 @@ pub(crate) struct Directory(PathBuf);
 impl Directory {
     pub(crate) fn new() -> Outcome<Self> {
         let path = std::env::temp_dir().join(format!("leasemgr-demo-{}", std::process::id()));
-        // It fails if the directory exists: what is in it would be another user's.
+        // Fails if the directory exists, as another user may have created it.
         DirBuilder::new()
             .mode(0o700)
             .create(&path)

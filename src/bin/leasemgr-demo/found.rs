@@ -1,4 +1,4 @@
-//! What the store has after the kill, beside what was acknowledged.
+//! The leases in the store after the kill, compared with the acknowledged changes.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::Outcome;
 use crate::server::Reports;
 use crate::steps::{Action, Step, Steps};
 
-/// How long opening waits for a cleanup that the killed process had started.
+/// Opening waits for a cleanup that the killed process has started.
 const RETRIES: OpenRetries = OpenRetries { tries: 600, wait: Duration::from_millis(100) };
 
 /// The leases of a thread, and its changes.
@@ -23,26 +23,26 @@ struct OfThread {
     added: u64,
     renewed: u64,
     deleted: u64,
-    /// Leases that there must be.
+    /// Leases that must be in the store.
     expected: u64,
-    /// Leases that are as acknowledged.
+    /// Leases with their last acknowledged change.
     right: u64,
     missing: u64,
     /// Leases without their last acknowledged change.
     older: u64,
-    /// Leases that were deleted.
+    /// Deleted leases that are in the store.
     back: u64,
-    /// Leases that no step made.
+    /// Leases in the store that no step made.
     unknown: u64,
     /// Whether the step that was not acknowledged was made.
     last_was_made: bool,
 }
 
-/// All threads, and how many cleanups there were.
+/// The leases of all threads, and the number of cleanups.
 pub(crate) struct Found {
     threads: Vec<OfThread>,
     cleanups: u64,
-    /// Number of leases at addresses that no thread has.
+    /// Number of leases with addresses of no thread.
     others: usize,
 }
 
@@ -65,7 +65,7 @@ impl Found {
     /// Returns whether the store has every acknowledged change, and no other.
     ///
     /// # Errors
-    /// Returns the reason if there was too little to tell.
+    /// Returns the reason if there were too few changes or cleanups.
     pub(crate) fn is_right(&self) -> Outcome<bool> {
         if self.cleanups == 0 {
             return Err("no cleanup has ended".into());

@@ -76,7 +76,7 @@ fn report(line: &str) -> Outcome {
     Ok(())
 }
 
-/// What the process has reported.
+/// The reports of the process.
 #[derive(Default)]
 pub(crate) struct Reports {
     /// The number of the last acknowledged step of each thread.
@@ -103,7 +103,7 @@ impl Reports {
     }
 }
 
-/// The process, as its parent has it.
+/// The process, from the side of its parent.
 pub(crate) struct Server {
     child: Child,
     cleanups: Arc<AtomicU64>,
@@ -114,7 +114,7 @@ impl Server {
     pub(crate) fn start(connection: &str) -> Outcome<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args([ARGUMENT, connection])
-            // With them, the store could be neither where it is, nor use the program that is named.
+            // These variables restrict or override the paths of the store and of the cleanup program.
             .env_remove("KEA_DHCP_DATA_DIR")
             .env_remove("KEA_LFC_EXECUTABLE")
             .stdin(Stdio::null())
@@ -138,7 +138,7 @@ impl Server {
         Ok(self.child.try_wait()?.is_none())
     }
 
-    /// Number of cleanups that have ended so far.
+    /// Returns the number of cleanups that have ended so far.
     pub(crate) fn cleanups(&self) -> u64 {
         self.cleanups.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! What a thread does to its leases, in an order that another process can repeat.
+//! The changes of a thread, in an order that another process can reproduce.
 
 use std::net::Ipv4Addr;
 use std::time::SystemTime;
@@ -27,13 +27,13 @@ pub(crate) struct Step {
     pub(crate) number: u64,
 }
 
-/// The steps of a thread, and what the leases are after the last one.
+/// The steps of a thread, and its leases after the last one.
 #[derive(Clone)]
 pub(crate) struct Steps {
     thread: u32,
     number: u64,
     random: u64,
-    /// The number of the step that each lease comes from; 0 where there is none.
+    /// The number of the step that made each lease; 0 if there is no lease.
     leases: Vec<u64>,
 }
 
@@ -42,7 +42,7 @@ impl Steps {
         Self { thread, number: 0, random: u64::from(thread) + 1, leases: vec![0; ADDRESSES as usize] }
     }
 
-    /// The address of each lease of the thread, and the number of the step that it comes from.
+    /// Returns each address of the thread, with the number of the step that made its lease.
     pub(crate) fn leases(&self) -> impl Iterator<Item = (Ipv4Addr, Option<u64>)> {
         (0..).zip(&self.leases).map(|(n, &number)| (self.address(n), (number > 0).then_some(number)))
     }
@@ -51,7 +51,7 @@ impl Steps {
         Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 1).to_bits() + self.thread * ADDRESSES + n)
     }
 
-    /// A random number below the limit (xorshift64).
+    /// Returns a random number below the limit (xorshift64).
     fn below(&mut self, limit: u32) -> u32 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -65,7 +65,7 @@ impl Iterator for Steps {
 
     fn next(&mut self) -> Option<Step> {
         self.number += 1;
-        // Some leases change often, and others are left to what the cleanups keep.
+        // Some leases change often, and others only remain in the result of cleanups.
         let limit = self.below(ADDRESSES) + 1;
         let n = self.below(limit);
         let is_deletion = self.below(4) == 0;
