@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes down which DHCP leases a server acknowledged, as seen on an interface.
+"""Records the DHCP leases that a server acknowledges, as seen on an interface.
 
 usage: ack-recorder.py 4|6 INTERFACE FILE
 
@@ -37,7 +37,7 @@ OPT_STATUS, OPT_IA_PD, OPT_IAPREFIX = 13, 25, 26
 
 
 def udp_payload(frame):
-    """The payload of a UDP datagram in an Ethernet frame, or None."""
+    """Returns the payload of a UDP datagram in an Ethernet frame, or None."""
     kind = frame[12:14]
     if kind == b"\x08\x00":
         if frame[23] != socket.IPPROTO_UDP:
@@ -91,7 +91,7 @@ class V4:
 
 
 def v6_options(data, at):
-    """The options from an offset on, as pairs of code and value."""
+    """Yields the options from an offset on, as pairs of code and value."""
     end = len(data)
     while at + 4 <= end:
         code, length = struct.unpack_from("!HH", data, at)
@@ -120,7 +120,7 @@ class V6:
             asked, released = self.requests.pop(xid, (now, None))
             leases, accepted, complete = self.leases(data)
             if released is None and accepted:
-                # A lifetime of 0 takes a lease away.
+                # A lifetime of 0 ends a lease.
                 granted = [entry[1:] for entry in leases if entry[0]]
                 self.write("ack", now, granted, f" {asked:.6f}")
             elif released is not None and accepted and complete:
@@ -128,8 +128,8 @@ class V6:
 
     @staticmethod
     def leases(data):
-        """The leases of the IAs without an error status, whether the message
-        has no error status, and whether no IA has one."""
+        """Returns the leases of the IAs without an error status, whether the
+        message has no error status, and whether no IA has one."""
         duid, found, accepted, complete = "", [], True, True
         for code, value in v6_options(data, 4):
             if code == OPT_CLIENTID:
@@ -169,7 +169,7 @@ def main():
         stop = True
 
     signal.signal(signal.SIGTERM, on_term)
-    # All protocols: only such sockets also see the packets that go out.
+    # All protocols: only such sockets also receive outgoing packets.
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
     sock.bind((interface, ETH_P_ALL))
@@ -190,7 +190,7 @@ def main():
                 try:
                     handler.packet(time.monotonic(), payload)
                 except (IndexError, struct.error, ValueError) as error:
-                    print(f"a packet was not understood: {error}", file=sys.stderr)
+                    print(f"invalid packet: {error}", file=sys.stderr)
         packets, dropped = struct.unpack("=II", sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
         out.write(f"end {packets} {dropped}\n")
 

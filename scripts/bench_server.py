@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The part of bench-server that runs and measures the servers.
+"""The Python part of bench-server, which runs and measures the servers.
 
-Not meant to be started by hand: bench-server makes the namespaces and the folder that it works in, and removes them.
+Started by bench-server, which creates the namespaces and the working directory, and removes them.
 """
 
 import dataclasses
@@ -17,27 +17,27 @@ import time
 from dhcp_servers import FIRST, LAST, THREADS, Server, Setup, arguments, perfdhcp_command, perfdhcp_report
 from real_servers import Failure
 
-# The share of exchanges that may be dropped at a server's highest rate.
+# Maximum ratio of dropped exchanges at a server's highest rate.
 DROPS = 0.01
-# How much of the asked rate perfdhcp must send for the trial to count as one at that rate.
+# Minimum ratio of the rate that perfdhcp sends to the requested one, for a valid trial.
 SENT = 0.9
 FIRST_RATE = 500
-# From one rate to the next until too much is dropped, and the number of halvings after that.
+# The factor between rates until too much is dropped, and the number of halvings after that.
 STEP = 1.5
 HALVINGS = 3
 LAST_RATE = 100_000
-# perfdhcp waits so long for the last answers, and takes what comes later than this for dropped.
+# Seconds that perfdhcp waits for the last answers; later ones count as dropped.
 WAIT = 1.0
-# The share of a server's highest rate at which it is filled.
+# The ratio of the rate at which a server is filled to its highest rate.
 FILL = 0.7
-# Seconds of the trial in which processor time and delays are measured, at least.
+# Minimum seconds of the trial that measures processor time and delays.
 COMMON_SECONDS = 10
 NAMES = {"ours": "this", "kea": "Kea"}
 
 
 @dataclasses.dataclass
 class Trial:
-    """A load: exchanges asked for, sent and finished in a second, and what it cost the server."""
+    """A load: exchanges requested each second, numbers of those sent and finished, and the processor time of the server."""
 
     rate: int
     sent: int
@@ -52,7 +52,7 @@ class Trial:
 
     @property
     def drops(self):
-        """The share of the exchanges begun that did not come to their end."""
+        """The ratio of unfinished exchanges to those begun."""
         return 1 - min(1, self.finished / self.sent) if self.sent else 1.0
 
     @property
@@ -72,12 +72,12 @@ class Bench:
         self.trials = {"ours": [], "kea": []}
 
     def server(self, kind):
-        """Fresh, with no leases."""
+        """Returns a new server without leases."""
         self.count += 1
         return Server(kind, self.family, f"{kind}{self.family}-{self.count}", Setup(), self.options)
 
     def load(self, server, rate, seconds, first_client=0, options=()):
-        """New clients at a rate."""
+        """Runs a load of new clients at a rate."""
         command = perfdhcp_command(
             self.options.client_ns,
             self.family,
@@ -99,7 +99,7 @@ class Bench:
         return Trial(rate, report[FIRST[self.family]].sent, finished, seconds, cpu, done.stdout)
 
     def trial(self, kind, rate, tries=2):
-        """A load on a fresh server; if it is dropped, once more, as something else on the machine may have been in the way."""
+        """Runs a load on a new server; repeats it if too much is dropped, as the machine may have been busy."""
         trials = []
         while not trials or (len(trials) < tries and not trials[-1].is_good):
             with self.server(kind) as server:
@@ -112,7 +112,7 @@ class Bench:
         return best
 
     def highest_rate(self, kind):
-        """The highest rate with few drops, and whether it is the load generator's rather than the server's."""
+        """Returns the highest rate with few drops, and whether it is limited by the load generator."""
         low, high, limited = None, FIRST_RATE, False
         before = len(self.trials[kind])
         while high <= LAST_RATE:
@@ -134,7 +134,7 @@ class Bench:
             else:
                 high = middle
                 limited = trial.drops < DROPS
-        # A trial that sent less than it was asked to, but lost nothing, has shown that much.
+        # A trial that sent less than requested, but lost nothing, proves the rate that it sent.
         shown = [t.sent_rate for t in self.trials[kind][before:] if t.drops < DROPS]
         # For the plot.
         for n in (1, 2):
@@ -152,7 +152,7 @@ class Bench:
             result["empty"] = server.resident_bytes()
             common = self.options.common_rate
             seconds = max(COMMON_SECONDS, self.options.seconds)
-            # Each exchange's times are told, which costs the load generator's time, not the server's.
+            # perfdhcp prints the times of each exchange, which does not cost time of the server.
             trial = self.load(server, common, seconds, 0, ("-x", "t"))
             result |= {
                 "cpu": trial.cpu / trial.finished * 1000 if trial.finished else math.nan,
@@ -167,7 +167,7 @@ class Bench:
         return result
 
     def fill(self, server, trial, rate):
-        """Until it has so many leases. A client whose exchange was dropped is none."""
+        """Loads the server until it has the number of leases. Clients whose exchange was dropped do not count."""
         clients, leases = 1 << 20, trial.finished
         while leases < self.options.leases:
             speed = min(round_rate(rate * FILL), self.options.leases)
@@ -175,7 +175,7 @@ class Bench:
             seconds = max(1, math.ceil(missing / speed))
             got = self.load(server, speed, seconds, clients, ("-n", str(missing))).finished
             if not got:
-                raise Failure("the server does not answer any more")
+                raise Failure("the server no longer answers")
             leases += got
             clients += 1 << 20
 
@@ -189,13 +189,13 @@ def say(text):
 
 
 def round_rate(rate):
-    """To two and a half digits: rates of two searches are the same ones."""
+    """Rounds to two and a half digits, so that all searches use the same rates."""
     step = max(1, 10 ** (len(str(int(rate))) - 2) // 2)
     return int(round(rate / step) * step)
 
 
 def delays(text):
-    """Of each message and its answer, in seconds."""
+    """Returns the delay of each answer, in seconds."""
     pairs = re.findall(r"^sent / received: (\d+\.\d+) / (\d+\.\d+)", text, re.M)
     return [float(received) - float(sent) for sent, received in pairs] or [math.nan]
 
@@ -208,14 +208,14 @@ COLOURS = {"ours": "#1f6fb4", "kea": "#c8501e"}
 
 
 def nice_step(span, count):
-    """A step of 1, 2 or 5 times a power of ten, for about so many lines."""
+    """Returns a step of 1, 2 or 5 times a power of ten, for about `count` lines."""
     raw = span / count
     power = 10 ** math.floor(math.log10(raw))
     return next(f * power for f in (1, 2, 5, 10) if f * power >= raw)
 
 
 def medians(trials):
-    """The points of a curve: rates sent and percentages dropped, in the order of the rates that were asked for."""
+    """Returns the points of a curve: rates sent and percentages dropped, in the order of the requested rates."""
     groups = {}
     for trial in trials:
         groups.setdefault(trial.rate, []).append(trial)
@@ -226,7 +226,7 @@ def medians(trials):
 
 
 def plot_panel(family, trials, top):
-    """Drops against the rate, for both servers."""
+    """Draws drops over the rate, for both servers."""
     points = {kind: medians(found) for kind, found in trials.items() if found}
     highest = max(rate for found in points.values() for rate, _ in found) * 1.02
     width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
@@ -299,7 +299,7 @@ def kea_version():
 
 def processor():
     found = re.search(r"^model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text(), re.M)
-    return found[1] if found else "processor unknown"
+    return found[1] if found else "unknown processor"
 
 
 def rows(bench, results):
@@ -348,7 +348,7 @@ def main():
 {os.cpu_count()} processors ({processor()}), Kea {kea_version()}, {THREADS} threads each, memfile written before the answer,
 a pool of 2^18 addresses, {options.runs} x {options.seconds} s at each rate, in {time.monotonic() - began:.0f} s. An exchange is four messages.
 The highest rate is that at which less than {DROPS:.0%} of the exchanges is dropped, in one of two trials. perfdhcp, which makes the load, uses the same
-processors: rates and delays are those of both together, and processor time is the fairest figure.
+processors: rates and delays include its load, and processor time is the fairest figure.
 
 | | | this | Kea | ratio |
 |---|---|---|---|---|"""

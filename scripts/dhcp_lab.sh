@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# For scripts that test DHCP servers in two network namespaces: packages, programs, the namespaces, and their end.
-# To be sourced as root; $root is the folder of the project.
+# For scripts that test DHCP servers in two network namespaces: installs packages, builds programs, creates the namespaces and
+# removes them. To be sourced as root; $root is the directory of the project.
 
 keep=
 state=
@@ -13,14 +13,14 @@ fail() {
     exit 1
 }
 
-# The script has a function `usage`.
+# The calling script defines a function `usage`.
 bad_usage() {
     echo "${0##*/}: $1" >&2
     usage >&2
     exit 2
 }
 
-# Installs those Debian packages that are missing, the servers' and those named, without what they recommend.
+# Installs missing Debian packages, the servers' and those named, without recommended ones.
 install_missing() {
     [ "$(id -u)" = 0 ] || fail "must be run as root"
     local package missing=()
@@ -30,10 +30,10 @@ install_missing() {
     [ ${#missing[@]} -gt 0 ] || return 0
     echo "installing ${missing[*]}" >&2
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update -q >/dev/null || echo "apt-get update failed, trying with the lists at hand" >&2
+    apt-get update -q >/dev/null || echo "apt-get update failed, trying with the existing lists" >&2
     apt-get install -y -q --no-install-recommends "${missing[@]}" </dev/null >/dev/null ||
         fail "the packages could not be installed"
-    # The packages start their services; a machine that did not have them must not be left with DHCP servers.
+    # The packages start their services; a machine without them before must not be left with running DHCP servers.
     if [ -d /run/systemd/system ]; then
         for package in "${missing[@]}"; do
             case $package in
@@ -43,7 +43,7 @@ install_missing() {
     fi
 }
 
-# build_examples NAME...: builds them, and puts their folder into $examples.
+# build_examples NAME...: builds examples, and sets $examples to their directory.
 build_examples() {
     local name arguments=()
     for name in "$@"; do
@@ -64,7 +64,7 @@ make_network() {
         ip -n "$server_ns" link add srv0 type veth peer name cli0 netns "$client_ns" || return 1
     local ns
     for ns in "$server_ns" "$client_ns"; do
-        # With accept_dad, nothing could be sent from an address in its first second.
+        # With accept_dad, an address cannot be used in its first second.
         ip netns exec "$ns" sh -c '
             for f in /proc/sys/net/ipv6/conf/*; do
                 echo 0 >"$f/disable_ipv6"
@@ -83,7 +83,7 @@ make_network() {
 end_namespace() {
     local pids try
     ip netns pids "$1" >/dev/null 2>&1 || return 0
-    # More than once: a process may start another one between list and kill.
+    # Repeated: a process may start another one between list and kill.
     for try in 1 2 3 4 5; do
         pids=$(ip netns pids "$1")
         [ -n "$pids" ] || break
@@ -95,7 +95,7 @@ end_namespace() {
 }
 
 end_lab() {
-    # What has begun is done to its end: timeout(1), for one, sends its signal twice.
+    # Must not be interrupted: timeout(1), for one, sends its signal twice.
     trap - EXIT
     trap '' INT TERM HUP
     if [ -n "$driver" ]; then
@@ -113,8 +113,8 @@ end_lab() {
     fi
 }
 
-# run_lab PROGRAM ARGUMENT...: runs a program of this folder in Python with the namespaces and a folder for its files, and
-# exits with its status. With $keep, the files stay.
+# run_lab PROGRAM ARGUMENT...: runs a Python program of this directory with the namespaces and a directory for its files, and
+# exits with its status. With $keep, the files are kept.
 run_lab() {
     local program=$1
     shift
@@ -122,9 +122,9 @@ run_lab() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
     trap 'exit 129' HUP
-    state=$(mktemp -d "${TMPDIR:-/tmp}/${0##*/}.XXXXXX") || fail "no folder for the files"
+    state=$(mktemp -d "${TMPDIR:-/tmp}/${0##*/}.XXXXXX") || fail "cannot create a directory for the files"
     make_network || fail "the namespaces could not be set up"
-    # In the background, so that a signal to this script is acted on at once.
+    # In the background, so that a signal to this script is handled immediately.
     PYTHONDONTWRITEBYTECODE=1 python3 "$here/$program" --state "$state" \
         --server-ns "$server_ns" --client-ns "$client_ns" "$@" &
     driver=$!

@@ -1,4 +1,4 @@
-"""DHCP servers in the network namespaces of dhcp_lab.sh, and the load on them."""
+"""DHCP servers in the network namespaces of dhcp_lab.sh, and load on them."""
 
 import argparse
 import dataclasses
@@ -18,7 +18,7 @@ SERVER_ADDRESS = "10.0.0.1"
 CLIENT_INTERFACE = "cli0"
 THREADS = 2
 SUBNETS = {4: "10.0.0.0/8", 6: "2001:db8::/32"}
-# 2^18 of each kind.
+# 2^18 addresses or prefixes each.
 POOLS = {4: "10.64.0.0-10.67.255.255", 6: "2001:db8:0:1::-2001:db8:0:1::3:ffff"}
 PD_POOL = "2001:db8:8000::/46/64"
 PORTS = {4: 67, 6: 547}
@@ -27,7 +27,7 @@ STOP_LIMIT = 30
 
 
 def arguments():
-    """A parser of what dhcp_lab.sh tells its programs."""
+    """Returns a parser of the arguments that dhcp_lab.sh passes to its programs."""
     parser = argparse.ArgumentParser()
     for name in ("--state", "--examples", "--server-ns", "--client-ns"):
         parser.add_argument(name, required=True)
@@ -37,23 +37,23 @@ def arguments():
 
 @dataclasses.dataclass
 class Setup:
-    """What both servers are told in their own ways."""
+    """The settings of both servers."""
 
     pool: str = ""
     pd_pool: str = PD_POOL
     valid_lifetime: int = 3600
-    # Seconds; 0 is never.
+    # Seconds; 0 means never.
     lfc_interval: int = 0
-    # kea-dhcp4 only: sockets that also see broadcasts of clients without an address.
+    # kea-dhcp4 only: sockets that also receive broadcasts of clients without an address.
     raw: bool = False
 
 
-def lease_file(folder, family):
-    return pathlib.Path(folder) / f"leases{family}.csv"
+def lease_file(directory, family):
+    return pathlib.Path(directory) / f"leases{family}.csv"
 
 
-def ours_command(family, folder, setup, examples):
-    connection = f"type=memfile name={lease_file(folder, family)} lfc-interval={setup.lfc_interval}"
+def ours_command(family, directory, setup, examples):
+    connection = f"type=memfile name={lease_file(directory, family)} lfc-interval={setup.lfc_interval}"
     command = [str(pathlib.Path(examples) / f"dhcp{family}_server"), connection]
     command += ["--bind", f"{'0.0.0.0' if family == 4 else '[::]'}:{PORTS[family]}"]
     command += ["--interface", INTERFACE, "--subnet", SUBNETS[family], "--pool", setup.pool or POOLS[family]]
@@ -63,9 +63,9 @@ def ours_command(family, folder, setup, examples):
     return command
 
 
-def kea_command(family, folder, setup):
-    """Writes a configuration of Debian's server that does the same work."""
-    folder = pathlib.Path(folder)
+def kea_command(family, directory, setup):
+    """Writes an equivalent configuration of Debian's server. Returns its command."""
+    directory = pathlib.Path(directory)
     subnet = {
         "id": 1,
         "subnet": SUBNETS[family],
@@ -75,7 +75,7 @@ def kea_command(family, folder, setup):
         "lease-database": {
             "type": "memfile",
             "persist": True,
-            "name": str(lease_file(folder, family)),
+            "name": str(lease_file(directory, family)),
             "lfc-interval": setup.lfc_interval,
         },
         "multi-threading": {"enable-multi-threading": True, "thread-pool-size": THREADS},
@@ -85,7 +85,7 @@ def kea_command(family, folder, setup):
             {
                 "name": f"kea-dhcp{family}",
                 "severity": "WARN",
-                "output_options": [{"output": str(folder / "kea.log"), "maxsize": 0}],
+                "output_options": [{"output": str(directory / "kea.log"), "maxsize": 0}],
             }
         ],
     }
@@ -99,7 +99,7 @@ def kea_command(family, folder, setup):
             {"prefix": prefix, "prefix-len": int(length), "delegated-len": int(delegated)}
         ]
         config["preferred-lifetime"] = setup.valid_lifetime * 5 // 8
-        # The same one after a restart, without a file of its own.
+        # The same identifier after a restart, without a file for it.
         config["server-id"] = {
             "type": "EN",
             "enterprise-id": 2495,
@@ -107,30 +107,30 @@ def kea_command(family, folder, setup):
             "persist": False,
         }
     config[f"subnet{family}"] = [subnet]
-    path = folder / "kea.json"
+    path = directory / "kea.json"
     path.write_text(json.dumps({f"Dhcp{family}": config}, indent=1))
     return [f"/usr/sbin/kea-dhcp{family}", "-c", str(path)]
 
 
-def environment(folder):
+def environment(directory):
     return dict(
         os.environ,
-        KEA_PIDFILE_DIR=str(folder),
+        KEA_PIDFILE_DIR=str(directory),
         KEA_LOCKFILE_DIR="none",
-        KEA_LOGGER_DESTINATION=str(pathlib.Path(folder) / "kea-early.log"),
-        KEA_DHCP_DATA_DIR=str(folder),
+        KEA_LOGGER_DESTINATION=str(pathlib.Path(directory) / "kea-early.log"),
+        KEA_DHCP_DATA_DIR=str(directory),
     )
 
 
-def server_command(kind, family, folder, setup, examples):
+def server_command(kind, family, directory, setup, examples):
     if kind == "kea":
-        return kea_command(family, folder, setup)
-    return ours_command(family, folder, setup, examples)
+        return kea_command(family, directory, setup)
+    return ours_command(family, directory, setup, examples)
 
 
 @dataclasses.dataclass
 class Row:
-    """A lease as list_leases shows it."""
+    """A lease as list_leases prints it."""
 
     state: str
     client: str
@@ -138,18 +138,18 @@ class Row:
 
 
 class Server:
-    """A server in a network namespace, its files and its log in a folder of its own."""
+    """A server in a network namespace, with a directory for its files and its log."""
 
     def __init__(self, kind, family, name, setup, options):
         self.kind = kind
         self.family = family
-        self.folder = pathlib.Path(options.state) / name
-        self.folder.mkdir()
-        self.file = lease_file(self.folder, family)
-        self.log = self.folder / "server.log"
+        self.directory = pathlib.Path(options.state) / name
+        self.directory.mkdir()
+        self.file = lease_file(self.directory, family)
+        self.log = self.directory / "server.log"
         self.namespace = options.server_ns
         self.examples = pathlib.Path(options.examples)
-        self.command = server_command(kind, family, self.folder, setup, self.examples)
+        self.command = server_command(kind, family, self.directory, setup, self.examples)
         self.process = None
 
     def __enter__(self):
@@ -163,7 +163,7 @@ class Server:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 ["ip", "netns", "exec", self.namespace, *self.command],
-                env=environment(self.folder),
+                env=environment(self.directory),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -176,7 +176,7 @@ class Server:
         raise Failure(f"{self.command[0]} did not start: {self.last_lines()}")
 
     def is_listening(self):
-        """Whether its port is taken in its namespace."""
+        """Returns whether its port is bound in its namespace."""
         port = f":{PORTS[self.family]:04X}"
         table = "udp6" if self.family == 6 else "udp"
         try:
@@ -188,26 +188,26 @@ class Server:
     def last_lines(self):
         lines = []
         for name in ("server.log", "kea-early.log", "kea.log"):
-            path = self.folder / name
+            path = self.directory / name
             if path.exists():
                 lines += path.read_text(errors="replace").splitlines()[-5:]
-        return "\n".join(lines) or "it said nothing"
+        return "\n".join(lines) or "it logged nothing"
 
     def stop(self):
-        """Asks it to end; its exit status."""
+        """Terminates the server. Returns its exit status."""
         self.process.send_signal(signal.SIGTERM)
         try:
             return self.process.wait(STOP_LIMIT)
         except subprocess.TimeoutExpired:
-            raise Failure(f"{self.command[0]} does not end with SIGTERM") from None
+            raise Failure(f"{self.command[0]} does not end after SIGTERM") from None
 
     def kill(self):
         self.process.kill()
         self.process.wait()
 
     def leases(self):
-        """What list_leases reads in its files: of each address, or prefix with its length, state, client and expiry in
-        seconds since the epoch."""
+        """Returns the leases that list_leases reads from its files: for each address, or prefix with its length, state, client
+        and expiry in seconds since the epoch."""
         command = [str(self.examples / "list_leases"), str(self.family), str(self.file)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode or (done.stderr and self.kind == "ours"):
@@ -220,8 +220,8 @@ class Server:
         return found
 
     def cpu_seconds(self):
-        """Of all its threads, in user and in system mode."""
-        # After the name, which may have blanks in it.
+        """Returns the processor time of all its threads, in user and in system mode."""
+        # The fields after the name, which may contain blanks.
         fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(") ", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -234,12 +234,12 @@ class Server:
 
 
 def perfdhcp_command(namespace, family, rate, clients, first_client=0, kinds=(), options=()):
-    """perfdhcp as a relay with so many clients, which it takes in turn, the first with a given number."""
+    """Returns the command of perfdhcp as a relay that takes a number of clients in turn, the first with a given number."""
     number = f"{0x000C00000000 + first_client:012x}"
     command = ["ip", "netns", "exec", namespace, "perfdhcp", f"-{family}", "-r", str(rate), "-R", str(clients)]
     command += ["-b", "mac=" + ":".join(re.findall("..", number))]
     if family == 6:
-        # Without it the DUID has a time in it.
+        # Without this option the DUID contains a time.
         command += ["-A1", "-b", f"duid=00030001{number}"]
         if kinds:
             command += ["-e", kinds]
@@ -249,14 +249,14 @@ def perfdhcp_command(namespace, family, rate, clients, first_client=0, kinds=(),
 
 @dataclasses.dataclass
 class Exchange:
-    """What perfdhcp tells of one kind of exchange."""
+    """The numbers of one kind of exchange from the report of perfdhcp."""
 
     sent: int
     received: int
 
 
 def perfdhcp_report(text):
-    """The exchanges of each kind, such as DISCOVER-OFFER."""
+    """Returns the numbers of exchanges of each kind, such as DISCOVER-OFFER."""
     exchanges = {}
     for kind, part in re.findall(r"\*\*\*Statistics for: ([^*]+?)\*\*\*\s+(.*?)(?=\*\*\*Stat|\Z)", text, re.S):
         found = [re.search(rf"^{word} packets: (\d+)", part, re.M) for word in ("sent", "received")]

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The part of real-clients that runs servers and clients and judges what it sees.
+"""The Python part of real-clients, which runs servers and clients and checks the results.
 
-Not meant to be started by hand: real-clients makes the namespaces and the folder that it works in, and removes them.
+Started by real-clients, which creates the namespaces and the working directory, and removes them.
 """
 
 import pathlib
@@ -24,32 +24,32 @@ from dhcp_servers import (
 )
 from real_servers import Checks, Failure
 
-# How long a client may take for one thing.
-PATIENCE = 15
+# Seconds that a client may take for one step.
+TIMEOUT = 15
 RATE = 300
 LOAD_SECONDS = 3
 RENEWAL = {4: "REQUEST-ACK (renewal)", 6: "RENEW-REPLY"}
 RELEASE = {4: "RELEASE", 6: "RELEASE-REPLY"}
-# Of a load as light as this, nothing is lost but what a busy machine delays.
+# Minimum ratio of answers at this light load, on a busy machine.
 ANSWERED = 0.99
 CLIENT_POOLS = {4: "10.9.0.0-10.9.0.63", 6: "2001:db8:9::10-2001:db8:9::1f"}
 LIFETIME = 600
 # T1 is half of it.
 SHORT_LIFETIME = 12
 
-# Told the address, udhcpc and dhclient leave it to this script to configure it; dhcpcd does that itself. While the file
-# `refuse` is there, dhclient is told that the address is in use, as its own script tells it after duplicate address detection.
+# udhcpc and dhclient call this script to configure the address; dhcpcd configures it itself. While the file `refuse` exists, the
+# script reports to dhclient that the address is in use, as dhclient's own script does after duplicate address detection.
 HOOK = """#!/bin/sh
 reason=${1:-$reason}
 address=$ip$new_ip_address$new_ip6_address
-echo "$reason $address$new_dhcp6_ia_na1_ia_addr1 $new_ip6_prefix$new_dhcp6_ia_pd1_prefix1" >>{folder}/events
+echo "$reason $address$new_dhcp6_ia_na1_ia_addr1 $new_ip6_prefix$new_dhcp6_ia_pd1_prefix1" >>{directory}/events
 case $reason in
 bound | renew | BOUND | RENEW | REBIND | REBOOT)
-    [ ! -e {folder}/refuse ] || exit 1
+    [ ! -e {directory}/refuse ] || exit 1
     ip addr replace "$address/8" dev "$interface"
     ;;
 BOUND6 | RENEW6 | REBIND6)
-    [ ! -e {folder}/refuse ] || exit 3
+    [ ! -e {directory}/refuse ] || exit 3
     [ -z "$address" ] || ip addr replace "$address/128" dev "$interface" nodad
     ;;
 deconfig | RELEASE | EXPIRE | STOP) ip addr flush dev "$interface" to 10.9.0.0/16 ;;
@@ -58,7 +58,7 @@ esac
 exit 0
 """
 
-# Nothing is done without router advertisements, unless it is told to.
+# Without these options, dhcpcd waits for router advertisements.
 DHCPCD_CONFIG = """duid
 nodev
 noipv6rs
@@ -71,12 +71,12 @@ ia_pd 2 cli0/0
 
 
 class Client:
-    """A DHCP client in the client's namespace; what it prints is in its log."""
+    """A DHCP client in the client's namespace, whose output is in its log."""
 
     def __init__(self, lab, name, *command):
         self.lab = lab
         self.command = ["ip", "netns", "exec", lab.options.client_ns, *command]
-        self.log = lab.folder / f"{name}.log"
+        self.log = lab.directory / f"{name}.log"
         self.log.unlink(missing_ok=True)
         self.process = None
 
@@ -94,32 +94,32 @@ class Client:
             )
 
     def end(self):
-        """Ends it without a word to the server."""
+        """Ends the client without a message to the server."""
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(PATIENCE)
+            self.process.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        # The children of dhcpcd live a little longer, and keep its port.
+        # The children of dhcpcd run a little longer, and keep its port.
         listing = ["ip", "netns", "pids", self.lab.options.client_ns]
-        waited(lambda: not subprocess.run(listing, capture_output=True, check=True).stdout)
+        wait_for(lambda: not subprocess.run(listing, capture_output=True, check=True).stdout)
 
     def text(self):
         return self.log.read_text(errors="replace")
 
-    def told(self, pattern, times=1):
-        """Waits until it has printed so many matches; the last one, or nothing."""
-        return waited(lambda: nth(re.findall(pattern, self.text(), re.M), times))
+    def wait_for_output(self, pattern, times=1):
+        """Waits until it has printed a number of matches. Returns the last one, or None."""
+        return wait_for(lambda: nth(re.findall(pattern, self.text(), re.M), times))
 
 
 def nth(found, times):
     return found[-1] if len(found) >= times else None
 
 
-def waited(what):
-    """Calls a function until it gives something, for as long as patience lasts."""
-    end = time.monotonic() + PATIENCE
+def wait_for(what):
+    """Calls a function until it returns a true value, or the timeout is over."""
+    end = time.monotonic() + TIMEOUT
     while not (found := what()) and time.monotonic() < end:
         time.sleep(0.05)
     return found
@@ -130,17 +130,17 @@ class Lab:
         self.family = family
         self.options = options
         self.checks = checks
-        self.folder = pathlib.Path(options.state) / f"clients{family}"
-        self.folder.mkdir()
-        self.hook = self.folder / "hook"
-        self.hook.write_text(HOOK.replace("{folder}", str(self.folder)))
+        self.directory = pathlib.Path(options.state) / f"clients{family}"
+        self.directory.mkdir()
+        self.hook = self.directory / "hook"
+        self.hook.write_text(HOOK.replace("{directory}", str(self.directory)))
         self.hook.chmod(0o755)
-        self.events = self.folder / "events"
-        self.refuse = self.folder / "refuse"
+        self.events = self.directory / "events"
+        self.refuse = self.directory / "refuse"
         self.server = None
 
     def check(self, good, text, *logs):
-        """A line of the report; if it is bad, with what clients and server said last."""
+        """Prints a line of the report; if the check failed, with the last log lines of clients and server."""
         details = []
         if not good:
             for log in [*(client.log for client in logs), self.server.log]:
@@ -152,7 +152,7 @@ class Lab:
     def ip(self, namespace, *words):
         subprocess.run(["ip", "-n", namespace, *words], check=True, stdout=subprocess.DEVNULL)
 
-    # What the files say
+    # Content of the files
 
     def rows(self):
         return self.server.leases()
@@ -164,15 +164,15 @@ class Lab:
         row = self.row(address)
         return row is not None and row.state == "assigned" and row.client and row.expire > time.time()
 
-    def is_given_up(self, address):
-        """Whether nobody has it: deleted, released or reclaimed."""
+    def is_free(self, address):
+        """Returns whether no client has it: it is deleted, released or reclaimed."""
         row = self.row(address)
         return row is None or row.state != "assigned" or row.expire <= time.time()
 
     def is_declined(self, address):
-        """Whether it has nobody's name, for some time."""
+        """Returns whether it is declined and has no client."""
         if self.server.kind == "kea" and self.family == 6:
-            # Kea 2.2 writes a DUID of one octet, which later ones do not read.
+            # Kea 2.2 writes a DUID of one octet, which later versions do not read.
             return f"\n{address},00," in self.server.file.read_text()
         row = self.row(address)
         empty = row is not None and not row.client
@@ -183,13 +183,13 @@ class Lab:
         return row is not None and row.state == "assigned" and row.expire > before
 
     def event(self, pattern, times=1):
-        """Waits for the hook to have been told something so many times; what matched last, or nothing."""
+        """Waits until the hook was called with a number of matches. Returns the last one, or None."""
 
         def found():
             text = self.events.read_text() if self.events.exists() else ""
             return nth(re.findall(pattern, text, re.M), times)
 
-        return waited(found)
+        return wait_for(found)
 
     def forget_events(self):
         self.events.unlink(missing_ok=True)
@@ -197,7 +197,7 @@ class Lab:
     # perfdhcp
 
     def load(self, text, kinds="", options=(), first_client=0):
-        """A load that must be answered; its exchanges, by kind."""
+        """Runs a load that must be answered. Returns its exchanges, by kind."""
         command = perfdhcp_command(
             self.options.client_ns,
             self.family,
@@ -209,14 +209,14 @@ class Lab:
         )
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         report = perfdhcp_report(done.stdout)
-        told = ", ".join(f"{kind} {e.received} of {e.sent}" for kind, e in report.items())
+        counts = ", ".join(f"{kind} {e.received} of {e.sent}" for kind, e in report.items())
         # A DHCPRELEASE has no answer.
         good = [e.received >= e.sent * ANSWERED > 0 for kind, e in report.items() if kind != RELEASE[4]]
         least = RATE * LOAD_SECONDS // 2
         enough = report and next(iter(report.values())).sent >= least
         self.checks.check(
             bool(good) and all(good) and enough,
-            f"{text}: {told}",
+            f"{text}: {counts}",
             (done.stdout + done.stderr).splitlines()[-40:] + [self.server.last_lines()],
         )
         return report
@@ -225,7 +225,7 @@ class Lab:
         return sum(row.state == "assigned" and row.expire > time.time() for row in self.rows().values())
 
     def check_count(self, low, high, text):
-        count = waited(lambda: (n := self.assigned_count()) and low <= n <= high and n) or self.assigned_count()
+        count = wait_for(lambda: (n := self.assigned_count()) and low <= n <= high and n) or self.assigned_count()
         self.check(low <= count <= high, f"{text}: {count} (from {low} to {high})")
 
     def perfdhcp(self):
@@ -233,7 +233,7 @@ class Lab:
         with self.serve("load", Setup()):
             four = self.load("4-way exchanges")
             acked = four[last].received if last in four else 0
-            self.check_count(acked, four[first].sent if first in four else 0, "leases in the file after them")
+            self.check_count(acked, four[first].sent if first in four else 0, "leases in the file")
             before = self.assigned_count()
             six = self.load("with renewals and releases", "", ("-f", "80", "-F", "40"), 1 << 20)
             kinds = (RENEWAL[self.family], RELEASE[self.family])
@@ -263,7 +263,7 @@ class Lab:
             self.server.start()
         else:
             status = self.server.stop()
-            self.check(status == 0, f"the server ends with SIGTERM, exit status {status}")
+            self.check(status == 0, f"the server ends after SIGTERM, exit status {status}")
             self.server.start()
 
     # Clients, DHCPv4
@@ -275,26 +275,26 @@ class Lab:
     def run_udhcpc(self):
         obtained = r"lease of (\S+) obtained"
         with self.udhcpc() as client:
-            address = client.told(obtained)
-            good = address and waited(lambda: self.is_assigned(address))
+            address = client.wait_for_output(obtained)
+            good = address and wait_for(lambda: self.is_assigned(address))
             if not self.check(good, f"udhcpc gets {address}", client):
                 return
             before = self.row(address).expire
             time.sleep(1.1)
             client.process.send_signal(signal.SIGUSR1)
-            again = client.told(obtained, 2)
-            good = again == address and waited(lambda: self.is_prolonged(address, before))
+            again = client.wait_for_output(obtained, 2)
+            good = again == address and wait_for(lambda: self.is_prolonged(address, before))
             self.check(good, f"udhcpc renews {again}", client)
             client.process.send_signal(signal.SIGUSR2)
-            good = waited(lambda: self.is_given_up(address))
+            good = wait_for(lambda: self.is_free(address))
             self.check(good, f"udhcpc releases {address}", client)
 
-        # The server's host answers ARP requests for all addresses of the pool.
+        # The host of the server answers ARP requests for all addresses of the pool.
         taken = ["local", "10.9.0.0/24", "dev", INTERFACE]
         self.ip(self.options.server_ns, "route", "add", *taken)
         with self.udhcpc("-a300", "-A", "1") as client:
-            first = client.told(obtained)
-            good = client.told("declin") and first and waited(lambda: self.is_declined(first))
+            first = client.wait_for_output(obtained)
+            good = client.wait_for_output("declin") and first and wait_for(lambda: self.is_declined(first))
             self.check(good, f"udhcpc declines {first}", client)
             self.ip(self.options.server_ns, "route", "del", *taken)
             self.event(r"^bound (\S+)", 2)
@@ -304,14 +304,14 @@ class Lab:
             self.check(good, f"udhcpc then gets {bound}", client)
         for with_kill in (False, True):
             self.restart(with_kill)
-            # It remembers nothing itself.
+            # The client itself stores no lease.
             with self.udhcpc() as client:
-                again = client.told(obtained)
-                what = "was killed and" if with_kill else "has ended and been"
+                again = client.wait_for_output(obtained)
+                what = "was killed and" if with_kill else "was terminated and"
                 good = again == bound and self.is_assigned(again)
-                self.check(good, f"udhcpc gets {again} again after the server {what} started anew", client)
+                self.check(good, f"udhcpc gets {again} again after the server {what} restarted", client)
         with self.udhcpc("-r", "10.9.0.40", "-C", "-x", "0x3d:ff01020304") as client:
-            other = client.told(obtained)
+            other = client.wait_for_output(obtained)
             good = other == "10.9.0.40" and self.is_assigned(other)
             self.check(good, f"udhcpc with another client id asks for 10.9.0.40 and gets {other}", client)
             row = self.row(other) if other else None
@@ -319,49 +319,49 @@ class Lab:
             self.check(good, "its client id is in the lease file", client)
 
     def dhclient(self, name, *options):
-        leases = self.folder / "dhclient.leases"
+        leases = self.directory / "dhclient.leases"
         leases.touch()
         command = ["dhclient", f"-{self.family}", "-sf", str(self.hook), "-cf", "/dev/null"]
-        command += ["-lf", str(leases), "-pf", str(self.folder / "dhclient.pid"), *options, CLIENT_INTERFACE]
+        command += ["-lf", str(leases), "-pf", str(self.directory / "dhclient.pid"), *options, CLIENT_INTERFACE]
         return Client(self, name, *command)
 
     def run_dhclient4(self):
         self.forget_events()
         with self.dhclient("dhclient", "-d") as client:
             address = self.event(r"^BOUND (\S+)")
-            good = address and waited(lambda: self.is_assigned(address))
+            good = address and wait_for(lambda: self.is_assigned(address))
             if not self.check(good, f"dhclient gets {address}", client):
                 return
             before = self.row(address).expire
             again = self.event(r"^RENEW (\S+)")
-            good = again == address and waited(lambda: self.is_prolonged(address, before))
-            self.check(good, f"dhclient renews {again} when half its time is over", client)
+            good = again == address and wait_for(lambda: self.is_prolonged(address, before))
+            self.check(good, f"dhclient renews {again} after half of its lifetime", client)
         self.restart(True)
         self.forget_events()
         with self.dhclient("dhclient", "-d") as client:
             before = self.row(address).expire
             again = self.event(r"^REBOOT (\S+)")
-            good = again == address and waited(lambda: self.is_prolonged(address, before - 1))
-            self.check(good, f"dhclient, started anew, keeps {again} (INIT-REBOOT)", client)
+            good = again == address and wait_for(lambda: self.is_prolonged(address, before - 1))
+            self.check(good, f"dhclient, restarted, keeps {again} (INIT-REBOOT)", client)
             release = self.dhclient("dhclient-r", "-r")
             release.start()
-            release.process.wait(PATIENCE)
-            good = waited(lambda: self.is_given_up(address))
+            release.process.wait(TIMEOUT)
+            good = wait_for(lambda: self.is_free(address))
             self.check(good, f"dhclient releases {address}", client, release)
-        (self.folder / "dhclient.leases").unlink()
+        (self.directory / "dhclient.leases").unlink()
         self.refuse.touch()
         self.forget_events()
         with self.dhclient("dhclient", "-d") as client:
             first = self.event(r"^BOUND (\S+)")
-            good = client.told("DHCPDECLINE") and first and waited(lambda: self.is_declined(first))
+            good = client.wait_for_output("DHCPDECLINE") and first and wait_for(lambda: self.is_declined(first))
             self.check(good, f"dhclient declines {first}", client)
             self.refuse.unlink()
-            bound = waited(lambda: self.last_other(r"^BOUND (\S+)", first))
-            good = bound and waited(lambda: self.is_assigned(bound))
+            bound = wait_for(lambda: self.last_other(r"^BOUND (\S+)", first))
+            good = bound and wait_for(lambda: self.is_assigned(bound))
             self.check(good, f"dhclient then gets {bound}", client)
 
     def last_other(self, pattern, address):
-        """The last one that the hook was told, if it is assigned and not this one."""
+        """Returns the last address of the hook, if it is assigned and not this one."""
         found = re.findall(pattern, self.events.read_text(), re.M)
         last = found[-1] if found else address
         return last if last != address and self.is_assigned(last) else None
@@ -369,8 +369,8 @@ class Lab:
     def run_dhcpcd_inform(self):
         command = ["dhcpcd", "-4", "-B", "-d", "--noarp", "--nodev", "--inform", "10.0.0.2/8", "-f", "/dev/null"]
         with self.dhcpcd(command) as client:
-            good = client.told(r"acknowledged|received approval|ACK") and "INFORM" in client.text()
-            self.check(good, "dhcpcd informs itself (DHCPINFORM)", client)
+            good = client.wait_for_output(r"acknowledged|received approval|ACK") and "INFORM" in client.text()
+            self.check(good, "dhcpcd gets its configuration (DHCPINFORM)", client)
 
     # Clients, DHCPv6
 
@@ -380,12 +380,12 @@ class Lab:
         with self.dhclient("dhclient", "-d", *options) as client:
             address = self.event(r"^BOUND6 (\S+) ")
             prefix = self.event(r"^BOUND6  (\S+)")
-            good = address and prefix and waited(lambda: self.is_assigned(address) and self.is_assigned(prefix))
+            good = address and prefix and wait_for(lambda: self.is_assigned(address) and self.is_assigned(prefix))
             if not self.check(good, f"dhclient gets {address} and {prefix}", client):
                 return
             before = self.row(address).expire
             again = self.event(r"^RENEW6 (\S+) ")
-            good = again == address and waited(
+            good = again == address and wait_for(
                 lambda: self.is_prolonged(address, before) and self.is_prolonged(prefix, before)
             )
             self.check(good, f"dhclient renews {again} and {prefix} at T1", client)
@@ -393,41 +393,41 @@ class Lab:
         # Before the leases end.
         self.forget_events()
         with self.dhclient("dhclient", "-d", *options) as client:
-            good = client.told(r"XMT: Forming Rebind") and client.told(r"RCV: Reply")
-            good = good and waited(lambda: self.is_prolonged(address, before) and self.is_prolonged(prefix, before))
-            self.check(good, f"dhclient, started anew, rebinds {address} and {prefix}", client)
+            good = client.wait_for_output(r"XMT: Forming Rebind") and client.wait_for_output(r"RCV: Reply")
+            good = good and wait_for(lambda: self.is_prolonged(address, before) and self.is_prolonged(prefix, before))
+            self.check(good, f"dhclient, restarted, rebinds {address} and {prefix}", client)
             release = self.dhclient("dhclient-r", "-r", *options)
             release.start()
-            release.process.wait(PATIENCE)
-            good = waited(lambda: self.is_given_up(address) and self.is_given_up(prefix))
+            release.process.wait(TIMEOUT)
+            good = wait_for(lambda: self.is_free(address) and self.is_free(prefix))
             self.check(good, f"dhclient releases {address} and {prefix}", client, release)
-        (self.folder / "dhclient.leases").unlink()
+        (self.directory / "dhclient.leases").unlink()
         self.forget_events()
         with self.dhclient("dhclient", "-d", "-N", "-D", "LL") as client:
             address = self.event(r"^BOUND6 (\S+)")
             self.check(address and self.is_assigned(address), f"dhclient gets {address}", client)
         self.forget_events()
         with self.dhclient("dhclient", "-d", "-N", "-D", "LL") as client:
-            good = client.told(r"XMT: Forming Confirm") and client.told(r"RCV: Reply")
+            good = client.wait_for_output(r"XMT: Forming Confirm") and client.wait_for_output(r"RCV: Reply")
             good = good and self.event(r"^(?:REBIND6|REBOOT6|BOUND6) (\S+)") == address
-            self.check(good, f"dhclient, started anew, has {address} confirmed", client)
+            self.check(good, f"dhclient, restarted, has {address} confirmed", client)
             release = self.dhclient("dhclient-r", "-r", "-N", "-D", "LL")
             release.start()
-            release.process.wait(PATIENCE)
-        (self.folder / "dhclient.leases").unlink()
+            release.process.wait(TIMEOUT)
+        (self.directory / "dhclient.leases").unlink()
         self.refuse.touch()
         self.forget_events()
         with self.dhclient("dhclient", "-d", "-N", "-D", "LL") as client:
             first = self.event(r"^BOUND6 (\S+)")
-            good = client.told("Forming Decline") and first and waited(lambda: self.is_declined(first))
+            good = client.wait_for_output("Forming Decline") and first and wait_for(lambda: self.is_declined(first))
             self.check(good, f"dhclient declines {first}", client)
             self.refuse.unlink()
-            bound = waited(lambda: self.last_other(r"^BOUND6 (\S+)", first))
+            bound = wait_for(lambda: self.last_other(r"^BOUND6 (\S+)", first))
             self.check(bound, f"dhclient then gets {bound}", client)
 
     def dhcpcd(self, command):
-        """dhcpcd, with folders of its own in place of the machine's. It remembers its DUID, but no lease."""
-        own = self.folder / "dhcpcd"
+        """Returns dhcpcd with private directories in place of the machine's. It keeps its DUID, but no lease."""
+        own = self.directory / "dhcpcd"
         own.mkdir(exist_ok=True)
         for lease in own.glob("*.lease*"):
             lease.unlink()
@@ -437,7 +437,7 @@ class Lab:
         )
 
     def dhcpcd6(self, config=DHCPCD_CONFIG):
-        path = self.folder / "dhcpcd.conf"
+        path = self.directory / "dhcpcd.conf"
         path.write_text(config)
         return self.dhcpcd(["dhcpcd", "-6", "-B", "-d", "-f", str(path)])
 
@@ -447,13 +447,13 @@ class Lab:
         with self.dhcpcd6() as client:
             address, prefix = self.event(bound) or (None, None)
             prefix = self.with_length(prefix)
-            good = prefix and waited(lambda: self.is_assigned(address) and self.is_assigned(prefix))
+            good = prefix and wait_for(lambda: self.is_assigned(address) and self.is_assigned(prefix))
             if not self.check(good, f"dhcpcd gets {address} and {prefix}", client):
                 return
             before = self.row(address).expire
             time.sleep(1.1)
             client.process.send_signal(signal.SIGUSR1)
-            good = client.told("RENEW6") and waited(
+            good = client.wait_for_output("RENEW6") and wait_for(
                 lambda: self.is_prolonged(address, before) and self.is_prolonged(prefix, before)
             )
             self.check(good, f"dhcpcd renews {address} and {prefix}", client)
@@ -463,14 +463,14 @@ class Lab:
             with self.dhcpcd6() as client:
                 again = self.event(bound) or (None, None)
                 good = (again[0], self.with_length(again[1])) == (address, prefix)
-                what = "was killed and" if with_kill else "has ended and been"
-                self.check(good, f"dhcpcd gets {again[0]} and {self.with_length(again[1])} again after the server {what} started anew", client)
+                what = "was killed and" if with_kill else "was terminated and"
+                self.check(good, f"dhcpcd gets {again[0]} and {self.with_length(again[1])} again after the server {what} restarted", client)
                 if with_kill:
                     client.process.send_signal(signal.SIGALRM)
-                    good = waited(lambda: self.is_given_up(address) and self.is_given_up(prefix))
+                    good = wait_for(lambda: self.is_free(address) and self.is_free(prefix))
                     self.check(good, f"dhcpcd releases {address} and {prefix}", client)
 
-        # perfdhcp 2.2 cannot do this, and dhcpcd not where it asks for a prefix.
+        # perfdhcp 2.2 cannot do this, nor dhcpcd if it asks for a prefix.
         self.forget_events()
         with self.dhcpcd6("option rapid_commit\n" + DHCPCD_CONFIG.replace("ia_pd 2 cli0/0\n", "")) as client:
             got = self.event(r"^BOUND6 (\S+)")
@@ -481,7 +481,7 @@ class Lab:
     def with_length(prefix):
         return prefix and f"{prefix}/56"
 
-    # All of it
+    # All checks
 
     def clients(self):
         setup = Setup(CLIENT_POOLS[self.family], "2001:db8:8000::/48/56", LIFETIME, raw=True)
@@ -504,7 +504,7 @@ class Lab:
                 print(f"DHCPv{self.family}, {part.__name__}", flush=True)
                 part()
             except (Failure, OSError, subprocess.SubprocessError) as error:
-                self.checks.check(False, f"{part.__name__} ran to its end", str(error).splitlines())
+                self.checks.check(False, f"{part.__name__} was completed", str(error).splitlines())
 
 
 def main():

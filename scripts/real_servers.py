@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The part of real-servers that runs the servers and judges what it sees.
+"""The Python part of real-servers, which runs the servers and checks the results.
 
-Not meant to be started by hand: real-servers makes the namespaces and the
-folder that it works in, and removes them.
+Started by real-servers, which creates the namespaces and the working
+directory, and removes them.
 """
 
 import argparse
@@ -20,8 +20,8 @@ import subprocess
 import sys
 import time
 
-# The server's threads may take messages of one client that are this close to
-# each other in another order than the wire's.
+# The server's threads may process messages of one client that are this close
+# together (in seconds) in another order than they were sent in.
 ORDER_UNKNOWN = 0.5
 LOAD_AFTER_KILL = 3
 START_LIMIT = 120
@@ -30,8 +30,8 @@ LFC_INTERVAL = 2
 CLIENTS = 200_000
 
 ROUNDS = (
-    ("server", "server killed in mid-cleanup, kea-lfc left to finish"),
-    ("both", "server and kea-lfc killed in mid-cleanup"),
+    ("server", "server killed during a cleanup, kea-lfc left to finish"),
+    ("both", "server and kea-lfc killed during a cleanup"),
     ("between", "server killed between two cleanups"),
 )
 
@@ -41,7 +41,7 @@ COLUMNS = {
     "fqdn_fwd,fqdn_rev,hostname",
 }
 
-# Options to fill the columns that need escapes: relay information and a host
+# Options that fill the columns with escapes: relay information and a host
 # name. The relay messages for v6 come from perfdhcp itself.
 OPTIONS = {
     4: ["-o", "82,0104636c6930020472656d31", "-o", "12,486f73742d61"],
@@ -49,13 +49,13 @@ OPTIONS = {
 }
 
 # Kea 2.2's servers leave F.pid to kea-lfc, so the wrapper can stay its parent
-# and see how it ends. The server's environment is not handed on to it.
+# and get its exit status. It does not get the server's environment.
 WRAPPER = r"""#!/bin/bash
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin KEA_LOCKFILE_DIR=none
-cd {folder} || exit 1
+cd {directory} || exit 1
 order=-
-# A server starts the next one even if the last one takes longer than the
-# interval; kea-lfc then ends without having done anything.
+# A server starts the next cleanup even if the last one takes longer than the
+# interval; kea-lfc then ends without a cleanup.
 others=$(compgen -G 'running.*')
 : >running.$$
 begin=$EPOCHREALTIME
@@ -102,7 +102,7 @@ class Checks:
 
 
 class Journal:
-    """What the clients may rely on, from the recorder's events in their order."""
+    """The leases that the clients hold, from the recorder's events in order."""
 
     def __init__(self):
         self.held = {}  # (type, address) -> client
@@ -115,7 +115,7 @@ class Journal:
         self.twice = []
 
     def read(self, name):
-        """Takes in a file; the kernel's packet and drop counts are returned."""
+        """Reads a file. Returns the kernel's packet and drop counts."""
         counts = None
         with open(name, encoding="ascii") as lines:
             for line in lines:
@@ -139,7 +139,7 @@ class Journal:
         return counts
 
     def confirm(self, releases):
-        """Takes in confirmations that did not come over the wire."""
+        """Adds confirmations that were not sent over the network."""
         for key, now in releases.items():
             since = self.unsure.get(key, ("", now + 1))[1]
             if since - 0.01 <= now and since - self.last_ack.get(key, 0) > ORDER_UNKNOWN:
@@ -165,20 +165,20 @@ class Family:
         self.number = number
         self.options = options
         self.checks = checks
-        self.folder = pathlib.Path(options.state) / f"v{number}"
-        self.folder.mkdir()
-        self.file = self.folder / f"leases{number}.csv"
-        self.log = self.folder / "server.log"
-        # A short name, as the path of a socket has 107 bytes at most.
-        self.socket = self.folder / "ctl"
+        self.directory = pathlib.Path(options.state) / f"v{number}"
+        self.directory.mkdir()
+        self.file = self.directory / f"leases{number}.csv"
+        self.log = self.directory / "server.log"
+        # A short name, as the path of a socket has at most 107 bytes.
+        self.socket = self.directory / "ctl"
         self.environment = dict(
             os.environ,
             TZ="UTC",
-            KEA_LFC_EXECUTABLE=str(self.folder / "lfc-wrapper"),
-            KEA_PIDFILE_DIR=str(self.folder),
+            KEA_LFC_EXECUTABLE=str(self.directory / "lfc-wrapper"),
+            KEA_PIDFILE_DIR=str(self.directory),
             KEA_LOCKFILE_DIR="none",
-            KEA_LOGGER_DESTINATION=str(self.folder / "early.log"),
-            KEA_DHCP_DATA_DIR=str(self.folder),
+            KEA_LOGGER_DESTINATION=str(self.directory / "early.log"),
+            KEA_DHCP_DATA_DIR=str(self.directory),
         )
         self.server = None
         self.journal = Journal()
@@ -234,7 +234,7 @@ class Family:
             config = {
                 "interfaces-config": {"interfaces": ["srv0"]},
                 "preferred-lifetime": 3000,
-                # The same one after a restart, without a file of its own.
+                # The same identifier after a restart, without a file for it.
                 "server-id": {
                     "type": "EN",
                     "enterprise-id": 2495,
@@ -258,19 +258,19 @@ class Family:
                 ],
             }
         config.update(common)
-        path = self.folder / "server.json"
+        path = self.directory / "server.json"
         path.write_text(json.dumps({f"Dhcp{self.number}": config}, indent=1))
-        wrapper = self.folder / "lfc-wrapper"
+        wrapper = self.directory / "lfc-wrapper"
         wrapper.write_text(
-            WRAPPER.replace("{folder}", quoted(self.folder)).replace("{lfc}", quoted(self.options.lfc))
+            WRAPPER.replace("{directory}", quoted(self.directory)).replace("{lfc}", quoted(self.options.lfc))
         )
         wrapper.chmod(0o755)
 
     def start(self):
-        with open(self.folder / "server.out", "ab") as out:
+        with open(self.directory / "server.out", "ab") as out:
             self.server = subprocess.Popen(
                 ["ip", "netns", "exec", self.options.server_ns]
-                + [f"kea-dhcp{self.number}", "-c", str(self.folder / "server.json")],
+                + [f"kea-dhcp{self.number}", "-c", str(self.directory / "server.json")],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -292,7 +292,7 @@ class Family:
         lines = []
         for name in ("server.out", "early.log", "server.log"):
             try:
-                lines += (self.folder / name).read_text(errors="replace").splitlines()[-5:]
+                lines += (self.directory / name).read_text(errors="replace").splitlines()[-5:]
             except FileNotFoundError:
                 pass
         return "\n".join([""] + lines)
@@ -308,7 +308,7 @@ class Family:
         return json.loads(b"".join(parts))
 
     def leases(self):
-        """All leases of the server: (type, address) -> client."""
+        """Returns all leases of the server: (type, address) -> client."""
         answer = self.command(f"lease{self.number}-get-all", 120)
         if answer["result"] not in (0, 3):
             raise Failure(f"lease{self.number}-get-all: {answer.get('text')}")
@@ -325,16 +325,16 @@ class Family:
     # Cleanups
 
     def cleanups(self):
-        """PID, begin, end, exit status and order of every ended cleanup."""
+        """Returns PID, begin, end, exit status and order of every ended cleanup."""
         try:
-            lines = (self.folder / "cleanups").read_text().splitlines()
+            lines = (self.directory / "cleanups").read_text().splitlines()
         except FileNotFoundError:
             return []
         rows = [line.split() for line in lines]
         return [(int(r[0]), float(r[1]), float(r[2]), int(r[3]), r[4]) for r in rows]
 
     def cleanup_runs(self):
-        return any(self.folder.glob("running.*"))
+        return any(self.directory.glob("running.*"))
 
     def wait_for_cleanups(self, count):
         end = time.monotonic() + CLEANUP_LIMIT
@@ -353,24 +353,24 @@ class Family:
         command += OPTIONS[self.number]
         command += ["-r", str(rate), "-f", str(rate // 5), "-F", str(rate // 10)]
         command += ["-R", str(CLIENTS), "-W", "500000"]
-        # perfdhcp counts clients up from a base: new ones in the second round,
-        # those of the first again in the third.
+        # perfdhcp numbers clients from a base: new ones in the second round,
+        # those of the first round again in the third.
         base = "000c0001" if number == 2 else "000c0002"
         command += ["-b", "mac=" + ":".join(re.findall("..", base + "0000"))]
         if self.number == 6:
-            # Without it the DUID has a time in it.
+            # Without this option the DUID contains a time.
             command += ["-b", f"duid=00030001{base}0000"]
-        # It is interrupted some time after the server's end.
+        # It is interrupted some time after the server has ended.
         command += ["-p", str(self.options.seconds + CLEANUP_LIMIT + 60), "-l", "cli0"]
         command += ["10.0.0.1"] if self.number == 4 else ["all"]
-        out = open(self.folder / f"perfdhcp.{number}", "wb")
+        out = open(self.directory / f"perfdhcp.{number}", "wb")
         with out:
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
             )
 
     def record(self, number):
-        name = self.folder / f"events.{number}"
+        name = self.directory / f"events.{number}"
         here = pathlib.Path(__file__).resolve().parent
         recorder = subprocess.Popen(
             ["ip", "netns", "exec", self.options.client_ns, sys.executable]
@@ -383,10 +383,10 @@ class Family:
         return recorder, name
 
     def kill(self, order):
-        """Kills the server as ordered; when, and what became of the cleanup."""
+        """Kills the server as ordered. Returns the number of cleanups before, and the time."""
         before = len(self.cleanups())
         if order == "between":
-            # On a slow machine there may be no moment without one.
+            # On a slow machine there may be no time without a cleanup.
             end = time.monotonic() + 20
             while self.cleanup_runs() and time.monotonic() < end:
                 time.sleep(0.001)
@@ -394,18 +394,18 @@ class Family:
         else:
             took = [end - begin for _, begin, end, _, what in self.cleanups() if what != "second"]
             took = took[-4:]
-            # Half-way, less what the wrapper needs to start a sleep.
+            # Half of a cleanup, less the time that the wrapper needs to start a sleep.
             delay = statistics.median(took) / 2 - 0.003 if took else 0
             delay = f"{delay:.6f}" if delay > 0 else "0"
-            draft = self.folder / "strike.new"
+            draft = self.directory / "strike.new"
             draft.write_text(f"{order} {delay} {self.server.pid}\n")
-            draft.rename(self.folder / "strike")
+            draft.rename(self.directory / "strike")
         try:
             self.server.wait(CLEANUP_LIMIT)
         except subprocess.TimeoutExpired:
             raise Failure("no cleanup was started in which to kill the server") from None
         at = time.monotonic()
-        (self.folder / "strike").unlink(missing_ok=True)
+        (self.directory / "strike").unlink(missing_ok=True)
         return before, at
 
     def round(self, number, order, text):
@@ -416,7 +416,7 @@ class Family:
         try:
             time.sleep(self.options.seconds)
             if load.poll() is not None:
-                output = (self.folder / f"perfdhcp.{number}").read_text(errors="replace")
+                output = (self.directory / f"perfdhcp.{number}").read_text(errors="replace")
                 raise Failure(f"perfdhcp ended too early:\n{output[-1000:]}")
             if self.server.poll() is not None:
                 raise Failure(f"the server ended by itself: {self.last_lines()}")
@@ -441,10 +441,10 @@ class Family:
                 recorder.wait()
         struck = [c for c in self.cleanups()[before:] if c[4] == order]
         if order != "between":
-            ended = "killed" if struck and struck[-1][3] == 137 else "went to its end"
+            ended = "killed" if struck and struck[-1][3] == 137 else "was completed"
             print(f"         the cleanup {ended}", flush=True)
         files = ", ".join(
-            f"{p.name} {p.stat().st_size}" for p in sorted(self.folder.glob(self.file.name + "*"))
+            f"{p.name} {p.stat().st_size}" for p in sorted(self.directory.glob(self.file.name + "*"))
         )
         print(f"         files left: {files}", flush=True)
 
@@ -456,12 +456,12 @@ class Family:
         sent, answered = self.report(number)
         self.sent += sent
         self.answered += answered
-        # A quarter, because a busy machine is not a fault of the cleanup.
+        # A quarter only, as the machine may be busy.
         least = self.options.rate * self.options.seconds // 4
-        self.checks.check(in_load, "the server was killed while the load went on")
+        self.checks.check(in_load, "the server was killed under load")
         self.checks.check(acks >= least, f"{acks} acknowledgements (at least {least})")
         if counts is None:
-            self.checks.check(False, "the recorder ended in good order")
+            self.checks.check(False, "the recorder ended properly")
         else:
             packets, drops = counts
             self.checks.check(drops == 0, f"the recorder missed {drops} of {packets} packets")
@@ -498,8 +498,8 @@ class Family:
         twice.clear()
 
     def releases_in_log(self):
-        """When the v4 server carried out releases: the last time for each
-        address. There is no answer to a DHCPRELEASE."""
+        """Returns the last time at which the v4 server released each address.
+        A DHCPRELEASE has no answer."""
         offset = time.monotonic() - time.time()
         form = re.compile(r"(\S+ \S+?) +INFO .*\bDHCP4_RELEASE\b.*address (\S+) was released")
         found = {}
@@ -511,8 +511,8 @@ class Family:
         return found
 
     def report(self, number):
-        """Exchanges begun and finished, as perfdhcp tells at its end."""
-        text = (self.folder / f"perfdhcp.{number}").read_text(errors="replace")
+        """Returns the numbers of exchanges begun and finished, from the report of perfdhcp."""
+        text = (self.directory / f"perfdhcp.{number}").read_text(errors="replace")
         kinds_seen = {}
         kinds = re.finditer(r"\*\*\*Statistics for: (\S+)\*\*\*\s+(.*?)(?=\*\*\*|\Z)", text, re.S)
         for kind in kinds:
@@ -530,19 +530,19 @@ class Family:
     # The end
 
     def rows(self, path):
-        """The leases of a cleaned-up file; a Failure tells what is wrong in it."""
+        """Returns the leases of a cleaned-up file. Raises a Failure if it is invalid."""
         found = {}
         with open(path, encoding="ascii", newline="") as lines:
             text = lines.read()
         if text and not text.endswith("\n"):
-            raise Failure("the last row has no end")
+            raise Failure("the last row has no newline")
         rows = csv.DictReader(text.splitlines())
         if not ",".join(rows.fieldnames or ()).startswith(COLUMNS[self.number]):
             raise Failure(f"not the known columns: {rows.fieldnames}")
         for row in rows:
             where = f"line {rows.line_num}"
             if None in row or None in row.values():
-                raise Failure(f"{where}: not the header's number of fields")
+                raise Failure(f"{where}: number of fields differs from the header")
             try:
                 if self.number == 4:
                     key, client = ("V4", str(ipaddress.IPv4Address(row["address"]))), row["hwaddr"]
@@ -556,16 +556,16 @@ class Family:
             except (ValueError, KeyError) as error:
                 raise Failure(f"{where}: {error}") from None
             if key in found:
-                raise Failure(f"{where}: {key[1]} is there twice")
+                raise Failure(f"{where}: {key[1]} has two rows")
             found[key] = client
         return found
 
     def finish(self):
         print(f"DHCPv{self.number}, after the load", flush=True)
         check = self.checks.check
-        # One may have begun before the load's last row, and one do nothing.
+        # One may have begun before the load's last row, and one may do nothing.
         ended = self.wait_for_cleanups(len(self.cleanups()) + 3)
-        check(ended, "cleanups go on")
+        check(ended, "cleanups continue")
         leases = self.leases()
         self.server.terminate()
         try:
@@ -573,10 +573,10 @@ class Family:
         except subprocess.TimeoutExpired:
             self.server.kill()
             self.server.wait()
-        # The server may have started one more just before its end.
+        # The server may have started another cleanup just before it ended.
         time.sleep(0.5)
         self.wait_for_cleanups(0)
-        names = {p.name for p in self.folder.glob(self.file.name + "*")}
+        names = {p.name for p in self.directory.glob(self.file.name + "*")}
         extra = sorted(names - {self.file.name, self.file.name + ".2"})
         check(not extra, "only the lease file and the previous file are left", extra)
         try:
@@ -590,7 +590,7 @@ class Family:
 
         cleanups = self.cleanups()
         good = [c for c in cleanups if c[3] == 0 and c[4] != "second"]
-        check(len(good) >= 3, f"{len(good)} cleanups ended well (at least 3)")
+        check(len(good) >= 3, f"{len(good)} cleanups succeeded (at least 3)")
         failed = self.failed_cleanups()
         lines = [f"PID {c[0]}: exit status {c[3]}" for c in failed]
         check(not failed, f"{len(failed)} cleanups failed", lines[:10] + self.lfc_errors())
@@ -604,11 +604,11 @@ class Family:
             print(f"         {next(e for e in errors if e not in about)}", flush=True)
 
     def lfc_errors(self):
-        path = self.folder / "lfc.stderr"
+        path = self.directory / "lfc.stderr"
         return path.read_text(errors="replace").splitlines()[:10] if path.exists() else []
 
     def failed_cleanups(self):
-        """Those that did not end well, but for the one that was killed on purpose."""
+        """Returns the cleanups that failed, except the one that was killed on purpose."""
         return [c for c in self.cleanups() if c[3] != 0 and (c[3], c[4]) != (137, "both")]
 
     def run(self):
@@ -619,7 +619,7 @@ class Family:
                 self.round(number, order, text)
             self.finish()
         except (Failure, OSError, ValueError, subprocess.SubprocessError) as error:
-            self.checks.check(False, f"DHCPv{self.number} ran to its end", str(error).splitlines())
+            self.checks.check(False, f"DHCPv{self.number} was completed", str(error).splitlines())
         finally:
             if self.server is not None and self.server.poll() is None:
                 self.server.kill()
@@ -632,14 +632,14 @@ class Family:
         killed = sum((c[3], c[4]) == (137, "both") for c in cleanups)
         return {
             "family": f"DHCPv{self.number}",
-            "exchanges asked until the kills": self.asked,
-            "exchanges sent, also after them": self.sent,
+            "exchanges requested until the kills": self.asked,
+            "exchanges sent, including later ones": self.sent,
             "exchanges answered": self.answered,
             "acknowledgements": self.journal.acks,
             "distinct leases acknowledged": len(self.journal.acked),
             "releases": self.journal.releases,
             "restarts": self.restarts,
-            "looked for after restarts": self.found + self.missing,
+            "searched after restarts": self.found + self.missing,
             "found after restarts": self.found,
             "missing": self.missing,
             "cleanups run": len(cleanups) - second,

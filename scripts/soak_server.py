@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The part of soak-server that runs the servers and judges what it sees.
+"""The Python part of soak-server, which runs the servers and checks the results.
 
-Not meant to be started by hand: soak-server makes the namespaces and the folder that it works in, and removes them.
+Started by soak-server, which creates the namespaces and the working directory, and removes them.
 """
 
 import bisect
@@ -18,10 +18,10 @@ import time
 from dhcp_servers import CLIENT_INTERFACE, Server, Setup, arguments, perfdhcp_command, perfdhcp_report
 from real_servers import ORDER_UNKNOWN, Checks, Failure
 
-# Seconds. A client comes back some time after its lease has expired.
+# Seconds. A client returns some time after its lease has expired.
 LIFETIME = 30
 LFC_INTERVAL = 5
-# Fewer addresses than clients, and more than leases at one time: addresses go from one client to another.
+# Fewer addresses than clients, and more than leases at one time: addresses change their clients.
 ADDRESSES = 1 << 14
 CLIENTS = 24_000
 SETUPS = {
@@ -32,15 +32,15 @@ SAMPLE_INTERVAL = 1
 SNAPSHOT_INTERVAL = 13
 # Leases are granted in whole seconds of the server's clock.
 SECOND = 1
-# Before this, the tables still grow to their size.
+# Seconds in which the tables still grow.
 WARM_UP = 120
-# How much the highest memory in the second half after the warm-up may be above that in the first half.
+# Maximum ratio of the highest memory in the second half after the warm-up to that in the first half.
 GROWTH = 1.05
 
 
 @dataclasses.dataclass
 class Grant:
-    """A lease as its client knows it."""
+    """A lease as its client has it."""
 
     client: str
     asked: float
@@ -48,13 +48,13 @@ class Grant:
 
     @property
     def sure_end(self):
-        """Until then it is valid, whenever in between the server has looked at its clock."""
+        """The time until which it is valid, whenever in between the server has read its clock."""
         return self.asked + LIFETIME - SECOND
 
 
 @dataclasses.dataclass
 class Snapshot:
-    """What was in the lease files at some time between begin and end."""
+    """The content of the lease files at a time between begin and end."""
 
     begin: float
     end: float
@@ -67,15 +67,15 @@ class Soak:
         self.options = options
         self.checks = checks
         self.server = Server("ours", family, f"server{family}", SETUPS[family], options)
-        self.events_file = self.server.folder / "events"
-        self.load_file = self.server.folder / "perfdhcp"
+        self.events_file = self.server.directory / "events"
+        self.load_file = self.server.directory / "perfdhcp"
         self.samples = []
         self.snapshots = []
         self.cleanups = set()
         self.load = self.recorder = None
         self.figures = {"family": f"DHCPv{family}"}
 
-    # The run
+    # Running
 
     def start(self):
         self.server.start()
@@ -101,7 +101,7 @@ class Soak:
         now = time.monotonic()
         self.samples.append((now, self.server.resident_bytes(), self.server.descriptors()))
         try:
-            # A cleanup makes a new file, whose inode may be that of an old one.
+            # A cleanup creates a new file, which may reuse the inode of an old one.
             status = os.stat(f"{self.server.file}.2")
             self.cleanups.add((status.st_ino, status.st_mtime_ns))
         except FileNotFoundError:
@@ -122,7 +122,7 @@ class Soak:
         self.snapshots.append(Snapshot(begin, time.monotonic(), rows))
 
     def stop(self):
-        """Ends load, recorder and server, and looks at the files once more."""
+        """Ends load, recorder and server, and takes a last snapshot of the files."""
         try:
             self.load.wait(30)
         except subprocess.TimeoutExpired:
@@ -132,7 +132,7 @@ class Soak:
         self.recorder.wait(60)
         cpu = self.server.cpu_seconds()
         status = self.server.stop()
-        self.checks.check(status == 0, f"DHCPv{self.family}: the server ends with SIGTERM, exit status {status}")
+        self.checks.check(status == 0, f"DHCPv{self.family}: the server ends after SIGTERM, exit status {status}")
         self.snapshot()
         self.figures["processor time of the server (s)"] = f"{cpu:.1f}"
 
@@ -142,9 +142,9 @@ class Soak:
                 process.kill()
                 process.wait()
 
-    # The judgement
+    # Checking
 
-    def judge(self):
+    def check(self):
         check = self.checks.check
         name = f"DHCPv{self.family}"
         wrong = [l for l in self.server.log.read_text().splitlines() if re.search("error|fail|panic", l, re.I)]
@@ -164,7 +164,7 @@ class Soak:
         }
 
     def events(self):
-        """All events in their order, as (time, event, key, client, time of the request)."""
+        """Returns all events in order, as (time, event, key, client, time of the request)."""
         events, dropped = [], None
         with open(self.events_file, encoding="ascii") as lines:
             for line in lines:
@@ -180,31 +180,31 @@ class Soak:
     def replay(self, events):
         held, released, addresses, clients = {}, {}, set(), {}
         twice, lost = [], []
-        looked = acks = releases = moved = 0
+        searched = acks = releases = moved = 0
         times = [event[0] for event in events]
-        # Where the server reads its clock in one second and the client in the next.
+        # The server may read its clock in one second, and the client in the next.
         offset = time.time() - time.monotonic()
         waiting = list(self.snapshots)
 
-        def look(snapshot):
-            nonlocal looked
-            # What is released while the files are read may be there or not.
+        def compare(snapshot):
+            nonlocal searched
+            # Leases that are released while the files are read may be in them or not.
             until = bisect.bisect_right(times, snapshot.end + ORDER_UNKNOWN)
             since = bisect.bisect_left(times, snapshot.begin)
-            in_doubt = {e[2] for e in events[since:until] if e[1] == "release"}
+            uncertain = {e[2] for e in events[since:until] if e[1] == "release"}
             for key, grant in held.items():
-                if key in in_doubt or grant.sure_end <= snapshot.end + SECOND:
+                if key in uncertain or grant.sure_end <= snapshot.end + SECOND:
                     continue
-                looked += 1
-                client, state, expire = snapshot.rows.get(key, ("nobody", "no lease", 0))
+                searched += 1
+                client, state, expire = snapshot.rows.get(key, ("no client", "no lease", 0))
                 end = int(grant.asked + offset) + LIFETIME
-                # Two clocks of the kernel may differ by some milliseconds.
+                # The clocks of the kernel may differ by some milliseconds.
                 if client != grant.client or state != "assigned" or expire < end - SECOND:
                     lost.append(f"{key[1]} of {grant.client} until {end}: {state} of {client} until {expire}")
 
         for at, event, key, client, asked in events:
             while waiting and waiting[0].begin < at:
-                look(waiting.pop(0))
+                compare(waiting.pop(0))
             if event == "release":
                 releases += 1
                 if key in held and held[key].client == client:
@@ -220,31 +220,31 @@ class Soak:
             if before is not None and before.client != client and at < before.sure_end:
                 twice.append(f"{key[1]}: {before.client} until {before.sure_end:.1f}, at {at:.1f} {client}")
             if released.get(key, ("", 0))[0] == client and asked < released[key][1] + ORDER_UNKNOWN:
-                # The server may have taken the renewal before the release.
+                # The server may have processed the renewal before the release.
                 continue
             released.pop(key, None)
             held[key] = Grant(client, asked, at)
         for snapshot in waiting:
-            look(snapshot)
+            compare(snapshot)
 
         name = f"DHCPv{self.family}"
-        self.checks.check(acks > 0 and looked > 0, f"{name}: {acks} acknowledgements, {releases} releases")
-        self.checks.check(moved > 0, f"{name}: {moved} times an address went to another client")
+        self.checks.check(acks > 0 and searched > 0, f"{name}: {acks} acknowledgements, {releases} releases")
+        self.checks.check(moved > 0, f"{name}: {moved} times an address was given to another client")
         self.checks.check(not twice, f"{name}: {len(twice)} addresses given to a second client while valid", twice[:10])
-        text = f"{name}: {len(lost)} of {looked} leases lost, looked for in the files at {len(self.snapshots)} times"
+        text = f"{name}: {len(lost)} of {searched} leases lost, searched in the files at {len(self.snapshots)} times"
         self.checks.check(not lost, text, lost[:10])
         self.figures |= {
             "acknowledgements": acks,
             "releases": releases,
             "addresses used": len(addresses),
-            "addresses that went to another client": moved,
-            "looked for in the files": looked,
+            "addresses given to another client": moved,
+            "searched in the files": searched,
             "lost": len(lost),
             "given twice": len(twice),
         }
 
     def flat(self):
-        """Whether memory and descriptors stay as they are once all addresses have been used."""
+        """Checks that memory and descriptors do not grow once all addresses have been used."""
         began = self.samples[0][0]
         steady = [s for s in self.samples if s[0] - began >= WARM_UP]
         half = len(steady) // 2
@@ -258,17 +258,17 @@ class Soak:
             "descriptors, last": self.samples[-1][2],
         }
         if half < 30:
-            print(f"         too short to tell whether memory grows: {WARM_UP + 60} seconds at least")
+            print(f"         too short to check whether memory grows: at least {WARM_UP + 60} seconds")
             return
         name = f"DHCPv{self.family}"
-        # The highest: a cleanup takes some memory for a moment.
+        # The maximum: a cleanup takes some memory for a short time.
         first, second = (max(s[1] for s in part) for part in (steady[:half], steady[half:]))
         self.checks.check(
             second <= first * GROWTH, f"{name}: memory {first / 1e6:.1f} MB at most, later {second / 1e6:.1f} MB"
         )
-        # The usual number: a cleanup opens a few for a moment, and not at each of them it is looked at just then.
+        # The median: a cleanup opens a few for a short time, and only some samples are taken then.
         first, second = (statistics.median_high(s[2] for s in part) for part in (steady[:half], steady[half:]))
-        self.checks.check(second <= first, f"{name}: {first} descriptors as a rule, later {second}")
+        self.checks.check(second <= first, f"{name}: {first} descriptors (median), later {second}")
 
 
 def main():
@@ -294,9 +294,9 @@ def main():
         for soak in soaks:
             soak.stop()
         for soak in soaks:
-            soak.judge()
+            soak.check()
     except (Failure, OSError, ValueError, subprocess.SubprocessError) as error:
-        checks.check(False, "the soak ran to its end", str(error).splitlines())
+        checks.check(False, "the soak was completed", str(error).splitlines())
     finally:
         for soak in soaks:
             soak.kill()
