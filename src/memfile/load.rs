@@ -81,12 +81,12 @@ pub(super) fn load<L: StoredLease>(
             continue;
         }
         let header = format!("{}\n", L::SCHEMA.header);
-        let is_headless =
+        let lacks_header =
             path == files.current_path() && begins_with_row::<L>(file.as_ref()).map_err(io(&path, "read"))?;
-        let header = if is_headless { header.as_bytes() } else { &[] };
+        let header = if lacks_header { header.as_bytes() } else { &[] };
         let rows = header.chain(FileReader::starting_at(file.as_ref(), 0));
         let mut reader = Reader::<L, _>::with_path(rows, &path)?;
-        if is_headless || reader.leading_zeros() > 0 {
+        if lacks_header || reader.leading_zeros() > 0 {
             warn!(
                 id = "DHCPSRV_MEMFILE_LEASE_FILE_CUT_OFF",
                 "{}: another process has cut off its beginning with the header; the rest is read",

@@ -41,7 +41,7 @@ struct ForeignRows<L: StoredLease> {
 
 enum Foreign<L> {
     /// A row of this process.
-    None,
+    Own,
     Lease(L),
     Deletion,
 }
@@ -137,7 +137,7 @@ impl<L: StoredLease> Store<L> {
     /// Takes over the changes of another process. From then on, the rewrite copies the rows of all
     /// changes in memory.
     fn merge_changes(&self, rewrite: &mut Rewrite<'_>) -> Result<Option<TakenOver>, LeaseFileError> {
-        let _quiet = self.rows.lock_everything();
+        let _blocked = self.rows.lock_everything();
         let mut taken = None;
         rewrite.merge_changes(|file, changed| {
             let found = self.examine(file, changed)?;
@@ -328,8 +328,8 @@ impl<L: StoredLease> ForeignRows<L> {
             packed.lease().write_row(own);
         }
         let row = match packed {
-            Some(_) if own.strip_suffix(b"\n") == Some(text) => Foreign::None,
-            None if deletes => Foreign::None,
+            Some(_) if own.strip_suffix(b"\n") == Some(text) => Foreign::Own,
+            None if deletes => Foreign::Own,
             _ if deletes => Foreign::Deletion,
             _ => Foreign::Lease(lease),
         };
@@ -356,7 +356,7 @@ impl<L: StoredLease> ForeignRows<L> {
             own.clear();
             packed.lease().write_row(own);
             if own.strip_suffix(b"\n") == Some(&line[at..]) {
-                self.rows.insert(packed.key(), Foreign::None);
+                self.rows.insert(packed.key(), Foreign::Own);
                 return Some(at);
             }
         }

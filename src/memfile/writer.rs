@@ -178,7 +178,7 @@ mod models {
     use super::*;
 
     const THREADS: usize = 3;
-    const EACH: usize = 3;
+    const OPERATIONS: usize = 3;
     const ORDERS: usize = 5000;
 
     /// The operations made and answered, each as the numbers of its thread and of the operation.
@@ -224,9 +224,9 @@ mod models {
             assert_eq!(made, *self.answered.lock().unwrap());
             for thread in 0..threads {
                 let own: Vec<_> = made.iter().filter(|made| made.0 == thread).map(|made| made.1).collect();
-                assert_eq!(own, (0..EACH).collect::<Vec<_>>());
+                assert_eq!(own, (0..OPERATIONS).collect::<Vec<_>>());
             }
-            assert_eq!(made.len(), threads * EACH);
+            assert_eq!(made.len(), threads * OPERATIONS);
         }
     }
 
@@ -236,7 +236,7 @@ mod models {
         let writer = Arc::new(log.writer());
         let threads = (0..THREADS).map(|number| {
             let (log, writer) = (Arc::clone(&log), Arc::clone(&writer));
-            thread::spawn(move || (0..EACH).for_each(|n| log.submit(&writer, (number, n), || ())))
+            thread::spawn(move || (0..OPERATIONS).for_each(|n| log.submit(&writer, (number, n), || ())))
         });
         threads.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().unwrap());
         Arc::into_inner(writer).unwrap().end(true);
@@ -253,7 +253,7 @@ mod models {
     ) {
         let (own, next_writer) = (Arc::clone(log), Arc::clone(writer));
         log.submit(writer, (number, n), move || {
-            if n + 1 < EACH {
+            if n + 1 < OPERATIONS {
                 submit_in_turn(&own, &next_writer, (number, n + 1), waiter);
             } else if let Some(writer) = Arc::into_inner(next_writer) {
                 // The writer's thread does not wait for itself.
@@ -273,7 +273,7 @@ mod models {
         if let Some(writer) = Arc::into_inner(writer) {
             writer.end(true);
         }
-        while log.answered.lock().unwrap().len() < 2 * EACH {
+        while log.answered.lock().unwrap().len() < 2 * OPERATIONS {
             thread::park();
         }
         log.check(2);

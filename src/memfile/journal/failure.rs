@@ -108,7 +108,7 @@ impl Shared {
     }
 
     /// Clears the warning about a full disk. Called after a successful write.
-    pub(super) fn has_room(&self) {
+    pub(super) fn clear_full(&self) {
         if self.is_full.load(Ordering::Relaxed) && self.is_full.swap(false, Ordering::Relaxed) {
             self.warnings.lock().room = None;
             tracing::warn!(

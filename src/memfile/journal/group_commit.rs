@@ -80,7 +80,7 @@ impl Leader<'_> {
         rows.clear();
         tail.rows = rows;
         result.map_err(|failed| self.shared.fail_rows(tail, failed, upto, ticket))?;
-        self.shared.has_room();
+        self.shared.clear_full();
         self.expected = upto - queue.done();
         queue.set_done(upto);
         Ok(())

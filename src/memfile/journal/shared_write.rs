@@ -64,7 +64,7 @@ impl Shared {
             (upto, result)
         };
         result.map_err(|error| self.fail_rows(tail, (Action::Write, error), upto, ticket))?;
-        self.has_room();
+        self.clear_full();
         if upto != done {
             self.queue.set_done(upto);
         }

@@ -19,8 +19,8 @@ const EXTENT: u64 = if cfg!(test) { 4096 } else { 256 * 1024 };
 
 /// Sizes of the beginning and the end of a long row that must each lie within one sector, so that
 /// neither is lost in part: any address and any number is shorter.
-const HEAD: usize = 64;
-const FOOT: usize = 16;
+const ROW_HEAD: usize = 64;
+const ROW_END: usize = 16;
 
 /// Number of bytes before a position that are compared to detect changes.
 const SAMPLE: u64 = 64;
@@ -397,7 +397,7 @@ fn gap(used: usize, len: usize) -> usize {
         if len <= SECTOR {
             start + len <= SECTOR
         } else {
-            start + HEAD <= SECTOR && (start + len - 1) % SECTOR + 1 >= FOOT
+            start + ROW_HEAD <= SECTOR && (start + len - 1) % SECTOR + 1 >= ROW_END
         }
     };
     (0..SECTOR).find(fits).unwrap_or_default()
@@ -429,8 +429,8 @@ mod tests {
                 if line.len() <= SECTOR {
                     prop_assert_eq!(sector(first), sector(last));
                 } else {
-                    prop_assert_eq!(sector(first), sector(first + HEAD - 1));
-                    prop_assert_eq!(sector(last), sector(last + 1 - FOOT));
+                    prop_assert_eq!(sector(first), sector(first + ROW_HEAD - 1));
+                    prop_assert_eq!(sector(last), sector(last + 1 - ROW_END));
                 }
             }
             let rows: Vec<_> = rows.into_iter().filter(|row| row != b"\n").collect();

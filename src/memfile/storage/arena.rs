@@ -230,19 +230,19 @@ mod tests {
             long in proptest::collection::vec((2000_usize..200_000, any::<prop::sample::Index>()), 0..5),
         ) {
             let mut arena = Arena::default();
-            let mut held: BTreeMap<usize, (BlockId, Vec<u8>)> = BTreeMap::new();
+            let mut live: BTreeMap<usize, (BlockId, Vec<u8>)> = BTreeMap::new();
             let long = long.into_iter().map(|(len, which)| (true, len, which));
             for (n, (add, len, which)) in steps.into_iter().chain(long).enumerate() {
-                if add || held.is_empty() {
+                if add || live.is_empty() {
                     let bytes = record(n, len);
-                    held.insert(n, (arena.insert(&bytes).unwrap(), bytes));
+                    live.insert(n, (arena.insert(&bytes).unwrap(), bytes));
                 } else {
-                    let at = which.index(held.len());
-                    let key = *held.keys().nth(at).unwrap();
-                    let (id, _) = held.remove(&key).unwrap();
+                    let at = which.index(live.len());
+                    let key = *live.keys().nth(at).unwrap();
+                    let (id, _) = live.remove(&key).unwrap();
                     arena.remove(id);
                 }
-                for (id, bytes) in held.values() {
+                for (id, bytes) in live.values() {
                     prop_assert_eq!(&arena.get(*id)[1..bytes.len()], &bytes[1..]);
                 }
             }

@@ -19,8 +19,8 @@ const EPOCH: u64 = (1 << 63) - (1 << 32);
 pub(super) fn end(cltt: i64, valid_lifetime: u32) -> u64 {
     // Ends range from i64::MIN to 2^32 beyond i64::MAX, which exceeds 64 bits: the first 2^32 map
     // to one number.
-    let heard = cltt.cast_unsigned() ^ (1 << 63);
-    heard.saturating_sub((1 << 32) - u64::from(valid_lifetime))
+    let start = cltt.cast_unsigned() ^ (1 << 63);
+    start.saturating_sub((1 << 32) - u64::from(valid_lifetime))
 }
 
 /// Returns the number for a time in seconds since the epoch.
