@@ -534,13 +534,11 @@ fn the_first_leases_outside_their_subnets_are_logged_and_their_number(
     assert_eq!(mgr.by_subnet(SubnetId(1)).unwrap().len(), leases as usize);
     assert_eq!(logs.count("not in its subnet"), logged);
     assert_eq!(
-        logs.count(&format!(
-            "{leases} leases are not in their subnets: 0 are kept as they are, {leases} are moved"
-        )),
+        logs.count(&format!("{leases} leases are not in their subnets: 0 are kept, {leases} are moved")),
         1
     );
     assert_eq!(logs.count("relay-agent-info in the user context is \"nonsense\""), logged);
-    let summary = format!("{leases} rows in all have extended info that was removed");
+    let summary = format!("extended info was removed from {leases} rows in total");
     assert_eq!(logs.count(&summary), usize::from(leases > 20));
 }
 
@@ -558,8 +556,8 @@ fn the_first_invalid_rows_of_each_file_are_logged_and_their_number(
     }
     let logs = Logs::default();
     drop(logs.of(|| Memfile::<Lease4>::open(files.options()).unwrap()));
-    assert_eq!(logs.count("1 values, expected 12 (address nonsense), the row is skipped"), 3 * logged);
-    let summary = format!("{rows} rows in all were skipped");
+    assert_eq!(logs.count("1 values, expected 12 (address nonsense); the row is skipped"), 3 * logged);
+    let summary = format!("{rows} rows were skipped in total");
     assert_eq!(logs.count(&summary), if rows > 20 { 3 } else { 0 });
 }
 
@@ -577,7 +575,7 @@ fn the_first_hardware_addresses_that_are_left_out_are_logged_and_their_number(
     let mgr = logs.of(|| Memfile::<Lease6>::open(files.options()).unwrap());
     assert_eq!(mgr.all().unwrap().len(), rows.min(200) as usize);
     assert_eq!(logs.count("hwaddr is \"zz\""), logged);
-    let summary = format!("{rows} leases in all are kept without their hardware addresses");
+    let summary = format!("{rows} leases in total are kept without their hardware addresses");
     assert_eq!(logs.count(&summary), usize::from(rows > 20));
 }
 
