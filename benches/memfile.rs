@@ -79,8 +79,7 @@ fn free_addresses(criterion: &mut Criterion) -> Outcome {
         let mut pages = pages.iter().cycle();
         bencher.iter(|| pages.next().map(|page| manager.find(page).map(|leases| leases.len()).ok()));
     });
-    // Each claim has a lease whose client is heard a second later, so that there are always expired
-    // leases.
+    // Each claim assigns a lease that starts a second later, so there are always expired leases.
     group.throughput(Throughput::Elements(1));
     let mut now = END;
     group.bench_function("claim of an address whose lease has ended", |bencher| {

@@ -29,7 +29,7 @@ mod memfile {
 
         pub(crate) use b_tree::OrderedMap;
 
-        /// A number behind the sharded lock.
+        /// A number protected by the sharded lock.
         pub(crate) struct Sharded(sharded_lock::ShardedLock<u64>);
 
         impl Sharded {

@@ -503,7 +503,7 @@ impl<L: Served> Server<L> {
     }
 }
 
-/// Standard output, which stands for the replies to clients.
+/// Standard output, in place of the replies to clients.
 #[derive(Default)]
 struct Output {
     closed: AtomicBool,

@@ -5,9 +5,9 @@
 //! memfile_bench LEASES THREADS DIR [KEYWORD=VALUE...]
 //! ```
 //!
-//! The leases are in the memfile `DIR/bench-leases4.csv`, which is created anew. Keywords are added
-//! to the connection string, such as `durability=synced`. Every operation is done once for each
-//! lease; the leases are shared between the threads.
+//! The leases are in the memfile `DIR/bench-leases4.csv`, which is replaced. Keywords are added to
+//! the connection string, such as `durability=synced`. Every operation is done once for each lease;
+//! the leases are shared between the threads.
 
 use std::error::Error;
 use std::fs;

@@ -32,7 +32,7 @@ const DAY: i64 = 86_400;
 /// Minimum time that a server serves before and after each jump.
 const PHASE: Duration = Duration::from_secs(5);
 /// Maximum time for a status line, and for the work of a phase on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// Number of cleanups in a phase; each begins a second after the one before.
 const CLEANUPS: usize = 4;
 /// Client messages in a second. Most make one change, some two.
@@ -154,7 +154,7 @@ impl<'a> Watched<'a> {
                 (self.reports, self.cleanups) = (reports.len(), done);
                 return;
             }
-            assert!(begin.elapsed() < PATIENCE, "{when}: no status line after\n{output}");
+            assert!(begin.elapsed() < TIMEOUT, "{when}: no status line after\n{output}");
             thread::sleep(Duration::from_millis(2));
         }
     }
@@ -183,7 +183,7 @@ impl<'a> Watched<'a> {
                 println!("{} {what}: {news}", self.setting.family);
                 return;
             }
-            assert!(time < PATIENCE, "{what}: only {news}");
+            assert!(time < TIMEOUT, "{what}: only {news}");
         }
     }
 

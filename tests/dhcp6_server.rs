@@ -21,7 +21,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const CLIENTS: u8 = 50;
 /// Maximum time to wait for anything.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running server.
 struct Server {
@@ -50,7 +50,7 @@ impl Server {
         let address: SocketAddr = place.unwrap_or_else(|| panic!("{line}")).0.parse().unwrap();
         let relay = UdpSocket::bind("[::1]:0").unwrap();
         relay.connect(address).unwrap();
-        relay.set_read_timeout(Some(PATIENCE)).unwrap();
+        relay.set_read_timeout(Some(TIMEOUT)).unwrap();
         Self { child, stderr, relay }
     }
 

@@ -35,7 +35,7 @@ const KEA_LFC: &str = "/usr/sbin/kea-lfc";
 /// This crate's cleanup program.
 const OUR_LFC: &str = env!("CARGO_BIN_EXE_kea-lfc");
 /// Maximum time to wait for anything.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Returns whether Kea is installed. Panics if it is not, unless `LEASEMGR_WITHOUT_KEA` is set:
 /// otherwise the missing test would go unnoticed.
@@ -68,7 +68,7 @@ fn lease_commands() -> PathBuf {
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < PATIENCE, "timed out after {PATIENCE:?}: {what}");
+        assert!(start.elapsed() < TIMEOUT, "timed out after {TIMEOUT:?}: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }

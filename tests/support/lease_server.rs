@@ -25,7 +25,7 @@ pub(crate) const THREADS: usize = 4;
 /// Maximum number of reclaimed leases that the server deletes with one write.
 const BATCH: usize = 256;
 /// Maximum time to wait for anything.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The configuration of a server.
 pub(crate) struct Setting {
@@ -107,7 +107,7 @@ impl Setting {
                     .lfc_program(LfcProgram::Internal),
             );
             match opened {
-                Err(OpenError::CleanupRunning { .. }) if start.elapsed() < PATIENCE => {
+                Err(OpenError::CleanupRunning { .. }) if start.elapsed() < TIMEOUT => {
                     thread::sleep(Duration::from_millis(1));
                 }
                 opened => return opened.unwrap(),
@@ -192,11 +192,7 @@ impl Server {
         let start = Instant::now();
         while !is_so(self.lines()) {
             self.check(&format!("before {what}"));
-            assert!(
-                start.elapsed() < PATIENCE,
-                "timed out waiting until {what}, after {:?}",
-                start.elapsed()
-            );
+            assert!(start.elapsed() < TIMEOUT, "timed out waiting until {what}, after {:?}", start.elapsed());
             thread::yield_now();
         }
     }
@@ -462,7 +458,7 @@ pub(crate) fn clean<L: OfClient>(leases: &dyn LeaseMgr<L>) {
             assert_eq!(report.failure, None);
             return;
         }
-        assert!(start.elapsed() < PATIENCE, "no cleanup");
+        assert!(start.elapsed() < TIMEOUT, "timed out waiting for the cleanup");
         thread::sleep(Duration::from_millis(1));
     }
 }
