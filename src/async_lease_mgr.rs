@@ -320,8 +320,9 @@ impl<L: ManagedLease> crate::LeaseMgrFactory<L> {
     /// loading leases from files takes a while.
     ///
     /// # Errors
-    /// Returns the errors of [`open`](Self::open), and [`FactoryError::Open`](crate::factory::FactoryError::Open) if the
-    /// backend panics or the runtime is shut down.
+    /// Returns the errors of [`open`](Self::open), and
+    /// [`FactoryError::Open`](crate::factory::FactoryError::Open) if the backend panics or the
+    /// runtime is shut down.
     ///
     /// # Panics
     /// Panics outside a tokio runtime.

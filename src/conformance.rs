@@ -1,14 +1,15 @@
-//! The suite that proves a lease manager, in this crate or in another: rule by rule, what
-//! [`LeaseMgr`] promises.
+//! A test suite for lease managers of this crate and of others: it checks, rule by rule, the
+//! guarantees of [`LeaseMgr`].
 //!
-//! A backend is right when it keeps all rules. Each rule is checked with a fresh manager without
-//! leases, which the author of the backend gives. Needs the feature `conformance`, which is not
-//! stable: a new version may have more rules, so a backend that keeps those of one version may
+//! A backend is correct if it satisfies all rules. Each rule is checked with a fresh manager
+//! without leases, from the author of the backend. Needs the feature `conformance`, which is not
+//! stable: a new version may have more rules, which a backend may violate that satisfied those of
+//! the version before.
 //! break one of the next.
 //!
 //! # A test of each rule
-//! [`conformance_tests`](crate::conformance_tests) makes a `#[test]` of each rule, with its name. In
-//! a test of the crate with the backend:
+//! [`conformance_tests`](crate::conformance_tests) generates a `#[test]` with the name of each
+//! rule. In a test of the crate with the backend:
 //!
 //! ```no_run,test_harness
 //! mod memfile_v4 {
@@ -22,10 +23,10 @@
 //! }
 //! ```
 //!
-//! A backend that keeps leases beyond its own life gives a [`Fixture`] instead, which is opened
-//! several times. Then, after each rule, the manager is dropped and opened again, and everything
-//! must be found as it was; and there are more rules about that alone. A backend that several
-//! managers use at the same time is `shared`, with more rules again.
+//! A backend whose leases outlive the manager provides a [`Fixture`] instead, which is opened
+//! several times. After each rule, the manager is then dropped and reopened, and must have the same
+//! leases; and there are additional rules about persistence. A backend that several managers use at
+//! the same time is `shared`, with more additional rules.
 //!
 //! ```no_run,test_harness
 //! mod memfile_v6 {
@@ -52,28 +53,29 @@
 //!
 //! # All rules in one test
 //! [`assert_conforms4`], [`assert_conforms6`], [`assert_persists4`] and [`assert_persists6`] check
-//! all rules, and panic with a list of what is broken. [`Suite`] gives the rules one by one and the
-//! [`Violation`]s as values, and knows backends that do not find DHCPv6 leases by relay ids.
+//! all rules, and panic with a list of violations. [`Suite`] returns the rules one by one and the
+//! [`Violation`]s as values, and supports backends that do not find DHCPv6 leases by relay ids.
 //!
 //! # How to read violations
-//! Fix the first one first: basic rules come first, and a later rule may be broken only because an
-//! earlier one is. After the changes that a rule makes, a manager is asked everything that can be
-//! asked about its leases. Where such a question has a wrong answer, the violation is [in
-//! passing](Violation::in_passing): most likely another rule is about it, and the list names the
+//! Fix the first one first: basic rules come first, and a later rule may be violated only because
+//! an earlier one is. After the changes of a rule, the suite runs all possible queries for the
+//! manager's leases. If such a query has a wrong result, the violation is [in
+//! passing](Violation::in_passing): most likely another rule is about it, and the list has the
 //! violations of that rule before those in passing.
 //!
-//! A rule has a time limit ([`Suite::time_limit`]). A rule whose calls do not return is broken; its
-//! thread is left to itself, with the fixture.
+//! A rule has a time limit ([`Suite::time_limit`]). A rule whose calls do not return in time is
+//! violated; its thread is abandoned, with the fixture.
 //!
 //! # What is not in it
-//! The suite keeps to what every lease file can hold: hostnames in lower case, no DHCPv6 lease
-//! whose client was heard after 2106, no hardware address of another type than Ethernet in DHCPv4,
-//! and no user context that the checks of extended info change
-//! ([`crate::lease::check_extended_info`]). Where a rule needs more, the lease is deleted at its
-//! end.
+//! The suite uses only leases that every lease file can hold: with hostnames in lower case; no
+//! DHCPv6 lease whose client was heard after 2106; no hardware address of another type than
+//! Ethernet in DHCPv4; no user context that the checks of extended info change
+//! ([`crate::lease::check_extended_info`]). If a rule needs another lease, it deletes the lease at
+//! its end.
 //!
-//! What a backend does when its disk or its database fails is not in it. For those with files there
-//! is the disk of `fs::simulated` (feature `simulated-disk`, which is not stable either).
+//! The suite does not check what a backend does when its disk or its database fails. For backends
+//! with files there is the disk of `fs::simulated` (feature `simulated-disk`, which is not stable
+//! either).
 
 mod batches;
 mod case;
@@ -112,41 +114,41 @@ use case::{Case, Fault, Opener, Verdict};
 use crate::LeaseMgr;
 use crate::lease::{Lease4, Lease6};
 
-/// A lease that the suite has rules for: [`Lease4`] and [`Lease6`].
+/// A lease for which the suite has rules: [`Lease4`] or [`Lease6`].
 pub trait TestedLease: sample::Sample {}
 
 impl TestedLease for Lease4 {}
 impl TestedLease for Lease6 {}
 
-/// A place where a backend keeps leases.
+/// The place where a backend keeps leases.
 pub trait Fixture<L: TestedLease>: Send + Sync + 'static {
-    /// Opens the manager: without leases at first, later with those that it had before. It is
-    /// opened again only when the manager of before was dropped, or while it is there, if the
-    /// fixture [is shared](Self::is_shared).
+    /// Opens the manager: without leases at first, later with those that it had before. Called
+    /// again only after the previous manager was dropped or, if the fixture [is
+    /// shared](Self::is_shared), while it is open.
     ///
     /// A panic is a violation of the rule that is checked.
     fn open(&self) -> Arc<dyn LeaseMgr<L>>;
 
-    /// Returns whether the leases are there when the manager is opened again. If not, there are no
-    /// rules about that.
+    /// Returns whether leases outlive the manager. If not, the rules about persistence do not
+    /// apply.
     fn is_persistent(&self) -> bool {
         true
     }
 
-    /// Returns whether several managers of the same leases may be open at the same time. If so,
-    /// there are rules about that.
+    /// Returns whether several managers of the same leases may be open at the same time. If so, the
+    /// rules about sharing apply.
     fn is_shared(&self) -> bool {
         false
     }
 
-    /// Ends the manager as a crash of its process would: it gets no time to write what it has
-    /// acknowledged. By default, drops it.
+    /// Ends the manager like a crash of its process: it must not write anything more. By default,
+    /// drops it.
     fn crash(&self, manager: Arc<dyn LeaseMgr<L>>) {
         drop(manager);
     }
 }
 
-/// A backend whose leases are gone with the manager: each call of the closure gives a manager
+/// A backend whose leases do not outlive the manager: each call of the closure returns a manager
 /// without leases.
 #[derive(Clone, Copy)]
 pub struct InMemory<F>(pub F);
@@ -167,23 +169,23 @@ impl<L: TestedLease, F: Fn() -> Arc<dyn LeaseMgr<L>> + Send + Sync + 'static> Fi
     }
 }
 
-/// How a backend broke a rule.
+/// A violation of a rule by a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Violation {
     /// The name of the rule.
     pub rule: &'static str,
-    /// What was done or asked when it showed.
+    /// The call or query that showed it.
     pub action: String,
-    /// What should have come of it.
+    /// The expected result.
     pub expected: String,
-    /// What came of it.
+    /// The actual result.
     pub found: String,
     /// The names of the [fields](crate::lease::Fields) in which the first wrong lease differs from
-    /// the expected one of the same address; empty if it is about something else.
+    /// the expected one of the same address; empty if the violation is about something else.
     pub fields: Vec<&'static str>,
-    /// Whether it showed at one of the questions about everything that follow the changes of a
-    /// rule, and not at what the rule is about.
+    /// Whether it was found by one of the queries that follow the changes of a rule, and not by
+    /// what the rule is about.
     pub in_passing: bool,
 }
 
@@ -205,7 +207,7 @@ impl std::error::Error for Violation {}
 
 /// How a rule is checked.
 enum Check<L: TestedLease> {
-    /// With one manager, which is opened again at the end, if leases outlive it.
+    /// With one manager, which is reopened at the end if leases outlive it.
     Once(fn(&Case<L>) -> Verdict),
     /// With a manager that is opened several times.
     Reopening(fn(&Opener<'_, L>) -> Verdict),
@@ -213,10 +215,10 @@ enum Check<L: TestedLease> {
     Sharing(fn(&Opener<'_, L>) -> Verdict),
 }
 
-/// Time limit of a rule, unless the suite has another one.
+/// Default time limit of a rule.
 pub const TIME_LIMIT: Duration = Duration::from_secs(120);
 
-/// Something that every backend must do.
+/// A guarantee that every backend must give.
 pub struct Rule<L: TestedLease> {
     name: &'static str,
     check: Check<L>,
@@ -241,14 +243,14 @@ impl<L: TestedLease> Rule<L> {
         Self::new(name, Check::Sharing(check))
     }
 
-    /// The rule as a name: words with underscores between them.
+    /// Returns the name: words separated by underscores.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Returns whether a fixture has to keep the rule: those about leases that outlive the manager
-    /// only if it is persistent, those about several managers only if it is shared.
+    /// Returns whether the rule applies to a fixture: rules about persistence only if it is
+    /// persistent, rules about sharing only if it is shared.
     #[must_use]
     pub fn applies_to(&self, fixture: &dyn Fixture<L>) -> bool {
         match self.check {
@@ -258,21 +260,21 @@ impl<L: TestedLease> Rule<L> {
         }
     }
 
-    /// Checks it with a fixture without leases, in a thread of its own.
+    /// Checks the rule with a fixture without leases, in a thread of its own.
     ///
     /// # Errors
-    /// Returns [`Violation`] if the rule is broken, or if its calls have not returned within the
-    /// time limit. Then the thread is still there.
+    /// Returns [`Violation`] if the rule is violated, or if its calls have not returned within the
+    /// time limit. The thread still exists then.
     pub fn check(&self, fixture: Arc<dyn Fixture<L>>) -> Result<(), Violation> {
         let (sender, verdict) = channel();
         let rule = *self;
         let started = thread::Builder::new().name(self.name.to_owned()).spawn(move || {
             let run = AssertUnwindSafe(|| rule.check_here(&*fixture));
             let verdict = catch_unwind(run).unwrap_or_else(|panic| Err(Fault::panic(&*panic)));
-            // Dropping it may fail or hang as well.
+            // Dropping the fixture may fail or hang as well.
             let ended = catch_unwind(AssertUnwindSafe(|| drop(fixture)));
             let ended = ended.map_err(|panic| Fault::panic(&*panic));
-            // A check that has taken too long has no receiver any more.
+            // A check that has timed out has no receiver any more.
             let _ = sender.send(verdict.and(ended));
         });
         let verdict = match started {
@@ -300,7 +302,7 @@ impl<L: TestedLease> Rule<L> {
     }
 }
 
-// A derived `Clone` asks for leases that are `Copy`.
+// A derived `Clone` would require leases that are `Copy`.
 impl<L: TestedLease> Clone for Check<L> {
     fn clone(&self) -> Self {
         *self
@@ -323,7 +325,7 @@ impl<L: TestedLease> fmt::Debug for Rule<L> {
     }
 }
 
-/// All rules that a backend is to keep.
+/// All rules for backends.
 #[derive(Clone, Copy, Debug)]
 pub struct Suite<L> {
     extended_info: bool,
@@ -338,8 +340,8 @@ impl<L: TestedLease> Default for Suite<L> {
 }
 
 impl Suite<Lease6> {
-    /// Without the rules about leases that are found by relay id or remote id. DHCPv4 has no choice
-    /// there.
+    /// Leaves out the rules about finding leases by relay id or remote id. DHCPv4 backends must
+    /// satisfy them.
     #[must_use]
     pub fn without_extended_info(self) -> Self {
         Self { extended_info: false, ..self }
@@ -347,20 +349,20 @@ impl Suite<Lease6> {
 }
 
 impl<L: TestedLease> Suite<L> {
-    /// All rules.
+    /// Creates a suite of all rules.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With another time limit for each rule than [`TIME_LIMIT`], for backends that are slow or far
-    /// away.
+    /// Sets another time limit for each rule than [`TIME_LIMIT`], for backends that are slow or
+    /// remote.
     #[must_use]
     pub fn time_limit(self, time_limit: Duration) -> Self {
         Self { time_limit, ..self }
     }
 
-    /// Returns the rules, basic ones first, those about persistence and sharing last.
+    /// Returns the rules: basic ones first, those about persistence and sharing last.
     #[must_use]
     pub fn rules(&self) -> Vec<Rule<L>> {
         let relay_agents = if self.extended_info {
@@ -379,16 +381,16 @@ impl<L: TestedLease> Suite<L> {
         groups.into_iter().flatten().map(|rule| Rule { extended_info, time_limit, ..rule }).collect()
     }
 
-    /// Checks all rules but those about persistence, each with a manager that `make` gives, which
-    /// is to be without leases. Returns how rules are broken, those in passing last, otherwise in
-    /// the order of the rules.
+    /// Checks all rules except those about persistence and sharing, each with a new manager from
+    /// `make`, which must have no leases. Returns the violations: those in passing last, otherwise
+    /// in the order of the rules.
     pub fn run(&self, make: impl Fn() -> Arc<dyn LeaseMgr<L>> + Send + Sync + 'static) -> Vec<Violation> {
         let fixture: Arc<dyn Fixture<L>> = Arc::new(InMemory(make));
         self.check_each(|| Arc::clone(&fixture))
     }
 
-    /// Checks all rules that [apply](Rule::applies_to), each with a fixture that `make` gives,
-    /// which is to be without leases. Returns how rules are broken, as [`Suite::run`].
+    /// Checks all rules that [apply](Rule::applies_to), each with a new fixture from `make`, which
+    /// must have no leases. Returns the violations as [`Suite::run`] does.
     pub fn run_persistent<F: Fixture<L>>(&self, make: impl Fn() -> F) -> Vec<Violation> {
         self.check_each(|| Arc::new(make()))
     }
@@ -406,15 +408,15 @@ impl<L: TestedLease> Suite<L> {
     /// Checks the rule of this name with a fixture without leases.
     ///
     /// # Panics
-    /// If the rule is broken, if there is none of this name, or if it does not apply to the
-    /// fixture.
+    /// Panics if the rule is violated, if there is no rule of this name, or if it does not apply to
+    /// the fixture.
     pub fn assert_rule<F: Fixture<L>>(&self, name: &str, fixture: F) {
         let rule = self.rules().into_iter().find(|rule| rule.name == name);
         let (expected, found) = match rule {
             Some(rule) if rule.applies_to(&fixture) => {
                 return assert_none(rule.check(Arc::new(fixture)).err().as_slice());
             }
-            Some(_) => ("a fixture that is persistent, or shared, as its tests are", "one that is not"),
+            Some(_) => ("a fixture that is persistent or shared, as the rule requires", "another one"),
             None => ("a rule of the suite", "no such rule"),
         };
         let violation = Fault::new(format_args!("check {name}"), expected, found).violates("the tests");
@@ -422,7 +424,7 @@ impl<L: TestedLease> Suite<L> {
     }
 }
 
-/// Checks all rules but those about persistence, as [`Suite::run`].
+/// Checks all rules except those about persistence and sharing, as [`Suite::run`].
 pub fn run<L: TestedLease>(
     make: impl Fn() -> Arc<dyn LeaseMgr<L>> + Send + Sync + 'static,
 ) -> Vec<Violation> {
@@ -434,18 +436,18 @@ pub fn run_persistent<L: TestedLease, F: Fixture<L>>(make: impl Fn() -> F) -> Ve
     Suite::new().run_persistent(make)
 }
 
-/// Checks all rules for DHCPv4 but those about persistence, as [`Suite::run`].
+/// Checks all rules for DHCPv4 except those about persistence and sharing, as [`Suite::run`].
 ///
 /// # Panics
-/// With a list of the rules that are broken, if any are.
+/// Panics with a list of the violated rules, if there are any.
 pub fn assert_conforms4(make: impl Fn() -> Arc<dyn LeaseMgr<Lease4>> + Send + Sync + 'static) {
     assert_none(&run(make));
 }
 
-/// Checks all rules for DHCPv6 but those about persistence, as [`Suite::run`].
+/// Checks all rules for DHCPv6 except those about persistence and sharing, as [`Suite::run`].
 ///
 /// # Panics
-/// With a list of the rules that are broken, if any are.
+/// Panics with a list of the violated rules, if there are any.
 pub fn assert_conforms6(make: impl Fn() -> Arc<dyn LeaseMgr<Lease6>> + Send + Sync + 'static) {
     assert_none(&run(make));
 }
@@ -453,7 +455,7 @@ pub fn assert_conforms6(make: impl Fn() -> Arc<dyn LeaseMgr<Lease6>> + Send + Sy
 /// Checks all rules for DHCPv4, as [`Suite::run_persistent`].
 ///
 /// # Panics
-/// With a list of the rules that are broken, if any are.
+/// Panics with a list of the violated rules, if there are any.
 pub fn assert_persists4<F: Fixture<Lease4>>(make: impl Fn() -> F) {
     assert_none(&run_persistent(make));
 }
@@ -461,21 +463,21 @@ pub fn assert_persists4<F: Fixture<Lease4>>(make: impl Fn() -> F) {
 /// Checks all rules for DHCPv6, as [`Suite::run_persistent`].
 ///
 /// # Panics
-/// With a list of the rules that are broken, if any are.
+/// Panics with a list of the violated rules, if there are any.
 pub fn assert_persists6<F: Fixture<Lease6>>(make: impl Fn() -> F) {
     assert_none(&run_persistent(make));
 }
 
-/// Fails a test where rules are broken.
+/// Fails a test if there are violations.
 ///
 /// # Panics
-/// With a list of them, if there are any.
+/// Panics with a list of the violations, if there are any.
 pub fn assert_none(violations: &[Violation]) {
     if !violations.is_empty() {
         let list: Vec<_> = violations.iter().map(Violation::to_string).collect();
         #[expect(clippy::panic, reason = "this is how a test fails")]
         {
-            panic!("{} rules are broken:\n\n{}\n", violations.len(), list.join("\n\n"));
+            panic!("{} violations:\n\n{}\n", violations.len(), list.join("\n\n"));
         }
     }
 }

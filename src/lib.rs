@@ -1,4 +1,5 @@
-//! A lease store for DHCP servers, in ISC Kea's file format: faster, smaller and safer than Kea's own.
+//! A lease store for DHCP servers, in ISC Kea's file format: faster, smaller and safer than Kea's
+//! own.
 //!
 //! * [`LeaseMgr`]: the leases of a server, wherever a backend keeps them; [`LeaseMgrExt`] has the
 //!   named queries of a server.
@@ -13,7 +14,7 @@
 //! * [`prelude`]: the traits and the types that every server needs, to import all at once.
 //! * [`lfc`]: lease file cleanup, which keeps the last row of each lease; also as the program
 //!   `kea-lfc`, which Kea's own servers can run.
-//! * [`tutorial`] and [`cookbook`]: programs to begin with, which the tests compile and run.
+//! * [`tutorial`] and [`cookbook`]: programs to start from, which are compiled and run as tests.
 //!
 //! ```
 //! use std::time::SystemTime;
@@ -51,7 +52,8 @@
 //! * `serde`: Kea's JSON form of leases, and the JSON of statistics and status.
 //! * `tokio`: backends that block are called in the blocking threads of the tokio runtime.
 //! * `kea-lfc`: the program `kea-lfc`, with the dependencies that only it needs.
-//! * `demo`: the program `leasemgr-demo`, which shows that a store survives a kill, and the `kea-lfc` that it starts.
+//! * `demo`: the program `leasemgr-demo`, which shows that a store survives a kill, and the
+//!   `kea-lfc` that it starts.
 //! * `conformance`: the test suite for backends. Not stable: new versions add rules.
 //! * `simulated-disk`: [`fs::simulated`], the disk of the tests. Not stable.
 

@@ -1,4 +1,4 @@
-//! Many changes at once.
+//! Batches of changes.
 
 use super::TestedLease;
 use super::case::{Case, Verdict, ask, changed_meanwhile, in_threads, no_such_lease, same, same_leases};
@@ -7,14 +7,14 @@ use super::tracking::{KINDS, Log};
 use crate::lease::Lifetime;
 use crate::{Added, Done, LeaseMgrError, Operation};
 
-/// Makes a batch of which each change is to have this result.
+/// Applies a batch, and checks the result of each change.
 fn apply<L: TestedLease>(case: &Case<L>, action: &str, batch: &[Operation<L>], expected: &[Done]) -> Verdict {
     let results = case.mgr().apply(batch).into_iter().collect::<Result<Vec<_>, _>>();
     same(action, &ask(action, results)?[..], expected)
 }
 
 pub(super) fn each_change_of_a_batch_has_its_own_result<L: TestedLease>(case: &Case<L>) -> Verdict {
-    apply(case, "apply no change", &[], &[])?;
+    apply(case, "apply an empty batch", &[], &[])?;
     let there = samples::<L>(1..4)?;
     case.add_all(&there)?;
     let new = sample::<L>(9, 9)?;
@@ -32,7 +32,7 @@ pub(super) fn each_change_of_a_batch_has_its_own_result<L: TestedLease>(case: &C
         Operation::update_if_unchanged(&there[0], renewed.clone()),
         Operation::delete(there[1].address()),
     ];
-    let action = "apply changes that can be made and others";
+    let action = "apply valid and invalid changes";
     let results = case.mgr().apply(&batch);
     same(action, &results.len(), &batch.len())?;
     for (number, result) in results.iter().enumerate() {
@@ -53,9 +53,7 @@ pub(super) fn each_change_of_a_batch_has_its_own_result<L: TestedLease>(case: &C
     case.holds([&renewed, &there[2], &new], [&there[0], &there[1], &absent])
 }
 
-pub(super) fn a_later_change_of_a_batch_finds_what_an_earlier_one_left<L: TestedLease>(
-    case: &Case<L>,
-) -> Verdict {
+pub(super) fn a_change_of_a_batch_sees_earlier_ones<L: TestedLease>(case: &Case<L>) -> Verdict {
     let (first, second) = (sample::<L>(1, 1)?, in_subnet(&sample::<L>(1, 2)?, 2));
     let renewed = with(&first, |data| data.cltt += 1);
     let batch = [
@@ -78,7 +76,7 @@ pub(super) fn a_later_change_of_a_batch_finds_what_an_earlier_one_left<L: Tested
     ];
     apply(case, "apply changes of one address", &batch, &expected)?;
     case.holds([&second], [&first, &renewed])?;
-    // Not the lease that was there before the batch.
+    // The lease that was there before the batch must not be expected any more.
     let batch = [Operation::update(first.clone()), Operation::delete_if_unchanged(&second)];
     let results = case.mgr().apply(&batch);
     let action = "delete, if unchanged, a lease that was replaced in the same batch";
@@ -87,7 +85,7 @@ pub(super) fn a_later_change_of_a_batch_finds_what_an_earlier_one_left<L: Tested
     case.holds([&first], [&second])
 }
 
-pub(super) fn a_batch_of_thousands_of_changes_is_made<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_batch_of_thousands_of_changes_is_applied<L: TestedLease>(case: &Case<L>) -> Verdict {
     const COUNT: u32 = 3000;
     let leases = samples::<L>(0..COUNT)?;
     let batch: Vec<_> = leases.iter().cloned().map(Operation::Add).collect();
@@ -100,7 +98,7 @@ pub(super) fn a_batch_of_thousands_of_changes_is_made<L: TestedLease>(case: &Cas
     case.holds([], [&sample(1, 1)?])
 }
 
-pub(super) fn changes_of_a_batch_are_told_in_their_order<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn changes_of_a_batch_are_reported_in_order<L: TestedLease>(case: &Case<L>) -> Verdict {
     let log = Log::register(case, "log", &KINDS, None)?;
     let (lease, other) = (sample::<L>(1, 1)?, sample::<L>(2, 2)?);
     let renewed = with(&lease, |data| data.cltt += 1);
@@ -115,23 +113,23 @@ pub(super) fn changes_of_a_batch_are_told_in_their_order<L: TestedLease>(case: &
     let expected = [Done::Added, Done::Added, Done::AddressTaken, Done::Updated, Done::Deleted, Done::Added];
     apply(case, "apply changes while a callback is registered", &batch, &expected)?;
     // Changes of different addresses have no order.
-    let mut told = log.take();
-    let of_other = told
+    let mut reported = log.take();
+    let of_other = reported
         .extract_if(.., |(old, new)| old.iter().chain(&*new).all(|lease| lease.address() == other.address()));
-    same("what is told of another address", &of_other.collect::<Vec<_>>(), &vec![(None, Some(other))])?;
+    same("reported changes of another address", &of_other.collect::<Vec<_>>(), &vec![(None, Some(other))])?;
     let expected = vec![
         (None, Some(lease.clone())),
         (Some(lease), Some(renewed.clone())),
         (Some(renewed.clone()), None),
         (None, Some(renewed)),
     ];
-    same("what is told of changes of one address in a batch", &told, &expected)
+    same("reported changes of one address in a batch", &reported, &expected)
 }
 
-pub(super) fn batches_of_several_threads_are_made<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn concurrent_batches_are_applied<L: TestedLease>(case: &Case<L>) -> Verdict {
     const THREADS: usize = 4;
     let added = in_threads(THREADS, |thread| {
-        // All try the same addresses, some up and some down.
+        // All threads add the same addresses, some in reverse order.
         let mut leases =
             (0..400).map(|n| sample::<L>(n, 1000 + thread as u32)).collect::<Verdict<Vec<_>>>()?;
         if thread % 2 == 1 {
@@ -145,7 +143,7 @@ pub(super) fn batches_of_several_threads_are_made<L: TestedLease>(case: &Case<L>
     })?;
     let mut added: Vec<_> = added.into_iter().flatten().collect();
     added.sort_by_key(L::address);
-    same_leases("find all leases, of those that were told to be added", &case.all()?, &added)?;
+    same_leases("find all leases that were reported as added", &case.all()?, &added)?;
     let taken = ask("add", case.mgr().add(&sample(1, 1)?))?;
     same("add one of them", &taken, &Added::AddressTaken)
 }

@@ -1,4 +1,4 @@
-//! A manager under test, and how it is found to be wrong.
+//! A manager under test, and the checks of its results.
 
 use std::any::Any;
 use std::fmt::{self, Debug, Display};
@@ -13,7 +13,7 @@ use crate::panics::panic_message;
 use crate::with_sources::with_sources;
 use crate::{Added, Deleted, Key, LeaseMgr, LeaseMgrError, Query};
 
-/// That something is not as the rule says.
+/// A difference between a result and the rule.
 #[derive(Debug)]
 pub struct Fault {
     pub(super) action: String,
@@ -25,7 +25,7 @@ pub struct Fault {
     in_passing: bool,
 }
 
-/// What a rule comes to.
+/// The result of a rule or a part of one.
 pub(super) type Verdict<T = ()> = Result<T, Fault>;
 
 impl Fault {
@@ -39,12 +39,12 @@ impl Fault {
         }
     }
 
-    /// The same, found by a question that the rule is not about.
+    /// Marks it as found by a query that the rule is not about.
     pub(super) fn in_passing(self) -> Self {
         Self { in_passing: true, ..self }
     }
 
-    /// What it is of a rule.
+    /// Makes it the violation of a rule.
     pub(super) fn violates(self, rule: &'static str) -> Violation {
         let Self { action, expected, found, fields, in_passing } = self;
         Violation { rule, action, expected, found, fields, in_passing }
@@ -54,9 +54,9 @@ impl Fault {
         Self::new("calls of the rule", "no panic", format_args!("a panic: {}", panic_message(panic)))
     }
 
-    /// A mistake in the suite itself.
+    /// Reports a mistake in the suite itself.
     fn of_sample(error: impl Display) -> Self {
-        Self::new("making a lease to try the manager with", "a possible lease", error)
+        Self::new("create a test lease", "a valid lease", error)
     }
 }
 
@@ -82,17 +82,17 @@ impl<'a, L: TestedLease> Opener<'a, L> {
         Self { fixture, extended_info }
     }
 
-    /// Opens the manager. The one of before must be dropped, unless the fixture is shared.
+    /// Opens the manager. The previous one must be dropped, unless the fixture is shared.
     pub(super) fn open(&self) -> Case<L> {
         Case { mgr: self.fixture.open(), extended_info: self.extended_info }
     }
 
-    /// Opens the manager, lets it do something, and drops it.
+    /// Opens the manager, calls `work`, and drops it.
     pub(super) fn with<T>(&self, work: impl FnOnce(&Case<L>) -> Verdict<T>) -> Verdict<T> {
         work(&self.open())
     }
 
-    /// Opens the manager, lets it do something, and ends it as a crash would.
+    /// Opens the manager, calls `work`, and ends it like a crash.
     pub(super) fn until_crash<T>(&self, work: impl FnOnce(&Case<L>) -> Verdict<T>) -> Verdict<T> {
         let case = self.open();
         let done = work(&case);
@@ -104,7 +104,7 @@ impl<'a, L: TestedLease> Opener<'a, L> {
 /// A manager under test.
 pub(super) struct Case<L: Sample> {
     mgr: Arc<dyn LeaseMgr<L>>,
-    /// Whether it finds leases by relay id and remote id.
+    /// Whether the manager finds leases by relay id and remote id.
     pub(super) extended_info: bool,
 }
 
@@ -113,28 +113,28 @@ impl<L: Sample> Case<L> {
         &*self.mgr
     }
 
-    /// The manager, for a callback: that must not keep it open.
+    /// Returns the manager for a callback, which must not keep it open.
     pub(super) fn weak(&self) -> Weak<dyn LeaseMgr<L>> {
         Arc::downgrade(&self.mgr)
     }
 
-    /// Adds a lease where there is none.
+    /// Adds a lease to an address without one.
     pub(super) fn add(&self, lease: &L) -> Verdict {
-        let action = Doing("add", lease);
+        let action = Action("add", lease);
         same(&action, &ask(&action, self.mgr.add(lease))?, &Added::Added)
     }
 
-    /// Adds leases where there are none.
+    /// Adds leases to addresses without one.
     pub(super) fn add_all<'a>(&self, leases: impl IntoIterator<Item = &'a L>) -> Verdict {
         leases.into_iter().try_for_each(|lease| self.add(lease))
     }
 
-    /// Puts a lease in the place of the one that its address has.
+    /// Replaces the lease of an address.
     pub(super) fn update(&self, lease: &L) -> Verdict {
-        ask(Doing("update", lease), self.mgr.update_expecting(lease, None))
+        ask(Action("update", lease), self.mgr.update_expecting(lease, None))
     }
 
-    /// Deletes the lease of an address that has one.
+    /// Deletes the lease of an address, which must exist.
     pub(super) fn delete(&self, address: L::Address) -> Verdict {
         let action = format_args!("delete the lease of {address}");
         same(action, &ask(action, self.mgr.delete_expecting(address, None))?, &Deleted::Deleted)
@@ -150,29 +150,29 @@ impl<L: Sample> Case<L> {
     }
 
     pub(super) fn find(&self, query: &Query<'_, L>) -> Verdict<Vec<L>> {
-        ask(Asking(query), self.mgr.find(query))
+        ask(QueryText(query), self.mgr.find(query))
     }
 
     pub(super) fn all(&self) -> Verdict<Vec<L>> {
         self.find(&Query::all())
     }
 
-    /// The address has this lease, or none.
+    /// Checks that the address has this lease, or none.
     pub(super) fn has(&self, address: L::Address, expected: Option<&L>) -> Verdict {
         let found = self.get(address)?;
         same_leases(format_args!("get {address}"), found.iter(), expected)
     }
 
-    /// A query gives these leases, in this order.
+    /// Checks that a query returns these leases, in this order.
     pub(super) fn finds<'a>(
         &self,
         query: &Query<'_, L>,
         expected: impl IntoIterator<Item = &'a L>,
     ) -> Verdict {
-        same_leases(Asking(query), &self.find(query)?, expected)
+        same_leases(QueryText(query), &self.find(query)?, expected)
     }
 
-    /// These leases have expired, in this order.
+    /// Checks that these leases have expired, in this order.
     pub(super) fn expired<'a>(
         &self,
         now: i64,
@@ -183,8 +183,8 @@ impl<L: Sample> Case<L> {
         same_leases(action, &ask(action, self.mgr.list_expired(system_time(now), limit))?, expected)
     }
 
-    /// The manager has these leases, and gives the right answer to every question about them and
-    /// about leases that were there before or never. For rules that are about that.
+    /// Checks that the manager has these leases, and that all queries for them, and for leases that
+    /// were deleted or never existed, have the right result. For rules that are about queries.
     pub(super) fn answers<'a>(
         &self,
         leases: impl IntoIterator<Item = &'a L>,
@@ -205,7 +205,7 @@ impl<L: Sample> Case<L> {
     }
 }
 
-/// The leases of a query, page by page. Fails where the pages do not go forward.
+/// Returns the leases of a query, read page by page. Fails if the pages do not advance.
 pub(super) fn pages<L: Sample>(case: &Case<L>, query: &Query<'_, L>, size: usize) -> Verdict<Vec<L>> {
     let mut found: Vec<L> = Vec::new();
     let mut page = query.limit(size);
@@ -214,30 +214,30 @@ pub(super) fn pages<L: Sample>(case: &Case<L>, query: &Query<'_, L>, size: usize
         let Some(last) = leases.last() else {
             return Ok(found);
         };
-        holds(Asking(&page), leases.len() <= size, format_args!("at most {size} leases"), leases.len())?;
+        holds(QueryText(&page), leases.len() <= size, format_args!("at most {size} leases"), leases.len())?;
         let forward = page.after.is_none_or(|after| match page.reversed {
             false => last.address() > after,
             true => last.address() < after,
         });
-        holds(Asking(&page), forward, "addresses after it", last.address())?;
+        holds(QueryText(&page), forward, "addresses after it", last.address())?;
         page = page.after(last.address());
         found.extend(leases);
     }
 }
 
-/// What is done with which lease.
-pub(super) struct Doing<'a, L>(pub(super) &'static str, pub(super) &'a L);
+/// Displays an action and the row of its lease.
+pub(super) struct Action<'a, L>(pub(super) &'static str, pub(super) &'a L);
 
-impl<L: Sample> Display for Doing<'_, L> {
+impl<L: Sample> Display for Action<'_, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.0, row(self.1))
     }
 }
 
-/// A query in words.
-pub(super) struct Asking<'a, 'b, L: Sample>(pub(super) &'a Query<'b, L>);
+/// Displays a query.
+pub(super) struct QueryText<'a, 'b, L: Sample>(pub(super) &'a Query<'b, L>);
 
-impl<L: Sample> Display for Asking<'_, '_, L> {
+impl<L: Sample> Display for QueryText<'_, '_, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let query = self.0;
         match query.key {
@@ -275,21 +275,21 @@ impl<L: Sample> Display for Asking<'_, '_, L> {
     }
 }
 
-/// The row of a lease, as in a lease file.
+/// Returns the row of a lease, as in a lease file.
 pub(super) fn row<L: Sample>(lease: &L) -> String {
     let mut row = Vec::new();
     lease.write_row(&mut row);
     String::from_utf8_lossy(&row).trim_end().to_owned()
 }
 
-/// What the manager answers, which is to be no error.
+/// Checks that a call returns no error, and returns its value.
 pub(super) fn ask<T>(action: impl Display, result: Result<T, LeaseMgrError>) -> Verdict<T> {
     result.map_err(|error| {
         Fault::new(action, "no error", format_args!("the error \"{}\"", with_sources(&error)))
     })
 }
 
-/// Two values are equal.
+/// Checks that two values are equal.
 pub(super) fn same<T: PartialEq + Debug + ?Sized>(action: impl Display, found: &T, expected: &T) -> Verdict {
     if found == expected {
         return Ok(());
@@ -297,7 +297,7 @@ pub(super) fn same<T: PartialEq + Debug + ?Sized>(action: impl Display, found: &
     Err(Fault::new(action, format_args!("{expected:?}"), format_args!("{found:?}")))
 }
 
-/// Something holds.
+/// Checks a condition.
 pub(super) fn holds(
     action: impl Display,
     condition: bool,
@@ -310,7 +310,7 @@ pub(super) fn holds(
     Err(Fault::new(action, expected, format_args!("{found:?}")))
 }
 
-/// Two lists have equal leases in the same order.
+/// Checks that two lists have equal leases in the same order.
 pub(super) fn same_leases<'a, 'b, L: Sample>(
     action: impl Display,
     found: impl IntoIterator<Item = &'a L>,
@@ -323,7 +323,7 @@ pub(super) fn same_leases<'a, 'b, L: Sample>(
     }
     let mut pairs = found.iter().zip(&expected);
     let first = pairs.position(|(a, b)| a != b).unwrap_or(found.len().min(expected.len()));
-    // A DHCPv4 row does not have the type of a hardware address.
+    // A DHCPv4 row does not contain the type of a hardware address.
     let in_full = match (found.get(first), expected.get(first)) {
         (Some(a), Some(b)) => row(*a) == row(*b),
         _ => false,
@@ -335,11 +335,11 @@ pub(super) fn same_leases<'a, 'b, L: Sample>(
     Err(Fault { fields, ..Fault::new(action, list(&expected, first, in_full), list(&found, first, in_full)) })
 }
 
-/// The names of the fields in which leases differ.
+/// Returns the names of the fields in which leases differ.
 fn differing_fields<L: Sample>(found: &L, expected: &L) -> Vec<&'static str> {
     macro_rules! differing {
         ($($field:ident),+ $(,)?) => {{
-            // A field that is not in the list is an error here.
+            // Destructured, so that a new field that is missing in the list is a compile error.
             let Fields { $($field),+ } = found.fields();
             let expected = expected.fields();
             let fields = [$((stringify!($field), $field == expected.$field)),+];
@@ -368,7 +368,7 @@ fn differing_fields<L: Sample>(found: &L, expected: &L) -> Vec<&'static str> {
     )
 }
 
-/// Leases from the first one on that is of interest.
+/// Displays leases, from the first relevant one on.
 fn list<L: Sample>(leases: &[&L], first: usize, in_full: bool) -> String {
     const SHOWN: usize = 5;
     let mut text = match leases.len() {
@@ -390,7 +390,7 @@ fn list<L: Sample>(leases: &[&L], first: usize, in_full: bool) -> String {
     text
 }
 
-/// What the result of a call is, in words.
+/// Displays the result of a call.
 fn outcome<T: Debug>(result: &Result<T, LeaseMgrError>) -> String {
     match result {
         Ok(value) => format!("success: {value:?}"),
@@ -398,7 +398,7 @@ fn outcome<T: Debug>(result: &Result<T, LeaseMgrError>) -> String {
     }
 }
 
-/// A question is refused, because of this value.
+/// Checks that a query is refused because of this value.
 pub(super) fn bad_argument<T: Debug>(
     action: impl Display,
     result: &Result<T, LeaseMgrError>,
@@ -417,7 +417,7 @@ pub(super) fn bad_argument<T: Debug>(
     }
 }
 
-/// A change is refused, because a callback tries to make it.
+/// Checks that a change is refused because a callback tries to make it.
 pub(super) fn in_callback<T: Debug>(action: impl Display, result: &Result<T, LeaseMgrError>) -> Verdict {
     match result {
         Err(LeaseMgrError::InCallback) => Ok(()),
@@ -425,7 +425,7 @@ pub(super) fn in_callback<T: Debug>(action: impl Display, result: &Result<T, Lea
     }
 }
 
-/// A conditional change is refused, because another lease than the expected one is there.
+/// Checks that a conditional change is refused because the lease is not the expected one.
 pub(super) fn changed_meanwhile<T: Debug>(
     action: impl Display,
     result: &Result<T, LeaseMgrError>,
@@ -436,13 +436,13 @@ pub(super) fn changed_meanwhile<T: Debug>(
         Err(LeaseMgrError::ChangedMeanwhile { address }) if *address == expected => Ok(()),
         other => Err(Fault::new(
             action,
-            format_args!("the error that the lease of {expected} was changed meanwhile"),
+            format_args!("the error that the lease of {expected} was modified concurrently"),
             outcome(other),
         )),
     }
 }
 
-/// A change is refused, because there is no lease.
+/// Checks that a change is refused because there is no lease.
 pub(super) fn no_such_lease<T: Debug>(
     action: impl Display,
     result: &Result<T, LeaseMgrError>,
@@ -457,8 +457,7 @@ pub(super) fn no_such_lease<T: Debug>(
     }
 }
 
-/// Lets `count` threads work at the same time. Gives what they came to, in the order of their
-/// numbers.
+/// Runs `count` threads at the same time. Returns their results, in the order of their numbers.
 pub(super) fn in_threads<T: Send>(
     count: usize,
     work: impl Fn(usize) -> Verdict<T> + Sync,
@@ -473,7 +472,7 @@ pub(super) fn in_threads<T: Send>(
             })
         };
         let threads: Vec<_> = (0..count).map(run).collect();
-        // All are waited for, also where one has failed.
+        // All threads are joined, even if one has failed.
         let results: Vec<_> = threads.into_iter().map(thread::ScopedJoinHandle::join).collect();
         results.into_iter().map(|result| result.unwrap_or_else(|panic| Err(Fault::panic(&*panic)))).collect()
     })

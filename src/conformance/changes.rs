@@ -1,8 +1,8 @@
-//! Adding, reading, changing and deleting leases.
+//! Adding, reading, updating and deleting leases.
 
 use super::TestedLease;
 use super::case::{
-    Case, Doing, Fault, Verdict, ask, changed_meanwhile, holds, no_such_lease, same, same_leases,
+    Action, Case, Fault, Verdict, ask, changed_meanwhile, holds, no_such_lease, same, same_leases,
 };
 use super::sample::{
     PREFIX, at, full, hostname, hwaddr, id, in_state, in_subnet, rebuilt, sample, samples, shuffled,
@@ -20,8 +20,8 @@ pub(super) fn an_empty_manager_has_no_leases<L: TestedLease>(case: &Case<L>) -> 
     let mgr = case.mgr();
     same("delete", &ask("delete", mgr.delete_expecting(lease.address(), None))?, &Deleted::NoSuchLease)?;
     same(
-        "remove reclaimed leases",
-        &ask("remove reclaimed leases", mgr.delete_reclaimed(system_time(i64::MAX)))?,
+        "delete reclaimed leases",
+        &ask("delete reclaimed leases", mgr.delete_reclaimed(system_time(i64::MAX)))?,
         &0,
     )?;
     same("wipe subnet 1", &ask("wipe subnet 1", mgr.wipe_subnet(SubnetId(1)))?, &0)?;
@@ -29,7 +29,7 @@ pub(super) fn an_empty_manager_has_no_leases<L: TestedLease>(case: &Case<L>) -> 
     case.holds([], [&lease])
 }
 
-pub(super) fn an_added_lease_is_there<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_added_lease_can_be_read<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = samples::<L>(1..5)?;
     for (i, lease) in leases.iter().enumerate() {
         case.has(lease.address(), None)?;
@@ -45,15 +45,15 @@ pub(super) fn an_address_has_one_lease<L: TestedLease>(case: &Case<L>) -> Verdic
     case.add(&lease)?;
     let others = [lease.clone(), in_subnet(&lease, 2), sample(1, 2)?, in_state(&lease, LeaseState(77))?];
     for other in &others {
-        let action = Doing("add, where there is a lease,", other);
+        let action = Action("add to an address with a lease", other);
         same(&action, &ask(&action, case.mgr().add(other))?, &Added::AddressTaken)?;
         case.holds([&lease], &others)?;
     }
-    // Whatever the lease there is used as.
+    // In any state of the existing lease.
     for state in [1, 2, 3, 77] {
         let used = in_state(&lease, LeaseState(state))?;
         case.update(&used)?;
-        let action = Doing("add, where there is a lease in another state,", &lease);
+        let action = Action("add to an address with a lease in another state", &lease);
         same(&action, &ask(&action, case.mgr().add(&lease))?, &Added::AddressTaken)?;
         case.has(lease.address(), Some(&used))?;
     }
@@ -73,7 +73,7 @@ pub(super) fn the_first_and_the_last_address_can_be_leased<L: TestedLease>(case:
     case.holds(&leases[1..], &leases)
 }
 
-/// Leases with the least and the most that each field can hold.
+/// Leases with the minimum and the maximum of each field.
 pub(super) fn extremes<L: TestedLease>() -> Verdict<Vec<L>> {
     let base = full::<L>(1)?;
     let (shortest, longest) = L::ID_LENGTHS;
@@ -109,7 +109,7 @@ pub(super) fn extremes<L: TestedLease>() -> Verdict<Vec<L>> {
     let context = crate::lease::UserContext::parse(context.as_bytes())?;
     leases.push(with(&base, |data| data.user_context = Some(context)));
     leases.extend(base.family_variants()?.into_iter().map(|(_, lease)| lease));
-    // Each at an address of its own.
+    // Each has an address of its own.
     let mut moved = Vec::new();
     for (lease, n) in leases.iter().zip(1..) {
         moved.push(lease.at_address(L::address_number(n))?);
@@ -117,14 +117,14 @@ pub(super) fn extremes<L: TestedLease>() -> Verdict<Vec<L>> {
     Ok(moved)
 }
 
-pub(super) fn a_lease_is_kept_as_it_was_given<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_is_stored_unchanged<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = extremes::<L>()?;
     for lease in shuffled(&leases) {
         case.add(&lease)?;
         case.has(lease.address(), Some(&lease))?;
     }
     case.holds(&leases, [])?;
-    // The same by an update.
+    // The same with an update.
     case.clear()?;
     for lease in &leases {
         case.add(&at(lease.address(), 9)?)?;
@@ -148,16 +148,16 @@ pub(super) fn a_freed_address_can_be_leased_again<L: TestedLease>(case: &Case<L>
     case.holds([&first], [&second])
 }
 
-pub(super) fn an_update_needs_a_lease<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_update_of_a_missing_lease_fails<L: TestedLease>(case: &Case<L>) -> Verdict {
     let (lease, neighbour) = (sample::<L>(1, 1)?, sample::<L>(2, 1)?);
     case.add(&neighbour)?;
     let address = lease.address();
-    no_such_lease("update a lease that is not there", &case.mgr().update_expecting(&lease, None), address)?;
+    no_such_lease("update a missing lease", &case.mgr().update_expecting(&lease, None), address)?;
     let renewed = with(&lease, |data| data.cltt += 1);
     let result = case.mgr().update_expecting(&renewed, Some(&lease));
-    no_such_lease("update a lease that is not there, if unchanged", &result, address)?;
+    no_such_lease("update a missing lease, if unchanged", &result, address)?;
     case.holds([&neighbour], [&lease, &renewed])?;
-    // Nor is it enough that there was one.
+    // A deleted lease is missing, too.
     case.add(&lease)?;
     case.delete(address)?;
     let result = case.mgr().update_expecting(&renewed, Some(&lease));
@@ -166,7 +166,7 @@ pub(super) fn an_update_needs_a_lease<L: TestedLease>(case: &Case<L>) -> Verdict
     case.holds([&neighbour], [&lease, &renewed])
 }
 
-pub(super) fn an_update_takes_the_place_of_the_lease<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_update_replaces_the_lease<L: TestedLease>(case: &Case<L>) -> Verdict {
     let (lease, neighbour) = (full::<L>(1)?, full::<L>(2)?);
     case.add_all([&lease, &neighbour])?;
     let mut others = vec![lease.clone()];
@@ -187,7 +187,7 @@ pub(super) fn an_unchanged_lease_can_be_updated<L: TestedLease>(case: &Case<L>) 
     ask("update a lease to the same, if unchanged", case.mgr().update_expecting(&lease, Some(&lease)))?;
     case.holds([&lease], [])?;
     let mut variants = variants(&lease)?;
-    variants.push(("everything as it was", lease.clone()));
+    variants.push(("all fields unchanged", lease.clone()));
     let mut before = lease.clone();
     for (field, variant) in variants {
         let result = case.mgr().update_if_unchanged(&before, &variant);
@@ -211,13 +211,17 @@ pub(super) fn a_lease_that_changed_in_any_field_is_not_updated<L: TestedLease>(c
             case.delete(lease.address())?;
         }
     }
-    // Who reads again can update.
+    // A caller that reads the lease again can update it.
     case.add(&lease)?;
     let renewed = with(&lease, |data| data.cltt += 1);
     case.update(&renewed)?;
     let result = case.mgr().update_expecting(&wanted, Some(&lease));
-    changed_meanwhile("update a renewed lease with what was read before", &result, lease.address())?;
-    ask("update it with what is read now", case.mgr().update_expecting(&wanted, Some(&renewed)))?;
+    changed_meanwhile(
+        "update a renewed lease, expecting the lease as read before",
+        &result,
+        lease.address(),
+    )?;
+    ask("update it, expecting the lease as read now", case.mgr().update_expecting(&wanted, Some(&renewed)))?;
     case.holds([&wanted], [&lease, &renewed])
 }
 
@@ -227,17 +231,17 @@ pub(super) fn an_expected_lease_of_another_address_is_refused<L: TestedLease>(ca
     let renewed = with(&lease, |data| data.cltt += 1);
     case.add(&lease)?;
     let refused = |there: &[&L]| {
-        let action = "update a lease, if it is as the lease of another address";
+        let action = "update a lease, expecting that of another address";
         let result = case.mgr().update_expecting(&renewed, Some(&same_but_moved));
         changed_meanwhile(action, &result, lease.address())?;
-        let action = "delete a lease, if it is as the lease of another address";
+        let action = "delete a lease, expecting that of another address";
         let result = case.mgr().delete_expecting(lease.address(), Some(&same_but_moved));
         changed_meanwhile(action, &result, lease.address())?;
         case.has(lease.address(), Some(&lease))?;
         case.holds(there.iter().copied(), [&renewed])
     };
     refused(&[&lease])?;
-    // Also where the other address has that lease.
+    // Even if the other address has that lease.
     case.add(&same_but_moved)?;
     refused(&[&lease, &same_but_moved])
 }
@@ -253,9 +257,9 @@ pub(super) fn prefixes_that_differ_in_length_are_different(case: &Case<Lease6>) 
         case.has(PREFIX, Some(prefix))?;
         there = prefix;
         for other in lengths.iter().filter(|other| other.prefix_len() != prefix.prefix_len()) {
-            let action = format_args!("update /{}, if it is /{}", prefix.prefix_len(), other.prefix_len());
+            let action = format_args!("update /{}, expecting /{}", prefix.prefix_len(), other.prefix_len());
             changed_meanwhile(action, &case.mgr().update_expecting(other, Some(other)), PREFIX)?;
-            let action = format_args!("delete /{}, if it is /{}", prefix.prefix_len(), other.prefix_len());
+            let action = format_args!("delete /{}, expecting /{}", prefix.prefix_len(), other.prefix_len());
             changed_meanwhile(action, &case.mgr().delete_expecting(PREFIX, Some(other)), PREFIX)?;
             case.has(PREFIX, Some(prefix))?;
         }
@@ -263,7 +267,7 @@ pub(super) fn prefixes_that_differ_in_length_are_different(case: &Case<Lease6>) 
     case.holds([there], &lengths)
 }
 
-pub(super) fn a_lease_that_is_valid_for_no_time_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lifetime_of_zero_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
     let (lease, free) = (sample::<L>(1, 1)?, sample::<L>(2, 2)?);
     let ended = |lease| with(lease, |data| data.valid_lifetime = Lifetime(0));
     case.add(&lease)?;
@@ -293,11 +297,11 @@ pub(super) fn a_deleted_lease_is_gone<L: TestedLease>(case: &Case<L>) -> Verdict
     Ok(())
 }
 
-pub(super) fn deleting_a_lease_that_is_not_there_says_so<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn deleting_a_missing_lease_returns_no_such_lease<L: TestedLease>(case: &Case<L>) -> Verdict {
     let (lease, neighbour) = (sample::<L>(1, 1)?, sample::<L>(2, 1)?);
     case.add(&neighbour)?;
     let delete = |expected: Option<&L>| {
-        let action = "delete a lease that is not there";
+        let action = "delete a missing lease";
         let deleted = ask(action, case.mgr().delete_expecting(lease.address(), expected))?;
         same(action, &deleted, &Deleted::NoSuchLease)
     };
@@ -348,13 +352,9 @@ pub(super) fn a_refused_change_changes_nothing<L: TestedLease>(case: &Case<L>) -
 
     let mgr = case.mgr();
     let address = other.address();
-    same("add where there is a lease", &ask("add", mgr.add(&other))?, &Added::AddressTaken)?;
+    same("add to an address with a lease", &ask("add", mgr.add(&other))?, &Added::AddressTaken)?;
     case.holds(&leases, [&other, &absent])?;
-    no_such_lease(
-        "update a lease that is not there",
-        &mgr.update_expecting(&absent, None),
-        absent.address(),
-    )?;
+    no_such_lease("update a missing lease", &mgr.update_expecting(&absent, None), absent.address())?;
     case.holds(&leases, [&other, &absent])?;
     changed_meanwhile("update a changed lease", &mgr.update_expecting(&other, Some(&other)), address)?;
     case.holds(&leases, [&other, &absent])?;
@@ -397,7 +397,7 @@ pub(super) fn a_cleanup_changes_no_lease<L: TestedLease>(case: &Case<L>) -> Verd
     case.add_all(&leases)?;
     ask("clean up", case.mgr().clean_up())?;
     case.holds(&leases, [])?;
-    // Changes go on meanwhile.
+    // Changes continue during the cleanup.
     let old = leases.clone();
     leases[0] = in_subnet(&leases[0], 2);
     case.update(&leases[0])?;

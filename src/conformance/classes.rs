@@ -1,4 +1,4 @@
-//! How many leases client classes have.
+//! Numbers of leases of client classes.
 
 use super::TestedLease;
 use super::case::{Case, Verdict, ask};
@@ -8,7 +8,7 @@ use crate::lease::{LeaseKind, LeaseState, SubnetId, UserContext, system_time};
 
 const NAMES: [&str; 4] = ["gold", "silver", "Gold", "absent"];
 
-/// The counts of all classes are those of these leases.
+/// Checks that the counts of all classes are those of these leases.
 fn counts<L: TestedLease>(case: &Case<L>, leases: &[L]) -> Verdict {
     for name in NAMES {
         for kind in [LeaseKind::Address, LeaseKind::Prefix] {
@@ -18,13 +18,13 @@ fn counts<L: TestedLease>(case: &Case<L>, leases: &[L]) -> Verdict {
     Ok(())
 }
 
-pub(super) fn a_class_has_the_leases_in_use_that_name_it<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_class_counts_the_leases_in_use_that_name_it<L: TestedLease>(case: &Case<L>) -> Verdict {
     has_class_leases(case, "gold", LeaseKind::Address, 0)?;
     let classes: [&[&str]; 5] = [&["gold"], &["gold", "silver"], &["silver"], &[], &["Gold", "other"]];
     for (names, n) in classes.into_iter().zip(1..) {
         case.add(&with_context(&sample::<L>(n, n)?, names, &[])?)?;
     }
-    // Those in other states do not count.
+    // Leases in other states do not count.
     for state in [1, 2, 3, 4, 77] {
         case.add(&in_state(
             &with_context(&sample::<L>(100 + state, 1)?, &["gold"], &[])?,
@@ -37,7 +37,7 @@ pub(super) fn a_class_has_the_leases_in_use_that_name_it<L: TestedLease>(case: &
     Ok(())
 }
 
-pub(super) fn a_class_has_addresses_and_prefixes_apart<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_class_counts_addresses_and_prefixes_separately<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = Vec::new();
     for n in 0..12 {
         let lease = sample::<L>(n, n)?.with_kind(L::KINDS[n as usize % L::KINDS.len()])?;
@@ -78,14 +78,14 @@ pub(super) fn class_counts_follow_every_change<L: TestedLease>(case: &Case<L>) -
     counts(case, &leases)?;
     leases[0] = in_state(&leases[0], LeaseState::EXPIRED_RECLAIMED)?;
     case.update(&leases[0])?;
-    ask("remove reclaimed leases", case.mgr().delete_reclaimed(system_time(u32::MAX.into())))?;
+    ask("delete reclaimed leases", case.mgr().delete_reclaimed(system_time(u32::MAX.into())))?;
     leases.remove(0);
     counts(case, &leases)?;
     ask("wipe subnet 1", case.mgr().wipe_subnet(SubnetId(1)))?;
     leases.retain(|lease| lease.data().subnet_id != SubnetId(1));
     counts(case, &leases)?;
     // A refused change.
-    ask("add where there is a lease", case.mgr().add(&leases[0]).map(drop))?;
+    ask("add to an address with a lease", case.mgr().add(&leases[0]).map(drop))?;
     counts(case, &leases)?;
     case.clear()?;
     counts(case, &[])
@@ -102,7 +102,7 @@ pub(super) fn a_class_that_a_lease_names_twice_counts_once<L: TestedLease>(case:
     counts(case, &[])
 }
 
-pub(super) fn only_names_in_their_place_count_as_classes<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn names_elsewhere_in_the_context_are_not_classes<L: TestedLease>(case: &Case<L>) -> Verdict {
     let contexts = [
         r#"{ "client-classes": [ "gold" ] }"#,
         r#"{ "ISC": { "classes": [ "gold" ] } }"#,
@@ -118,12 +118,12 @@ pub(super) fn only_names_in_their_place_count_as_classes<L: TestedLease>(case: &
         case.add(&with(&sample::<L>(n, n)?, |data| data.user_context = Some(context)))?;
         has_class_leases(case, "gold", LeaseKind::Address, 0)?;
     }
-    // One that is in its place, among others that are not.
+    // A valid name among other values.
     let context =
         UserContext::parse(br#"{ "ISC": { "client-classes": [ 1, "g\u006fld", null ] }, "gold": 1 }"#)?;
     case.add(&with(&sample::<L>(100, 1)?, |data| data.user_context = Some(context)))?;
     has_class_leases(case, "gold", LeaseKind::Address, 1)?;
-    // Loading may take an `ISC` that is no map out of a user context.
+    // Loading may remove an `ISC` that is not a map from a user context.
     case.delete(L::address_number(6))
 }
 
@@ -139,7 +139,7 @@ pub(super) fn a_recount_gives_the_same_class_counts<L: TestedLease>(case: &Case<
         counts(case, &leases)?;
         ask("recount", case.mgr().recount())?;
     }
-    // Changes are counted as before.
+    // Changes are still counted.
     case.delete(leases.remove(1).address())?;
     leases[0] = with_context(&leases[0], &["Gold"], &[])?;
     case.update(&leases[0])?;

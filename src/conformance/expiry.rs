@@ -1,4 +1,4 @@
-//! Leases that have ended.
+//! Expired leases.
 
 use super::TestedLease;
 use super::case::{Case, Verdict, ask, same};
@@ -7,7 +7,7 @@ use super::sample::{END, HEARD, VALID, ending, in_state, sample, samples, shuffl
 use crate::LeaseMgrExt;
 use crate::lease::{LeaseState, Lifetime, system_time};
 
-pub(super) fn a_lease_has_expired_when_its_time_has_come<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_expires_at_its_end<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = sample::<L>(1, 1)?;
     case.add(&lease)?;
     for now in [0, 1, HEARD, END - 1] {
@@ -17,20 +17,20 @@ pub(super) fn a_lease_has_expired_when_its_time_has_come<L: TestedLease>(case: &
         case.expired(now, 0, [&lease])?;
         case.expired(now, 5, [&lease])?;
     }
-    // Cltt and lifetime count together.
+    // Both cltt and lifetime determine the end.
     let shorter = with(&lease, |data| data.valid_lifetime = Lifetime(VALID - 10));
     case.update(&shorter)?;
     case.expired(END - 11, 0, [])?;
     case.expired(END - 10, 0, [&shorter])
 }
 
-/// Leases that end in another order than that of their addresses, some of them together.
-fn scene<L: TestedLease>() -> Verdict<Vec<L>> {
+/// Returns leases whose ends are not in the order of their addresses, some with the same end.
+fn varied_leases<L: TestedLease>() -> Verdict<Vec<L>> {
     let ends = (0..40).map(|n: u32| END + i64::from(n * 7 % 20));
     ends.zip(0..).map(|(end, n)| Ok(ending(&sample::<L>(n, n)?, end))).collect()
 }
 
-pub(super) fn what_ended_first_comes_first<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn expired_leases_come_in_the_order_of_their_ends<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = [5, 1, 4, 2, 3].map(|n| Ok(ending(&sample::<L>(10 - n, n)?, END + i64::from(n))));
     let mut leases = leases.into_iter().collect::<Verdict<Vec<_>>>()?;
     case.add_all(&leases)?;
@@ -39,7 +39,7 @@ pub(super) fn what_ended_first_comes_first<L: TestedLease>(case: &Case<L>) -> Ve
         case.expired(END + n, 0, &leases[..n as usize])?;
     }
     case.expired(END + 100, 0, &leases)?;
-    // Whatever lifetime makes the end.
+    // With any lifetime that gives the same end.
     case.clear()?;
     let long = with(&leases[0], |data| (data.cltt, data.valid_lifetime) = (10, Lifetime(1000)));
     let short = with(&leases[1], |data| (data.cltt, data.valid_lifetime) = (900, Lifetime(100)));
@@ -50,12 +50,12 @@ pub(super) fn what_ended_first_comes_first<L: TestedLease>(case: &Case<L>) -> Ve
 pub(super) fn leases_that_end_together_come_in_the_order_of_their_addresses<L: TestedLease>(
     case: &Case<L>,
 ) -> Verdict {
-    let leases = scene::<L>()?;
+    let leases = varied_leases::<L>()?;
     case.add_all(&shuffled(&leases))?;
     for now in END - 1..END + 21 {
         case.expired(now, 0, expired(&leases, now, 0))?;
     }
-    // Also where one has come to that end by an update.
+    // Also if an update has given a lease that end.
     let mut leases = leases;
     for n in [30, 3, 12] {
         leases[n] = ending(&leases[n], END + 7);
@@ -65,8 +65,8 @@ pub(super) fn leases_that_end_together_come_in_the_order_of_their_addresses<L: T
     Ok(())
 }
 
-pub(super) fn a_limit_gives_the_longest_expired<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let leases = scene::<L>()?;
+pub(super) fn a_limit_returns_the_longest_expired<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = varied_leases::<L>()?;
     case.add_all(&shuffled(&leases))?;
     for limit in [1, 2, 3, 7, 19, 39, 40, 41, usize::MAX] {
         for now in [END - 1, END, END + 3, END + 19] {
@@ -76,7 +76,7 @@ pub(super) fn a_limit_gives_the_longest_expired<L: TestedLease>(case: &Case<L>) 
     Ok(())
 }
 
-pub(super) fn a_limit_of_zero_gives_all_expired<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_limit_of_zero_returns_all_expired<L: TestedLease>(case: &Case<L>) -> Verdict {
     const LEASES: u32 = 1100;
     let mut leases = Vec::new();
     for n in 0..LEASES {
@@ -121,7 +121,7 @@ pub(super) fn a_reclaimed_lease_has_not_expired<L: TestedLease>(case: &Case<L>) 
             case.expired(now, 2, expired(&leases, now, 2))?;
         }
     }
-    // Nor one that was added so.
+    // Nor has one that was added as reclaimed.
     case.add(&in_state(&sample(10, 10)?, LeaseState::EXPIRED_RECLAIMED)?)?;
     case.expired(END, 0, expired(&leases, END, 0))
 }
@@ -131,8 +131,8 @@ pub(super) fn a_lease_expires_in_every_other_state<L: TestedLease>(case: &Case<L
     for (state, n) in [0, 1, 3, 4, 5, 77, 258, u32::MAX].into_iter().zip(1..) {
         leases.push(in_state(&sample::<L>(n, n)?, LeaseState(state))?);
     }
-    let nobodys = in_state(&sample::<L>(100, 100)?, LeaseState::DECLINED)?.with_client(None, &[])?;
-    leases.push(nobodys);
+    let without_client = in_state(&sample::<L>(100, 100)?, LeaseState::DECLINED)?.with_client(None, &[])?;
+    leases.push(without_client);
     case.add_all(&leases)?;
     case.expired(END - 1, 0, [])?;
     case.expired(END, 0, &leases)?;
@@ -150,7 +150,7 @@ pub(super) fn a_renewed_lease_has_not_expired<L: TestedLease>(case: &Case<L>) ->
     case.expired(END, 0, [&leases[0], &leases[2], &leases[4]])?;
     case.expired(END + 499, 0, [&leases[0], &leases[2], &leases[4]])?;
     case.expired(END + 500, 0, [&leases[0], &leases[2], &leases[4], &later, &longer])?;
-    // Once more, and often.
+    // Renewed again, many times.
     let mut often = leases[0].clone();
     for _ in 0..50 {
         often.data_mut().cltt += 100;
@@ -160,7 +160,7 @@ pub(super) fn a_renewed_lease_has_not_expired<L: TestedLease>(case: &Case<L>) ->
     case.expired(END + 5000, 0, [&leases[2], &leases[4], &later, &longer, &often])
 }
 
-pub(super) fn a_lease_whose_end_moves_back_expires<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_with_a_new_earlier_end_expires<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = samples::<L>(0..3)?;
     case.add_all(&leases)?;
     let shorter = with(&leases[1], |data| data.valid_lifetime.0 -= 100);
@@ -171,7 +171,7 @@ pub(super) fn a_lease_whose_end_moves_back_expires<L: TestedLease>(case: &Case<L
     case.update(&earlier)?;
     case.expired(END - 150, 0, [&earlier])?;
     case.expired(END, 0, [&earlier, &shorter, &leases[0]])?;
-    // Forth and back again.
+    // Later and earlier again.
     let later = with(&leases[2], |data| data.cltt += 5000);
     case.update(&later)?;
     case.expired(END, 0, [&shorter, &leases[0]])?;
@@ -192,7 +192,7 @@ pub(super) fn a_reclaimed_lease_that_is_renewed_expires_again<L: TestedLease>(ca
         case.expired(end - 1, 0, [])?;
         case.expired(end, 0, [&renewed])?;
     }
-    // Also where its times have stayed the same.
+    // Also if its times have not changed.
     case.update(&reclaimed)?;
     case.update(&lease)?;
     case.expired(END, 0, [&lease])
@@ -203,7 +203,7 @@ pub(super) fn a_deleted_lease_does_not_expire<L: TestedLease>(case: &Case<L>) ->
     case.add_all(&leases)?;
     case.delete(leases[1].address())?;
     case.expired(END, 0, [&leases[0], &leases[2]])?;
-    // Its address has a lease with another end now.
+    // Its address now has a lease with another end.
     let later = with(&leases[1], |data| data.cltt += 10);
     case.add(&later)?;
     case.expired(END, 0, [&leases[0], &leases[2]])?;
@@ -228,7 +228,7 @@ pub(super) fn a_lease_may_end_beyond_32_bits<L: TestedLease>(case: &Case<L>) -> 
 }
 
 pub(super) fn a_lease_that_ended_before_1970_has_expired<L: TestedLease>(case: &Case<L>) -> Verdict {
-    // When the client was heard, and for how long its lease is valid.
+    // When the client was heard, and the valid lifetime.
     let times =
         [(-300, 200), (-4000, 100), (-300, 300), (-300, 301), (-1, 100), (0, 5), (i64::MIN + (1 << 33), 9)];
     let mut leases = Vec::new();
@@ -248,7 +248,7 @@ pub(super) fn a_lease_that_ended_before_1970_has_expired<L: TestedLease>(case: &
         Ok(())
     };
     check(&leases)?;
-    // A lease comes there, and leaves again.
+    // A lease gets such an end, and another one again.
     let now = leases[0].clone();
     leases[0].data_mut().cltt = HEARD;
     case.update(&leases[0])?;
@@ -256,21 +256,21 @@ pub(super) fn a_lease_that_ended_before_1970_has_expired<L: TestedLease>(case: &
     leases[0] = now;
     case.update(&leases[0])?;
     check(&leases)?;
-    // It is reclaimed as others are, and its address is free again.
+    // It is reclaimed like any other, and its address is free again.
     for lease in case.mgr().list_expired(system_time(0), 0).into_iter().flatten() {
         let address = lease.address();
         let action = format_args!("reclaim the lease of {address}");
         same(action, &ask(action, case.mgr().reclaim(&lease))?, &true)?;
     }
     case.expired(0, 0, [])?;
-    let removed = ask("remove reclaimed leases", case.mgr().delete_reclaimed(system_time(0)))?;
+    let removed = ask("delete reclaimed leases", case.mgr().delete_reclaimed(system_time(0)))?;
     same("number of reclaimed leases that ended in 1970 or before", &removed, &4)?;
-    // A DHCPv6 file has no number for the time when the client was heard.
+    // A DHCPv6 file cannot store the time when the client was heard.
     case.clear()
 }
 
-pub(super) fn asking_for_expired_leases_changes_nothing<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let leases = scene::<L>()?;
+pub(super) fn listing_expired_leases_changes_nothing<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = varied_leases::<L>()?;
     case.add_all(&leases)?;
     for _ in 0..3 {
         case.expired(END + 10, 0, expired(&leases, END + 10, 0))?;

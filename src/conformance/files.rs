@@ -1,4 +1,4 @@
-//! Writing all leases into a file.
+//! Writing all leases to a file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use super::sample::{sample, samples, shuffled};
 use crate::lease_file::Reader;
 use crate::{Query, WriteLeases};
 
-/// A folder that is removed in the end.
-struct Folder(PathBuf);
+/// A temporary directory, which is removed at the end.
+struct Directory(PathBuf);
 
-impl Folder {
+impl Directory {
     fn new() -> Verdict<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -27,29 +27,29 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for Directory {
     fn drop(&mut self) {
-        // Left over, it harms nobody.
+        // A directory that is left over does no harm.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// Writes all leases into a file; it has these.
+/// Writes all leases to a file, and checks that it has these.
 fn writes<L: TestedLease>(case: &Case<L>, path: &Path, expected: &[L]) -> Verdict {
-    // Without pages that go forward, writing would not end.
+    // Writing would not end if pages did not advance.
     pages(case, &Query::all(), 1000)?;
     let count = ask("write all leases", case.mgr().write_to(path))?;
     same("the number of leases written", &count, &(expected.len() as u64))?;
     let reader =
         Reader::<L, _>::open(path).map_err(|error| Fault::new("read the file", "no error", error))?;
     let rows: Result<Vec<_>, _> = reader.map(|row| row.map(|row| row.lease)).collect();
-    let rows = rows.map_err(|error| Fault::new("read the file", "no bad row", error))?;
+    let rows = rows.map_err(|error| Fault::new("read the file", "no invalid row", error))?;
     same_leases("write all leases and read them back", &rows, expected)
 }
 
 pub(super) fn leases_written_to_a_file_are_read_back_in_order<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let folder = Folder::new()?;
-    let path = folder.0.join("leases.csv");
+    let directory = Directory::new()?;
+    let path = directory.0.join("leases.csv");
     writes(case, &path, &[])?;
     let leases = extremes::<L>()?;
     case.add_all(&shuffled(&leases))?;
@@ -57,9 +57,9 @@ pub(super) fn leases_written_to_a_file_are_read_back_in_order<L: TestedLease>(ca
     case.holds(&leases, [])
 }
 
-pub(super) fn a_file_is_written_in_place_of_the_one_before<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let folder = Folder::new()?;
-    let path = folder.0.join("leases.csv");
+pub(super) fn writing_replaces_an_existing_file<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let directory = Directory::new()?;
+    let path = directory.0.join("leases.csv");
     let failed = |error| Fault::new("make a file", "no error", error);
     fs::write(&path, "something else").map_err(failed)?;
     let mut leases = samples::<L>(0..3)?;
@@ -67,17 +67,17 @@ pub(super) fn a_file_is_written_in_place_of_the_one_before<L: TestedLease>(case:
     writes(case, &path, &leases)?;
     case.delete(leases.remove(1).address())?;
     writes(case, &path, &leases)?;
-    let names = fs::read_dir(&folder.0).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let names = fs::read_dir(&directory.0).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     same("the number of files", &names.map_err(failed)?.len(), &1)
 }
 
 pub(super) fn thousands_of_leases_are_written_to_a_file<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let folder = Folder::new()?;
+    let directory = Directory::new()?;
     let leases = (0..2000).map(|n| sample::<L>(3 * n, n % 50)).collect::<Verdict<Vec<_>>>()?;
     case.add_all(&shuffled(&leases))?;
-    writes(case, &folder.0.join("leases.csv"), &leases)?;
+    writes(case, &directory.0.join("leases.csv"), &leases)?;
     case.add(&sample(4, 4)?)?;
     let mut leases = leases;
     leases.insert(2, sample(4, 4)?);
-    writes(case, &folder.0.join("leases.csv"), &leases)
+    writes(case, &directory.0.join("leases.csv"), &leases)
 }

@@ -1,7 +1,7 @@
-//! Looking for leases.
+//! Queries for leases.
 
 use super::TestedLease;
-use super::case::{Asking, Case, Verdict, ask, bad_argument, changed_meanwhile, pages, same, same_leases};
+use super::case::{Case, QueryText, Verdict, ask, bad_argument, changed_meanwhile, pages, same, same_leases};
 use super::model::{answer, for_each_key};
 use super::sample::{
     END, HEARD, PREFIX, Relay, Sample, at, hostname, hwaddr, id, in_state, in_subnet, rebuilt, sample,
@@ -15,8 +15,9 @@ use crate::{Added, ClientKey, Key, LeaseMgrExt, LeaseMgrExt6, Query};
 
 const SUBNETS: [u32; 3] = [1, 2, u32::MAX];
 
-/// Leases that share subnets, clients, names, states and relay agents, each client heard at another second.
-pub(super) fn scene<L: TestedLease>() -> Verdict<Vec<L>> {
+/// Leases that share subnets, clients, names, states and relay agents, each with another time when
+/// its client was heard.
+pub(super) fn varied_leases<L: TestedLease>() -> Verdict<Vec<L>> {
     const LEASES: u32 = 36;
     let mut leases = Vec::new();
     for n in 0..LEASES {
@@ -30,9 +31,9 @@ pub(super) fn scene<L: TestedLease>() -> Verdict<Vec<L>> {
     Ok(leases)
 }
 
-/// Adds them, not in the order of their addresses.
-fn with_scene<L: TestedLease>(case: &Case<L>) -> Verdict<Vec<L>> {
-    let leases = scene()?;
+/// Adds these leases, not in the order of their addresses.
+fn with_varied_leases<L: TestedLease>(case: &Case<L>) -> Verdict<Vec<L>> {
+    let leases = varied_leases()?;
     case.add_all(&shuffled(&leases))?;
     Ok(leases)
 }
@@ -51,28 +52,28 @@ pub(super) fn leases_come_in_the_order_of_their_addresses<L: TestedLease>(case: 
     })
 }
 
-pub(super) fn a_key_finds_its_leases_and_no_others<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let leases = with_scene(case)?;
+pub(super) fn a_key_finds_exactly_its_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_varied_leases(case)?;
     for_each_key(case, &leases, |query| case.finds(&query, answer(&query, &leases)))
 }
 
-pub(super) fn a_key_that_nobody_has_finds_nothing<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let leases = with_scene(case)?;
+pub(super) fn an_unknown_key_finds_nothing<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_varied_leases(case)?;
     let stranger = in_state(&sample::<L>(1000, 99)?, LeaseState(5))?;
     let stranger = with_context(&stranger, &[], &[(&[0, 3, 0, 1, 99], &[0, 0, 0, 9, 99])])?;
     for_each_key(case, std::slice::from_ref(&stranger), |query| match query.key {
         Key::All => Ok(()),
         _ => case.finds(&query, []),
     })?;
-    // Nor where there is such a key among others of the same lease.
+    // Nor does a lease that has other keys.
     for_each_key(case, &leases, |query| case.finds(&query.in_subnet(SubnetId(99)), []))?;
     case.has(stranger.address(), None)
 }
 
-pub(super) fn a_subnet_narrows_every_key<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let leases = with_scene(case)?;
+pub(super) fn a_subnet_restricts_every_key<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_varied_leases(case)?;
     for_each_key(case, &leases, |query| {
-        // Number 0 is a subnet as any other, and does not stand for all.
+        // Subnet 0 is like any other, and does not stand for all.
         SUBNETS.into_iter().chain([0, 3]).try_for_each(|subnet| {
             let query = query.in_subnet(SubnetId(subnet));
             case.finds(&query, answer(&query, &leases))
@@ -83,9 +84,9 @@ pub(super) fn a_subnet_narrows_every_key<L: TestedLease>(case: &Case<L>) -> Verd
     case.finds(&Query::all().in_subnet(SubnetId(0)), [&in_zero])
 }
 
-pub(super) fn a_page_begins_behind_its_address<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let leases = with_scene(case)?;
-    // On addresses with a lease (2, 5, ... 107), between them, and beyond.
+pub(super) fn a_page_begins_after_its_address<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_varied_leases(case)?;
+    // After addresses with a lease (2, 5, ... 107), between them, and beyond.
     let numbers = [0, 1, 2, 3, 4, 5, 52, 53, 54, 104, 106, 107, 108];
     let bounds: Vec<_> = numbers.map(L::address_number).into_iter().chain(L::scattered()).collect();
     for_each_key(case, &leases, |query| {
@@ -99,8 +100,8 @@ pub(super) fn a_page_begins_behind_its_address<L: TestedLease>(case: &Case<L>) -
     })
 }
 
-pub(super) fn a_limit_gives_the_first_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let leases = with_scene(case)?;
+pub(super) fn a_limit_returns_the_first_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_varied_leases(case)?;
     for_each_key(case, &leases, |query| {
         for limit in [1, 2, 3, 5, 11, 12, 13, 36, 37, usize::MAX] {
             let query = query.limit(limit);
@@ -112,14 +113,14 @@ pub(super) fn a_limit_gives_the_first_leases<L: TestedLease>(case: &Case<L>) -> 
     })
 }
 
-/// A query is refused, with this value in the message.
+/// Checks that a query is refused, with this value in the message.
 fn refuses<L: TestedLease>(case: &Case<L>, query: &Query<'_, L>, value: &str) -> Verdict {
-    bad_argument(Asking(query), &case.mgr().find(query), value)
+    bad_argument(QueryText(query), &case.mgr().find(query), value)
 }
 
 pub(super) fn a_limit_of_zero_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
     refuses(case, &Query::all().limit(0), "0")?;
-    let leases = with_scene(case)?;
+    let leases = with_varied_leases(case)?;
     for_each_key(case, &leases, |query| {
         refuses(case, &query.limit(0), "0")?;
         refuses(case, &query.limit(0).in_subnet(SubnetId(1)), "0")
@@ -130,7 +131,7 @@ pub(super) fn a_limit_of_zero_is_refused<L: TestedLease>(case: &Case<L>) -> Verd
 }
 
 pub(super) fn a_limit_counts_only_leases_that_match<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let leases = with_scene(case)?;
+    let leases = with_varied_leases(case)?;
     for_each_key(case, &leases, |query| {
         for limit in 1..4 {
             for query in [
@@ -168,19 +169,19 @@ pub(super) fn a_window_includes_both_of_its_ends<L: TestedLease>(case: &Case<L>)
     case.finds(&all().heard_since(system_time(10)).heard_until(system_time(30)), &leases)?;
     case.finds(&all().heard_since(system_time(20)).heard_until(system_time(20)), &leases[1..2])?;
     case.finds(&all().heard_since(system_time(11)).heard_until(system_time(29)), &leases[1..2])?;
-    // It is about when the client was heard, not about when the lease ends.
+    // The window is about when the client was heard, not about the end of the lease.
     let longer = with(&leases[0], |data| data.valid_lifetime.0 += 15);
     case.update(&longer)?;
     case.finds(&all().heard_since(system_time(20)), &leases[1..])?;
-    // A renewal moves the lease.
+    // A renewal moves the lease in the window.
     let renewed = with(&leases[0], |data| data.cltt = 25);
     case.update(&renewed)?;
     case.finds(&all().heard_since(system_time(20)).heard_until(system_time(25)), [&renewed, &leases[1]])?;
     case.finds(&all().heard_until(system_time(19)), [])
 }
 
-pub(super) fn a_window_that_cannot_be_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let leases = with_scene(case)?;
+pub(super) fn an_invalid_window_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_varied_leases(case)?;
     let refused = [
         (Some(21), Some(20), "20"),
         (Some(HEARD + 1), Some(HEARD), "1700000000"),
@@ -196,14 +197,14 @@ pub(super) fn a_window_that_cannot_be_is_refused<L: TestedLease>(case: &Case<L>)
             refuses(case, &query, value)?;
             refuses(case, &query.in_subnet(SubnetId(1)).limit(3), value)?;
         }
-        // An instant is a window.
+        // A window may have the same start and end.
         let query = query.heard_since(system_time(HEARD + 10)).heard_until(system_time(HEARD + 10));
         case.finds(&query, answer(&query, &leases))
     })
 }
 
-pub(super) fn a_window_narrows_every_key<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let leases = with_scene(case)?;
+pub(super) fn a_window_restricts_every_key<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_varied_leases(case)?;
     for_each_key(case, &leases, |query| {
         for (since, until) in [(0, 350), (50, 200), (110, 110), (340, 1000)] {
             let query = query.heard_since(system_time(HEARD + since)).heard_until(system_time(HEARD + until));
@@ -217,7 +218,7 @@ pub(super) fn a_window_narrows_every_key<L: TestedLease>(case: &Case<L>) -> Verd
 }
 
 pub(super) fn a_range_includes_both_of_its_ends<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let leases = with_scene(case)?;
+    let leases = with_varied_leases(case)?;
     for first in [0, 1, leases.len() / 2, leases.len() - 1] {
         for last in [first, leases.len() - 1] {
             let range = leases[first].address()..=leases[last].address();
@@ -227,15 +228,15 @@ pub(super) fn a_range_includes_both_of_its_ends<L: TestedLease>(case: &Case<L>) 
     Ok(())
 }
 
-/// Ranges that begin and end at leases and between them.
+/// Returns ranges that begin and end at leases and between them.
 fn ranges<L: TestedLease>() -> impl Iterator<Item = std::ops::RangeInclusive<L::Address>> {
     [(0, 200), (2, 2), (3, 3), (3, 60), (50, 51), (59, 107), (108, 200)]
         .into_iter()
         .map(|(first, last)| L::address_number(first)..=L::address_number(last))
 }
 
-pub(super) fn a_range_narrows_every_key<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let leases = with_scene(case)?;
+pub(super) fn a_range_restricts_every_key<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_varied_leases(case)?;
     for_each_key(case, &leases, |query| {
         for query in [query, query.in_subnet(SubnetId(1)), query.reverse()] {
             for range in ranges::<L>() {
@@ -254,13 +255,13 @@ pub(super) fn a_range_narrows_every_key<L: TestedLease>(case: &Case<L>) -> Verdi
 }
 
 pub(super) fn a_range_that_ends_before_it_begins_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
-    with_scene(case)?;
+    with_varied_leases(case)?;
     let range = L::address_number(3)..=L::address_number(2);
     refuses(case, &Query::all().in_range(range), &L::address_number(2).to_string())
 }
 
-pub(super) fn a_reversed_query_gives_the_leases_in_reverse_order<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let leases = with_scene(case)?;
+pub(super) fn a_reversed_query_returns_leases_in_reverse_order<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_varied_leases(case)?;
     for_each_key(case, &leases, |query| {
         for query in [query, query.in_subnet(SubnetId(2)), query.heard_since(system_time(HEARD + 100))] {
             let query = query.reverse();
@@ -272,20 +273,20 @@ pub(super) fn a_reversed_query_gives_the_leases_in_reverse_order<L: TestedLease>
     })
 }
 
-pub(super) fn a_reversed_query_goes_on_before_its_address<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let leases = with_scene(case)?;
+pub(super) fn a_reversed_page_begins_before_its_address<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = with_varied_leases(case)?;
     for_each_key(case, &leases, |query| {
         let query = query.reverse();
         for lease in &leases {
             let query = query.after(lease.address());
             case.finds(&query, answer(&query, &leases))?;
         }
-        same_leases(Asking(&query), &pages(case, &query, 4)?, answer(&query, &leases))
+        same_leases(QueryText(&query), &pages(case, &query, 4)?, answer(&query, &leases))
     })
 }
 
-pub(super) fn only_leases_that_have_ended_are_found_by_their_end<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let mut leases = scene::<L>()?;
+pub(super) fn ended_by_finds_only_leases_that_have_ended<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let mut leases = varied_leases::<L>()?;
     let infinite = with(&sample::<L>(500, 1)?, |data| data.valid_lifetime.0 = u32::MAX);
     let early = with(&sample::<L>(501, 1)?, |data| data.cltt = 5);
     leases.extend([infinite, early]);
@@ -334,7 +335,7 @@ pub(super) fn a_state_is_found_across_many_subnets<L: TestedLease>(case: &Case<L
         for query in [query, query.limit(7), query.reverse(), query.heard_since(system_time(HEARD + 1))] {
             case.finds(&query, answer(&query, &leases))?;
         }
-        same_leases(Asking(&query), &pages(case, &query, 33)?, answer(&query, &leases))?;
+        same_leases(QueryText(&query), &pages(case, &query, 33)?, answer(&query, &leases))?;
     }
     Ok(())
 }
@@ -361,7 +362,7 @@ pub(super) fn a_client_may_have_leases_in_several_subnets<L: TestedLease>(case: 
     case.holds([&leases[0], &leases[2], &leases[3]], &leases)
 }
 
-pub(super) fn of_a_clients_leases_in_a_subnet_the_lowest_address_comes_first<L: TestedLease>(
+pub(super) fn the_lowest_address_of_a_client_in_a_subnet_comes_first<L: TestedLease>(
     case: &Case<L>,
 ) -> Verdict {
     // Added from both ends towards the middle.
@@ -388,7 +389,7 @@ pub(super) fn of_a_clients_leases_in_a_subnet_the_lowest_address_comes_first<L: 
     Ok(())
 }
 
-pub(super) fn a_hardware_address_is_found_whatever_its_type_and_source<L: TestedLease>(
+pub(super) fn a_hardware_address_is_found_with_any_type_and_source<L: TestedLease>(
     case: &Case<L>,
 ) -> Verdict {
     let plain = hwaddr(1)?;
@@ -405,7 +406,7 @@ pub(super) fn a_hardware_address_is_found_whatever_its_type_and_source<L: Tested
         case.finds(&Query::hwaddr(hwaddr), &leases)?;
         case.finds(&Query::hwaddr(hwaddr).in_subnet(SubnetId(1)), &leases)?;
     }
-    // They are kept nonetheless.
+    // They are stored, however.
     for lease in &leases {
         case.has(lease.address(), Some(lease))?;
     }
@@ -446,7 +447,7 @@ pub(super) fn identifiers_that_differ_in_one_byte_are_different<L: TestedLease>(
     }
     case.add_all(&shuffled(&leases))?;
     case.holds(&leases, [])?;
-    // One that begins as others do, or that others begin as, is another one, too.
+    // Also if one is a prefix of the other.
     for len in [6, 8, 13, 16] {
         let id = vec![0x75; len];
         let other = sample::<L>(0, 0)?.with_client(Some(HwAddr::new(&id)?), &id)?;
@@ -537,7 +538,7 @@ pub(super) fn a_state_of_any_number_is_found<L: TestedLease>(case: &Case<L>) -> 
         for subnet in 1..4 {
             let query = query.in_subnet(SubnetId(subnet));
             let found = case.mgr().by_state(LeaseState(state), Some(SubnetId(subnet)));
-            same_leases(Asking(&query), &ask(Asking(&query), found)?, answer(&query, &leases))?;
+            same_leases(QueryText(&query), &ask(QueryText(&query), found)?, answer(&query, &leases))?;
             let query = query.after(L::address_number(15)).limit(1);
             case.finds(&query, answer(&query, &leases))?;
         }
@@ -545,7 +546,7 @@ pub(super) fn a_state_of_any_number_is_found<L: TestedLease>(case: &Case<L>) -> 
     Ok(())
 }
 
-pub(super) fn a_declined_lease_is_nobodys<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_declined_lease_has_no_client<L: TestedLease>(case: &Case<L>) -> Verdict {
     let relay: Relay<'_> = (&[0, 3, 0, 1, 1], &[0, 0, 0, 9, 1]);
     let before = (1..6).map(|n| with_context(&sample::<L>(n, 1)?, &["gold"], &[relay]));
     let before = before.collect::<Verdict<Vec<_>>>()?;
@@ -561,19 +562,19 @@ pub(super) fn a_declined_lease_is_nobodys<L: TestedLease>(case: &Case<L>) -> Ver
     case.finds(&Query::state(LeaseState::DECLINED), declined)?;
     case.finds(&Query::hwaddr(&hwaddr(1)?), [&leases[2]])?;
     case.finds(&Query::hostname(&hostname(1)), [&leases[2]])?;
-    // It gets a client again.
+    // The address gets a client again.
     case.update(&before[0])?;
     case.delete(leases[1].address())?;
     case.holds([&before[0], &leases[2], &leases[3], &leases[4]], &before)
 }
 
-pub(super) fn thousands_of_leases_are_paged_through_once<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn pages_return_each_of_thousands_of_leases_once<L: TestedLease>(case: &Case<L>) -> Verdict {
     const LEASES: u32 = 5000;
     let mut leases = Vec::new();
     for n in 0..LEASES {
         leases.push(in_subnet(&sample::<L>(2 * n, n % 10)?, n % 4));
     }
-    // Every seventh address, round and round: each one, as 7 does not divide their number.
+    // In steps of seven, modulo their number, which reaches each address.
     case.add_all((0..LEASES).map(|n| &leases[(n * 7 % LEASES) as usize]))?;
     case.finds(&Query::all(), &leases)?;
     let hwaddr = hwaddr(3)?;
@@ -585,12 +586,12 @@ pub(super) fn thousands_of_leases_are_paged_through_once<L: TestedLease>(case: &
         (Query::state(LeaseState::DEFAULT), 256),
     ] {
         let found = pages(case, &query, size)?;
-        same_leases(format_args!("{}, page by page", Asking(&query)), &found, answer(&query, &leases))?;
+        same_leases(format_args!("{}, page by page", QueryText(&query)), &found, answer(&query, &leases))?;
     }
     Ok(())
 }
 
-pub(super) fn an_identity_is_narrowed_by_type_and_iaid(case: &Case<Lease6>) -> Verdict {
+pub(super) fn type_and_iaid_restrict_an_identity(case: &Case<Lease6>) -> Verdict {
     let mut leases = Vec::new();
     for n in 0..24 {
         let kind = Lease6::KINDS[n as usize % 3];
@@ -658,7 +659,7 @@ pub(super) fn a_prefix_and_an_address_exclude_each_other(case: &Case<Lease6>) ->
         case.delete(PREFIX)?;
         case.holds([], [first, second])?;
     }
-    // What is within a prefix is not looked at.
+    // Addresses within a prefix are not checked.
     let inside: Lease6 = at((PREFIX.to_bits() + 1).into(), 1)?;
     case.add_all([&prefix, &inside])?;
     case.holds([&prefix, &inside], [])

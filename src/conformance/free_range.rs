@@ -12,7 +12,7 @@ fn range<L: TestedLease>(first: u32, last: u32) -> FreeRange<L> {
     FreeRange::new(L::address_number(first)..=L::address_number(last))
 }
 
-/// The lowest free address of a range is the one with this number.
+/// Checks that the lowest free address of a range is the one with this number.
 fn is_free<L: TestedLease>(case: &Case<L>, range: &FreeRange<L>, now: i64, n: Option<u32>) -> Verdict {
     let found = ask("first_free", case.mgr().first_free(range, system_time(now)))?;
     same(format_args!("first_free at {now}"), &found, &n.map(L::address_number))
@@ -77,7 +77,7 @@ pub(super) fn an_excluded_address_is_not_free<L: TestedLease>(case: &Case<L>) ->
 pub(super) fn a_full_range_has_no_free_address<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.add_all(&shuffled(&(0..10).map(|n| sample(n, n)).collect::<Verdict<Vec<L>>>()?))?;
     is_free(case, &range(0, 9), 0, None)?;
-    // One that ends before it begins has none.
+    // A range that ends before it begins has none.
     is_free(case, &range(20, 19), 0, None)?;
     let claimed = ask(
         "claim_first",
@@ -91,7 +91,7 @@ fn unreachable_lease<L>() -> L {
     panic!("a lease was made for an address that is not free")
 }
 
-pub(super) fn leases_out_of_the_range_do_not_matter<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn leases_outside_the_range_are_ignored<L: TestedLease>(case: &Case<L>) -> Verdict {
     let addresses = L::scattered();
     let leases = addresses.iter().map(|&address| at::<L>(address, 1)).collect::<Verdict<Vec<_>>>()?;
     case.add_all(&leases)?;
@@ -176,7 +176,7 @@ pub(super) fn a_claim_for_another_address_is_refused<L: TestedLease>(case: &Case
 pub(super) fn concurrent_claims_take_different_addresses<L: TestedLease>(case: &Case<L>) -> Verdict {
     const THREADS: u32 = 4;
     const EACH: u32 = 50;
-    // Some have leases that have ended.
+    // Some addresses have leases that have ended.
     for n in (0..THREADS * EACH).step_by(3) {
         case.add(&ending(&sample(n, n)?, END))?;
     }
@@ -209,13 +209,13 @@ pub(super) fn concurrent_claims_take_different_addresses<L: TestedLease>(case: &
 
 pub(super) fn a_claim_in_a_callback_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
     let (weak, lease) = (case.weak(), sample::<L>(1, 1)?);
-    let (told, results) = std::sync::mpsc::channel();
+    let (reported, results) = std::sync::mpsc::channel();
     let made = sample::<L>(0, 1)?;
     let callback = move |_: &Change<'_, L>| {
         if let Some(mgr) = weak.upgrade() {
             let result = mgr.claim_first(&range(0, 0), system_time(0), &mut |_| made.clone()).map(drop);
-            // The receiver is gone if the rule has ended already.
-            let _ = told.send(result);
+            // The receiver is dropped if the rule has already ended.
+            let _ = reported.send(result);
         }
     };
     let registered = case.mgr().tracking().register("suite", ChangeKind::Add, None, callback);
@@ -228,7 +228,7 @@ pub(super) fn a_claim_in_a_callback_is_refused<L: TestedLease>(case: &Case<L>) -
     case.holds([&lease], [])
 }
 
-pub(super) fn a_long_row_of_leases_is_skipped<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_long_run_of_leases_is_skipped<L: TestedLease>(case: &Case<L>) -> Verdict {
     const LEASES: u32 = 2500;
     for n in 0..LEASES {
         case.add(&ending(&sample(n, n % 50)?, END + i64::from(n)))?;

@@ -1,17 +1,17 @@
-//! A lease that changes is found under what it has now, and no longer under what it had.
+//! A changed lease is found under its new keys, and no longer under its old ones.
 
 use super::TestedLease;
 use super::case::{Case, Verdict};
-use super::find::scene;
+use super::find::varied_leases;
 use super::sample::{
     changed, hostname, hwaddr, id, in_state, in_subnet, rebuilt, sample, shuffled, with, with_context,
 };
 use crate::lease::{Hostname, HwAddr, Lease6, LeaseState, LeaseType, system_time};
 
-/// A lease takes one form after the other, back and forth, between neighbours that have both forms' keys. After
-/// each step, everything is found where it is.
+/// Changes a lease from one form to the next, in both directions, between neighbours that have the
+/// keys of all forms. Checks all queries after each step.
 pub(super) fn follows<L: TestedLease>(case: &Case<L>, forms: &[L]) -> Verdict {
-    // Before and behind the lease, which has address 500: one of each form.
+    // Before and after the lease, which has address number 500: one of each form.
     let mut neighbours = Vec::new();
     for (form, n) in forms.iter().zip(0..) {
         neighbours.push(form.at_address(L::address_number(490 + n))?);
@@ -90,7 +90,7 @@ pub(super) fn a_lease_loses_identifiers_and_gets_them_back<L: TestedLease>(case:
     follows(case, &forms)
 }
 
-pub(super) fn everything_of_a_lease_changes_at_once<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn all_fields_of_a_lease_change_at_once<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut forms = Vec::new();
     for n in 1_u8..4 {
         let client = u32::from(n);
@@ -106,8 +106,8 @@ pub(super) fn everything_of_a_lease_changes_at_once<L: TestedLease>(case: &Case<
     follows(case, &forms)
 }
 
-pub(super) fn a_renewal_leaves_a_lease_where_it_is_found<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let mut leases = scene::<L>()?;
+pub(super) fn a_renewed_lease_is_found_under_the_same_keys<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let mut leases = varied_leases::<L>()?;
     case.add_all(&leases)?;
     for _ in 0..3 {
         for lease in &mut leases {
@@ -120,11 +120,11 @@ pub(super) fn a_renewal_leaves_a_lease_where_it_is_found<L: TestedLease>(case: &
 }
 
 pub(super) fn a_deleted_lease_is_found_under_no_key<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let leases = scene::<L>()?;
+    let leases = varied_leases::<L>()?;
     case.add_all(&leases)?;
     for kept in [30, 18, 9, 3, 1, 0] {
         for (i, lease) in leases.iter().enumerate() {
-            // Those that are kept are of all clients and subnets, as long as there are enough.
+            // The remaining leases are of all clients and subnets, as long as there are enough.
             let rank = i * 11 % leases.len();
             if rank >= kept && case.get(lease.address())?.is_some() {
                 case.delete(lease.address())?;
@@ -136,7 +136,9 @@ pub(super) fn a_deleted_lease_is_found_under_no_key<L: TestedLease>(case: &Case<
     Ok(())
 }
 
-pub(super) fn leases_that_share_a_key_do_not_follow_each_other<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_update_does_not_move_other_leases_with_the_same_key<L: TestedLease>(
+    case: &Case<L>,
+) -> Verdict {
     let mut leases = (0..8).map(|n| sample::<L>(n, 1)).collect::<Verdict<Vec<_>>>()?;
     case.add_all(&leases)?;
     let old = leases.clone();

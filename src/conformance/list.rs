@@ -1,4 +1,4 @@
-//! The list of all rules, basic ones first, and the tests that are made of it.
+//! The list of all rules, basic ones first, and the tests that are generated from it.
 
 /// Calls one of its own arms with the rules of a group, each under its module.
 #[doc(hidden)]
@@ -10,19 +10,19 @@ macro_rules! __conformance_rules {
             @$then [$($args)*]
             changes {
                 an_empty_manager_has_no_leases,
-                an_added_lease_is_there,
+                an_added_lease_can_be_read,
                 an_address_has_one_lease,
                 a_deleted_lease_is_gone,
-                deleting_a_lease_that_is_not_there_says_so,
-                an_update_takes_the_place_of_the_lease,
-                an_update_needs_a_lease,
+                deleting_a_missing_lease_returns_no_such_lease,
+                an_update_replaces_the_lease,
+                an_update_of_a_missing_lease_fails,
                 the_first_and_the_last_address_can_be_leased,
-                a_lease_is_kept_as_it_was_given,
+                a_lease_is_stored_unchanged,
                 a_freed_address_can_be_leased_again,
                 an_unchanged_lease_can_be_updated,
                 a_lease_that_changed_in_any_field_is_not_updated,
                 an_expected_lease_of_another_address_is_refused,
-                a_lease_that_is_valid_for_no_time_is_refused,
+                a_lifetime_of_zero_is_refused,
                 an_unchanged_lease_can_be_deleted,
                 a_lease_that_changed_in_any_field_is_not_deleted,
                 a_refused_change_changes_nothing,
@@ -32,99 +32,99 @@ macro_rules! __conformance_rules {
             }
             find {
                 leases_come_in_the_order_of_their_addresses,
-                a_key_finds_its_leases_and_no_others,
-                a_key_that_nobody_has_finds_nothing,
-                a_subnet_narrows_every_key,
-                a_page_begins_behind_its_address,
-                a_limit_gives_the_first_leases,
+                a_key_finds_exactly_its_leases,
+                an_unknown_key_finds_nothing,
+                a_subnet_restricts_every_key,
+                a_page_begins_after_its_address,
+                a_limit_returns_the_first_leases,
                 a_limit_of_zero_is_refused,
                 a_limit_counts_only_leases_that_match,
                 a_window_includes_both_of_its_ends,
-                a_window_that_cannot_be_is_refused,
-                a_window_narrows_every_key,
+                an_invalid_window_is_refused,
+                a_window_restricts_every_key,
                 a_range_includes_both_of_its_ends,
-                a_range_narrows_every_key,
+                a_range_restricts_every_key,
                 a_range_that_ends_before_it_begins_is_refused,
-                a_reversed_query_gives_the_leases_in_reverse_order,
-                a_reversed_query_goes_on_before_its_address,
-                only_leases_that_have_ended_are_found_by_their_end,
+                a_reversed_query_returns_leases_in_reverse_order,
+                a_reversed_page_begins_before_its_address,
+                ended_by_finds_only_leases_that_have_ended,
                 a_name_is_found_in_any_case,
                 a_state_is_found_across_many_subnets,
                 a_client_may_have_leases_in_several_subnets,
-                of_a_clients_leases_in_a_subnet_the_lowest_address_comes_first,
-                a_hardware_address_is_found_whatever_its_type_and_source,
+                the_lowest_address_of_a_client_in_a_subnet_comes_first,
+                a_hardware_address_is_found_with_any_type_and_source,
                 the_shortest_and_the_longest_identifiers_are_found,
                 identifiers_that_differ_in_one_byte_are_different,
                 a_name_of_any_bytes_is_found,
                 an_empty_name_finds_nothing,
                 a_lease_without_an_identifier_is_found_by_the_others,
                 a_state_of_any_number_is_found,
-                a_declined_lease_is_nobodys,
-                thousands_of_leases_are_paged_through_once,
+                a_declined_lease_has_no_client,
+                pages_return_each_of_thousands_of_leases_once,
             }
             expiry {
-                a_lease_has_expired_when_its_time_has_come,
-                what_ended_first_comes_first,
+                a_lease_expires_at_its_end,
+                expired_leases_come_in_the_order_of_their_ends,
                 leases_that_end_together_come_in_the_order_of_their_addresses,
-                a_limit_gives_the_longest_expired,
-                a_limit_of_zero_gives_all_expired,
+                a_limit_returns_the_longest_expired,
+                a_limit_of_zero_returns_all_expired,
                 an_infinite_lease_never_expires,
                 a_reclaimed_lease_has_not_expired,
                 a_lease_expires_in_every_other_state,
                 a_renewed_lease_has_not_expired,
-                a_lease_whose_end_moves_back_expires,
+                a_lease_with_a_new_earlier_end_expires,
                 a_reclaimed_lease_that_is_renewed_expires_again,
                 a_deleted_lease_does_not_expire,
                 a_lease_may_end_beyond_32_bits,
                 a_lease_that_ended_before_1970_has_expired,
-                asking_for_expired_leases_changes_nothing,
+                listing_expired_leases_changes_nothing,
             }
             reclaimed {
-                only_reclaimed_leases_are_removed,
-                a_reclaimed_lease_is_removed_from_its_end_on,
-                removing_reclaimed_leases_says_how_many_there_were,
-                an_infinite_reclaimed_lease_is_never_removed,
-                a_lease_that_is_no_longer_reclaimed_is_not_removed,
+                only_reclaimed_leases_are_deleted,
+                a_reclaimed_lease_is_deleted_from_its_end_on,
+                deleting_reclaimed_leases_returns_their_number,
+                an_infinite_reclaimed_lease_is_never_deleted,
+                a_lease_that_is_no_longer_reclaimed_is_not_deleted,
                 reclaimed_leases_that_ended_before_1970_are_deleted,
-                thousands_of_reclaimed_leases_are_removed,
-                a_subnet_is_wiped_and_no_other,
+                thousands_of_reclaimed_leases_are_deleted,
+                wiping_a_subnet_leaves_other_subnets,
                 thousands_of_leases_of_a_subnet_are_wiped,
             }
             statistics {
-                counted_states_have_rows_and_no_others,
-                statistics_are_of_the_subnets_that_are_asked_for,
-                statistics_of_subnets_that_cannot_be_are_refused,
+                only_counted_states_have_rows,
+                statistics_are_of_the_requested_subnets,
+                statistics_of_invalid_subnets_are_refused,
                 statistics_by_pool_have_rows_for_each_pool,
                 statistics_come_in_the_order_of_their_fields,
                 statistics_follow_an_addition,
                 statistics_follow_an_update,
                 statistics_follow_a_deletion,
-                statistics_follow_the_removal_of_many,
-                a_renewal_leaves_statistics_as_they_are,
+                statistics_follow_the_deletion_of_many_leases,
+                a_renewal_does_not_change_statistics,
                 a_refused_change_is_not_counted,
                 a_recount_gives_the_same_statistics,
             }
             totals {
-                an_addition_is_an_assignment_and_a_renewal_is_none,
+                an_addition_is_an_assignment_but_a_renewal_is_not,
                 a_lease_that_is_assigned_again_is_counted_again,
                 reclaimed_leases_are_counted,
-                a_refused_change_is_no_assignment,
+                a_refused_change_is_not_an_assignment,
                 totals_are_counted_in_their_subnet_and_pool,
             }
             round_trips {
-                a_lease_is_kept_as_it_is_read_back,
+                kept_returns_the_lease_as_it_is_read_back,
                 a_lease_that_cannot_be_kept_is_refused,
-                leases_of_many_addresses_come_in_the_order_of_these,
-                a_query_is_counted,
-                a_scan_gives_every_lease_once,
-                a_scan_from_an_unknown_place_is_refused,
-                expired_leases_come_back_reclaimed,
+                get_many_returns_leases_in_the_order_of_the_addresses,
+                count_returns_the_number_of_leases,
+                a_scan_returns_every_lease_once,
+                an_invalid_cursor_is_refused,
+                reclaim_expired_returns_reclaimed_leases,
                 the_longest_expired_are_reclaimed_first,
-                an_expired_lease_is_reclaimed_by_one,
+                concurrent_reclaims_have_one_winner,
                 a_lease_is_added_within_limits,
                 concurrent_adds_within_a_limit_do_not_exceed_it,
-                an_update_of_what_is_there_loses_no_other_update,
-                a_lease_is_deleted_if_it_is_meant,
+                update_with_loses_no_other_update,
+                delete_if_deletes_only_a_matching_lease,
             }
             free_range {
                 the_lowest_address_without_a_lease_is_free,
@@ -132,21 +132,21 @@ macro_rules! __conformance_rules {
                 the_address_of_a_reclaimed_lease_is_free,
                 an_excluded_address_is_not_free,
                 a_full_range_has_no_free_address,
-                leases_out_of_the_range_do_not_matter,
+                leases_outside_the_range_are_ignored,
                 free_addresses_follow_every_change,
                 a_claim_takes_the_lowest_free_address,
                 a_claim_replaces_a_lease_that_has_ended,
                 a_claim_for_another_address_is_refused,
                 concurrent_claims_take_different_addresses,
                 a_claim_in_a_callback_is_refused,
-                a_long_row_of_leases_is_skipped,
+                a_long_run_of_leases_is_skipped,
             }
             classes {
-                a_class_has_the_leases_in_use_that_name_it,
-                a_class_has_addresses_and_prefixes_apart,
+                a_class_counts_the_leases_in_use_that_name_it,
+                a_class_counts_addresses_and_prefixes_separately,
                 class_counts_follow_every_change,
                 a_class_that_a_lease_names_twice_counts_once,
-                only_names_in_their_place_count_as_classes,
+                names_elsewhere_in_the_context_are_not_classes,
                 a_recount_gives_the_same_class_counts,
             }
             indexes {
@@ -157,64 +157,64 @@ macro_rules! __conformance_rules {
                 a_lease_moves_to_another_state,
                 a_lease_moves_to_another_pool,
                 a_lease_loses_identifiers_and_gets_them_back,
-                everything_of_a_lease_changes_at_once,
-                a_renewal_leaves_a_lease_where_it_is_found,
+                all_fields_of_a_lease_change_at_once,
+                a_renewed_lease_is_found_under_the_same_keys,
                 a_deleted_lease_is_found_under_no_key,
-                leases_that_share_a_key_do_not_follow_each_other,
+                an_update_does_not_move_other_leases_with_the_same_key,
             }
             tracking {
-                an_addition_is_told,
-                an_update_is_told_with_the_lease_before_and_after,
-                a_deletion_is_told_with_the_lease_that_was_there,
-                a_change_is_told_for_its_subnet_only,
-                a_move_is_told_to_both_subnets,
-                a_refused_change_is_not_told,
-                each_of_many_removed_leases_is_told,
-                nothing_is_told_behind_the_end_of_the_registration,
+                an_addition_is_reported,
+                an_update_is_reported_with_the_lease_before_and_after,
+                a_deletion_is_reported_with_the_deleted_lease,
+                a_change_is_reported_for_its_subnet_only,
+                a_move_is_reported_for_both_subnets,
+                a_refused_change_is_not_reported,
+                each_of_many_deleted_leases_is_reported,
+                an_unregistered_callback_is_not_called,
                 callbacks_are_unregistered_by_owner_and_by_subnet,
-                changes_of_an_address_are_told_in_their_order,
+                changes_of_an_address_are_reported_in_order,
                 a_callback_may_read_leases,
                 a_callback_cannot_change_leases,
                 a_callback_may_register_and_unregister,
                 a_callback_that_panics_fails_nothing_else,
-                a_lock_is_the_same_for_all,
+                an_address_lock_has_one_holder,
             }
             files {
                 leases_written_to_a_file_are_read_back_in_order,
-                a_file_is_written_in_place_of_the_one_before,
+                writing_replaces_an_existing_file,
                 thousands_of_leases_are_written_to_a_file,
             }
             batches {
                 each_change_of_a_batch_has_its_own_result,
-                a_later_change_of_a_batch_finds_what_an_earlier_one_left,
-                a_batch_of_thousands_of_changes_is_made,
-                changes_of_a_batch_are_told_in_their_order,
-                batches_of_several_threads_are_made,
+                a_change_of_a_batch_sees_earlier_ones,
+                a_batch_of_thousands_of_changes_is_applied,
+                changes_of_a_batch_are_reported_in_order,
+                concurrent_batches_are_applied,
             }
             submitted {
-                a_submitted_change_is_answered_with_its_result,
-                submitted_changes_of_an_address_are_made_in_their_order,
-                a_submitted_change_is_made_when_it_is_answered,
-                an_answer_may_submit_and_change,
-                a_panic_at_an_answer_fails_nothing_else,
+                a_submitted_change_returns_its_result,
+                submitted_changes_of_an_address_are_made_in_order,
+                a_submitted_change_is_made_before_its_completion,
+                a_completion_may_submit_and_change,
+                a_panic_in_a_completion_fails_nothing_else,
                 a_callback_cannot_apply_or_submit,
-                of_many_that_submit_an_addition_one_has_it,
+                concurrent_submitted_adds_have_one_winner,
             }
             threads {
-                of_many_that_add_an_address_one_has_it,
-                of_many_that_delete_a_lease_one_has_deleted_it,
+                concurrent_adds_have_one_winner,
+                concurrent_deletes_have_one_winner,
                 no_conditional_update_is_lost,
-                no_change_of_an_address_is_lost_among_threads,
-                an_update_is_one_step,
-                of_an_update_and_a_deletion_one_wins,
-                a_thread_reads_what_it_has_written,
+                no_concurrent_change_of_an_address_is_lost,
+                an_update_is_atomic,
+                an_update_and_a_delete_have_one_winner,
+                a_thread_reads_its_own_writes,
                 a_reader_sees_only_leases_that_were_written,
-                leases_that_share_their_keys_change_at_the_same_time,
-                a_lease_renewed_in_time_is_not_removed,
+                leases_with_common_keys_change_concurrently,
+                a_renewed_lease_is_not_deleted_as_reclaimed,
             }
             history {
-                a_long_history_of_few_leases_is_answered_rightly,
-                a_long_history_of_many_leases_is_answered_rightly,
+                a_long_history_of_few_leases_is_consistent,
+                a_long_history_of_many_leases_is_consistent,
             }
         }
     };
@@ -225,15 +225,15 @@ macro_rules! __conformance_rules {
             relays {
                 a_lease_is_found_by_the_relay_id_in_its_user_context,
                 a_lease_is_found_by_the_remote_id_in_its_user_context,
-                a_relay_id_is_no_remote_id,
-                ids_among_the_options_of_a_relay_agent_are_found,
+                a_relay_id_is_not_a_remote_id,
+                ids_in_the_options_of_a_relay_agent_are_found,
                 a_lease_moves_to_another_relay_agent,
                 each_of_several_relay_agents_is_found,
-                relay_agents_are_paged_through_in_a_window,
+                pages_of_a_relay_agent_respect_a_window,
             }
         }
     };
-    // Rules for backends that do not find leases by these.
+    // Rules for backends that do not find leases by relay agents.
     (no_relay_agents $then:ident $($args:tt)*) => {
         $crate::__conformance_rules! {
             @$then [$($args)*]
@@ -242,7 +242,7 @@ macro_rules! __conformance_rules {
             }
         }
     };
-    // Rules about what DHCPv4 does not have.
+    // Rules about DHCPv6 only.
     (dhcpv6 $then:ident $($args:tt)*) => {
         $crate::__conformance_rules! {
             @$then [$($args)*]
@@ -250,7 +250,7 @@ macro_rules! __conformance_rules {
                 prefixes_that_differ_in_length_are_different,
             }
             find {
-                an_identity_is_narrowed_by_type_and_iaid,
+                type_and_iaid_restrict_an_identity,
                 a_lease_is_found_by_its_address_and_type,
                 a_prefix_and_an_address_exclude_each_other,
                 a_hostname_keeps_its_case,
@@ -260,10 +260,10 @@ macro_rules! __conformance_rules {
                 a_lease_moves_to_another_type,
             }
             statistics {
-                addresses_and_prefixes_are_counted_apart,
+                addresses_and_prefixes_are_counted_separately,
             }
             tracking {
-                a_change_is_told_for_its_type_only,
+                a_change_is_reported_for_its_type_only,
             }
         }
     };
@@ -273,21 +273,21 @@ macro_rules! __conformance_rules {
             @$then [$($args)*]
             persistence {
                 leases_outlive_their_manager,
-                an_empty_manager_is_empty_when_it_is_opened_again,
-                the_last_of_many_changes_is_found_again,
+                an_empty_manager_is_empty_when_reopened,
+                the_last_of_many_changes_survives,
                 a_deleted_lease_stays_deleted,
-                removed_reclaimed_leases_stay_removed,
+                deleted_reclaimed_leases_stay_deleted,
                 a_wiped_subnet_stays_empty,
-                a_refused_change_leaves_no_trace,
-                a_reopened_manager_goes_on_where_it_was,
-                opening_again_and_again_changes_nothing,
-                thousands_of_leases_are_found_again,
-                what_many_threads_changed_last_is_found_again,
-                changes_around_a_cleanup_are_found_again,
-                acknowledged_changes_outlive_a_crash,
+                a_refused_change_is_not_persisted,
+                a_reopened_manager_continues_with_its_leases,
+                repeated_reopening_changes_nothing,
+                thousands_of_leases_survive,
+                the_last_concurrent_changes_survive,
+                changes_around_a_cleanup_survive,
+                acknowledged_changes_survive_a_crash,
             }
             submitted {
-                what_was_submitted_is_made_before_the_manager_ends,
+                submitted_changes_are_made_before_the_manager_ends,
             }
         }
     };
@@ -296,8 +296,8 @@ macro_rules! __conformance_rules {
         $crate::__conformance_rules! {
             @$then [$($args)*]
             shared {
-                a_manager_finds_what_another_has_changed,
-                of_several_managers_one_has_an_address,
+                a_manager_sees_the_changes_of_another,
+                concurrent_adds_of_several_managers_have_one_winner,
                 no_update_of_several_managers_is_lost,
                 an_expired_lease_is_reclaimed_by_one_of_several_managers,
                 a_free_address_is_claimed_by_one_of_several_managers,
@@ -320,17 +320,17 @@ macro_rules! __conformance_rules {
     };
 }
 
-/// Makes a test of each rule of the [conformance suite](crate::conformance), with the name of the
-/// rule.
+/// Generates a test of each rule of the [conformance suite](crate::conformance), with the name of
+/// the rule.
 ///
 /// * The family: `v4`, `v6`, or `v6 without extended_info` ([`Suite::without_extended_info`]).
-/// * What the backend is: `in_memory`, with a closure that returns a manager without leases;
-///   `persistent`, with a closure that returns a [`Fixture`]; or `shared`, with a [`Fixture`] whose
-///   leases several managers use at the same time.
-/// * Optionally `time_limit =` a [`Duration`](std::time::Duration) for each rule
-///   ([`TIME_LIMIT`](crate::conformance::TIME_LIMIT) without it).
+/// * The kind of backend: `in_memory`, with a closure that returns a manager without leases;
+///   `persistent`, with a closure that returns a [`Fixture`]; or `shared`, with a closure that
+///   returns a [`Fixture`] whose leases several managers use at the same time.
+/// * Optionally `time_limit =` a [`Duration`](std::time::Duration) for each rule (default
+///   [`TIME_LIMIT`](crate::conformance::TIME_LIMIT)).
 ///
-/// Each call needs a module of its own, because the tests have the same names.
+/// Each call needs a module of its own, as the tests have the same names.
 ///
 /// ```no_run,test_harness
 /// mod conformance {
@@ -380,7 +380,7 @@ macro_rules! conformance_tests {
     };
 }
 
-/// Makes the tests of groups of rules.
+/// Generates the tests of groups of rules.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __conformance_tests {
@@ -389,7 +389,7 @@ macro_rules! __conformance_tests {
             @ $lease, $suite, [$($group)*],
             {
                 let make = $make;
-                // The closure may return an `Arc` of the backend itself.
+                // The closure may return an `Arc` of the backend's own type.
                 $crate::conformance::InMemory(
                     move || -> ::std::sync::Arc<dyn $crate::LeaseMgr<$crate::lease::$lease>> { make() },
                 )

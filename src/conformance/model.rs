@@ -1,4 +1,4 @@
-//! What a manager must answer, computed from a list of its leases.
+//! The expected results, computed from a list of leases.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::lease::{
 };
 use crate::{Key, Query, StatisticsQuery, StatisticsRow, Subnets};
 
-/// Whether a query finds a lease, apart from its limit.
+/// Returns whether a query selects a lease, if its limit is ignored.
 pub(super) fn matches<L: Sample>(query: &Query<'_, L>, lease: &L) -> bool {
     let LeaseData { subnet_id, cltt, hostname, .. } = lease.data();
     let of_key = match query.key {
@@ -41,14 +41,14 @@ fn has_ended<L: Sample>(lease: &L, time: i64) -> bool {
     valid_lifetime.0 != u32::MAX && i128::from(*cltt) + i128::from(valid_lifetime.0) <= i128::from(time)
 }
 
-/// What a query gives, of leases in the order of their addresses.
+/// Returns the result of a query, from leases in the order of their addresses.
 pub(super) fn answer<'a, L: Sample>(query: &Query<'_, L>, leases: &'a [L]) -> Vec<&'a L> {
     let limit = query.limit.unwrap_or(usize::MAX);
     let all = leases.iter().filter(|lease| matches(query, lease));
     if query.reversed { all.rev().take(limit).collect() } else { all.take(limit).collect() }
 }
 
-/// Which leases have expired, in their order.
+/// Returns the expired leases, in order.
 pub(super) fn expired<L: Sample>(leases: &[L], now: i64, limit: usize) -> Vec<&L> {
     let has_expired = |lease: &&L| lease.state().0 != 2 && has_ended(*lease, now);
     let mut expired: Vec<_> = leases.iter().filter(has_expired).collect();
@@ -57,7 +57,7 @@ pub(super) fn expired<L: Sample>(leases: &[L], now: i64, limit: usize) -> Vec<&L
     expired
 }
 
-/// The rows of statistics.
+/// Returns the rows of statistics.
 pub(super) fn statistics<L: Sample>(leases: &[L], query: &StatisticsQuery) -> Vec<StatisticsRow> {
     let mut counts: BTreeMap<(SubnetId, Option<PoolId>, Option<LeaseType>, LeaseState), u64> =
         BTreeMap::new();
@@ -80,14 +80,14 @@ pub(super) fn statistics<L: Sample>(leases: &[L], query: &StatisticsQuery) -> Ve
     counts.into_iter().map(row).collect()
 }
 
-/// The names of the client classes of a lease.
+/// Returns the names of the client classes of a lease.
 pub(super) fn classes<L: Sample>(lease: &L) -> BTreeSet<String> {
     let context = lease.data().user_context.as_ref();
     let names = context.into_iter().flat_map(client_classes);
     names.map(|name| String::from_utf8_lossy(&name).into_owned()).collect()
 }
 
-/// How many leases in use a class has.
+/// Returns the number of leases in use of a class.
 pub(super) fn class_leases<L: Sample>(leases: &[L], class: &str, kind: LeaseKind) -> u64 {
     let lease_type = match kind {
         LeaseKind::Address => 0,
@@ -101,7 +101,7 @@ pub(super) fn class_leases<L: Sample>(leases: &[L], class: &str, kind: LeaseKind
     leases.iter().filter(counts).count() as u64
 }
 
-/// All that a lease can be looked for by.
+/// The keys of a lease.
 pub(super) struct Keys<'a, L: Sample> {
     lease: &'a L,
     relays: Vec<RelayId>,
@@ -109,7 +109,7 @@ pub(super) struct Keys<'a, L: Sample> {
 }
 
 impl<'a, L: Sample> Keys<'a, L> {
-    /// The keys of a lease; relay id and remote id only where the manager has to find these.
+    /// Returns the keys of a lease; relay id and remote id only if the manager must find them.
     pub(super) fn of(case: &Case<L>, lease: &'a L) -> Self {
         let with_relays = case.extended_info || L::FAMILY == Family::V4;
         let relays = if with_relays { lease.relays() } else { Vec::new() };
@@ -117,7 +117,7 @@ impl<'a, L: Sample> Keys<'a, L> {
         Self { lease, relays, remotes }
     }
 
-    /// Each of them.
+    /// Returns each key.
     pub(super) fn each(&self) -> Vec<Key<'_>> {
         let hostname = &self.lease.data().hostname;
         let hostname = Some(hostname).filter(|name| !name.is_empty());
@@ -131,7 +131,7 @@ impl<'a, L: Sample> Keys<'a, L> {
     }
 }
 
-/// Calls `check` with every query without bounds that one of the leases answers, each query once.
+/// Calls `check` once with each query without bounds that selects one of the leases.
 pub(super) fn for_each_key<L: Sample>(
     case: &Case<L>,
     leases: &[L],
@@ -148,8 +148,8 @@ pub(super) fn for_each_key<L: Sample>(
     Ok(())
 }
 
-/// Asks a manager with these leases everything that can be asked about them and about others, by every key, and
-/// finds fault with any wrong answer.
+/// Checks the results of all queries, by every key of the given leases and of others, of a manager
+/// with these leases.
 pub(super) fn audit<L: Sample>(case: &Case<L>, mut leases: Vec<L>, others: &[L]) -> Verdict {
     leases.sort_by_key(L::address);
     let leases = &leases[..];
@@ -170,7 +170,7 @@ pub(super) fn audit<L: Sample>(case: &Case<L>, mut leases: Vec<L>, others: &[L])
 
     let ends: BTreeSet<_> = known.iter().filter_map(|lease| i64::try_from(lease.end()?).ok()).collect();
     for now in ends.into_iter().chain([0]) {
-        let found = ask("ask for expired leases", case.mgr().list_expired(system_time(now), 0))?;
+        let found = ask("list expired leases", case.mgr().list_expired(system_time(now), 0))?;
         same_leases(format_args!("leases that have expired at {now}"), &found, expired(leases, now, 0))?;
     }
 
@@ -181,7 +181,7 @@ pub(super) fn audit<L: Sample>(case: &Case<L>, mut leases: Vec<L>, others: &[L])
     Ok(())
 }
 
-/// The part of [`audit`] that is about numbers.
+/// Checks the counts; a part of [`audit`].
 fn audit_figures<L: Sample>(case: &Case<L>, leases: &[L], known: &[L]) -> Verdict {
     for by_pool in [false, true] {
         let query = StatisticsQuery { subnets: Subnets::All, by_pool };
@@ -196,13 +196,13 @@ fn audit_figures<L: Sample>(case: &Case<L>, leases: &[L], known: &[L]) -> Verdic
     Ok(())
 }
 
-/// The statistics are those of these leases.
+/// Checks that the statistics are those of these leases.
 pub(super) fn has_statistics<L: Sample>(case: &Case<L>, query: &StatisticsQuery, leases: &[L]) -> Verdict {
     let found = ask(format_args!("{query:?}"), case.mgr().statistics(query))?;
     same(format_args!("{query:?}"), &found, &statistics(leases, query))
 }
 
-/// A class has so many leases.
+/// Checks the number of leases of a class.
 pub(super) fn has_class_leases<L: Sample>(
     case: &Case<L>,
     class: &str,

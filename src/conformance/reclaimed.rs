@@ -1,8 +1,8 @@
-//! Deleting many leases: reclaimed ones, and those of a subnet.
+//! Deleting several leases: reclaimed ones, and those of a subnet.
 
 use super::TestedLease;
 use super::case::{Case, Verdict, ask, same};
-use super::find::scene;
+use super::find::varied_leases;
 use super::sample::{END, HEARD, ending, in_state, in_subnet, sample, samples, with};
 use crate::lease::{LeaseState, Lifetime, SubnetId, system_time};
 
@@ -10,67 +10,67 @@ fn reclaimed<L: TestedLease>(lease: &L) -> Verdict<L> {
     in_state(lease, LeaseState::EXPIRED_RECLAIMED)
 }
 
-/// Removes reclaimed leases, which are so many.
-fn removes<L: TestedLease>(case: &Case<L>, until: i64, expected: u64) -> Verdict {
-    let action = format_args!("remove leases that were reclaimed and ended until {until}");
+/// Deletes reclaimed leases, and checks their number.
+fn deletes<L: TestedLease>(case: &Case<L>, until: i64, expected: u64) -> Verdict {
+    let action = format_args!("delete reclaimed leases that ended by {until}");
     same(action, &ask(action, case.mgr().delete_reclaimed(system_time(until)))?, &expected)
 }
 
-pub(super) fn only_reclaimed_leases_are_removed<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn only_reclaimed_leases_are_deleted<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = Vec::new();
     for (state, n) in [0, 2, 1, 3, 2, 4, 5, 77, 2, 258, u32::MAX].into_iter().zip(1..) {
         leases.push(in_state(&sample::<L>(n, n)?, LeaseState(state))?);
     }
     case.add_all(&leases)?;
-    removes(case, u32::MAX.into(), 3)?;
+    deletes(case, u32::MAX.into(), 3)?;
     case.holds(leases.iter().filter(|lease| lease.state().0 != 2), &leases)
 }
 
-pub(super) fn a_reclaimed_lease_is_removed_from_its_end_on<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_reclaimed_lease_is_deleted_from_its_end_on<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = [5, 1, 3].map(|n| reclaimed(&ending(&sample::<L>(n, n)?, END + i64::from(n))));
     let leases = leases.into_iter().collect::<Verdict<Vec<_>>>()?;
     case.add_all(&leases)?;
-    removes(case, 0, 0)?;
-    removes(case, END, 0)?;
+    deletes(case, 0, 0)?;
+    deletes(case, END, 0)?;
     case.holds(&leases, [])?;
-    removes(case, END + 1, 1)?;
+    deletes(case, END + 1, 1)?;
     case.holds([&leases[0], &leases[2]], &leases)?;
-    removes(case, END + 2, 0)?;
-    removes(case, END + 4, 1)?;
+    deletes(case, END + 2, 0)?;
+    deletes(case, END + 4, 1)?;
     case.holds([&leases[0]], &leases)?;
-    removes(case, i64::MAX, 1)?;
+    deletes(case, i64::MAX, 1)?;
     case.holds([], &leases)
 }
 
-pub(super) fn removing_reclaimed_leases_says_how_many_there_were<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn deleting_reclaimed_leases_returns_their_number<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = samples::<L>(0..10)?;
     case.add_all(&leases)?;
-    removes(case, END, 0)?;
+    deletes(case, END, 0)?;
     for lease in &mut leases[2..7] {
         lease.set_state(LeaseState::EXPIRED_RECLAIMED)?;
         case.update(lease)?;
     }
     case.delete(leases[4].address())?;
-    removes(case, END, 4)?;
-    removes(case, END, 0)?;
+    deletes(case, END, 4)?;
+    deletes(case, END, 0)?;
     case.holds(leases[..2].iter().chain(&leases[7..]), &leases)
 }
 
-pub(super) fn an_infinite_reclaimed_lease_is_never_removed<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_infinite_reclaimed_lease_is_never_deleted<L: TestedLease>(case: &Case<L>) -> Verdict {
     let infinite = with(&sample::<L>(1, 1)?, |data| data.valid_lifetime = Lifetime::INFINITE);
     let leases = [reclaimed(&infinite)?, reclaimed(&sample(2, 2)?)?];
     case.add_all(&leases)?;
-    removes(case, END + 1000, 1)?;
+    deletes(case, END + 1000, 1)?;
     case.has(leases[0].address(), Some(&leases[0]))?;
     let infinite_end = HEARD + i64::from(u32::MAX);
     for until in [infinite_end - 1, infinite_end, infinite_end + 1, i64::MAX - 1, i64::MAX] {
-        removes(case, until, 0)?;
+        deletes(case, until, 0)?;
         case.has(leases[0].address(), Some(&leases[0]))?;
     }
     case.holds([&leases[0]], &leases)
 }
 
-pub(super) fn a_lease_that_is_no_longer_reclaimed_is_not_removed<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_lease_that_is_no_longer_reclaimed_is_not_deleted<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = samples::<L>(0..4)?;
     case.add_all(&leases)?;
     let mut now = Vec::new();
@@ -83,9 +83,9 @@ pub(super) fn a_lease_that_is_no_longer_reclaimed_is_not_removed<L: TestedLease>
     case.update(&now[1])?;
     now[2].data_mut().cltt += 1000;
     case.update(&now[2])?;
-    removes(case, END, 2)?;
+    deletes(case, END, 2)?;
     case.holds(&now[1..3], now.iter().chain(&leases))?;
-    removes(case, END + 1000, 1)?;
+    deletes(case, END + 1000, 1)?;
     case.holds(&now[1..2], now.iter().chain(&leases))
 }
 
@@ -98,19 +98,19 @@ pub(super) fn reclaimed_leases_that_ended_before_1970_are_deleted<L: TestedLease
     let infinite =
         with(&sample::<L>(9, 9)?, |data| (data.cltt, data.valid_lifetime) = (-9, Lifetime::INFINITE));
     case.add_all(leases.iter().chain([&reclaimed(&infinite)?]))?;
-    removes(case, i64::MIN, 0)?;
-    removes(case, -1001, 0)?;
-    removes(case, -1000, 1)?;
-    removes(case, -2, 1)?;
-    removes(case, 0, 2)?;
-    removes(case, 99, 0)?;
-    removes(case, 100, 1)?;
+    deletes(case, i64::MIN, 0)?;
+    deletes(case, -1001, 0)?;
+    deletes(case, -1000, 1)?;
+    deletes(case, -2, 1)?;
+    deletes(case, 0, 2)?;
+    deletes(case, 99, 0)?;
+    deletes(case, 100, 1)?;
     case.has(infinite.address(), Some(&reclaimed(&infinite)?))?;
-    // A DHCPv6 file has no number for the time when the client was heard.
+    // A DHCPv6 file cannot store the time when the client was heard.
     case.clear()
 }
 
-pub(super) fn thousands_of_reclaimed_leases_are_removed<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn thousands_of_reclaimed_leases_are_deleted<L: TestedLease>(case: &Case<L>) -> Verdict {
     const LEASES: u32 = 2500;
     let mut kept = Vec::new();
     for n in 0..LEASES {
@@ -122,21 +122,21 @@ pub(super) fn thousands_of_reclaimed_leases_are_removed<L: TestedLease>(case: &C
             case.add(&reclaimed(&lease)?)?;
         }
     }
-    removes(case, END + 49, u64::from(LEASES) / 2 * 9 / 10)?;
+    deletes(case, END + 49, u64::from(LEASES) / 2 * 9 / 10)?;
     same("the number of leases left", &case.all()?.len(), &1375)?;
-    removes(case, END + 99, u64::from(LEASES) / 2 * 9 / 10)?;
+    deletes(case, END + 99, u64::from(LEASES) / 2 * 9 / 10)?;
     case.finds(&crate::Query::all(), &kept)?;
     case.holds(&kept, [])
 }
 
-pub(super) fn a_subnet_is_wiped_and_no_other<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let leases = scene::<L>()?;
+pub(super) fn wiping_a_subnet_leaves_other_subnets<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = varied_leases::<L>()?;
     case.add_all(&leases)?;
     let wipes = |subnet, expected| {
         let action = format_args!("wipe subnet {subnet}");
         same(action, &ask(action, case.mgr().wipe_subnet(SubnetId(subnet)))?, &expected)
     };
-    // Number 0 does not stand for all.
+    // Subnet 0 does not stand for all.
     wipes(0, 0)?;
     wipes(3, 0)?;
     case.holds(&leases, [])?;

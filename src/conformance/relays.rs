@@ -1,8 +1,8 @@
-//! Looking for leases by what relay agents said.
+//! Queries by the data of relay agents.
 
 use super::TestedLease;
-use super::case::{Asking, Case, Fault, Verdict, pages, same_leases};
-use super::find::scene;
+use super::case::{Case, Fault, QueryText, Verdict, pages, same_leases};
+use super::find::varied_leases;
 use super::indexes::follows;
 use super::model::answer;
 use super::sample::{HEARD, Relay, in_subnet, sample, shuffled, with, with_context};
@@ -16,12 +16,12 @@ const RELAYS: [Relay<'_>; 4] = [
     (&[7; 130], &[8; 200]),
 ];
 
-/// A relay id or a remote id of these bytes.
+/// Creates a relay id or a remote id.
 fn id<T, E: std::fmt::Display>(new: impl Fn(&[u8]) -> Result<T, E>, bytes: &[u8]) -> Verdict<T> {
-    new(bytes).map_err(|error| Fault::new("making an id", "a possible id", error))
+    new(bytes).map_err(|error| Fault::new("create an id", "a valid id", error))
 }
 
-/// Leases behind the relay agents, and behind none.
+/// Leases of clients behind the relay agents, and of clients behind none.
 fn leases<L: TestedLease>() -> Verdict<Vec<L>> {
     let mut leases = Vec::new();
     for (n, i) in (0..20).zip((0..5).cycle()) {
@@ -72,7 +72,7 @@ pub(super) fn a_lease_is_found_by_the_remote_id_in_its_user_context<L: TestedLea
     case.holds(&leases, [])
 }
 
-pub(super) fn a_relay_id_is_no_remote_id<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_relay_id_is_not_a_remote_id<L: TestedLease>(case: &Case<L>) -> Verdict {
     let (one, other) = (&[0, 3, 0, 1, 1][..], &[0, 3, 0, 1, 2][..]);
     let leases = [
         with_context(&sample::<L>(1, 1)?, &[], &[(one, other)])?,
@@ -88,7 +88,7 @@ pub(super) fn a_relay_id_is_no_remote_id<L: TestedLease>(case: &Case<L>) -> Verd
     case.holds(&leases, [])
 }
 
-pub(super) fn ids_among_the_options_of_a_relay_agent_are_found<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn ids_in_the_options_of_a_relay_agent_are_found<L: TestedLease>(case: &Case<L>) -> Verdict {
     // Without keys of their own: relay id 00030001AABB, remote id 0000000907.
     let context = match L::FAMILY {
         Family::V4 => {
@@ -117,11 +117,11 @@ pub(super) fn a_lease_moves_to_another_relay_agent<L: TestedLease>(case: &Case<L
 }
 
 pub(super) fn each_of_several_relay_agents_is_found<L: TestedLease>(case: &Case<L>) -> Verdict {
-    // In DHCPv4 there is one at most.
+    // In DHCPv4 there is at most one.
     let lease = sample::<L>(500, 1)?;
     let forms = [
         with_context(&lease, &[], &[RELAYS[0], RELAYS[3]])?,
-        // The same twice: the lease is found once.
+        // The same agent twice: the lease is found once.
         with_context(&lease, &[], &[RELAYS[0], RELAYS[0]])?,
         with_context(&lease, &[], &[RELAYS[3], RELAYS[1], (RELAYS[0].0, &[])])?,
         with_context(&lease, &[], &[RELAYS[1]])?,
@@ -129,15 +129,15 @@ pub(super) fn each_of_several_relay_agents_is_found<L: TestedLease>(case: &Case<
     follows(case, &forms)
 }
 
-pub(super) fn relay_agents_are_paged_through_in_a_window<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let leases = scene::<L>()?;
+pub(super) fn pages_of_a_relay_agent_respect_a_window<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = varied_leases::<L>()?;
     case.add_all(&shuffled(&leases))?;
     let relay_id = id(RelayId::new, &[0, 3, 0, 1, 1])?;
     let remote_id = id(RemoteId::new, &[0, 0, 0, 9, 3])?;
     for query in [Query::relay_id(&relay_id), Query::remote_id(&remote_id)] {
         let query = query.heard_since(system_time(HEARD + 50)).heard_until(system_time(HEARD + 320));
         let found = pages(case, &query, 2)?;
-        same_leases(format_args!("{}, page by page", Asking(&query)), &found, answer(&query, &leases))?;
+        same_leases(format_args!("{}, page by page", QueryText(&query)), &found, answer(&query, &leases))?;
     }
     Ok(())
 }
@@ -154,8 +154,8 @@ pub(super) fn without_extended_info_nothing_is_found_by_relay_agents<L: TestedLe
             Err(LeaseMgrError::Unsupported { .. }) => {}
             Ok(found) if found.is_empty() => {}
             other => {
-                let expected = "nothing, or the error that the backend cannot do it";
-                return Err(Fault::new(Asking(&query), expected, format_args!("{other:?}")));
+                let expected = "nothing, or the error that the backend does not support it";
+                return Err(Fault::new(QueryText(&query), expected, format_args!("{other:?}")));
             }
         }
     }

@@ -1,23 +1,23 @@
-//! What a backend may do in one round trip, and what is built on the rest if it does not.
+//! Methods with defaults that a backend may override to save round trips.
 
 use std::collections::BTreeMap;
 
 use super::TestedLease;
 use super::case::{Case, Verdict, ask, bad_argument, in_threads, same, same_leases};
-use super::find::scene;
+use super::find::varied_leases;
 use super::model::{answer, for_each_key};
 use super::sample::{END, ending, in_state, in_subnet, sample, samples, shuffled, with, with_context};
 use crate::lease::{LeaseState, SubnetId, UserContext, system_time};
 use crate::{AddedWithin, Cursor, Deleted, LeaseMgrExt, Query};
 
-pub(super) fn a_lease_is_kept_as_it_is_read_back<L: TestedLease>(case: &Case<L>) -> Verdict {
-    for mut lease in scene::<L>()? {
+pub(super) fn kept_returns_the_lease_as_it_is_read_back<L: TestedLease>(case: &Case<L>) -> Verdict {
+    for mut lease in varied_leases::<L>()? {
         lease.data_mut().hostname = "Some.Host.Example.ORG".into();
         let kept = ask("kept", case.mgr().kept(&lease))?;
-        same("kept of what is kept", &ask("kept", case.mgr().kept(&kept))?, &kept)?;
+        same("kept of a kept lease", &ask("kept", case.mgr().kept(&kept))?, &kept)?;
         case.add(&lease)?;
         case.has(lease.address(), Some(&kept))?;
-        // It is the one that is expected then.
+        // It is the expected lease then.
         let renewed = with(&kept, |data| data.cltt += 1);
         ask("update", case.mgr().update_if_unchanged(&kept, &renewed))?;
         let deleted = ask("delete", case.mgr().delete_if_unchanged(&renewed))?;
@@ -32,7 +32,9 @@ pub(super) fn a_lease_that_cannot_be_kept_is_refused<L: TestedLease>(case: &Case
     same("kept of a lease that is valid for 0 seconds fails", &result.is_err(), &true)
 }
 
-pub(super) fn leases_of_many_addresses_come_in_the_order_of_these<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn get_many_returns_leases_in_the_order_of_the_addresses<L: TestedLease>(
+    case: &Case<L>,
+) -> Verdict {
     let leases = samples::<L>(0..20)?;
     case.add_all(leases.iter().step_by(2))?;
     for numbers in [&[][..], &[3], &[4, 2, 4, 3, 19, 18], &[1000, 0]] {
@@ -44,20 +46,20 @@ pub(super) fn leases_of_many_addresses_come_in_the_order_of_these<L: TestedLease
     Ok(())
 }
 
-pub(super) fn a_query_is_counted<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let leases = scene()?;
+pub(super) fn count_returns_the_number_of_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let leases = varied_leases()?;
     case.add_all(&shuffled(&leases))?;
     for_each_key(case, &leases, |query| {
         for query in [query, query.in_subnet(SubnetId(1)), query.limit(3), query.reverse().limit(3)] {
             let count = ask("count", case.mgr().count(&query))?;
-            same(super::case::Asking(&query), &count, &(answer(&query, &leases).len() as u64))?;
+            same(super::case::QueryText(&query), &count, &(answer(&query, &leases).len() as u64))?;
         }
         Ok(())
     })?;
     bad_argument("count", &case.mgr().count(&Query::all().limit(0)), "0")
 }
 
-pub(super) fn a_scan_gives_every_lease_once<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_scan_returns_every_lease_once<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = samples::<L>(0..100)?;
     case.add_all(&shuffled(&leases))?;
     for limit in [1, 7, 50, 100, 1000] {
@@ -67,7 +69,7 @@ pub(super) fn a_scan_gives_every_lease_once<L: TestedLease>(case: &Case<L>) -> V
             same("a scan gives no more than its limit", &(leases.len() <= limit), &true)?;
             found.extend(leases);
             match next {
-                // It can be kept as bytes.
+                // A cursor can be stored as bytes.
                 Some(next) if found.len() <= 100 => cursor = Some(Cursor::new(next.as_bytes())),
                 _ => break,
             }
@@ -78,12 +80,12 @@ pub(super) fn a_scan_gives_every_lease_once<L: TestedLease>(case: &Case<L>) -> V
     bad_argument("a scan of 0 leases", &case.mgr().scan(None, 0), "0")
 }
 
-pub(super) fn a_scan_from_an_unknown_place_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_invalid_cursor_is_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
     let result = case.mgr().scan(Some(&Cursor::new(b"\xff no cursor")), 10);
-    same("a scan from an unknown place fails", &result.is_err(), &true)
+    same("a scan with an invalid cursor fails", &result.is_err(), &true)
 }
 
-pub(super) fn expired_leases_come_back_reclaimed<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn reclaim_expired_returns_reclaimed_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
     let used = ending(&sample::<L>(1, 1)?, END);
     let mut declined = ending(&sample::<L>(2, 2)?, END + 1);
     declined.set_state(LeaseState::DECLINED)?;
@@ -99,7 +101,7 @@ pub(super) fn expired_leases_come_back_reclaimed<L: TestedLease>(case: &Case<L>)
     reclaimed.reclaim();
     reclaimed_from_released.reclaim();
     let was = reclaimed_from_released.reclaimed_from();
-    same("what a released lease was", &was, &Some(LeaseState::RELEASED))?;
+    same("the former state of a released lease", &was, &Some(LeaseState::RELEASED))?;
     let found = ask("reclaim", case.mgr().reclaim_expired(system_time(END + 1), 0))?;
     same_leases("reclaim", &found, [&reclaimed, &declined, &reclaimed_from_released])?;
     case.holds([&reclaimed, &later, &reclaimed_from_released], [&declined])?;
@@ -118,11 +120,12 @@ pub(super) fn the_longest_expired_are_reclaimed_first<L: TestedLease>(case: &Cas
     Ok(())
 }
 
-pub(super) fn an_expired_lease_is_reclaimed_by_one<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn concurrent_reclaims_have_one_winner<L: TestedLease>(case: &Case<L>) -> Verdict {
     leases_are_reclaimed_once([case; 4])
 }
 
-/// Reclaims expired leases with a thread for each of these managers of the same leases, which may be one.
+/// Reclaims expired leases with a thread for each of these managers of the same leases, which may
+/// be the same manager.
 pub(super) fn leases_are_reclaimed_once<L: TestedLease, const N: usize>(cases: [&Case<L>; N]) -> Verdict {
     const LEASES: u32 = 200;
     for n in 0..LEASES {
@@ -165,14 +168,14 @@ pub(super) fn a_lease_is_added_within_limits<L: TestedLease>(case: &Case<L>) -> 
     };
     same("limit and count", &(exceeded.limit, exceeded.count), &(2, 2))?;
     case.holds(&leases[..2], [&leases[2]])?;
-    // Another subnet has its own.
+    // Another subnet has a limit of its own.
     let elsewhere = in_subnet(&leases[2], 2);
     same(
         "add_within",
         &ask("add_within", case.mgr().add_within(&elsewhere, &limits(2, 1)?))?,
         &AddedWithin::Added,
     )?;
-    // That of a class counts those that name it.
+    // The limit of a class counts the leases that name it.
     let gold = with_context(&sample::<L>(5, 5)?, &["gold"], &[])?;
     let text = "{ \"ISC\": { \"limits\": { \"client-classes\": [ { \"name\": \"gold\", \"address-limit\": 1 } ] } } }";
     let context = UserContext::parse(text.as_bytes())?;
@@ -197,7 +200,7 @@ pub(super) fn concurrent_adds_within_a_limit_do_not_exceed_it<L: TestedLease>(ca
     same("the number of leases added", &added.iter().sum(), &LIMIT)
 }
 
-pub(super) fn an_update_of_what_is_there_loses_no_other_update<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn update_with_loses_no_other_update<L: TestedLease>(case: &Case<L>) -> Verdict {
     const EACH: i64 = 50;
     let lease = sample::<L>(1, 1)?;
     same("without a lease", &ask("update_with", case.mgr().update_with(lease.address(), |_| None))?, &None)?;
@@ -210,17 +213,21 @@ pub(super) fn an_update_of_what_is_there_loses_no_other_update<L: TestedLease>(c
     })?;
     let renewed = with(&lease, |data| data.cltt += 4 * EACH);
     case.has(lease.address(), Some(&renewed))?;
-    same("not wanted", &ask("update_with", case.mgr().update_with(lease.address(), |_| None))?, &None)?;
+    same(
+        "without a new lease",
+        &ask("update_with", case.mgr().update_with(lease.address(), |_| None))?,
+        &None,
+    )?;
     case.has(lease.address(), Some(&renewed))
 }
 
-pub(super) fn a_lease_is_deleted_if_it_is_meant<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn delete_if_deletes_only_a_matching_lease<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = sample::<L>(1, 1)?;
     case.add(&lease)?;
     let delete = |is_meant: bool| ask("delete_if", case.mgr().delete_if(lease.address(), |_| is_meant));
-    same("delete_if, not meant", &delete(false)?, &None)?;
+    same("delete_if of another lease", &delete(false)?, &None)?;
     case.has(lease.address(), Some(&lease))?;
-    same("delete_if, meant", &delete(true)?, &Some(lease.clone()))?;
+    same("delete_if of this lease", &delete(true)?, &Some(lease.clone()))?;
     case.has(lease.address(), None)?;
     same("delete_if without a lease", &delete(true)?, &None)
 }

@@ -1,4 +1,4 @@
-//! Leases to try a manager with, for both families.
+//! Test leases of both families.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -13,28 +13,29 @@ use crate::{ClientKey, ManagedLease};
 
 /// When the clients of the samples were heard, in seconds since the epoch.
 pub(super) const HEARD: i64 = 1_700_000_000;
-/// For how long the samples are valid.
+/// Valid lifetime of the samples.
 pub(super) const VALID: u32 = 3600;
 /// When the samples end, in seconds since the epoch.
 pub(super) const END: i64 = 1_700_003_600;
 
-/// A relay agent by its relay id and its remote id; empty where it gave none.
+/// A relay agent by its relay id and its remote id; empty if it sent none.
 pub(super) type Relay<'a> = (&'a [u8], &'a [u8]);
 
-/// What each family does in its own way.
+/// The operations that differ between the families.
 pub trait Sample: ManagedLease + FileLease {
-    /// The shortest and the longest client id or DUID, in bytes.
+    /// Minimum and maximum length of a client id or DUID, in bytes.
     const ID_LENGTHS: (usize, usize);
-    /// What can be leased.
+    /// The types of leases.
     const KINDS: &'static [Option<LeaseType>];
 
-    /// Addresses that go up with their numbers.
+    /// Returns the address with a number; addresses ascend with their numbers.
     fn address_number(n: u32) -> Self::Address;
 
-    /// Addresses all over the family's range, ascending, with the first and the last one there is.
+    /// Returns addresses all over the range of the family, ascending, including the first and the
+    /// last possible one.
     fn scattered() -> Vec<Self::Address>;
 
-    /// A lease of a client, given by its client id or DUID; empty where it has none.
+    /// Creates a lease of a client with this client id or DUID; empty if it has none.
     fn of_client(
         address: Self::Address,
         hwaddr: Option<HwAddr>,
@@ -42,65 +43,66 @@ pub trait Sample: ManagedLease + FileLease {
         state: LeaseState,
     ) -> Verdict<Self>;
 
-    /// The lease, but of another address.
+    /// Returns the lease with another address.
     fn at_address(&self, address: Self::Address) -> Verdict<Self>;
 
-    /// The lease, but of another client.
+    /// Returns the lease with another client.
     fn with_client(&self, hwaddr: Option<HwAddr>, id: &[u8]) -> Verdict<Self>;
 
-    /// The lease, but of another kind.
+    /// Returns the lease with another type.
     fn with_kind(&self, kind: Option<LeaseType>) -> Verdict<Self>;
 
-    /// The client id or DUID; empty where it has none.
+    /// Returns the client id or DUID; empty if there is none.
     fn id(&self) -> &[u8];
 
-    /// All that the client can be asked for by.
+    /// Returns all keys of the client.
     fn client_keys(&self) -> Vec<ClientKey<'_>>;
 
-    /// The JSON of what relay agents said.
+    /// Returns the JSON of the data of relay agents.
     fn relay_json(relays: &[Relay<'_>]) -> String;
 
-    /// The relay agents.
+    /// Returns the relay ids.
     fn relays(&self) -> Vec<RelayId>;
 
-    /// Where relay agents heard the client.
+    /// Returns the remote ids.
     fn remotes(&self) -> Vec<RemoteId>;
 
-    /// The lease with one field changed that the other family does not have, and the name of the field.
+    /// Returns the lease with one field changed that the other family does not have, and the name
+    /// of the field.
     fn family_variants(&self) -> Verdict<Vec<(&'static str, Self)>>;
 
-    /// Whether leases of a kind and state have a row in statistics.
+    /// Returns whether leases of a type and state have a row in statistics.
     fn has_row(kind: Option<LeaseType>, state: LeaseState) -> bool;
 
-    /// The rules of the family alone.
+    /// Returns the rules of this family only.
     fn family_rules() -> Vec<Rule<Self>>
     where
         Self: TestedLease;
 }
 
-/// A hardware address by its number.
+/// Returns the hardware address with a number.
 pub(super) fn hwaddr(n: u32) -> Verdict<HwAddr> {
     let [a, b, c, d] = n.to_be_bytes();
     Ok(HwAddr::new(&[2, 0, a, b, c, d])?)
 }
 
-/// A client id or DUID by its number.
+/// Returns the client id or DUID with a number.
 pub(super) fn id(n: u32) -> [u8; 8] {
     let [a, b, c, d] = n.to_be_bytes();
     [0, 3, 0, 1, a, b, c, d]
 }
 
-/// A hostname by its number.
+/// Returns the hostname with a number.
 pub(super) fn hostname(n: u32) -> Hostname {
     Hostname::new(format!("host-{n}.example.org").as_bytes())
 }
 
-/// The lease of an address and a client, both by their numbers: in use, in subnet 1.
+/// Returns a lease of the address and the client with these numbers: in use, in subnet 1.
 pub(super) fn sample<L: Sample>(address: u32, client: u32) -> Verdict<L> {
     at(L::address_number(address), client)
 }
 
-/// As [`sample`], of any address.
+/// As [`sample`], with any address.
 pub(super) fn at<L: Sample>(address: L::Address, client: u32) -> Verdict<L> {
     let mut lease = L::of_client(address, Some(hwaddr(client)?), &id(client), LeaseState::DEFAULT)?;
     *lease.data_mut() = LeaseData {
@@ -113,36 +115,36 @@ pub(super) fn at<L: Sample>(address: L::Address, client: u32) -> Verdict<L> {
     Ok(lease)
 }
 
-/// A lease of each address number, each of a client of its own.
+/// Returns a lease for each address number, each with a client of its own.
 pub(super) fn samples<L: Sample>(numbers: std::ops::Range<u32>) -> Verdict<Vec<L>> {
     numbers.map(|n| sample(n, n)).collect()
 }
 
-/// The lease with some of its data changed.
+/// Returns the lease with some of its data changed.
 pub(super) fn with<L: Sample>(lease: &L, change: impl FnOnce(&mut LeaseData)) -> L {
     let mut lease = lease.clone();
     change(lease.data_mut());
     lease
 }
 
-/// The lease in another state.
+/// Returns the lease in another state.
 pub(super) fn in_state<L: Sample>(lease: &L, state: LeaseState) -> Verdict<L> {
     let mut lease = lease.clone();
     lease.set_state(state)?;
     Ok(lease)
 }
 
-/// The lease in another subnet.
+/// Returns the lease in another subnet.
 pub(super) fn in_subnet<L: Sample>(lease: &L, subnet: u32) -> L {
     with(lease, |data| data.subnet_id = SubnetId(subnet))
 }
 
-/// The lease with another end, in seconds since the epoch.
+/// Returns the lease with another end, in seconds since the epoch.
 pub(super) fn ending<L: Sample>(lease: &L, end: i64) -> L {
     with(lease, |data| data.cltt = end.wrapping_sub(data.valid_lifetime.0.into()))
 }
 
-/// A user context of client classes and relay agents.
+/// Returns a user context with client classes and relay agents.
 pub(super) fn context<L: Sample>(classes: &[&str], relays: &[Relay<'_>]) -> Verdict<UserContext> {
     let mut parts = vec![r#""comment": 1"#.to_owned()];
     if !classes.is_empty() {
@@ -155,13 +157,13 @@ pub(super) fn context<L: Sample>(classes: &[&str], relays: &[Relay<'_>]) -> Verd
     Ok(UserContext::parse(format!("{{ \"ISC\": {{ {} }} }}", parts.join(", ")).as_bytes())?)
 }
 
-/// The lease with a user context.
+/// Returns the lease with a user context.
 pub(super) fn with_context<L: Sample>(lease: &L, classes: &[&str], relays: &[Relay<'_>]) -> Verdict<L> {
     let context = context::<L>(classes, relays)?;
     Ok(with(lease, |data| data.user_context = Some(context)))
 }
 
-/// A lease in which no field is at its default.
+/// Returns a lease in which no field has its default.
 pub(super) fn full<L: Sample>(n: u32) -> Verdict<L> {
     let mut lease = sample::<L>(n, n)?;
     let context = context::<L>(&["gold"], &[(&[0, 3, 0, 1, 9], &[0, 0, 0, 9, 1])])?;
@@ -173,7 +175,8 @@ pub(super) fn full<L: Sample>(n: u32) -> Verdict<L> {
     in_state(&lease, LeaseState::RELEASED)
 }
 
-/// Leases of the same address that differ from this one in one field each, and the name of the field.
+/// Returns leases of the same address that differ from this one in one field each, and the name of
+/// the field.
 pub(super) fn variants<L: Sample>(lease: &L) -> Verdict<Vec<(&'static str, L)>> {
     let hwaddr = hwaddr(77)?;
     let old = lease.hwaddr().cloned().unwrap_or(hwaddr.clone());
@@ -213,7 +216,7 @@ pub(super) fn variants<L: Sample>(lease: &L) -> Verdict<Vec<(&'static str, L)>> 
     Ok(variants)
 }
 
-/// The same leases in an order that is not that of their addresses.
+/// Returns the same leases in another order than that of their addresses.
 pub(super) fn shuffled<L: Clone>(leases: &[L]) -> Vec<L> {
     let mut shuffled: Vec<_> = leases.iter().skip(1).step_by(2).rev().collect();
     shuffled.extend(leases.iter().step_by(2));
@@ -224,7 +227,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
-/// The options with relay id and remote id in hex, with code and length written by `head`, and the keys beside them.
+/// Returns the options with relay id and remote id in hex, with code and length written by `head`,
+/// and the keys beside them.
 fn relay_map(relay: &Relay<'_>, codes: [u16; 2], name: &str, head: impl Fn(u16, usize) -> String) -> String {
     let (relay_id, remote_id) = *relay;
     let mut options = String::new();
@@ -321,7 +325,7 @@ impl Sample for Lease4 {
     }
 }
 
-/// The first address of a delegated prefix that is no longer than a /56.
+/// The first address of a delegated prefix of at least 56 bits.
 pub(super) const PREFIX: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0);
 
 impl Sample for Lease6 {
@@ -417,7 +421,7 @@ impl Sample for Lease6 {
             ),
             ("type TA", self.with_kind(Some(LeaseType::TA))?),
             ("type PD", self.with_kind(Some(LeaseType::PD))?),
-            // What Kea 2.2 records.
+            // A value that Kea 2.2 records.
             ("prefix length", rebuilt(self, self.address(), LeaseType::PD, 64, self.duid().clone())?),
             (
                 "DUID of one byte",
@@ -439,14 +443,14 @@ impl Sample for Lease6 {
     }
 }
 
-/// The lease with some of its fields changed.
+/// Returns the lease with some of its fields changed.
 pub(super) fn changed(lease: &Lease6, change: impl FnOnce(&mut Lease6)) -> Lease6 {
     let mut lease = lease.clone();
     change(&mut lease);
     lease
 }
 
-/// The lease with another address, type, prefix length or client.
+/// Returns the lease with another address, type, prefix length or client.
 pub(super) fn rebuilt(
     lease: &Lease6,
     address: Ipv6Addr,

@@ -1,14 +1,14 @@
 //! Several managers of the same leases.
 
 use super::TestedLease;
-use super::case::{Case, Doing, Opener, Verdict, ask, changed_meanwhile, in_threads, no_such_lease, same};
+use super::case::{Action, Case, Opener, Verdict, ask, changed_meanwhile, in_threads, no_such_lease, same};
 use super::round_trips::leases_are_reclaimed_once;
 use super::sample::{END, at, in_state, in_subnet, sample, samples, with};
 use super::threads::increment;
 use crate::lease::{LeaseState, system_time};
 use crate::{Added, Deleted, FreeRange, Query};
 
-pub(super) fn a_manager_finds_what_another_has_changed<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+pub(super) fn a_manager_sees_the_changes_of_another<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
     let (one, two) = (opener.open(), opener.open());
     let leases = samples::<L>(1..4)?;
     let finds = |case: &Case<L>, lease: &L| {
@@ -19,14 +19,17 @@ pub(super) fn a_manager_finds_what_another_has_changed<L: TestedLease>(opener: &
         let moved = in_subnet(lease, 2);
         one.add(lease)?;
         finds(&two, lease)?;
-        let action = Doing("add, where another manager has added a lease,", lease);
+        let action = Action("add to an address to which another manager has added a lease", lease);
         same(&action, &ask(&action, two.mgr().add(lease))?, &Added::AddressTaken)?;
         two.update(&moved)?;
         finds(&one, &moved)?;
         let result = one.mgr().update_expecting(lease, Some(lease));
-        let action = "update with what was read before another manager has changed it";
+        let action = "update, expecting the lease as read before a change by another manager";
         changed_meanwhile(action, &result, lease.address())?;
-        ask("update with what another manager has written", one.mgr().update_expecting(lease, Some(&moved)))?;
+        ask(
+            "update, expecting the lease that another manager has written",
+            one.mgr().update_expecting(lease, Some(&moved)),
+        )?;
         finds(&two, lease)?;
     }
     two.holds(&leases, [])?;
@@ -43,21 +46,23 @@ pub(super) fn a_manager_finds_what_another_has_changed<L: TestedLease>(opener: &
     one.update(&reclaimed)?;
     same(
         "reclaimed leases",
-        &ask("remove reclaimed leases", two.mgr().delete_reclaimed(system_time(END)))?,
+        &ask("delete reclaimed leases", two.mgr().delete_reclaimed(system_time(END)))?,
         &1,
     )?;
     drop(two);
     one.holds([&leases[0], &leases[2]], [&reclaimed])
 }
 
-pub(super) fn of_several_managers_one_has_an_address<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
+pub(super) fn concurrent_adds_of_several_managers_have_one_winner<L: TestedLease>(
+    opener: &Opener<'_, L>,
+) -> Verdict {
     const ADDRESSES: u32 = 100;
     let managers = [opener.open(), opener.open(), opener.open()];
     let added = in_threads(managers.len(), |n| {
         let mut added = Vec::new();
         for address in 0..ADDRESSES {
             let lease = sample::<L>(address, 1000 + n as u32)?;
-            if ask(Doing("add", &lease), managers[n].mgr().add(&lease))? == Added::Added {
+            if ask(Action("add", &lease), managers[n].mgr().add(&lease))? == Added::Added {
                 added.push(lease);
             }
         }
@@ -65,18 +70,18 @@ pub(super) fn of_several_managers_one_has_an_address<L: TestedLease>(opener: &Op
     })?;
     let mut added: Vec<_> = added.into_iter().flatten().collect();
     added.sort_by_key(L::address);
-    same("how often 100 addresses were added", &added.len(), &(ADDRESSES as usize))?;
+    same("number of successful adds of 100 addresses", &added.len(), &(ADDRESSES as usize))?;
     managers.iter().try_for_each(|case| case.finds(&Query::all(), &added))?;
     let deleted = in_threads(managers.len(), |n| {
         let delete = |lease: &L| {
-            let action = Doing("delete", lease);
+            let action = Action("delete", lease);
             Ok(ask(&action, managers[n].mgr().delete_expecting(lease.address(), Some(lease)))?
                 == Deleted::Deleted)
         };
         let deleted = added.iter().map(delete).collect::<Verdict<Vec<_>>>()?;
         Ok(deleted.into_iter().filter(|deleted| *deleted).count())
     })?;
-    same("how often 100 leases were deleted", &deleted.iter().sum(), &added.len())?;
+    same("number of successful deletes of 100 leases", &deleted.iter().sum(), &added.len())?;
     managers.iter().try_for_each(|case| case.finds(&Query::all(), []))
 }
 
@@ -120,6 +125,6 @@ pub(super) fn a_free_address_is_claimed_by_one_of_several_managers<L: TestedLeas
     })?;
     let mut claimed: Vec<_> = claimed.into_iter().flatten().collect();
     claimed.sort_by_key(L::address);
-    same("how many addresses were claimed", &claimed.len(), &(ADDRESSES as usize))?;
+    same("number of claimed addresses", &claimed.len(), &(ADDRESSES as usize))?;
     managers.iter().try_for_each(|case| case.finds(&Query::all(), &claimed))
 }

@@ -1,8 +1,8 @@
-//! How many leases there are.
+//! Numbers of leases.
 
 use super::TestedLease;
 use super::case::{Case, Verdict, ask, bad_argument, no_such_lease, same};
-use super::find::scene;
+use super::find::varied_leases;
 use super::model::{has_statistics, statistics};
 use super::sample::{END, Sample, in_state, in_subnet, sample, samples, shuffled, with};
 use crate::lease::{Lease6, LeaseState, LeaseType, PoolId, SubnetId, system_time};
@@ -21,18 +21,18 @@ fn row<L: TestedLease>(subnet: u32, pool: Option<u32>, state: u32, count: u64) -
     }
 }
 
-/// The statistics have these rows.
+/// Checks that the statistics have these rows.
 fn has_rows<L: TestedLease>(case: &Case<L>, query: &StatisticsQuery, rows: &[StatisticsRow]) -> Verdict {
     let found = ask(format_args!("{query:?}"), case.mgr().statistics(query))?;
     same(format_args!("{query:?}"), &found[..], rows)
 }
 
-/// Both with and without pools, the statistics are those of these leases.
+/// Checks that the statistics, with and without pools, are those of these leases.
 fn counts<L: TestedLease>(case: &Case<L>, leases: &[L]) -> Verdict {
     [ALL, BY_POOL].iter().try_for_each(|query| has_statistics(case, query, leases))
 }
 
-pub(super) fn counted_states_have_rows_and_no_others<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn only_counted_states_have_rows<L: TestedLease>(case: &Case<L>) -> Verdict {
     has_rows(case, &ALL, &[])?;
     has_rows(case, &BY_POOL, &[])?;
     let mut n = 0;
@@ -53,7 +53,7 @@ pub(super) fn counted_states_have_rows_and_no_others<L: TestedLease>(case: &Case
     has_rows(case, &BY_POOL, &rows)
 }
 
-pub(super) fn statistics_are_of_the_subnets_that_are_asked_for<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn statistics_are_of_the_requested_subnets<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = Vec::new();
     for (subnet, n) in [0, 1, 1, 2, 3, 3, 3, 10, 256, u32::MAX].into_iter().zip(0..) {
         leases.push(in_subnet(&sample::<L>(n, n)?, subnet));
@@ -83,7 +83,7 @@ pub(super) fn statistics_are_of_the_subnets_that_are_asked_for<L: TestedLease>(c
     has_rows(case, &three, &[row::<L>(3, None, 0, 3)])
 }
 
-pub(super) fn statistics_of_subnets_that_cannot_be_are_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn statistics_of_invalid_subnets_are_refused<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = [in_subnet(&sample::<L>(1, 1)?, 0), in_subnet(&sample::<L>(2, 2)?, 1)];
     case.add_all(&leases)?;
     let range = |first, last| Subnets::Range(SubnetId(first), SubnetId(last));
@@ -99,7 +99,7 @@ pub(super) fn statistics_of_subnets_that_cannot_be_are_refused<L: TestedLease>(c
             bad_argument(format_args!("{query:?}"), &case.mgr().statistics(&query), value)?;
         }
     }
-    // A lease that a file has in subnet 0 is one of all.
+    // "All" includes a lease of a file in subnet 0.
     has_rows(case, &ALL, &[row::<L>(0, None, 0, 1), row::<L>(1, None, 0, 1)])
 }
 
@@ -169,7 +169,7 @@ pub(super) fn statistics_follow_an_update<L: TestedLease>(case: &Case<L>) -> Ver
         case.update(&leases[2])?;
         counts(case, &leases)?;
     }
-    // All at once.
+    // All changes at once.
     let lease = with(&leases[3], |data| (data.subnet_id, data.pool_id) = (SubnetId(9), PoolId(9)));
     leases[3] = in_state(&lease, LeaseState::DECLINED)?;
     case.update(&leases[3])?;
@@ -182,19 +182,19 @@ pub(super) fn statistics_follow_an_update<L: TestedLease>(case: &Case<L>) -> Ver
 }
 
 pub(super) fn statistics_follow_a_deletion<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let mut leases = scene::<L>()?;
+    let mut leases = varied_leases::<L>()?;
     case.add_all(&leases)?;
     while let Some(lease) = leases.pop() {
         case.delete(lease.address())?;
         counts(case, &leases)?;
     }
-    // Where there is none, there is no row that says 0.
+    // There is no row with a count of 0.
     has_rows(case, &ALL, &[])?;
     has_rows(case, &BY_POOL, &[])
 }
 
-pub(super) fn statistics_follow_the_removal_of_many<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let mut leases = scene::<L>()?;
+pub(super) fn statistics_follow_the_deletion_of_many_leases<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let mut leases = varied_leases::<L>()?;
     case.add_all(&leases)?;
     for lease in leases.iter_mut().step_by(3) {
         lease.set_state(LeaseState::EXPIRED_RECLAIMED)?;
@@ -202,7 +202,7 @@ pub(super) fn statistics_follow_the_removal_of_many<L: TestedLease>(case: &Case<
     }
     counts(case, &leases)?;
     let end = END + 200;
-    ask("remove reclaimed leases", case.mgr().delete_reclaimed(system_time(end)))?;
+    ask("delete reclaimed leases", case.mgr().delete_reclaimed(system_time(end)))?;
     leases.retain(|lease| {
         lease.state() != LeaseState::EXPIRED_RECLAIMED || !lease.is_expired(system_time(end))
     });
@@ -212,7 +212,7 @@ pub(super) fn statistics_follow_the_removal_of_many<L: TestedLease>(case: &Case<
     counts(case, &leases)
 }
 
-pub(super) fn a_renewal_leaves_statistics_as_they_are<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_renewal_does_not_change_statistics<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = samples::<L>(0..3)?;
     case.add_all(&leases)?;
     for _ in 0..3 {
@@ -230,19 +230,19 @@ pub(super) fn a_refused_change_is_not_counted<L: TestedLease>(case: &Case<L>) ->
     let leases = samples::<L>(0..2)?;
     case.add_all(&leases)?;
     let other = in_state(&in_subnet(&leases[0], 2), LeaseState::DECLINED)?;
-    ask("add where there is a lease", case.mgr().add(&other).map(drop))?;
+    ask("add to an address with a lease", case.mgr().add(&other).map(drop))?;
     counts(case, &leases)?;
     let absent = in_state(&sample::<L>(9, 9)?, LeaseState::DECLINED)?;
-    no_such_lease("update what is not there", &case.mgr().update(&absent), absent.address())?;
+    no_such_lease("update a missing lease", &case.mgr().update(&absent), absent.address())?;
     counts(case, &leases)?;
-    // It fails or not, that is another rule's.
+    // Another rule checks whether it fails.
     let _ = case.mgr().update_if_unchanged(&in_subnet(&leases[0], 7), &leases[0]);
     let _ = case.mgr().delete_expecting(absent.address(), None);
     counts(case, &leases)
 }
 
 pub(super) fn a_recount_gives_the_same_statistics<L: TestedLease>(case: &Case<L>) -> Verdict {
-    let mut leases = scene::<L>()?;
+    let mut leases = varied_leases::<L>()?;
     case.add_all(&leases)?;
     for n in [35, 20, 4, 0] {
         case.delete(leases.remove(n).address())?;
@@ -253,14 +253,14 @@ pub(super) fn a_recount_gives_the_same_statistics<L: TestedLease>(case: &Case<L>
         counts(case, &leases)?;
         ask("recount", case.mgr().recount())?;
     }
-    // Changes are counted as before.
+    // Changes are still counted.
     leases[5].set_state(LeaseState::DECLINED)?;
     case.update(&leases[5])?;
     case.delete(leases.remove(0).address())?;
     counts(case, &leases)
 }
 
-pub(super) fn addresses_and_prefixes_are_counted_apart(case: &Case<Lease6>) -> Verdict {
+pub(super) fn addresses_and_prefixes_are_counted_separately(case: &Case<Lease6>) -> Verdict {
     let mut leases = Vec::new();
     for (kind, state, count) in [(0, 0, 1), (0, 1, 2), (0, 4, 3), (0, 2, 2), (2, 0, 4), (2, 1, 1), (2, 4, 1)]
         .into_iter()
@@ -279,7 +279,7 @@ pub(super) fn addresses_and_prefixes_are_counted_apart(case: &Case<Lease6>) -> V
     let rows = [typed(address, 0, 1), typed(address, 1, 2), typed(address, 4, 3), typed(prefix, 0, 4)];
     has_rows(case, &ALL, &rows)?;
     counts(case, &leases)?;
-    // A lease becomes one of another type.
+    // A lease gets another type.
     leases[0] = leases[0].with_kind(prefix)?;
     case.update(&leases[0])?;
     counts(case, &leases)

@@ -1,4 +1,4 @@
-//! Changes that are submitted.
+//! Submitted changes.
 
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -17,7 +17,7 @@ use crate::{Done, LeaseMgr, LeaseMgrError, Operation};
 
 type Answer = Result<Done, LeaseMgrError>;
 
-/// Submits a change whose answer is sent.
+/// Submits a change, and sends its result to a channel.
 fn submit<L: TestedLease>(
     mgr: &dyn LeaseMgr<L>,
     operation: Operation<L>,
@@ -25,19 +25,19 @@ fn submit<L: TestedLease>(
     number: usize,
 ) {
     let answers = answers.clone();
-    // A rule that has failed does not wait for it any more.
+    // After a failure, the rule has dropped the receiver.
     mgr.submit(operation, Box::new(move |answer| drop(answers.send((number, answer)))));
 }
 
-/// Waits for an answer.
+/// Waits for a result.
 fn answer<T>(answers: &Receiver<T>) -> Verdict<T> {
     const LONG: Duration = Duration::from_secs(30);
     answers.recv_timeout(LONG).map_err(|error| {
-        Fault::new("submit a change", "an answer", format_args!("none: {}", with_sources(&error)))
+        Fault::new("submit a change", "a result", format_args!("none: {}", with_sources(&error)))
     })
 }
 
-/// Submits changes and waits for the answers, which are in the order of the changes.
+/// Submits changes and waits for the results, in the order of the changes.
 fn submit_all<L: TestedLease>(
     case: &Case<L>,
     operations: impl IntoIterator<Item = Operation<L>>,
@@ -53,7 +53,7 @@ fn submit_all<L: TestedLease>(
     if let Ok((number, again)) = receiver.recv_timeout(Duration::ZERO) {
         return Err(Fault::new(
             format_args!("submit change {number}"),
-            "one answer",
+            "one result",
             format_args!("{again:?}"),
         ));
     }
@@ -61,7 +61,7 @@ fn submit_all<L: TestedLease>(
     Ok(answers.into_iter().map(|(_, answer)| answer).collect())
 }
 
-pub(super) fn a_submitted_change_is_answered_with_its_result<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_submitted_change_returns_its_result<L: TestedLease>(case: &Case<L>) -> Verdict {
     let (lease, absent) = (sample::<L>(1, 1)?, sample::<L>(2, 2)?);
     let renewed = with(&lease, |data| data.cltt += 1);
     let answers = submit_all(
@@ -74,7 +74,7 @@ pub(super) fn a_submitted_change_is_answered_with_its_result<L: TestedLease>(cas
         ],
     )?;
     let answers = answers.into_iter().collect::<Result<Vec<_>, _>>();
-    let action = "submit changes that can be made";
+    let action = "submit valid changes";
     let expected = [Done::Added, Done::AddressTaken, Done::Updated, Done::NoSuchLease];
     same(action, &ask(action, answers)?[..], &expected[..])?;
     let answers = submit_all(
@@ -85,15 +85,13 @@ pub(super) fn a_submitted_change_is_answered_with_its_result<L: TestedLease>(cas
             Operation::delete_if_unchanged(&renewed),
         ],
     )?;
-    no_such_lease("submit an update of a lease that is not there", &answers[0], absent.address())?;
+    no_such_lease("submit an update of a missing lease", &answers[0], absent.address())?;
     changed_meanwhile("submit a deletion of a lease that changed", &answers[1], lease.address())?;
     same("submit a deletion", &answers[2].as_ref().ok(), &Some(&Done::Deleted))?;
     case.holds([], [&lease, &renewed, &absent])
 }
 
-pub(super) fn submitted_changes_of_an_address_are_made_in_their_order<L: TestedLease>(
-    case: &Case<L>,
-) -> Verdict {
+pub(super) fn submitted_changes_of_an_address_are_made_in_order<L: TestedLease>(case: &Case<L>) -> Verdict {
     const CHANGES: i64 = 100;
     let leases = samples::<L>(0..3)?;
     let form = |lease: &L, n: i64| with(lease, |data| data.cltt += n);
@@ -110,7 +108,7 @@ pub(super) fn submitted_changes_of_an_address_are_made_in_their_order<L: TestedL
     case.holds(&last, &leases)
 }
 
-pub(super) fn a_submitted_change_is_made_when_it_is_answered<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_submitted_change_is_made_before_its_completion<L: TestedLease>(case: &Case<L>) -> Verdict {
     for lease in samples::<L>(0..20)? {
         let (sender, receiver) = channel();
         let (mgr, address) = (case.weak(), lease.address());
@@ -121,13 +119,14 @@ pub(super) fn a_submitted_change_is_made_when_it_is_answered<L: TestedLease>(cas
         case.mgr().submit(Operation::Add(lease.clone()), Box::new(look));
         let (added, there) = answer(&receiver)?;
         same("submit an addition", &ask("submit an addition", added)?, &Done::Added)?;
-        let there = there.map(|there| ask("get in an answer", there)).transpose()?.flatten();
-        same_leases("get the lease in the answer to its addition", there.iter(), [&lease])?;
+        let there = there.map(|there| ask("get in a completion", there)).transpose()?.flatten();
+        same_leases("get the lease in the completion of its addition", there.iter(), [&lease])?;
     }
     Ok(())
 }
 
-/// Submits the addition of a lease whose answer submits that of the next, which it adds itself at the end.
+/// Submits the addition of a lease, whose completion submits that of the next lease, and adds one
+/// itself at the end.
 fn submit_in_turn<L: TestedLease>(
     mgr: &Weak<dyn LeaseMgr<L>>,
     mut leases: std::vec::IntoIter<L>,
@@ -149,27 +148,27 @@ fn submit_in_turn<L: TestedLease>(
     open.submit(Operation::Add(lease), Box::new(next));
 }
 
-pub(super) fn an_answer_may_submit_and_change<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_completion_may_submit_and_change<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = samples::<L>(0..50)?;
     let (sender, receiver) = channel();
     submit_in_turn(&case.weak(), leases.clone().into_iter(), sender);
     for _ in &leases {
-        let action = "submit or add in an answer";
+        let action = "submit or add in a completion";
         same(action, &ask(action, answer(&receiver)?.1)?, &Done::Added)?;
     }
-    // The manager is not held any more when the last sender is dropped.
+    // The last sender is dropped after the manager's reference.
     while receiver.recv().is_ok() {}
     case.holds(&leases, [])
 }
 
-pub(super) fn a_panic_at_an_answer_fails_nothing_else<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_panic_in_a_completion_fails_nothing_else<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = samples::<L>(0..6)?;
     for pair in leases.chunks(2) {
-        // As a panic, without its message on the standard error.
+        // Panics without a message on standard error.
         case.mgr()
             .submit(Operation::Add(pair[0].clone()), Box::new(|_| resume_unwind(Box::new("out of order"))));
         let answers = submit_all(case, [Operation::Add(pair[1].clone())])?;
-        let action = "submit after a panic at another answer";
+        let action = "submit after a panic in another completion";
         let answers = answers.into_iter().collect::<Result<Vec<_>, _>>();
         same(action, &ask(action, answers)?[..], &[Done::Added][..])?;
     }
@@ -184,14 +183,15 @@ pub(super) fn a_callback_cannot_apply_or_submit<L: TestedLease>(case: &Case<L>) 
             let results = calling.apply(&[operation.clone(), operation.clone()]);
             same("apply in a callback", &results.len(), &2)?;
             results.iter().try_for_each(|result| in_callback("apply in a callback", result))?;
-            let told = Arc::new(Mutex::new(None));
-            let tell = Arc::clone(&told);
+            let reported = Arc::new(Mutex::new(None));
+            let tell = Arc::clone(&reported);
             let put = move |answer| *tell.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
             calling.submit(operation, Box::new(put));
-            // It is refused before anything could wait for the callback.
-            let told = told.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let told = told.ok_or_else(|| Fault::new("submit in a callback", "an answer at once", "none"))?;
-            in_callback("submit in a callback", &told)?;
+            // It is refused before anything can wait for the callback.
+            let reported = reported.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let reported =
+                reported.ok_or_else(|| Fault::new("submit in a callback", "a result at once", "none"))?;
+            in_callback("submit in a callback", &reported)?;
         }
         Ok(())
     })?;
@@ -205,7 +205,7 @@ pub(super) fn a_callback_cannot_apply_or_submit<L: TestedLease>(case: &Case<L>) 
     case.holds([], [&lease, &absent])
 }
 
-pub(super) fn of_many_that_submit_an_addition_one_has_it<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn concurrent_submitted_adds_have_one_winner<L: TestedLease>(case: &Case<L>) -> Verdict {
     const ADDRESSES: u32 = 200;
     let added = in_threads(4, |thread| {
         let lease = |n| sample::<L>(n, 1000 + thread as u32);
@@ -218,11 +218,11 @@ pub(super) fn of_many_that_submit_an_addition_one_has_it<L: TestedLease>(case: &
     })?;
     let mut added: Vec<_> = added.into_iter().flatten().collect();
     added.sort_by_key(L::address);
-    same("how often 200 addresses were added", &added.len(), &(ADDRESSES as usize))?;
-    same_leases("find all leases, of those that were told to be added", &case.all()?, &added)
+    same("number of successful adds of 200 addresses", &added.len(), &(ADDRESSES as usize))?;
+    same_leases("find all leases that were reported as added", &case.all()?, &added)
 }
 
-pub(super) fn what_was_submitted_is_made_before_the_manager_ends<L: TestedLease>(
+pub(super) fn submitted_changes_are_made_before_the_manager_ends<L: TestedLease>(
     opener: &Opener<'_, L>,
 ) -> Verdict {
     const COUNT: u32 = 50;
@@ -241,7 +241,7 @@ pub(super) fn what_was_submitted_is_made_before_the_manager_ends<L: TestedLease>
         let action = "submit additions and drop the manager";
         same(action, &ask(action, answers)?, &vec![Done::Added; leases.len()])?;
         all.extend(leases);
-        opener.with(|case| same_leases("open the manager again, and find all leases", &case.all()?, &all))?;
+        opener.with(|case| same_leases("reopen the manager, and find all leases", &case.all()?, &all))?;
     }
     Ok(())
 }

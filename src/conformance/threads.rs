@@ -1,35 +1,35 @@
-//! Many threads at the same time.
+//! Concurrent changes and queries.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::TestedLease;
-use super::case::{Asking, Case, Doing, Fault, Verdict, ask, holds, in_threads, same, same_leases};
+use super::case::{Action, Case, Fault, QueryText, Verdict, ask, holds, in_threads, same, same_leases};
 use super::model::{answer, matches};
 use super::sample::{hostname, hwaddr, id, in_state, in_subnet, sample, samples, with, with_context};
 use super::tracking::{KINDS, Log, in_order};
 use crate::lease::{LeaseState, SubnetId, system_time};
 use crate::{Added, Deleted, Key, LeaseMgrError, LeaseMgrExt, Query};
 
-/// How many threads try.
+/// Number of threads.
 const THREADS: usize = 4;
 
-/// How often a change is tried again that others have forestalled.
+/// Maximum number of attempts for a change that is modified concurrently.
 const TRIES: usize = 100_000;
 
-/// The lease of an address as a thread of this number would have it.
+/// Returns the lease that a thread adds to an address.
 fn own<L: TestedLease>(address: u32, thread: usize) -> Verdict<L> {
     sample(address, 1000 + thread as u32)
 }
 
-pub(super) fn of_many_that_add_an_address_one_has_it<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn concurrent_adds_have_one_winner<L: TestedLease>(case: &Case<L>) -> Verdict {
     const ADDRESSES: u32 = 500;
     let added = in_threads(THREADS, |thread| {
         let mut added = Vec::new();
         for n in 0..ADDRESSES {
-            // Some go up, some down.
+            // Some threads go up, some down.
             let n = if thread % 2 == 0 { n } else { ADDRESSES - 1 - n };
             let lease = own::<L>(n, thread)?;
-            if ask(Doing("add", &lease), case.mgr().add(&lease))? == Added::Added {
+            if ask(Action("add", &lease), case.mgr().add(&lease))? == Added::Added {
                 added.push(lease);
             }
         }
@@ -37,12 +37,12 @@ pub(super) fn of_many_that_add_an_address_one_has_it<L: TestedLease>(case: &Case
     })?;
     let mut added: Vec<_> = added.into_iter().flatten().collect();
     added.sort_by_key(L::address);
-    same("how often 500 addresses were added", &added.len(), &(ADDRESSES as usize))?;
-    same_leases("find all leases, of those who were told that theirs were added", &case.all()?, &added)?;
+    same("number of successful adds of 500 addresses", &added.len(), &(ADDRESSES as usize))?;
+    same_leases("find all leases that were reported as added", &case.all()?, &added)?;
     case.holds(&added, [])
 }
 
-pub(super) fn of_many_that_delete_a_lease_one_has_deleted_it<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn concurrent_deletes_have_one_winner<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = samples::<L>(0..300)?;
     case.add_all(&leases)?;
     let deleted = in_threads(THREADS, |thread| {
@@ -51,11 +51,11 @@ pub(super) fn of_many_that_delete_a_lease_one_has_deleted_it<L: TestedLease>(cas
             let lease = &leases[if thread % 2 == 0 { n } else { leases.len() - 1 - n }];
             let expected = (thread < THREADS / 2).then_some(lease);
             let result = case.mgr().delete_expecting(lease.address(), expected);
-            deleted += usize::from(ask(Doing("delete", lease), result)? == Deleted::Deleted);
+            deleted += usize::from(ask(Action("delete", lease), result)? == Deleted::Deleted);
         }
         Ok(deleted)
     })?;
-    same("how often 300 leases were deleted", &deleted.iter().sum::<usize>(), &leases.len())?;
+    same("number of successful deletes of 300 leases", &deleted.iter().sum::<usize>(), &leases.len())?;
     case.holds([], &leases[..20])
 }
 
@@ -72,11 +72,11 @@ pub(super) fn no_conditional_update_is_lost<L: TestedLease>(case: &Case<L>) -> V
     })?;
     let heard: i64 = case.all()?.iter().map(|lease| lease.data().cltt).sum();
     let before: i64 = leases.iter().map(|lease| lease.data().cltt).sum();
-    same("how often the cltt went up by one", &(heard - before), &(THREADS as i64 * ROUNDS))?;
+    same("number of increments of the cltt", &(heard - before), &(THREADS as i64 * ROUNDS))?;
     case.holds(&case.all()?, [])
 }
 
-/// Lets the client be heard a second later.
+/// Increments the time when the client was heard by a second.
 pub(super) fn increment<L: TestedLease>(case: &Case<L>, address: L::Address) -> Verdict {
     for _ in 0..TRIES {
         let Some(read) = case.get(address)? else {
@@ -85,14 +85,18 @@ pub(super) fn increment<L: TestedLease>(case: &Case<L>, address: L::Address) -> 
         let renewed = with(&read, |data| data.cltt += 1);
         match case.mgr().update_if_unchanged(&read, &renewed) {
             Err(LeaseMgrError::ChangedMeanwhile { .. }) => {}
-            other => return ask(Doing("update, if unchanged,", &renewed), other),
+            other => return ask(Action("update, if unchanged,", &renewed), other),
         }
     }
-    let found = "others were always first";
-    Err(Fault::new(format_args!("update {address} with what was just read"), "success at last", found))
+    let found = "a concurrent modification each time";
+    Err(Fault::new(
+        format_args!("update {address}, expecting the lease as just read"),
+        "success after some attempts",
+        found,
+    ))
 }
 
-pub(super) fn of_an_update_and_a_deletion_one_wins<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_update_and_a_delete_have_one_winner<L: TestedLease>(case: &Case<L>) -> Verdict {
     let leases = samples::<L>(0..60)?;
     case.add_all(&leases)?;
     let successes = in_threads(THREADS, |thread| {
@@ -106,7 +110,7 @@ pub(super) fn of_an_update_and_a_deletion_one_wins<L: TestedLease>(case: &Case<L
             };
             successes.push(match result {
                 Err(LeaseMgrError::ChangedMeanwhile { .. } | LeaseMgrError::NoSuchLease { .. }) => false,
-                other => ask(Doing("change, if unchanged,", lease), other)?,
+                other => ask(Action("change, if unchanged,", lease), other)?,
             });
         }
         Ok(successes)
@@ -114,7 +118,7 @@ pub(super) fn of_an_update_and_a_deletion_one_wins<L: TestedLease>(case: &Case<L
     for (n, lease) in leases.iter().enumerate() {
         let winners: Vec<_> = (0..THREADS).filter(|&thread| successes[thread][n]).collect();
         let address = lease.address();
-        let action = format_args!("the threads that changed {address} if unchanged");
+        let action = format_args!("threads whose conditional change of {address} succeeded");
         holds(action, winners.len() == 1, "one", &winners)?;
         let left = (winners[0] > 0).then(|| with(lease, |data| data.cltt += 1 + winners[0] as i64));
         case.has(lease.address(), left.as_ref())?;
@@ -122,10 +126,10 @@ pub(super) fn of_an_update_and_a_deletion_one_wins<L: TestedLease>(case: &Case<L
     case.holds(&case.all()?, &leases)
 }
 
-/// How often changes of each kind were made, or were told: additions, updates and deletions.
+/// Numbers of changes of each kind that were made, or reported: additions, updates and deletions.
 type Counts = [usize; 3];
 
-pub(super) fn no_change_of_an_address_is_lost_among_threads<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn no_concurrent_change_of_an_address_is_lost<L: TestedLease>(case: &Case<L>) -> Verdict {
     const ROUNDS: usize = 100;
     let log = Log::register(case, "log", &KINDS, None)?;
     let address = L::address_number(1);
@@ -133,14 +137,14 @@ pub(super) fn no_change_of_an_address_is_lost_among_threads<L: TestedLease>(case
         let mut made = Counts::default();
         for round in 0..ROUNDS {
             let lease = with(&own::<L>(1, thread)?, |data| data.cltt += 1000 * round as i64);
-            let added = ask(Doing("add", &lease), case.mgr().add(&lease))?;
+            let added = ask(Action("add", &lease), case.mgr().add(&lease))?;
             made[0] += usize::from(added == Added::Added);
             if let Some(there) = case.get(address)? {
                 let renewed = with(&there, |data| data.cltt += 1);
                 match case.mgr().update_if_unchanged(&there, &renewed) {
                     Err(LeaseMgrError::ChangedMeanwhile { .. } | LeaseMgrError::NoSuchLease { .. }) => {}
                     other => {
-                        ask(Doing("update, if unchanged,", &renewed), other)?;
+                        ask(Action("update, if unchanged,", &renewed), other)?;
                         made[1] += 1;
                     }
                 }
@@ -158,23 +162,23 @@ pub(super) fn no_change_of_an_address_is_lost_among_threads<L: TestedLease>(case
         all.iter_mut().zip(made).for_each(|(all, made)| *all += made);
     }
     let changes = log.take();
-    let mut told = Counts::default();
+    let mut reported = Counts::default();
     for change in &changes {
-        told[match change {
+        reported[match change {
             (None, _) => 0,
             (_, Some(_)) => 1,
             (_, None) => 2,
         }] += 1;
     }
     in_order(case, address, &changes)?;
-    same("additions, updates and deletions of an address by all threads, as they were told", &told, &all)?;
+    same("reported additions, updates and deletions of an address by all threads", &reported, &all)?;
     let last = changes.last().and_then(|(_, now)| now.as_ref());
     case.holds(last, changes.iter().take(9).filter_map(|(_, now)| now.as_ref()))
 }
 
-pub(super) fn an_update_is_one_step<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_update_is_atomic<L: TestedLease>(case: &Case<L>) -> Verdict {
     const ROUNDS: usize = 300;
-    // Two forms with nothing in common but the address and the name.
+    // Two forms with only the address and the name in common.
     let one = with_context(&sample::<L>(5, 1)?, &["gold"], &[])?;
     let two = in_state(&in_subnet(&sample::<L>(5, 2)?, 2), LeaseState::DECLINED)?;
     let two = with(&two, |data| {
@@ -191,14 +195,14 @@ pub(super) fn an_update_is_one_step<L: TestedLease>(case: &Case<L>) -> Verdict {
         let is_a_form = |lease: &L| *lease == one || *lease == two;
         let expected = "the lease before or after an update";
         let is_good = found.as_ref().is_some_and(is_a_form);
-        holds("get a lease that is updated meanwhile", is_good, expected, &found)?;
+        holds("get a lease during updates", is_good, expected, &found)?;
         for query in
             [Query::hostname(hostname), Query::all(), Query::all().in_range(one.address()..=one.address())]
         {
             let found = case.find(&query)?;
             let of_address: Vec<_> = found.iter().filter(|lease| lease.address() == one.address()).collect();
-            let asking = Asking(&query);
-            let action = format_args!("{asking}, while a lease is updated");
+            let query_text = QueryText(&query);
+            let action = format_args!("{query_text}, during updates of a lease");
             let is_good = of_address.len() == 1 && is_a_form(of_address[0]);
             holds(action, is_good, expected, &of_address)?;
         }
@@ -221,9 +225,10 @@ pub(super) fn an_update_is_one_step<L: TestedLease>(case: &Case<L>) -> Verdict {
     case.holds(neighbours.iter().chain([&one]), [&two])
 }
 
-pub(super) fn a_thread_reads_what_it_has_written<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_thread_reads_its_own_writes<L: TestedLease>(case: &Case<L>) -> Verdict {
     let kept = in_threads(THREADS, |thread| {
-        // Own addresses, own client, own name, but a subnet and a state that all share.
+        // The thread has its own addresses, client and name, but shares subnet and state with the
+        // others.
         let number = 1000 + thread as u32;
         let addresses = (0..8).map(|n| 10 * n + thread as u32);
         let mut leases = addresses.map(|n| own::<L>(n, thread)).collect::<Verdict<Vec<_>>>()?;
@@ -243,14 +248,14 @@ pub(super) fn a_thread_reads_what_it_has_written<L: TestedLease>(case: &Case<L>)
                 let query = query.in_subnet(SubnetId(2));
                 case.finds(&query, answer(&query, &leases))?;
             }
-            // Those of others come and go.
+            // Leases of the other threads are added and deleted.
             for query in
                 [Query::all(), Query::all().in_subnet(SubnetId(1)), Query::state(LeaseState::DEFAULT)]
             {
                 let found = case.find(&query)?;
                 let found = found.iter().filter(|lease| lease.hwaddr() == Some(&hwaddr));
-                let asking = Asking(&query);
-                let action = format_args!("{asking}, and the thread's own leases among those of others");
+                let query_text = QueryText(&query);
+                let action = format_args!("{query_text}, own leases of the thread only");
                 same_leases(action, found, answer(&query, &leases))?;
             }
             case.delete(leases[3].address())?;
@@ -263,7 +268,7 @@ pub(super) fn a_thread_reads_what_it_has_written<L: TestedLease>(case: &Case<L>)
     case.holds(kept.iter().flatten(), [])
 }
 
-/// Counts a thread as done, however it ends.
+/// Counts a thread as done when dropped.
 struct Done<'a>(&'a AtomicUsize);
 
 impl Drop for Done<'_> {
@@ -276,8 +281,8 @@ pub(super) fn a_reader_sees_only_leases_that_were_written<L: TestedLease>(case: 
     const WRITERS: usize = 2;
     const ADDRESSES: u32 = 24;
     const ROUNDS: usize = 60;
-    // Every other lease stays as it is, and must always be seen. The others change between two forms that have
-    // nothing in common, and nothing.
+    // Every other lease does not change, and must always be found. The others change between two
+    // forms that have nothing in common, and no lease.
     let mut forms = Vec::new();
     for n in 0..ADDRESSES {
         let stable = n % 2 == 0;
@@ -295,22 +300,22 @@ pub(super) fn a_reader_sees_only_leases_that_were_written<L: TestedLease>(case: 
     let check = |query: &Query<'_, L>| -> Verdict<Option<L::Address>> {
         let found = case.find(query)?;
         for lease in &found {
-            let expected = "leases that were written, and that the query is about";
-            let asking = Asking(query);
-            let action = format_args!("{asking} while leases change");
+            let expected = "leases that were written, and that match the query";
+            let query_text = QueryText(query);
+            let action = format_args!("{query_text} during changes");
             holds(action, written(lease) && matches(query, lease), expected, lease)?;
         }
         let ordered = found.is_sorted_by(|a, b| a.address() < b.address());
         holds(
-            format_args!("{} while leases change", Asking(query)),
+            format_args!("{} during changes", QueryText(query)),
             ordered,
             "each address once, in order",
             &found,
         )?;
         if query.limit.is_none() {
             let found = found.iter().filter(|&lease| stable.contains(lease));
-            let asking = Asking(query);
-            let action = format_args!("{asking}, and leases that stay as they are while others change");
+            let query_text = QueryText(query);
+            let action = format_args!("{query_text} during changes, unchanged leases only");
             same_leases(action, found, answer(query, &stable))?;
         }
         Ok(found.last().map(L::address))
@@ -332,12 +337,12 @@ pub(super) fn a_reader_sees_only_leases_that_were_written<L: TestedLease>(case: 
         }
         let mut page = Query::all().limit(5);
         while let Some(last) = check(&page)? {
-            holds(Asking(&page), page.after.is_none_or(|after| last > after), "addresses behind it", last)?;
+            holds(QueryText(&page), page.after.is_none_or(|after| last > after), "addresses after it", last)?;
             page = page.after(last);
         }
         for forms in &forms {
             if let Some(lease) = case.get(forms[0].address())? {
-                holds("get while leases change", forms.contains(&lease), "a lease that was written", &lease)?;
+                holds("get during changes", forms.contains(&lease), "a lease that was written", &lease)?;
             }
         }
         Ok(())
@@ -370,11 +375,9 @@ pub(super) fn a_reader_sees_only_leases_that_were_written<L: TestedLease>(case: 
     case.holds(&stable, forms.iter().flatten())
 }
 
-pub(super) fn leases_that_share_their_keys_change_at_the_same_time<L: TestedLease>(
-    case: &Case<L>,
-) -> Verdict {
+pub(super) fn leases_with_common_keys_change_concurrently<L: TestedLease>(case: &Case<L>) -> Verdict {
     let left = in_threads(THREADS, |thread| {
-        // Of all threads, every lease has one of two clients, names, subnets, ...
+        // The leases of all threads have one of two clients, names, subnets, ...
         let mut leases: Vec<L> = Vec::new();
         for round in 0..150_u32 {
             let address = THREADS as u32 * (round % 25) + thread as u32;
@@ -405,13 +408,13 @@ pub(super) fn leases_that_share_their_keys_change_at_the_same_time<L: TestedLeas
     case.holds(&left, [])
 }
 
-pub(super) fn a_lease_renewed_in_time_is_not_removed<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_renewed_lease_is_not_deleted_as_reclaimed<L: TestedLease>(case: &Case<L>) -> Verdict {
     const ROUNDS: usize = 200;
     let done = AtomicUsize::new(0);
     let left = in_threads(THREADS, |thread| {
         if thread == 0 {
             while done.load(Ordering::Acquire) < THREADS - 1 {
-                ask("remove reclaimed leases", case.mgr().delete_reclaimed(system_time(u32::MAX.into())))?;
+                ask("delete reclaimed leases", case.mgr().delete_reclaimed(system_time(u32::MAX.into())))?;
             }
             return Ok(None);
         }

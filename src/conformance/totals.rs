@@ -1,4 +1,4 @@
-//! How many leases were assigned and reclaimed.
+//! Totals of leases that were assigned and reclaimed.
 
 use super::TestedLease;
 use super::case::{Case, Fault, Verdict, ask, same};
@@ -8,10 +8,10 @@ use crate::{ChangeKind, LeaseMgrExt, StatisticsQuery, Subnets};
 
 const ALL: StatisticsQuery = StatisticsQuery { subnets: Subnets::All, by_pool: false };
 
-/// How often leases were assigned, and reclaimed, and declined ones were reclaimed.
+/// Numbers of assigned leases, of reclaimed leases, and of declined ones among these.
 type Figures = [u64; 3];
 
-/// In all subnets together, leases were assigned and reclaimed so often.
+/// Checks the sums of the totals of all subnets.
 fn totals<L: TestedLease>(case: &Case<L>, expected: Figures) -> Verdict {
     let rows = ask("totals", case.mgr().totals(&ALL))?;
     let sum = rows.iter().fold([0; 3], |[a, r, d], row| {
@@ -20,7 +20,8 @@ fn totals<L: TestedLease>(case: &Case<L>, expected: Figures) -> Verdict {
     same("totals of assigned, reclaimed, and declined and reclaimed leases", &sum, &expected)
 }
 
-/// Does the same while nobody is told of changes and while a callback is registered: a backend may go another way then.
+/// Runs `work` without and with a registered callback, as a backend may use different code for
+/// each.
 fn watched_or_not<L: TestedLease>(case: &Case<L>, work: impl Fn(&Case<L>) -> Verdict) -> Verdict {
     work(case)?;
     case.clear()?;
@@ -34,7 +35,7 @@ fn watched_or_not<L: TestedLease>(case: &Case<L>, work: impl Fn(&Case<L>) -> Ver
     Ok(())
 }
 
-/// A lease whose client is heard that many seconds behind [`END`].
+/// Returns the lease with its client heard this many seconds after [`END`].
 fn heard<L: Sample>(lease: &L, seconds: i64) -> L {
     with(lease, |data| data.cltt = END + seconds)
 }
@@ -43,7 +44,7 @@ fn reclaims<L: TestedLease>(case: &Case<L>, lease: &L, expected: bool) -> Verdic
     same("reclaim", &ask("reclaim", case.mgr().reclaim(lease))?, &expected)
 }
 
-pub(super) fn an_addition_is_an_assignment_and_a_renewal_is_none<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn an_addition_is_an_assignment_but_a_renewal_is_not<L: TestedLease>(case: &Case<L>) -> Verdict {
     watched_or_not(case, |case| {
         let lease = sample::<L>(1, 1)?;
         totals(case, [0, 0, 0])?;
@@ -65,7 +66,7 @@ pub(super) fn a_lease_that_is_assigned_again_is_counted_again<L: TestedLease>(ca
     watched_or_not(case, |case| {
         let lease = ending(&sample::<L>(1, 1)?, END);
         case.add(&lease)?;
-        // One that has ended is reclaimed on the way.
+        // A lease that has ended is also reclaimed.
         case.update(&heard(&lease, 0))?;
         totals(case, [2, 1, 0])?;
         for (state, expected) in [
@@ -90,19 +91,19 @@ pub(super) fn reclaimed_leases_are_counted<L: TestedLease>(case: &Case<L>) -> Ve
         totals(case, [1, 1, 0])?;
         reclaims(case, &declined, true)?;
         totals(case, [1, 2, 1])?;
-        // Neither is as it was.
+        // Both were modified.
         reclaims(case, &lease, false)?;
         reclaims(case, &declined, false)?;
         totals(case, [1, 2, 1])
     })
 }
 
-pub(super) fn a_refused_change_is_no_assignment<L: TestedLease>(case: &Case<L>) -> Verdict {
+pub(super) fn a_refused_change_is_not_an_assignment<L: TestedLease>(case: &Case<L>) -> Verdict {
     watched_or_not(case, |case| {
         let lease = in_state(&sample::<L>(1, 1)?, LeaseState::EXPIRED_RECLAIMED)?;
         case.add(&lease)?;
         let other = sample::<L>(1, 2)?;
-        // Their results are the matter of other rules.
+        // Other rules check the results.
         let _ = case.mgr().add(&other);
         let _ = case.mgr().update_if_unchanged(&other, &other);
         let _ = case.mgr().update(&sample::<L>(9, 9)?);
@@ -132,9 +133,13 @@ pub(super) fn totals_are_counted_in_their_subnet_and_pool<L: TestedLease>(case: 
         })
         .collect();
     let expected = expected.map(|(subnet, pool, count, size)| (subnet, pool, count, size, count));
-    same("totals of pools: subnet, pool, assigned in all, size, assigned now", &found[..], &expected[..])?;
+    same(
+        "totals of pools: subnet, pool, cumulative assigned, size, assigned now",
+        &found[..],
+        &expected[..],
+    )?;
     let one = StatisticsQuery { subnets: Subnets::One(SubnetId(3)), by_pool: false };
     let rows = ask("totals", case.mgr().totals(&one))?;
     let found: Vec<_> = rows.iter().map(|row| (row.subnet_id.0, row.cumulative_assigned, row.size)).collect();
-    same("totals of a subnet: subnet, assigned in all, size", &found[..], &[(3, 3, Some(u128::MAX))][..])
+    same("totals of a subnet: subnet, cumulative assigned, size", &found[..], &[(3, 3, Some(u128::MAX))][..])
 }

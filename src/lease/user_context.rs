@@ -65,7 +65,8 @@ impl UserContext {
     /// existing item, from 0, as in a JSON Pointer (RFC 6901).
     ///
     /// # Errors
-    /// As [`Json::with`], and returns [`JsonError`] if the path has no keys and `value` is not a map.
+    /// As [`Json::with`], and returns [`JsonError`] if the path has no keys and `value` is not a
+    /// map.
     pub fn with<K: AsRef<[u8]>>(&self, path: &[K], value: impl Into<Json>) -> Result<Self, JsonError> {
         let value = value.into();
         if path.is_empty() {

@@ -69,8 +69,8 @@ pub(super) fn delete_all<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     Ok(deleted)
 }
 
-/// Returns the query, restricted to addresses up to the last one that it finds now, so that a walk over them ends while
-/// leases are added; `None` if it finds nothing.
+/// Restricts a query to addresses up to the last one that it finds now, so that a walk over its
+/// leases ends even while leases are added; `None` if it finds nothing.
 pub(crate) fn up_to_the_last<'a, L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     mgr: &M,
     query: &Query<'a, L>,
@@ -79,8 +79,8 @@ pub(crate) fn up_to_the_last<'a, L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     Ok(last.map(|last| Query { last: Some(last.address()), ..*query }))
 }
 
-/// Deletes a lease that was read, if the query matches it, or what it was modified to concurrently. Returns whether a
-/// lease was deleted.
+/// Deletes a lease that was read, if the query matches it. If the lease is modified concurrently,
+/// checks its new form again. Returns whether a lease was deleted.
 pub(crate) fn delete_matching<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     mgr: &M,
     query: &Query<'_, L>,

@@ -153,8 +153,8 @@ impl LeaseMgrError {
         matches!(self, Self::NoSuchLease { .. } | Self::ChangedMeanwhile { .. })
     }
 
-    /// Returns whether nothing was changed and the same call may succeed later: the leases cannot be reached at present, or
-    /// there is no room for the change.
+    /// Returns whether nothing was changed and the same call may succeed later: the leases cannot
+    /// be reached at present, or there is no room for the change.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {

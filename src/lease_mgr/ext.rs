@@ -295,7 +295,8 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// ```
     ///
     /// # Errors
-    /// As [`LeaseMgr::find`] and [`LeaseMgr::update_expecting`]; some of the leases may be changed then.
+    /// As [`LeaseMgr::find`] and [`LeaseMgr::update_expecting`]; some of the leases may be changed
+    /// then.
     fn upgrade_extended_info(
         &self,
         checks: ExtendedInfoChecks,
@@ -313,7 +314,8 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// does not need it.
     ///
     /// # Errors
-    /// As [`LeaseMgr::find`] and [`LeaseMgr::update_expecting`]; some of the leases may be written then.
+    /// As [`LeaseMgr::find`] and [`LeaseMgr::update_expecting`]; some of the leases may be written
+    /// then.
     fn rebuild_relay_tables(&self, page_size: usize) -> Result<u64, LeaseMgrError> {
         super::rewrite::rebuild_relay_tables(self, page_size)
     }

@@ -53,7 +53,7 @@ pub struct TotalsRow {
     pub reclaimed_declined: u64,
 }
 
-/// What leases are counted by.
+/// The key by which leases are counted.
 type Key = (SubnetId, Option<LeaseType>, PoolId);
 
 /// The numbers that are counted for each key.
@@ -160,7 +160,7 @@ pub struct CountedAs {
     pub pool_id: PoolId,
     /// The type of the lease; `None` for DHCPv4.
     pub lease_type: Option<LeaseType>,
-    /// What it is used as.
+    /// The state.
     pub state: LeaseState,
     /// When it ends, in seconds since the epoch, negative before it; `None` for an infinite
     /// lifetime.

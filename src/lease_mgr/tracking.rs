@@ -233,8 +233,8 @@ impl<L: ManagedLease> Tracking<L> {
         self.remove(|callback| callback.owner == owner && scope.has_within(&callback.scope))
     }
 
-    /// Removes the callbacks of all owners, and returns their number: all of them (`None`), or those that were registered for
-    /// a subnet, for a type, or for both.
+    /// Removes the callbacks of all owners, and returns their number: all of them (`None`), or
+    /// those that were registered for a subnet, for a type, or for both.
     pub fn unregister_all(&self, scope: impl Into<Scope>) -> usize {
         let scope = scope.into();
         self.remove(|callback| scope.has_within(&callback.scope))
