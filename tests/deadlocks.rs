@@ -1,18 +1,18 @@
 //! The deadlock detection finds a deadlock (`scripts/threads`).
 
-#![cfg(deadlock_detection)]
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
+#[cfg(deadlock_detection)]
 mod support;
 
-use std::sync::{Arc, Barrier};
-use std::thread;
-use std::time::{Duration, Instant};
+#[cfg(deadlock_detection)]
+fn lock_in_both_orders() {
+    use std::sync::{Arc, Barrier};
+    use std::thread;
+    use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+    use parking_lot::Mutex;
 
-#[test]
-fn a_deadlock_is_found() {
     let locks = Arc::new((Mutex::new(()), Mutex::new(()), Barrier::new(2)));
     for turned in [false, true] {
         let locks = Arc::clone(&locks);
@@ -32,4 +32,15 @@ fn a_deadlock_is_found() {
         thread::sleep(Duration::from_millis(10));
     };
     assert_eq!(found.matches("deadlock 0, thread").count(), 2, "{found}");
+}
+
+#[cfg(not(deadlock_detection))]
+fn lock_in_both_orders() {
+    panic!("no deadlock is found without --cfg deadlock_detection");
+}
+
+#[test]
+#[cfg_attr(not(deadlock_detection), ignore = "needs --cfg deadlock_detection: scripts/threads deadlocks")]
+fn a_deadlock_is_found() {
+    lock_in_both_orders();
 }
