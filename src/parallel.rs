@@ -7,8 +7,8 @@ use std::thread::ScopedJoinHandle;
 #[derive(Debug)]
 pub(crate) struct Panicked;
 
-/// Processes each item on its own thread, and returns the results in the order of the items. If threads
-/// cannot be started, the others, which include the caller's, process their items.
+/// Processes each item on its own thread, and returns the results in the order of the items. If
+/// threads cannot be started, the others, which include the caller's, process their items.
 ///
 /// # Errors
 /// Returns the first error in the order of the items, after all items have been processed, and

@@ -114,7 +114,8 @@ impl Server {
     pub(crate) fn start(connection: &str) -> Outcome<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args([ARGUMENT, connection])
-            // These variables restrict or override the paths of the store and of the cleanup program.
+            // These variables restrict or override the paths of the store and of the cleanup
+            // program.
             .env_remove("KEA_DHCP_DATA_DIR")
             .env_remove("KEA_LFC_EXECUTABLE")
             .stdin(Stdio::null())

@@ -23,7 +23,8 @@ pub(crate) enum Action {
 pub(crate) struct Step {
     pub(crate) action: Action,
     pub(crate) address: Ipv4Addr,
-    /// The number of the step among those of its thread, from 1 on. The lease has it in its host name.
+    /// The number of the step among those of its thread, from 1 on. The lease has it in its host
+    /// name.
     pub(crate) number: u64,
 }
 
