@@ -1,5 +1,9 @@
 //! Several managers of the same leases.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
 use super::TestedLease;
 use super::case::{Action, Case, Opener, Verdict, ask, changed_meanwhile, in_threads, no_such_lease, same};
 use super::round_trips::leases_are_reclaimed_once;
@@ -110,12 +114,24 @@ pub(super) fn a_free_address_is_claimed_by_one_of_several_managers<L: TestedLeas
     opener: &Opener<'_, L>,
 ) -> Verdict {
     const ADDRESSES: u32 = 60;
+    const PATIENCE: Duration = Duration::from_millis(300);
     let managers = [opener.open(), opener.open()];
     let range = FreeRange::<L>::new(L::address_number(0)..=L::address_number(ADDRESSES - 1));
     let like = sample::<L>(0, 0)?;
+    let begun = AtomicUsize::new(0);
     let claimed = in_threads(managers.len(), |n| {
-        let mut claimed = Vec::new();
-        let mut make = |address| at(address, n as u32).unwrap_or_else(|_| like.clone());
+        let (mut claimed, mut is_first) = (Vec::new(), true);
+        let mut make = |address| {
+            if std::mem::take(&mut is_first) {
+                begun.fetch_add(1, Ordering::Relaxed);
+                // All are about to claim the same address, unless one of them waits for the end of another's claim.
+                let start = Instant::now();
+                while begun.load(Ordering::Relaxed) < managers.len() && start.elapsed() < PATIENCE {
+                    thread::yield_now();
+                }
+            }
+            at(address, n as u32).unwrap_or_else(|_| like.clone())
+        };
         while let Some(lease) =
             ask("claim", managers[n].mgr().claim_first(&range, system_time(0), &mut make))?
         {

@@ -1154,7 +1154,10 @@ impl<L: DefectLease> LeaseMgr<L> for Broken<L> {
                 _ if matches!(self.defect, Defect::ClaimForgets | Defect::ClaimsInCallbacks) => true,
                 Some(_) if self.is(Defect::ClaimRaces) => self.update_expecting(&lease, None).is_ok(),
                 Some(old) => self.update_expecting(&lease, Some(old)).is_ok(),
-                None => self.add(&lease)? == Added::Added || self.is(Defect::ClaimRaces),
+                None => {
+                    let races = matches!(self.defect, Defect::ClaimRaces | Defect::SharedRaces);
+                    self.add(&lease)? == Added::Added || races
+                }
             };
             if done {
                 let replaced = replaced.filter(|_| !self.is(Defect::ClaimForgetsTheReplaced));
