@@ -158,6 +158,8 @@ pub struct Tracking<L: ManagedLease> {
     /// Whether a callback was ever registered: a callback that unregisters the last one is still
     /// running.
     was_watched: AtomicBool,
+    /// A sharded set, because the threads that lock addresses share nothing else, and an entry is
+    /// there as long as its lock only. `parking_lot` has no lock by a value.
     locked: Arc<DashSet<L::Address>>,
     totals: Totals,
     watchers: RwLock<Vec<(String, Arc<Watcher>)>>,
