@@ -197,6 +197,10 @@ impl<L: StoredLease> Search<'_, '_, L> {
                 _ => true,
             }
         {
+            if self.limit == 1 {
+                // A vector that grows by itself takes room for four leases.
+                self.found.reserve_exact(1);
+            }
             self.found.push(packed.lease());
         }
         self.budget -= 1;
