@@ -11,7 +11,7 @@ mod system {
     pub(crate) use std::time::Instant;
     pub(crate) use std::{hint, thread, thread_local};
 
-    pub(crate) use parking_lot::{Mutex, MutexGuard, RawRwLock};
+    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RawRwLock};
 }
 
 #[cfg(not(all(test, shuttle)))]

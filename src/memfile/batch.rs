@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::fast::RandomState;
 
@@ -14,6 +13,7 @@ use super::writer::Writer;
 use super::{STEP, Store};
 use crate::lease_mgr::{Borrowed, Change, CountedAs, Done, LeaseMgrError, Operation, Tracking, check};
 use crate::panics::contained;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// Changes whose outcome is decided, while the locks of their addresses are held.
 struct Batch<'a, L: StoredLease> {

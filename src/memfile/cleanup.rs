@@ -13,10 +13,14 @@
 //! for themselves, and programs that were written for older servers fail to do so if it already
 //! names them.
 
+#[cfg(test)]
+#[cfg(shuttle)]
+mod models;
 mod process;
 mod program;
 mod run;
 #[cfg(test)]
+#[cfg(not(shuttle))]
 mod tests;
 mod version;
 
@@ -24,10 +28,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use tracing::info;
 
 use run::Run;
@@ -41,6 +43,8 @@ use crate::lease_file::LeaseFileSet;
 use crate::lease_mgr::{CleanupReport, CleanupStart, CleanupStatus};
 use crate::lfc::Monitor;
 use crate::lfc::pid_file::PidLock;
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 
 /// Interval between two checks that the lease file is unchanged.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);

@@ -19,7 +19,7 @@ mod failure;
 mod group_commit;
 #[cfg(test)]
 #[cfg(shuttle)]
-mod models;
+pub(super) mod models;
 mod name;
 mod open;
 mod queue;

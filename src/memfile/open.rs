@@ -17,6 +17,7 @@ use crate::fs::{FileSystem, OsFileSystem};
 use crate::lease::{Family, Lease4, Lease6};
 use crate::lease_file::LeaseFileSet;
 use crate::lease_mgr::{Durability, LeaseMgr, ManagedLease};
+use crate::sync::atomic::AtomicBool;
 use crate::with_sources::with_sources;
 
 /// Opens a memfile like [`Memfile::open`], in code that is generic over the family of the leases.
@@ -102,7 +103,7 @@ impl<L: StoredLease> Memfile<L> {
             journal: Arc::clone(&journal),
             files: files.clone(),
             fs: Arc::clone(fs),
-            has_invalid_rows: loaded.has_invalid_rows.into(),
+            has_invalid_rows: AtomicBool::new(loaded.has_invalid_rows),
             _owners: loaded.owners,
         };
         let store = Arc::new(Store::new(loaded.storage, options.on_fail, Some(persistence)));

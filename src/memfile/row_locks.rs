@@ -4,11 +4,16 @@ use std::hash::BuildHasher;
 
 use crossbeam_utils::CachePadded;
 use foldhash::fast::RandomState;
-use parking_lot::{Mutex, MutexGuard};
+
+use crate::sync::{Mutex, MutexGuard};
+
+#[cfg(test)]
+#[cfg(shuttle)]
+mod models;
 
 /// Number of locks, a power of two. It is large enough that the addresses of a few threads rarely
-/// share a lock.
-pub(super) const LOCKS: usize = 512;
+/// share a lock; in the models they do.
+pub(super) const LOCKS: usize = if cfg!(shuttle) { 4 } else { 512 };
 
 /// A lock for every address; some addresses share one.
 ///

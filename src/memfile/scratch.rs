@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 
+use crate::sync::thread_local;
+
 /// Buffers that every change needs, reused by the next change of the thread.
 #[derive(Default)]
 pub(super) struct Scratch {
@@ -18,7 +20,8 @@ thread_local! {
 const SCRATCH_LIMIT: usize = 64 * 1024;
 
 pub(super) fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
-    SCRATCH.with_borrow_mut(|scratch| {
+    SCRATCH.with(|scratch| {
+        let scratch = &mut *scratch.borrow_mut();
         let result = work(scratch);
         for buffer in [&mut scratch.row, &mut scratch.record, &mut scratch.expected] {
             buffer.clear();

@@ -1,6 +1,9 @@
 //! The leases in memory and their journal, shared by the users of a memfile and its cleanup thread.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+#[cfg(test)]
+#[cfg(shuttle)]
+mod models;
+
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -14,6 +17,7 @@ use super::storage::{ExpiryKind, NoRoom, Storage};
 use crate::fs::FileSystem;
 use crate::lease_file::LeaseFileSet;
 use crate::lease_mgr::{Availability, LeaseMgrError, OnFail, Tracking};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Maximum number of leases that are processed before a waiting change gets its turn.
 pub(super) const STEP: usize = 256;
@@ -50,7 +54,7 @@ pub(super) struct Persistence {
 
 impl<L: StoredLease> Store<L> {
     pub(super) fn new(storage: Storage<L>, on_fail: OnFail, persistence: Option<Persistence>) -> Self {
-        let len = CachePadded::new(storage.len().into());
+        let len = CachePadded::new(AtomicUsize::new(storage.len()));
         let (storage, tracking) = (ShardedLock::new(storage), Tracking::default());
         let (broken_since, is_notified) = (OnceLock::new(), AtomicBool::new(false));
         let (rows, batched) = (RowLocks::new(), AtomicUsize::new(0));

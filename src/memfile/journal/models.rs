@@ -33,10 +33,12 @@ struct Inner {
     operations: usize,
     /// The file that must not be written to any more.
     closed: Option<usize>,
+    refuses_locks: bool,
 }
 
+/// A disk in memory.
 #[derive(Clone, Debug, Default)]
-struct Disk(Arc<Mutex<Inner>>);
+pub(in crate::memfile) struct Disk(Arc<Mutex<Inner>>);
 
 struct OpenFile(Disk, usize);
 
@@ -63,8 +65,25 @@ impl Disk {
         Ok(OpenFile(self.clone(), number))
     }
 
+    /// The operation of this number fails, counted from now.
+    pub(in crate::memfile) fn fail_after_now(&self, fails: Option<usize>) {
+        let inner = &mut *self.inner();
+        (inner.operations, inner.fails) = (0, fails);
+    }
+
+    /// Returns whether that operation has come.
+    pub(in crate::memfile) fn has_failed(&self) -> bool {
+        let inner = self.inner();
+        inner.fails.is_some_and(|fails| inner.operations >= fails)
+    }
+
+    /// Lets all locks of files fail.
+    pub(in crate::memfile) fn refuse_locks(&self) {
+        self.inner().refuses_locks = true;
+    }
+
     /// Returns the rows of all files, in any order; if `durable` is set, only those on the disk.
-    fn rows(&self, durable: bool) -> Vec<String> {
+    pub(in crate::memfile) fn rows(&self, durable: bool) -> Vec<String> {
         let inner = self.inner();
         let files = inner.names.values().map(|&number| &inner.files[number]);
         let text = |file: &File| {
@@ -137,7 +156,8 @@ impl FileSystem for Disk {
     }
 
     fn try_lock(&self, _: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
-        Ok(Some(Box::new(())))
+        thread::yield_now();
+        if self.inner().refuses_locks { Err(io::ErrorKind::Other.into()) } else { Ok(Some(Box::new(()))) }
     }
 }
 
@@ -209,8 +229,7 @@ impl Model {
     fn new(durability: Durability, fails: Option<usize>) -> Arc<Self> {
         let disk = Disk::default();
         let journal = Journal::open(Arc::new(disk.clone()), F.into(), HEADER, durability).unwrap();
-        disk.inner().operations = 0;
-        disk.inner().fails = fails;
+        disk.fail_after_now(fails);
         Arc::new(Self {
             disk,
             journal,
