@@ -22,8 +22,8 @@ SUBNETS = {4: "10.0.0.0/8", 6: "2001:db8::/32"}
 POOLS = {4: "10.64.0.0-10.67.255.255", 6: "2001:db8:0:1::-2001:db8:0:1::3:ffff"}
 PD_POOL = "2001:db8:8000::/46/64"
 PORTS = {4: 67, 6: 547}
-START_LIMIT = 60
-STOP_LIMIT = 30
+START_LIMIT = 300
+STOP_LIMIT = 300
 
 
 def arguments():
@@ -149,8 +149,12 @@ class Server:
         self.log = self.directory / "server.log"
         self.namespace = options.server_ns
         self.examples = pathlib.Path(options.examples)
-        self.command = server_command(kind, family, self.directory, setup, self.examples)
+        self.set_up(setup)
         self.process = None
+
+    def set_up(self, setup):
+        """What it does when it is started the next time."""
+        self.command = server_command(self.kind, self.family, self.directory, setup, self.examples)
 
     def __enter__(self):
         self.start()

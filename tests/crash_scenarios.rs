@@ -172,7 +172,7 @@ fn wait_for_cleanup<L: TestLease>(mgr: &dyn LeaseMgr<L>) {
         if !status.running && status.next.is_none() {
             return;
         }
-        assert!(start.elapsed() < Duration::from_secs(60), "the cleanup does not end: {status:?}");
+        assert!(start.elapsed() < Duration::from_secs(600), "the cleanup does not end: {status:?}");
         thread::sleep(Duration::from_micros(100));
     }
 }
@@ -228,7 +228,7 @@ fn submit_all<L: TestLease>(
         answer
     };
     let answers: Vec<_> = operations.into_iter().map(submit).collect();
-    answers.into_iter().map(|answer| answer.recv_timeout(Duration::from_secs(60)).unwrap()).collect()
+    answers.into_iter().map(|answer| answer.recv_timeout(Duration::from_secs(600)).unwrap()).collect()
 }
 
 /// Runs the steps as far as the disk allows. Returns the values that the leases were to get.

@@ -642,7 +642,7 @@ fn other_operations_do_not_wait_for_an_opening_manager() {
             answer.send((factory.have_instance(), instance, known)).unwrap();
         }
     });
-    let answer = on_answer.recv_timeout(Duration::from_secs(60));
+    let answer = on_answer.recv_timeout(Duration::from_secs(600));
     go_on.send(()).unwrap();
     creator.join().unwrap();
     asker.join().unwrap();

@@ -35,7 +35,7 @@ const KEA_LFC: &str = "/usr/sbin/kea-lfc";
 /// This crate's cleanup program.
 const OUR_LFC: &str = env!("CARGO_BIN_EXE_kea-lfc");
 /// Maximum time to wait for anything.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Returns whether Kea is installed. Panics if it is not, unless `LEASEMGR_WITHOUT_KEA` is set:
 /// otherwise the missing test would go unnoticed.

@@ -123,7 +123,7 @@ impl Directory {
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(60), "timed out: {what}");
+        assert!(start.elapsed() < Duration::from_secs(600), "timed out: {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leasemgr::lease::{
     ExtendedInfoChecks, Family, Lease4, Lease6, LeaseType, RelayId, RemoteId, SubnetId, UserContext,
@@ -211,15 +211,24 @@ fn the_status_contains_the_action_on_a_failure(#[case] on_fail: OnFail) {
 
 const RETRIES: OpenRetries = OpenRetries { tries: u32::MAX, wait: Duration::from_millis(1) };
 
+/// Waits until opening has failed twice for this reason.
+fn wait_for_tries(logs: &Logs, reason: &str) {
+    let start = Instant::now();
+    while logs.count(reason) < 2 {
+        assert!(start.elapsed() < Duration::from_secs(600), "{:?}", logs.lines());
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[test]
 fn opening_waits_until_another_manager_is_closed() {
     let files = Files::new();
     let first = files.open::<Lease4>();
     let options = files.options().open_retries(RETRIES);
+    let logs = Logs::default();
     thread::scope(|scope| {
-        let waiting = scope.spawn(|| Memfile::<Lease4>::open(options).unwrap());
-        thread::sleep(Duration::from_millis(50));
-        assert!(!waiting.is_finished());
+        let waiting = scope.spawn(|| logs.of(|| Memfile::<Lease4>::open(options).unwrap()));
+        wait_for_tries(&logs, "is in use by another lease manager");
         drop(first);
         assert_eq!(waiting.join().unwrap().all().unwrap(), []);
     });
@@ -231,10 +240,10 @@ fn opening_waits_for_a_missing_directory() {
     let late = files.0.path().join("later");
     let file = Some(late.join("leases6.csv"));
     let options = files.options().file(file).open_retries(RETRIES);
+    let logs = Logs::default();
     thread::scope(|scope| {
-        let waiting = scope.spawn(|| Memfile::<Lease6>::open(options).unwrap());
-        thread::sleep(Duration::from_millis(50));
-        assert!(!waiting.is_finished());
+        let waiting = scope.spawn(|| logs.of(|| Memfile::<Lease6>::open(options).unwrap()));
+        wait_for_tries(&logs, "later");
         fs::create_dir(&late).unwrap();
         assert_eq!(waiting.join().unwrap().all().unwrap(), []);
     });

@@ -46,7 +46,7 @@ fn times() -> u64 {
 
 /// Runs `work` in a thread, and panics if it does not end.
 fn ends<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    const LONG: Duration = Duration::from_secs(300);
+    const LONG: Duration = Duration::from_secs(1200);
     let (sender, receiver) = mpsc::channel();
     let worker = thread::spawn(move || {
         let result = work();

@@ -25,7 +25,7 @@ pub(crate) const THREADS: usize = 4;
 /// Maximum number of reclaimed leases that the server deletes with one write.
 const BATCH: usize = 256;
 /// Maximum time to wait for anything.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The configuration of a server.
 pub(crate) struct Setting {

@@ -1,7 +1,7 @@
 //! Files and locks of the operating system, and concurrent changes by other processes.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rstest::rstest;
 use rustix::fs::{OFlags, fcntl_getfl};
@@ -121,6 +121,20 @@ fn the_lock_of_a_file_that_has_lost_its_name_is_void(#[case] replace: fn(&Path))
     assert!(LockGuard::new(file, &path).unwrap().is_none());
 }
 
+/// Waits until a thread waits for the lock of a file, according to the kernel's list of locks.
+fn wait_for_waiter(path: &Path) {
+    let inode = format!(":{} ", std::fs::metadata(path).unwrap().ino());
+    let has_waiter = || {
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|lock| lock.contains("-> FLOCK") && lock.contains(&inode))
+    };
+    let start = Instant::now();
+    while !has_waiter() {
+        assert!(start.elapsed() < Duration::from_secs(600), "no thread waits for the lock");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// A process that waits for the lock of a file that is then replaced gets the lock of the new file.
 #[test]
 fn the_lock_is_on_the_file_that_has_the_name() {
@@ -131,9 +145,7 @@ fn the_lock_is_on_the_file_that_has_the_name() {
     let (locked, lock) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         scope.spawn(|| locked.send(OsFileSystem.lock(&path).unwrap()).unwrap());
-        // A thread that begins to wait later finds the new file at once; then the test proves
-        // nothing.
-        std::thread::sleep(Duration::from_millis(200));
+        wait_for_waiter(&path);
         replace_by_another_file(&path);
         old.unlock().unwrap();
         let guard = lock.recv().unwrap();

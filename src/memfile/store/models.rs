@@ -14,7 +14,7 @@ use crate::lease_file::FileLease;
 use crate::lease_mgr::{Added, Borrowed, ChangeKind, Deleted, Done, Durability};
 use crate::memfile::journal::models::Disk;
 
-const ORDERS: usize = 3000;
+const ORDERS: usize = 1000;
 const LIFETIME: u32 = 3600;
 
 /// When the client was heard, which is another time for each change; `None` where there is no lease.
@@ -86,7 +86,7 @@ impl Model {
         let Some(read) = read else {
             return;
         };
-        match self.store.replace(&lease(n, heard), Some(&read)) {
+        match self.store.update(&lease(n, heard), Some(&read)) {
             Ok(()) => {
                 self.made.lock().unwrap().push(heard);
                 let change = (address(n), Some(read.data().cltt), Some(heard));
@@ -98,7 +98,7 @@ impl Model {
     }
 
     fn delete(&self, n: u8) {
-        if let Ok(Deleted::Deleted) = self.store.remove(address(n), None) {
+        if let Ok(Deleted::Deleted) = self.store.delete(address(n), None) {
             *self.deleted.lock().unwrap() += 1;
         }
     }
@@ -107,7 +107,7 @@ impl Model {
     fn batch(&self, adds: [u8; 2], deletes: u8, heard: i64) {
         let leases = [lease(adds[0], heard), lease(adds[1], heard + 1)];
         let [first, second] = leases.each_ref().map(Borrowed::Add);
-        let delete = Borrowed::Remove(address(deletes), None);
+        let delete = Borrowed::Delete(address(deletes), None);
         let results = self.store.apply([first, delete, second].into_iter());
         for (result, heard) in results.into_iter().zip([heard, 0, heard + 1]) {
             match result {
