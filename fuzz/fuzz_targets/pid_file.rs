@@ -43,8 +43,8 @@ fuzz_target!(|text: &[u8]| {
     let (fs, names) = (Memory::default(), LeaseFileSet::new("f"));
     fs.put(&names.pid_path(), text);
     let cleanup = Cleanup::new(Family::V4, names.lfc_files()).file_system(&fs);
-    let outcome =
-        with_memory(text.len(), 4 * 1024 * 1024, 1, || cleanup.run()).expect("a cleanup without lease files succeeds");
+    let outcome = with_memory(text.len(), 4 * 1024 * 1024, 1, || cleanup.run())
+        .expect("a cleanup without lease files succeeds");
     match outcome {
         Outcome::Running(pid) => {
             assert_eq!(number(text), Some(pid));

@@ -31,10 +31,7 @@ pub fn with_memory<T>(input: usize, fixed: usize, factor: usize, work: impl FnOn
     let result = work();
     let taken = ALLOCATOR.peak_usage().saturating_sub(before);
     let limit = fixed + factor * input;
-    assert!(
-        taken <= limit,
-        "{taken} bytes of memory for {input} bytes of input, the limit is {limit}"
-    );
+    assert!(taken <= limit, "{taken} bytes of memory for {input} bytes of input, the limit is {limit}");
     result
 }
 
@@ -50,8 +47,12 @@ pub fn read<L: FileLease>(text: &[u8]) -> Option<Read<L>> {
     const FACTOR: usize = 64;
     with_memory(text.len(), FIXED, FACTOR, || {
         let mut reader = Reader::<L, _>::new(text).ok()?;
-        let mut read =
-            Read { leases: BTreeMap::new(), rows: 0, invalid_rows: 0, conversion: reader.header().conversion };
+        let mut read = Read {
+            leases: BTreeMap::new(),
+            rows: 0,
+            invalid_rows: 0,
+            conversion: reader.header().conversion,
+        };
         let lines = text.split(|&byte| byte == b'\n').count() as u64;
         while let Some(row) = reader.next() {
             assert!(reader.line() <= lines);
