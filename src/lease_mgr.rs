@@ -447,7 +447,7 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     /// leases.add(&lease)?;
     ///
     /// // By its client id, with any hardware address; by its hardware address, if it sends no
-    /// client id.
+    /// // client id.
     /// let of = |card, id: Option<&ClientId>| leases.by_client_in_subnet(card, id.map(ClientKey::from), SubnetId(1));
     /// assert_eq!(of(None, Some(&one))?, [lease.clone()]);
     /// assert_eq!(of(Some(&card), None)?, [lease]);
