@@ -25,7 +25,8 @@ impl<L: StoredLease> Storage<L> {
         found: &mut Vec<L>,
     ) -> Option<L::AddressKey> {
         let span = Span::of(query, after);
-        let mut search = Search { query, span, primary: &self.primary, limit, budget, found };
+        let is_filtered = is_filtered(query);
+        let mut search = Search { query, is_filtered, span, primary: &self.primary, limit, budget, found };
         match (query.key, query.subnet) {
             (Key::All, None) if span.reversed => search.blocks(self.primary.iter_back_from(span.start())),
             (Key::All, None) => search.blocks(self.primary.iter_from(span.start())),
@@ -103,7 +104,8 @@ impl<L: StoredLease> Storage<L> {
         found: &mut Vec<L>,
     ) -> bool {
         let span = Span::of(query, None);
-        let mut search = Search { query, span, primary: &self.primary, limit, budget: usize::MAX, found };
+        let (primary, budget) = (&self.primary, usize::MAX);
+        let mut search = Search { query, is_filtered: true, span, primary, limit, budget, found };
         search.keys(keys.iter().copied());
         found.len() >= limit
     }
@@ -169,9 +171,20 @@ impl<K: Copy + Ord> Span<K> {
     }
 }
 
+/// Returns whether the query has conditions besides a key without parts and bounds of addresses.
+fn is_filtered<L: StoredLease>(query: &Query<'_, L>) -> bool {
+    query.subnet.is_some()
+        || query.heard_since.is_some()
+        || query.heard_until.is_some()
+        || query.ended_by.is_some()
+        || matches!(query.key, Key::State(_) | Key::Client(_))
+}
+
 /// A search for the leases of a query.
 struct Search<'a, 'q, L: StoredLease> {
     query: &'a Query<'q, L>,
+    /// Whether leases that the index finds may not match the query.
+    is_filtered: bool,
     span: Span<L::AddressKey>,
     primary: &'a PrimaryIndex<L>,
     limit: usize,
@@ -182,9 +195,23 @@ struct Search<'a, 'q, L: StoredLease> {
 impl<L: StoredLease> Search<'_, '_, L> {
     /// Adds a lease if it matches the query. Returns whether the limit or the budget is reached.
     fn consider(&mut self, packed: &Packed<'_, L>) -> bool {
+        if !self.is_filtered || self.matches(packed) {
+            if self.limit == 1 {
+                // A vector that grows by itself takes room for four leases.
+                self.found.reserve_exact(1);
+            }
+            self.found.push(packed.lease());
+        }
+        self.budget -= 1;
+        self.found.len() >= self.limit || self.budget == 0
+    }
+
+    /// Returns whether a lease that the index has found matches the query.
+    #[inline]
+    fn matches(&self, packed: &Packed<'_, L>) -> bool {
         let query = self.query;
         let cltt = packed.cltt();
-        if query.subnet.is_none_or(|subnet| packed.subnet_id() == subnet)
+        query.subnet.is_none_or(|subnet| packed.subnet_id() == subnet)
             && query.heard_since.is_none_or(|since| cltt >= since)
             && query.heard_until.is_none_or(|until| cltt <= until)
             && query.ended_by.is_none_or(|time| packed.has_ended(time))
@@ -196,15 +223,6 @@ impl<L: StoredLease> Search<'_, '_, L> {
                 }
                 _ => true,
             }
-        {
-            if self.limit == 1 {
-                // A vector that grows by itself takes room for four leases.
-                self.found.reserve_exact(1);
-            }
-            self.found.push(packed.lease());
-        }
-        self.budget -= 1;
-        self.found.len() >= self.limit || self.budget == 0
     }
 
     /// Examines leases in the order of the query, from the first in its range on.
