@@ -8,7 +8,7 @@ mod support;
 
 /// Modules of the crate, under their own names.
 #[path = "../src/simd.rs"]
-#[allow(dead_code, unused_imports, reason = "only a part is measured")]
+#[expect(dead_code, unused_imports, reason = "only a part is measured")]
 mod simd;
 
 mod sync {
@@ -19,8 +19,7 @@ mod sync {
 
 #[path = "../src/memfile"]
 mod memfile {
-    #[allow(dead_code, reason = "only a part is measured")]
-    #[allow(unused_imports, reason = "only a part is measured")]
+    #[expect(dead_code, unused_imports, reason = "only a part is measured")]
     pub(crate) mod storage {
         mod b_tree;
         mod hash_index;

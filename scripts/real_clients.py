@@ -282,7 +282,7 @@ class Lab:
         self.server.start()
         least = time.time() + 2 * SHORT_LIFETIME
         good = wait_for(lambda: all(self.is_prolonged(address, least) for address in addresses))
-        self.check(good, "dhclient renews with the server that was killed and started anew", client)
+        self.check(good, "dhclient renews with the server that was killed and restarted", client)
 
     # Clients, DHCPv4
 

@@ -164,9 +164,6 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
             self.store.read().find(query, after, limit, STEP, &mut found);
             return Ok(found);
         }
-        if query.key == Key::All {
-            found.reserve(limit.min(self.store.len()).min(4 * STEP));
-        }
         if let (Key::State(state), None) = (query.key, query.subnet) {
             // For a page of a state that many leases have, scanning all leases is faster than
             // searching each subnet.

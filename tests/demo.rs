@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
@@ -45,6 +45,15 @@ fn beside(kea_lfc: &str) -> TempDir {
     directory
 }
 
+/// Runs the program beside this `kea-lfc`, with its files in this directory. Checks that it fails, and
+/// returns its output and the path of its `kea-lfc`.
+fn failure(kea_lfc: &str, directory: &TempDir) -> (String, PathBuf) {
+    let programs = beside(kea_lfc);
+    let (output, text) = run(&programs.path().join("leasemgr-demo"), directory);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    (text, programs.path().join("kea-lfc"))
+}
+
 #[test]
 fn every_acknowledged_change_is_found_after_a_kill() {
     let directory = tempfile::tempdir().unwrap();
@@ -73,9 +82,7 @@ fn a_cleanup_that_loses_leases_is_detected() {
          [ ! -f \"$previous\" ] || sed -i 1q \"$previous\"\n"
     );
     let directory = tempfile::tempdir().unwrap();
-    let programs = beside(&program);
-    let (output, text) = run(&programs.path().join("leasemgr-demo"), &directory);
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    let (text, _) = failure(&program, &directory);
     assert!(row(&text, "missing").iter().sum::<u64>() > 0, "{text}");
     let kept: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(
@@ -86,19 +93,13 @@ fn a_cleanup_that_loses_leases_is_detected() {
 
 #[test]
 fn a_cleanup_that_fails_ends_it() {
-    let directory = tempfile::tempdir().unwrap();
-    let programs = beside("#!/bin/sh\nexit 1\n");
-    let (output, text) = run(&programs.path().join("leasemgr-demo"), &directory);
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    let (text, _) = failure("#!/bin/sh\nexit 1\n", &tempfile::tempdir().unwrap());
     assert!(text.contains("a cleanup failed: "), "{text}");
 }
 
 #[test]
 fn a_missing_kea_lfc_is_reported() {
-    let directory = tempfile::tempdir().unwrap();
-    let programs = beside("");
-    let (output, text) = run(&programs.path().join("leasemgr-demo"), &directory);
-    assert_eq!(output.status.code(), Some(1), "{text}");
-    let expected = format!("leasemgr-demo: {} is missing", programs.path().join("kea-lfc").display());
+    let (text, kea_lfc) = failure("", &tempfile::tempdir().unwrap());
+    let expected = format!("leasemgr-demo: {} is missing", kea_lfc.display());
     assert!(text.starts_with(&expected), "{text}");
 }

@@ -150,7 +150,7 @@ impl<A: PoolAddress> Pool<A> {
     }
 
     /// Returns the indexes of the first and the last address of the pool in a range, or of the
-    /// first and the last prefix with an address in it; `None` if there is none.
+    /// first and the last prefix with an address in it; `None` if the range has no address of the pool.
     pub(super) fn indexes(&self, range: &RangeInclusive<A>) -> Option<(u128, u128)> {
         let (start, end) = (*range.start(), *range.end());
         if start > end || end < self.first {

@@ -52,7 +52,7 @@ pub trait Sample: ManagedLease + FileLease {
     /// Returns the lease with another type.
     fn with_kind(&self, kind: Option<LeaseType>) -> Verdict<Self>;
 
-    /// Returns the client id or DUID; empty if there is none.
+    /// Returns the client id or DUID, or an empty slice for a lease without a client.
     fn id(&self) -> &[u8];
 
     /// Returns all keys of the client.

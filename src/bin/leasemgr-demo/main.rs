@@ -4,7 +4,7 @@
 //! `kea-lfc` cleans up the lease files. Each change is reported to this process when it is
 //! acknowledged. After the kill, the store must have every acknowledged change.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program's own reports")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program's own reports")]
 
 mod directory;
 mod found;

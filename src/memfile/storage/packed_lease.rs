@@ -58,7 +58,7 @@ pub trait StoredLease: FileLease + ManagedLease {
     /// Number of bytes of the fixed fields.
     const FAMILY_LEN: usize;
 
-    /// Returns the client ID or DUID; empty if there is none.
+    /// Returns the client ID or DUID, or an empty slice for a lease without a client.
     fn stored_client(&self) -> &[u8];
 
     /// Writes the fixed fields of the family, and returns the prefix length.

@@ -26,6 +26,10 @@ impl<L: StoredLease> Storage<L> {
     ) -> Option<L::AddressKey> {
         let span = Span::of(query, after);
         let is_filtered = is_filtered(query);
+        if !is_filtered && query.key == Key::All && span.last.is_none() {
+            // Every lease that is examined is found.
+            found.reserve(limit.saturating_sub(found.len()).min(budget).min(self.len()));
+        }
         let mut search = Search { query, is_filtered, span, primary: &self.primary, limit, budget, found };
         match (query.key, query.subnet) {
             (Key::All, None) if span.reversed => search.blocks(self.primary.iter_back_from(span.start())),
@@ -171,7 +175,8 @@ impl<K: Copy + Ord> Span<K> {
     }
 }
 
-/// Returns whether the query has conditions besides a key without parts and bounds of addresses.
+/// Returns whether a lease that the index of the key finds may not match the query. Bounds of
+/// addresses are checked by the [`Span`].
 fn is_filtered<L: StoredLease>(query: &Query<'_, L>) -> bool {
     query.subnet.is_some()
         || query.heard_since.is_some()
@@ -183,7 +188,7 @@ fn is_filtered<L: StoredLease>(query: &Query<'_, L>) -> bool {
 /// A search for the leases of a query.
 struct Search<'a, 'q, L: StoredLease> {
     query: &'a Query<'q, L>,
-    /// Whether leases that the index finds may not match the query.
+    /// See [`is_filtered`].
     is_filtered: bool,
     span: Span<L::AddressKey>,
     primary: &'a PrimaryIndex<L>,
