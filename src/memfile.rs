@@ -173,7 +173,8 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
                     return Ok(found);
                 }
             }
-            if let Some(keys) = self.store.read().in_state(state, query, after) {
+            let keys = self.store.read().in_state(state, query, after);
+            if let Some(keys) = keys {
                 for step in keys.chunks(STEP) {
                     if self.store.read().find_among(query, step, limit, &mut found) {
                         break;
@@ -196,7 +197,8 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
         const LEAVES: usize = 8;
         let (mut from, now) = (range.first(), seconds_since_epoch(now));
         loop {
-            match self.store.read().first_free(range, from, now, LEAVES) {
+            let step = self.store.read().first_free(range, from, now, LEAVES);
+            match step {
                 Step::Free(address) => return Ok(Some(address)),
                 Step::OccupiedTo(address) => from = address,
                 Step::Full => return Ok(None),

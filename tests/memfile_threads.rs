@@ -267,7 +267,8 @@ impl Watched {
 
     /// Watches a file that is opened again.
     fn watch_again(&self, path: &Path, file: Box<dyn WriteFile>) -> io::Result<Box<dyn WriteFile>> {
-        match self.files().names.get(path).copied() {
+        let number = self.files().names.get(path).copied();
+        match number {
             Some(number) => Ok(Box::new(Writer { watched: self.clone(), number, inner: file })),
             None => self.watch(path, file),
         }
@@ -724,7 +725,10 @@ fn run_round<L: TestLease>(work: &Work<L>, seed: u64, steps: usize) -> Round {
     let ended_before = work.mgr.status().cleanup.map_or(0, |cleanup| cleanup.succeeded);
     thread::scope(|scope| {
         if work.watched.is_some() {
-            scope.spawn(|| clean_up_repeatedly(work.mgr.as_ref(), &is_over, &cleanups));
+            scope.spawn(|| {
+                let _over_if_it_panics = RaiseOnPanic(&is_over);
+                clean_up_repeatedly(work.mgr.as_ref(), &is_over, &cleanups);
+            });
         }
         let bulk = if work.chains.is_none() { 0 } else { [2, 30][(seed % 2) as usize] };
         let run = |thread: u64| {

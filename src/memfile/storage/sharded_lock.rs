@@ -12,6 +12,8 @@
 #![allow(unsafe_code, reason = "the promise of lock_api's trait, see above")]
 
 use std::cell::Cell;
+#[cfg(debug_assertions)]
+use std::ptr;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -59,6 +61,54 @@ fn own_shard() -> usize {
     })
 }
 
+/// The locks that the thread has locked shared, to find in debug builds where it would lock one
+/// again: it would wait for itself if another thread waits for exclusive access meanwhile.
+#[cfg(debug_assertions)]
+mod shared {
+    use std::cell::RefCell;
+
+    use super::{RawShardedLock, ptr, thread_local};
+
+    thread_local! {
+        static LOCKED: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+    }
+
+    fn address(lock: &RawShardedLock) -> usize {
+        ptr::from_ref(lock).addr()
+    }
+
+    pub(super) fn assert_not_locked(lock: &RawShardedLock) {
+        let is_locked = LOCKED.with(|locked| locked.borrow().contains(&address(lock)));
+        assert!(!is_locked || std::thread::panicking(), "a thread locks a value again while it reads it");
+    }
+
+    pub(super) fn locked(lock: &RawShardedLock) {
+        LOCKED.with(|locked| locked.borrow_mut().push(address(lock)));
+    }
+
+    pub(super) fn unlocked(lock: &RawShardedLock) {
+        LOCKED.with(|locked| {
+            let mut locked = locked.borrow_mut();
+            let last = locked.iter().rposition(|&other| other == address(lock));
+            last.map(|last| locked.swap_remove(last));
+        });
+    }
+}
+
+#[cfg(not(debug_assertions))]
+mod shared {
+    use super::RawShardedLock;
+
+    #[inline]
+    pub(super) fn assert_not_locked(_: &RawShardedLock) {}
+
+    #[inline]
+    pub(super) fn locked(_: &RawShardedLock) {}
+
+    #[inline]
+    pub(super) fn unlocked(_: &RawShardedLock) {}
+}
+
 /// Makes [`TRIES`] attempts before it calls `wait`.
 #[inline]
 fn spin_then_wait(mut attempt: impl FnMut() -> bool, wait: impl FnOnce()) {
@@ -93,17 +143,24 @@ unsafe impl lock_api::RawRwLock for RawShardedLock {
 
     #[inline]
     fn lock_shared(&self) {
+        shared::assert_not_locked(self);
         let shard = self.own();
         spin_then_wait(|| shard.try_lock_shared(), || shard.lock_shared());
+        shared::locked(self);
     }
 
     #[inline]
     fn try_lock_shared(&self) -> bool {
-        self.own().try_lock_shared()
+        let is_locked = self.own().try_lock_shared();
+        if is_locked {
+            shared::locked(self);
+        }
+        is_locked
     }
 
     #[inline]
     unsafe fn unlock_shared(&self) {
+        shared::unlocked(self);
         // SAFETY: the caller has locked it shared, and so this shard.
         unsafe { self.own().unlock_shared() };
     }
@@ -111,6 +168,7 @@ unsafe impl lock_api::RawRwLock for RawShardedLock {
     /// All writers lock the first shard first, which avoids deadlocks.
     #[inline]
     fn lock_exclusive(&self) {
+        shared::assert_not_locked(self);
         for shard in self.in_use() {
             spin_then_wait(|| shard.try_lock_exclusive(), || shard.lock_exclusive());
         }
@@ -233,6 +291,20 @@ mod tests {
             }
         });
         assert_eq!(*lock.read(), [2 * CHANGES; 32]);
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    fn debug_builds_find_a_thread_that_would_wait_for_itself() {
+        let lock = ShardedLock::new(1);
+        let reading = lock.read();
+        let again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| *lock.read()));
+        let writing = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| *lock.write()));
+        assert!(again.is_err() && writing.is_err());
+        assert_eq!(*ShardedLock::new(3).read(), 3);
+        drop(reading);
+        *lock.write() += 1;
+        assert_eq!(*lock.read(), 2);
     }
 
     #[test]
