@@ -83,10 +83,16 @@ mod lease_mgr;
 pub mod lfc;
 #[cfg(feature = "memfile")]
 pub mod memfile;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 mod panics;
 mod parallel;
+#[cfg(feature = "postgresql")]
+pub mod postgresql;
 pub mod prelude;
 mod simd;
+#[cfg(any(feature = "mysql", feature = "postgresql"))]
+mod sql;
 mod sync;
 #[cfg(all(any(doc, doctest), feature = "memfile"))]
 pub mod tutorial;

@@ -23,6 +23,8 @@ const ORDER: &[&[&str]] = &[
     &["lease_mgr"],
     &["connection", "lease_file"],
     &["factory", "lfc"],
+    // What backends share.
+    &["sql"],
     // Backends.
     &["memfile", "mysql", "postgresql"],
     // Users of the trait.

@@ -1,0 +1,177 @@
+//! What a backend implements: a driver that opens sessions, and the statements whose form depends
+//! on the database.
+
+use std::error::Error;
+use std::fmt;
+
+use super::columns::{Column, Kind, Value};
+use super::options::SqlOptions;
+use crate::lease::{LeaseState, LeaseType};
+use crate::lease_mgr::ManagedLease;
+
+/// What a schema of Kea has, read when a session is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Schema {
+    /// The version: 13.0 is `(13, 0)`.
+    pub(crate) version: (u32, u32),
+    /// Whether `lease4` has the columns `relay_id` and `remote_id`.
+    pub(crate) has_relay_ids: bool,
+    /// Whether the lease tables have the column `pool_id`, and there are tables of statistics by
+    /// pool.
+    pub(crate) has_pool_ids: bool,
+    /// Whether `lease6.address` is text (Kea 2.2), and not an address or bytes.
+    pub(crate) has_text_addresses: bool,
+    /// Maximum number of bytes of a client id or DUID, where the column has one.
+    pub(crate) max_client: usize,
+    /// The states that the schema has.
+    pub(crate) states: Vec<LeaseState>,
+    /// The types of DHCPv6 leases that the schema has.
+    pub(crate) lease_types: Vec<LeaseType>,
+    /// The sources of hardware addresses that the schema has, if it checks them.
+    pub(crate) hwaddr_sources: Option<Vec<u32>>,
+    /// The times that the column `expire` holds, in seconds since the epoch.
+    pub(crate) times: (i64, i64),
+    /// Maximum number of bytes of a user context.
+    pub(crate) max_user_context: usize,
+}
+
+/// Opens sessions of a database.
+pub(crate) trait Driver<L: ManagedLease>: fmt::Debug + Send + Sync + 'static {
+    type Session: Session<L>;
+
+    /// The name of the backend, such as `postgresql`.
+    const NAME: &'static str;
+
+    /// Opens a session with the first host of the options that accepts it, and reads the schema.
+    ///
+    /// # Errors
+    /// Returns [`DbErrorKind::NotConnected`] if no host can be reached, and
+    /// [`DbErrorKind::Other`] if the database refuses the session or has no schema of a known
+    /// version.
+    fn connect(&self, options: &SqlOptions) -> Result<Self::Session, DbError>;
+}
+
+/// A change of a row. The leases are in their kept form.
+#[derive(Debug)]
+pub(crate) enum Write<'a, L> {
+    /// Adds a row, if the address has none.
+    Insert(&'a L),
+    /// Replaces the row of an address if it has the values of `expected`.
+    Update { new: &'a L, expected: &'a L },
+    /// Deletes the row of an address if it has the values of this lease.
+    Delete(&'a L),
+}
+
+impl<L: ManagedLease> Write<'_, L> {
+    pub(crate) fn address(&self) -> L::Address {
+        match self {
+            Self::Insert(lease) | Self::Update { new: lease, .. } | Self::Delete(lease) => lease.address(),
+        }
+    }
+}
+
+/// The dialect of the statements that both kinds of databases understand otherwise alike.
+pub(crate) trait Dialect {
+    /// Appends the placeholder of the parameter of this number, from 1, for a value of this kind, as
+    /// an expression that can be compared with a column: `$1`, or `to_timestamp($1)`.
+    fn placeholder(&self, sql: &mut String, number: usize, kind: Kind);
+
+    /// Appends an expression of the value of a column in a result: the name of the column, or a
+    /// conversion of it to the type that the session returns for its kind.
+    fn column(&self, sql: &mut String, column: Column);
+
+    /// Appends an expression by which rows are ordered as their addresses are, in which addresses
+    /// can be compared with [`Dialect::placeholder`] of [`Kind::Address`].
+    fn address_order(&self, sql: &mut String);
+
+    /// Appends a condition that is true for the rows whose hostname is the parameter of this
+    /// number, which is in lower case. It must be able to use the index of the hostname.
+    fn hostname_is(&self, sql: &mut String, number: usize);
+}
+
+/// A connection to a database. A session that has returned [`DbErrorKind::Lost`] is not used again.
+pub(crate) trait Session<L: ManagedLease>: Dialect + Send {
+    /// Returns the schema that was read when the session was opened.
+    fn schema(&self) -> &Schema;
+
+    /// Returns the rows that a statement selects. Their values have the types of `kinds`, or are
+    /// [`Value::Null`].
+    fn query(
+        &mut self,
+        sql: &str,
+        values: &[Value<'_>],
+        kinds: &[Kind],
+    ) -> Result<Vec<Vec<Value<'static>>>, DbError>;
+
+    /// Executes a statement on its own, and returns the number of changed rows.
+    fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, DbError>;
+
+    /// Makes all these changes in one transaction, with one statement for each kind, and returns
+    /// for each whether it was made: a row is not added if the address has one, and not replaced or
+    /// deleted if it has other values. Each address occurs once; the changes are in the order of
+    /// the addresses.
+    ///
+    /// After an error nothing was changed, except after [`DbErrorKind::Lost`].
+    fn write(&mut self, changes: &[Write<'_, L>]) -> Result<Vec<bool>, DbError>;
+
+    /// Makes one change as [`Session::write`] does, but compares the row as a lease, not its
+    /// values: in one transaction, locks the row, reads it, and changes it if `is_expected` returns
+    /// true.
+    fn write_compared(
+        &mut self,
+        change: &Write<'_, L>,
+        is_expected: &dyn Fn(&L) -> bool,
+    ) -> Result<bool, DbError>;
+
+    /// Returns the leases of several addresses, in any order, with one statement.
+    fn get(&mut self, addresses: &[L::Address]) -> Result<Vec<L>, DbError>;
+
+    /// Returns the leases with any of these pairs of a client id or DUID and a subnet, in any order,
+    /// with one statement.
+    fn of_clients(&mut self, clients: &[(&[u8], u32)]) -> Result<Vec<L>, DbError>;
+}
+
+/// What the failure of a statement says about what was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DbErrorKind {
+    /// The database cannot be reached, or accepts no sessions now. Nothing was changed.
+    NotConnected,
+    /// The session has ended. A change that was in progress may have been made.
+    Lost,
+    /// The transaction was rolled back because of others: a deadlock, a serialization failure, or a
+    /// conflict in a cluster. Nothing was changed; the same may succeed now.
+    Conflict,
+    /// The database, or its session, is read-only. Nothing was changed.
+    ReadOnly,
+    /// The database has no space left, or not enough memory. Nothing was changed.
+    NoSpace,
+    /// The database refuses the values. Nothing was changed.
+    Refused,
+    /// Another error. Nothing was changed.
+    Other,
+}
+
+/// An error of a database. Contains no password.
+#[derive(Debug)]
+pub(crate) struct DbError {
+    pub(crate) kind: DbErrorKind,
+    pub(crate) source: Box<dyn Error + Send + Sync>,
+}
+
+impl DbError {
+    pub(crate) fn new(kind: DbErrorKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { kind, source: source.into() }
+    }
+}
+
+impl fmt::Display for DbError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+impl Error for DbError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.source()
+    }
+}
