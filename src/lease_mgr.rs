@@ -50,6 +50,7 @@ mod statistics;
 mod status;
 mod totals;
 mod tracking;
+mod writer;
 
 use std::fmt;
 use std::path::Path;
@@ -71,6 +72,7 @@ pub use status::{
 };
 pub use totals::{CountedAs, Totals, TotalsRow};
 pub use tracking::{AddressLock, CallbackError, Scope, Tracking};
+pub(crate) use writer::Writer;
 
 use crate::lease::{ClientClass, HwAddr, LeaseKind, LeaseState, LimitExceeded, SubnetId, UserContext};
 use crate::panics::contained;

@@ -28,7 +28,6 @@ mod sanity;
 mod scratch;
 mod storage;
 mod store;
-mod writer;
 
 use std::fmt;
 use std::path::Path;
@@ -46,12 +45,11 @@ use storage::ExpiryKind;
 use storage::free_range::Step;
 use storage::packed_lease::{Packed, StoredLease, pack};
 use store::{STEP, Store};
-use writer::Writer;
 
 use crate::lease::{ClientClass, LeaseKind, SubnetId, seconds_since_epoch};
 use crate::lease_mgr::{
     Added, CleanupStart, Deleted, Done, FreeRange, Key, LeaseMgr, LeaseMgrError, Operation, Query,
-    StatisticsQuery, StatisticsRow, Status, Then, Tracking, call_then, check, defaults,
+    StatisticsQuery, StatisticsRow, Status, Then, Tracking, Writer, call_then, check, defaults,
 };
 use crate::with_sources::with_sources;
 

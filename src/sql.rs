@@ -7,4 +7,9 @@
 
 pub(crate) mod columns;
 pub(crate) mod driver;
+mod kept;
+pub(crate) mod manager;
 pub(crate) mod options;
+mod queue;
+mod select;
+mod sessions;

@@ -97,7 +97,7 @@ pub(crate) fn delete_matching<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     Ok(false)
 }
 
-pub(super) fn statistics<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+pub(crate) fn statistics<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     mgr: &M,
     query: &StatisticsQuery,
 ) -> Result<Vec<StatisticsRow>, LeaseMgrError> {
@@ -193,13 +193,24 @@ pub(super) fn by_client_in_subnet<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
             return Ok(leases);
         }
     }
-    let Some(hwaddr) = hwaddr else {
-        return Ok(Vec::new());
-    };
+    match hwaddr {
+        Some(hwaddr) => of_hwaddr_in_subnet(mgr, hwaddr, client.is_some(), subnet),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Returns the leases of a client with this hardware address in a subnet. If the client has a
+/// client id, only those without one.
+pub(crate) fn of_hwaddr_in_subnet<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+    mgr: &M,
+    hwaddr: &HwAddr,
+    has_client_id: bool,
+    subnet: SubnetId,
+) -> Result<Vec<L>, LeaseMgrError> {
     let mut leases = mgr.find(&Query::hwaddr(hwaddr).in_subnet(subnet))?;
     leases.retain(|lease| {
         let is_same_type = lease.hwaddr().is_some_and(|own| own.htype == hwaddr.htype);
-        is_same_type && (client.is_none() || lease.client_key().is_none())
+        is_same_type && (!has_client_id || lease.client_key().is_none())
     });
     Ok(leases)
 }

@@ -189,7 +189,8 @@ impl Column {
             Self::HwAddrSource if fields.hwaddr.is_none() => Value::Null,
             Self::HwAddrSource => Value::Number(fields.hwaddr_source.0.into()),
             Self::State => Value::Number(fields.state.0.into()),
-            Self::UserContext => fields.user_context.map_or(Value::Null, |text| Value::Text(ascii(text))),
+            // Its text is ASCII.
+            Self::UserContext => fields.user_context.map_or(Value::Null, |text| Value::Text(text.into())),
             Self::RelayId => {
                 let id = lease4(lease).and_then(Lease4::relay_id);
                 id.map_or(Value::Null, |id| Value::Bytes(id.as_bytes().to_vec().into()))
@@ -212,23 +213,6 @@ fn lease4<L: ManagedLease>(lease: &L) -> Option<&Lease4> {
 pub(crate) fn expire(fields: &Fields<'_>) -> i64 {
     let lifetime = if fields.valid_lifetime.is_infinite() { 0 } else { fields.valid_lifetime.0 };
     fields.cltt.saturating_add(lifetime.into())
-}
-
-/// Writes the characters of a JSON text that are not ASCII as Kea does: each of their bytes in
-/// UTF-8 as `\u00XX`.
-fn ascii(text: &str) -> Cow<'_, str> {
-    if text.is_ascii() {
-        return text.into();
-    }
-    let mut ascii = String::with_capacity(text.len() + 16);
-    for byte in text.bytes() {
-        if byte.is_ascii() {
-            ascii.push(char::from(byte));
-        } else {
-            ascii.push_str(&format!("\\u00{byte:02x}"));
-        }
-    }
-    ascii.into()
 }
 
 /// Why a row is not a lease.

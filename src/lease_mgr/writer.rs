@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use crate::lease_mgr::call_then;
+use super::call_then;
 use crate::sync::thread::{self, JoinHandle, Thread};
 use crate::sync::{Instant, Mutex};
 
@@ -26,7 +26,7 @@ type Make<O, R> = dyn Fn(&[O]) -> Vec<R> + Send + Sync;
 
 /// A queue of operations, and the thread that makes them. The thread is started with the first
 /// operation.
-pub(super) struct Writer<O, R> {
+pub(crate) struct Writer<O, R> {
     shared: Arc<Shared<O, R>>,
     make: Arc<Make<O, R>>,
 }
@@ -62,7 +62,7 @@ impl<O, R> Waiting<O, R> {
 impl<O: Send + 'static, R: Send + 'static> Writer<O, R> {
     /// Creates a writer that makes each batch by `make`, which must return a result for each
     /// operation.
-    pub(super) fn new(make: impl Fn(&[O]) -> Vec<R> + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(make: impl Fn(&[O]) -> Vec<R> + Send + Sync + 'static) -> Self {
         let state = State { waiting: Waiting::new(), wanted: 1, thread: None, is_ending: false };
         Self { shared: Arc::new(Shared { state: Mutex::new(state) }), make: Arc::new(make) }
     }
@@ -72,7 +72,7 @@ impl<O: Send + 'static, R: Send + 'static> Writer<O, R> {
     ///
     /// # Errors
     /// Returns the operation and its callback if the thread cannot be started.
-    pub(super) fn submit(&self, operation: O, then: Then<R>) -> Result<(), (O, Then<R>)> {
+    pub(crate) fn submit(&self, operation: O, then: Then<R>) -> Result<(), (O, Then<R>)> {
         let mut state = self.shared.state.lock();
         if state.thread.is_none() {
             match self.start() {
@@ -102,7 +102,7 @@ impl<O: Send + 'static, R: Send + 'static> Writer<O, R> {
 
     /// Ends the thread after it has answered everything. Waits for its end if `waits` is set and
     /// the caller is another thread.
-    pub(super) fn end(self, waits: bool) {
+    pub(crate) fn end(self, waits: bool) {
         let thread = {
             let mut state = self.shared.state.lock();
             state.is_ending = true;

@@ -1,0 +1,694 @@
+//! The lease manager over the sessions of a database.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use foldhash::fast::RandomState;
+
+use super::columns::{self, Column, Kind, Value};
+use super::driver::{DbError, DbErrorKind, Driver, Session, Write};
+use super::kept::kept;
+use super::options::SqlOptions;
+use super::queue::Queue;
+use super::select::{self, Builder, Statement};
+use super::sessions::{Sessions, SharedError};
+use crate::lease::{
+    ClientClass, HwAddr, LeaseKind, LeaseState, LeaseType, PoolId, SubnetId, seconds_since_epoch,
+};
+use crate::lease_mgr::{
+    Added, Change, ClientKey, Deleted, Done, LeaseMgr, LeaseMgrError, ManagedLease, Operation, Query,
+    StatisticsQuery, StatisticsRow, Status, Then, Tracking, Writer, call_then, defaults,
+};
+use crate::panics::contained;
+
+/// Number of leases that are read with one statement.
+const PAGE: usize = 10_000;
+/// Maximum number of attempts to make a batch that conflicts with others.
+const MAX_CONFLICTS: u32 = 30;
+
+/// An operation, and the lease that it replaces or deletes.
+type Made<L> = Result<(Done, Option<L>), LeaseMgrError>;
+
+/// A client in a subnet: its client id or DUID.
+type ClientInSubnet = (Vec<u8>, u32);
+
+/// Leases in a database.
+pub(crate) struct SqlLeaseMgr<L: ManagedLease, D: Driver<L>> {
+    shared: Arc<Shared<L, D>>,
+    writer: Option<Writer<Operation<L>, Result<Done, LeaseMgrError>>>,
+}
+
+struct Shared<L: ManagedLease, D: Driver<L>> {
+    sessions: Arc<Sessions<L, D>>,
+    columns: Vec<Column>,
+    kinds: Vec<Kind>,
+    changes: Queue<L::Address, Arc<Operation<L>>, Made<L>>,
+    addresses: Queue<L::Address, L::Address, Result<Option<L>, LeaseMgrError>>,
+    clients: Queue<(), ClientInSubnet, Result<Vec<L>, LeaseMgrError>>,
+    tracking: Arc<Tracking<L>>,
+}
+
+impl<L: ManagedLease, D: Driver<L>> fmt::Debug for SqlLeaseMgr<L, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqlLeaseMgr").field("place", &self.shared.sessions.place()).finish_non_exhaustive()
+    }
+}
+
+impl<L: ManagedLease, D: Driver<L>> SqlLeaseMgr<L, D> {
+    /// Opens a lease manager.
+    ///
+    /// # Errors
+    /// Returns [`DbError`] if the database cannot be reached, or has no schema of a known version.
+    pub(crate) fn open(driver: D, options: SqlOptions) -> Result<Self, DbError> {
+        let tracking = Arc::new(Tracking::default());
+        let notified = Arc::clone(&tracking);
+        let sessions =
+            Sessions::open(driver, options, move |availability| notified.notify_availability(availability))?;
+        let columns = Column::of(L::FAMILY, sessions.schema());
+        let kinds = columns.iter().map(|column| column.kind()).collect();
+        let shared = Arc::new(Shared {
+            sessions,
+            columns,
+            kinds,
+            changes: Queue::new(true),
+            addresses: Queue::new(false),
+            clients: Queue::new(false),
+            tracking,
+        });
+        let own = Arc::clone(&shared);
+        let writer = Writer::new(move |operations: &[Operation<L>]| own.apply(operations));
+        Ok(Self { shared, writer: Some(writer) })
+    }
+}
+
+impl<L: ManagedLease, D: Driver<L>> Drop for SqlLeaseMgr<L, D> {
+    /// Waits until all submitted changes are made.
+    fn drop(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.end(true);
+        }
+    }
+}
+
+impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
+    fn kept<'a>(&self, lease: &'a L) -> Result<Cow<'a, L>, LeaseMgrError> {
+        kept(lease, self.sessions.schema())
+    }
+
+    /// Returns the operation with leases in their kept form. An expected lease that cannot be kept
+    /// is nowhere in the database, and differs from any.
+    fn kept_operation(&self, operation: &Operation<L>) -> Result<Operation<L>, LeaseMgrError> {
+        let expected = |expected: &Option<L>| {
+            expected.as_ref().map(|lease| self.kept(lease).map_or_else(|_| lease.clone(), Cow::into_owned))
+        };
+        Ok(match operation {
+            Operation::Add(lease) => Operation::Add(self.kept(lease)?.into_owned()),
+            Operation::Update { lease, expected: read } => {
+                Operation::Update { lease: self.kept(lease)?.into_owned(), expected: expected(read) }
+            }
+            Operation::Delete { address, expected: read } => {
+                Operation::Delete { address: *address, expected: expected(read) }
+            }
+        })
+    }
+
+    /// Makes one change, and calls the callbacks.
+    fn change(&self, operation: &Operation<L>) -> Result<Done, LeaseMgrError> {
+        let mut results = self.apply(std::slice::from_ref(operation));
+        results.pop().unwrap_or(Err(LeaseMgrError::Panicked))
+    }
+
+    /// Makes changes together with those of other threads, and calls the callbacks.
+    fn apply(&self, operations: &[Operation<L>]) -> Vec<Result<Done, LeaseMgrError>> {
+        let mut results: Vec<_> = operations.iter().map(|_| Err(LeaseMgrError::Panicked)).collect();
+        if self.tracking.refuse_in_callback().is_err() {
+            return operations.iter().map(|_| Err(LeaseMgrError::InCallback)).collect();
+        }
+        let mut sent = Vec::with_capacity(operations.len());
+        for (number, operation) in operations.iter().enumerate() {
+            match self.kept_operation(operation) {
+                Ok(operation) => sent.push((number, Arc::new(operation))),
+                Err(error) => results[number] = Err(error),
+            }
+        }
+        let queued = sent.iter().map(|(_, operation)| (operation.address(), Arc::clone(operation)));
+        self.changes.run(queued, &|batch| self.make(batch), |n, made| {
+            let (number, operation) = &sent[n];
+            results[*number] = made.map(|(done, old)| {
+                self.notify(operation, done, old.as_ref());
+                done
+            });
+        });
+        results
+    }
+
+    fn notify(&self, operation: &Operation<L>, done: Done, old: Option<&L>) {
+        let change = match (operation, done, old) {
+            (Operation::Add(lease), Done::Added, _) => Change::added(lease),
+            (Operation::Update { lease, .. }, Done::Updated, Some(old)) => Change::updated(old, lease),
+            (Operation::Delete { .. }, Done::Deleted, Some(old)) => Change::deleted(old),
+            _ => return,
+        };
+        self.tracking.notify(&change);
+    }
+
+    /// Makes a batch in which each address occurs once.
+    fn make(&self, batch: &[Arc<Operation<L>>]) -> Vec<Made<L>> {
+        each_answered(batch.len(), || Batch::new(self, batch).make())
+    }
+
+    /// Selects leases by a statement.
+    fn select<'a>(&self, build: impl Fn(&D::Session) -> Statement<'a>) -> Result<Vec<L>, LeaseMgrError> {
+        self.rows(&self.kinds, build)?.iter().map(|row| self.lease(row)).collect()
+    }
+
+    fn lease(&self, row: &[Value<'_>]) -> Result<L, LeaseMgrError> {
+        columns::lease(&self.columns, row).map_err(|error| LeaseMgrError::Backend(Box::new(error)))
+    }
+
+    fn rows<'a>(
+        &self,
+        kinds: &[Kind],
+        build: impl Fn(&D::Session) -> Statement<'a>,
+    ) -> Result<Vec<Vec<Value<'static>>>, LeaseMgrError> {
+        let query = |session: &mut D::Session| {
+            let Statement { sql, values } = build(session);
+            session.query(&sql, &values, kinds)
+        };
+        self.sessions.with(true, query).map_err(|error| self.sessions.failed(error))
+    }
+
+    fn get_many(&self, addresses: &[L::Address]) -> Result<Vec<Option<L>>, LeaseMgrError> {
+        let mut results: Vec<_> = addresses.iter().map(|_| Ok(None)).collect();
+        let queued = addresses.iter().map(|&address| (address, address));
+        self.addresses.run(
+            queued,
+            &|batch| each_answered(batch.len(), || self.look_up(batch)),
+            |n, found| results[n] = found,
+        );
+        results.into_iter().collect()
+    }
+
+    /// Reads the leases of a batch of addresses, which may repeat.
+    fn look_up(&self, addresses: &[L::Address]) -> Vec<Result<Option<L>, LeaseMgrError>> {
+        let found = self.read(addresses);
+        match found {
+            Ok(found) => addresses.iter().map(|address| Ok(found.get(address).cloned())).collect(),
+            Err(error) => self.fail_all(error, addresses.len()),
+        }
+    }
+
+    fn fail_all<T>(&self, error: DbError, count: usize) -> Vec<Result<T, LeaseMgrError>> {
+        let (kind, error) = (error.kind, Arc::new(error));
+        let shared = || DbError::new(kind, SharedError(Arc::clone(&error)));
+        (0..count).map(|_| Err(self.sessions.failed(shared()))).collect()
+    }
+
+    fn read(&self, addresses: &[L::Address]) -> Result<HashMap<L::Address, L, RandomState>, DbError> {
+        let found = self.sessions.with(true, |session| session.get(addresses))?;
+        Ok(found.into_iter().map(|lease| (lease.address(), lease)).collect())
+    }
+
+    /// Reads the leases of a batch of clients.
+    fn look_up_clients(&self, clients: &[ClientInSubnet]) -> Vec<Result<Vec<L>, LeaseMgrError>> {
+        let keys: Vec<_> = clients.iter().map(|(id, subnet)| (id.as_slice(), *subnet)).collect();
+        let found = match self.sessions.with(true, |session| session.of_clients(&keys)) {
+            Ok(found) => found,
+            Err(error) => return self.fail_all(error, clients.len()),
+        };
+        let of = |(id, subnet): &ClientInSubnet| {
+            let is_of = |lease: &&L| {
+                lease.data().subnet_id.0 == *subnet
+                    && lease.client_key().is_some_and(|client| client.id == id.as_slice())
+            };
+            let mut leases: Vec<_> = found.iter().filter(is_of).cloned().collect();
+            leases.sort_unstable_by_key(L::address);
+            Ok(leases)
+        };
+        clients.iter().map(of).collect()
+    }
+
+    fn of_client(&self, id: &[u8], subnet: SubnetId) -> Result<Vec<L>, LeaseMgrError> {
+        let mut result = Ok(Vec::new());
+        let queued = [((), (id.to_vec(), subnet.0))];
+        self.clients.run(
+            queued,
+            &|batch| each_answered(batch.len(), || self.look_up_clients(batch)),
+            |_, found| result = found,
+        );
+        result
+    }
+
+    fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError> {
+        query.check()?;
+        let schema = self.sessions.schema();
+        let wanted = query.limit.unwrap_or(usize::MAX);
+        let is_exact = select::is_exact(query, schema);
+        let (mut found, mut rest) = (Vec::new(), *query);
+        loop {
+            let step = if is_exact { PAGE.min(wanted - found.len()) } else { PAGE };
+            let page =
+                self.select(|session| select::find(session, schema, &self.columns, &rest, Some(step)))?;
+            let is_last = page.len() < step;
+            let last = page.last().map(L::address);
+            found.extend(page.into_iter().filter(|lease| query.matches(lease)).take(wanted - found.len()));
+            match last {
+                Some(last) if !is_last && found.len() < wanted => rest = rest.after(last),
+                _ => return Ok(found),
+            }
+        }
+    }
+}
+
+/// Returns the results of a batch. After a panic, each operation fails.
+fn each_answered<T>(
+    count: usize,
+    make: impl FnOnce() -> Vec<Result<T, LeaseMgrError>>,
+) -> Vec<Result<T, LeaseMgrError>> {
+    let mut results = Vec::new();
+    if contained(|| results = make()).is_err() || results.len() != count {
+        return (0..count).map(|_| Err(LeaseMgrError::Panicked)).collect();
+    }
+    results
+}
+
+/// Operations of a batch, until the outcome of each is known.
+struct Batch<'a, L: ManagedLease, D: Driver<L>> {
+    shared: &'a Shared<L, D>,
+    operations: &'a [Arc<Operation<L>>],
+    results: Vec<Option<Made<L>>>,
+    /// The lease that an operation without an expected one has found.
+    found: Vec<Option<L>>,
+}
+
+impl<'a, L: ManagedLease, D: Driver<L>> Batch<'a, L, D> {
+    fn new(shared: &'a Shared<L, D>, operations: &'a [Arc<Operation<L>>]) -> Self {
+        let results = operations.iter().map(|_| None).collect();
+        let found = operations.iter().map(|_| None).collect();
+        Self { shared, operations, results, found }
+    }
+
+    fn make(mut self) -> Vec<Made<L>> {
+        let all: Vec<_> = (0..self.operations.len()).collect();
+        self.decide(all);
+        self.results.into_iter().map(|result| result.unwrap_or(Err(LeaseMgrError::Panicked))).collect()
+    }
+
+    /// Makes these operations until each has a result.
+    fn decide(&mut self, mut open: Vec<usize>) {
+        open.sort_unstable_by_key(|&n| self.operations[n].address());
+        let mut conflicts = 0;
+        while !open.is_empty() {
+            if let Err(error) = self.attempt(&open) {
+                match error.kind {
+                    DbErrorKind::Conflict if conflicts < MAX_CONFLICTS => {
+                        conflicts += 1;
+                        // Others that conflict wait for different times.
+                        let thread = std::ptr::from_ref(self).addr() as u64 >> 4;
+                        std::thread::sleep(Duration::from_micros(100 + thread % 997 * u64::from(conflicts)));
+                    }
+                    DbErrorKind::Refused | DbErrorKind::Other | DbErrorKind::NoSpace if open.len() > 1 => {
+                        // One that fails does not fail the others.
+                        open.iter().for_each(|&n| self.decide(vec![n]));
+                    }
+                    DbErrorKind::Lost => self.find_out(&open, error),
+                    _ => {
+                        let failed = self.shared.fail_all(error, open.len());
+                        for (&n, failed) in open.iter().zip(failed) {
+                            self.results[n] = Some(failed);
+                        }
+                    }
+                }
+            }
+            open.retain(|&n| self.results[n].is_none());
+        }
+    }
+
+    /// Returns the lease that the row must be for an operation to be made.
+    fn expected(&self, n: usize) -> Option<&L> {
+        match &*self.operations[n] {
+            Operation::Add(_) => None,
+            Operation::Update { expected, .. } | Operation::Delete { expected, .. } => {
+                expected.as_ref().or(self.found[n].as_ref())
+            }
+        }
+    }
+
+    /// Returns the change of a row; `None` if it is not known yet which lease it must have.
+    fn write(&self, n: usize) -> Option<Write<'_, L>> {
+        match &*self.operations[n] {
+            Operation::Add(lease) => Some(Write::Insert(lease)),
+            Operation::Update { lease, .. } => {
+                self.expected(n).map(|expected| Write::Update { new: lease, expected })
+            }
+            Operation::Delete { .. } => self.expected(n).map(Write::Delete),
+        }
+    }
+
+    /// Returns whether the expected lease of an operation has its address, as any lease of it has.
+    fn is_possible(&self, n: usize) -> bool {
+        self.expected(n).is_none_or(|expected| expected.address() == self.operations[n].address())
+    }
+
+    /// Makes operations once, and records the results that are known then.
+    fn attempt(&mut self, open: &[usize]) -> Result<(), DbError> {
+        let unread: Vec<_> =
+            open.iter().copied().filter(|&n| self.write(n).is_none() || !self.is_possible(n)).collect();
+        self.read(&unread, true)?;
+        let sent: Vec<_> = open.iter().copied().filter(|&n| self.results[n].is_none()).collect();
+        let writes: Vec<_> = sent.iter().filter_map(|&n| self.write(n)).collect();
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let made = self.shared.sessions.with(false, |session| session.write(&writes))?;
+        let mut unmade = Vec::new();
+        for (n, made) in sent.into_iter().zip(made) {
+            if made {
+                self.set_made(n);
+            } else {
+                unmade.push(n);
+            }
+        }
+        self.read(&unmade, false)
+    }
+
+    fn set_made(&mut self, n: usize) {
+        let done = match &*self.operations[n] {
+            Operation::Add(_) => Done::Added,
+            Operation::Update { .. } => Done::Updated,
+            Operation::Delete { .. } => Done::Deleted,
+        };
+        self.results[n] = Some(Ok((done, self.expected(n).cloned())));
+    }
+
+    /// Reads the leases of operations that are not made: before they are sent (`is_first`), or to
+    /// find out why they were not made.
+    fn read(&mut self, numbers: &[usize], is_first: bool) -> Result<(), DbError> {
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        let addresses: Vec<_> = numbers.iter().map(|&n| self.operations[n].address()).collect();
+        // Reading changes nothing: what is lost is the connection, not the outcome.
+        let there = self.shared.read(&addresses).map_err(|error| match error.kind {
+            DbErrorKind::Lost => DbError::new(DbErrorKind::NotConnected, error.source),
+            _ => error,
+        })?;
+        for &n in numbers {
+            let address = self.operations[n].address();
+            let result = match (&*self.operations[n], there.get(&address)) {
+                (Operation::Add(_), Some(_)) => Some(Ok((Done::AddressTaken, None))),
+                // It was deleted meanwhile.
+                (Operation::Add(_), None) => None,
+                (Operation::Update { .. }, None) => {
+                    Some(Err(LeaseMgrError::NoSuchLease { address: address.into() }))
+                }
+                (Operation::Delete { .. }, None) => Some(Ok((Done::NoSuchLease, None))),
+                (_, Some(lease)) if self.is_given(n) && self.expected(n) != Some(lease) => {
+                    Some(Err(LeaseMgrError::ChangedMeanwhile { address: address.into() }))
+                }
+                (_, Some(lease)) if !is_first && self.expected(n) == Some(lease) => {
+                    // The row has the values of the lease in another form, such as a user context
+                    // with other blanks.
+                    let lease = lease.clone();
+                    self.write_compared(n, &lease)?;
+                    None
+                }
+                (_, Some(lease)) => {
+                    if !self.is_given(n) {
+                        self.found[n] = Some(lease.clone());
+                    }
+                    None
+                }
+            };
+            if result.is_some() {
+                self.results[n] = result;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether the caller expects a lease.
+    fn is_given(&self, n: usize) -> bool {
+        match &*self.operations[n] {
+            Operation::Add(_) => false,
+            Operation::Update { expected, .. } | Operation::Delete { expected, .. } => expected.is_some(),
+        }
+    }
+
+    fn write_compared(&mut self, n: usize, lease: &L) -> Result<(), DbError> {
+        let Some(write) = self.write(n) else {
+            return Ok(());
+        };
+        let is_expected = |there: &L| there == lease;
+        let made =
+            self.shared.sessions.with(false, |session| session.write_compared(&write, &is_expected))?;
+        if made {
+            self.set_made(n);
+        }
+        Ok(())
+    }
+
+    /// Finds out by reading which operations were made, after no answer came. Those that were not
+    /// made when they are read may still be made by a server that has not noticed the end of the
+    /// session.
+    fn find_out(&mut self, open: &[usize], error: DbError) {
+        let addresses: Vec<_> = open.iter().map(|&n| self.operations[n].address()).collect();
+        let there = self.shared.read(&addresses).ok();
+        let error = Arc::new(error);
+        for &n in open {
+            let operation = &*self.operations[n];
+            let address = operation.address();
+            let is_made = there.as_ref().is_some_and(|there| match (operation, there.get(&address)) {
+                (Operation::Add(lease) | Operation::Update { lease, .. }, Some(there)) => there == lease,
+                (Operation::Delete { .. }, None) => true,
+                _ => false,
+            });
+            if is_made {
+                self.set_made(n);
+            } else {
+                let source: Box<dyn std::error::Error + Send + Sync> =
+                    Box::new(SharedError(Arc::clone(&error)));
+                let unknown = LeaseMgrError::OutcomeUnknown { address: address.into(), source: Some(source) };
+                self.results[n] = Some(Err(unknown));
+            }
+        }
+    }
+}
+
+impl<L: ManagedLease, D: Driver<L>> SqlLeaseMgr<L, D> {
+    /// Deletes the leases of a query in steps, each with one transaction.
+    fn delete_all(&self, query: &Query<'_, L>) -> Result<u64, LeaseMgrError> {
+        self.shared.tracking.refuse_in_callback()?;
+        let Some(mut query) = defaults::up_to_the_last(self, query)? else {
+            return Ok(0);
+        };
+        let mut deleted = 0;
+        loop {
+            let leases = self.find(&query.limit(super::queue::MAX_BATCH))?;
+            let Some(last) = leases.last().map(L::address) else {
+                return Ok(deleted);
+            };
+            let operations: Vec<_> = leases.iter().map(Operation::delete_if_unchanged).collect();
+            for (lease, result) in leases.into_iter().zip(LeaseMgr::apply(self, &operations)) {
+                deleted += match result {
+                    Err(error) if error.is_stale() => {
+                        u64::from(defaults::delete_matching(self, &query, lease)?)
+                    }
+                    result => u64::from(result? == Done::Deleted),
+                };
+            }
+            query = query.after(last);
+        }
+    }
+
+    /// Returns the rows of a statement whose values are numbers.
+    fn numbers<'a>(
+        &self,
+        count: usize,
+        build: impl Fn(&D::Session) -> Statement<'a>,
+    ) -> Result<Vec<Vec<i64>>, LeaseMgrError> {
+        let number = |value: &Value<'_>| match value {
+            Value::Number(number) => *number,
+            _ => 0,
+        };
+        let rows = self.shared.rows(&vec![Kind::Number; count], build)?;
+        Ok(rows.iter().map(|row| row.iter().map(number).collect()).collect())
+    }
+}
+
+impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
+    fn status(&self) -> Status {
+        let sessions = &self.shared.sessions;
+        let mut status = Status::new(D::NAME, sessions.place());
+        status.availability = sessions.availability();
+        status.on_fail = Some(sessions.options().on_fail);
+        status
+    }
+
+    fn tracking(&self) -> &Tracking<L> {
+        &self.shared.tracking
+    }
+
+    fn add(&self, lease: &L) -> Result<Added, LeaseMgrError> {
+        let done = self.shared.change(&Operation::Add(lease.clone()))?;
+        Ok(if done == Done::Added { Added::Added } else { Added::AddressTaken })
+    }
+
+    fn get(&self, address: L::Address) -> Result<Option<L>, LeaseMgrError> {
+        Ok(self.shared.get_many(&[address])?.pop().flatten())
+    }
+
+    fn get_many(&self, addresses: &[L::Address]) -> Result<Vec<Option<L>>, LeaseMgrError> {
+        self.shared.get_many(addresses)
+    }
+
+    fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError> {
+        self.shared.find(query)
+    }
+
+    fn list_expired(&self, now: SystemTime, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
+        let (now, limit) = (seconds_since_epoch(now), Some(limit).filter(|&limit| limit > 0));
+        self.shared.select(|session| select::ended(session, L::FAMILY, &self.shared.columns, now, limit))
+    }
+
+    fn update_expecting(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
+        let operation = Operation::Update { lease: lease.clone(), expected: expected.cloned() };
+        self.shared.change(&operation).map(drop)
+    }
+
+    fn delete_expecting(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError> {
+        let done = self.shared.change(&Operation::Delete { address, expected: expected.cloned() })?;
+        Ok(if done == Done::Deleted { Deleted::Deleted } else { Deleted::NoSuchLease })
+    }
+
+    fn apply(&self, operations: &[Operation<L>]) -> Vec<Result<Done, LeaseMgrError>> {
+        self.shared.apply(operations)
+    }
+
+    fn submit(&self, operation: Operation<L>, then: Then) {
+        let refused = self.shared.tracking.refuse_in_callback();
+        let (result, then) = match (&self.writer, refused) {
+            (_, Err(error)) => (Err(error), then),
+            (None, Ok(())) => (operation.run(self), then),
+            (Some(writer), Ok(())) => match writer.submit(operation, then) {
+                Ok(()) => return,
+                // Without a thread, the caller waits.
+                Err((operation, then)) => (operation.run(self), then),
+            },
+        };
+        call_then(then, result);
+    }
+
+    fn submits(&self) -> bool {
+        true
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn kept(&self, lease: &L) -> Result<L, LeaseMgrError> {
+        self.shared.kept(lease).map(Cow::into_owned)
+    }
+
+    fn delete_reclaimed(&self, until: SystemTime) -> Result<u64, LeaseMgrError> {
+        self.delete_all(&Query::state(LeaseState::EXPIRED_RECLAIMED).ended_by(until))
+    }
+
+    fn wipe_subnet(&self, subnet: SubnetId) -> Result<u64, LeaseMgrError> {
+        self.delete_all(&Query::all().in_subnet(subnet))
+    }
+
+    fn count(&self, query: &Query<'_, L>) -> Result<u64, LeaseMgrError> {
+        query.check()?;
+        let schema = self.shared.sessions.schema();
+        if !select::is_exact(query, schema) || query.limit.is_some() {
+            return defaults::count(self, query);
+        }
+        let rows = self.numbers(1, |session| {
+            let mut builder =
+                Builder::new(session, format!("SELECT count(*) FROM {}", select::table(L::FAMILY)));
+            select::conditions(&mut builder, schema, query);
+            builder.end()
+        })?;
+        Ok(rows.first().and_then(|row| row.first()).map_or(0, |&count| count.unsigned_abs()))
+    }
+
+    fn by_client_in_subnet(
+        &self,
+        hwaddr: Option<&HwAddr>,
+        client: Option<ClientKey<'_>>,
+        subnet: SubnetId,
+    ) -> Result<Vec<L>, LeaseMgrError> {
+        if let Some(client) = client {
+            let mut leases = self.shared.of_client(client.id, subnet)?;
+            leases.retain(|lease| client.matches(lease));
+            if !leases.is_empty() {
+                return Ok(leases);
+            }
+        }
+        hwaddr.map_or_else(
+            || Ok(Vec::new()),
+            |hwaddr| defaults::of_hwaddr_in_subnet(self, hwaddr, client.is_some(), subnet),
+        )
+    }
+
+    fn statistics(&self, query: &StatisticsQuery) -> Result<Vec<StatisticsRow>, LeaseMgrError> {
+        query.check()?;
+        if query.by_pool && !self.shared.sessions.schema().has_pool_ids {
+            return defaults::statistics(self, query);
+        }
+        let (first, last) = query.subnets.bounds();
+        let has_types = L::FAMILY == crate::lease::Family::V6;
+        let mut keys = vec!["subnet_id"];
+        keys.extend(query.by_pool.then_some("pool_id"));
+        keys.extend(has_types.then_some("lease_type"));
+        keys.push("state");
+        let table = format!("{}{}_stat", select::table(L::FAMILY), if query.by_pool { "_pool" } else { "" });
+        let keys = keys.join(", ");
+        let mut rows = self.numbers(keys.split(',').count() + 1, |session| {
+            let mut builder = Builder::new(session, format!("SELECT {keys}, leases FROM {table}"));
+            builder.condition("subnet_id >=", Kind::Number, Value::Number(first.0.into()));
+            builder.condition("subnet_id <=", Kind::Number, Value::Number(last.0.into()));
+            builder.fixed("leases > 0");
+            builder.end()
+        })?;
+        rows.sort_unstable();
+        let number = |value: Option<i64>| value.and_then(|value| u32::try_from(value).ok()).unwrap_or(0);
+        let row = |values: Vec<i64>| {
+            let mut values = values.into_iter();
+            let subnet = SubnetId(number(values.next()));
+            let pool = query.by_pool.then(|| PoolId(number(values.next())));
+            let kind = if has_types {
+                values.next().and_then(|kind| kind.try_into().ok()).map(LeaseType)
+            } else {
+                None
+            };
+            let state = LeaseState(number(values.next()));
+            let count = values.next().unwrap_or(0).unsigned_abs();
+            StatisticsRow::new(subnet, pool, kind, state, count)
+        };
+        let rows = rows.into_iter().map(row);
+        Ok(rows.filter(|row| L::is_counted(row.lease_type, row.state)).collect())
+    }
+
+    fn class_leases(&self, class: &ClientClass, kind: LeaseKind) -> Result<u64, LeaseMgrError> {
+        let Ok(name) = str::from_utf8(class.as_bytes()) else {
+            return Ok(0);
+        };
+        let rows = self.numbers(1, |session| {
+            let table = format!("{}_stat_by_client_class", select::table(L::FAMILY));
+            let mut builder = Builder::new(session, format!("SELECT coalesce(sum(leases), 0) FROM {table}"));
+            builder.condition("client_class =", Kind::Text, Value::Text(name.to_owned().into()));
+            if L::FAMILY == crate::lease::Family::V6 {
+                let kind = if kind == LeaseKind::Address { LeaseType::NA } else { LeaseType::PD };
+                builder.condition("lease_type =", Kind::Number, Value::Number(kind.0.into()));
+            }
+            builder.end()
+        })?;
+        Ok(rows.first().and_then(|row| row.first()).map_or(0, |&count| count.unsigned_abs()))
+    }
+}

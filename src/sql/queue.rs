@@ -1,0 +1,242 @@
+//! Operations of several threads that one of them makes together.
+//!
+//! A thread that has operations to make leads if no other thread does: it makes all operations that
+//! wait, and then passes the lead to a thread whose operations have arrived meanwhile. So a lone
+//! operation is made at once by its own thread, and while a batch is made, the next one gathers.
+//!
+//! Operations have keys. Those of one key are made in their order, in different batches, and the
+//! next one waits until the caller of the previous one has dealt with its result, so that callbacks
+//! for an address are called in the order of its changes.
+
+use std::collections::{HashSet, VecDeque};
+use std::hash::Hash;
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Instant, Mutex};
+
+/// Maximum number of operations in a batch.
+pub(super) const MAX_BATCH: usize = 256;
+
+/// The leader stops waiting for further operations when none has arrived for the usual time of a
+/// batch divided by this.
+const IDLE_DIVISOR: u32 = 4;
+
+/// Waiting operations `O` with keys `K`, whose results are `R`.
+pub(super) struct Queue<K, O, R> {
+    state: Mutex<State<K, O, R>>,
+    /// Whether operations of one key are made one after the other.
+    is_ordered: bool,
+}
+
+struct State<K, O, R> {
+    waiting: VecDeque<Waiting<K, O, R>>,
+    /// The keys of operations in a batch, or whose results the caller has not dealt with.
+    busy: HashSet<K, RandomState>,
+    /// Whether a thread leads.
+    is_led: bool,
+    /// The leader, which waits until this number of operations wait.
+    wanted: usize,
+    leader: Option<Thread>,
+    /// Number of operations that are expected to arrive soon.
+    expected: usize,
+    /// The usual time of a batch.
+    time: Duration,
+}
+
+struct Waiting<K, O, R> {
+    key: K,
+    operation: O,
+    /// Its number among those of its caller.
+    number: usize,
+    call: Arc<Call<R>>,
+}
+
+/// The results for one caller.
+struct Call<R> {
+    thread: Thread,
+    state: Mutex<Ready<R>>,
+}
+
+struct Ready<R> {
+    results: Vec<(usize, R)>,
+    /// Whether the caller is to lead.
+    leads: bool,
+}
+
+impl<K: Copy + Eq + Hash, O, R> Queue<K, O, R> {
+    pub(super) fn new(is_ordered: bool) -> Self {
+        let state = State {
+            waiting: VecDeque::new(),
+            busy: HashSet::default(),
+            is_led: false,
+            wanted: 0,
+            leader: None,
+            expected: 0,
+            time: Duration::ZERO,
+        };
+        Self { state: Mutex::new(state), is_ordered }
+    }
+
+    /// Makes operations, and calls `each` with the number and the result of each as soon as it is
+    /// known. `make` makes a batch, of this caller and of others, and returns the results in the
+    /// order of the operations; it must not panic.
+    pub(super) fn run(
+        &self,
+        operations: impl IntoIterator<Item = (K, O)>,
+        make: &dyn Fn(&[O]) -> Vec<R>,
+        mut each: impl FnMut(usize, R),
+    ) {
+        let ready = Mutex::new(Ready { results: Vec::new(), leads: false });
+        let call = Arc::new(Call { thread: thread::current(), state: ready });
+        let (mut keys, mut leads) = (Vec::new(), false);
+        {
+            let mut state = self.state.lock();
+            for (number, (key, operation)) in operations.into_iter().enumerate() {
+                keys.push(key);
+                state.waiting.push_back(Waiting { key, operation, number, call: Arc::clone(&call) });
+            }
+            if !state.is_led && !keys.is_empty() {
+                (state.is_led, leads) = (true, true);
+            }
+            let is_wanted = state.wanted > 0 && state.waiting.len() >= state.wanted;
+            let leader = if is_wanted { state.leader.take() } else { None };
+            drop(state);
+            leader.as_ref().map(Thread::unpark);
+        }
+        let mut left = keys.len();
+        while left > 0 {
+            if leads {
+                self.lead(make);
+            }
+            let results = {
+                let mut ready = call.state.lock();
+                leads = mem::take(&mut ready.leads);
+                mem::take(&mut ready.results)
+            };
+            if results.is_empty() && !leads {
+                thread::park();
+            }
+            for (number, result) in results {
+                left -= 1;
+                each(number, result);
+                if self.is_ordered {
+                    self.release(keys[number]);
+                }
+            }
+        }
+        // The lead was passed to this thread after its last operation was made.
+        if leads || mem::take(&mut call.state.lock().leads) {
+            self.pass_on();
+        }
+    }
+
+    /// Makes a batch, and passes the lead on.
+    fn lead(&self, make: &dyn Fn(&[O]) -> Vec<R>) {
+        let batch = self.gather();
+        let start = Instant::now();
+        if !batch.is_empty() {
+            let count = batch.len();
+            let mut operations = Vec::with_capacity(count);
+            let mut calls = Vec::with_capacity(count);
+            for Waiting { operation, number, call, .. } in batch {
+                operations.push(operation);
+                calls.push((number, call));
+            }
+            let results = make(&operations);
+            let elapsed = start.elapsed();
+            {
+                let mut state = self.state.lock();
+                state.time = (7 * state.time + elapsed) / 8;
+                state.expected = (count + state.waiting.len()).min(MAX_BATCH);
+            }
+            let own = thread::current().id();
+            let mut woken: Vec<Arc<Call<R>>> = Vec::with_capacity(count);
+            for ((number, call), result) in calls.into_iter().zip(results) {
+                let mut ready = call.state.lock();
+                let is_first = ready.results.is_empty();
+                ready.results.push((number, result));
+                drop(ready);
+                if is_first && call.thread.id() != own {
+                    woken.push(call);
+                }
+            }
+            self.pass_on();
+            woken.iter().for_each(|call| call.thread.unpark());
+        } else {
+            self.pass_on();
+        }
+    }
+
+    /// Takes the operations of a batch: those that wait, after a short time in which as many as
+    /// last time arrive.
+    fn gather(&self) -> Vec<Waiting<K, O, R>> {
+        let mut state = self.state.lock();
+        let (start, time) = (Instant::now(), state.time);
+        let (mut count, mut last) = (state.waiting.len(), start);
+        while count < state.expected {
+            state.wanted = state.expected;
+            state.leader = Some(thread::current());
+            drop(state);
+            thread::park_timeout(time / IDLE_DIVISOR);
+            state = self.state.lock();
+            let now = Instant::now();
+            if state.waiting.len() > count {
+                (count, last) = (state.waiting.len(), now);
+            } else if now - last >= time / IDLE_DIVISOR {
+                break;
+            }
+            if now - start >= time {
+                break;
+            }
+        }
+        (state.wanted, state.leader) = (0, None);
+        let State { waiting, busy, .. } = &mut *state;
+        if !self.is_ordered {
+            return waiting.drain(..waiting.len().min(MAX_BATCH)).collect();
+        }
+        let mut batch = Vec::new();
+        let mut rest = VecDeque::new();
+        while let Some(next) = waiting.pop_front() {
+            if batch.len() < MAX_BATCH && busy.insert(next.key) {
+                batch.push(next);
+            } else {
+                rest.push_back(next);
+            }
+        }
+        *waiting = rest;
+        batch
+    }
+
+    /// Passes the lead to the caller of the first operation that can be made, if there is one.
+    fn pass_on(&self) {
+        let mut state = self.state.lock();
+        let State { waiting, busy, .. } = &mut *state;
+        let next = waiting.iter().find(|next| !self.is_ordered || !busy.contains(&next.key));
+        let next = next.map(|next| Arc::clone(&next.call));
+        state.is_led = next.is_some();
+        drop(state);
+        if let Some(call) = next {
+            call.state.lock().leads = true;
+            call.thread.unpark();
+        }
+    }
+
+    /// Lets the next operation of a key be made.
+    fn release(&self, key: K) {
+        let mut state = self.state.lock();
+        state.busy.remove(&key);
+        let leads = !state.is_led && !state.waiting.is_empty();
+        if leads {
+            state.is_led = true;
+        }
+        drop(state);
+        if leads {
+            self.pass_on();
+        }
+    }
+}
