@@ -663,7 +663,8 @@ fn a_failed_cleanup_is_completed_by_the_next_one(#[case] fault: &str, #[case] re
     cleaner.assert_succeeds();
     assert_eq!((setup.read("f.2"), setup.read("f")), (file(&[1]), file(&[2])));
     for helper in setup.read("helper").lines() {
-        Command::new("kill").arg(helper).status().unwrap();
+        let helper = rustix::process::Pid::from_raw(helper.parse().unwrap()).unwrap();
+        rustix::process::kill_process(helper, rustix::process::Signal::KILL).unwrap();
     }
 }
 
