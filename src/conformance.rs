@@ -5,7 +5,6 @@
 //! without leases, from the author of the backend. Needs the feature `conformance`, which is not
 //! stable: a new version may have more rules, which a backend may violate that satisfied those of
 //! the version before.
-//! break one of the next.
 //!
 //! # A test of each rule
 //! [`conformance_tests`](crate::conformance_tests) generates a `#[test]` with the name of each

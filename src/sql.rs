@@ -9,7 +9,12 @@ pub(crate) mod columns;
 pub(crate) mod driver;
 mod kept;
 pub(crate) mod manager;
+pub(crate) mod opener;
 pub(crate) mod options;
 mod queue;
 mod select;
 mod sessions;
+
+#[cfg(test)]
+#[cfg(not(shuttle))]
+mod tests;

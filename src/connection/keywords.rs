@@ -51,18 +51,20 @@ pub static KEYWORDS: &[Keyword] = keywords! {
         the server (internal); default KEA_LFC_EXECUTABLE, else a kea-lfc of this project beside the server or \
         installed, else internal; not in Kea";
 
-    "host" of SQL, "a name or address": "the host of the database server";
+    "host" of SQL, "names or addresses, separated by commas": "the hosts of the database servers, in the order in which \
+        they are tried; with a / at the beginning, a Unix socket; default localhost";
     "port" of SQL, "a port number": "the port of the database server";
     "user" of SQL, "a name": "the name of the database user";
     "password" of SQL, "text": "the password of the database user";
     "password-file" of SQL, "a file": "a file that contains the password";
-    "connect-timeout" of SQL, "a number": "how long to wait for a connection";
-    "read-timeout" of SQL, "a number": "how long to wait for an answer";
-    "write-timeout" of SQL, "a number": "how long to wait until a request is sent";
-    "tcp-user-timeout" of SQL, "a number": "how long sent data may stay unacknowledged";
-    "max-reconnect-tries" of TYPES, "a number": "the maximum number of attempts to reopen a lost connection; for a \
-        memfile, of attempts to open it with retry-on-startup; default 0";
-    "reconnect-wait-time" of TYPES, "milliseconds": "the time between two attempts; default 0";
+    "connect-timeout" of SQL, "seconds": "how long to wait for a connection; default 5, and for 0";
+    "read-timeout" of SQL, "seconds": "how long to wait for an answer; default 0, no limit";
+    "write-timeout" of SQL, "seconds": "how long to wait until a request is sent; default 0, no limit";
+    "tcp-user-timeout" of SQL, "seconds": "how long sent data may stay unacknowledged; default 0, that of the system";
+    "max-reconnect-tries" of TYPES, "a number": "the maximum number of attempts to reopen a lost connection, default no \
+        limit; for a memfile, of attempts to open it with retry-on-startup, default 0";
+    "reconnect-wait-time" of TYPES, "milliseconds": "the time between two attempts; default 0 for a memfile, and otherwise a \
+        time that grows from 100 to 5000";
     "on-fail" of TYPES, "stop-retry-exit, serve-retry-exit or serve-retry-continue": "what a server does during the \
         attempts and after the last one; default stop-retry-exit";
     "retry-on-startup" of TYPES, "true or false": "whether failed attempts are also repeated on startup; default false";
@@ -70,8 +72,12 @@ pub static KEYWORDS: &[Keyword] = keywords! {
     "trust-anchor" of SQL, "a file": "the certificate authorities that are trusted to sign the server's certificate";
     "cert-file" of SQL, "a file": "the certificate of the client";
     "key-file" of SQL, "a file": "the private key of the client";
-    "ssl-mode" of SQL, "a word": "to what extent TLS is required";
+    "ssl-mode" of SQL, "disable, prefer, require, verify-ca or verify-full": "to what extent TLS is required; default \
+        prefer";
     "cipher-list" of SQL, "a list": "the permitted ciphers";
+    "pool-size" of SQL, "a number": "the maximum number of connections, at least 2; default 4; not in Kea";
+    "target-session-attrs" of SQL, "any or read-write": "which of the hosts is used: the first one, or the first one that \
+        accepts changes; default read-write; not in Kea";
 };
 
 /// Returns the keyword of this name.

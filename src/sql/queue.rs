@@ -240,3 +240,113 @@ impl<K: Copy + Eq + Hash, O, R> Queue<K, O, R> {
         }
     }
 }
+
+#[cfg(test)]
+#[cfg(shuttle)]
+mod models {
+    use std::sync::Mutex;
+
+    use shuttle::{check_pct, check_random};
+
+    use super::*;
+
+    const ORDERS: usize = 5000;
+
+    /// Threads make operations of two keys; the results are numbered in the order in which they are
+    /// made.
+    fn run_and_deal_with(is_ordered: bool) {
+        let queue = Arc::new(Queue::<u8, (u8, usize), usize>::new(is_ordered));
+        let made = Arc::new(Mutex::new(Vec::<(u8, usize)>::new()));
+        let dealt_with = Arc::new(Mutex::new(Vec::<usize>::new()));
+        let threads = (0..3).map(|number| {
+            let (queue, made, dealt_with) = (Arc::clone(&queue), Arc::clone(&made), Arc::clone(&dealt_with));
+            thread::spawn(move || {
+                let make = |batch: &[(u8, usize)]| {
+                    assert!(!batch.is_empty());
+                    if is_ordered {
+                        let keys: HashSet<_> = batch.iter().map(|(key, _)| key).collect();
+                        assert_eq!(keys.len(), batch.len(), "an operation of each key");
+                    }
+                    thread::yield_now();
+                    let mut made = made.lock().unwrap();
+                    made.extend(batch);
+                    (0..batch.len()).map(|n| made.len() - batch.len() + n).collect()
+                };
+                let operations = if number == 2 { vec![0, 1, 0] } else { vec![number % 2, 0] };
+                let operations = operations.into_iter().map(|key| (key, (key, usize::from(number))));
+                let mut results = 0;
+                queue.run(operations.collect::<Vec<_>>(), &make, |_, result| {
+                    results += 1;
+                    thread::yield_now();
+                    dealt_with.lock().unwrap().push(result);
+                });
+                assert_eq!(results, if number == 2 { 3 } else { 2 });
+            })
+        });
+        threads.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().unwrap());
+        let (made, dealt_with) = (made.lock().unwrap(), dealt_with.lock().unwrap());
+        assert_eq!((made.len(), dealt_with.len()), (7, 7));
+        if is_ordered {
+            for key in [0, 1] {
+                let of_key: Vec<_> = dealt_with.iter().filter(|&&n| made[n].0 == key).collect();
+                assert!(of_key.is_sorted(), "results of a key are dealt with in order");
+            }
+        }
+        let state = queue.state.lock();
+        assert!(!state.is_led && state.waiting.is_empty() && state.busy.is_empty());
+    }
+
+    #[test]
+    fn each_operation_is_made_once_and_those_of_a_key_in_order() {
+        for is_ordered in [true, false] {
+            check_random(move || run_and_deal_with(is_ordered), ORDERS);
+            check_pct(move || run_and_deal_with(is_ordered), ORDERS, 3);
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(shuttle))]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn operations_that_wait_are_made_together() {
+        const THREADS: usize = 8;
+        let queue = Queue::<usize, usize, usize>::new(true);
+        let (batches, start) = (AtomicUsize::new(0), Barrier::new(THREADS));
+        let make = |batch: &[usize]| {
+            batches.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(5));
+            batch.to_vec()
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (queue, make, start) = (&queue, &make, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    for n in 0..10 {
+                        let number = thread + n * THREADS;
+                        let mut results = Vec::new();
+                        queue.run([(number, number)], make, |_, result| results.push(result));
+                        assert_eq!(results, [number]);
+                    }
+                });
+            }
+        });
+        let batches = batches.into_inner();
+        assert!(batches < 10 * THREADS / 2, "{batches} batches");
+    }
+
+    #[test]
+    fn a_caller_can_have_several_operations_of_one_key() {
+        let queue = Queue::<u8, usize, usize>::new(true);
+        let mut results = Vec::new();
+        let operations = (0..5).map(|n| (0, n));
+        queue.run(operations, &<[usize]>::to_vec, |number, result| results.push((number, result)));
+        assert_eq!(results, (0..5).map(|n| (n, n)).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,426 @@
+//! Tests of the lease manager with a database in memory that fails when it is told to.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rstest::rstest;
+
+use super::columns::{Column, Kind, Value};
+use super::driver::{DbError, DbErrorKind, Dialect, Driver, Schema, Session, Write};
+use super::manager::SqlLeaseMgr;
+use super::options::SqlOptions;
+use crate::lease::{HwAddr, Lease4, LeaseState, LeaseType, SubnetId, system_time};
+use crate::lease_mgr::{
+    Added, Availability, ChangeKind, Deleted, Done, LeaseMgr, LeaseMgrError, LeaseMgrExt, Operation,
+};
+
+/// What happens to the next write instead of success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// Nothing is written, and this error is returned.
+    Before(DbErrorKind),
+    /// It is written, but the answer is lost.
+    LostAfter,
+    /// No row has the expected values, as they are in another form.
+    OtherForm,
+}
+
+#[derive(Debug, Default)]
+struct Database {
+    rows: Mutex<BTreeMap<Ipv4Addr, Lease4>>,
+    writes: Mutex<VecDeque<Fault>>,
+    /// Errors of the next reads.
+    reads: Mutex<VecDeque<DbErrorKind>>,
+    /// The error of each attempt to connect.
+    connecting: Mutex<Option<DbErrorKind>>,
+    connections: AtomicU32,
+    /// Number of changes in each transaction.
+    batches: Mutex<Vec<usize>>,
+    /// An address whose changes are refused.
+    refused: Mutex<Option<Ipv4Addr>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Fake(Arc<Database>);
+
+struct FakeSession {
+    database: Arc<Database>,
+    schema: Schema,
+}
+
+fn fails(kind: DbErrorKind) -> DbError {
+    DbError::new(kind, "told to")
+}
+
+impl Driver<Lease4> for Fake {
+    type Session = FakeSession;
+
+    const NAME: &'static str = "fake";
+
+    fn connect(&self, _: &SqlOptions) -> Result<FakeSession, DbError> {
+        self.0.connections.fetch_add(1, Ordering::Relaxed);
+        if let Some(kind) = *self.0.connecting.lock().unwrap() {
+            return Err(fails(kind));
+        }
+        let schema = Schema {
+            version: (34, 0),
+            has_relay_ids: true,
+            has_pool_ids: false,
+            has_text_addresses: false,
+            max_client: 128,
+            states: (0..=4).map(LeaseState).collect(),
+            lease_types: vec![LeaseType::NA, LeaseType::PD],
+            hwaddr_sources: None,
+            times: (1, 2_147_483_647),
+            max_user_context: 65_535,
+        };
+        Ok(FakeSession { database: Arc::clone(&self.0), schema })
+    }
+}
+
+impl Dialect for FakeSession {
+    fn placeholder(&self, _: &mut String, _: usize, _: Kind) {}
+    fn column(&self, _: &mut String, _: Column) {}
+    fn address_order(&self, _: &mut String) {}
+    fn hostname_is(&self, _: &mut String, _: usize) {}
+}
+
+impl FakeSession {
+    fn make(&self, changes: &[Write<'_, Lease4>], is_expected: impl Fn(&Lease4, &Lease4) -> bool) -> Vec<bool> {
+        let mut rows = self.database.rows.lock().unwrap();
+        let make = |change: &Write<'_, Lease4>| {
+            let address = change.address();
+            let there = rows.get(&address).cloned();
+            match (change, there) {
+                (Write::Insert(lease), None) => rows.insert(address, (*lease).clone()).is_none(),
+                (Write::Update { new, expected }, Some(there)) if is_expected(&there, expected) => {
+                    rows.insert(address, (*new).clone()).is_some()
+                }
+                (Write::Delete(expected), Some(there)) if is_expected(&there, expected) => {
+                    rows.remove(&address).is_some()
+                }
+                _ => false,
+            }
+        };
+        changes.iter().map(make).collect()
+    }
+}
+
+impl Session<Lease4> for FakeSession {
+    fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    fn query(&mut self, _: &str, _: &[Value<'_>], _: &[Kind]) -> Result<Vec<Vec<Value<'static>>>, DbError> {
+        Ok(Vec::new())
+    }
+
+    fn execute(&mut self, _: &str, _: &[Value<'_>]) -> Result<u64, DbError> {
+        Ok(0)
+    }
+
+    fn write(&mut self, changes: &[Write<'_, Lease4>]) -> Result<Vec<bool>, DbError> {
+        assert!(changes.is_sorted_by(|a, b| a.address() < b.address()), "each address once, in order");
+        self.database.batches.lock().unwrap().push(changes.len());
+        // Others arrive meanwhile.
+        thread::sleep(Duration::from_millis(1));
+        let refused = *self.database.refused.lock().unwrap();
+        if changes.iter().any(|change| Some(change.address()) == refused) {
+            return Err(fails(DbErrorKind::Refused));
+        }
+        let fault = self.database.writes.lock().unwrap().pop_front();
+        match fault {
+            None => Ok(self.make(changes, |there, expected| there == expected)),
+            Some(Fault::Before(kind)) => Err(fails(kind)),
+            Some(Fault::LostAfter) => {
+                self.make(changes, |there, expected| there == expected);
+                Err(fails(DbErrorKind::Lost))
+            }
+            Some(Fault::OtherForm) => Ok(self.make(changes, |_, _| false)),
+        }
+    }
+
+    fn write_compared(
+        &mut self,
+        change: &Write<'_, Lease4>,
+        is_expected: &dyn Fn(&Lease4) -> bool,
+    ) -> Result<bool, DbError> {
+        Ok(self.make(std::slice::from_ref(change), |there, _| is_expected(there))[0])
+    }
+
+    fn get(&mut self, addresses: &[Ipv4Addr]) -> Result<Vec<Lease4>, DbError> {
+        let fault = self.database.reads.lock().unwrap().pop_front();
+        if let Some(kind) = fault {
+            return Err(fails(kind));
+        }
+        let rows = self.database.rows.lock().unwrap();
+        Ok(addresses.iter().filter_map(|address| rows.get(address)).cloned().collect())
+    }
+
+    fn of_clients(&mut self, _: &[(&[u8], u32)]) -> Result<Vec<Lease4>, DbError> {
+        Ok(Vec::new())
+    }
+}
+
+fn options(more: &str) -> SqlOptions {
+    SqlOptions::read(&format!("type=fake name=kea user=kea {more}").parse().unwrap()).unwrap()
+}
+
+fn open(more: &str) -> (Arc<Database>, SqlLeaseMgr<Lease4, Fake>) {
+    let fake = Fake::default();
+    let database = Arc::clone(&fake.0);
+    (database, SqlLeaseMgr::open(fake, options(more)).unwrap())
+}
+
+fn lease(n: u8) -> Lease4 {
+    let client = HwAddr::from([2, 0, 0, 0, 0, n]);
+    let heard = system_time(1_790_000_000);
+    Lease4::builder([192, 0, 2, n].into()).client(client).subnet(1).lifetime(60).heard_at(heard).build().unwrap()
+}
+
+fn renewed(n: u8) -> Lease4 {
+    let mut lease = lease(n);
+    lease.set_heard_at(system_time(1_790_000_030));
+    lease
+}
+
+#[test]
+fn changes_have_their_outcomes() {
+    let (database, mgr) = open("");
+    assert_eq!(mgr.add(&lease(1)).unwrap(), Added::Added);
+    assert_eq!(mgr.add(&renewed(1)).unwrap(), Added::AddressTaken);
+    mgr.update_if_unchanged(&lease(1), &renewed(1)).unwrap();
+    let error = mgr.update_if_unchanged(&lease(1), &renewed(1)).unwrap_err();
+    assert!(matches!(error, LeaseMgrError::ChangedMeanwhile { .. }), "{error}");
+    let error = mgr.update(&lease(2)).unwrap_err();
+    assert!(matches!(error, LeaseMgrError::NoSuchLease { .. }), "{error}");
+    mgr.update(&lease(1)).unwrap();
+    assert_eq!(mgr.get(lease(1).address()).unwrap(), Some(lease(1)));
+    let error = mgr.delete_if_unchanged(&renewed(1)).unwrap_err();
+    assert!(matches!(error, LeaseMgrError::ChangedMeanwhile { .. }), "{error}");
+    assert_eq!(mgr.delete(lease(1).address()).unwrap(), Deleted::Deleted);
+    assert_eq!(mgr.delete(lease(1).address()).unwrap(), Deleted::NoSuchLease);
+    assert_eq!(mgr.delete_if_unchanged(&lease(1)).unwrap(), Deleted::NoSuchLease);
+    assert!(database.rows.lock().unwrap().is_empty());
+}
+
+#[test]
+fn an_expected_lease_of_another_address_is_no_lease_of_the_address() {
+    let (_, mgr) = open("");
+    assert!(mgr.update_expecting(&lease(1), Some(&lease(2))).unwrap_err().is_stale());
+    let _ = mgr.add(&lease(1)).unwrap();
+    let error = mgr.update_expecting(&renewed(1), Some(&lease(2))).unwrap_err();
+    assert!(matches!(error, LeaseMgrError::ChangedMeanwhile { .. }), "{error}");
+    assert!(mgr.delete_expecting(lease(1).address(), Some(&lease(2))).unwrap_err().is_stale());
+}
+
+#[rstest]
+#[case::an_add(Operation::Add(lease(2)))]
+#[case::an_update(Operation::update_if_unchanged(&lease(1), renewed(1)))]
+#[case::an_unconditional_update(Operation::update(renewed(1)))]
+#[case::a_deletion(Operation::delete_if_unchanged(&lease(1)))]
+fn the_outcome_is_found_out_by_reading_if_no_answer_comes(#[case] operation: Operation<Lease4>) {
+    let (database, mgr) = open("");
+    let _ = mgr.add(&lease(1)).unwrap();
+    database.writes.lock().unwrap().push_back(Fault::Before(DbErrorKind::Lost));
+    let error = operation.run(&mgr).unwrap_err();
+    assert!(error.is_unknown(), "{error}");
+    database.writes.lock().unwrap().push_back(Fault::LostAfter);
+    let done = operation.run(&mgr).unwrap();
+    assert!(matches!(done, Done::Added | Done::Updated | Done::Deleted), "{done:?}");
+    let connections = database.connections.load(Ordering::Relaxed);
+    assert_eq!(connections, 3, "one after each loss");
+}
+
+#[test]
+fn a_conflict_is_repeated_but_not_forever() {
+    let (database, mgr) = open("");
+    let conflict = Fault::Before(DbErrorKind::Conflict);
+    database.writes.lock().unwrap().extend([conflict; 5]);
+    assert_eq!(mgr.add(&lease(1)).unwrap(), Added::Added);
+    assert!(database.writes.lock().unwrap().is_empty());
+    database.writes.lock().unwrap().extend([conflict; 1000]);
+    let error = mgr.add(&lease(2)).unwrap_err();
+    assert!(error.is_transient(), "{error}");
+}
+
+#[test]
+fn one_change_that_is_refused_does_not_fail_the_others() {
+    let (database, mgr) = open("");
+    *database.refused.lock().unwrap() = Some(lease(3).address());
+    let operations: Vec<_> = (1..=5).map(|n| Operation::Add(lease(n))).collect();
+    let results = mgr.apply(&operations);
+    for (n, result) in (1..=5).zip(results) {
+        if n == 3 {
+            assert!(matches!(result, Err(LeaseMgrError::Backend(_))), "{result:?}");
+        } else {
+            assert_eq!(result.unwrap(), Done::Added, "{n}");
+        }
+    }
+}
+
+#[test]
+fn a_row_in_another_form_is_compared_as_a_lease() {
+    let (database, mgr) = open("");
+    let _ = mgr.add(&lease(1)).unwrap();
+    for (n, operation) in [
+        Operation::update_if_unchanged(&lease(1), renewed(1)),
+        Operation::update(lease(1)),
+        Operation::delete_if_unchanged(&lease(1)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        database.writes.lock().unwrap().push_back(Fault::OtherForm);
+        let done = operation.run(&mgr).unwrap();
+        assert!(matches!(done, Done::Updated | Done::Deleted), "operation {n}: {done:?}");
+    }
+}
+
+#[test]
+fn waiting_changes_go_out_together() {
+    const THREADS: u8 = 8;
+    let (database, mgr) = open("");
+    let (mgr, start) = (Arc::new(mgr), Arc::new(std::sync::Barrier::new(THREADS.into())));
+    let threads = (0..THREADS).map(|thread| {
+        let (mgr, start) = (Arc::clone(&mgr), Arc::clone(&start));
+        thread::spawn(move || {
+            start.wait();
+            for n in 0..20 {
+                assert_eq!(mgr.add(&lease(thread * 20 + n)).unwrap(), Added::Added);
+            }
+        })
+    });
+    threads.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().unwrap());
+    let batches = database.batches.lock().unwrap();
+    assert_eq!(batches.iter().sum::<usize>(), 160);
+    assert!(batches.len() < 80, "{} batches", batches.len());
+}
+
+#[test]
+fn a_read_is_repeated_once() {
+    let (database, mgr) = open("");
+    let _ = mgr.add(&lease(1)).unwrap();
+    database.reads.lock().unwrap().push_back(DbErrorKind::Lost);
+    assert_eq!(mgr.get(lease(1).address()).unwrap(), Some(lease(1)));
+    database.reads.lock().unwrap().extend([DbErrorKind::Lost; 2]);
+    let error = mgr.get(lease(1).address()).unwrap_err();
+    assert!(error.is_transient(), "{error}");
+}
+
+/// Waits until the manager has this availability.
+fn wait_for(mgr: &SqlLeaseMgr<Lease4, Fake>, what: impl Fn(Availability) -> bool) {
+    let start = Instant::now();
+    while !what(mgr.status().availability) {
+        assert!(start.elapsed() < Duration::from_secs(300), "{:?}", mgr.status().availability);
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_lost_database_comes_back_by_itself() {
+    let (database, mgr) = open("reconnect-wait-time=10");
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    mgr.tracking().on_availability("test", move |availability| tell.lock().unwrap().push(availability));
+    *database.connecting.lock().unwrap() = Some(DbErrorKind::NotConnected);
+    database.writes.lock().unwrap().push_back(Fault::Before(DbErrorKind::Lost));
+    let error = mgr.add(&lease(1)).unwrap_err();
+    assert!(error.is_unknown(), "{error}");
+    wait_for(&mgr, |availability| matches!(availability, Availability::Lost { tries: 2.., .. }));
+    let connections = database.connections.load(Ordering::Relaxed);
+    let error = mgr.add(&lease(1)).unwrap_err();
+    assert!(matches!(error, LeaseMgrError::Unavailable { .. }), "{error}");
+    assert!(error.is_transient());
+    assert!(connections <= database.connections.load(Ordering::Relaxed));
+    *database.connecting.lock().unwrap() = None;
+    wait_for(&mgr, |availability| availability == Availability::Up);
+    assert_eq!(mgr.add(&lease(1)).unwrap(), Added::Added);
+    let told = told.lock().unwrap();
+    assert!(matches!(told.first(), Some(Availability::Lost { tries: 0, .. })), "{told:?}");
+    assert_eq!(told.last(), Some(&Availability::Up));
+}
+
+#[rstest]
+#[case(0)]
+#[case(3)]
+fn attempts_to_reach_a_lost_database_end(#[case] tries: u32) {
+    let (database, mgr) = open(&format!("reconnect-wait-time=1 max-reconnect-tries={tries}"));
+    *database.connecting.lock().unwrap() = Some(DbErrorKind::NotConnected);
+    database.reads.lock().unwrap().push_back(DbErrorKind::Lost);
+    assert!(mgr.get(lease(1).address()).is_err());
+    wait_for(&mgr, |availability| matches!(availability, Availability::GivenUp { .. }));
+    assert_eq!(database.connections.load(Ordering::Relaxed), 2 + tries);
+    let error = mgr.add(&lease(1)).unwrap_err();
+    assert!(matches!(error, LeaseMgrError::Unavailable { .. }), "{error}");
+}
+
+#[test]
+fn an_absent_database_is_waited_for_at_the_start_if_asked_for() {
+    let fake = Fake::default();
+    *fake.0.connecting.lock().unwrap() = Some(DbErrorKind::NotConnected);
+    let retries = "reconnect-wait-time=1 max-reconnect-tries=3";
+    assert!(SqlLeaseMgr::open(fake.clone(), options(retries)).is_err());
+    assert_eq!(fake.0.connections.load(Ordering::Relaxed), 1);
+    let retries = format!("{retries} retry-on-startup=true");
+    assert!(SqlLeaseMgr::open(fake.clone(), options(&retries)).is_err());
+    assert_eq!(fake.0.connections.load(Ordering::Relaxed), 5);
+}
+
+#[test]
+fn what_no_column_holds_is_not_kept() {
+    let (_, mgr) = open("");
+    let kept = |change: &dyn Fn(&mut Lease4)| {
+        let mut lease = lease(1);
+        change(&mut lease);
+        mgr.kept(&lease)
+    };
+    let error = kept(&|lease| lease.set_state(LeaseState::OFFERED).unwrap()).unwrap_err();
+    assert!(matches!(error, LeaseMgrError::CannotKeep { field: "state", .. }), "{error}");
+    let error = kept(&|lease| lease.set_heard_at(system_time(2_147_483_640))).unwrap_err();
+    assert!(matches!(error, LeaseMgrError::CannotKeep { field: "end", .. }), "{error}");
+    let named = kept(&|lease| lease.data_mut().hostname = crate::lease::Hostname::new(b"A.Example")).unwrap();
+    assert_eq!(named.data().hostname.as_bytes(), b"a.example");
+    let in_pool = kept(&|lease| lease.data_mut().pool_id = crate::lease::PoolId(7)).unwrap();
+    assert_eq!(in_pool.data().pool_id.0, 0);
+    assert_eq!(kept(&|_| {}).unwrap(), lease(1));
+}
+
+#[test]
+fn callbacks_see_the_changes_of_an_address_in_order() {
+    let (_, mgr) = open("");
+    let mgr = Arc::new(mgr);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    for kind in [ChangeKind::Add, ChangeKind::Update, ChangeKind::Delete] {
+        let told = Arc::clone(&told);
+        let tell = move |change: &crate::Change<'_, Lease4>| {
+            told.lock().unwrap().push((change.before().cloned(), change.now().cloned()));
+        };
+        mgr.tracking().register("test", kind, Some(SubnetId(1)), tell).unwrap();
+    }
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            let mgr = &mgr;
+            scope.spawn(move || {
+                for n in 0..25 {
+                    let _ = match (thread + n) % 3 {
+                        0 => mgr.add(&lease(1)).map(drop),
+                        1 => mgr.update(&renewed(1)).map(drop),
+                        _ => mgr.delete(lease(1).address()).map(drop),
+                    };
+                }
+            });
+        }
+    });
+    let told = told.lock().unwrap();
+    let mut there = None;
+    for (before, now) in &*told {
+        assert_eq!(*before, there);
+        there = now.clone();
+    }
+    assert_eq!(mgr.get(lease(1).address()).unwrap(), there);
+}
