@@ -1,1 +1,13 @@
 //! Leases in a MySQL or MariaDB database of Kea.
+
+mod connect;
+mod error;
+mod schema;
+mod session;
+mod statement;
+#[cfg(test)]
+mod tests;
+mod values;
+mod write;
+
+pub(crate) use connect::MySql;

@@ -1,0 +1,266 @@
+//! A session: reads leases, and sends the statements of the shared part.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use ::mysql::prelude::Queryable;
+use ::mysql::{Conn, Params, QueryResult, Row, Value as Wire};
+
+use super::error::{self, TOO_MANY_STATEMENTS};
+use super::schema::{table, values};
+use super::statement::{MAX_ROWS, Statement};
+use super::values::{Addresses, encode};
+use crate::lease_mgr::ManagedLease;
+use crate::sql::columns::{self, Column, Kind, Value};
+use crate::sql::driver::{DbError, DbErrorKind, Dialect, Schema, Session, Write};
+
+/// A connection to a server.
+pub(crate) struct MySqlSession<L> {
+    pub(super) connection: Conn,
+    schema: Schema,
+    pub(super) addresses: Addresses,
+    /// The columns that are written.
+    pub(super) written: Vec<Column>,
+    /// The columns that are read: not those that follow from others.
+    pub(super) read: Vec<Column>,
+    /// Text of `read` in a statement.
+    pub(super) selected: String,
+    leases: PhantomData<fn() -> L>,
+}
+
+impl<L> fmt::Debug for MySqlSession<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MySqlSession").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+impl<L: ManagedLease> MySqlSession<L> {
+    pub(super) fn new(connection: Conn, schema: Schema, addresses: Addresses) -> Self {
+        let written = Column::of(L::FAMILY, &schema);
+        let is_read = |column: &Column| !matches!(column, Column::RelayId | Column::RemoteId);
+        let read: Vec<_> = written.iter().copied().filter(is_read).collect();
+        let mut session = Self {
+            connection,
+            schema,
+            addresses,
+            written,
+            read,
+            selected: String::new(),
+            leases: PhantomData,
+        };
+        let mut selected = String::new();
+        for (index, &column) in session.read.iter().enumerate() {
+            if index > 0 {
+                selected.push_str(", ");
+            }
+            session.column(&mut selected, column);
+        }
+        session.selected = selected;
+        session
+    }
+
+    /// Sends a statement about this number of rows, and returns what `read` does with the answer.
+    /// It is prepared if others of the same text will follow.
+    pub(super) fn run<T>(
+        &mut self,
+        rows: usize,
+        compose: impl Fn(&Self, bool) -> Statement,
+        read: impl Fn(&mut dyn Answer) -> Result<T, ::mysql::Error>,
+    ) -> Result<T, ::mysql::Error> {
+        if rows.is_power_of_two() && rows <= MAX_ROWS {
+            let statement = compose(self, false);
+            match self.connection.prep(&statement.sql) {
+                Ok(prepared) => {
+                    let values = Params::Positional(statement.values);
+                    return read(&mut self.connection.exec_iter(prepared, values)?);
+                }
+                Err(error) if error::code(&error) == Some(TOO_MANY_STATEMENTS) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let statement = compose(self, true);
+        read(&mut self.connection.query_iter(statement.sql)?)
+    }
+
+    /// Returns the rows that a statement selects, whose columns are those that are read.
+    pub(super) fn rows(
+        &mut self,
+        rows: usize,
+        compose: impl Fn(&Self, bool) -> Statement,
+    ) -> Result<Vec<Vec<Value<'static>>>, DbError> {
+        let rows = self.run(rows, compose, |answer| answer.rows()).map_err(error::of_statement)?;
+        Ok(rows
+            .into_iter()
+            .map(|row| self.decode(row, self.read.iter().map(|column| column.kind())))
+            .collect())
+    }
+
+    fn decode(&self, row: Vec<Wire>, kinds: impl Iterator<Item = Kind>) -> Vec<Value<'static>> {
+        row.into_iter().zip(kinds).map(|(value, kind)| self.addresses.decode_as(value, kind)).collect()
+    }
+
+    /// Returns the lease of a row.
+    pub(super) fn lease(&self, row: &[Value<'_>]) -> Result<L, DbError> {
+        columns::lease(&self.read, row).map_err(|error| DbError::new(DbErrorKind::Other, error))
+    }
+
+    /// Returns the start of a statement that selects leases.
+    pub(super) fn select(&self, literal: bool) -> Statement {
+        Statement::new(literal, &format!("SELECT {} FROM {} WHERE ", self.selected, table(L::FAMILY)))
+    }
+
+    /// Appends a list of addresses in parentheses.
+    pub(super) fn list(&self, statement: &mut Statement, addresses: &[L::Address]) {
+        statement.push("(");
+        for (index, &address) in addresses.iter().enumerate() {
+            statement.separate(index, ", ");
+            let kind = match self.addresses {
+                // A literal has to be converted to the column's character set, not the column to its.
+                Addresses::Text { .. } => Kind::Text,
+                _ => Kind::Address,
+            };
+            statement.value(kind, self.addresses.encode(address.into()));
+        }
+        statement.push(")");
+    }
+
+    /// Returns the parameters of a statement of the shared part, which has their numbers.
+    fn parameters(&self, values: &[Value<'_>]) -> Params {
+        if values.is_empty() {
+            return Params::Empty;
+        }
+        let named = values.iter().enumerate().map(|(index, value)| {
+            let value = match value {
+                // A time outside of the type is NULL, with which no comparison is true.
+                Value::Time(time) => Wire::Int((*time).clamp(0, self.schema.times.1)),
+                value => encode(value, &self.addresses),
+            };
+            (format!("p{}", index + 1).into_bytes(), value)
+        });
+        Params::Named(named.collect())
+    }
+}
+
+/// The answer to a statement, prepared or not.
+pub(super) trait Answer {
+    fn rows(&mut self) -> Result<Vec<Vec<Wire>>, ::mysql::Error>;
+    /// Returns the number of rows that were added, found or deleted.
+    fn affected(&mut self) -> u64;
+}
+
+impl<P: ::mysql::prelude::Protocol> Answer for QueryResult<'_, '_, '_, P> {
+    fn rows(&mut self) -> Result<Vec<Vec<Wire>>, ::mysql::Error> {
+        self.map(|row: Result<Row, _>| row.map(values)).collect()
+    }
+
+    fn affected(&mut self) -> u64 {
+        self.affected_rows()
+    }
+}
+
+impl<L: ManagedLease> Dialect for MySqlSession<L> {
+    fn placeholder(&self, sql: &mut String, number: usize, kind: Kind) {
+        let text = match (kind, &self.addresses) {
+            (Kind::Time, _) => format!("FROM_UNIXTIME(:p{number})"),
+            (Kind::Address, Addresses::Text { .. }) => format!("INET6_ATON(:p{number})"),
+            _ => format!(":p{number}"),
+        };
+        sql.push_str(&text);
+    }
+
+    fn column(&self, sql: &mut String, column: Column) {
+        if column == Column::Expire {
+            sql.push_str("UNIX_TIMESTAMP(expire)");
+        } else {
+            sql.push_str(column.name());
+        }
+    }
+
+    fn address_order(&self, sql: &mut String) {
+        sql.push_str(match self.addresses {
+            Addresses::Text { .. } => "INET6_ATON(address)",
+            _ => "address",
+        });
+    }
+
+    fn hostname_is(&self, sql: &mut String, number: usize) {
+        // The first comparison finds the rows in the index, by the column's collation, in which other
+        // names can be equal; the second one is exact.
+        sql.push_str(&format!(
+            "(hostname = :p{number} AND CAST(LOWER(CONVERT(hostname USING utf8mb4)) AS BINARY) \
+             = CAST(:p{number} AS BINARY))"
+        ));
+    }
+}
+
+impl<L: ManagedLease> Session<L> for MySqlSession<L> {
+    fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    fn query(
+        &mut self,
+        sql: &str,
+        values: &[Value<'_>],
+        kinds: &[Kind],
+    ) -> Result<Vec<Vec<Value<'static>>>, DbError> {
+        let parameters = self.parameters(values);
+        let rows = self
+            .connection
+            .exec_iter(sql, parameters)
+            .and_then(|mut answer| Answer::rows(&mut answer))
+            .map_err(error::of_statement)?;
+        Ok(rows.into_iter().map(|row| self.decode(row, kinds.iter().copied())).collect())
+    }
+
+    fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, DbError> {
+        let parameters = self.parameters(values);
+        let answer = self.connection.exec_iter(sql, parameters).map_err(error::of_statement)?;
+        Ok(answer.affected_rows())
+    }
+
+    fn write(&mut self, changes: &[Write<'_, L>]) -> Result<Vec<bool>, DbError> {
+        self.write_changes(changes)
+    }
+
+    fn write_compared(
+        &mut self,
+        change: &Write<'_, L>,
+        is_expected: &dyn Fn(&L) -> bool,
+    ) -> Result<bool, DbError> {
+        self.write_if(change, is_expected)
+    }
+
+    fn get(&mut self, addresses: &[L::Address]) -> Result<Vec<L>, DbError> {
+        if addresses.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = self.rows(addresses.len(), |session, literal| {
+            let mut statement = session.select(literal);
+            statement.push("address IN ");
+            session.list(&mut statement, addresses);
+            statement
+        })?;
+        rows.iter().map(|row| self.lease(row)).collect()
+    }
+
+    fn of_clients(&mut self, clients: &[(&[u8], u32)]) -> Result<Vec<L>, DbError> {
+        if clients.is_empty() {
+            return Ok(Vec::new());
+        }
+        let client = if self.written.contains(&Column::ClientId) { Column::ClientId } else { Column::Duid };
+        let rows = self.rows(clients.len(), |session, literal| {
+            let mut statement = session.select(literal);
+            for (index, &(id, subnet)) in clients.iter().enumerate() {
+                statement.separate(index, " OR ");
+                statement.push(&format!("({} = ", client.name()));
+                statement.value(Kind::Bytes, Wire::Bytes(id.to_vec()));
+                statement.push(" AND subnet_id = ");
+                statement.value(Kind::Number, Wire::UInt(subnet.into()));
+                statement.push(")");
+            }
+            statement
+        })?;
+        rows.iter().map(|row| self.lease(row)).collect()
+    }
+}
