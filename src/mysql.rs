@@ -2,6 +2,7 @@
 
 mod connect;
 mod error;
+mod opener;
 mod schema;
 mod session;
 mod statement;
@@ -10,4 +11,4 @@ mod tests;
 mod values;
 mod write;
 
-pub(crate) use connect::MySql;
+pub use opener::MysqlOpener;
