@@ -104,10 +104,22 @@ fn kind_of(code: u16) -> DbErrorKind {
             DbErrorKind::Lost
         }
         // No value or NULL, number out of range, text not in the column's character set or of
-        // another type, too long, invalid date, no such row in a referenced table, a check.
-        1048 | 1062 | 1264 | 1265 | 1292 | 1364 | 1366 | 1406 | 1411 | 1452 | 3140 | 3819 | 4025 => {
-            DbErrorKind::Refused
-        }
+        // another type, too long, invalid date, no such row in a referenced table, invalid JSON, a check.
+        1048
+        | 1062
+        | 1264
+        | 1265
+        | 1292
+        | 1364
+        | 1366
+        | 1406
+        | 1411
+        | 1452
+        | 3140
+        | 3141
+        | 3819
+        | 4025
+        | 4036..=4038 => DbErrorKind::Refused,
         _ => DbErrorKind::Other,
     }
 }
