@@ -7,11 +7,11 @@ use ::mysql::prelude::Queryable;
 use ::mysql::{ClientIdentity, Conn, DriverError, Error, OptsBuilder, SslOpts};
 use rustls::crypto::{CryptoProvider, ring};
 
+use super::schema::Tables;
 use super::session::MySqlSession;
-use super::values::Addresses;
 use super::{error, schema};
 use crate::lease_mgr::ManagedLease;
-use crate::sql::driver::{DbError, DbErrorKind, Driver, Schema};
+use crate::sql::driver::{DbError, DbErrorKind, Driver};
 use crate::sql::options::{SessionTarget, SqlOptions, SslMode};
 
 const PORT: u16 = 3306;
@@ -68,9 +68,7 @@ impl<L: ManagedLease> Driver<L> for MySql {
         let mut failures: Vec<String> = Vec::new();
         for host in &options.hosts {
             match open::<L>(options, host, ssl.as_ref()) {
-                Ok((connection, schema, addresses)) => {
-                    return Ok(MySqlSession::new(connection, schema, addresses));
-                }
+                Ok((connection, tables)) => return Ok(MySqlSession::new(connection, tables)),
                 // Another host may accept what this one cannot; what it refuses, others do as well.
                 Err(error) => match error::in_connect(error.kind) {
                     DbErrorKind::NotConnected => failures.push(failure(host, &error)),
@@ -92,7 +90,7 @@ fn open<L: ManagedLease>(
     options: &SqlOptions,
     host: &str,
     ssl: Option<&SslOpts>,
-) -> Result<(Conn, Schema, Addresses), DbError> {
+) -> Result<(Conn, Tables), DbError> {
     let builder = builder(options, host);
     let mut connection = match Conn::new(builder.clone().ssl_opts(ssl.cloned())) {
         Err(Error::DriverError(DriverError::TlsNotSupported)) if options.ssl_mode == SslMode::Prefer => {
@@ -108,8 +106,8 @@ fn open<L: ManagedLease>(
         connection.query_drop("SET SESSION TRANSACTION READ ONLY").map_err(error::of_statement)?;
     }
     check_usable(&mut connection, options)?;
-    let (schema, addresses) = schema::read(&mut connection, L::FAMILY)?;
-    Ok((connection, schema, addresses))
+    let tables = schema::read(&mut connection, L::FAMILY)?;
+    Ok((connection, tables))
 }
 
 fn builder(options: &SqlOptions, host: &str) -> OptsBuilder {

@@ -49,14 +49,16 @@ pub(super) fn of_statement(error: Error) -> DbError {
 /// Returns what an error of opening a session means.
 pub(super) fn of_connect(error: Error) -> DbError {
     let kind = match &error {
+        // A certificate that is not trusted.
+        error if io(error).is_some_and(|error| error.kind() == io::ErrorKind::InvalidData) => {
+            DbErrorKind::Other
+        }
         // Too many connections of all, of this user, or of this user in an hour; the host is
         // blocked after failed connections.
         Error::MySqlError(error) if matches!(error.code, 1040 | 1129 | 1203 | 1226) => {
             DbErrorKind::NotConnected
         }
         Error::MySqlError(error) => in_connect(kind_of(error.code)),
-        // A certificate that is not trusted.
-        Error::IoError(error) if error.kind() == io::ErrorKind::InvalidData => DbErrorKind::Other,
         Error::DriverError(
             DriverError::CouldNotConnect(_) | DriverError::ConnectTimeout | DriverError::Timeout,
         )
@@ -75,7 +77,19 @@ pub(super) fn in_connect(kind: DbErrorKind) -> DbErrorKind {
     }
 }
 
+/// Returns an error of input or output, which the reader of packets has inside of its own.
+fn io(error: &Error) -> Option<&io::Error> {
+    match error {
+        Error::IoError(error) => Some(error),
+        Error::CodecError(error) => std::error::Error::source(error)?.downcast_ref(),
+        _ => None,
+    }
+}
+
 fn source(error: Error) -> DatabaseError {
+    if let (Error::CodecError(_), Some(io)) = (&error, io(&error)) {
+        return DatabaseError::Io(io::Error::new(io.kind(), io.to_string()));
+    }
     match error {
         Error::MySqlError(error) => {
             DatabaseError::Server { code: error.code, state: error.state, message: error.message }
@@ -104,10 +118,22 @@ fn kind_of(code: u16) -> DbErrorKind {
             DbErrorKind::Lost
         }
         // No value or NULL, number out of range, text not in the column's character set or of
-        // another type, too long, invalid date, no such row in a referenced table, a check.
-        1048 | 1062 | 1264 | 1265 | 1292 | 1364 | 1366 | 1406 | 1411 | 1452 | 3140 | 3819 | 4025 => {
-            DbErrorKind::Refused
-        }
+        // another type, too long, invalid date, no such row in a referenced table, invalid JSON, a check.
+        1048
+        | 1062
+        | 1264
+        | 1265
+        | 1292
+        | 1364
+        | 1366
+        | 1406
+        | 1411
+        | 1452
+        | 3140
+        | 3141
+        | 3819
+        | 4025
+        | 4036..=4038 => DbErrorKind::Refused,
         _ => DbErrorKind::Other,
     }
 }

@@ -48,8 +48,16 @@ struct Described {
     collation: String,
 }
 
+/// What a session knows of the tables.
+pub(super) struct Tables {
+    pub(super) schema: Schema,
+    pub(super) addresses: Addresses,
+    /// The character set and collation of hostnames.
+    pub(super) hostname: (String, String),
+}
+
 /// Reads the schema for the leases of a family.
-pub(super) fn read(connection: &mut Conn, family: Family) -> Result<(Schema, Addresses), DbError> {
+pub(super) fn read(connection: &mut Conn, family: Family) -> Result<Tables, DbError> {
     let version = version(connection)?;
     let table = table(family);
     let columns = columns(connection, table)?;
@@ -58,15 +66,20 @@ pub(super) fn read(connection: &mut Conn, family: Family) -> Result<(Schema, Add
     let client = required(if family == Family::V4 { "client_id" } else { "duid" })?;
     let user_context = required("user_context")?;
     let address = required("address")?;
+    let hostname = required("hostname")?;
+    // The names become part of statements.
+    let is_name = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if !is_name(&address.charset) || !is_name(&address.collation) {
+        return Err(SchemaError::Column { table, column: "address" }.into());
+    }
+    let is_text = !hostname.charset.is_empty() && !hostname.collation.is_empty();
+    if !is_text || !is_name(&hostname.charset) || !is_name(&hostname.collation) {
+        return Err(SchemaError::Column { table, column: "hostname" }.into());
+    }
     let addresses = match family {
         Family::V4 => Addresses::V4,
         Family::V6 if address.charset.is_empty() => Addresses::V6,
         Family::V6 => {
-            // The names become part of statements.
-            let is_name = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-            if !is_name(&address.charset) || !is_name(&address.collation) {
-                return Err(SchemaError::Column { table, column: "address" }.into());
-            }
             Addresses::Text { charset: address.charset.clone(), collation: address.collation.clone() }
         }
     };
@@ -97,7 +110,8 @@ pub(super) fn read(connection: &mut Conn, family: Family) -> Result<(Schema, Add
         times: TIMES,
         max_user_context: user_context.bytes,
     };
-    Ok((schema, addresses))
+    let hostname = (hostname.charset.clone(), hostname.collation.clone());
+    Ok(Tables { schema, addresses, hostname })
 }
 
 /// Reads the version and checks that it is known.

@@ -7,7 +7,7 @@ use ::mysql::prelude::Queryable;
 use ::mysql::{Conn, Params, QueryResult, Row, Value as Wire};
 
 use super::error::{self, TOO_MANY_STATEMENTS};
-use super::schema::{table, values};
+use super::schema::{Tables, table, values};
 use super::statement::{MAX_ROWS, Statement};
 use super::values::{Addresses, encode};
 use crate::lease_mgr::ManagedLease;
@@ -19,6 +19,8 @@ pub(crate) struct MySqlSession<L> {
     pub(super) connection: Conn,
     schema: Schema,
     pub(super) addresses: Addresses,
+    /// The character set and collation of hostnames.
+    hostname: (String, String),
     /// The columns that are written.
     pub(super) written: Vec<Column>,
     /// The columns that are read: not those that follow from others.
@@ -35,7 +37,8 @@ impl<L> fmt::Debug for MySqlSession<L> {
 }
 
 impl<L: ManagedLease> MySqlSession<L> {
-    pub(super) fn new(connection: Conn, schema: Schema, addresses: Addresses) -> Self {
+    pub(super) fn new(connection: Conn, tables: Tables) -> Self {
+        let Tables { schema, addresses, hostname } = tables;
         let written = Column::of(L::FAMILY, &schema);
         let is_read = |column: &Column| !matches!(column, Column::RelayId | Column::RemoteId);
         let read: Vec<_> = written.iter().copied().filter(is_read).collect();
@@ -43,6 +46,7 @@ impl<L: ManagedLease> MySqlSession<L> {
             connection,
             schema,
             addresses,
+            hostname,
             written,
             read,
             selected: String::new(),
@@ -185,9 +189,11 @@ impl<L: ManagedLease> Dialect for MySqlSession<L> {
 
     fn hostname_is(&self, sql: &mut String, number: usize) {
         // The first comparison finds the rows in the index, by the column's collation, in which other
-        // names can be equal; the second one is exact.
+        // names can be equal; the second one is exact. A name that the column's character set does
+        // not have is an error without the conversion.
+        let (charset, collation) = &self.hostname;
         sql.push_str(&format!(
-            "(hostname = :p{number} AND CAST(LOWER(CONVERT(hostname USING utf8mb4)) AS BINARY) \
+            "(hostname = CONVERT(:p{number} USING {charset}) COLLATE {collation} AND CAST(LOWER(CONVERT(hostname USING utf8mb4)) AS BINARY) \
              = CAST(:p{number} AS BINARY))"
         ));
     }

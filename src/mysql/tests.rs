@@ -315,10 +315,9 @@ fn null_and_empty_are_the_same_expected_value() {
     let leases: Vec<_> = (0..2)
         .map(|number| Lease4::with(number, |fields| (fields.hostname, fields.state) = (b"", LeaseState(2))))
         .collect();
-    for sql in [
-        "UPDATE lease4 SET hostname = NULL, hwaddr = NULL",
-        "UPDATE lease4 SET hostname = '', hwaddr = '', user_context = ''",
-    ] {
+    for sql in
+        ["UPDATE lease4 SET hostname = NULL, hwaddr = NULL", "UPDATE lease4 SET hostname = '', hwaddr = ''"]
+    {
         insert(&mut session, &leases);
         assert_eq!(session.execute(sql, &[]).unwrap(), 2);
         assert_eq!(get(&mut session, 0..2), leases);
