@@ -30,6 +30,8 @@ macro_rules! backends_for {
         let backends = backends.chain([Arc::new(crate::memfile::MemfileOpener) as _]);
         #[cfg(feature = "mysql")]
         let backends = backends.chain([Arc::new(crate::mysql::MysqlOpener) as _]);
+        #[cfg(feature = "postgresql")]
+        let backends = backends.chain([Arc::new(crate::postgresql::PostgresqlOpener) as _]);
         backends.collect::<Vec<_>>()
     }};
 }

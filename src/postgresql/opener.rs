@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::driver::PostgresqlDriver;
+use super::PostgreSql;
 use crate::connection::ConnectionString;
 use crate::factory::{LeaseMgrOpener, OpenerError};
 use crate::lease_mgr::{LeaseMgr, ManagedLease};
@@ -29,6 +29,6 @@ impl<L: ManagedLease> LeaseMgrOpener<L> for PostgresqlOpener {
     }
 
     fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<L>>, OpenerError> {
-        opener::open(PostgresqlDriver, connection)
+        opener::open(PostgreSql, connection)
     }
 }
