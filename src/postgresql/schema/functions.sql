@@ -33,14 +33,15 @@ create function checklease6limits(user_context text) returns text language sql a
     ), limited as (
         select number, kind, noun, 'class ' || (class ->> 'name') as name, leases,
             (class ->> keyword)::bigint as maximum
-        from limits, kinds,
+        from limits cross join kinds cross join
             json_array_elements(list -> 'client-classes') with ordinality as c (class, number)
-            left join lease6_stat_by_client_class as stat on client_class = class ->> 'name'
-        where coalesce(stat.lease_type, kind) = kind
+            left join lease6_stat_by_client_class
+            on client_class = class ->> 'name' and lease_type = kind
         union all
         select null, kind, noun, 'subnet ' || (list #>> '{subnet,id}'), leases,
             (list -> 'subnet' ->> keyword)::bigint
-        from limits, kinds left join lease6_stat on lease_type = kind and state = 0
+        from limits cross join kinds left join lease6_stat
+            on subnet_id = (list #>> '{subnet,id}')::bigint and lease_type = kind and state = 0
     )
     select coalesce((
         select format('%s has %s %s of at most %s', name, coalesce(leases, 0), noun, maximum)

@@ -89,7 +89,7 @@ create table dhcp4_options (
     pool_id bigint,
     modification_ts timestamp with time zone not null default current_timestamp,
     cancelled boolean not null default false, -- @34
-    client_classes text not null default '', -- @34
+    client_classes text not null, -- @34
     constraint dhcp4_options_pkey primary key (option_id),
     constraint fk_dhcp4_option_scode foreign key (scope_id)
         references dhcp_option_scope (scope_id) on delete cascade,
@@ -123,7 +123,7 @@ create table dhcp6_options (
     pd_pool_id bigint,
     modification_ts timestamp with time zone not null default current_timestamp,
     cancelled boolean not null default false, -- @34
-    client_classes text not null default '', -- @34
+    client_classes text not null, -- @34
     constraint dhcp6_options_pkey primary key (option_id),
     constraint fk_dhcp6_option_scode foreign key (scope_id)
         references dhcp_option_scope (scope_id) on delete cascade,
