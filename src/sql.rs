@@ -8,3 +8,4 @@
 pub(crate) mod columns;
 pub(crate) mod driver;
 pub(crate) mod options;
+pub(crate) mod schema;
