@@ -1,7 +1,8 @@
 -- The statistics, which triggers keep. They need JSON_TABLE: MariaDB 10.6, MySQL 8.0.
 --
 -- The rows that the change of a lease locks are locked in the order of their keys, so that two
--- changes of one lease each wait for each other and do not deadlock.
+-- changes of one lease each wait for each other and do not deadlock. Subnets are counted in the
+-- triggers themselves: the call of a procedure takes as long as the count.
 
 create table lease4_stat (
     subnet_id int unsigned not null,
@@ -50,32 +51,7 @@ create table lease6_stat_by_client_class (
         references lease6_types (lease_type)
 ) engine = InnoDB
 -- @
--- Counts one lease more, or one less.
-create procedure lease4_count(in subnet int unsigned, in in_state int unsigned, in more boolean)
-modifies sql data
-if more and in_state in (0, 1) then
-    insert into lease4_stat (subnet_id, state, leases) values (subnet, in_state, 1)
-        on duplicate key update leases = leases + 1;
-elseif in_state in (0, 1) then
-    update lease4_stat set leases = leases - 1
-        where subnet_id = subnet and state = in_state and leases > 0;
-end if
--- @
-create procedure lease6_count(
-    in subnet int unsigned, in of_type int unsigned, in in_state int unsigned, in more boolean
-)
-modifies sql data
-if more and in_state in (0, 1) then -- @14
-if more and in_state in (0, 1, 4) then -- @35
-    insert into lease6_stat (subnet_id, lease_type, state, leases)
-        values (subnet, of_type, in_state, 1)
-        on duplicate key update leases = leases + 1;
-elseif in_state in (0, 1) then -- @14
-elseif in_state in (0, 1, 4) then -- @35
-    update lease6_stat set leases = leases - 1
-        where subnet_id = subnet and lease_type = of_type and state = in_state and leases > 0;
-end if
--- @
+-- Counts one lease more, or one less. -- @35
 create procedure lease4_pool_count( -- @35
     in subnet int unsigned, in pool int unsigned, in in_state int unsigned, in more boolean -- @35
 ) -- @35
@@ -140,7 +116,6 @@ end if
 -- @
 create trigger lease4_AINS after insert on lease4 for each row
 begin
-    -- As lease4_count, but a call would take as long as what it does.
     if new.state in (0, 1) then
         insert into lease4_stat (subnet_id, state, leases) values (new.subnet_id, new.state, 1)
             on duplicate key update leases = leases + 1;
@@ -153,7 +128,11 @@ end
 -- @
 create trigger lease4_ADEL after delete on lease4 for each row
 begin
-    call lease4_count(old.subnet_id, old.state, false);
+    if old.state in (0, 1) then
+        update lease4_stat set leases = leases - 1
+            where subnet_id = old.subnet_id and state = old.state
+                and leases > 0;
+    end if;
     call lease4_pool_count(old.subnet_id, old.pool_id, old.state, false); -- @35
     if old.user_context <> '' then
         call lease4_count_classes(old.state, old.user_context, false);
@@ -162,13 +141,23 @@ end
 -- @
 create trigger lease4_AUPD after update on lease4 for each row
 begin
+    declare is_old_first boolean;
     if not (old.subnet_id <=> new.subnet_id and old.state <=> new.state) then
-        if (old.subnet_id, old.state) < (new.subnet_id, new.state) then
-            call lease4_count(old.subnet_id, old.state, false);
-            call lease4_count(new.subnet_id, new.state, true);
-        else
-            call lease4_count(new.subnet_id, new.state, true);
-            call lease4_count(old.subnet_id, old.state, false);
+        set is_old_first = ifnull(
+            (old.subnet_id, old.state) < (new.subnet_id, new.state), true);
+        if is_old_first and old.state in (0, 1) then
+            update lease4_stat set leases = leases - 1
+                where subnet_id = old.subnet_id and state = old.state
+                    and leases > 0;
+        end if;
+        if new.state in (0, 1) then
+            insert into lease4_stat (subnet_id, state, leases)
+                values (new.subnet_id, new.state, 1) on duplicate key update leases = leases + 1;
+        end if;
+        if not is_old_first and old.state in (0, 1) then
+            update lease4_stat set leases = leases - 1
+                where subnet_id = old.subnet_id and state = old.state
+                    and leases > 0;
         end if;
     end if;
     if not (old.subnet_id <=> new.subnet_id and old.pool_id = new.pool_id -- @35
@@ -192,7 +181,6 @@ end
 -- @
 create trigger lease6_AINS after insert on lease6 for each row
 begin
-    -- As lease6_count, but a call would take as long as what it does.
     if new.state in (0, 1) then -- @14
     if new.state in (0, 1, 4) then -- @35
         insert into lease6_stat (subnet_id, lease_type, state, leases)
@@ -207,7 +195,12 @@ end
 -- @
 create trigger lease6_ADEL after delete on lease6 for each row
 begin
-    call lease6_count(old.subnet_id, old.lease_type, old.state, false);
+    if old.state in (0, 1) then -- @14
+    if old.state in (0, 1, 4) then -- @35
+        update lease6_stat set leases = leases - 1
+            where subnet_id = old.subnet_id and lease_type = old.lease_type and state = old.state
+                and leases > 0;
+    end if;
     call lease6_pool_count(old.subnet_id, old.pool_id, old.lease_type, old.state, false); -- @35
     if old.user_context <> '' then
         call lease6_count_classes(old.lease_type, old.state, old.user_context, false);
@@ -216,17 +209,30 @@ end
 -- @
 create trigger lease6_AUPD after update on lease6 for each row
 begin
+    declare is_old_first boolean;
     declare same_type_and_state boolean default
         old.lease_type <=> new.lease_type and old.state <=> new.state;
     if not (old.subnet_id <=> new.subnet_id and same_type_and_state) then
-        if (old.subnet_id, old.lease_type, old.state)
-            < (new.subnet_id, new.lease_type, new.state)
-        then
-            call lease6_count(old.subnet_id, old.lease_type, old.state, false);
-            call lease6_count(new.subnet_id, new.lease_type, new.state, true);
-        else
-            call lease6_count(new.subnet_id, new.lease_type, new.state, true);
-            call lease6_count(old.subnet_id, old.lease_type, old.state, false);
+        set is_old_first = ifnull(
+            (old.subnet_id, old.lease_type, old.state)
+            < (new.subnet_id, new.lease_type, new.state), true);
+        if is_old_first and old.state in (0, 1) then -- @14
+        if is_old_first and old.state in (0, 1, 4) then -- @35
+            update lease6_stat set leases = leases - 1
+                where subnet_id = old.subnet_id and lease_type = old.lease_type and state = old.state
+                    and leases > 0;
+        end if;
+        if new.state in (0, 1) then -- @14
+        if new.state in (0, 1, 4) then -- @35
+            insert into lease6_stat (subnet_id, lease_type, state, leases)
+                values (new.subnet_id, new.lease_type, new.state, 1)
+                on duplicate key update leases = leases + 1;
+        end if;
+        if not is_old_first and old.state in (0, 1) then -- @14
+        if not is_old_first and old.state in (0, 1, 4) then -- @35
+            update lease6_stat set leases = leases - 1
+                where subnet_id = old.subnet_id and lease_type = old.lease_type and state = old.state
+                    and leases > 0;
         end if;
     end if;
     if not (old.subnet_id <=> new.subnet_id and old.pool_id = new.pool_id -- @35
