@@ -11,4 +11,4 @@ mod tests;
 mod values;
 mod write;
 
-pub use opener::MysqlOpener;
+pub use opener::{MysqlOpener, create_schema};

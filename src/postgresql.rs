@@ -15,7 +15,7 @@ mod tests;
 mod tls;
 mod values;
 
-pub use opener::PostgresqlOpener;
+pub use opener::{PostgresqlOpener, create_schema};
 
 use self::session::PostgreSqlSession;
 use crate::lease_mgr::ManagedLease;

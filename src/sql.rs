@@ -12,6 +12,7 @@ pub(crate) mod manager;
 pub(crate) mod opener;
 pub(crate) mod options;
 mod queue;
+pub(crate) mod schema;
 mod select;
 mod sessions;
 

@@ -30,8 +30,6 @@ impl<L: TestedLease + ManagedLease> Fixture<L> for Shared {
     }
 }
 
-
-
 mod mysql4 {
     leasemgr::conformance_tests!(v4, shared, || super::Shared::new(super::Server::Mariadb));
 }

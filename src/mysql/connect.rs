@@ -7,7 +7,6 @@ use ::mysql::prelude::Queryable;
 use ::mysql::{ClientIdentity, Conn, DriverError, Error, OptsBuilder, SslOpts};
 use rustls::crypto::{CryptoProvider, ring};
 
-use super::schema::Tables;
 use super::session::MySqlSession;
 use super::{error, schema};
 use crate::lease_mgr::ManagedLease;
@@ -64,20 +63,38 @@ impl<L: ManagedLease> Driver<L> for MySql {
     const NAME: &'static str = "mysql";
 
     fn connect(&self, options: &SqlOptions) -> Result<Self::Session, DbError> {
-        let ssl = ssl(options)?;
-        let mut failures: Vec<String> = Vec::new();
-        for host in &options.hosts {
-            match open::<L>(options, host, ssl.as_ref()) {
-                Ok((connection, tables)) => return Ok(MySqlSession::new(connection, tables)),
-                // Another host may accept what this one cannot; what it refuses, others do as well.
-                Err(error) => match error::in_connect(error.kind) {
-                    DbErrorKind::NotConnected => failures.push(failure(host, &error)),
-                    kind => return Err(DbError { kind, ..error }),
-                },
-            }
-        }
-        Err(DbError::new(DbErrorKind::NotConnected, NoHostError(failures.join("; "))))
+        let (connection, tables) =
+            with_first_host(options, &|connection| schema::read(connection, L::FAMILY))?;
+        Ok(MySqlSession::new(connection, tables))
     }
+}
+
+/// Executes statements without parameters, one after the other.
+pub(super) fn execute(options: &SqlOptions, statements: &[String]) -> Result<(), DbError> {
+    let execute = |connection: &mut Conn| {
+        statements.iter().try_for_each(|sql| connection.query_drop(sql)).map_err(error::of_statement)
+    };
+    with_first_host(options, &execute).map(drop)
+}
+
+/// Connects to the first host that accepts a session, and begins the session with `begin`.
+fn with_first_host<T>(
+    options: &SqlOptions,
+    begin: &dyn Fn(&mut Conn) -> Result<T, DbError>,
+) -> Result<(Conn, T), DbError> {
+    let ssl = ssl(options)?;
+    let mut failures: Vec<String> = Vec::new();
+    for host in &options.hosts {
+        match open(options, host, ssl.as_ref(), begin) {
+            Ok(session) => return Ok(session),
+            // Another host may accept what this one cannot; what it refuses, others do as well.
+            Err(error) => match error::in_connect(error.kind) {
+                DbErrorKind::NotConnected => failures.push(failure(host, &error)),
+                kind => return Err(DbError { kind, ..error }),
+            },
+        }
+    }
+    Err(DbError::new(DbErrorKind::NotConnected, NoHostError(failures.join("; "))))
 }
 
 /// Returns a failure with its causes, which have no place of their own when there are several.
@@ -86,11 +103,12 @@ fn failure(host: &str, error: &DbError) -> String {
 }
 
 /// Opens a session with one host.
-fn open<L: ManagedLease>(
+fn open<T>(
     options: &SqlOptions,
     host: &str,
     ssl: Option<&SslOpts>,
-) -> Result<(Conn, Tables), DbError> {
+    begin: &dyn Fn(&mut Conn) -> Result<T, DbError>,
+) -> Result<(Conn, T), DbError> {
     let builder = builder(options, host);
     let mut connection = match Conn::new(builder.clone().ssl_opts(ssl.cloned())) {
         Err(Error::DriverError(DriverError::TlsNotSupported)) if options.ssl_mode == SslMode::Prefer => {
@@ -106,8 +124,8 @@ fn open<L: ManagedLease>(
         connection.query_drop("SET SESSION TRANSACTION READ ONLY").map_err(error::of_statement)?;
     }
     check_usable(&mut connection, options)?;
-    let tables = schema::read(&mut connection, L::FAMILY)?;
-    Ok((connection, tables))
+    let begun = begin(&mut connection)?;
+    Ok((connection, begun))
 }
 
 fn builder(options: &SqlOptions, host: &str) -> OptsBuilder {

@@ -59,10 +59,24 @@ enum ConnectError {
 
 /// Opens a session with the first host that accepts it.
 pub(super) fn connect(options: &SqlOptions) -> Result<(Link, Schema), DbError> {
+    with_first_host(options, &|link| schema(link, &options.database))
+}
+
+/// Executes statements without parameters in one transaction.
+pub(super) fn execute(options: &SqlOptions, statements: &[String]) -> Result<(), DbError> {
+    let sql = format!("BEGIN;\n{};\nCOMMIT", statements.join(";\n"));
+    with_first_host(options, &|link| rows(link, &sql)).map(drop)
+}
+
+/// Connects to the first host that accepts a session, and begins the session with `begin`.
+fn with_first_host<T>(
+    options: &SqlOptions,
+    begin: &dyn Fn(&mut Link) -> Result<T, DbError>,
+) -> Result<(Link, T), DbError> {
     let encryption = tls::config(options).map_err(other)?;
     let mut error = None;
     for host in &options.hosts {
-        match session(options, host, encryption.as_ref()) {
+        match session(options, host, encryption.as_ref(), begin) {
             Ok(session) => return Ok(session),
             Err(err) if err.kind == DbErrorKind::NotConnected => {
                 debug!(host, error = %crate::with_sources(&err), "the host accepts no session");
@@ -79,11 +93,12 @@ fn other(error: TlsError) -> DbError {
 }
 
 /// Opens a session with a host.
-fn session(
+fn session<T>(
     options: &SqlOptions,
     host: &str,
     encryption: Option<&Arc<ClientConfig>>,
-) -> Result<(Link, Schema), DbError> {
+    begin: &dyn Fn(&mut Link) -> Result<T, DbError>,
+) -> Result<(Link, T), DbError> {
     let deadline = Instant::now() + options.connect_timeout;
     let mut link = match link(options, host, encryption, deadline) {
         // The server may know no version of the encryption that is safe.
@@ -99,9 +114,9 @@ fn session(
         _ => err,
     };
     set_up(&mut link, options, host).map_err(opened)?;
-    let schema = schema(&mut link, &options.database).map_err(opened)?;
+    let begun = begin(&mut link).map_err(opened)?;
     link.wire.set_limits(Limits::Each { read: options.read_timeout, write: options.write_timeout });
-    Ok((link, schema))
+    Ok((link, begun))
 }
 
 /// Returns an error with the name of the host.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::PostgreSql;
+use super::{PostgreSql, connect};
 use crate::connection::ConnectionString;
 use crate::factory::{LeaseMgrOpener, OpenerError};
 use crate::lease_mgr::{LeaseMgr, ManagedLease};
 use crate::sql::options::KEYWORDS;
-use crate::sql::opener;
+use crate::sql::{opener, schema};
 
 /// Opens the lease managers of the backend `postgresql`: leases in a PostgreSQL database with Kea's
 /// schema, of the versions of Kea 2.2 (13.0) to Kea 3.3 (34.0). `docs/sql.md` has the keywords.
@@ -31,4 +31,15 @@ impl<L: ManagedLease> LeaseMgrOpener<L> for PostgresqlOpener {
     fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<L>>, OpenerError> {
         opener::open(PostgreSql, connection)
     }
+}
+
+/// Makes Kea's tables for leases and hosts in an empty PostgreSQL database, with SQL of this crate:
+/// in the version of Kea 2.2 (13) or Kea 3.3 (34, the default). Kea's servers accept exactly
+/// their own version.
+///
+/// # Errors
+/// Returns [`OpenerError`] if a value of the connection string is invalid, if the version is
+/// another one, or if the database refuses a statement, as when it has such tables.
+pub fn create_schema(connection: &ConnectionString, version: Option<u32>) -> Result<(), OpenerError> {
+    opener::create_schema(connection, &schema::POSTGRESQL, version, connect::execute)
 }

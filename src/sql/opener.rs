@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::driver::Driver;
+use super::driver::{DbError, Driver};
 use super::manager::SqlLeaseMgr;
 use super::options::SqlOptions;
+use super::schema::SchemaText;
 use crate::connection::ConnectionString;
 use crate::factory::OpenerError;
 use crate::lease_mgr::{LeaseMgr, ManagedLease};
@@ -15,7 +16,7 @@ use crate::with_sources::with_sources;
 #[error("{place}: cannot open the database")]
 struct OpenError {
     place: String,
-    source: super::driver::DbError,
+    source: DbError,
 }
 
 /// Opens the lease manager of a connection string.
@@ -40,4 +41,28 @@ pub(crate) fn open<L: ManagedLease, D: Driver<L>>(
             Err(Box::new(error))
         }
     }
+}
+
+/// The schema that was asked for cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("version {version} of the schema cannot be made, expected {} or {}", versions[0], versions[1])]
+struct UnknownVersion {
+    version: u32,
+    versions: [u32; 2],
+}
+
+/// Makes a schema in the database of a connection string, in the latest version or another one.
+///
+/// # Errors
+/// Returns [`OpenerError`] if the version cannot be made, or a statement fails.
+pub(crate) fn create_schema(
+    connection: &ConnectionString,
+    text: &SchemaText,
+    version: Option<u32>,
+    execute: impl FnOnce(&SqlOptions, &[String]) -> Result<(), DbError>,
+) -> Result<(), OpenerError> {
+    let options = SqlOptions::read(connection)?;
+    let version = version.unwrap_or(text.versions[1]);
+    let statements = text.statements(version).ok_or(UnknownVersion { version, versions: text.versions })?;
+    execute(&options, &statements).map_err(|source| OpenError { place: options.place(), source }.into())
 }

@@ -90,7 +90,11 @@ impl Dialect for FakeSession {
 }
 
 impl FakeSession {
-    fn make(&self, changes: &[Write<'_, Lease4>], is_expected: impl Fn(&Lease4, &Lease4) -> bool) -> Vec<bool> {
+    fn make(
+        &self,
+        changes: &[Write<'_, Lease4>],
+        is_expected: impl Fn(&Lease4, &Lease4) -> bool,
+    ) -> Vec<bool> {
         let mut rows = self.database.rows.lock().unwrap();
         let make = |change: &Write<'_, Lease4>| {
             let address = change.address();
@@ -179,7 +183,13 @@ fn open(more: &str) -> (Arc<Database>, SqlLeaseMgr<Lease4, Fake>) {
 fn lease(n: u8) -> Lease4 {
     let client = HwAddr::from([2, 0, 0, 0, 0, n]);
     let heard = system_time(1_790_000_000);
-    Lease4::builder([192, 0, 2, n].into()).client(client).subnet(1).lifetime(60).heard_at(heard).build().unwrap()
+    Lease4::builder([192, 0, 2, n].into())
+        .client(client)
+        .subnet(1)
+        .lifetime(60)
+        .heard_at(heard)
+        .build()
+        .unwrap()
 }
 
 fn renewed(n: u8) -> Lease4 {
