@@ -100,7 +100,12 @@ impl Statements {
                 ),
             },
             update: OneOrMany {
-                one: format!("UPDATE {table} AS l SET {} WHERE {}", set("$"), is_expected("$", count)),
+                // The server infers the type of a parameter only where it is used.
+                one: format!(
+                    "UPDATE {table} AS l SET {} WHERE l.address = $1 AND {}",
+                    set("$"),
+                    is_expected("$", count)
+                ),
                 many: format!(
                     "UPDATE {table} AS l SET {} FROM unnest({new_arrays}, {}) AS n({new_names}, \
                      {expected_names}) WHERE {} RETURNING l.address",
