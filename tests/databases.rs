@@ -30,6 +30,14 @@ impl<L: TestedLease + ManagedLease> Fixture<L> for Shared {
     }
 }
 
+mod postgresql4 {
+    leasemgr::conformance_tests!(v4, shared, || super::Shared::new(super::Server::Postgresql));
+}
+
+mod postgresql6 {
+    leasemgr::conformance_tests!(v6, shared, || super::Shared::new(super::Server::Postgresql));
+}
+
 mod mysql4 {
     leasemgr::conformance_tests!(v4, shared, || super::Shared::new(super::Server::Mariadb));
 }

@@ -16,7 +16,7 @@ use super::queue::Queue;
 use super::select::{self, Builder, Statement};
 use super::sessions::{Sessions, SharedError};
 use crate::lease::{
-    ClientClass, HwAddr, LeaseKind, LeaseState, LeaseType, PoolId, SubnetId, seconds_since_epoch,
+    ClientClass, Family, HwAddr, LeaseKind, LeaseState, LeaseType, PoolId, SubnetId, seconds_since_epoch,
 };
 use crate::lease_mgr::{
     Added, Change, ClientKey, Deleted, Done, LeaseMgr, LeaseMgrError, ManagedLease, Operation, Query,
@@ -642,7 +642,7 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
             return defaults::statistics(self, query);
         }
         let (first, last) = query.subnets.bounds();
-        let has_types = L::FAMILY == crate::lease::Family::V6;
+        let has_types = L::FAMILY == Family::V6;
         let mut keys = vec!["subnet_id"];
         keys.extend(query.by_pool.then_some("pool_id"));
         keys.extend(has_types.then_some("lease_type"));
@@ -679,16 +679,26 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
         let Ok(name) = str::from_utf8(class.as_bytes()) else {
             return Ok(0);
         };
-        let rows = self.numbers(1, |session| {
+        let has_types = L::FAMILY == Family::V6;
+        if !has_types && kind == LeaseKind::Prefix {
+            return Ok(0);
+        }
+        // The database may find names in any case.
+        let kinds = [Kind::Text, Kind::Number];
+        let rows = self.shared.rows(&kinds, |session| {
             let table = format!("{}_stat_by_client_class", select::table(L::FAMILY));
-            let mut builder = Builder::new(session, format!("SELECT coalesce(sum(leases), 0) FROM {table}"));
+            let mut builder = Builder::new(session, format!("SELECT client_class, leases FROM {table}"));
             builder.condition("client_class =", Kind::Text, Value::Text(name.to_owned().into()));
-            if L::FAMILY == crate::lease::Family::V6 {
+            if has_types {
                 let kind = if kind == LeaseKind::Address { LeaseType::NA } else { LeaseType::PD };
                 builder.condition("lease_type =", Kind::Number, Value::Number(kind.0.into()));
             }
             builder.end()
         })?;
-        Ok(rows.first().and_then(|row| row.first()).map_or(0, |&count| count.unsigned_abs()))
+        let counts = rows.iter().map(|row| match row.as_slice() {
+            [Value::Text(class), Value::Number(count)] if class == name => count.unsigned_abs(),
+            _ => 0,
+        });
+        Ok(counts.sum())
     }
 }

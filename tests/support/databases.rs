@@ -1,6 +1,7 @@
 //! Databases with Kea's schema, on the servers of `scripts/databases`.
 
 use std::env;
+use std::fmt::Write;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -19,7 +20,7 @@ pub enum Server {
 /// Databases that no test uses now.
 static UNUSED: Mutex<Vec<(Server, String)>> = Mutex::new(Vec::new());
 
-/// A database with the schema of Kea 2.2 and without leases, for one test at a time.
+/// A database with the schema of Kea 3.3 and without leases, for one test at a time.
 pub struct Database {
     pub server: Server,
     pub name: String,
@@ -69,16 +70,17 @@ impl Server {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Makes a database with this name.
+    /// Makes a database with this name, with the schema of Kea 3.3.
     fn make(self, name: &str) {
+        let connection = format!("type={} name={name} {}", self.backend(), self.address()).parse().unwrap();
         match self {
             Self::Postgresql => {
-                self.execute("postgres", &format!("CREATE DATABASE {name} TEMPLATE kea22"));
+                self.execute("postgres", &format!("CREATE DATABASE {name}"));
+                leasemgr::postgresql::create_schema(&connection, None).unwrap();
             }
             Self::Mariadb => {
                 self.execute("kea22", &format!("CREATE DATABASE {name}"));
-                let dump = env::var("LEASEMGR_MYSQL_DUMP").unwrap();
-                self.execute(name, &format!("source {dump}"));
+                leasemgr::mysql::create_schema(&connection, None).unwrap();
             }
         }
     }
@@ -97,11 +99,13 @@ impl Database {
             server.make(&name);
             name
         });
-        let tables = ["lease4", "lease6", "lease4_stat", "lease6_stat"];
-        let by_class = ["lease4_stat_by_client_class", "lease6_stat_by_client_class"];
-        for table in tables.into_iter().chain(by_class) {
-            server.execute(&name, &format!("DELETE FROM {table}"));
+        let mut sql = "DELETE FROM lease4; DELETE FROM lease6".to_owned();
+        for family in ["lease4", "lease6"] {
+            for statistics in ["stat", "pool_stat", "stat_by_client_class"] {
+                let _ = write!(sql, "; DELETE FROM {family}_{statistics}");
+            }
         }
+        server.execute(&name, &sql);
         Self { server, name }
     }
 
