@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Barrier, Weak};
 use std::thread;
 
-use super::sample::Sample;
+use super::sample::{Sample, variants};
 use super::{Fixture, TestedLease, Violation, model};
 use crate::lease::{Fields, IdentifierError, JsonError, LeaseError, system_time};
 use crate::panics::panic_message;
@@ -116,6 +116,24 @@ impl<L: Sample> Case<L> {
     /// Returns the manager for a callback, which must not keep it open.
     pub(super) fn weak(&self) -> Weak<dyn LeaseMgr<L>> {
         Arc::downgrade(&self.mgr)
+    }
+
+    /// Returns whether the backend keeps a lease with unusual values unchanged. A backend may have
+    /// limits of its own ([`LeaseMgr::kept`]): rules about the bounds of fields leave out what it
+    /// cannot keep.
+    pub(super) fn keeps(&self, lease: &L) -> bool {
+        match self.mgr.kept(lease) {
+            Ok(kept) => kept == *lease,
+            Err(error) => !matches!(error, LeaseMgrError::CannotKeep { .. }),
+        }
+    }
+
+    /// Returns leases that differ from this one in one field each, as far as the backend keeps them
+    /// ([`variants`]).
+    pub(super) fn variants(&self, lease: &L) -> Verdict<Vec<(&'static str, L)>> {
+        let mut variants = variants(lease)?;
+        variants.retain(|(_, variant)| self.keeps(variant));
+        Ok(variants)
     }
 
     /// Adds a lease to an address without one.

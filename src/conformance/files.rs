@@ -51,7 +51,7 @@ pub(super) fn leases_written_to_a_file_are_read_back_in_order<L: TestedLease>(ca
     let directory = Directory::new()?;
     let path = directory.0.join("leases.csv");
     writes(case, &path, &[])?;
-    let leases = extremes::<L>()?;
+    let leases = extremes(case)?;
     case.add_all(&shuffled(&leases))?;
     writes(case, &path, &leases)?;
     case.holds(&leases, [])

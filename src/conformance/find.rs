@@ -401,6 +401,7 @@ pub(super) fn a_hardware_address_is_found_with_any_type_and_source<L: TestedLeas
     for (other, n) in others.iter().zip(2..) {
         leases.push(sample::<L>(n, n)?.with_client(Some(other.clone()), &id(n))?);
     }
+    leases.retain(|lease| case.keeps(lease));
     case.add_all(&leases)?;
     for hwaddr in others.iter().chain([&plain]) {
         case.finds(&Query::hwaddr(hwaddr), &leases)?;
@@ -441,7 +442,8 @@ pub(super) fn identifiers_that_differ_in_one_byte_are_different<L: TestedLease>(
                 id[changed] = byte;
                 let hwaddr = HwAddr::new(&id[id.len().saturating_sub(HwAddr::MAX_LEN)..])?;
                 let lease = sample::<L>(n, n)?.with_client(Some(hwaddr), &id)?;
-                leases.push(with(&lease, |data| data.hostname = Hostname::new(&id)));
+                let named = with(&lease, |data| data.hostname = Hostname::new(&id));
+                leases.push(if case.keeps(&named) { named } else { lease });
             }
         }
     }
@@ -479,9 +481,10 @@ pub(super) fn a_name_of_any_bytes_is_found<L: TestedLease>(case: &Case<L>) -> Ve
     for (name, n) in names.into_iter().zip(1..) {
         leases.push(with(&sample::<L>(n, n)?, |data| data.hostname = Hostname::new(name)));
     }
+    leases.retain(|lease| case.keeps(lease));
     case.add_all(&shuffled(&leases))?;
-    for (name, lease) in names.into_iter().zip(&leases) {
-        let name = Hostname::new(name);
+    for lease in &leases {
+        let name = lease.data().hostname.clone();
         case.finds(&Query::hostname(&name), [lease])?;
         case.finds(&Query::hostname(&name).in_subnet(SubnetId(1)), [lease])?;
         case.finds(&Query::hostname(&name).in_subnet(SubnetId(2)), [])?;
@@ -531,6 +534,7 @@ pub(super) fn a_state_of_any_number_is_found<L: TestedLease>(case: &Case<L>) -> 
         let lease = in_state(&sample::<L>(n, n)?, LeaseState(STATES[n as usize % 11]))?;
         leases.push(in_subnet(&lease, 1 + n / 11 % 2));
     }
+    leases.retain(|lease| case.keeps(lease));
     case.add_all(&shuffled(&leases))?;
     for state in STATES.into_iter().chain([6, 76, 78, 257, u32::MAX - 1]) {
         let query = Query::state(LeaseState(state));
@@ -669,6 +673,9 @@ pub(super) fn a_hostname_keeps_its_case(case: &Case<Lease6>) -> Verdict {
     let lower = with(&sample::<Lease6>(1, 1)?, |data| data.hostname = "host.example".into());
     let mixed = with(&sample::<Lease6>(1, 1)?, |data| data.hostname = "Host.Example".into());
     let upper = with(&sample::<Lease6>(2, 2)?, |data| data.hostname = "HOST.EXAMPLE".into());
+    if !case.keeps(&upper) {
+        return Ok(());
+    }
     case.add_all([&lower, &upper])?;
     case.finds(&Query::all(), [&lower, &upper])?;
     let result = case.mgr().update_expecting(&lower, Some(&mixed));

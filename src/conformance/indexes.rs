@@ -63,7 +63,9 @@ pub(super) fn a_lease_moves_to_another_client_id_or_duid<L: TestedLease>(case: &
 pub(super) fn a_lease_moves_to_another_hostname<L: TestedLease>(case: &Case<L>) -> Verdict {
     let lease = sample(500, 1)?;
     let names = [hostname(1), hostname(2), Hostname::default(), Hostname::new(&[b'x'; 300])];
-    follows::<L>(case, &names.map(|name| with(&lease, |data| data.hostname = name)))
+    let mut forms = names.map(|name| with(&lease, |data| data.hostname = name)).to_vec();
+    forms.retain(|lease| case.keeps(lease));
+    follows::<L>(case, &forms)
 }
 
 pub(super) fn a_lease_moves_to_another_state<L: TestedLease>(case: &Case<L>) -> Verdict {

@@ -33,8 +33,11 @@ fn check_reopened<L: TestedLease>(case: &Case<L>, leases: &[L], others: &[L]) ->
 }
 
 pub(super) fn leases_outlive_their_manager<L: TestedLease>(opener: &Opener<'_, L>) -> Verdict {
-    let leases = extremes::<L>()?;
-    opener.with(|case| case.add_all(&leases))?;
+    let leases = opener.with(|case| {
+        let leases = extremes(case)?;
+        case.add_all(&leases)?;
+        Ok(leases)
+    })?;
     opener.with(|case| check_reopened(case, &leases, &[]))
 }
 

@@ -107,6 +107,7 @@ pub(super) fn read(connection: &mut Conn, family: Family) -> Result<Tables, DbEr
         states: states.into_iter().map(LeaseState).collect(),
         lease_types: types.into_iter().filter_map(|number| number.try_into().ok().map(LeaseType)).collect(),
         hwaddr_sources: Some(sources),
+        max_hardware: (u16::MAX, u32::MAX),
         times: TIMES,
         max_user_context: user_context.bytes,
     };

@@ -199,6 +199,16 @@ impl<L: ManagedLease> Dialect for MySqlSession<L> {
     }
 }
 
+#[cfg(test)]
+impl<L: ManagedLease> MySqlSession<L> {
+    /// Executes a statement on its own, and returns the number of changed rows.
+    pub(super) fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, DbError> {
+        let parameters = self.parameters(values);
+        let answer = self.connection.exec_iter(sql, parameters).map_err(error::of_statement)?;
+        Ok(answer.affected_rows())
+    }
+}
+
 impl<L: ManagedLease> Session<L> for MySqlSession<L> {
     fn schema(&self) -> &Schema {
         &self.schema
@@ -217,12 +227,6 @@ impl<L: ManagedLease> Session<L> for MySqlSession<L> {
             .and_then(|mut answer| Answer::rows(&mut answer))
             .map_err(error::of_statement)?;
         Ok(rows.into_iter().map(|row| self.decode(row, kinds.iter().copied())).collect())
-    }
-
-    fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, DbError> {
-        let parameters = self.parameters(values);
-        let answer = self.connection.exec_iter(sql, parameters).map_err(error::of_statement)?;
-        Ok(answer.affected_rows())
     }
 
     fn write(&mut self, changes: &[Write<'_, L>]) -> Result<Vec<bool>, DbError> {

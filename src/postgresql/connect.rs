@@ -236,6 +236,8 @@ fn schema(link: &mut Link, database: &str) -> Result<Schema, DbError> {
         lease_types: lease_types.collect::<Result<_, _>>().map_err(|_| invalid("lease6_types"))?,
         // No foreign key refers to the table of sources.
         hwaddr_sources: None,
+        // These columns are smallint.
+        max_hardware: (i16::MAX.cast_unsigned(), i16::MAX.unsigned_abs().into()),
         times: TIMES,
         max_user_context: MAX_USER_CONTEXT,
     })

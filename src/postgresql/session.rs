@@ -128,6 +128,14 @@ impl<L: ManagedLease> Dialect for PostgreSqlSession<L> {
     }
 }
 
+#[cfg(test)]
+impl<L: ManagedLease> PostgreSqlSession<L> {
+    /// Executes a statement on its own, and returns the number of changed rows.
+    pub(super) fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, DbError> {
+        self.link.execute(sql, values)
+    }
+}
+
 impl<L: ManagedLease> Session<L> for PostgreSqlSession<L> {
     fn schema(&self) -> &Schema {
         &self.schema
@@ -145,10 +153,6 @@ impl<L: ManagedLease> Session<L> for PostgreSqlSession<L> {
             Ok(values.into_iter().map(values::owned).collect())
         });
         rows.collect()
-    }
-
-    fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, DbError> {
-        self.link.execute(sql, values)
     }
 
     fn write(&mut self, changes: &[Write<'_, L>]) -> Result<Vec<bool>, DbError> {

@@ -74,7 +74,7 @@ fn lease<L: ManagedLease>(subnet: u32, number: u16) -> L {
 fn all<L: ManagedLease>(session: &mut PostgreSqlSession<L>, subnet: u32) -> Vec<L> {
     let addresses: Vec<_> = (0..600).map(|number| lease::<L>(subnet, number).address()).collect();
     let mut leases = session.get(&addresses).unwrap();
-    leases.sort_by_key(|lease| lease.address());
+    leases.sort_by_key(L::address);
     leases
 }
 
@@ -248,7 +248,7 @@ fn leases_of_clients_are_found<L: ManagedLease>() {
     assert_eq!(session.of_clients(&[(&client(1), 99)]).unwrap(), []);
     let pairs: [(&[u8], u32); 4] = [(&client(2), 3), (&client(1), 98), (&client(0), 3), (&client(9), 3)];
     let mut found = session.of_clients(&pairs).unwrap();
-    found.sort_by_key(|lease| lease.address());
+    found.sort_by_key(L::address);
     assert_eq!(found, [leases[0].clone(), leases[2].clone()]);
 }
 
@@ -323,7 +323,7 @@ fn an_ended_session_is_lost() {
     let Some(mut session) = session::<Lease4>(5) else { return };
     let process = process(&mut session);
     let mut other = self::session::<Lease4>(5).unwrap();
-    other.query("SELECT pg_terminate_backend($1)", &[process.clone()], &[Kind::Flag]).unwrap();
+    other.query("SELECT pg_terminate_backend($1)", std::slice::from_ref(&process), &[Kind::Flag]).unwrap();
     thread::sleep(Duration::from_millis(100));
     let error = session.write(&[Write::Insert(&lease(5, 1))]).unwrap_err();
     assert_eq!(error.kind, DbErrorKind::Lost, "{error}");

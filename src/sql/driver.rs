@@ -29,6 +29,8 @@ pub(crate) struct Schema {
     pub(crate) lease_types: Vec<LeaseType>,
     /// The sources of hardware addresses that the schema has, if it checks them.
     pub(crate) hwaddr_sources: Option<Vec<u32>>,
+    /// Maximum type and source of the hardware address of a DHCPv6 lease.
+    pub(crate) max_hardware: (u16, u32),
     /// The times that the column `expire` holds, in seconds since the epoch.
     pub(crate) times: (i64, i64),
     /// Maximum number of bytes of a user context.
@@ -102,9 +104,6 @@ pub(crate) trait Session<L: ManagedLease>: Dialect + Send {
         values: &[Value<'_>],
         kinds: &[Kind],
     ) -> Result<Vec<Vec<Value<'static>>>, DbError>;
-
-    /// Executes a statement on its own, and returns the number of changed rows.
-    fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, DbError>;
 
     /// Makes all these changes in one transaction, with one statement for each kind, and returns
     /// for each whether it was made: a row is not added if the address has one, and not replaced or

@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 
 use super::driver::Schema;
-use crate::lease::{Family, HwType, PoolId};
+use crate::lease::{Family, HwSource, HwType, PoolId};
 use crate::lease_mgr::{LeaseMgrError, ManagedLease, check};
 
 /// Maximum number of characters of a hostname.
 const MAX_HOSTNAME: usize = 255;
 
 /// Returns the lease as it is read back: with a hostname in lower case; in DHCPv4 with a hardware
-/// address of Ethernet, as there is no column for its type; and without a pool where the schema has
+/// address of Ethernet, as there is no column for its type and source; and without a pool where the schema has
 /// no column for it.
 ///
 /// # Errors
@@ -39,6 +39,15 @@ pub(super) fn kept<'a, L: ManagedLease>(lease: &'a L, schema: &Schema) -> Result
             format!("one of the sources of the database: {}", sources.join(", ")),
         );
     }
+    let (max_type, max_source) = schema.max_hardware;
+    if L::FAMILY == Family::V6 && fields.hwaddr.is_some() {
+        if fields.hwtype.0 > max_type {
+            return cannot("hwtype", format!("at most {max_type}"));
+        }
+        if fields.hwaddr_source.0 > max_source {
+            return cannot("hwaddr source", format!("at most {max_source}"));
+        }
+    }
     if fields.client.is_some_and(|client| client.len() > schema.max_client) {
         return cannot("client id", format!("at most {} bytes", schema.max_client));
     }
@@ -61,7 +70,8 @@ pub(super) fn kept<'a, L: ManagedLease>(lease: &'a L, schema: &Schema) -> Result
         Err(_) => return cannot("hostname", "UTF-8".to_owned()),
     };
     let has_pool = fields.pool_id != PoolId(0) && !schema.has_pool_ids;
-    let has_type = L::FAMILY == Family::V4 && fields.hwtype != HwType::ETHERNET;
+    let is_plain = fields.hwtype == HwType::ETHERNET && fields.hwaddr_source == HwSource(0);
+    let has_type = L::FAMILY == Family::V4 && !is_plain;
     if hostname.is_empty() && !has_pool && !has_type {
         return Ok(Cow::Borrowed(lease));
     }
@@ -72,7 +82,7 @@ pub(super) fn kept<'a, L: ManagedLease>(lease: &'a L, schema: &Schema) -> Result
         fields.pool_id = PoolId(0);
     }
     if has_type {
-        fields.hwtype = HwType::ETHERNET;
+        (fields.hwtype, fields.hwaddr_source) = (HwType::ETHERNET, HwSource(0));
     }
     match L::from_fields(fields) {
         Ok(lease) => Ok(Cow::Owned(lease)),

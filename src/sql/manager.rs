@@ -656,6 +656,20 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
             builder.fixed("leases > 0");
             builder.end()
         })?;
+        if has_types && query.by_pool {
+            // The tables of pools do not have registered addresses.
+            let registered = self.numbers(5, |session| {
+                let table = select::table(L::FAMILY);
+                let mut builder = Builder::new(session, format!("SELECT {keys}, count(*) FROM {table}"));
+                let state = Value::Number(LeaseState::REGISTERED.0.into());
+                builder.condition("state =", Kind::Number, state);
+                builder.condition("subnet_id >=", Kind::Number, Value::Number(first.0.into()));
+                builder.condition("subnet_id <=", Kind::Number, Value::Number(last.0.into()));
+                builder.text(&format!(" GROUP BY {keys}"));
+                builder.end()
+            })?;
+            rows.extend(registered);
+        }
         rows.sort_unstable();
         let number = |value: Option<i64>| value.and_then(|value| u32::try_from(value).ok()).unwrap_or(0);
         let row = |values: Vec<i64>| {

@@ -99,7 +99,10 @@ impl<'a, 'd, D: Dialect + ?Sized> Builder<'a, 'd, D> {
     }
 
     pub(super) fn limit(&mut self, limit: usize) {
-        let _ = write!(self.statement.sql, " LIMIT {limit}");
+        // A limit that the database has no number for is none.
+        if i64::try_from(limit).is_ok() {
+            let _ = write!(self.statement.sql, " LIMIT {limit}");
+        }
     }
 
     pub(super) fn end(self) -> Statement<'a> {

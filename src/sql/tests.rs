@@ -63,7 +63,8 @@ impl Driver<Lease4> for Fake {
 
     fn connect(&self, _: &SqlOptions) -> Result<FakeSession, DbError> {
         self.0.connections.fetch_add(1, Ordering::Relaxed);
-        if let Some(kind) = *self.0.connecting.lock().unwrap() {
+        let fault = *self.0.connecting.lock().unwrap();
+        if let Some(kind) = fault {
             return Err(fails(kind));
         }
         let schema = Schema {
@@ -75,6 +76,7 @@ impl Driver<Lease4> for Fake {
             states: (0..=4).map(LeaseState).collect(),
             lease_types: vec![LeaseType::NA, LeaseType::PD],
             hwaddr_sources: None,
+            max_hardware: (u16::MAX, u32::MAX),
             times: (1, 2_147_483_647),
             max_user_context: 65_535,
         };
@@ -121,10 +123,6 @@ impl Session<Lease4> for FakeSession {
 
     fn query(&mut self, _: &str, _: &[Value<'_>], _: &[Kind]) -> Result<Vec<Vec<Value<'static>>>, DbError> {
         Ok(Vec::new())
-    }
-
-    fn execute(&mut self, _: &str, _: &[Value<'_>]) -> Result<u64, DbError> {
-        Ok(0)
     }
 
     fn write(&mut self, changes: &[Write<'_, Lease4>]) -> Result<Vec<bool>, DbError> {

@@ -83,6 +83,12 @@ impl Server {
                 leasemgr::mysql::create_schema(&connection, None).unwrap();
             }
         }
+        // What the database can hold beyond Kea's own states and types, if its reference tables have it.
+        self.execute(
+            name,
+            "INSERT INTO lease_state VALUES (5, '5'), (77, '77'), (78, '78'), (256, '256'), (258, '258'); \
+             INSERT INTO lease6_types VALUES (1, 'IA_TA'), (7, '7')",
+        );
     }
 }
 

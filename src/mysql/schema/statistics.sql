@@ -37,13 +37,13 @@ create table lease6_pool_stat ( -- @35
 ) engine = InnoDB -- @35
 -- @
 create table lease4_stat_by_client_class (
-    client_class varchar(128) not null,
+    client_class varchar(128) character set utf8mb4 collate utf8mb4_bin not null,
     leases bigint unsigned not null,
     primary key (client_class)
 ) engine = InnoDB
 -- @
 create table lease6_stat_by_client_class (
-    client_class varchar(128) not null,
+    client_class varchar(128) character set utf8mb4 collate utf8mb4_bin not null,
     lease_type tinyint not null,
     leases bigint unsigned not null,
     primary key (client_class, lease_type),
@@ -87,11 +87,11 @@ modifies sql data
 if in_state = 0 and user_context <> '' then
     insert into lease4_stat_by_client_class (client_class, leases)
         select class, if(more, n, 0) from (
-            select class, count(*) as n
+            select distinct convert(class using utf8mb4) collate utf8mb4_bin as class, 1 as n
             from json_table(user_context, '$.ISC."client-classes"[*]' columns (
                 class varchar(128) path '$'
             )) as classes
-            where class is not null group by class
+            where class is not null
         ) as counts
         order by class
         on duplicate key update leases = if(more, leases + n, leases - least(leases, n));
@@ -104,11 +104,11 @@ modifies sql data
 if in_state = 0 and user_context <> '' then
     insert into lease6_stat_by_client_class (client_class, lease_type, leases)
         select class, of_type, if(more, n, 0) from (
-            select class, count(*) as n
+            select distinct convert(class using utf8mb4) collate utf8mb4_bin as class, 1 as n
             from json_table(user_context, '$.ISC."client-classes"[*]' columns (
                 class varchar(128) path '$'
             )) as classes
-            where class is not null group by class
+            where class is not null
         ) as counts
         order by class
         on duplicate key update leases = if(more, leases + n, leases - least(leases, n));

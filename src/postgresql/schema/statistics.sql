@@ -51,12 +51,13 @@ create table lease6_stat_by_client_class (
         references lease6_types (lease_type)
 )
 -- @
--- The names of the client classes in a user context.
+-- The names of the client classes in a user context, each once.
 create function client_classes_of(user_context text) returns setof text
 language sql immutable as $$
-    select class
-    from json_array_elements_text(user_context::json #> '{ISC,client-classes}') as class
-    where class is not null
+    select distinct element #>> '{}'
+    from (select user_context::json #> '{ISC,client-classes}' as list) as context,
+        json_array_elements(case json_typeof(list) when 'array' then list else '[]' end) as element
+    where json_typeof(element) = 'string'
 $$
 -- @
 create function lease4_count(subnet bigint, in_state bigint, change bigint) returns void
