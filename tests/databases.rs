@@ -6,10 +6,14 @@
 mod databases;
 
 use std::sync::Arc;
+use std::{fs, iter};
 
 use databases::{Database, Server};
 use leasemgr::conformance::{Fixture, TestedLease};
-use leasemgr::{LeaseMgr, ManagedLease};
+use leasemgr::lease::{Lease4, Lease6, Recorded};
+use leasemgr::{Added, LeaseMgr, ManagedLease};
+use rstest::rstest;
+use serde_json::Value;
 
 /// The suite, with several managers on one database.
 struct Shared(Database);
@@ -44,4 +48,91 @@ mod mysql4 {
 
 mod mysql6 {
     leasemgr::conformance_tests!(v6, shared, || super::Shared::new(super::Server::Mariadb));
+}
+
+/// Adds a lease, and compares its row with the recorded one, column by column.
+fn check_row<L: ManagedLease>(database: &Database, mgr: &dyn LeaseMgr<L>, lease: &L, recorded: &Value) {
+    let name = &recorded["name"];
+    assert_eq!(mgr.add(lease).unwrap(), Added::Added, "{name}");
+    assert_eq!(mgr.get(lease.address()).unwrap().as_ref(), Some(lease), "{name}");
+    let table = if recorded["family"] == 4 { "lease4" } else { "lease6" };
+    let row = recorded["row"].as_object().unwrap();
+    for (column, expected) in row {
+        let is_bytes = expected.as_str().is_some_and(|text| text.starts_with("0x") || text.starts_with("\\x"));
+        let text = match (database.server, column.as_str()) {
+            (Server::Postgresql, "expire") => "extract(epoch from expire)::bigint".to_owned(),
+            (Server::Mariadb, "expire") => "unix_timestamp(expire)".to_owned(),
+            (Server::Postgresql, "address") if table == "lease6" => "host(address::inet)".to_owned(),
+            (Server::Postgresql, _) => format!("{column}::text"),
+            (Server::Mariadb, _) if is_bytes => format!("concat('0x', hex({column}))"),
+            (Server::Mariadb, _) => column.clone(),
+        };
+        let found = database.execute(&format!("SELECT coalesce({text}, 'NULL') FROM {table}"));
+        let expected = expected.as_str().unwrap_or("NULL");
+        let expected = if column == "address" && table == "lease6" { expected.trim_end_matches("/128") } else { expected };
+        assert_eq!(found.trim_end_matches('\n'), expected, "{name}: {column}");
+    }
+    let lines = mgr.delete_expecting(lease.address(), Some(lease)).unwrap();
+    assert_eq!(lines, leasemgr::Deleted::Deleted, "{name}");
+}
+
+#[rstest]
+#[case::postgresql_of_kea_2_2(Server::Postgresql, "2.2")]
+#[case::postgresql_of_kea_3_3(Server::Postgresql, "3.3.1")]
+#[case::mariadb_of_kea_2_2(Server::Mariadb, "2.2")]
+#[case::mariadb_of_kea_3_3(Server::Mariadb, "3.3.1")]
+fn rows_are_those_that_kea_writes(#[case] server: Server, #[case] version: &str) {
+    let database = if version == "2.2" { Database::of_kea(server) } else { Database::new(server) };
+    let (mgr4, mgr6) = (database.open::<Lease4>(), database.open::<Lease6>());
+    let text = fs::read_to_string("tests/data/sql-rows.jsonl").unwrap();
+    let recorded = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let is_meant = |row: &Value| row["backend"] == server.backend() && row["version"] == version;
+    let mut count = 0;
+    for recorded in recorded.filter(is_meant) {
+        let lease = recorded["lease"].clone();
+        if recorded["family"] == 4 {
+            check_row::<Lease4>(&database, &*mgr4, &serde_json::from_value(lease).unwrap(), &recorded);
+        } else {
+            let Recorded(lease) = serde_json::from_value(lease).unwrap();
+            check_row::<Lease6>(&database, &*mgr6, &lease, &recorded);
+        }
+        count += 1;
+    }
+    assert!(count > 20, "{count} rows");
+}
+
+/// Opens two managers, and lets threads of both add, renew and delete the same leases.
+#[rstest]
+fn managers_of_one_database_lose_no_update(#[values(Server::Postgresql, Server::Mariadb)] server: Server) {
+    use leasemgr::LeaseMgrExt;
+    const EACH: i64 = 40;
+    let database = Database::new(server);
+    let managers: Vec<_> = iter::repeat_with(|| database.open::<Lease4>()).take(2).collect();
+    let client = leasemgr::lease::HwAddr::from([2, 0, 0, 0, 0, 1]);
+    let leases = (1..=4).map(|n| {
+        let builder = Lease4::builder([192, 0, 2, n].into()).client(client.clone()).subnet(1).lifetime(3600);
+        builder.heard_at(leasemgr::lease::system_time(1_700_000_000)).build().unwrap()
+    });
+    let leases: Vec<_> = leases.collect();
+    for lease in &leases {
+        let _ = managers[0].add(lease).unwrap();
+    }
+    std::thread::scope(|scope| {
+        for thread in 0..6 {
+            let (mgr, leases) = (&managers[thread % 2], &leases);
+            scope.spawn(move || {
+                for n in 0..EACH {
+                    let address = leases[(thread + usize::try_from(n).unwrap()) % leases.len()].address();
+                    let renew = |lease: &Lease4| {
+                        let mut renewed = lease.clone();
+                        renewed.data_mut().cltt += 1;
+                        Some(renewed)
+                    };
+                    assert!(mgr.update_with(address, renew).unwrap().is_some());
+                }
+            });
+        }
+    });
+    let heard = managers[1].all().unwrap().iter().map(|lease| lease.data().cltt - 1_700_000_000).sum::<i64>();
+    assert_eq!(heard, 6 * EACH);
 }

@@ -12,7 +12,7 @@ use leasemgr::{LeaseMgr, LeaseMgrFactory, ManagedLease};
 
 /// A database server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Server {
+pub(crate) enum Server {
     Postgresql,
     Mariadb,
 }
@@ -21,14 +21,14 @@ pub enum Server {
 static UNUSED: Mutex<Vec<(Server, String)>> = Mutex::new(Vec::new());
 
 /// A database with the schema of Kea 3.3 and without leases, for one test at a time.
-pub struct Database {
-    pub server: Server,
-    pub name: String,
+pub(crate) struct Database {
+    pub(crate) server: Server,
+    pub(crate) name: String,
 }
 
 impl Server {
     /// The type in connection strings.
-    pub fn backend(self) -> &'static str {
+    pub(crate) fn backend(self) -> &'static str {
         match self {
             Self::Postgresql => "postgresql",
             Self::Mariadb => "mysql",
@@ -47,7 +47,7 @@ impl Server {
     }
 
     /// Executes statements in a database, and returns what they print.
-    pub fn execute(self, database: &str, sql: &str) -> String {
+    pub(crate) fn execute(self, database: &str, sql: &str) -> String {
         let address: ConnectionString =
             format!("type={} {}", self.backend(), self.address()).parse().unwrap();
         let (host, port) = (address.get("host").unwrap(), address.get("port").unwrap());
@@ -93,7 +93,7 @@ impl Server {
 }
 
 impl Database {
-    pub fn new(server: Server) -> Self {
+    pub(crate) fn new(server: Server) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let unused = {
             let mut unused = UNUSED.lock().unwrap();
@@ -115,21 +115,28 @@ impl Database {
         Self { server, name }
     }
 
-    pub fn connection(&self) -> String {
+    pub(crate) fn connection(&self) -> String {
         format!("type={} name={} {}", self.server.backend(), self.name, self.server.address())
     }
 
-    pub fn open<L: ManagedLease>(&self) -> Arc<dyn LeaseMgr<L>> {
+    /// The database of `kea-admin`, of Kea 2.2.
+    pub(crate) fn of_kea(server: Server) -> Self {
+        Self { server, name: "kea22".to_owned() }
+    }
+
+    pub(crate) fn open<L: ManagedLease>(&self) -> Arc<dyn LeaseMgr<L>> {
         LeaseMgrFactory::<L>::new().open(&self.connection()).unwrap()
     }
 
-    pub fn execute(&self, sql: &str) -> String {
+    pub(crate) fn execute(&self, sql: &str) -> String {
         self.server.execute(&self.name, sql)
     }
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
-        UNUSED.lock().unwrap().push((self.server, self.name.clone()));
+        if self.name != "kea22" {
+            UNUSED.lock().unwrap().push((self.server, self.name.clone()));
+        }
     }
 }
