@@ -64,58 +64,97 @@ begin
     return message;
 end
 -- @
--- Returns bytes as they are written in a lease file.
-create function lease_file_bytes(bytes varbinary(255)) returns text deterministic no sql
+-- Fields of a lease file: bytes are hexadecimal numbers with colons between them, and a text has
+-- `&#x2c` for each comma. An uploaded file has `&#x26` for `&`, because `kea-admin` sends it
+-- through `kea-lfc`. Kea's own functions keep that in the tables, and their dump has `&` as it is.
+create function lease_file_hex(bytes varbinary(255)) returns varchar(765) deterministic no sql
 begin
-    declare digits text default lower(hex(ifnull(bytes, '')));
-    declare colon int default 3;
-    while colon < length(digits) do
-        set digits = insert(digits, colon, 0, ':');
-        set colon = colon + 3;
+    declare digits varchar(510) default lower(hex(ifnull(bytes, '')));
+    declare field varchar(765) default left(digits, 2);
+    declare at_digit int default 3;
+    while at_digit < length(digits) do
+        set field = concat(field, ':', substring(digits, at_digit, 2));
+        set at_digit = at_digit + 2;
     end while;
-    return digits;
+    return field;
 end
 -- @
-create function lease_file_text(value text) returns text deterministic no sql
-return replace(ifnull(value, ''), ',', '&#x2c')
+create function lease_file_unhex(field varchar(765)) returns varbinary(255) deterministic no sql
+begin
+    declare digits varchar(765) default replace(ifnull(field, ''), ':', '');
+    declare bytes varbinary(255) default unhex(digits);
+    if bytes is null or length(digits) % 2 <> 0 then
+        signal sqlstate '22018' set message_text = 'invalid hexadecimal digits in a lease';
+    end if;
+    return bytes;
+end
 -- @
-create function bytes_of_lease_file(value text) returns varbinary(255) deterministic no sql
-return unhex(replace(value, ':', ''))
+create function lease_file_unescape(field text) returns text deterministic no sql
+    return replace(replace(ifnull(field, ''), '&#x2c', ','), '&#x26', '&')
 -- @
-create function text_of_lease_file(value text) returns text deterministic no sql
-return replace(value, '&#x2c', ',')
+-- Returns the seconds of the column `expire`. A lease file adds an infinite lifetime, a number, to
+-- the time when the client was heard; the tables have that time alone.
+create function lease_file_expire(expire bigint unsigned, valid_lifetime int unsigned)
+returns bigint unsigned deterministic no sql
+    return if(
+        valid_lifetime = 4294967295 and expire >= valid_lifetime, expire - valid_lifetime, expire
+    )
 -- @
 create procedure lease4DumpHeader()
-select concat(
-    'address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,',
-    'state,user_context'
-    , ',pool_id' -- @35
-) as header
--- @
-create procedure lease4DumpData()
-select inet_ntoa(address), lease_file_bytes(hwaddr), lease_file_bytes(client_id), valid_lifetime,
-    unix_timestamp(expire), subnet_id, fqdn_fwd, fqdn_rev, lease_file_text(hostname), state,
-    lease_file_text(user_context)
-    , pool_id -- @35
-from lease4 order by address
+    select 'address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,'
+        'hostname,state,user_context'
+        ',pool_id' -- @35
+    as header
 -- @
 create procedure lease6DumpHeader()
-select concat(
-    'address,duid,valid_lifetime,expire,subnet_id,pref_lifetime,lease_type,iaid,prefix_len,',
-    'fqdn_fwd,fqdn_rev,hostname,hwaddr,state,user_context,hwtype,hwaddr_source'
-    , ',pool_id' -- @35
-) as header
+    select 'address,duid,valid_lifetime,expire,subnet_id,pref_lifetime,lease_type,iaid,'
+        'prefix_len,fqdn_fwd,fqdn_rev,hostname,hwaddr,state,user_context,hwtype,hwaddr_source'
+        ',pool_id' -- @35
+    as header
+-- @
+create procedure lease4DumpData()
+    select
+        inet_ntoa(address) as address,
+        lease_file_hex(hwaddr) as hwaddr,
+        lease_file_hex(client_id) as client_id,
+        valid_lifetime,
+        unix_timestamp(expire) as expire,
+        subnet_id,
+        fqdn_fwd,
+        fqdn_rev,
+        replace(hostname, ',', '&#x2c') as hostname,
+        state,
+        replace(ifnull(user_context, ''), ',', '&#x2c') as user_context
+        , pool_id -- @35
+    from lease4
+    order by lease4.address
 -- @
 create procedure lease6DumpData()
-select
-    address, -- @14
-    inet6_ntoa(address), -- @35
-    lease_file_bytes(duid), valid_lifetime, unix_timestamp(expire), subnet_id, pref_lifetime,
-    lease_type, iaid, prefix_len, fqdn_fwd, fqdn_rev, lease_file_text(hostname),
-    lease_file_bytes(hwaddr), state, lease_file_text(user_context), hwtype, hwaddr_source
-    , pool_id -- @35
-from lease6 order by lease6.address
+    select
+        address, -- @14
+        inet6_ntoa(address) as address, -- @35
+        lease_file_hex(duid) as duid,
+        valid_lifetime,
+        unix_timestamp(expire) as expire,
+        subnet_id,
+        pref_lifetime,
+        lease_type,
+        iaid,
+        prefix_len,
+        fqdn_fwd,
+        fqdn_rev,
+        replace(hostname, ',', '&#x2c') as hostname,
+        lease_file_hex(hwaddr) as hwaddr,
+        state,
+        replace(ifnull(user_context, ''), ',', '&#x2c') as user_context,
+        hwtype,
+        hwaddr_source
+        , pool_id -- @35
+    from lease6
+    order by lease6.address
 -- @
+-- An absent client id or user context is NULL. Not so a hardware address or a hostname: Kea's
+-- servers cannot read a DHCPv4 lease without them.
 create procedure lease4Upload(
     in address varchar(15), in hwaddr varchar(64), in client_id varchar(765),
     in valid_lifetime int unsigned, in expire bigint unsigned, in subnet_id int unsigned,
@@ -123,21 +162,21 @@ create procedure lease4Upload(
     in user_context text
     , in pool_id int unsigned -- @35
 )
-modifies sql data
-insert into lease4
-set lease4.address = inet_aton(address),
-    lease4.hwaddr = bytes_of_lease_file(hwaddr),
-    lease4.client_id = nullif(bytes_of_lease_file(client_id), ''),
-    lease4.valid_lifetime = valid_lifetime,
-    lease4.expire = from_unixtime(expire),
-    lease4.subnet_id = subnet_id,
-    lease4.fqdn_fwd = fqdn_fwd,
-    lease4.fqdn_rev = fqdn_rev,
-    lease4.hostname = text_of_lease_file(hostname),
-    lease4.state = state,
-    lease4.pool_id = pool_id, -- @35
-    lease4.user_context = nullif(text_of_lease_file(user_context), '')
+    insert into lease4 set
+        lease4.address = inet_aton(address),
+        lease4.hwaddr = lease_file_unhex(hwaddr),
+        lease4.client_id = nullif(lease_file_unhex(client_id), ''),
+        lease4.valid_lifetime = valid_lifetime,
+        lease4.expire = from_unixtime(lease_file_expire(expire, valid_lifetime)),
+        lease4.subnet_id = subnet_id,
+        lease4.fqdn_fwd = fqdn_fwd,
+        lease4.fqdn_rev = fqdn_rev,
+        lease4.hostname = lease_file_unescape(hostname),
+        lease4.state = state,
+        lease4.user_context = nullif(lease_file_unescape(user_context), '')
+        , lease4.pool_id = pool_id -- @35
 -- @
+-- Without a hardware address, its type and its source are absent too.
 create procedure lease6Upload(
     in address varchar(39), in duid varchar(390), in valid_lifetime int unsigned,
     in expire bigint unsigned, in subnet_id int unsigned, in pref_lifetime int unsigned,
@@ -147,24 +186,23 @@ create procedure lease6Upload(
     in hwaddr_source int unsigned
     , in pool_id int unsigned -- @35
 )
-modifies sql data
-insert into lease6
-set lease6.address = address, -- @14
-set lease6.address = inet6_aton(address), -- @35
-    lease6.duid = bytes_of_lease_file(duid),
-    lease6.valid_lifetime = valid_lifetime,
-    lease6.expire = from_unixtime(expire),
-    lease6.subnet_id = subnet_id,
-    lease6.pref_lifetime = pref_lifetime,
-    lease6.lease_type = lease_type,
-    lease6.iaid = iaid,
-    lease6.prefix_len = prefix_len,
-    lease6.fqdn_fwd = fqdn_fwd,
-    lease6.fqdn_rev = fqdn_rev,
-    lease6.hostname = text_of_lease_file(hostname),
-    lease6.hwaddr = nullif(bytes_of_lease_file(hwaddr), ''),
-    lease6.hwtype = hwtype,
-    lease6.hwaddr_source = hwaddr_source,
-    lease6.state = state,
-    lease6.pool_id = pool_id, -- @35
-    lease6.user_context = nullif(text_of_lease_file(user_context), '')
+    insert into lease6 set
+        lease6.address = if(is_ipv6(address), address, null), -- @14
+        lease6.address = if(is_ipv6(address), inet6_aton(address), null), -- @35
+        lease6.duid = lease_file_unhex(duid),
+        lease6.valid_lifetime = valid_lifetime,
+        lease6.expire = from_unixtime(lease_file_expire(expire, valid_lifetime)),
+        lease6.subnet_id = subnet_id,
+        lease6.pref_lifetime = pref_lifetime,
+        lease6.lease_type = lease_type,
+        lease6.iaid = iaid,
+        lease6.prefix_len = prefix_len,
+        lease6.fqdn_fwd = fqdn_fwd,
+        lease6.fqdn_rev = fqdn_rev,
+        lease6.hostname = lease_file_unescape(hostname),
+        lease6.hwaddr = nullif(lease_file_unhex(hwaddr), ''),
+        lease6.state = state,
+        lease6.user_context = nullif(lease_file_unescape(user_context), ''),
+        lease6.hwtype = if(hwaddr <> '', hwtype, null),
+        lease6.hwaddr_source = if(hwaddr <> '', hwaddr_source, null)
+        , lease6.pool_id = pool_id -- @35

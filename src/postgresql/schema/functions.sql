@@ -49,27 +49,47 @@ create function checklease6limits(user_context text) returns text language sql a
     ), '')
 $$
 -- @
--- Returns bytes as they are written in a lease file.
-create function lease_file_bytes(bytes bytea) returns text language sql immutable as $$
-    select regexp_replace(encode(bytes, 'hex'), '(..)(?=.)', '\1:', 'g')
+-- Fields of a lease file: bytes are hexadecimal numbers with colons between them, and a text has
+-- `&#x2c` for each comma. An uploaded file has `&#x26` for `&`, because `kea-admin` sends it
+-- through `kea-lfc`. Kea's own functions keep that in the tables, and their dump has `&` as it is.
+create function lease_file_hex(bytes bytea) returns text language sql immutable as $$
+    select rtrim(regexp_replace(encode(bytes, 'hex'), '..', '\&:', 'g'), ':')
 $$
 -- @
-create function lease_file_text(value text) returns text language sql immutable as $$
-    select replace(value, ',', '&#x2c')
+create function lease_file_unhex(field text) returns bytea language sql immutable as $$
+    select decode(replace(coalesce(field, ''), ':', ''), 'hex')
 $$
 -- @
-create function bytes_of_lease_file(value text) returns bytea language sql immutable as $$
-    select decode(translate(value, ':', ''), 'hex')
+create function lease_file_escape(plain text) returns text language sql immutable as $$
+    select replace(plain, ',', '&#x2c')
 $$
 -- @
-create function text_of_lease_file(value text) returns text language sql immutable as $$
-    select replace(value, '&#x2c', ',')
+create function lease_file_unescape(field text) returns text language sql immutable as $$
+    select replace(replace(coalesce(field, ''), '&#x2c', ','), '&#x26', '&')
+$$
+-- @
+-- Returns the value of the column `expire`. A lease file adds an infinite lifetime, a number, to
+-- the time when the client was heard; the tables have that time alone.
+create function lease_file_expire(expire bigint, valid_lifetime bigint) returns timestamptz
+language sql immutable as $$
+    select to_timestamp(
+        case when valid_lifetime = 4294967295 and expire >= valid_lifetime
+            then expire - valid_lifetime
+            else expire
+        end
+    )
 $$
 -- @
 create function lease4dumpheader() returns text language sql immutable as $$
-    select 'address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,'
-        || 'state,user_context'
-        || ',pool_id' -- @34
+    select 'address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,'
+        'hostname,state,user_context'
+        ',pool_id' -- @34
+$$
+-- @
+create function lease6dumpheader() returns text language sql immutable as $$
+    select 'address,duid,valid_lifetime,expire,subnet_id,pref_lifetime,lease_type,iaid,'
+        'prefix_len,fqdn_fwd,fqdn_rev,hostname,hwaddr,state,user_context,hwtype,hwaddr_source'
+        ',pool_id' -- @34
 $$
 -- @
 create function lease4dumpdata() returns table (
@@ -77,39 +97,54 @@ create function lease4dumpdata() returns table (
     subnet_id bigint, fqdn_fwd integer, fqdn_rev integer, hostname varchar, state bigint,
     user_context varchar
     , pool_id bigint -- @34
-) language sql as $$
-    select inet '0.0.0.0' + l.address, lease_file_bytes(l.hwaddr), lease_file_bytes(l.client_id),
-        l.valid_lifetime, extract(epoch from l.expire)::bigint, l.subnet_id, l.fqdn_fwd::integer,
-        l.fqdn_rev::integer, lease_file_text(l.hostname), l.state,
-        lease_file_text(l.user_context)
-        , l.pool_id -- @34
-    from lease4 as l order by l.address
+) language sql stable as $$
+    select
+        inet '0.0.0.0' + lease.address,
+        lease_file_hex(lease.hwaddr),
+        lease_file_hex(lease.client_id),
+        lease.valid_lifetime,
+        extract(epoch from lease.expire)::bigint,
+        lease.subnet_id,
+        lease.fqdn_fwd::integer,
+        lease.fqdn_rev::integer,
+        lease_file_escape(lease.hostname),
+        lease.state,
+        lease_file_escape(lease.user_context)
+        , lease.pool_id -- @34
+    from lease4 as lease
+    order by lease.address
 $$
 -- @
-create function lease6dumpheader() returns text language sql immutable as $$
-    select 'address,duid,valid_lifetime,expire,subnet_id,pref_lifetime,lease_type,iaid,prefix_len,'
-        || 'fqdn_fwd,fqdn_rev,hostname,hwaddr,state,user_context,hwtype,hwaddr_source'
-        || ',pool_id' -- @34
-$$
--- @
+-- An IAID is stored as a signed number; in a lease file it is unsigned.
 create function lease6dumpdata() returns table (
     address varchar, duid varchar, valid_lifetime bigint, expire bigint, subnet_id bigint,
     pref_lifetime bigint, lease_type smallint, iaid bigint, prefix_len smallint, fqdn_fwd integer,
     fqdn_rev integer, hostname varchar, hwaddr varchar, state bigint, user_context varchar,
     hwtype smallint, hwaddr_source smallint
     , pool_id bigint -- @34
-) language sql as $$
+) language sql stable as $$
     select
-        l.address, -- @13
-        host(l.address), -- @34
-        lease_file_bytes(l.duid), l.valid_lifetime, extract(epoch from l.expire)::bigint,
-        l.subnet_id, l.pref_lifetime, l.lease_type,
-        -- The column holds the 32 bits of an IAID as a signed number.
-        l.iaid & 4294967295, l.prefix_len, l.fqdn_fwd::integer, l.fqdn_rev::integer,
-        lease_file_text(l.hostname), lease_file_bytes(l.hwaddr), l.state,
-        lease_file_text(l.user_context), l.hwtype, l.hwaddr_source
-        , l.pool_id -- @34
-    from lease6 as l order by l.address
+        lease.address, -- @13
+        host(lease.address), -- @34
+        lease_file_hex(lease.duid),
+        lease.valid_lifetime,
+        extract(epoch from lease.expire)::bigint,
+        lease.subnet_id,
+        lease.pref_lifetime,
+        lease.lease_type,
+        lease.iaid & 4294967295,
+        lease.prefix_len,
+        lease.fqdn_fwd::integer,
+        lease.fqdn_rev::integer,
+        lease_file_escape(lease.hostname),
+        lease_file_hex(lease.hwaddr),
+        lease.state,
+        lease_file_escape(lease.user_context),
+        lease.hwtype,
+        lease.hwaddr_source
+        , lease.pool_id -- @34
+    from lease6 as lease
+    order by lease.address
 $$
 -- @
 create function lease4upload(
@@ -118,15 +153,27 @@ create function lease4upload(
     user_context varchar
     , pool_id bigint -- @34
 ) returns void language sql as $$
-    insert into lease4 (address, hwaddr, client_id, valid_lifetime, expire, subnet_id, fqdn_fwd,
+    insert into lease4 (
         pool_id, -- @34
-        fqdn_rev, hostname, state, user_context)
-    select $1::inet - inet '0.0.0.0', bytes_of_lease_file($2), bytes_of_lease_file($3), $4,
-        to_timestamp($5), $6, $7 <> 0,
-        $12, -- @34
-        $8 <> 0, text_of_lease_file($9), $10, text_of_lease_file($11)
+        address, hwaddr, client_id, valid_lifetime, expire, subnet_id, fqdn_fwd, fqdn_rev,
+        hostname, state, user_context
+    ) values (
+        pool_id, -- @34
+        address::inet - inet '0.0.0.0',
+        lease_file_unhex(hwaddr),
+        lease_file_unhex(client_id),
+        valid_lifetime,
+        lease_file_expire(expire, valid_lifetime),
+        subnet_id,
+        fqdn_fwd::boolean,
+        fqdn_rev::boolean,
+        lease_file_unescape(hostname),
+        state,
+        lease_file_unescape(user_context)
+    )
 $$
 -- @
+-- Kea's servers cannot read a lease whose hwtype or hwaddr_source is NULL.
 create function lease6upload(
     address varchar, duid varchar, valid_lifetime bigint, expire bigint, subnet_id bigint,
     pref_lifetime bigint, lease_type integer, iaid bigint, prefix_len integer, fqdn_fwd integer,
@@ -134,16 +181,30 @@ create function lease6upload(
     hwtype integer, hwaddr_source integer
     , pool_id bigint -- @34
 ) returns void language sql as $$
-    insert into lease6 (address, duid, valid_lifetime, expire, subnet_id, pref_lifetime,
-        lease_type, iaid, prefix_len, fqdn_fwd, fqdn_rev, hostname, hwaddr, state, user_context,
+    insert into lease6 (
         pool_id, -- @34
-        hwtype, hwaddr_source)
-    select
-        $1, -- @13
-        $1::inet, -- @34
-        bytes_of_lease_file($2), $3, to_timestamp($4), $5, $6, $7::smallint,
-        ($8 & 4294967295)::bit(32)::integer, $9::smallint, $10 <> 0, $11 <> 0,
-        text_of_lease_file($12), bytes_of_lease_file($13), $14, text_of_lease_file($15),
-        $18, -- @34
-        $16::smallint, $17::smallint
+        address, duid, valid_lifetime, expire, subnet_id, pref_lifetime, lease_type, iaid,
+        prefix_len, fqdn_fwd, fqdn_rev, hostname, hwaddr, state, user_context, hwtype,
+        hwaddr_source
+    ) values (
+        pool_id, -- @34
+        host(address::inet), -- @13
+        address::inet, -- @34
+        lease_file_unhex(duid),
+        valid_lifetime,
+        lease_file_expire(expire, valid_lifetime),
+        subnet_id,
+        pref_lifetime,
+        lease_type,
+        case when iaid between 2147483648 and 4294967295 then iaid - 4294967296 else iaid end,
+        prefix_len,
+        fqdn_fwd::boolean,
+        fqdn_rev::boolean,
+        lease_file_unescape(hostname),
+        lease_file_unhex(hwaddr),
+        state,
+        lease_file_unescape(user_context),
+        coalesce(hwtype, 0),
+        coalesce(hwaddr_source, 0)
+    )
 $$
