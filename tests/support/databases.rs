@@ -61,7 +61,13 @@ impl Server {
             }
             Self::Mariadb => {
                 command = Command::new("mariadb");
-                command.env("MYSQL_PWD", password).args(["--no-defaults", "-N", "-B", "--protocol=tcp"]);
+                command.env("MYSQL_PWD", password).args([
+                    "--no-defaults",
+                    "-N",
+                    "-B",
+                    "-r",
+                    "--protocol=tcp",
+                ]);
                 command.args(["-h", host, "-P", port, "-u", user, "-e", sql, database]);
             }
         }
@@ -86,7 +92,8 @@ impl Server {
         // What the database can hold beyond Kea's own states and types, if its reference tables have it.
         self.execute(
             name,
-            "INSERT INTO lease_state VALUES (5, '5'), (77, '77'), (78, '78'), (256, '256'), (258, '258'); \
+            "INSERT INTO lease_state VALUES (5, '5'), (77, '77'), (78, '78'), (256, '256'), (257, '257'), \
+             (258, '258'), (4294967295, '4294967295'); \
              INSERT INTO lease6_types VALUES (1, 'IA_TA'), (7, '7')",
         );
     }
