@@ -49,6 +49,7 @@
 //! # Features
 //!
 //! * `memfile` (default): the backend [`memfile`].
+//! * `postgresql`, `mysql`: the backends for databases with Kea's schema, `postgresql` and `mysql`.
 //! * `serde`: Kea's JSON form of leases, and the JSON of statistics and status.
 //! * `tokio`: backends that block are called in the blocking threads of the tokio runtime.
 //! * `kea-lfc`: the program `kea-lfc`, with the dependencies that only it needs.

@@ -19,7 +19,7 @@ use crate::lease::{
     ClientClass, Family, HwAddr, LeaseKind, LeaseState, LeaseType, PoolId, SubnetId, seconds_since_epoch,
 };
 use crate::lease_mgr::{
-    Added, Change, ClientKey, Deleted, Done, LeaseMgr, LeaseMgrError, ManagedLease, Operation, Query,
+    Added, Change, ClientKey, Deleted, Done, Key, LeaseMgr, LeaseMgrError, ManagedLease, Operation, Query,
     StatisticsQuery, StatisticsRow, Status, Then, Tracking, Writer, call_then, defaults,
 };
 use crate::panics::contained;
@@ -244,6 +244,14 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
 
     fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError> {
         query.check()?;
+        if let (Key::Client(client), Some(subnet)) = (query.key, query.subnet)
+            && *query == Query::client(client).in_subnet(subnet)
+        {
+            // The query of a server for each packet.
+            let mut leases = self.of_client(client.id, subnet)?;
+            leases.retain(|lease| query.matches(lease));
+            return Ok(leases);
+        }
         let schema = self.sessions.schema();
         let wanted = query.limit.unwrap_or(usize::MAX);
         let is_exact = select::is_exact(query, schema);

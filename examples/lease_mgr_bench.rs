@@ -2,12 +2,14 @@
 //! page, load, delete.
 //!
 //! ```text
-//! memfile_bench LEASES THREADS DIR [KEYWORD=VALUE...]
+//! lease_mgr_bench LEASES THREADS DIR [KEYWORD=VALUE...]
+//! lease_mgr_bench LEASES THREADS CONNECTION-STRING
 //! ```
 //!
-//! The leases are in the memfile `DIR/bench-leases4.csv`, which is replaced. Keywords are added to
-//! the connection string, such as `durability=synced`. Every operation is done once for each lease;
-//! the leases are shared between the threads.
+//! With a directory, the leases are in the memfile `DIR/bench-leases4.csv`, which is replaced, and
+//! keywords are added to the connection string, such as `durability=synced`. With the connection
+//! string of a database, its DHCPv4 leases of the benchmark's subnets are deleted first. Every
+//! operation is done once for each lease; the leases are shared between the threads.
 
 use std::error::Error;
 use std::fs;
@@ -24,34 +26,39 @@ use rustix::time::{ClockId, clock_gettime};
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 type Leases = dyn LeaseMgr<Lease4>;
 
-const USAGE: &str = "usage: memfile_bench LEASES THREADS DIR [KEYWORD=VALUE...]";
+const USAGE: &str = "usage: lease_mgr_bench LEASES THREADS DIR-or-CONNECTION-STRING [KEYWORD=VALUE...]";
 const FIRST: u32 = 0x0a00_0000;
 
 fn main() -> Outcome {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [leases, threads, dir, keywords @ ..] = &args[..] else {
+    let [leases, threads, place, keywords @ ..] = &args[..] else {
         return Err(USAGE.into());
     };
     let (n, threads): (u32, u32) = (leases.parse()?, threads.parse()?);
-    let file = Path::new(dir).join("bench-leases4.csv");
-    for suffix in ["", ".1", ".2", ".completed", ".output", ".pid", ".lock"] {
-        let _ = fs::remove_file(format!("{}{suffix}", file.display()));
-    }
     let keywords = keywords.join(" ");
-    let connection =
-        format!("type=memfile universe=4 persist=true lfc-interval=0 name={} {keywords}", file.display());
+    let is_memfile = !place.contains('=');
+    let connection = if is_memfile { memfile(Path::new(place)) } else { place.clone() };
+    let connection = format!("{connection} {keywords}");
     let factory = LeaseMgrFactory::<Lease4>::new();
     let open = || factory.open(&connection).map_err(|error| leasemgr::with_sources(&error).to_string());
 
     let leases = open()?;
+    if !is_memfile {
+        for k in 0..n {
+            if k == 0 || subnet(k) != subnet(k - 1) {
+                leases.wipe_subnet(subnet(k))?;
+            }
+        }
+    }
     let before = resident()?;
     let run = |name, work: &(dyn Fn(&Leases, u32) -> Outcome + Sync)| timed(name, &leases, n, threads, work);
     run("add", &|leases, i| expect(leases.add(&lease(i)?)? == Added::Added))?;
     writeln!(stdout(), "{:<22} {:.0} bytes per lease", "memory", (resident()? - before) / f64::from(n))?;
     run("renew", &|leases, i| {
-        let mut lease = known(leases.get(address(scattered(i, n)))?)?;
-        lease.data_mut().cltt += 1;
-        Ok(leases.update(&lease)?)
+        let lease = known(leases.get(address(scattered(i, n)))?)?;
+        let mut renewed = lease.clone();
+        renewed.data_mut().cltt += 1;
+        Ok(leases.update_if_unchanged(&lease, &renewed)?)
     })?;
     run("get by address", &|leases, i| known(leases.get(address(scattered(i, n)))?).map(drop))?;
     run("get by hwaddr+subnet", &|leases, i| {
@@ -68,20 +75,31 @@ fn main() -> Outcome {
     let before = resident()?;
     let start = Instant::now();
     let leases = open()?;
-    let seconds = start.elapsed().as_secs_f64();
-    writeln!(
-        stdout(),
-        "{:<22} rows={}  {seconds:.3} s  {:.0} rows/s (rss {:+.0} KiB)",
-        "load",
-        2 * n,
-        f64::from(2 * n) / seconds,
-        (resident()? - before) / 1024.0
-    )?;
+    if is_memfile {
+        let seconds = start.elapsed().as_secs_f64();
+        writeln!(
+            stdout(),
+            "{:<22} rows={}  {seconds:.3} s  {:.0} rows/s (rss {:+.0} KiB)",
+            "load",
+            2 * n,
+            f64::from(2 * n) / seconds,
+            (resident()? - before) / 1024.0
+        )?;
+    }
     let delete = |leases: &Leases, i| {
-        known(leases.get(address(i))?)?;
-        expect(leases.delete(address(i))? == Deleted::Deleted)
+        let lease = known(leases.get(address(i))?)?;
+        expect(leases.delete_if_unchanged(&lease)? == Deleted::Deleted)
     };
-    timed("delete", &leases, n, threads, &delete)
+    timed("get and delete", &leases, n, threads, &delete)
+}
+
+/// Removes the files of earlier runs, and returns the connection string of the memfile.
+fn memfile(directory: &Path) -> String {
+    let file = directory.join("bench-leases4.csv");
+    for suffix in ["", ".1", ".2", ".completed", ".output", ".pid", ".lock"] {
+        let _ = fs::remove_file(format!("{}{suffix}", file.display()));
+    }
+    format!("type=memfile universe=4 persist=true lfc-interval=0 name={}", file.display())
 }
 
 fn mac(i: u32) -> [u8; 6] {
