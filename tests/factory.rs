@@ -178,9 +178,16 @@ impl LeaseMgr<Lease4> for TreeMgr {
 }
 
 /// Returns a factory. What factories do is logged.
+/// Returns a factory whose only backend is the memfile, whichever features are enabled.
 fn factory<L: ManagedLease>() -> LeaseMgrFactory<L> {
     LazyLock::force(&LOG);
-    LeaseMgrFactory::new()
+    let factory = LeaseMgrFactory::new();
+    for (name, _) in factory.backends() {
+        if name != "memfile" {
+            assert!(factory.deregister(&name));
+        }
+    }
+    factory
 }
 
 /// Returns a factory with the tree backend, and the backend.
@@ -217,12 +224,22 @@ fn location(factory: &LeaseMgrFactory<Lease4>) -> String {
 }
 
 #[test]
-fn memfile_is_registered_by_default() {
+fn the_backends_of_the_features_are_registered() {
+    let names: Vec<_> =
+        LeaseMgrFactory::<Lease6>::new().backends().into_iter().map(|(name, _)| name).collect();
+    let mut expected = vec!["memfile"];
+    expected.extend(cfg!(feature = "mysql").then_some("mysql"));
+    expected.extend(cfg!(feature = "postgresql").then_some("postgresql"));
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn the_version_of_memfile_is_that_of_the_lease_files() {
     let factory = factory::<Lease4>();
     let version = format!("{}, DHCPv4 lease files 3.0", env!("CARGO_PKG_VERSION"));
     assert_eq!(factory.backends(), [("memfile".to_owned(), version)]);
     let version = format!("{}, DHCPv6 lease files 5.0", env!("CARGO_PKG_VERSION"));
-    assert_eq!(LeaseMgrFactory::<Lease6>::default().backends(), [("memfile".to_owned(), version)]);
+    assert_eq!(factory::<Lease6>().backends(), [("memfile".to_owned(), version)]);
 }
 
 /// A backend that has a name only.
