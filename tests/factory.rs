@@ -235,9 +235,9 @@ fn the_backends_of_the_features_are_registered() {
 
 #[test]
 fn the_version_of_memfile_is_that_of_the_lease_files() {
-    let factory = factory::<Lease4>();
+    let of_dhcpv4 = factory::<Lease4>();
     let version = format!("{}, DHCPv4 lease files 3.0", env!("CARGO_PKG_VERSION"));
-    assert_eq!(factory.backends(), [("memfile".to_owned(), version)]);
+    assert_eq!(of_dhcpv4.backends(), [("memfile".to_owned(), version)]);
     let version = format!("{}, DHCPv6 lease files 5.0", env!("CARGO_PKG_VERSION"));
     assert_eq!(factory::<Lease6>().backends(), [("memfile".to_owned(), version)]);
 }

@@ -2,7 +2,6 @@
 //! `LEASEMGR_TEST_MYSQL` names. The tables of leases of its database are emptied.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
 use rstest::rstest;
