@@ -126,7 +126,7 @@ pub(crate) trait Session<L: ManagedLease>: Dialect + Send {
     fn get(&mut self, addresses: &[L::Address]) -> Result<Vec<L>, DbError>;
 
     /// Returns the leases with any of these pairs of a client id or DUID and a subnet, in any order,
-    /// with one statement.
+    /// with one statement. Each pair occurs once.
     fn of_clients(&mut self, clients: &[(&[u8], u32)]) -> Result<Vec<L>, DbError>;
 }
 

@@ -214,7 +214,10 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
 
     /// Reads the leases of a batch of clients.
     fn look_up_clients(&self, clients: &[ClientInSubnet]) -> Vec<Result<Vec<L>, LeaseMgrError>> {
-        let keys: Vec<_> = clients.iter().map(|(id, subnet)| (id.as_slice(), *subnet)).collect();
+        let mut keys: Vec<_> = clients.iter().map(|(id, subnet)| (id.as_slice(), *subnet)).collect();
+        // Callers that ask for the same client get its leases once each.
+        keys.sort_unstable();
+        keys.dedup();
         let found = match self.sessions.with(true, |session| session.of_clients(&keys)) {
             Ok(found) => found,
             Err(error) => return self.fail_all(error, clients.len()),

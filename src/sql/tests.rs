@@ -13,9 +13,9 @@ use super::columns::{Column, Kind, Value};
 use super::driver::{DbError, DbErrorKind, Dialect, Driver, Schema, Session, Write};
 use super::manager::SqlLeaseMgr;
 use super::options::SqlOptions;
-use crate::lease::{HwAddr, Lease4, LeaseState, LeaseType, SubnetId, system_time};
+use crate::lease::{ClientId, HwAddr, Lease4, LeaseState, LeaseType, SubnetId, system_time};
 use crate::lease_mgr::{
-    Added, Availability, ChangeKind, Deleted, Done, LeaseMgr, LeaseMgrError, LeaseMgrExt, Operation,
+    Added, Availability, ChangeKind, Deleted, Done, LeaseMgr, LeaseMgrError, LeaseMgrExt, Operation, Query,
 };
 
 /// What happens to the next write instead of success.
@@ -163,8 +163,19 @@ impl Session<Lease4> for FakeSession {
         Ok(addresses.iter().filter_map(|address| rows.get(address)).cloned().collect())
     }
 
-    fn of_clients(&mut self, _: &[(&[u8], u32)]) -> Result<Vec<Lease4>, DbError> {
-        Ok(Vec::new())
+    fn of_clients(&mut self, clients: &[(&[u8], u32)]) -> Result<Vec<Lease4>, DbError> {
+        assert!(clients.is_sorted_by(|a, b| a < b), "each client once");
+        self.database.batches.lock().unwrap().push(clients.len());
+        thread::sleep(Duration::from_millis(1));
+        let rows = self.database.rows.lock().unwrap();
+        let of = |&(id, subnet): &(&[u8], u32)| {
+            let is_of = move |lease: &&Lease4| {
+                let client = lease.client_id().is_some_and(|client| client.as_bytes() == id);
+                client && lease.data().subnet_id.0 == subnet
+            };
+            rows.values().filter(is_of).cloned().collect::<Vec<_>>()
+        };
+        Ok(clients.iter().flat_map(of).collect())
     }
 }
 
@@ -307,6 +318,33 @@ fn waiting_changes_go_out_together() {
     let batches = database.batches.lock().unwrap();
     assert_eq!(batches.iter().sum::<usize>(), 160);
     assert!(batches.len() < 80, "{} batches", batches.len());
+}
+
+#[test]
+fn callers_that_ask_for_the_same_client_each_get_its_leases() {
+    let (database, mgr) = open("");
+    let client = |n: u8| ClientId::new(&[1, 2, 0, 0, 0, 0, n]).unwrap();
+    for n in 0..4 {
+        let mut lease = lease(n);
+        lease.set_client(client(n / 2));
+        let _ = mgr.add(&lease).unwrap();
+    }
+    database.batches.lock().unwrap().clear();
+    thread::scope(|scope| {
+        for thread in 0..8 {
+            let (mgr, client) = (&mgr, client(thread % 2));
+            scope.spawn(move || {
+                for _ in 0..20 {
+                    let query = Query::client(&client).in_subnet(SubnetId(1));
+                    let found = mgr.find(&query).unwrap();
+                    let addresses: Vec<_> = found.iter().map(|lease| lease.address().octets()[3]).collect();
+                    assert_eq!(addresses, [2 * (thread % 2), 2 * (thread % 2) + 1]);
+                }
+            });
+        }
+    });
+    let batches = database.batches.lock().unwrap();
+    assert!(batches.iter().all(|&clients| clients <= 2) && batches.len() < 120, "{batches:?}");
 }
 
 #[test]

@@ -126,9 +126,11 @@ impl Database {
         format!("type={} name={} {}", self.server.backend(), self.name, self.server.address())
     }
 
-    /// The database of `kea-admin`, of Kea 2.2.
+    /// Returns the database of `kea-admin`, of Kea 2.2, without leases.
     pub(crate) fn of_kea(server: Server) -> Self {
-        Self { server, name: "kea22".to_owned() }
+        let name = "kea22".to_owned();
+        server.execute(&name, "DELETE FROM lease4; DELETE FROM lease6");
+        Self { server, name }
     }
 
     pub(crate) fn open<L: ManagedLease>(&self) -> Arc<dyn LeaseMgr<L>> {
