@@ -6,6 +6,7 @@
 mod databases;
 
 use std::sync::Arc;
+use std::time::Duration;
 use std::{fs, iter};
 
 use databases::{Database, Server};
@@ -14,6 +15,9 @@ use leasemgr::lease::{Lease4, Lease6, Recorded};
 use leasemgr::{Added, Deleted, LeaseMgr, LeaseMgrExt, ManagedLease};
 use rstest::rstest;
 use serde_json::Value;
+
+/// Time limit of a rule: a database on a busy machine is slow.
+const TIME_LIMIT: Duration = Duration::from_secs(900);
 
 /// The suite, with several managers on one database.
 struct Shared(Database);
@@ -35,19 +39,39 @@ impl<L: TestedLease + ManagedLease> Fixture<L> for Shared {
 }
 
 mod postgresql4 {
-    leasemgr::conformance_tests!(v4, shared, || super::Shared::new(super::Server::Postgresql));
+    leasemgr::conformance_tests!(
+        v4,
+        shared,
+        || super::Shared::new(super::Server::Postgresql),
+        time_limit = super::TIME_LIMIT
+    );
 }
 
 mod postgresql6 {
-    leasemgr::conformance_tests!(v6, shared, || super::Shared::new(super::Server::Postgresql));
+    leasemgr::conformance_tests!(
+        v6,
+        shared,
+        || super::Shared::new(super::Server::Postgresql),
+        time_limit = super::TIME_LIMIT
+    );
 }
 
 mod mysql4 {
-    leasemgr::conformance_tests!(v4, shared, || super::Shared::new(super::Server::Mariadb));
+    leasemgr::conformance_tests!(
+        v4,
+        shared,
+        || super::Shared::new(super::Server::Mariadb),
+        time_limit = super::TIME_LIMIT
+    );
 }
 
 mod mysql6 {
-    leasemgr::conformance_tests!(v6, shared, || super::Shared::new(super::Server::Mariadb));
+    leasemgr::conformance_tests!(
+        v6,
+        shared,
+        || super::Shared::new(super::Server::Mariadb),
+        time_limit = super::TIME_LIMIT
+    );
 }
 
 /// Adds a lease, and compares its row with the recorded one, column by column.
