@@ -41,6 +41,7 @@ pub(crate) mod defaults;
 mod error;
 mod ext;
 mod free_range;
+pub(crate) mod gathering;
 #[cfg(feature = "serde")]
 mod json;
 mod operation;
@@ -50,7 +51,7 @@ mod statistics;
 mod status;
 mod totals;
 mod tracking;
-mod writer;
+pub(crate) mod writer;
 
 use std::fmt;
 use std::path::Path;
@@ -72,7 +73,6 @@ pub use status::{
 };
 pub use totals::{CountedAs, Totals, TotalsRow};
 pub use tracking::{AddressLock, CallbackError, Scope, Tracking};
-pub(crate) use writer::Writer;
 
 use crate::lease::{ClientClass, HwAddr, LeaseKind, LeaseState, LimitExceeded, SubnetId, UserContext};
 use crate::panics::contained;

@@ -47,9 +47,10 @@ use storage::packed_lease::{Packed, StoredLease, pack};
 use store::{STEP, Store};
 
 use crate::lease::{ClientClass, LeaseKind, SubnetId, seconds_since_epoch};
+use crate::lease_mgr::writer::{self, Writer};
 use crate::lease_mgr::{
     Added, CleanupStart, Deleted, Done, FreeRange, Key, LeaseMgr, LeaseMgrError, Operation, Query,
-    StatisticsQuery, StatisticsRow, Status, Then, Tracking, Writer, call_then, check, defaults,
+    StatisticsQuery, StatisticsRow, Status, Then, Tracking, check, defaults,
 };
 use crate::with_sources::with_sources;
 
@@ -256,17 +257,7 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
     }
 
     fn submit(&self, operation: Operation<L>, then: Then) {
-        let refused = self.store.tracking.refuse_in_callback();
-        let (result, then) = match (&self.writer, refused) {
-            (_, Err(error)) => (Err(error), then),
-            (None, Ok(())) => (operation.run(self), then),
-            (Some(writer), Ok(())) => match writer.submit(operation, then) {
-                Ok(()) => return,
-                // Without a writer thread, this thread waits.
-                Err((operation, then)) => (operation.run(self), then),
-            },
-        };
-        call_then(then, result);
+        writer::submit(self, self.writer.as_ref(), operation, then);
     }
 
     fn submits(&self) -> bool {

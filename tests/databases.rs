@@ -1,6 +1,6 @@
 //! The backends for databases, on the servers of `scripts/databases`.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 #[path = "support/databases.rs"]
 mod databases;

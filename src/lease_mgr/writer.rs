@@ -11,12 +11,10 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::call_then;
+use super::gathering::Gathering;
+use super::{Done, LeaseMgr, LeaseMgrError, ManagedLease, Operation, Then as ThenDone, call_then};
 use crate::sync::thread::{self, JoinHandle, Thread};
 use crate::sync::{Instant, Mutex};
-
-/// The thread stops waiting when nothing has arrived for the duration of a batch divided by this.
-const IDLE_DIVISOR: u32 = 4;
 
 /// Called with the result of an operation.
 type Then<R> = Box<dyn FnOnce(R) + Send>;
@@ -146,26 +144,39 @@ impl<O, R> Shared<O, R> {
             thread::park();
             state = self.state.lock();
         }
-        let start = Instant::now();
-        let (mut count, mut last) = (state.waiting.len(), start);
-        while count < expected && !state.is_ending {
+        let mut gathering = Gathering::new(state.waiting.len(), time);
+        while state.waiting.len() < expected && !state.is_ending {
             state.wanted = expected;
             drop(state);
-            thread::park_timeout(time / IDLE_DIVISOR);
+            thread::park_timeout(gathering.sleep());
             state = self.state.lock();
-            let now = Instant::now();
-            if state.waiting.len() > count {
-                (count, last) = (state.waiting.len(), now);
-            } else if now - last >= time / IDLE_DIVISOR {
-                break;
-            }
-            if now - start >= time {
+            if !gathering.goes_on(state.waiting.len()) {
                 break;
             }
         }
         state.wanted = 0;
         Some(mem::replace(&mut state.waiting, Waiting::new()))
     }
+}
+
+/// Submits a change to the writer of a manager, as [`LeaseMgr::submit`] does. Without a writer, or if
+/// its thread cannot be started, the calling thread makes the change.
+pub(crate) fn submit<L: ManagedLease>(
+    manager: &dyn LeaseMgr<L>,
+    writer: Option<&Writer<Operation<L>, Result<Done, LeaseMgrError>>>,
+    operation: Operation<L>,
+    then: ThenDone,
+) {
+    let refused = manager.tracking().refuse_in_callback();
+    let (result, then) = match (writer, refused) {
+        (_, Err(error)) => (Err(error), then),
+        (None, Ok(())) => (operation.run(manager), then),
+        (Some(writer), Ok(())) => match writer.submit(operation, then) {
+            Ok(()) => return,
+            Err((operation, then)) => (operation.run(manager), then),
+        },
+    };
+    call_then(then, result);
 }
 
 #[cfg(test)]

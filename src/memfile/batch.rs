@@ -10,9 +10,8 @@ use super::change::check_expected;
 use super::storage::packed_lease::{Packed, StoredLease, pack};
 use super::storage::{Hashes, NoRoom};
 use super::{STEP, Store};
-use crate::lease_mgr::{
-    Borrowed, Change, CountedAs, Done, LeaseMgrError, Operation, Tracking, Writer, check,
-};
+use crate::lease_mgr::writer::Writer;
+use crate::lease_mgr::{Borrowed, Change, CountedAs, Done, LeaseMgrError, Operation, Tracking, check};
 use crate::panics::contained;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 

@@ -18,9 +18,10 @@ use super::sessions::{Sessions, SharedError};
 use crate::lease::{
     ClientClass, Family, HwAddr, LeaseKind, LeaseState, LeaseType, PoolId, SubnetId, seconds_since_epoch,
 };
+use crate::lease_mgr::writer::{self, Writer};
 use crate::lease_mgr::{
-    Added, Change, ClientKey, Deleted, Done, Key, LeaseMgr, LeaseMgrError, ManagedLease, Operation, Query,
-    StatisticsQuery, StatisticsRow, Status, Then, Tracking, Writer, call_then, defaults,
+    Added, Borrowed, Change, ClientKey, Deleted, Done, Key, LeaseMgr, LeaseMgrError, ManagedLease, Operation,
+    Query, StatisticsQuery, StatisticsRow, Status, Then, Tracking, defaults,
 };
 use crate::panics::contained;
 
@@ -79,7 +80,9 @@ impl<L: ManagedLease, D: Driver<L>> SqlLeaseMgr<L, D> {
             tracking,
         });
         let own = Arc::clone(&shared);
-        let writer = Writer::new(move |operations: &[Operation<L>]| own.apply(operations));
+        let writer = Writer::new(move |operations: &[Operation<L>]| {
+            own.apply(operations.iter().map(Operation::borrowed))
+        });
         Ok(Self { shared, writer: Some(writer) })
     }
 }
@@ -100,35 +103,35 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
 
     /// Returns the operation with leases in their kept form. An expected lease that cannot be kept
     /// is nowhere in the database, and differs from any.
-    fn kept_operation(&self, operation: &Operation<L>) -> Result<Operation<L>, LeaseMgrError> {
-        let expected = |expected: &Option<L>| {
-            expected.as_ref().map(|lease| self.kept(lease).map_or_else(|_| lease.clone(), Cow::into_owned))
-        };
+    fn kept_operation(&self, operation: Borrowed<'_, L>) -> Result<Operation<L>, LeaseMgrError> {
+        let kept = |lease: &L| self.kept(lease).map(Cow::into_owned);
+        let expected = |lease: &L| kept(lease).unwrap_or_else(|_| lease.clone());
         Ok(match operation {
-            Operation::Add(lease) => Operation::Add(self.kept(lease)?.into_owned()),
-            Operation::Update { lease, expected: read } => {
-                Operation::Update { lease: self.kept(lease)?.into_owned(), expected: expected(read) }
+            Borrowed::Add(lease) => Operation::Add(kept(lease)?),
+            Borrowed::Update(lease, read) => {
+                Operation::Update { lease: kept(lease)?, expected: read.map(expected) }
             }
-            Operation::Delete { address, expected: read } => {
-                Operation::Delete { address: *address, expected: expected(read) }
-            }
+            Borrowed::Delete(address, read) => Operation::Delete { address, expected: read.map(expected) },
         })
     }
 
     /// Makes one change, and calls the callbacks.
-    fn change(&self, operation: &Operation<L>) -> Result<Done, LeaseMgrError> {
-        let mut results = self.apply(std::slice::from_ref(operation));
+    fn change(&self, operation: Borrowed<'_, L>) -> Result<Done, LeaseMgrError> {
+        let mut results = self.apply([operation].into_iter());
         results.pop().unwrap_or(Err(LeaseMgrError::Panicked))
     }
 
     /// Makes changes together with those of other threads, and calls the callbacks.
-    fn apply(&self, operations: &[Operation<L>]) -> Vec<Result<Done, LeaseMgrError>> {
-        let mut results: Vec<_> = operations.iter().map(|_| Err(LeaseMgrError::Panicked)).collect();
+    fn apply<'a>(
+        &self,
+        operations: impl ExactSizeIterator<Item = Borrowed<'a, L>>,
+    ) -> Vec<Result<Done, LeaseMgrError>> {
         if self.tracking.refuse_in_callback().is_err() {
-            return operations.iter().map(|_| Err(LeaseMgrError::InCallback)).collect();
+            return operations.map(|_| Err(LeaseMgrError::InCallback)).collect();
         }
-        let mut sent = Vec::with_capacity(operations.len());
-        for (number, operation) in operations.iter().enumerate() {
+        let (mut results, mut sent) = (Vec::with_capacity(operations.len()), Vec::new());
+        for (number, operation) in operations.enumerate() {
+            results.push(Err(LeaseMgrError::Panicked));
             match self.kept_operation(operation) {
                 Ok(operation) => sent.push((number, Arc::new(operation))),
                 Err(error) => results[number] = Err(error),
@@ -544,7 +547,7 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
     }
 
     fn add(&self, lease: &L) -> Result<Added, LeaseMgrError> {
-        let done = self.shared.change(&Operation::Add(lease.clone()))?;
+        let done = self.shared.change(Borrowed::Add(lease))?;
         Ok(if done == Done::Added { Added::Added } else { Added::AddressTaken })
     }
 
@@ -566,31 +569,20 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
     }
 
     fn update_expecting(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError> {
-        let operation = Operation::Update { lease: lease.clone(), expected: expected.cloned() };
-        self.shared.change(&operation).map(drop)
+        self.shared.change(Borrowed::Update(lease, expected)).map(drop)
     }
 
     fn delete_expecting(&self, address: L::Address, expected: Option<&L>) -> Result<Deleted, LeaseMgrError> {
-        let done = self.shared.change(&Operation::Delete { address, expected: expected.cloned() })?;
+        let done = self.shared.change(Borrowed::Delete(address, expected))?;
         Ok(if done == Done::Deleted { Deleted::Deleted } else { Deleted::NoSuchLease })
     }
 
     fn apply(&self, operations: &[Operation<L>]) -> Vec<Result<Done, LeaseMgrError>> {
-        self.shared.apply(operations)
+        self.shared.apply(operations.iter().map(Operation::borrowed))
     }
 
     fn submit(&self, operation: Operation<L>, then: Then) {
-        let refused = self.shared.tracking.refuse_in_callback();
-        let (result, then) = match (&self.writer, refused) {
-            (_, Err(error)) => (Err(error), then),
-            (None, Ok(())) => (operation.run(self), then),
-            (Some(writer), Ok(())) => match writer.submit(operation, then) {
-                Ok(()) => return,
-                // Without a thread, the caller waits.
-                Err((operation, then)) => (operation.run(self), then),
-            },
-        };
-        call_then(then, result);
+        writer::submit(self, self.writer.as_ref(), operation, then);
     }
 
     fn submits(&self) -> bool {

@@ -120,7 +120,7 @@ impl SqlOptions {
         let milliseconds = |keyword| -> Result<Option<Duration>, ConnectionStringError> {
             Ok(connection.number(keyword, 0..=u32::MAX.into())?.map(Duration::from_millis))
         };
-        // A timeout of 0 is none.
+        // A timeout of 0 means no limit.
         let seconds = |keyword| -> Result<Option<Duration>, ConnectionStringError> {
             let seconds = connection.number(keyword, 0..=u32::MAX.into())?;
             Ok(seconds.filter(|&seconds| seconds > 0).map(Duration::from_secs))

@@ -16,15 +16,12 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
+use crate::lease_mgr::gathering::Gathering;
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Instant, Mutex};
 
 /// Maximum number of operations in a batch.
 pub(super) const MAX_BATCH: usize = 256;
-
-/// The leader stops waiting for further operations when none has arrived for the usual time of a
-/// batch divided by this.
-const IDLE_DIVISOR: u32 = 4;
 
 /// Waiting operations `O` with keys `K`, whose results are `R`.
 pub(super) struct Queue<K, O, R> {
@@ -176,21 +173,14 @@ impl<K: Copy + Eq + Hash, O, R> Queue<K, O, R> {
     /// last time arrive.
     fn gather(&self) -> Vec<Waiting<K, O, R>> {
         let mut state = self.state.lock();
-        let (start, time) = (Instant::now(), state.time);
-        let (mut count, mut last) = (state.waiting.len(), start);
-        while count < state.expected {
+        let mut gathering = Gathering::new(state.waiting.len(), state.time);
+        while state.waiting.len() < state.expected {
             state.wanted = state.expected;
             state.leader = Some(thread::current());
             drop(state);
-            thread::park_timeout(time / IDLE_DIVISOR);
+            thread::park_timeout(gathering.sleep());
             state = self.state.lock();
-            let now = Instant::now();
-            if state.waiting.len() > count {
-                (count, last) = (state.waiting.len(), now);
-            } else if now - last >= time / IDLE_DIVISOR {
-                break;
-            }
-            if now - start >= time {
+            if !gathering.goes_on(state.waiting.len()) {
                 break;
             }
         }

@@ -99,7 +99,7 @@ impl<'a, 'd, D: Dialect + ?Sized> Builder<'a, 'd, D> {
     }
 
     pub(super) fn limit(&mut self, limit: usize) {
-        // A limit that the database has no number for is none.
+        // The database has no number for a larger limit, and no table with so many rows.
         if i64::try_from(limit).is_ok() {
             let _ = write!(self.statement.sql, " LIMIT {limit}");
         }
