@@ -132,6 +132,26 @@ fn rows_are_those_that_kea_writes(#[case] server: Server, #[case] version: &str)
     assert!(count > 20, "{count} rows");
 }
 
+#[rstest]
+#[case(Server::Postgresql, "13.0")]
+#[case(Server::Mariadb, "14.0")]
+fn kea_admin_accepts_the_schema(#[case] server: Server, #[case] version: &str) {
+    let database = Database::of_version_2_2(server);
+    assert!(database.kea_admin("db-version", &[]).lines().any(|line| line == version));
+    let mgr = database.open::<Lease4>();
+    let client = leasemgr::lease::HwAddr::from([2, 0, 0, 0, 0, 1]);
+    let builder = Lease4::builder([192, 0, 2, 7].into()).client(client).subnet(1).lifetime(3600);
+    let heard = leasemgr::lease::system_time(1_700_000_000);
+    let _ = mgr.add(&builder.hostname("host.example").heard_at(heard).build().unwrap()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("leases.csv");
+    database.kea_admin("lease-dump", &["-4", "-y", "-o", file.to_str().unwrap()]);
+    let dumped = fs::read_to_string(&file).unwrap();
+    let row = "192.0.2.7,02:00:00:00:00:01,,3600,1700003600,1,0,0,host.example,0,";
+    assert_eq!(dumped.lines().nth(1), Some(row), "{dumped}");
+    assert_eq!(dumped.lines().count(), 2);
+}
+
 /// Opens two managers, and lets threads of both add, renew and delete the same leases.
 #[rstest]
 fn managers_of_one_database_lose_no_update(#[values(Server::Postgresql, Server::Mariadb)] server: Server) {

@@ -76,19 +76,24 @@ impl Server {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Makes a database with this name, with the schema of Kea 3.3.
-    fn make(self, name: &str) {
+    /// Makes a database with this name and a schema of this version, by default of Kea 3.3.
+    fn create(self, name: &str, version: Option<u32>) {
         let connection = format!("type={} name={name} {}", self.backend(), self.address()).parse().unwrap();
         match self {
             Self::Postgresql => {
                 self.execute("postgres", &format!("CREATE DATABASE {name}"));
-                leasemgr::postgresql::create_schema(&connection, None).unwrap();
+                leasemgr::postgresql::create_schema(&connection, version).unwrap();
             }
             Self::Mariadb => {
                 self.execute("kea22", &format!("CREATE DATABASE {name}"));
-                leasemgr::mysql::create_schema(&connection, None).unwrap();
+                leasemgr::mysql::create_schema(&connection, version).unwrap();
             }
         }
+    }
+
+    /// Makes a database with this name for the suite.
+    fn make(self, name: &str) {
+        self.create(name, None);
         // What the database can hold beyond Kea's own states and types, if its reference tables have it.
         self.execute(
             name,
@@ -126,6 +131,32 @@ impl Database {
         format!("type={} name={} {}", self.server.backend(), self.name, self.server.address())
     }
 
+    /// Makes a database with the schema of Kea 2.2, by this crate.
+    pub(crate) fn of_version_2_2(server: Server) -> Self {
+        let version = if server == Server::Postgresql { 13 } else { 14 };
+        let name = "own22".to_owned();
+        server.create(&name, Some(version));
+        Self { server, name }
+    }
+
+    /// Runs `kea-admin` with a command for the database, and returns what it prints.
+    pub(crate) fn kea_admin(&self, command: &str, arguments: &[&str]) -> String {
+        let address: ConnectionString = self.connection().parse().unwrap();
+        let value = |keyword| address.get(keyword).unwrap();
+        let kind = if self.server == Server::Postgresql { "pgsql" } else { "mysql" };
+        let mut program = Command::new("/usr/sbin/kea-admin");
+        // `kea-admin` of Kea 2.2 passes the port only to some of the programs that it starts.
+        program.env("PGPORT", value("port")).args([command, kind, "-h", value("host"), "-P", value("port")]);
+        program.args(["-u", value("user"), "-p", value("password"), "-n", &self.name]).args(arguments);
+        if self.server == Server::Mariadb {
+            program.args(["-x", &format!("--port={}", value("port"))]);
+        }
+        let output = program.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{text} {}", String::from_utf8_lossy(&output.stderr));
+        text
+    }
+
     /// Returns the database of `kea-admin`, of Kea 2.2, without leases.
     pub(crate) fn of_kea(server: Server) -> Self {
         let name = "kea22".to_owned();
@@ -144,7 +175,7 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        if self.name != "kea22" {
+        if self.name.starts_with("test_") {
             UNUSED.lock().unwrap().push((self.server, self.name.clone()));
         }
     }
