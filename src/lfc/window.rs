@@ -140,7 +140,8 @@ impl<'a> Windows<'a> {
     /// Fills the buffer. Returns whether the file has ended.
     fn fill(&mut self) -> io::Result<bool> {
         if self.buffer.len() < self.window + WINDOW_PADDING {
-            self.buffer.resize(self.window + WINDOW_PADDING, 0);
+            // At first, so nothing is kept. Zeroed pages of the system cost nothing until they are used.
+            self.buffer = vec![0; self.window + WINDOW_PADDING];
         }
         let mut room = self.buffer.len() - WINDOW_PADDING - self.filled;
         let left = self.to.saturating_sub(self.at);

@@ -319,11 +319,14 @@ impl HashIndex {
 
     /// Reserves memory for `len` numbers, in an empty table.
     pub(super) fn reserve(&mut self, len: usize) {
-        for (n, table) in self.tables.iter_mut().enumerate() {
-            let share = self.choice.iter().filter(|&&table| usize::from(table) == n).count();
-            if len > 0 && table.len == 0 {
-                *table = Table::new(Table::buckets_for(len * share / self.choice.len()));
-            }
+        if len == 0 {
+            return;
+        }
+        for (n, table) in self.tables.iter_mut().enumerate().filter(|(_, table)| table.len == 0) {
+            // The choices are in the order of their tables.
+            let before = |n| self.choice.partition_point(|&table| usize::from(table) < n);
+            let share = before(n + 1) - before(n);
+            *table = Table::new(Table::buckets_for(len * share / self.choice.len()));
         }
     }
 
