@@ -201,7 +201,7 @@ pub(super) fn by_client_in_subnet<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
 
 /// Returns the leases of a client with this hardware address in a subnet. If the client has a
 /// client id, only those without one.
-pub(crate) fn of_hwaddr_in_subnet<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+fn of_hwaddr_in_subnet<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     mgr: &M,
     hwaddr: &HwAddr,
     has_client_id: bool,

@@ -6,6 +6,7 @@ use ::mysql::{Conn, Row, Value as Wire};
 use super::error;
 use super::values::{Addresses, TIMES, number};
 use crate::lease::{Family, LeaseState, LeaseType};
+use crate::sql::columns::table;
 use crate::sql::driver::{DbError, DbErrorKind, Schema};
 
 /// The major versions of Kea 2.2 to 3.3.
@@ -29,14 +30,6 @@ enum SchemaError {
 impl From<SchemaError> for DbError {
     fn from(error: SchemaError) -> Self {
         Self::new(DbErrorKind::Other, error)
-    }
-}
-
-/// The name of the lease table of a family.
-pub(super) fn table(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "lease4",
-        Family::V6 => "lease6",
     }
 }
 

@@ -7,12 +7,12 @@ use ::mysql::prelude::Queryable;
 use ::mysql::{Conn, Params, QueryResult, Row, Value as Wire};
 
 use super::error::{self, TOO_MANY_STATEMENTS};
-use super::schema::{Tables, table, values};
+use super::schema::{Tables, values};
 use super::statement::{MAX_ROWS, Statement};
 use super::values::{Addresses, encode};
 use crate::lease_mgr::ManagedLease;
 use crate::sql::columns::{self, Column, Kind, Value};
-use crate::sql::driver::{DbError, DbErrorKind, Dialect, Schema, Session, Write};
+use crate::sql::driver::{ClientColumn, DbError, DbErrorKind, Dialect, MAX_FOUND, Schema, Session, Write};
 
 /// A connection to a server.
 pub(crate) struct MySqlSession<L> {
@@ -105,12 +105,15 @@ impl<L: ManagedLease> MySqlSession<L> {
 
     /// Returns the lease of a row.
     pub(super) fn lease(&self, row: &[Value<'_>]) -> Result<L, DbError> {
-        columns::lease(&self.read, row).map_err(|error| DbError::new(DbErrorKind::Other, error))
+        lease(&self.read, row)
     }
 
     /// Returns the start of a statement that selects leases.
     pub(super) fn select(&self, literal: bool) -> Statement {
-        Statement::new(literal, &format!("SELECT {} FROM {} WHERE ", self.selected, table(L::FAMILY)))
+        Statement::new(
+            literal,
+            &format!("SELECT {} FROM {} WHERE ", self.selected, columns::table(L::FAMILY)),
+        )
     }
 
     /// Appends a list of addresses in parentheses.
@@ -143,6 +146,11 @@ impl<L: ManagedLease> MySqlSession<L> {
         });
         Params::Named(named.collect())
     }
+}
+
+/// Returns the lease of a row with these columns.
+fn lease<L: ManagedLease>(columns: &[Column], row: &[Value<'_>]) -> Result<L, DbError> {
+    columns::lease(columns, row).map_err(|error| DbError::new(DbErrorKind::Other, error))
 }
 
 /// The answer to a statement, prepared or not.
@@ -229,6 +237,12 @@ impl<L: ManagedLease> Session<L> for MySqlSession<L> {
         Ok(rows.into_iter().map(|row| self.decode(row, kinds.iter().copied())).collect())
     }
 
+    fn select(&mut self, sql: &str, values: &[Value<'_>], columns: &[Column]) -> Result<Vec<L>, DbError> {
+        let kinds: Vec<_> = columns.iter().map(|column| column.kind()).collect();
+        let rows = self.query(sql, values, &kinds)?;
+        rows.iter().map(|row| lease(columns, row)).collect()
+    }
+
     fn write(&mut self, changes: &[Write<'_, L>]) -> Result<Vec<bool>, DbError> {
         self.write_changes(changes)
     }
@@ -254,11 +268,11 @@ impl<L: ManagedLease> Session<L> for MySqlSession<L> {
         rows.iter().map(|row| self.lease(row)).collect()
     }
 
-    fn of_clients(&mut self, clients: &[(&[u8], u32)]) -> Result<Vec<L>, DbError> {
+    fn of_clients(&mut self, by: ClientColumn, clients: &[(&[u8], u32)]) -> Result<Vec<L>, DbError> {
         if clients.is_empty() {
             return Ok(Vec::new());
         }
-        let client = if self.written.contains(&Column::ClientId) { Column::ClientId } else { Column::Duid };
+        let client = by.column(L::FAMILY);
         let rows = self.rows(clients.len(), |session, literal| {
             let mut statement = session.select(literal);
             for (index, &(id, subnet)) in clients.iter().enumerate() {
@@ -269,6 +283,7 @@ impl<L: ManagedLease> Session<L> for MySqlSession<L> {
                 statement.value(Kind::Number, Wire::UInt(subnet.into()));
                 statement.push(")");
             }
+            statement.push(&format!(" LIMIT {MAX_FOUND}"));
             statement
         })?;
         rows.iter().map(|row| self.lease(row)).collect()

@@ -13,8 +13,8 @@ use crate::lease::{
     Fields, HwSource, HwType, Iaid, Lease, Lease4, Lease6, LeaseState, LeaseType, Lifetime, SubnetId,
 };
 use crate::lease_mgr::ManagedLease;
-use crate::sql::columns::{Column, Kind, Value};
-use crate::sql::driver::{DbErrorKind, Dialect, Driver, Session, Write};
+use crate::sql::columns::{self, Column, Kind, Value};
+use crate::sql::driver::{ClientColumn, DbErrorKind, Dialect, Driver, Session, Write};
 use crate::sql::options::SqlOptions;
 
 static DATABASE: Mutex<()> = Mutex::new(());
@@ -37,7 +37,7 @@ fn connect<L: ManagedLease>(options: &SqlOptions) -> MySqlSession<L> {
 /// Returns a session with an empty table.
 fn empty<L: ManagedLease>(options: &SqlOptions) -> MySqlSession<L> {
     let mut session = connect::<L>(options);
-    session.execute(&format!("DELETE FROM {}", super::schema::table(L::FAMILY)), &[]).unwrap();
+    session.execute(&format!("DELETE FROM {}", columns::table(L::FAMILY)), &[]).unwrap();
     session
 }
 
@@ -346,7 +346,7 @@ fn clients_are_found_in_their_subnets() {
         ];
         insert(&mut session, &leases);
         let mut find = |clients: &[(&[u8], u32)]| {
-            let mut found = session.of_clients(clients).unwrap();
+            let mut found = session.of_clients(ClientColumn::Id, clients).unwrap();
             found.sort_by_key(Lease::address);
             found
         };
@@ -371,7 +371,7 @@ fn statements_of_the_dialect() {
         let mut leases: Vec<_> = [9, 0x10, 0x100].into_iter().map(L::sample).collect();
         leases[1] = L::with(0x10, |fields| fields.hostname = "HÉ".as_bytes());
         insert(&mut session, &leases);
-        let table = super::schema::table(L::FAMILY);
+        let table = columns::table(L::FAMILY);
         let mut sql = String::from("SELECT ");
         session.column(&mut sql, Column::Address);
         sql.push_str(", ");

@@ -6,12 +6,11 @@ use ::mysql::Value as Wire;
 use ::mysql::prelude::Queryable;
 
 use super::error::{self, DUPLICATE_KEY};
-use super::schema::table;
 use super::session::MySqlSession;
 use super::statement::{MAX_ROWS, Statement};
 use super::values::{TIMES, absent, encode, is_expected};
 use crate::lease_mgr::ManagedLease;
-use crate::sql::columns::{self, Column, Kind, Value};
+use crate::sql::columns::{self, Column, Kind, Value, table};
 use crate::sql::driver::{DbError, DbErrorKind, Write};
 
 /// Maximum number of bytes of the user contexts of a statement, far below the smallest packet that

@@ -1,11 +1,14 @@
 //! A connection to a server, with its prepared statements.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
+use futures_util::TryStreamExt;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Connection, Row, Statement};
 
 use super::errors;
@@ -18,7 +21,7 @@ use crate::sql::driver::{DbError, DbErrorKind};
 const MAX_PREPARED: usize = 500;
 
 /// A parameter of a statement.
-pub(super) type Parameter<'a> = &'a (dyn tokio_postgres::types::ToSql + Sync);
+pub(super) type Parameter<'a> = &'a (dyn ToSql + Sync);
 
 /// The session has ended before.
 #[derive(Debug, thiserror::Error)]
@@ -57,16 +60,28 @@ impl Link {
         Ok(statement)
     }
 
-    /// Returns the rows that a statement selects.
-    pub(super) fn query(&mut self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>, DbError> {
+    /// Returns what `read` makes of each row that a statement selects. Rows are read while the server
+    /// sends the next ones. Parameters are values, or arrays of values.
+    pub(super) fn query<V: ToSql + Sync, T>(
+        &mut self,
+        sql: &str,
+        values: &[V],
+        read: impl Fn(&Row) -> Result<T, Box<dyn Error + Send + Sync>>,
+    ) -> Result<Vec<T>, DbError> {
         let statement = self.prepare(sql)?;
-        self.wire.run(self.client.query(&statement, &parameters(values)))
-    }
-
-    /// Returns the rows that a statement selects by arrays.
-    pub(super) fn query_arrays(&mut self, sql: &str, arrays: &[Vec<Value<'_>>]) -> Result<Vec<Row>, DbError> {
-        let statement = self.prepare(sql)?;
-        self.wire.run(self.client.query(&statement, &parameters(arrays)))
+        let (mut found, mut failure) = (Vec::new(), None);
+        let client = &self.client;
+        self.wire.run(async {
+            let mut rows = pin!(client.query_raw(&statement, parameters(values)).await?);
+            while let Some(row) = rows.try_next().await? {
+                match read(&row) {
+                    Ok(row) => found.push(row),
+                    Err(error) => failure = failure.take().or(Some(error)),
+                }
+            }
+            Ok(())
+        })?;
+        failure.map_or(Ok(found), |error| Err(DbError::new(DbErrorKind::Other, error)))
     }
 
     /// Executes a statement on its own, and returns the number of changed rows.
@@ -90,7 +105,7 @@ impl fmt::Debug for Link {
 }
 
 /// Returns values as parameters.
-pub(super) fn parameters<'a, V: tokio_postgres::types::ToSql + Sync>(values: &'a [V]) -> Vec<Parameter<'a>> {
+pub(super) fn parameters<'a, V: ToSql + Sync>(values: &'a [V]) -> Vec<Parameter<'a>> {
     values.iter().map(|value| value as Parameter<'a>).collect()
 }
 

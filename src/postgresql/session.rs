@@ -6,6 +6,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use futures_util::future::{join, join5};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 
 use super::errors;
@@ -15,7 +16,7 @@ use super::values;
 use crate::lease::{Family, Fields};
 use crate::lease_mgr::ManagedLease;
 use crate::sql::columns::{self, Column, Kind, Value};
-use crate::sql::driver::{DbError, DbErrorKind, Dialect, Schema, Session, Write};
+use crate::sql::driver::{ClientColumn, DbError, DbErrorKind, Dialect, Schema, Session, Write};
 
 /// A session with a PostgreSQL server.
 pub(crate) struct PostgreSqlSession<L> {
@@ -52,18 +53,21 @@ impl<L: ManagedLease> PostgreSqlSession<L> {
         Ok(self.link.execute(sql, &values)? > 0)
     }
 
-    /// Returns the leases of rows that have the columns of a lease.
-    fn leases(&self, rows: &[Row]) -> Result<Vec<L>, DbError> {
-        let leases = rows.iter().map(|row| {
-            let values = values::values(row, self.statements.kinds())?;
-            Ok(columns::lease(&self.statements.columns, &values)?)
-        });
-        leases.collect::<Result<_, Box<dyn Error + Send + Sync>>>().map_err(other)
+    /// Returns the leases that one of the statements selects.
+    fn leases<V: ToSql + Sync>(
+        &mut self,
+        sql: impl FnOnce(&Statements) -> &str,
+        values: &[V],
+    ) -> Result<Vec<L>, DbError> {
+        let Self { link, statements, .. } = self;
+        link.query(sql(statements), values, |row| lease(row, &statements.columns))
     }
 }
 
-fn other(error: impl Into<Box<dyn Error + Send + Sync>>) -> DbError {
-    DbError::new(DbErrorKind::Other, error)
+/// Returns the lease of a row with these columns.
+fn lease<L: ManagedLease>(row: &Row, columns: &[Column]) -> Result<L, Box<dyn Error + Send + Sync>> {
+    let values = values::values(row, columns.iter().map(|column| column.kind()))?;
+    Ok(columns::lease(columns, &values)?)
 }
 
 /// Returns what a row has in these columns for a lease.
@@ -147,12 +151,14 @@ impl<L: ManagedLease> Session<L> for PostgreSqlSession<L> {
         values: &[Value<'_>],
         kinds: &[Kind],
     ) -> Result<Vec<Vec<Value<'static>>>, DbError> {
-        let rows = self.link.query(sql, values)?;
-        let rows = rows.iter().map(|row| {
-            let values = values::values(row, kinds.iter().copied()).map_err(other)?;
+        self.link.query(sql, values, |row| {
+            let values = values::values(row, kinds.iter().copied())?;
             Ok(values.into_iter().map(values::owned).collect())
-        });
-        rows.collect()
+        })
+    }
+
+    fn select(&mut self, sql: &str, values: &[Value<'_>], columns: &[Column]) -> Result<Vec<L>, DbError> {
+        self.link.query(sql, values, |row| lease(row, columns))
     }
 
     fn write(&mut self, changes: &[Write<'_, L>]) -> Result<Vec<bool>, DbError> {
@@ -229,11 +235,15 @@ impl<L: ManagedLease> Session<L> for PostgreSqlSession<L> {
             let (begun, rows) = locked.await;
             begun.and(rows)
         });
-        let leases = locked.and_then(|rows| self.leases(&rows));
-        let is_wanted = leases.as_ref().is_ok_and(|leases| leases.first().is_some_and(is_expected));
+        let columns = &self.statements.columns;
+        let found = locked.and_then(|rows| {
+            let lease = rows.first().map(|row| lease(row, columns)).transpose();
+            lease.map_err(|error| DbError::new(DbErrorKind::Other, error))
+        });
+        let is_wanted = found.as_ref().is_ok_and(|lease| lease.as_ref().is_some_and(is_expected));
         if !is_wanted {
             self.link.roll_back();
-            return leases.map(|_| false);
+            return found.map(|_| false);
         }
         let client = &self.link.client;
         let is_incomplete = Cell::new(false);
@@ -251,25 +261,27 @@ impl<L: ManagedLease> Session<L> for PostgreSqlSession<L> {
     fn get(&mut self, addresses: &[L::Address]) -> Result<Vec<L>, DbError> {
         let value = |&address| Value::Address(L::Address::into(address));
         let values: Vec<_> = addresses.iter().map(value).collect();
-        let sql = self.statements.get.of(addresses.len());
-        let rows = match values.as_slice() {
-            [] => return Ok(vec![]),
-            [_] => self.link.query(sql, &values)?,
-            _ => self.link.query_arrays(sql, &[values])?,
-        };
-        self.leases(&rows)
+        match values.as_slice() {
+            [] => Ok(vec![]),
+            [_] => self.leases(|statements| &statements.get.one, &values),
+            _ => self.leases(|statements| &statements.get.many, &[values]),
+        }
     }
 
-    fn of_clients(&mut self, clients: &[(&[u8], u32)]) -> Result<Vec<L>, DbError> {
+    fn of_clients(&mut self, by: ClientColumn, clients: &[(&[u8], u32)]) -> Result<Vec<L>, DbError> {
         let ids = clients.iter().map(|(id, _)| Value::Bytes((*id).into()));
         let subnets = clients.iter().map(|&(_, subnet)| Value::Number(subnet.into()));
-        let sql = self.statements.of_clients.of(clients.len());
-        let rows = match clients {
-            [] => return Ok(vec![]),
-            [_] => self.link.query(sql, &ids.chain(subnets).collect::<Vec<_>>())?,
-            _ => self.link.query_arrays(sql, &[ids.collect(), subnets.collect()])?,
-        };
-        self.leases(&rows)
+        match clients {
+            [] => Ok(vec![]),
+            [_] => {
+                let values: Vec<_> = ids.chain(subnets).collect();
+                self.leases(|statements| &statements.of_clients(by).one, &values)
+            }
+            _ => {
+                let arrays: [Vec<_>; 2] = [ids.collect(), subnets.collect()];
+                self.leases(|statements| &statements.of_clients(by).many, &arrays)
+            }
+        }
     }
 }
 

@@ -6,8 +6,8 @@
 use std::fmt::Write as _;
 
 use crate::lease::Family;
-use crate::sql::columns::{Column, Kind};
-use crate::sql::driver::Schema;
+use crate::sql::columns::{Column, Kind, table};
+use crate::sql::driver::{ClientColumn, MAX_FOUND, Schema};
 
 /// The statements of a lease table. Parameters are values, or arrays of values, of columns.
 #[derive(Debug)]
@@ -32,8 +32,10 @@ pub(super) struct Statements {
     pub(super) remove: String,
     /// Parameter: an address, or an array of addresses.
     pub(super) get: OneOrMany,
-    /// Parameters: a client id or DUID and a subnet, or an array of each.
-    pub(super) of_clients: OneOrMany,
+    /// Parameters: a client id or DUID and a subnet, or an array of each. At most [`MAX_FOUND`] rows.
+    of_ids: OneOrMany,
+    /// The same by hardware address.
+    of_hwaddrs: OneOrMany,
 }
 
 /// A statement for one lease, and the one that does the same for several.
@@ -41,12 +43,6 @@ pub(super) struct Statements {
 pub(super) struct OneOrMany {
     pub(super) one: String,
     pub(super) many: String,
-}
-
-impl OneOrMany {
-    pub(super) fn of(&self, length: usize) -> &str {
-        if length == 1 { &self.one } else { &self.many }
-    }
 }
 
 impl Statements {
@@ -57,10 +53,7 @@ impl Statements {
             .copied()
             .filter(|&column| column == Column::Address || column.is_compared())
             .collect();
-        let (table, client) = match family {
-            Family::V4 => ("lease4", Column::ClientId),
-            Family::V6 => ("lease6", Column::Duid),
-        };
+        let table = table(family);
         let names = list(&columns, |_, column| column.name().to_owned());
         let selected = list(&columns, |_, column| selected(column));
         let array = |number, column| format!("${number}::{}[]", array_type(family, schema, column));
@@ -87,7 +80,18 @@ impl Statements {
             conditions.join(" AND ")
         };
         let address_type = array_type(family, schema, Column::Address);
-        let client_name = client.name();
+        let of_clients = |by: ClientColumn| {
+            let client = by.column(family).name();
+            OneOrMany {
+                one: format!(
+                    "SELECT {selected} FROM {table} WHERE {client} = $1 AND subnet_id = $2 LIMIT {MAX_FOUND}"
+                ),
+                many: format!(
+                    "SELECT {selected} FROM unnest($1::bytea[], $2::int8[]) AS n(client, subnet) \
+                     JOIN {table} ON {client} = client AND subnet_id = subnet LIMIT {MAX_FOUND}",
+                ),
+            }
+        };
         Self {
             insert: OneOrMany {
                 one: format!(
@@ -130,20 +134,18 @@ impl Statements {
                 one: format!("SELECT {selected} FROM {table} WHERE address = $1"),
                 many: format!("SELECT {selected} FROM {table} WHERE address = ANY($1::{address_type}[])"),
             },
-            of_clients: OneOrMany {
-                one: format!("SELECT {selected} FROM {table} WHERE {client_name} = $1 AND subnet_id = $2"),
-                many: format!(
-                    "SELECT {selected} FROM unnest($1::bytea[], $2::int8[]) AS n(client, subnet) \
-                     JOIN {table} ON {client_name} = client AND subnet_id = subnet",
-                ),
-            },
+            of_ids: of_clients(ClientColumn::Id),
+            of_hwaddrs: of_clients(ClientColumn::HwAddr),
             columns,
             expected,
         }
     }
 
-    pub(super) fn kinds(&self) -> impl Iterator<Item = Kind> + '_ {
-        self.columns.iter().map(|column| column.kind())
+    pub(super) fn of_clients(&self, by: ClientColumn) -> &OneOrMany {
+        match by {
+            ClientColumn::Id => &self.of_ids,
+            ClientColumn::HwAddr => &self.of_hwaddrs,
+        }
     }
 }
 

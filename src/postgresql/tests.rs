@@ -13,7 +13,7 @@ use crate::lease::{
 };
 use crate::lease_mgr::ManagedLease;
 use crate::sql::columns::{Column, Kind, Value};
-use crate::sql::driver::{DbErrorKind, Dialect, Driver, Session, Write};
+use crate::sql::driver::{ClientColumn, DbErrorKind, Dialect, Driver, Session, Write};
 use crate::sql::options::SqlOptions;
 
 const VARIABLE: &str = "LEASEMGR_TEST_POSTGRESQL";
@@ -243,11 +243,11 @@ fn leases_of_clients_are_found<L: ManagedLease>() {
     let leases: Vec<L> = (0..3).map(|number| lease(3, number)).collect();
     session.write(&leases.iter().map(Write::Insert).collect::<Vec<_>>()).unwrap();
     let client = |number| [1, 2, 3, 4, 5, number];
-    assert_eq!(session.of_clients(&[]).unwrap(), []);
-    assert_eq!(session.of_clients(&[(&client(1), 3)]).unwrap(), leases[1..2]);
-    assert_eq!(session.of_clients(&[(&client(1), 99)]).unwrap(), []);
+    assert_eq!(session.of_clients(ClientColumn::Id, &[]).unwrap(), []);
+    assert_eq!(session.of_clients(ClientColumn::Id, &[(&client(1), 3)]).unwrap(), leases[1..2]);
+    assert_eq!(session.of_clients(ClientColumn::Id, &[(&client(1), 99)]).unwrap(), []);
     let pairs: [(&[u8], u32); 4] = [(&client(2), 3), (&client(1), 98), (&client(0), 3), (&client(9), 3)];
-    let mut found = session.of_clients(&pairs).unwrap();
+    let mut found = session.of_clients(ClientColumn::Id, &pairs).unwrap();
     found.sort_by_key(L::address);
     assert_eq!(found, [leases[0].clone(), leases[2].clone()]);
 }

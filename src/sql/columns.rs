@@ -14,6 +14,14 @@ use crate::lease::{
 };
 use crate::lease_mgr::ManagedLease;
 
+/// Returns the name of the lease table of a family.
+pub(crate) fn table(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "lease4",
+        Family::V6 => "lease6",
+    }
+}
+
 /// A column of a lease table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Column {

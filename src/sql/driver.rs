@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::columns::{Column, Kind, Value};
 use super::options::SqlOptions;
-use crate::lease::{LeaseState, LeaseType};
+use crate::lease::{Family, LeaseState, LeaseType};
 use crate::lease_mgr::ManagedLease;
 
 /// What a schema of Kea has, read when a session is opened.
@@ -72,6 +72,28 @@ impl<L: ManagedLease> Write<'_, L> {
     }
 }
 
+/// Maximum number of leases that a batch of look-ups by client reads.
+pub(crate) const MAX_FOUND: usize = 4096;
+
+/// The key by which the leases of a client in a subnet are looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum ClientColumn {
+    /// The client id (DHCPv4) or DUID (DHCPv6).
+    Id,
+    /// The hardware address.
+    HwAddr,
+}
+
+impl ClientColumn {
+    pub(crate) fn column(self, family: Family) -> Column {
+        match (self, family) {
+            (Self::Id, Family::V4) => Column::ClientId,
+            (Self::Id, Family::V6) => Column::Duid,
+            (Self::HwAddr, _) => Column::HwAddr,
+        }
+    }
+}
+
 /// The dialect of the statements that both kinds of databases understand otherwise alike.
 pub(crate) trait Dialect {
     /// Appends the placeholder of the parameter of this number, from 1, for a value of this kind, as
@@ -105,6 +127,9 @@ pub(crate) trait Session<L: ManagedLease>: Dialect + Send {
         kinds: &[Kind],
     ) -> Result<Vec<Vec<Value<'static>>>, DbError>;
 
+    /// Returns the leases that a statement selects, whose rows have these columns.
+    fn select(&mut self, sql: &str, values: &[Value<'_>], columns: &[Column]) -> Result<Vec<L>, DbError>;
+
     /// Makes all these changes in one transaction, with one statement for each kind, and returns
     /// for each whether it was made: a row is not added if the address has one, and not replaced or
     /// deleted if it has other values. Each address occurs once; the changes are in the order of
@@ -125,9 +150,9 @@ pub(crate) trait Session<L: ManagedLease>: Dialect + Send {
     /// Returns the leases of several addresses, in any order, with one statement.
     fn get(&mut self, addresses: &[L::Address]) -> Result<Vec<L>, DbError>;
 
-    /// Returns the leases with any of these pairs of a client id or DUID and a subnet, in any order,
-    /// with one statement. Each pair occurs once.
-    fn of_clients(&mut self, clients: &[(&[u8], u32)]) -> Result<Vec<L>, DbError>;
+    /// Returns the leases with any of these pairs of a key and a subnet, in any order, at most
+    /// [`MAX_FOUND`], with one statement. Each pair occurs once.
+    fn of_clients(&mut self, by: ClientColumn, clients: &[(&[u8], u32)]) -> Result<Vec<L>, DbError>;
 }
 
 /// What the failure of a statement says about what was changed.

@@ -9,32 +9,39 @@ use std::time::{Duration, SystemTime};
 use foldhash::fast::RandomState;
 
 use super::columns::{self, Column, Kind, Value};
-use super::driver::{DbError, DbErrorKind, Driver, Session, Write};
+use super::driver::{ClientColumn, DbError, DbErrorKind, Driver, MAX_FOUND, Session, Write};
 use super::kept::kept;
 use super::options::SqlOptions;
 use super::queue::Queue;
 use super::select::{self, Builder, Statement};
 use super::sessions::{Sessions, SharedError};
 use crate::lease::{
-    ClientClass, Family, HwAddr, LeaseKind, LeaseState, LeaseType, PoolId, SubnetId, seconds_since_epoch,
+    ClientClass, Family, LeaseKind, LeaseState, LeaseType, PoolId, SubnetId, seconds_since_epoch,
 };
 use crate::lease_mgr::writer::{self, Writer};
 use crate::lease_mgr::{
-    Added, Borrowed, Change, ClientKey, Deleted, Done, Key, LeaseMgr, LeaseMgrError, ManagedLease, Operation,
-    Query, StatisticsQuery, StatisticsRow, Status, Then, Tracking, defaults,
+    Added, Borrowed, Change, Deleted, Done, Key, LeaseMgr, LeaseMgrError, ManagedLease, Operation, Query,
+    StatisticsQuery, StatisticsRow, Status, Then, Tracking, defaults,
 };
 use crate::panics::contained;
 
 /// Number of leases that are read with one statement.
 const PAGE: usize = 10_000;
+/// Number of batches of changes that are made at the same time.
+const CHANGE_LEADERS: usize = 1;
+/// Number of batches of look-ups that are made at the same time, for each kind of key.
+const READ_LEADERS: usize = 2;
 /// Maximum number of attempts to make a batch that conflicts with others.
 const MAX_CONFLICTS: u32 = 30;
 
 /// An operation, and the lease that it replaces or deletes.
 type Made<L> = Result<(Done, Option<L>), LeaseMgrError>;
 
-/// A client in a subnet: its client id or DUID.
-type ClientInSubnet = (Vec<u8>, u32);
+/// A client in a subnet.
+type ClientInSubnet = (ClientColumn, Vec<u8>, u32);
+
+/// The leases of a client; `None` if they have to be looked up alone.
+type OfClient<L> = Result<Option<Vec<L>>, LeaseMgrError>;
 
 /// Leases in a database.
 pub(crate) struct SqlLeaseMgr<L: ManagedLease, D: Driver<L>> {
@@ -45,10 +52,9 @@ pub(crate) struct SqlLeaseMgr<L: ManagedLease, D: Driver<L>> {
 struct Shared<L: ManagedLease, D: Driver<L>> {
     sessions: Arc<Sessions<L, D>>,
     columns: Vec<Column>,
-    kinds: Vec<Kind>,
     changes: Queue<L::Address, Arc<Operation<L>>, Made<L>>,
     addresses: Queue<L::Address, L::Address, Result<Option<L>, LeaseMgrError>>,
-    clients: Queue<(), ClientInSubnet, Result<Vec<L>, LeaseMgrError>>,
+    clients: Queue<(), ClientInSubnet, OfClient<L>>,
     tracking: Arc<Tracking<L>>,
 }
 
@@ -69,14 +75,12 @@ impl<L: ManagedLease, D: Driver<L>> SqlLeaseMgr<L, D> {
         let sessions =
             Sessions::open(driver, options, move |availability| notified.notify_availability(availability))?;
         let columns = Column::of(L::FAMILY, sessions.schema());
-        let kinds = columns.iter().map(|column| column.kind()).collect();
         let shared = Arc::new(Shared {
             sessions,
             columns,
-            kinds,
-            changes: Queue::new(true),
-            addresses: Queue::new(false),
-            clients: Queue::new(false),
+            changes: Queue::new(true, CHANGE_LEADERS),
+            addresses: Queue::new(false, READ_LEADERS),
+            clients: Queue::new(false, READ_LEADERS),
             tracking,
         });
         let own = Arc::clone(&shared);
@@ -165,11 +169,11 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
 
     /// Selects leases by a statement.
     fn select<'a>(&self, build: impl Fn(&D::Session) -> Statement<'a>) -> Result<Vec<L>, LeaseMgrError> {
-        self.rows(&self.kinds, build)?.iter().map(|row| self.lease(row)).collect()
-    }
-
-    fn lease(&self, row: &[Value<'_>]) -> Result<L, LeaseMgrError> {
-        columns::lease(&self.columns, row).map_err(|error| LeaseMgrError::Backend(Box::new(error)))
+        let select = |session: &mut D::Session| {
+            let Statement { sql, values } = build(session);
+            session.select(&sql, &values, &self.columns)
+        };
+        self.sessions.with(true, select).map_err(|error| self.sessions.failed(error))
     }
 
     fn rows<'a>(
@@ -216,46 +220,67 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
     }
 
     /// Reads the leases of a batch of clients.
-    fn look_up_clients(&self, clients: &[ClientInSubnet]) -> Vec<Result<Vec<L>, LeaseMgrError>> {
-        let mut keys: Vec<_> = clients.iter().map(|(id, subnet)| (id.as_slice(), *subnet)).collect();
-        // Callers that ask for the same client get its leases once each.
-        keys.sort_unstable();
-        keys.dedup();
-        let found = match self.sessions.with(true, |session| session.of_clients(&keys)) {
-            Ok(found) => found,
-            Err(error) => return self.fail_all(error, clients.len()),
-        };
-        let of = |(id, subnet): &ClientInSubnet| {
-            let is_of = |lease: &&L| {
-                lease.data().subnet_id.0 == *subnet
-                    && lease.client_key().is_some_and(|client| client.id == id.as_slice())
+    fn look_up_clients(&self, clients: &[ClientInSubnet]) -> Vec<OfClient<L>> {
+        let mut found = HashMap::<_, Vec<L>, RandomState>::default();
+        for by in [ClientColumn::Id, ClientColumn::HwAddr] {
+            let keys = clients.iter().filter(|client| client.0 == by);
+            let mut keys: Vec<_> = keys.map(|(_, key, subnet)| (key.as_slice(), *subnet)).collect();
+            if keys.is_empty() {
+                continue;
+            }
+            // Callers that ask for the same client get its leases once each.
+            keys.sort_unstable();
+            keys.dedup();
+            let leases = match self.sessions.with(true, |session| session.of_clients(by, &keys)) {
+                // There may be more.
+                Ok(leases) if leases.len() >= MAX_FOUND => return clients.iter().map(|_| Ok(None)).collect(),
+                Ok(leases) => leases,
+                Err(error) => return self.fail_all(error, clients.len()),
             };
-            let mut leases: Vec<_> = found.iter().filter(is_of).cloned().collect();
-            leases.sort_unstable_by_key(L::address);
-            Ok(leases)
-        };
-        clients.iter().map(of).collect()
+            let key_of = |lease: &L| match by {
+                ClientColumn::Id => lease.client_key().map(|client| client.id.to_vec()),
+                ClientColumn::HwAddr => lease.hwaddr().map(|hwaddr| hwaddr.as_bytes().to_vec()),
+            };
+            for lease in leases {
+                let key = (by, key_of(&lease).unwrap_or_default(), lease.data().subnet_id.0);
+                found.entry(key).or_default().push(lease);
+            }
+        }
+        clients.iter().map(|client| Ok(Some(found.get(client).cloned().unwrap_or_default()))).collect()
     }
 
-    fn of_client(&self, id: &[u8], subnet: SubnetId) -> Result<Vec<L>, LeaseMgrError> {
-        let mut result = Ok(Vec::new());
-        let queued = [((), (id.to_vec(), subnet.0))];
+    /// Returns the leases of a query for those of a client in a subnet, as a server makes it for each
+    /// packet. `None` for another query, and if the client has too many leases.
+    fn find_of_client(&self, query: &Query<'_, L>) -> OfClient<L> {
+        let (by, key) = match query.key {
+            Key::Client(client) => (ClientColumn::Id, client.id),
+            // DHCPv6 has no index for it in the schema of Kea 2.2.
+            Key::HwAddr(hwaddr) if L::FAMILY == Family::V4 => (ClientColumn::HwAddr, hwaddr.as_bytes()),
+            _ => return Ok(None),
+        };
+        let Some(subnet) = query.subnet else { return Ok(None) };
+        if (Query { limit: None, reversed: false, ..*query }) != Query::new(query.key).in_subnet(subnet) {
+            return Ok(None);
+        }
+        let mut found = Ok(None);
         self.clients.run(
-            queued,
+            [((), (by, key.to_vec(), subnet.0))],
             &|batch| each_answered(batch.len(), || self.look_up_clients(batch)),
-            |_, found| result = found,
+            |_, leases| found = leases,
         );
-        result
+        let Some(mut leases) = found? else { return Ok(None) };
+        leases.retain(|lease| query.matches(lease));
+        leases.sort_unstable_by_key(L::address);
+        if query.reversed {
+            leases.reverse();
+        }
+        leases.truncate(query.limit.unwrap_or(usize::MAX));
+        Ok(Some(leases))
     }
 
     fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError> {
         query.check()?;
-        if let (Key::Client(client), Some(subnet)) = (query.key, query.subnet)
-            && *query == Query::client(client).in_subnet(subnet)
-        {
-            // The query of a server for each packet.
-            let mut leases = self.of_client(client.id, subnet)?;
-            leases.retain(|lease| query.matches(lease));
+        if let Some(leases) = self.find_of_client(query)? {
             return Ok(leases);
         }
         let schema = self.sessions.schema();
@@ -613,30 +638,11 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
         }
         let rows = self.numbers(1, |session| {
             let mut builder =
-                Builder::new(session, format!("SELECT count(*) FROM {}", select::table(L::FAMILY)));
+                Builder::new(session, format!("SELECT count(*) FROM {}", columns::table(L::FAMILY)));
             select::conditions(&mut builder, schema, query);
             builder.end()
         })?;
         Ok(rows.first().and_then(|row| row.first()).map_or(0, |&count| count.unsigned_abs()))
-    }
-
-    fn by_client_in_subnet(
-        &self,
-        hwaddr: Option<&HwAddr>,
-        client: Option<ClientKey<'_>>,
-        subnet: SubnetId,
-    ) -> Result<Vec<L>, LeaseMgrError> {
-        if let Some(client) = client {
-            let mut leases = self.shared.of_client(client.id, subnet)?;
-            leases.retain(|lease| client.matches(lease));
-            if !leases.is_empty() {
-                return Ok(leases);
-            }
-        }
-        hwaddr.map_or_else(
-            || Ok(Vec::new()),
-            |hwaddr| defaults::of_hwaddr_in_subnet(self, hwaddr, client.is_some(), subnet),
-        )
     }
 
     fn statistics(&self, query: &StatisticsQuery) -> Result<Vec<StatisticsRow>, LeaseMgrError> {
@@ -650,7 +656,7 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
         keys.extend(query.by_pool.then_some("pool_id"));
         keys.extend(has_types.then_some("lease_type"));
         keys.push("state");
-        let table = format!("{}{}_stat", select::table(L::FAMILY), if query.by_pool { "_pool" } else { "" });
+        let table = format!("{}{}_stat", columns::table(L::FAMILY), if query.by_pool { "_pool" } else { "" });
         let keys = keys.join(", ");
         let mut rows = self.numbers(keys.split(',').count() + 1, |session| {
             let mut builder = Builder::new(session, format!("SELECT {keys}, leases FROM {table}"));
@@ -662,7 +668,7 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
         if has_types && query.by_pool {
             // The tables of pools do not have registered addresses.
             let registered = self.numbers(5, |session| {
-                let table = select::table(L::FAMILY);
+                let table = columns::table(L::FAMILY);
                 let mut builder = Builder::new(session, format!("SELECT {keys}, count(*) FROM {table}"));
                 let state = Value::Number(LeaseState::REGISTERED.0.into());
                 builder.condition("state =", Kind::Number, state);
@@ -703,7 +709,7 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
         // The database may find names in any case.
         let kinds = [Kind::Text, Kind::Number];
         let rows = self.shared.rows(&kinds, |session| {
-            let table = format!("{}_stat_by_client_class", select::table(L::FAMILY));
+            let table = format!("{}_stat_by_client_class", columns::table(L::FAMILY));
             let mut builder = Builder::new(session, format!("SELECT client_class, leases FROM {table}"));
             builder.condition("client_class =", Kind::Text, Value::Text(name.to_owned().into()));
             if has_types {

@@ -1,8 +1,10 @@
 //! Operations of several threads that one of them makes together.
 //!
-//! A thread that has operations to make leads if no other thread does: it makes all operations that
-//! wait, and then passes the lead to a thread whose operations have arrived meanwhile. So a lone
-//! operation is made at once by its own thread, and while a batch is made, the next one gathers.
+//! A thread that has operations to make leads if fewer threads than allowed do: it makes all
+//! operations that wait, and then passes the lead to a thread whose operations have arrived
+//! meanwhile. So a lone operation is made at once by its own thread, and while batches are made, the
+//! next one gathers. With two leaders the database works at one batch while the threads deal with
+//! the results of the other.
 //!
 //! Operations have keys. Those of one key are made in their order, in different batches, and the
 //! next one waits until the caller of the previous one has dealt with its result, so that callbacks
@@ -28,14 +30,15 @@ pub(super) struct Queue<K, O, R> {
     state: Mutex<State<K, O, R>>,
     /// Whether operations of one key are made one after the other.
     is_ordered: bool,
+    max_leaders: usize,
 }
 
 struct State<K, O, R> {
     waiting: VecDeque<Waiting<K, O, R>>,
     /// The keys of operations in a batch, or whose results the caller has not dealt with.
     busy: HashSet<K, RandomState>,
-    /// Whether a thread leads.
-    is_led: bool,
+    /// Number of threads that lead, or are to lead.
+    leaders: usize,
     /// The leader, which waits until this number of operations wait.
     wanted: usize,
     leader: Option<Thread>,
@@ -66,17 +69,19 @@ struct Ready<R> {
 }
 
 impl<K: Copy + Eq + Hash, O, R> Queue<K, O, R> {
-    pub(super) fn new(is_ordered: bool) -> Self {
+    /// Creates a queue. A single leader waits for a short time until as many operations as last time
+    /// have arrived; several do not.
+    pub(super) fn new(is_ordered: bool, max_leaders: usize) -> Self {
         let state = State {
             waiting: VecDeque::new(),
             busy: HashSet::default(),
-            is_led: false,
+            leaders: 0,
             wanted: 0,
             leader: None,
             expected: 0,
             time: Duration::ZERO,
         };
-        Self { state: Mutex::new(state), is_ordered }
+        Self { state: Mutex::new(state), is_ordered, max_leaders }
     }
 
     /// Makes operations, and calls `each` with the number and the result of each as soon as it is
@@ -97,8 +102,9 @@ impl<K: Copy + Eq + Hash, O, R> Queue<K, O, R> {
                 keys.push(key);
                 state.waiting.push_back(Waiting { key, operation, number, call: Arc::clone(&call) });
             }
-            if !state.is_led && !keys.is_empty() {
-                (state.is_led, leads) = (true, true);
+            if state.leaders < self.max_leaders && !keys.is_empty() {
+                state.leaders += 1;
+                leads = true;
             }
             let is_wanted = state.wanted > 0 && state.waiting.len() >= state.wanted;
             let leader = if is_wanted { state.leader.take() } else { None };
@@ -126,9 +132,11 @@ impl<K: Copy + Eq + Hash, O, R> Queue<K, O, R> {
                 }
             }
         }
-        // The lead was passed to this thread after its last operation was made.
-        if leads || mem::take(&mut call.state.lock().leads) {
-            self.pass_on();
+        // Leads that were passed to this thread after its last operation was made.
+        for is_left in [leads, mem::take(&mut call.state.lock().leads)] {
+            if is_left {
+                self.pass_on();
+            }
         }
     }
 
@@ -174,7 +182,7 @@ impl<K: Copy + Eq + Hash, O, R> Queue<K, O, R> {
     fn gather(&self) -> Vec<Waiting<K, O, R>> {
         let mut state = self.state.lock();
         let mut gathering = Gathering::new(state.waiting.len(), state.time);
-        while state.waiting.len() < state.expected {
+        while self.max_leaders == 1 && state.waiting.len() < state.expected {
             state.wanted = state.expected;
             state.leader = Some(thread::current());
             drop(state);
@@ -208,10 +216,13 @@ impl<K: Copy + Eq + Hash, O, R> Queue<K, O, R> {
         let State { waiting, busy, .. } = &mut *state;
         let next = waiting.iter().find(|next| !self.is_ordered || !busy.contains(&next.key));
         let next = next.map(|next| Arc::clone(&next.call));
-        state.is_led = next.is_some();
+        // A caller that is to lead already makes all that waits.
+        let next = next.filter(|call| !mem::replace(&mut call.state.lock().leads, true));
+        if next.is_none() {
+            state.leaders -= 1;
+        }
         drop(state);
         if let Some(call) = next {
-            call.state.lock().leads = true;
             call.thread.unpark();
         }
     }
@@ -220,9 +231,9 @@ impl<K: Copy + Eq + Hash, O, R> Queue<K, O, R> {
     fn release(&self, key: K) {
         let mut state = self.state.lock();
         state.busy.remove(&key);
-        let leads = !state.is_led && !state.waiting.is_empty();
+        let leads = state.leaders < self.max_leaders && !state.waiting.is_empty();
         if leads {
-            state.is_led = true;
+            state.leaders += 1;
         }
         drop(state);
         if leads {
@@ -244,8 +255,8 @@ mod models {
 
     /// Threads make operations of two keys; the results are numbered in the order in which they are
     /// made.
-    fn run_and_deal_with(is_ordered: bool) {
-        let queue = Arc::new(Queue::<u8, (u8, usize), usize>::new(is_ordered));
+    fn run_and_deal_with(is_ordered: bool, max_leaders: usize) {
+        let queue = Arc::new(Queue::<u8, (u8, usize), usize>::new(is_ordered, max_leaders));
         let made = Arc::new(Mutex::new(Vec::<(u8, usize)>::new()));
         let dealt_with = Arc::new(Mutex::new(Vec::<usize>::new()));
         let threads = (0..3).map(|number| {
@@ -283,14 +294,14 @@ mod models {
             }
         }
         let state = queue.state.lock();
-        assert!(!state.is_led && state.waiting.is_empty() && state.busy.is_empty());
+        assert!(state.leaders == 0 && state.waiting.is_empty() && state.busy.is_empty());
     }
 
     #[test]
     fn each_operation_is_made_once_and_those_of_a_key_in_order() {
-        for is_ordered in [true, false] {
-            check_random(move || run_and_deal_with(is_ordered), ORDERS);
-            check_pct(move || run_and_deal_with(is_ordered), ORDERS, 3);
+        for (is_ordered, max_leaders) in [(true, 1), (true, 2), (false, 1), (false, 2)] {
+            check_random(move || run_and_deal_with(is_ordered, max_leaders), ORDERS);
+            check_pct(move || run_and_deal_with(is_ordered, max_leaders), ORDERS, 3);
         }
     }
 }
@@ -306,7 +317,7 @@ mod tests {
     #[test]
     fn operations_that_wait_are_made_together() {
         const THREADS: usize = 8;
-        let queue = Queue::<usize, usize, usize>::new(true);
+        let queue = Queue::<usize, usize, usize>::new(true, 1);
         let (batches, start) = (AtomicUsize::new(0), Barrier::new(THREADS));
         let make = |batch: &[usize]| {
             batches.fetch_add(1, Ordering::Relaxed);
@@ -333,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_caller_can_have_several_operations_of_one_key() {
-        let queue = Queue::<u8, usize, usize>::new(true);
+        let queue = Queue::<u8, usize, usize>::new(true, 1);
         let mut results = Vec::new();
         let operations = (0..5).map(|n| (0, n));
         queue.run(operations, &<[usize]>::to_vec, |number, result| results.push((number, result)));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::columns::{Column, Kind, Value};
+use super::columns::{Column, Kind, Value, table};
 use super::driver::{Dialect, Schema};
 use crate::lease::{Family, LeaseState};
 use crate::lease_mgr::{Key, ManagedLease, Query};
@@ -12,14 +12,6 @@ use crate::lease_mgr::{Key, ManagedLease, Query};
 pub(super) struct Statement<'a> {
     pub(super) sql: String,
     pub(super) values: Vec<Value<'a>>,
-}
-
-/// Returns the name of the lease table of a family.
-pub(super) fn table(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "lease4",
-        Family::V6 => "lease6",
-    }
 }
 
 /// Builds a statement.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rstest::rstest;
 
 use super::columns::{Column, Kind, Value};
-use super::driver::{DbError, DbErrorKind, Dialect, Driver, Schema, Session, Write};
+use super::driver::{ClientColumn, DbError, DbErrorKind, Dialect, Driver, Schema, Session, Write};
 use super::manager::SqlLeaseMgr;
 use super::options::SqlOptions;
 use crate::lease::{ClientId, HwAddr, Lease4, LeaseState, LeaseType, SubnetId, system_time};
@@ -125,6 +125,10 @@ impl Session<Lease4> for FakeSession {
         Ok(Vec::new())
     }
 
+    fn select(&mut self, _: &str, _: &[Value<'_>], _: &[Column]) -> Result<Vec<Lease4>, DbError> {
+        Ok(Vec::new())
+    }
+
     fn write(&mut self, changes: &[Write<'_, Lease4>]) -> Result<Vec<bool>, DbError> {
         assert!(changes.is_sorted_by(|a, b| a.address() < b.address()), "each address once, in order");
         self.database.batches.lock().unwrap().push(changes.len());
@@ -163,7 +167,7 @@ impl Session<Lease4> for FakeSession {
         Ok(addresses.iter().filter_map(|address| rows.get(address)).cloned().collect())
     }
 
-    fn of_clients(&mut self, clients: &[(&[u8], u32)]) -> Result<Vec<Lease4>, DbError> {
+    fn of_clients(&mut self, by: ClientColumn, clients: &[(&[u8], u32)]) -> Result<Vec<Lease4>, DbError> {
         assert!(clients.is_sorted_by(|a, b| a < b), "each client once");
         self.database.batches.lock().unwrap().push(clients.len());
         thread::sleep(Duration::from_millis(1));
