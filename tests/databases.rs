@@ -5,14 +5,17 @@
 #[path = "support/databases.rs"]
 mod databases;
 
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, iter};
 
 use databases::{Database, Server};
 use leasemgr::conformance::{Fixture, TestedLease};
-use leasemgr::lease::{Lease4, Lease6, Recorded};
-use leasemgr::{Added, Deleted, LeaseMgr, LeaseMgrExt, ManagedLease};
+use leasemgr::lease::{Duid, HwAddr, Iaid, Lease4, Lease6, Lifetime, Recorded, SubnetId, system_time};
+use leasemgr::{
+    Added, Deleted, Done, FreeRange, LeaseMgr, LeaseMgrExt, LeaseMgrFactory, ManagedLease, Operation,
+};
 use rstest::rstest;
 use serde_json::Value;
 
@@ -185,4 +188,96 @@ fn managers_of_one_database_lose_no_update(#[values(Server::Postgresql, Server::
     });
     let heard = managers[1].all().unwrap().iter().map(|lease| lease.data().cltt - 1_700_000_000).sum::<i64>();
     assert_eq!(heard, 6 * EACH);
+}
+
+/// Leases of a pool, by their numbers in it.
+trait Numbered: TestedLease + ManagedLease {
+    /// The pools: of addresses, and in DHCPv6 of prefixes, too.
+    const LENGTHS: &[u8];
+
+    fn at(n: u32, length: u8) -> Self;
+}
+
+impl Numbered for Lease4 {
+    const LENGTHS: &[u8] = &[32];
+
+    fn at(n: u32, _: u8) -> Self {
+        let [.., a, b, c] = n.to_be_bytes();
+        let builder = Self::builder([10, a, b, c].into()).client(HwAddr::from([2, 0, 0, a, b, c]));
+        builder.subnet(1).lifetime(3600).heard_at(system_time(1_700_000_000)).build().unwrap()
+    }
+}
+
+impl Numbered for Lease6 {
+    const LENGTHS: &[u8] = &[128, 120, 64, 56];
+
+    fn at(n: u32, length: u8) -> Self {
+        let pool = u128::from(u16::from(length)) << 80 | 0x2001_0db8 << 96;
+        let address = Ipv6Addr::from_bits(pool | u128::from(n) << (128 - length));
+        let builder = if length == 128 {
+            Self::builder(address)
+        } else {
+            Self::prefix_builder(address, length.into())
+        };
+        let builder = builder.client(Duid::new(&n.to_be_bytes()).unwrap(), Iaid(1));
+        builder.subnet(1).lifetime(3600).heard_at(system_time(1_700_000_000)).build().unwrap()
+    }
+}
+
+fn free_addresses_are_those_of_a_lease_file<L: Numbered>(server: Server) {
+    const LAST: u32 = 59;
+    let database = Database::new(server);
+    let managers = [database.open::<L>(), LeaseMgrFactory::new().open("type=memfile persist=false").unwrap()];
+    let mut random = 1_u64;
+    let mut random = |below: u32| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from(random >> 33).unwrap() % below
+    };
+    for &length in L::LENGTHS {
+        for _ in 0..40 {
+            for mgr in &managers {
+                mgr.wipe_subnet(SubnetId(1)).unwrap();
+            }
+            let gaps = random(4);
+            let leases = (0..=LAST + 1).filter_map(|n| {
+                let mut lease = L::at(n, length);
+                match random(40) {
+                    found if found < gaps => return None,
+                    found if found < 2 * gaps => lease.reclaim(),
+                    found if found < 3 * gaps => lease.data_mut().valid_lifetime = Lifetime(60),
+                    39 => lease.data_mut().valid_lifetime = Lifetime::INFINITE,
+                    _ => {}
+                }
+                Some(Operation::Add(lease))
+            });
+            let leases: Vec<_> = leases.collect();
+            for mgr in &managers {
+                assert!(mgr.apply(&leases).into_iter().all(|result| result.unwrap() == Done::Added));
+            }
+            let address = |n| L::at(n, length).address();
+            let (first, last) = (random(10), LAST - random(10));
+            let mut range = FreeRange::<L>::prefixes(address(first)..=address(last), length);
+            for _ in 0..random(4) {
+                let excluded = random(LAST);
+                range = range.without(address(excluded)..=address(excluded + random(9)));
+            }
+            for now in [1_700_000_059, 1_700_000_060, 1_700_003_600].map(system_time) {
+                let [found, expected] = managers.each_ref().map(|mgr| mgr.first_free(&range, now).unwrap());
+                assert_eq!(found, expected, "{range:?} {now:?}");
+                let any = managers[0].free_address(&range, now).unwrap();
+                assert_eq!(any.is_some(), expected.is_some(), "{range:?} {now:?}");
+                if let Some(any) = any {
+                    let one = FreeRange::prefixes(any..=any, length);
+                    assert!(range.contains(any));
+                    assert_eq!(managers[1].first_free(&one, now).unwrap(), Some(any), "{now:?}");
+                }
+            }
+        }
+    }
+}
+
+#[rstest]
+fn free_addresses_are_found_in_the_database(#[values(Server::Postgresql, Server::Mariadb)] server: Server) {
+    free_addresses_are_those_of_a_lease_file::<Lease4>(server);
+    free_addresses_are_those_of_a_lease_file::<Lease6>(server);
 }

@@ -197,6 +197,26 @@ impl<L: ManagedLease> Dialect for MySqlSession<L> {
              = CAST(:p{number} AS BINARY))"
         ));
     }
+
+    /// The server calculates with 64 bits.
+    fn following(&self, row: &str, step: u128) -> Option<String> {
+        let half = |bytes: &str, step: u128| {
+            let number = format!("CAST(CONV(HEX({bytes}), 16, 10) AS UNSIGNED)");
+            format!("UNHEX(LPAD(HEX(({number} | {}) + 1), 16, '0'))", step - 1)
+        };
+        match self.addresses {
+            Addresses::V4 => Some(format!("(({row}.address | {}) + 1)", step - 1)),
+            Addresses::Text { .. } => None,
+            Addresses::V6 if step > u64::MAX.into() => {
+                let high = half(&format!("LEFT({row}.address, 8)"), step >> 64);
+                Some(format!("CONCAT({high}, REPEAT(CHAR(0), 8))"))
+            }
+            Addresses::V6 => {
+                let low = half(&format!("RIGHT({row}.address, 8)"), step);
+                Some(format!("CONCAT(LEFT({row}.address, 8), {low})"))
+            }
+        }
+    }
 }
 
 #[cfg(test)]

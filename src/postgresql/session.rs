@@ -126,6 +126,17 @@ impl<L: ManagedLease> Dialect for PostgreSqlSession<L> {
     fn hostname_is(&self, sql: &mut String, number: usize) {
         sql.push_str(&format!("(lower(hostname) = ${number} AND hostname IS NOT NULL)"));
     }
+
+    fn following(&self, row: &str, step: u128) -> Option<String> {
+        let length = u128::BITS - step.trailing_zeros();
+        match L::FAMILY {
+            Family::V4 => Some(format!("(({row}.address | {}) + 1)", step - 1)),
+            Family::V6 if self.schema.has_text_addresses => None,
+            Family::V6 => {
+                Some(format!("set_masklen(broadcast(set_masklen({row}.address, {length})) + 1, 128)"))
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -89,6 +89,15 @@ pub(crate) trait Dialect {
     /// Appends a condition that is true for the rows whose hostname is the parameter of this
     /// number, which is in lower case. It must be able to use the index of the hostname.
     fn hostname_is(&self, sql: &mut String, number: usize);
+
+    /// Returns an expression of the lowest multiple of `step`, a power of two, that is greater than
+    /// the address in a row of this name; `None` if the database cannot calculate it in the form of
+    /// the column. The result has another form for a `step` of less than 2^64 if the first 64 bits
+    /// of a DHCPv6 address would change.
+    fn following(&self, row: &str, step: u128) -> Option<String> {
+        let _ = (row, step);
+        None
+    }
 }
 
 /// A connection to a database. A session that has returned [`DbErrorKind::Lost`] is not used again.

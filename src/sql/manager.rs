@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -10,6 +11,7 @@ use foldhash::fast::RandomState;
 
 use super::columns::{self, Column, Kind, Value};
 use super::driver::{DbError, DbErrorKind, Driver, Session, Write};
+use super::free;
 use super::kept::kept;
 use super::options::SqlOptions;
 use super::queue::Queue;
@@ -20,7 +22,7 @@ use crate::lease::{
 };
 use crate::lease_mgr::writer::{self, Writer};
 use crate::lease_mgr::{
-    Added, Borrowed, Change, ClientKey, Deleted, Done, Key, LeaseMgr, LeaseMgrError, ManagedLease, Operation,
+    Added, Borrowed, Change, ClientKey, Deleted, Done, FreeRange, Key, LeaseMgr, LeaseMgrError, ManagedLease, Operation,
     Query, StatisticsQuery, StatisticsRow, Status, Then, Tracking, defaults,
 };
 use crate::panics::contained;
@@ -246,6 +248,39 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
             |_, found| result = found,
         );
         result
+    }
+
+    /// Returns the lowest free address of a range from an address of it on: the outer `None` if the
+    /// database cannot find it.
+    fn lowest_free(
+        &self,
+        range: &FreeRange<L>,
+        mut from: L::Address,
+        now: i64,
+    ) -> Result<Option<Option<L::Address>>, LeaseMgrError> {
+        loop {
+            let find = |session: &mut D::Session| match free::lowest(session, range, from, now) {
+                Some(Statement { sql, values }) => session.query(&sql, &values, &[Kind::Address]).map(Some),
+                None => Ok(None),
+            };
+            let Some(rows) =
+                self.sessions.with(true, find).map_err(|error| self.sessions.failed(error))?
+            else {
+                return Ok(None);
+            };
+            let Some(Value::Address(found)) = rows.into_iter().flatten().next() else {
+                return Ok(Some(None));
+            };
+            let found = L::address_of_bits(match found {
+                IpAddr::V4(address) => address.to_bits().into(),
+                IpAddr::V6(address) => address.to_bits(),
+            });
+            match range.from(found) {
+                // The address that was found is excluded.
+                Some(next) if next != found => from = next,
+                free => return Ok(Some(free)),
+            }
+        }
     }
 
     fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError> {
@@ -637,6 +672,36 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
             || Ok(Vec::new()),
             |hwaddr| defaults::of_hwaddr_in_subnet(self, hwaddr, client.is_some(), subnet),
         )
+    }
+
+    fn first_free(&self, range: &FreeRange<L>, now: SystemTime) -> Result<Option<L::Address>, LeaseMgrError> {
+        let Some(first) = range.from(range.first()) else {
+            return Ok(None);
+        };
+        match self.shared.lowest_free(range, first, seconds_since_epoch(now))? {
+            Some(found) => Ok(found),
+            None => defaults::first_free(self, range, now),
+        }
+    }
+
+    /// Searches from a random address on, so that few occupied addresses are read unless hardly any
+    /// address is free, and several servers hardly ever find the same one.
+    fn free_address(
+        &self,
+        range: &FreeRange<L>,
+        now: SystemTime,
+    ) -> Result<Option<L::Address>, LeaseMgrError> {
+        let Some(start) = free::any_of(range) else {
+            return Ok(None);
+        };
+        match self.shared.lowest_free(range, start, seconds_since_epoch(now))? {
+            Some(None) => self.first_free(range, now),
+            Some(found) => Ok(found),
+            None => Err(LeaseMgrError::Unsupported {
+                backend: D::NAME.to_owned(),
+                operation: "find any free address of this range".to_owned(),
+            }),
+        }
     }
 
     fn statistics(&self, query: &StatisticsQuery) -> Result<Vec<StatisticsRow>, LeaseMgrError> {

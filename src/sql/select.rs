@@ -61,6 +61,11 @@ impl<'a, 'd, D: Dialect + ?Sized> Builder<'a, 'd, D> {
         self.dialect.placeholder(&mut self.statement.sql, number, kind);
     }
 
+    /// Begins the conditions of another selection.
+    pub(super) fn begin_conditions(&mut self) {
+        self.has_conditions = false;
+    }
+
     /// Begins another condition.
     fn and(&mut self) {
         self.text(if self.has_conditions { " AND " } else { " WHERE " });
