@@ -6,15 +6,19 @@
 mod databases;
 
 use std::net::Ipv6Addr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{fs, iter};
 
 use databases::{Database, Server};
 use leasemgr::conformance::{Fixture, TestedLease};
-use leasemgr::lease::{Duid, HwAddr, Iaid, Lease4, Lease6, Lifetime, Recorded, SubnetId, system_time};
+use leasemgr::lease::{
+    Duid, Family, HwAddr, Iaid, Lease4, Lease6, Lifetime, Recorded, SubnetId, UserContext, system_time,
+};
 use leasemgr::{
-    Added, Deleted, Done, FreeRange, LeaseMgr, LeaseMgrExt, LeaseMgrFactory, ManagedLease, Operation,
+    Added, AddedWithin, Change, ChangeKind, Deleted, Done, FreeRange, LeaseMgr, LeaseMgrExt, LeaseMgrFactory,
+    ManagedLease, Operation,
 };
 use rstest::rstest;
 use serde_json::Value;
@@ -214,11 +218,8 @@ impl Numbered for Lease6 {
     fn at(n: u32, length: u8) -> Self {
         let pool = u128::from(u16::from(length)) << 80 | 0x2001_0db8 << 96;
         let address = Ipv6Addr::from_bits(pool | u128::from(n) << (128 - length));
-        let builder = if length == 128 {
-            Self::builder(address)
-        } else {
-            Self::prefix_builder(address, length.into())
-        };
+        let builder =
+            if length == 128 { Self::builder(address) } else { Self::prefix_builder(address, length.into()) };
         let builder = builder.client(Duid::new(&n.to_be_bytes()).unwrap(), Iaid(1));
         builder.subnet(1).lifetime(3600).heard_at(system_time(1_700_000_000)).build().unwrap()
     }
@@ -280,4 +281,125 @@ fn free_addresses_are_those_of_a_lease_file<L: Numbered>(server: Server) {
 fn free_addresses_are_found_in_the_database(#[values(Server::Postgresql, Server::Mariadb)] server: Server) {
     free_addresses_are_those_of_a_lease_file::<Lease4>(server);
     free_addresses_are_those_of_a_lease_file::<Lease6>(server);
+}
+
+fn expired_leases_are_divided<L: Numbered>(server: Server) {
+    const COUNT: u32 = 5000;
+    let database = Database::new(server);
+    let managers: Vec<_> = iter::repeat_with(|| database.open::<L>()).take(2).collect();
+    let leases = (0..COUNT).map(|n| {
+        let mut lease = L::at(n, L::LENGTHS[0]);
+        lease.data_mut().valid_lifetime = Lifetime(1 + n % 100);
+        lease
+    });
+    let leases: Vec<_> = leases.collect();
+    let operations: Vec<_> = leases.iter().cloned().map(Operation::Add).collect();
+    assert!(managers[0].apply(&operations).into_iter().all(|result| result.unwrap() == Done::Added));
+    // A declined lease is deleted.
+    let table = if L::FAMILY == Family::V4 { "lease4" } else { "lease6" };
+    let declined = "valid_lifetime = 7";
+    database.execute(&format!("UPDATE {table} SET state = 1 WHERE {declined}"));
+    let told = Arc::new(Mutex::new(Vec::new()));
+    for mgr in &managers {
+        for kind in [ChangeKind::Add, ChangeKind::Update, ChangeKind::Delete] {
+            let told = Arc::clone(&told);
+            let function = move |change: &Change<'_, L>| {
+                assert!(change.before().is_some_and(|before| !before.is_reclaimed()));
+                told.lock().unwrap().push(change.address());
+            };
+            mgr.tracking().register("test", kind, None, function).unwrap();
+        }
+    }
+    let now = system_time(1_700_000_100);
+    let start = std::sync::Barrier::new(managers.len());
+    let reclaimed = std::thread::scope(|scope| {
+        let threads = managers.iter().map(|mgr| {
+            scope.spawn(|| {
+                start.wait();
+                mgr.reclaim_expired(now, 0).unwrap()
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    let expected: Vec<_> = leases.iter().map(L::address).collect();
+    let mut returned: Vec<_> = reclaimed.iter().flatten().map(L::address).collect();
+    returned.sort_unstable();
+    assert_eq!(returned, expected);
+    let mut told = std::mem::take(&mut *told.lock().unwrap());
+    told.sort_unstable();
+    assert_eq!(told, expected);
+    assert_eq!(managers[0].list_expired(now, 0).unwrap(), []);
+    let left = managers[0].all().unwrap();
+    assert!(left.iter().all(L::is_reclaimed));
+    let declined = reclaimed.iter().flatten().filter(|lease| !lease.is_reclaimed()).count();
+    assert_eq!(left.len() + declined, COUNT as usize);
+    assert_eq!(declined, COUNT as usize / 100);
+    // At most as many as asked for.
+    let renewed: Vec<_> = leases[..30].iter().cloned().map(Operation::update).collect();
+    let _ = managers[0].apply(&renewed);
+    let renewed = managers[0].list_expired(now, 0).unwrap().len();
+    assert_eq!(managers[1].reclaim_expired(now, 20).unwrap().len(), 20);
+    assert_eq!(managers[1].list_expired(now, 0).unwrap().len(), renewed - 20);
+}
+
+#[rstest]
+fn each_expired_lease_is_reclaimed_by_one_of_several_managers(
+    #[values(Server::Postgresql, Server::Mariadb)] server: Server,
+) {
+    expired_leases_are_divided::<Lease4>(server);
+    expired_leases_are_divided::<Lease6>(server);
+}
+
+fn limits_hold_between_managers<L: Numbered>(server: Server, length: u8, kind: &str, of_class: bool) {
+    const LIMIT: usize = 25;
+    let database = Database::new(server);
+    let managers: Vec<_> = iter::repeat_with(|| database.open::<L>()).take(3).collect();
+    let context = if of_class {
+        format!(
+            r#"{{ "ISC": {{ "client-classes": [ "gold" ], "limits": {{ "client-classes": [
+                {{ "name": "gold", "{kind}-limit": {LIMIT} }} ] }} }} }}"#
+        )
+    } else {
+        format!(r#"{{ "ISC": {{ "limits": {{ "subnet": {{ "id": 1, "{kind}-limit": {LIMIT} }} }} }} }}"#)
+    };
+    let context = UserContext::parse(context.as_bytes()).unwrap();
+    let added = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..6_u32 {
+            let (mgr, context, added) = (&managers[thread as usize % 3], &context, &added);
+            scope.spawn(move || {
+                for n in 0..10 {
+                    let mut lease = L::at(thread * 10 + n, length);
+                    lease.data_mut().user_context = Some(context.clone());
+                    match mgr.add_within(&lease, context).unwrap() {
+                        AddedWithin::Added => added.fetch_add(1, Ordering::Relaxed),
+                        AddedWithin::LimitReached(_) => 0,
+                        AddedWithin::AddressTaken => panic!("the address of {lease:?} is taken"),
+                    };
+                }
+            });
+        }
+    });
+    assert_eq!(added.into_inner(), LIMIT);
+    let left = managers[0].all().unwrap();
+    assert_eq!(left.len(), LIMIT);
+    // A lease that goes makes room for another one.
+    managers[1].delete(left[0].address()).unwrap();
+    assert_eq!(managers[2].add_within(&left[0], &context).unwrap(), AddedWithin::Added);
+    let reached = managers[1].add_within(&L::at(100, length), &context).unwrap();
+    assert!(matches!(reached, AddedWithin::LimitReached(_)), "{reached:?}");
+    let _ = managers[1].delete(left[0].address()).unwrap();
+    let taken = managers[1].add_within(&left[1], &context).unwrap();
+    assert_eq!(taken, AddedWithin::AddressTaken);
+}
+
+#[rstest]
+fn limits_hold_for_all_managers(
+    #[values(Server::Postgresql, Server::Mariadb)] server: Server,
+    #[values(true, false)] of_class: bool,
+) {
+    limits_hold_between_managers::<Lease4>(server, 32, "address", of_class);
+    limits_hold_between_managers::<Lease6>(server, 128, "address", of_class);
+    limits_hold_between_managers::<Lease6>(server, 56, "prefix", of_class);
 }

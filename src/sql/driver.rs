@@ -98,6 +98,13 @@ pub(crate) trait Dialect {
         let _ = (row, step);
         None
     }
+
+    /// Returns the end of a statement that adds a row to a table, by which an existing row of the
+    /// same `key`, a list of columns, is locked and keeps its value of another column.
+    fn or_lock(&self, table: &str, key: &str, column: &str) -> String;
+
+    /// Returns whether a selection can skip rows that others have locked.
+    fn skips_locked(&self) -> bool;
 }
 
 /// A connection to a database. A session that has returned [`DbErrorKind::Lost`] is not used again.
@@ -114,12 +121,30 @@ pub(crate) trait Session<L: ManagedLease>: Dialect + Send {
         kinds: &[Kind],
     ) -> Result<Vec<Vec<Value<'static>>>, DbError>;
 
+    /// Executes a statement, and returns the number of changed rows.
+    fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, DbError>;
+
+    /// Calls `work` in a transaction, which is committed if `work` returns true with its result, and
+    /// else rolled back. Each statement sees what was committed before it.
+    ///
+    /// After an error nothing was changed, except after [`DbErrorKind::Lost`].
+    fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<(bool, T), DbError>,
+    ) -> Result<T, DbError>;
+
+    /// Replaces and deletes rows that [`Session::transaction`] has locked, whichever values they
+    /// have. Each address occurs once; the changes are in the order of the addresses, and none of
+    /// them adds a row.
+    fn overwrite(&mut self, changes: &[Write<'_, L>]) -> Result<(), DbError>;
+
     /// Makes all these changes in one transaction, with one statement for each kind, and returns
     /// for each whether it was made: a row is not added if the address has one, and not replaced or
     /// deleted if it has other values. Each address occurs once; the changes are in the order of
     /// the addresses.
     ///
-    /// After an error nothing was changed, except after [`DbErrorKind::Lost`].
+    /// After an error nothing was changed, except after [`DbErrorKind::Lost`]. In
+    /// [`Session::transaction`], only one change can be made.
     fn write(&mut self, changes: &[Write<'_, L>]) -> Result<Vec<bool>, DbError>;
 
     /// Makes one change as [`Session::write`] does, but compares the row as a lease, not its

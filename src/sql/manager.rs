@@ -1,5 +1,8 @@
 //! The lease manager over the sessions of a database.
 
+mod limits;
+mod reclaim;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
@@ -8,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use foldhash::fast::RandomState;
+use parking_lot::Mutex;
 
 use super::columns::{self, Column, Kind, Value};
 use super::driver::{DbError, DbErrorKind, Driver, Session, Write};
@@ -18,12 +22,13 @@ use super::queue::Queue;
 use super::select::{self, Builder, Statement};
 use super::sessions::{Sessions, SharedError};
 use crate::lease::{
-    ClientClass, Family, HwAddr, LeaseKind, LeaseState, LeaseType, PoolId, SubnetId, seconds_since_epoch,
+    ClientClass, Family, HwAddr, LeaseKind, LeaseState, LeaseType, PoolId, SubnetId, UserContext,
+    seconds_since_epoch,
 };
 use crate::lease_mgr::writer::{self, Writer};
 use crate::lease_mgr::{
-    Added, Borrowed, Change, ClientKey, Deleted, Done, FreeRange, Key, LeaseMgr, LeaseMgrError, ManagedLease, Operation,
-    Query, StatisticsQuery, StatisticsRow, Status, Then, Tracking, defaults,
+    Added, AddedWithin, Borrowed, Change, ClientKey, Deleted, Done, FreeRange, Key, LeaseMgr, LeaseMgrError,
+    ManagedLease, Operation, Query, StatisticsQuery, StatisticsRow, Status, Then, Tracking, defaults,
 };
 use crate::panics::contained;
 
@@ -51,6 +56,8 @@ struct Shared<L: ManagedLease, D: Driver<L>> {
     changes: Queue<L::Address, Arc<Operation<L>>, Made<L>>,
     addresses: Queue<L::Address, L::Address, Result<Option<L>, LeaseMgrError>>,
     clients: Queue<(), ClientInSubnet, Result<Vec<L>, LeaseMgrError>>,
+    /// Held while leases are counted and a lease is added within limits.
+    limits: Mutex<()>,
     tracking: Arc<Tracking<L>>,
 }
 
@@ -79,6 +86,7 @@ impl<L: ManagedLease, D: Driver<L>> SqlLeaseMgr<L, D> {
             changes: Queue::new(true),
             addresses: Queue::new(false),
             clients: Queue::new(false),
+            limits: Mutex::new(()),
             tracking,
         });
         let own = Arc::clone(&shared);
@@ -206,6 +214,25 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
         }
     }
 
+    /// Calls `work` in a transaction as [`Session::transaction`] does, again while it conflicts with
+    /// others.
+    fn in_transaction<T>(
+        &self,
+        mut work: impl FnMut(&mut D::Session) -> Result<(bool, T), DbError>,
+    ) -> Result<T, DbError> {
+        let mut conflicts = 0;
+        loop {
+            let result = self.sessions.with(false, |session| session.transaction(&mut work));
+            match result {
+                Err(error) if error.kind == DbErrorKind::Conflict && conflicts < MAX_CONFLICTS => {
+                    conflicts += 1;
+                    wait_after_conflict(conflicts);
+                }
+                result => return result,
+            }
+        }
+    }
+
     fn fail_all<T>(&self, error: DbError, count: usize) -> Vec<Result<T, LeaseMgrError>> {
         let (kind, error) = (error.kind, Arc::new(error));
         let shared = || DbError::new(kind, SharedError(Arc::clone(&error)));
@@ -263,8 +290,7 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
                 Some(Statement { sql, values }) => session.query(&sql, &values, &[Kind::Address]).map(Some),
                 None => Ok(None),
             };
-            let Some(rows) =
-                self.sessions.with(true, find).map_err(|error| self.sessions.failed(error))?
+            let Some(rows) = self.sessions.with(true, find).map_err(|error| self.sessions.failed(error))?
             else {
                 return Ok(None);
             };
@@ -324,6 +350,13 @@ fn each_answered<T>(
     results
 }
 
+/// Waits before a batch is made again. Others that conflict wait for different times.
+fn wait_after_conflict(conflicts: u32) {
+    let local = 0_u8;
+    let thread = std::ptr::from_ref(&local).addr() as u64 >> 4;
+    std::thread::sleep(Duration::from_micros(100 + thread % 997 * u64::from(conflicts)));
+}
+
 /// Operations of a batch, until the outcome of each is known.
 struct Batch<'a, L: ManagedLease, D: Driver<L>> {
     shared: &'a Shared<L, D>,
@@ -346,6 +379,13 @@ impl<'a, L: ManagedLease, D: Driver<L>> Batch<'a, L, D> {
         self.results.into_iter().map(|result| result.unwrap_or(Err(LeaseMgrError::Panicked))).collect()
     }
 
+    /// Finds out the results after no answer came.
+    fn found_out(mut self, error: DbError) -> Vec<Made<L>> {
+        let all: Vec<_> = (0..self.operations.len()).collect();
+        self.find_out(&all, error);
+        self.results.into_iter().map(|result| result.unwrap_or(Err(LeaseMgrError::Panicked))).collect()
+    }
+
     /// Makes these operations until each has a result.
     fn decide(&mut self, mut open: Vec<usize>) {
         open.sort_unstable_by_key(|&n| self.operations[n].address());
@@ -355,9 +395,7 @@ impl<'a, L: ManagedLease, D: Driver<L>> Batch<'a, L, D> {
                 match error.kind {
                     DbErrorKind::Conflict if conflicts < MAX_CONFLICTS => {
                         conflicts += 1;
-                        // Others that conflict wait for different times.
-                        let thread = std::ptr::from_ref(self).addr() as u64 >> 4;
-                        std::thread::sleep(Duration::from_micros(100 + thread % 997 * u64::from(conflicts)));
+                        wait_after_conflict(conflicts);
                     }
                     DbErrorKind::Refused | DbErrorKind::Other | DbErrorKind::NoSpace if open.len() > 1 => {
                         // One that fails does not fail the others.
@@ -684,6 +722,17 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
         }
     }
 
+    fn add_within(&self, lease: &L, context: &UserContext) -> Result<AddedWithin, LeaseMgrError> {
+        self.shared.add_within(lease, context)
+    }
+
+    fn reclaim_expired(&self, now: SystemTime, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
+        match self.shared.reclaim(now, limit)? {
+            Some(reclaimed) => Ok(reclaimed),
+            None => defaults::reclaim_expired(self, now, limit),
+        }
+    }
+
     /// Searches from a random address on, so that few occupied addresses are read unless hardly any
     /// address is free, and several servers hardly ever find the same one.
     fn free_address(
@@ -761,26 +810,34 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
         let Ok(name) = str::from_utf8(class.as_bytes()) else {
             return Ok(0);
         };
-        let has_types = L::FAMILY == Family::V6;
-        if !has_types && kind == LeaseKind::Prefix {
-            return Ok(0);
-        }
-        // The database may find names in any case.
-        let kinds = [Kind::Text, Kind::Number];
-        let rows = self.shared.rows(&kinds, |session| {
-            let table = format!("{}_stat_by_client_class", select::table(L::FAMILY));
-            let mut builder = Builder::new(session, format!("SELECT client_class, leases FROM {table}"));
-            builder.condition("client_class =", Kind::Text, Value::Text(name.to_owned().into()));
-            if has_types {
-                let kind = if kind == LeaseKind::Address { LeaseType::NA } else { LeaseType::PD };
-                builder.condition("lease_type =", Kind::Number, Value::Number(kind.0.into()));
-            }
-            builder.end()
-        })?;
-        let counts = rows.iter().map(|row| match row.as_slice() {
-            [Value::Text(class), Value::Number(count)] if class == name => count.unsigned_abs(),
-            _ => 0,
-        });
-        Ok(counts.sum())
+        let kind = match (L::FAMILY, kind) {
+            (_, LeaseKind::Address) => LeaseType::NA,
+            (Family::V6, LeaseKind::Prefix) => LeaseType::PD,
+            (Family::V4, LeaseKind::Prefix) => return Ok(0),
+        };
+        let count = |session: &mut D::Session| class_count::<L>(session, name, kind);
+        self.shared.sessions.with(true, count).map_err(|error| self.shared.sessions.failed(error))
     }
+}
+
+/// Returns the number of leases in use of a client class, in DHCPv6 of those of one type.
+fn class_count<L: ManagedLease>(
+    session: &mut impl Session<L>,
+    name: &str,
+    lease_type: LeaseType,
+) -> Result<u64, DbError> {
+    let table = format!("{}_stat_by_client_class", select::table(L::FAMILY));
+    let mut builder = Builder::new(&*session, format!("SELECT client_class, leases FROM {table}"));
+    // The database may find names in any case.
+    builder.condition("client_class =", Kind::Text, Value::Text(name.to_owned().into()));
+    if L::FAMILY == Family::V6 {
+        builder.condition("lease_type =", Kind::Number, Value::Number(lease_type.0.into()));
+    }
+    let Statement { sql, values } = builder.end();
+    let rows = session.query(&sql, &values, &[Kind::Text, Kind::Number])?;
+    let counts = rows.iter().map(|row| match row.as_slice() {
+        [Value::Text(class), Value::Number(count)] if class == name => count.unsigned_abs(),
+        _ => 0,
+    });
+    Ok(counts.sum())
 }

@@ -89,6 +89,14 @@ impl Dialect for FakeSession {
     fn column(&self, _: &mut String, _: Column) {}
     fn address_order(&self, _: &mut String) {}
     fn hostname_is(&self, _: &mut String, _: usize) {}
+
+    fn or_lock(&self, _: &str, _: &str, _: &str) -> String {
+        String::new()
+    }
+
+    fn skips_locked(&self) -> bool {
+        false
+    }
 }
 
 impl FakeSession {
@@ -123,6 +131,22 @@ impl Session<Lease4> for FakeSession {
 
     fn query(&mut self, _: &str, _: &[Value<'_>], _: &[Kind]) -> Result<Vec<Vec<Value<'static>>>, DbError> {
         Ok(Vec::new())
+    }
+
+    fn execute(&mut self, _: &str, _: &[Value<'_>]) -> Result<u64, DbError> {
+        Ok(0)
+    }
+
+    fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<(bool, T), DbError>,
+    ) -> Result<T, DbError> {
+        work(self).map(|(_, value)| value)
+    }
+
+    fn overwrite(&mut self, changes: &[Write<'_, Lease4>]) -> Result<(), DbError> {
+        self.make(changes, |_, _| true);
+        Ok(())
     }
 
     fn write(&mut self, changes: &[Write<'_, Lease4>]) -> Result<Vec<bool>, DbError> {
