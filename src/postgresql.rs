@@ -6,6 +6,7 @@
 mod connect;
 mod errors;
 mod link;
+mod notify;
 mod opener;
 mod session;
 mod statements;
@@ -15,11 +16,11 @@ mod tests;
 mod tls;
 mod values;
 
-pub use opener::{PostgresqlOpener, create_schema};
+pub use opener::{PostgresqlOpener, create_schema, install_notify, remove_notify};
 
 use self::session::PostgreSqlSession;
 use crate::lease_mgr::ManagedLease;
-use crate::sql::driver::{DbError, Driver};
+use crate::sql::driver::{DbError, Driver, Listener};
 use crate::sql::options::SqlOptions;
 
 /// Opens sessions of PostgreSQL.
@@ -34,5 +35,9 @@ impl<L: ManagedLease> Driver<L> for PostgreSql {
     fn connect(&self, options: &SqlOptions) -> Result<PostgreSqlSession<L>, DbError> {
         let (link, schema) = connect::connect(options)?;
         Ok(PostgreSqlSession::new(link, schema))
+    }
+
+    fn listen(&self, options: &SqlOptions) -> Result<Option<Box<dyn Listener<L>>>, DbError> {
+        notify::listen(options)
     }
 }

@@ -5,10 +5,11 @@
 #[path = "support/databases.rs"]
 mod databases;
 
+use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, iter};
 
 use databases::{Database, Server};
@@ -17,8 +18,8 @@ use leasemgr::lease::{
     Duid, Family, HwAddr, Iaid, Lease4, Lease6, Lifetime, Recorded, SubnetId, UserContext, system_time,
 };
 use leasemgr::{
-    Added, AddedWithin, Change, ChangeKind, Deleted, Done, FreeRange, LeaseMgr, LeaseMgrExt, LeaseMgrFactory,
-    ManagedLease, Operation,
+    Added, AddedWithin, Availability, Change, ChangeKind, Deleted, Done, FreeRange, LeaseMgr, LeaseMgrExt,
+    LeaseMgrFactory, ManagedLease, Operation, Origin, postgresql,
 };
 use rstest::rstest;
 use serde_json::Value;
@@ -145,6 +146,9 @@ fn rows_are_those_that_kea_writes(#[case] server: Server, #[case] version: &str)
 fn kea_admin_accepts_the_schema(#[case] server: Server, #[case] version: &str) {
     let database = Database::of_version_2_2(server);
     assert!(database.kea_admin("db-version", &[]).lines().any(|line| line == version));
+    if server == Server::Postgresql {
+        postgresql::install_notify(&database.connection().parse().unwrap()).unwrap();
+    }
     let mgr = database.open::<Lease4>();
     let client = leasemgr::lease::HwAddr::from([2, 0, 0, 0, 0, 1]);
     let builder = Lease4::builder([192, 0, 2, 7].into()).client(client).subnet(1).lifetime(3600);
@@ -402,4 +406,149 @@ fn limits_hold_for_all_managers(
     limits_hold_between_managers::<Lease4>(server, 32, "address", of_class);
     limits_hold_between_managers::<Lease6>(server, 128, "address", of_class);
     limits_hold_between_managers::<Lease6>(server, 56, "prefix", of_class);
+}
+
+/// What the callbacks of a manager were told.
+struct Told<L: ManagedLease> {
+    /// The leases as they were told last.
+    leases: Mutex<BTreeMap<L::Address, L>>,
+    /// The changes that the manager has made itself, and those that were made elsewhere.
+    counts: [AtomicUsize; 2],
+    /// How often the manager has become available.
+    returns: AtomicUsize,
+}
+
+impl<L: ManagedLease> Told<L> {
+    fn by(mgr: &dyn LeaseMgr<L>) -> Arc<Self> {
+        let counts = [AtomicUsize::new(0), AtomicUsize::new(0)];
+        let told = Arc::new(Self { leases: Mutex::default(), counts, returns: AtomicUsize::new(0) });
+        for kind in [ChangeKind::Add, ChangeKind::Update, ChangeKind::Delete] {
+            let told = Arc::clone(&told);
+            let function = move |change: &Change<'_, L>| {
+                let mut leases = told.leases.lock().unwrap();
+                match change.now() {
+                    Some(lease) => leases.insert(change.address(), lease.clone()),
+                    None => leases.remove(&change.address()),
+                };
+                told.counts[usize::from(change.origin() != Origin::Here)].fetch_add(1, Ordering::Relaxed);
+            };
+            mgr.tracking().register("told", kind, None, function).unwrap();
+        }
+        let returned = Arc::clone(&told);
+        mgr.tracking().on_availability("told", move |availability| {
+            assert_eq!(availability, Availability::Up);
+            returned.returns.fetch_add(1, Ordering::Relaxed);
+        });
+        told
+    }
+
+    fn count(&self, is_elsewhere: bool) -> usize {
+        self.counts[usize::from(is_elsewhere)].load(Ordering::Relaxed)
+    }
+
+    /// Waits until the leases that were told are those of the database.
+    fn is_told_all(&self, mgr: &dyn LeaseMgr<L>) {
+        let all: BTreeMap<_, _> =
+            mgr.all().unwrap().into_iter().map(|lease| (lease.address(), lease)).collect();
+        wait_until(|| *self.leases.lock().unwrap() == all, "all changes are told");
+    }
+}
+
+fn wait_until(is_done: impl Fn() -> bool, what: &str) {
+    let until = Instant::now() + Duration::from_secs(120);
+    while !is_done() {
+        assert!(Instant::now() < until, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Lets one manager change leases, and the other one change some of them and others.
+fn changes_are_told_to_the_other<L: Numbered>(
+    one: &dyn LeaseMgr<L>,
+    two: &dyn LeaseMgr<L>,
+) -> [Arc<Told<L>>; 2] {
+    let told = [Told::by(one), Told::by(two)];
+    let length = L::LENGTHS[0];
+    let of_one: Vec<_> = (0..450).map(|n| Operation::Add(L::at(n, length))).collect();
+    let _ = one.apply(&of_one);
+    for n in 1000..1030 {
+        let _ = two.add(&L::at(n, length)).unwrap();
+    }
+    told.iter().for_each(|told| told.is_told_all(one));
+    assert_eq!(told.each_ref().map(|told| told.count(false)), [450, 30]);
+    let renewed = |n: u32| {
+        let mut lease = L::at(n, length);
+        lease.data_mut().cltt += 60;
+        lease
+    };
+    let renewals: Vec<_> = (100..300).map(|n| Operation::update(renewed(n))).collect();
+    let deletions: Vec<_> = (0..50).map(|n| Operation::delete(L::at(n, length).address())).collect();
+    std::thread::scope(|scope| {
+        scope.spawn(|| two.apply(&renewals));
+        for deletion in &deletions {
+            let _ = deletion.run(one).unwrap();
+        }
+    });
+    told.iter().for_each(|told| told.is_told_all(one));
+    assert_eq!(told.each_ref().map(|told| told.count(false)), [500, 230]);
+    // Each change, once; those that follow each other may be told as one.
+    assert_eq!(told.each_ref().map(|told| told.count(true)), [230, 500]);
+    told
+}
+
+fn changes_are_notified<L: Numbered>(database: &Database, table: &str, row: &str) {
+    let (one, two) = (database.open::<L>(), database.open::<L>());
+    let told = changes_are_told_to_the_other(&*one, &*two);
+    // Another program.
+    database.execute(&format!("INSERT INTO {table} {row}"));
+    told.iter().for_each(|told| told.is_told_all(&*one));
+    assert_eq!(told.each_ref().map(|told| told.count(true)), [231, 501]);
+    // The connections are lost, and what is changed meanwhile is not told.
+    let returns = || told.each_ref().map(|told| told.returns.load(Ordering::Relaxed));
+    assert_eq!(returns(), [0, 0]);
+    let terminated = database.execute(&format!(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() \
+         AND query LIKE 'LISTEN leasemgr_{table}%'"
+    ));
+    assert_eq!(terminated.trim(), "2");
+    wait_until(|| returns() == [1, 1], "the managers listen again");
+    database.execute(&format!("DELETE FROM {table}"));
+    told.iter().for_each(|told| told.is_told_all(&*one));
+    assert!(told[0].leases.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_database_tells_managers_of_the_changes_of_others() {
+    let database = Database::new(Server::Postgresql);
+    let connection = database.connection().parse().unwrap();
+    postgresql::install_notify(&connection).unwrap();
+    // Again, with the same result.
+    postgresql::install_notify(&connection).unwrap();
+    let common = "valid_lifetime, expire, subnet_id, fqdn_fwd, fqdn_rev, hostname, state";
+    let values = "3600, now(), 1, false, false, '', 0";
+    let row = format!("(address, hwaddr, client_id, {common}) VALUES (1, '\\x020000000001', '', {values})");
+    changes_are_notified::<Lease4>(&database, "lease4", &row);
+    let row = format!(
+        "(address, duid, lease_type, iaid, prefix_len, pref_lifetime, {common}) \
+         VALUES ('2001:db8:ffff::', '\\x010203', 0, 1, 128, 60, {values})"
+    );
+    changes_are_notified::<Lease6>(&database, "lease6", &row);
+    postgresql::remove_notify(&connection).unwrap();
+    let mgr = database.open::<Lease4>();
+    assert_eq!(mgr.add(&Lease4::at(1, 32)).unwrap(), Added::Added);
+}
+
+#[rstest]
+fn changes_of_others_are_found_out_by_reading(#[values(Server::Postgresql, Server::Mariadb)] server: Server) {
+    fn check<L: Numbered>(server: Server) {
+        let database = Database::new(server);
+        let open = || {
+            let connection = format!("{} poll-interval=1", database.connection());
+            LeaseMgrFactory::<L>::new().open(&connection).unwrap()
+        };
+        let (one, two) = (open(), open());
+        changes_are_told_to_the_other(&*one, &*two);
+    }
+    check::<Lease4>(server);
+    check::<Lease6>(server);
 }

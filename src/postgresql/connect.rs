@@ -12,6 +12,7 @@ use tracing::debug;
 
 use super::errors;
 use super::link::Link;
+use super::notify;
 use super::stream::{Executor, Limits, Socket, Stream};
 use super::tls::{self, Connector, Encrypted, TlsError};
 use crate::lease::{LeaseState, LeaseType};
@@ -182,7 +183,8 @@ fn set_up(link: &mut Link, options: &SqlOptions, host: &str) -> Result<(), DbErr
         return Err(DbError::new(DbErrorKind::NotConnected, source));
     }
     let read_only = if options.readonly { "; SET default_transaction_read_only = on" } else { "" };
-    self::rows(link, &format!("{SETTINGS}{read_only}"))?;
+    let manager = notify::belongs_to(options);
+    self::rows(link, &format!("{SETTINGS}{read_only}; {manager}"))?;
     Ok(())
 }
 

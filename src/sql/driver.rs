@@ -3,11 +3,12 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 use super::columns::{Column, Kind, Value};
 use super::options::SqlOptions;
 use crate::lease::{LeaseState, LeaseType};
-use crate::lease_mgr::ManagedLease;
+use crate::lease_mgr::{ChangeKind, ManagedLease};
 
 /// What a schema of Kea has, read when a session is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,31 @@ pub(crate) trait Driver<L: ManagedLease>: fmt::Debug + Send + Sync + 'static {
     /// [`DbErrorKind::Other`] if the database refuses the session or has no schema of a known
     /// version.
     fn connect(&self, options: &SqlOptions) -> Result<Self::Session, DbError>;
+
+    /// Listens for the changes of others; `None` if the database does not tell them.
+    ///
+    /// # Errors
+    /// As [`Driver::connect`].
+    fn listen(&self, options: &SqlOptions) -> Result<Option<Box<dyn Listener<L>>>, DbError> {
+        let _ = options;
+        Ok(None)
+    }
+}
+
+/// Changes that another manager, server or program has made.
+#[derive(Debug)]
+pub(crate) struct Notice<L: ManagedLease> {
+    pub(crate) kind: ChangeKind,
+    pub(crate) addresses: Vec<L::Address>,
+}
+
+/// A connection on which a database tells of the changes of others.
+pub(crate) trait Listener<L: ManagedLease>: Send {
+    /// Waits until changes were told, but not longer than this.
+    ///
+    /// # Errors
+    /// Returns [`DbErrorKind::Lost`] if the connection has ended. It is not used again.
+    fn wait(&mut self, time: Duration) -> Result<Vec<Notice<L>>, DbError>;
 }
 
 /// A change of a row. The leases are in their kept form.

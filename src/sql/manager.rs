@@ -1,6 +1,7 @@
 //! The lease manager over the sessions of a database.
 
 mod limits;
+mod others;
 mod reclaim;
 
 use std::borrow::Cow;
@@ -13,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
+use self::others::Memory;
 use super::columns::{self, Column, Kind, Value};
 use super::driver::{DbError, DbErrorKind, Driver, Session, Write};
 use super::free;
@@ -58,6 +60,8 @@ struct Shared<L: ManagedLease, D: Driver<L>> {
     clients: Queue<(), ClientInSubnet, Result<Vec<L>, LeaseMgrError>>,
     /// Held while leases are counted and a lease is added within limits.
     limits: Mutex<()>,
+    /// What all leases were, if changes of others are to be found out.
+    memory: Option<Memory<L>>,
     tracking: Arc<Tracking<L>>,
 }
 
@@ -79,6 +83,7 @@ impl<L: ManagedLease, D: Driver<L>> SqlLeaseMgr<L, D> {
             Sessions::open(driver, options, move |availability| notified.notify_availability(availability))?;
         let columns = Column::of(L::FAMILY, sessions.schema());
         let kinds = columns.iter().map(|column| column.kind()).collect();
+        let memory = sessions.options().poll_interval.map(|_| Memory::default());
         let shared = Arc::new(Shared {
             sessions,
             columns,
@@ -87,8 +92,10 @@ impl<L: ManagedLease, D: Driver<L>> SqlLeaseMgr<L, D> {
             addresses: Queue::new(false),
             clients: Queue::new(false),
             limits: Mutex::new(()),
+            memory,
             tracking,
         });
+        shared.follow_others()?;
         let own = Arc::clone(&shared);
         let writer = Writer::new(move |operations: &[Operation<L>]| {
             own.apply(operations.iter().map(Operation::borrowed))
@@ -165,6 +172,9 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
             (Operation::Delete { .. }, Done::Deleted, Some(old)) => Change::deleted(old),
             _ => return,
         };
+        if let Some(memory) = &self.memory {
+            memory.note(change.address(), change.now());
+        }
         self.tracking.notify(&change);
     }
 

@@ -1,5 +1,6 @@
 //! The options of a database, read from a connection string.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::time::Duration;
 use std::{fmt, fs};
@@ -32,6 +33,7 @@ pub(crate) const KEYWORDS: &[&str] = &[
     "ssl-mode",
     "pool-size",
     "target-session-attrs",
+    "poll-interval",
 ];
 
 /// To what extent a connection must be encrypted.
@@ -104,6 +106,10 @@ pub(crate) struct SqlOptions {
     /// Maximum number of sessions.
     pub(crate) pool_size: usize,
     pub(crate) target: SessionTarget,
+    /// Time between two readings of all leases, if changes of others are to be found out so.
+    pub(crate) poll_interval: Option<Duration>,
+    /// A random name by which the sessions of one manager know each other: hexadecimal digits.
+    pub(crate) manager: String,
 }
 
 impl SqlOptions {
@@ -161,8 +167,14 @@ impl SqlOptions {
             ssl_mode: connection.choice("ssl-mode", &SslMode::NAMES)?.unwrap_or_default(),
             pool_size: usize::try_from(pool_size).unwrap_or(4),
             target: connection.choice("target-session-attrs", &SessionTarget::NAMES)?.unwrap_or_default(),
+            poll_interval: seconds("poll-interval")?,
+            manager: format!("{:016x}{:016x}", random(), random()),
         })
     }
+}
+
+fn random() -> u64 {
+    RandomState::new().hash_one(std::process::id())
 }
 
 /// Returns the password, or the first line of the file of the password.
