@@ -18,8 +18,8 @@ use leasemgr::lease::{
     Duid, Family, HwAddr, Iaid, Lease4, Lease6, Lifetime, Recorded, SubnetId, UserContext, system_time,
 };
 use leasemgr::{
-    Added, AddedWithin, Availability, Change, ChangeKind, Deleted, Done, FreeRange, LeaseMgr, LeaseMgrExt,
-    LeaseMgrFactory, ManagedLease, Operation, Origin, postgresql,
+    Added, AddedWithin, AsyncLeaseMgr, Availability, Change, ChangeKind, Deleted, Done, FreeRange, LeaseMgr,
+    LeaseMgrExt, LeaseMgrFactory, ManagedLease, Operation, Origin, postgresql,
 };
 use rstest::rstest;
 use serde_json::Value;
@@ -551,4 +551,23 @@ fn changes_of_others_are_found_out_by_reading(#[values(Server::Postgresql, Serve
     }
     check::<Lease4>(server);
     check::<Lease6>(server);
+}
+
+#[rstest]
+fn tasks_look_up_leases(#[values(Server::Postgresql, Server::Mariadb)] server: Server) {
+    let database = Database::new(server);
+    let mgr = AsyncLeaseMgr::new(database.open::<Lease4>());
+    for n in 0..32 {
+        assert_eq!(mgr.leases().add(&Lease4::at(n, 32)).unwrap(), Added::Added);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let tasks = (0..64).map(|n| {
+        let mgr = mgr.clone();
+        let address = Lease4::at(n, 32).address();
+        (n, runtime.spawn(async move { mgr.get(address).await }))
+    });
+    for (n, task) in tasks.collect::<Vec<_>>() {
+        let found = runtime.block_on(task).unwrap().unwrap();
+        assert_eq!(found, (n < 32).then(|| Lease4::at(n, 32)));
+    }
 }

@@ -12,7 +12,6 @@ use tracing::debug;
 
 use super::errors;
 use super::link::Link;
-use super::notify;
 use super::stream::{Executor, Limits, Socket, Stream};
 use super::tls::{self, Connector, Encrypted, TlsError};
 use crate::lease::{LeaseState, LeaseType};
@@ -58,9 +57,12 @@ enum ConnectError {
     Table { database: String, table: String },
 }
 
-/// Opens a session with the first host that accepts it.
-pub(super) fn connect(options: &SqlOptions) -> Result<(Link, Schema), DbError> {
-    with_first_host(options, &|link| schema(link, &options.database))
+/// Opens a session with the first host that accepts it, and executes a statement without parameters.
+pub(super) fn connect(options: &SqlOptions, first: &str) -> Result<(Link, Schema), DbError> {
+    with_first_host(options, &|link| {
+        rows(link, first)?;
+        schema(link, &options.database)
+    })
 }
 
 /// Executes statements without parameters in one transaction.
@@ -183,8 +185,7 @@ fn set_up(link: &mut Link, options: &SqlOptions, host: &str) -> Result<(), DbErr
         return Err(DbError::new(DbErrorKind::NotConnected, source));
     }
     let read_only = if options.readonly { "; SET default_transaction_read_only = on" } else { "" };
-    let manager = notify::belongs_to(options);
-    self::rows(link, &format!("{SETTINGS}{read_only}; {manager}"))?;
+    self::rows(link, &format!("{SETTINGS}{read_only}"))?;
     Ok(())
 }
 

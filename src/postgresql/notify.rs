@@ -4,6 +4,7 @@
 //! kind of the change, and addresses. Those of one statement are in several notifications, as the
 //! server limits their length.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use super::connect;
 use super::link::Link;
 use crate::lease::Family;
 use crate::lease_mgr::{ChangeKind, ManagedLease};
-use crate::sql::driver::{DbError, Listener, Notice};
+use crate::sql::driver::{DbError, DbErrorKind, Listener, Notice};
 use crate::sql::options::SqlOptions;
 
 /// The setting of a session that tells which manager it belongs to.
@@ -63,8 +64,8 @@ pub(super) fn remove() -> Vec<String> {
 }
 
 /// Returns the statement that tells the server which manager a session belongs to.
-pub(super) fn belongs_to(options: &SqlOptions) -> String {
-    format!("SELECT set_config('{SETTING}', '{}', false)", options.manager)
+pub(super) fn belongs_to(manager: &str) -> String {
+    format!("SELECT set_config('{SETTING}', '{manager}', false)")
 }
 
 fn table<L: ManagedLease>() -> &'static str {
@@ -75,8 +76,11 @@ fn table<L: ManagedLease>() -> &'static str {
 }
 
 /// Listens for changes of the leases of a family; `None` if the triggers are not installed.
-pub(super) fn listen<L: ManagedLease>(options: &SqlOptions) -> Result<Option<Box<dyn Listener<L>>>, DbError> {
-    let (mut link, _) = connect::connect(options)?;
+pub(super) fn listen<L: ManagedLease>(
+    options: &SqlOptions,
+    manager: &str,
+) -> Result<Option<Box<dyn Listener<L>>>, DbError> {
+    let (mut link, _) = connect::connect(options, &belongs_to(manager))?;
     let table = table::<L>();
     let sql = format!(
         "SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = to_regclass('{table}') \
@@ -85,8 +89,12 @@ pub(super) fn listen<L: ManagedLease>(options: &SqlOptions) -> Result<Option<Box
     if link.query(&sql, &[])?.is_empty() {
         return Ok(None);
     }
-    link.execute(&format!("LISTEN leasemgr_{table}"), &[])?;
-    Ok(Some(Box::new(Notified { link, manager: options.manager.clone() })))
+    match link.execute(&format!("LISTEN leasemgr_{table}"), &[]) {
+        Ok(_) => Ok(Some(Box::new(Notified { link, manager: manager.to_owned() }))),
+        // A standby notifies no one.
+        Err(error) if error.kind == DbErrorKind::ReadOnly => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// A session that is notified.
@@ -115,7 +123,9 @@ fn notice<L: ManagedLease>(text: &str, manager: &str) -> Option<Notice<L>> {
         "DELETE" => ChangeKind::Delete,
         _ => return None,
     };
-    Some(Notice { kind, addresses: words.filter_map(address::<L>).collect() })
+    // Any program can notify, and an address cannot be held twice.
+    let addresses: BTreeSet<_> = words.filter_map(address::<L>).collect();
+    Some(Notice { kind, addresses: addresses.into_iter().collect() })
 }
 
 /// Returns the address of a row: a number in DHCPv4.
@@ -138,7 +148,7 @@ mod tests {
     use crate::lease::{Lease4, Lease6};
 
     #[rstest]
-    #[case("- INSERT 3221225994 5", Some((ChangeKind::Add, vec!["192.0.2.10", "0.0.0.5"])))]
+    #[case("- INSERT 3221225994 5 5", Some((ChangeKind::Add, vec!["0.0.0.5", "192.0.2.10"])))]
     #[case("other DELETE 1 x 4294967296", Some((ChangeKind::Delete, vec!["0.0.0.1"])))]
     #[case("own UPDATE 1", None)]
     #[case("- TRUNCATE", None)]

@@ -29,7 +29,7 @@ impl<L: ManagedLease> LeaseMgrOpener<L> for PostgresqlOpener {
     }
 
     fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<L>>, OpenerError> {
-        opener::open(PostgreSql, connection)
+        opener::open(PostgreSql::default(), connection)
     }
 }
 

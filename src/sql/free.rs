@@ -32,17 +32,17 @@ pub(super) fn lowest<L: ManagedLease>(
     let mut builder = Builder::new(dialect, format!("SELECT CASE WHEN EXISTS (SELECT 1 FROM {table} AS f"));
     builder.condition("f.address =", Kind::Address, address(from));
     occupied(&mut builder, "f", now);
-    builder.text(&format!(") THEN (SELECT {following} FROM {table} AS l"));
+    // A join: MySQL would make a table of all leases for a NOT EXISTS.
+    let join = format!("{table} AS l LEFT JOIN {table} AS n ON n.address = {following}");
+    builder.text(&format!(") THEN (SELECT {following} FROM {join}"));
+    occupied(&mut builder, "n", now);
     builder.begin_conditions();
     builder.condition("l.address >=", Kind::Address, address(from));
     // So that the next address is one of the range.
     builder.condition("l.address <", Kind::Address, address(last));
     occupied(&mut builder, "l", now);
-    builder.text(&format!(" AND NOT EXISTS (SELECT 1 FROM {table} AS n"));
-    builder.begin_conditions();
-    builder.fixed(&format!("n.address = {following}"));
-    occupied(&mut builder, "n", now);
-    builder.text(") ORDER BY l.address LIMIT 1) ELSE ");
+    builder.fixed("n.address IS NULL");
+    builder.text(" ORDER BY l.address LIMIT 1) ELSE ");
     builder.value(Kind::Address, address(from));
     builder.text(" END");
     Some(builder.end())

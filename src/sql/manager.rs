@@ -30,7 +30,8 @@ use crate::lease::{
 use crate::lease_mgr::writer::{self, Writer};
 use crate::lease_mgr::{
     Added, AddedWithin, Borrowed, Change, ClientKey, Deleted, Done, FreeRange, Key, LeaseMgr, LeaseMgrError,
-    ManagedLease, Operation, Query, StatisticsQuery, StatisticsRow, Status, Then, Tracking, defaults,
+    ManagedLease, Operation, Query, StatisticsQuery, StatisticsRow, Status, Then, ThenFound, Tracking,
+    call_then, defaults,
 };
 use crate::panics::contained;
 
@@ -49,7 +50,12 @@ type ClientInSubnet = (Vec<u8>, u32);
 pub(crate) struct SqlLeaseMgr<L: ManagedLease, D: Driver<L>> {
     shared: Arc<Shared<L, D>>,
     writer: Option<Writer<Operation<L>, Result<Done, LeaseMgrError>>>,
+    /// Makes look-ups that are submitted.
+    reader: Option<Writer<L::Address, Found<L>>>,
 }
+
+/// The result of the look-up of an address.
+type Found<L> = Result<Option<L>, LeaseMgrError>;
 
 struct Shared<L: ManagedLease, D: Driver<L>> {
     sessions: Arc<Sessions<L, D>>,
@@ -100,15 +106,23 @@ impl<L: ManagedLease, D: Driver<L>> SqlLeaseMgr<L, D> {
         let writer = Writer::new(move |operations: &[Operation<L>]| {
             own.apply(operations.iter().map(Operation::borrowed))
         });
-        Ok(Self { shared, writer: Some(writer) })
+        let own = Arc::clone(&shared);
+        let reader = Writer::new(move |addresses: &[L::Address]| {
+            let batches = addresses.chunks(super::queue::MAX_BATCH);
+            batches.flat_map(|batch| each_answered(batch.len(), || own.look_up(batch))).collect()
+        });
+        Ok(Self { shared, writer: Some(writer), reader: Some(reader) })
     }
 }
 
 impl<L: ManagedLease, D: Driver<L>> Drop for SqlLeaseMgr<L, D> {
-    /// Waits until all submitted changes are made.
+    /// Waits until all submitted changes and look-ups are made.
     fn drop(&mut self) {
         if let Some(writer) = self.writer.take() {
             writer.end(true);
+        }
+        if let Some(reader) = self.reader.take() {
+            reader.end(true);
         }
     }
 }
@@ -669,6 +683,20 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
     }
 
     fn submits(&self) -> bool {
+        true
+    }
+
+    fn submit_get(&self, address: L::Address, then: ThenFound<L>) {
+        let unsent = match &self.reader {
+            Some(reader) => reader.submit(address, then).err(),
+            None => Some((address, then)),
+        };
+        if let Some((address, then)) = unsent {
+            call_then(then, LeaseMgr::get(self, address));
+        }
+    }
+
+    fn submits_gets(&self) -> bool {
         true
     }
 

@@ -1,6 +1,5 @@
 //! The options of a database, read from a connection string.
 
-use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::time::Duration;
 use std::{fmt, fs};
@@ -108,8 +107,6 @@ pub(crate) struct SqlOptions {
     pub(crate) target: SessionTarget,
     /// Time between two readings of all leases, if changes of others are to be found out so.
     pub(crate) poll_interval: Option<Duration>,
-    /// A random name by which the sessions of one manager know each other: hexadecimal digits.
-    pub(crate) manager: String,
 }
 
 impl SqlOptions {
@@ -168,13 +165,8 @@ impl SqlOptions {
             pool_size: usize::try_from(pool_size).unwrap_or(4),
             target: connection.choice("target-session-attrs", &SessionTarget::NAMES)?.unwrap_or_default(),
             poll_interval: seconds("poll-interval")?,
-            manager: format!("{:016x}{:016x}", random(), random()),
         })
     }
-}
-
-fn random() -> u64 {
-    RandomState::new().hash_one(std::process::id())
 }
 
 /// Returns the password, or the first line of the file of the password.

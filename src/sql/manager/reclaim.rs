@@ -60,9 +60,7 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
             if !session.skips_locked() {
                 return Ok((false, None));
             }
-            let Statement { mut sql, values } =
-                select::ended(session, L::FAMILY, &self.columns, now, Some(size));
-            sql.push_str(" FOR UPDATE SKIP LOCKED");
+            let Statement { sql, values } = select::lock_ended(session, L::FAMILY, &self.columns, now, size);
             let rows = session.query(&sql, &values, &self.kinds)?;
             for row in &rows {
                 let lease: L = columns::lease(&self.columns, row)
@@ -85,6 +83,7 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
             session.overwrite(&writes)?;
             Ok((true, Some(rows.len())))
         });
+        expired.sort_unstable_by_key(|(lease, _)| (columns::expire(&lease.fields()), lease.address()));
         let (read, made) = match written {
             Ok(None) => return Ok(None),
             Ok(Some(read)) => {
