@@ -120,6 +120,24 @@ impl<L: ManagedLease> AsyncLeaseMgr<L> {
         &self.leases
     }
 
+    /// Returns the lease of an address. Look-ups of a backend that submits them, such as a database,
+    /// go out together, and wait in no thread of the pool ([`LeaseMgr::submit_get`]).
+    ///
+    /// # Errors
+    /// The future returns the errors of [`LeaseMgr::get`], and another one if the pool does not run
+    /// the look-up.
+    pub fn get(&self, address: L::Address) -> Pending<Option<L>> {
+        if !self.leases.may_block() {
+            return Answer::known(self.leases.get(address));
+        }
+        if !self.leases.submits_gets() {
+            return self.run(move |leases| leases.get(address));
+        }
+        let (sender, answer) = Answer::awaited(given_up);
+        self.leases.submit_get(address, Box::new(move |found| sender.send(found)));
+        answer
+    }
+
     /// Adds a lease, unless its address already has one.
     ///
     /// # Errors

@@ -171,8 +171,11 @@ pub fn unchanged<L: ManagedLease>(there: &L, expected: Option<&L>) -> Result<(),
 /// A function that is called with the result of a submitted change ([`LeaseMgr::submit`]).
 pub type Then = Box<dyn FnOnce(Result<Done, LeaseMgrError>) + Send>;
 
+/// A function that is called with the lease of an address ([`LeaseMgr::submit_get`]).
+pub type ThenFound<L> = Box<dyn FnOnce(Result<Option<L>, LeaseMgrError>) + Send>;
+
 /// Calls a function with a result, and logs its panic. For backends that override
-/// [`LeaseMgr::submit`].
+/// [`LeaseMgr::submit`] or [`LeaseMgr::submit_get`].
 pub fn call_then<T>(then: Box<dyn FnOnce(T) + Send>, result: T) {
     if let Err(message) = contained(|| then(result)) {
         tracing::error!(
@@ -333,6 +336,21 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     /// Returns whether [`LeaseMgr::submit`] returns without waiting for a disk or a network (see
     /// [`LeaseMgr::may_block`]).
     fn submits(&self) -> bool {
+        !self.may_block()
+    }
+
+    /// Looks up the lease of an address, and calls `then` with it: by default in the calling thread
+    /// before this returns; in a manager that [submits](Self::submits) changes to a network, later
+    /// in a thread of the manager, where look-ups that wait together go out together. `then` may do
+    /// what it may in [`LeaseMgr::submit`].
+    ///
+    /// A look-up sees every change that was answered before it was submitted.
+    fn submit_get(&self, address: L::Address, then: ThenFound<L>) {
+        call_then(then, self.get(address));
+    }
+
+    /// Returns whether [`LeaseMgr::submit_get`] returns without waiting for a disk or a network.
+    fn submits_gets(&self) -> bool {
         !self.may_block()
     }
 

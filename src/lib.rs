@@ -107,7 +107,7 @@ pub use lease_mgr::{
     CleanupRows, CleanupStart, CleanupStatus, CleanupWork, ClientKey, CountedAs, Cursor, Deleted, Done,
     Durability, FreeRange, Key, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6,
     ManagedLease, OnFail, Operation, Origin, Query, Scope, StatisticsQuery, StatisticsRow, Status, Subnets,
-    Then, Totals, TotalsRow, Tracking, call_then, check, unchanged,
+    Then, ThenFound, Totals, TotalsRow, Tracking, call_then, check, unchanged,
 };
 pub use with_sources::with_sources;
 

@@ -7,6 +7,7 @@
 
 pub(crate) mod columns;
 pub(crate) mod driver;
+mod free;
 mod kept;
 pub(crate) mod manager;
 pub(crate) mod opener;

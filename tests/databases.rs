@@ -5,14 +5,22 @@
 #[path = "support/databases.rs"]
 mod databases;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use std::{fs, iter};
 
 use databases::{Database, Server};
 use leasemgr::conformance::{Fixture, TestedLease};
-use leasemgr::lease::{Lease4, Lease6, Recorded};
-use leasemgr::{Added, Deleted, LeaseMgr, LeaseMgrExt, ManagedLease};
+use leasemgr::lease::{
+    Duid, Family, HwAddr, Iaid, Lease4, Lease6, Lifetime, Recorded, SubnetId, UserContext, system_time,
+};
+use leasemgr::{
+    Added, AddedWithin, AsyncLeaseMgr, Availability, Change, ChangeKind, Deleted, Done, FreeRange, LeaseMgr,
+    LeaseMgrExt, LeaseMgrFactory, ManagedLease, Operation, Origin, postgresql,
+};
 use rstest::rstest;
 use serde_json::Value;
 
@@ -138,6 +146,9 @@ fn rows_are_those_that_kea_writes(#[case] server: Server, #[case] version: &str)
 fn kea_admin_accepts_the_schema(#[case] server: Server, #[case] version: &str) {
     let database = Database::of_version_2_2(server);
     assert!(database.kea_admin("db-version", &[]).lines().any(|line| line == version));
+    if server == Server::Postgresql {
+        postgresql::install_notify(&database.connection().parse().unwrap()).unwrap();
+    }
     let mgr = database.open::<Lease4>();
     let client = leasemgr::lease::HwAddr::from([2, 0, 0, 0, 0, 1]);
     let builder = Lease4::builder([192, 0, 2, 7].into()).client(client).subnet(1).lifetime(3600);
@@ -185,4 +196,378 @@ fn managers_of_one_database_lose_no_update(#[values(Server::Postgresql, Server::
     });
     let heard = managers[1].all().unwrap().iter().map(|lease| lease.data().cltt - 1_700_000_000).sum::<i64>();
     assert_eq!(heard, 6 * EACH);
+}
+
+/// Leases of a pool, by their numbers in it.
+trait Numbered: TestedLease + ManagedLease {
+    /// The pools: of addresses, and in DHCPv6 of prefixes, too.
+    const LENGTHS: &[u8];
+
+    fn at(n: u32, length: u8) -> Self;
+}
+
+impl Numbered for Lease4 {
+    const LENGTHS: &[u8] = &[32];
+
+    fn at(n: u32, _: u8) -> Self {
+        let [.., a, b, c] = n.to_be_bytes();
+        let builder = Self::builder([10, a, b, c].into()).client(HwAddr::from([2, 0, 0, a, b, c]));
+        builder.subnet(1).lifetime(3600).heard_at(system_time(1_700_000_000)).build().unwrap()
+    }
+}
+
+impl Numbered for Lease6 {
+    const LENGTHS: &[u8] = &[128, 120, 64, 56];
+
+    fn at(n: u32, length: u8) -> Self {
+        let pool = u128::from(u16::from(length)) << 80 | 0x2001_0db8 << 96;
+        let address = Ipv6Addr::from_bits(pool | u128::from(n) << (128 - length));
+        let builder =
+            if length == 128 { Self::builder(address) } else { Self::prefix_builder(address, length.into()) };
+        let builder = builder.client(Duid::new(&n.to_be_bytes()).unwrap(), Iaid(1));
+        builder.subnet(1).lifetime(3600).heard_at(system_time(1_700_000_000)).build().unwrap()
+    }
+}
+
+fn free_addresses_are_those_of_a_lease_file<L: Numbered>(server: Server) {
+    const LAST: u32 = 59;
+    let database = Database::new(server);
+    let managers = [database.open::<L>(), LeaseMgrFactory::new().open("type=memfile persist=false").unwrap()];
+    let mut random = 1_u64;
+    let mut random = |below: u32| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from(random >> 33).unwrap() % below
+    };
+    for &length in L::LENGTHS {
+        for _ in 0..40 {
+            for mgr in &managers {
+                mgr.wipe_subnet(SubnetId(1)).unwrap();
+            }
+            let gaps = random(4);
+            let leases = (0..=LAST + 1).filter_map(|n| {
+                let mut lease = L::at(n, length);
+                match random(40) {
+                    found if found < gaps => return None,
+                    found if found < 2 * gaps => lease.reclaim(),
+                    found if found < 3 * gaps => lease.data_mut().valid_lifetime = Lifetime(60),
+                    39 => lease.data_mut().valid_lifetime = Lifetime::INFINITE,
+                    _ => {}
+                }
+                Some(Operation::Add(lease))
+            });
+            let leases: Vec<_> = leases.collect();
+            for mgr in &managers {
+                assert!(mgr.apply(&leases).into_iter().all(|result| result.unwrap() == Done::Added));
+            }
+            let address = |n| L::at(n, length).address();
+            let (first, last) = (random(10), LAST - random(10));
+            let mut range = FreeRange::<L>::prefixes(address(first)..=address(last), length);
+            for _ in 0..random(4) {
+                let excluded = random(LAST);
+                range = range.without(address(excluded)..=address(excluded + random(9)));
+            }
+            for now in [1_700_000_059, 1_700_000_060, 1_700_003_600].map(system_time) {
+                let [found, expected] = managers.each_ref().map(|mgr| mgr.first_free(&range, now).unwrap());
+                assert_eq!(found, expected, "{range:?} {now:?}");
+                let any = managers[0].free_address(&range, now).unwrap();
+                assert_eq!(any.is_some(), expected.is_some(), "{range:?} {now:?}");
+                if let Some(any) = any {
+                    let one = FreeRange::prefixes(any..=any, length);
+                    assert!(range.contains(any));
+                    assert_eq!(managers[1].first_free(&one, now).unwrap(), Some(any), "{now:?}");
+                }
+            }
+        }
+    }
+}
+
+#[rstest]
+fn free_addresses_are_found_in_the_database(#[values(Server::Postgresql, Server::Mariadb)] server: Server) {
+    free_addresses_are_those_of_a_lease_file::<Lease4>(server);
+    free_addresses_are_those_of_a_lease_file::<Lease6>(server);
+}
+
+fn expired_leases_are_divided<L: Numbered>(server: Server) {
+    const COUNT: u32 = 5000;
+    let database = Database::new(server);
+    let managers: Vec<_> = iter::repeat_with(|| database.open::<L>()).take(2).collect();
+    let leases = (0..COUNT).map(|n| {
+        let mut lease = L::at(n, L::LENGTHS[0]);
+        lease.data_mut().valid_lifetime = Lifetime(1 + n % 100);
+        lease
+    });
+    let leases: Vec<_> = leases.collect();
+    let operations: Vec<_> = leases.iter().cloned().map(Operation::Add).collect();
+    assert!(managers[0].apply(&operations).into_iter().all(|result| result.unwrap() == Done::Added));
+    // A declined lease is deleted.
+    let table = if L::FAMILY == Family::V4 { "lease4" } else { "lease6" };
+    let declined = "valid_lifetime = 7";
+    database.execute(&format!("UPDATE {table} SET state = 1 WHERE {declined}"));
+    let told = Arc::new(Mutex::new(Vec::new()));
+    for mgr in &managers {
+        for kind in [ChangeKind::Add, ChangeKind::Update, ChangeKind::Delete] {
+            let told = Arc::clone(&told);
+            let function = move |change: &Change<'_, L>| {
+                assert!(change.before().is_some_and(|before| !before.is_reclaimed()));
+                told.lock().unwrap().push(change.address());
+            };
+            mgr.tracking().register("test", kind, None, function).unwrap();
+        }
+    }
+    let now = system_time(1_700_000_100);
+    let start = std::sync::Barrier::new(managers.len());
+    let reclaimed = std::thread::scope(|scope| {
+        let threads = managers.iter().map(|mgr| {
+            scope.spawn(|| {
+                start.wait();
+                mgr.reclaim_expired(now, 0).unwrap()
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    let expected: Vec<_> = leases.iter().map(L::address).collect();
+    let mut returned: Vec<_> = reclaimed.iter().flatten().map(L::address).collect();
+    returned.sort_unstable();
+    assert_eq!(returned, expected);
+    let mut told = std::mem::take(&mut *told.lock().unwrap());
+    told.sort_unstable();
+    assert_eq!(told, expected);
+    assert_eq!(managers[0].list_expired(now, 0).unwrap(), []);
+    let left = managers[0].all().unwrap();
+    assert!(left.iter().all(L::is_reclaimed));
+    let declined = reclaimed.iter().flatten().filter(|lease| !lease.is_reclaimed()).count();
+    assert_eq!(left.len() + declined, COUNT as usize);
+    assert_eq!(declined, COUNT as usize / 100);
+    // At most as many as asked for.
+    let renewed: Vec<_> = leases[..30].iter().cloned().map(Operation::update).collect();
+    let _ = managers[0].apply(&renewed);
+    let renewed = managers[0].list_expired(now, 0).unwrap().len();
+    assert_eq!(managers[1].reclaim_expired(now, 20).unwrap().len(), 20);
+    assert_eq!(managers[1].list_expired(now, 0).unwrap().len(), renewed - 20);
+}
+
+#[rstest]
+fn each_expired_lease_is_reclaimed_by_one_of_several_managers(
+    #[values(Server::Postgresql, Server::Mariadb)] server: Server,
+) {
+    expired_leases_are_divided::<Lease4>(server);
+    expired_leases_are_divided::<Lease6>(server);
+}
+
+fn limits_hold_between_managers<L: Numbered>(server: Server, length: u8, kind: &str, of_class: bool) {
+    const LIMIT: usize = 25;
+    let database = Database::new(server);
+    let managers: Vec<_> = iter::repeat_with(|| database.open::<L>()).take(3).collect();
+    let context = if of_class {
+        format!(
+            r#"{{ "ISC": {{ "client-classes": [ "gold" ], "limits": {{ "client-classes": [
+                {{ "name": "gold", "{kind}-limit": {LIMIT} }} ] }} }} }}"#
+        )
+    } else {
+        format!(r#"{{ "ISC": {{ "limits": {{ "subnet": {{ "id": 1, "{kind}-limit": {LIMIT} }} }} }} }}"#)
+    };
+    let context = UserContext::parse(context.as_bytes()).unwrap();
+    let added = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..6_u32 {
+            let (mgr, context, added) = (&managers[thread as usize % 3], &context, &added);
+            scope.spawn(move || {
+                for n in 0..10 {
+                    let mut lease = L::at(thread * 10 + n, length);
+                    lease.data_mut().user_context = Some(context.clone());
+                    match mgr.add_within(&lease, context).unwrap() {
+                        AddedWithin::Added => added.fetch_add(1, Ordering::Relaxed),
+                        AddedWithin::LimitReached(_) => 0,
+                        AddedWithin::AddressTaken => panic!("the address of {lease:?} is taken"),
+                    };
+                }
+            });
+        }
+    });
+    assert_eq!(added.into_inner(), LIMIT);
+    let left = managers[0].all().unwrap();
+    assert_eq!(left.len(), LIMIT);
+    // A lease that goes makes room for another one.
+    managers[1].delete(left[0].address()).unwrap();
+    assert_eq!(managers[2].add_within(&left[0], &context).unwrap(), AddedWithin::Added);
+    let reached = managers[1].add_within(&L::at(100, length), &context).unwrap();
+    assert!(matches!(reached, AddedWithin::LimitReached(_)), "{reached:?}");
+    let _ = managers[1].delete(left[0].address()).unwrap();
+    let taken = managers[1].add_within(&left[1], &context).unwrap();
+    assert_eq!(taken, AddedWithin::AddressTaken);
+}
+
+#[rstest]
+fn limits_hold_for_all_managers(
+    #[values(Server::Postgresql, Server::Mariadb)] server: Server,
+    #[values(true, false)] of_class: bool,
+) {
+    limits_hold_between_managers::<Lease4>(server, 32, "address", of_class);
+    limits_hold_between_managers::<Lease6>(server, 128, "address", of_class);
+    limits_hold_between_managers::<Lease6>(server, 56, "prefix", of_class);
+}
+
+/// What the callbacks of a manager were told.
+struct Told<L: ManagedLease> {
+    /// The leases as they were told last.
+    leases: Mutex<BTreeMap<L::Address, L>>,
+    /// The changes that the manager has made itself, and those that were made elsewhere.
+    counts: [AtomicUsize; 2],
+    /// How often the manager has become available.
+    returns: AtomicUsize,
+}
+
+impl<L: ManagedLease> Told<L> {
+    fn by(mgr: &dyn LeaseMgr<L>) -> Arc<Self> {
+        let counts = [AtomicUsize::new(0), AtomicUsize::new(0)];
+        let told = Arc::new(Self { leases: Mutex::default(), counts, returns: AtomicUsize::new(0) });
+        for kind in [ChangeKind::Add, ChangeKind::Update, ChangeKind::Delete] {
+            let told = Arc::clone(&told);
+            let function = move |change: &Change<'_, L>| {
+                let mut leases = told.leases.lock().unwrap();
+                match change.now() {
+                    Some(lease) => leases.insert(change.address(), lease.clone()),
+                    None => leases.remove(&change.address()),
+                };
+                told.counts[usize::from(change.origin() != Origin::Here)].fetch_add(1, Ordering::Relaxed);
+            };
+            mgr.tracking().register("told", kind, None, function).unwrap();
+        }
+        let returned = Arc::clone(&told);
+        mgr.tracking().on_availability("told", move |availability| {
+            assert_eq!(availability, Availability::Up);
+            returned.returns.fetch_add(1, Ordering::Relaxed);
+        });
+        told
+    }
+
+    fn count(&self, is_elsewhere: bool) -> usize {
+        self.counts[usize::from(is_elsewhere)].load(Ordering::Relaxed)
+    }
+
+    /// Waits until the leases that were told are those of the database.
+    fn is_told_all(&self, mgr: &dyn LeaseMgr<L>) {
+        let all: BTreeMap<_, _> =
+            mgr.all().unwrap().into_iter().map(|lease| (lease.address(), lease)).collect();
+        wait_until(|| *self.leases.lock().unwrap() == all, "all changes are told");
+    }
+}
+
+fn wait_until(is_done: impl Fn() -> bool, what: &str) {
+    let until = Instant::now() + Duration::from_secs(120);
+    while !is_done() {
+        assert!(Instant::now() < until, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Lets one manager change leases, and the other one change some of them and others.
+fn changes_are_told_to_the_other<L: Numbered>(
+    one: &dyn LeaseMgr<L>,
+    two: &dyn LeaseMgr<L>,
+) -> [Arc<Told<L>>; 2] {
+    let told = [Told::by(one), Told::by(two)];
+    let length = L::LENGTHS[0];
+    let of_one: Vec<_> = (0..450).map(|n| Operation::Add(L::at(n, length))).collect();
+    let _ = one.apply(&of_one);
+    for n in 1000..1030 {
+        let _ = two.add(&L::at(n, length)).unwrap();
+    }
+    told.iter().for_each(|told| told.is_told_all(one));
+    assert_eq!(told.each_ref().map(|told| told.count(false)), [450, 30]);
+    let renewed = |n: u32| {
+        let mut lease = L::at(n, length);
+        lease.data_mut().cltt += 60;
+        lease
+    };
+    let renewals: Vec<_> = (100..300).map(|n| Operation::update(renewed(n))).collect();
+    let deletions: Vec<_> = (0..50).map(|n| Operation::delete(L::at(n, length).address())).collect();
+    std::thread::scope(|scope| {
+        scope.spawn(|| two.apply(&renewals));
+        for deletion in &deletions {
+            let _ = deletion.run(one).unwrap();
+        }
+    });
+    told.iter().for_each(|told| told.is_told_all(one));
+    assert_eq!(told.each_ref().map(|told| told.count(false)), [500, 230]);
+    // Each change, once; those that follow each other may be told as one.
+    assert_eq!(told.each_ref().map(|told| told.count(true)), [230, 500]);
+    told
+}
+
+fn changes_are_notified<L: Numbered>(database: &Database, table: &str, row: &str) {
+    let (one, two) = (database.open::<L>(), database.open::<L>());
+    let told = changes_are_told_to_the_other(&*one, &*two);
+    // Another program.
+    database.execute(&format!("INSERT INTO {table} {row}"));
+    told.iter().for_each(|told| told.is_told_all(&*one));
+    assert_eq!(told.each_ref().map(|told| told.count(true)), [231, 501]);
+    // The connections are lost, and what is changed meanwhile is not told.
+    let returns = || told.each_ref().map(|told| told.returns.load(Ordering::Relaxed));
+    assert_eq!(returns(), [0, 0]);
+    let terminated = database.execute(&format!(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() \
+         AND query LIKE 'LISTEN leasemgr_{table}%'"
+    ));
+    assert_eq!(terminated.trim(), "2");
+    wait_until(|| returns() == [1, 1], "the managers listen again");
+    database.execute(&format!("DELETE FROM {table}"));
+    told.iter().for_each(|told| told.is_told_all(&*one));
+    assert!(told[0].leases.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_database_tells_managers_of_the_changes_of_others() {
+    let database = Database::new(Server::Postgresql);
+    let connection = database.connection().parse().unwrap();
+    postgresql::install_notify(&connection).unwrap();
+    // Again, with the same result.
+    postgresql::install_notify(&connection).unwrap();
+    let common = "valid_lifetime, expire, subnet_id, fqdn_fwd, fqdn_rev, hostname, state";
+    let values = "3600, now(), 1, false, false, '', 0";
+    let row = format!("(address, hwaddr, client_id, {common}) VALUES (1, '\\x020000000001', '', {values})");
+    changes_are_notified::<Lease4>(&database, "lease4", &row);
+    let row = format!(
+        "(address, duid, lease_type, iaid, prefix_len, pref_lifetime, {common}) \
+         VALUES ('2001:db8:ffff::', '\\x010203', 0, 1, 128, 60, {values})"
+    );
+    changes_are_notified::<Lease6>(&database, "lease6", &row);
+    postgresql::remove_notify(&connection).unwrap();
+    let mgr = database.open::<Lease4>();
+    assert_eq!(mgr.add(&Lease4::at(1, 32)).unwrap(), Added::Added);
+}
+
+#[rstest]
+fn changes_of_others_are_found_out_by_reading(#[values(Server::Postgresql, Server::Mariadb)] server: Server) {
+    fn check<L: Numbered>(server: Server) {
+        let database = Database::new(server);
+        let open = || {
+            let connection = format!("{} poll-interval=1", database.connection());
+            LeaseMgrFactory::<L>::new().open(&connection).unwrap()
+        };
+        let (one, two) = (open(), open());
+        changes_are_told_to_the_other(&*one, &*two);
+    }
+    check::<Lease4>(server);
+    check::<Lease6>(server);
+}
+
+#[rstest]
+fn tasks_look_up_leases(#[values(Server::Postgresql, Server::Mariadb)] server: Server) {
+    let database = Database::new(server);
+    let mgr = AsyncLeaseMgr::new(database.open::<Lease4>());
+    for n in 0..32 {
+        assert_eq!(mgr.leases().add(&Lease4::at(n, 32)).unwrap(), Added::Added);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let tasks = (0..64).map(|n| {
+        let mgr = mgr.clone();
+        let address = Lease4::at(n, 32).address();
+        (n, runtime.spawn(async move { mgr.get(address).await }))
+    });
+    for (n, task) in tasks.collect::<Vec<_>>() {
+        let found = runtime.block_on(task).unwrap().unwrap();
+        assert_eq!(found, (n < 32).then(|| Lease4::at(n, 32)));
+    }
 }

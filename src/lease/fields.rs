@@ -29,7 +29,7 @@ use super::{HwAddr, HwSource, HwType, Iaid, LeaseError, LeaseState, LeaseType, L
 ///
 /// The ids of relay agents are not separate values: they are in the user context
 /// ([`RelayInfo`](super::RelayInfo)).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Fields<'a> {
     /// The address; for a delegated prefix, its first address. Of the lease's family.

@@ -164,7 +164,7 @@ pub(super) fn check_limits<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     failure.into_inner().map_or(Ok(exceeded), Err)
 }
 
-pub(super) fn add_within<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+pub(crate) fn add_within<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     mgr: &M,
     lease: &L,
     context: &UserContext,
@@ -215,7 +215,7 @@ fn of_hwaddr_in_subnet<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     Ok(leases)
 }
 
-pub(super) fn reclaim_expired<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+pub(crate) fn reclaim_expired<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     mgr: &M,
     now: SystemTime,
     limit: usize,
@@ -260,7 +260,7 @@ pub(super) fn scan<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     Ok((leases, next))
 }
 
-pub(super) fn first_free<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+pub(crate) fn first_free<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     mgr: &M,
     range: &FreeRange<L>,
     now: SystemTime,

@@ -274,6 +274,9 @@ impl<L: ManagedLease> Tracking<L> {
     /// Calls `function` whenever the availability of the manager changes, with the new one, in the
     /// thread that notices it. The function must not wait for changes of leases. It replaces one
     /// that the same owner registered before.
+    ///
+    /// A manager that tells changes made elsewhere calls it with [`Availability::Up`], too, after
+    /// such changes may have been missed.
     pub fn on_availability(&self, owner: &str, function: impl Fn(Availability) + Send + Sync + 'static) {
         let mut watchers = self.watchers.write();
         let before: Vec<_> = watchers.extract_if(.., |(other, _)| other == owner).collect();

@@ -47,6 +47,8 @@ pub(super) struct Tables {
     pub(super) addresses: Addresses,
     /// The character set and collation of hostnames.
     pub(super) hostname: (String, String),
+    /// Whether the server can skip rows that others have locked.
+    pub(super) skips_locked: bool,
 }
 
 /// Reads the schema for the leases of a family.
@@ -105,7 +107,38 @@ pub(super) fn read(connection: &mut Conn, family: Family) -> Result<Tables, DbEr
         max_user_context: user_context.bytes,
     };
     let hostname = (hostname.charset.clone(), hostname.collation.clone());
-    Ok(Tables { schema, addresses, hostname })
+    let server = rows(connection, "SELECT CAST(VERSION() AS CHAR)")?;
+    let skips_locked = match server.first().and_then(|row| row.first()) {
+        Some(Wire::Bytes(version)) => skips_locked(&String::from_utf8_lossy(version)),
+        _ => false,
+    };
+    Ok(Tables { schema, addresses, hostname, skips_locked })
+}
+
+/// Returns whether a server of this version can skip rows that others have locked: MariaDB 10.6 and
+/// MySQL 8.0.1 can.
+fn skips_locked(version: &str) -> bool {
+    let numbers =
+        version.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
+    let numbers: Vec<_> = numbers.take(3).collect();
+    numbers >= if version.contains("MariaDB") { vec![10, 6] } else { vec![8, 0, 1] }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("10.11.19-MariaDB-0+deb12u1-log", true)]
+    #[case("10.6.0-MariaDB", true)]
+    #[case("10.5.28-MariaDB", false)]
+    #[case("8.0.36", true)]
+    #[case("8.0.0-dmr", false)]
+    #[case("5.7.44-log", false)]
+    #[case("", false)]
+    fn servers_that_skip_locked_rows_are_known(#[case] version: &str, #[case] expected: bool) {
+        assert_eq!(super::skips_locked(version), expected);
+    }
 }
 
 /// Reads the version and checks that it is known.

@@ -27,6 +27,8 @@ pub(crate) struct MySqlSession<L> {
     pub(super) read: Vec<Column>,
     /// Text of `read` in a statement.
     pub(super) selected: String,
+    /// Whether the server can skip rows that others have locked.
+    skips_locked: bool,
     leases: PhantomData<fn() -> L>,
 }
 
@@ -38,7 +40,7 @@ impl<L> fmt::Debug for MySqlSession<L> {
 
 impl<L: ManagedLease> MySqlSession<L> {
     pub(super) fn new(connection: Conn, tables: Tables) -> Self {
-        let Tables { schema, addresses, hostname } = tables;
+        let Tables { schema, addresses, hostname, skips_locked } = tables;
         let written = Column::of(L::FAMILY, &schema);
         let is_read = |column: &Column| !matches!(column, Column::RelayId | Column::RemoteId);
         let read: Vec<_> = written.iter().copied().filter(is_read).collect();
@@ -50,6 +52,7 @@ impl<L: ManagedLease> MySqlSession<L> {
             written,
             read,
             selected: String::new(),
+            skips_locked,
             leases: PhantomData,
         };
         let mut selected = String::new();
@@ -205,15 +208,33 @@ impl<L: ManagedLease> Dialect for MySqlSession<L> {
              = CAST(:p{number} AS BINARY))"
         ));
     }
-}
 
-#[cfg(test)]
-impl<L: ManagedLease> MySqlSession<L> {
-    /// Executes a statement on its own, and returns the number of changed rows.
-    pub(super) fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, DbError> {
-        let parameters = self.parameters(values);
-        let answer = self.connection.exec_iter(sql, parameters).map_err(error::of_statement)?;
-        Ok(answer.affected_rows())
+    /// The server calculates with 64 bits.
+    fn following(&self, row: &str, step: u128) -> Option<String> {
+        let half = |bytes: &str, step: u128| {
+            let number = format!("CAST(CONV(HEX({bytes}), 16, 10) AS UNSIGNED)");
+            format!("UNHEX(LPAD(HEX(({number} | {}) + 1), 16, '0'))", step - 1)
+        };
+        match self.addresses {
+            Addresses::V4 => Some(format!("(({row}.address | {}) + 1)", step - 1)),
+            Addresses::Text { .. } => None,
+            Addresses::V6 if step > u64::MAX.into() => {
+                let high = half(&format!("LEFT({row}.address, 8)"), step >> 64);
+                Some(format!("CONCAT({high}, REPEAT(CHAR(0), 8))"))
+            }
+            Addresses::V6 => {
+                let low = half(&format!("RIGHT({row}.address, 8)"), step);
+                Some(format!("CONCAT(LEFT({row}.address, 8), {low})"))
+            }
+        }
+    }
+
+    fn or_lock(&self, _: &str, _: &str, column: &str) -> String {
+        format!(" ON DUPLICATE KEY UPDATE {column} = {column}")
+    }
+
+    fn skips_locked(&self) -> bool {
+        self.skips_locked
     }
 }
 
@@ -241,6 +262,23 @@ impl<L: ManagedLease> Session<L> for MySqlSession<L> {
         let kinds: Vec<_> = columns.iter().map(|column| column.kind()).collect();
         let rows = self.query(sql, values, &kinds)?;
         rows.iter().map(|row| lease(columns, row)).collect()
+    }
+
+    fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, DbError> {
+        let parameters = self.parameters(values);
+        let answer = self.connection.exec_iter(sql, parameters).map_err(error::of_statement)?;
+        Ok(answer.affected_rows())
+    }
+
+    fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<(bool, T), DbError>,
+    ) -> Result<T, DbError> {
+        self.in_transaction(work)
+    }
+
+    fn overwrite(&mut self, changes: &[Write<'_, L>]) -> Result<(), DbError> {
+        self.overwrite_locked(changes)
     }
 
     fn write(&mut self, changes: &[Write<'_, L>]) -> Result<Vec<bool>, DbError> {

@@ -116,7 +116,7 @@ impl<L: ManagedLease> MySqlSession<L> {
                 Made::Fewer => self.write_locked(changes),
             },
             _ => {
-                let made = self.transaction(|session| {
+                let made = self.in_transaction(|session| {
                     for chunk in &chunks {
                         if session.run_chunk(chunk, true)? == Made::Fewer {
                             return Ok((false, Made::Fewer));
@@ -135,7 +135,7 @@ impl<L: ManagedLease> MySqlSession<L> {
     /// Makes those changes that find what they expect in the rows, which are locked.
     fn write_locked(&mut self, changes: &[Write<'_, L>]) -> Result<Vec<bool>, DbError> {
         let addresses: Vec<_> = changes.iter().map(Write::address).collect();
-        self.transaction(|session| {
+        self.in_transaction(|session| {
             let mut rows = HashMap::with_capacity(addresses.len());
             for addresses in addresses.chunks(MAX_ROWS) {
                 for row in session.lock(addresses)? {
@@ -160,6 +160,14 @@ impl<L: ManagedLease> MySqlSession<L> {
         })
     }
 
+    /// Makes changes as [`Session::overwrite`](crate::sql::driver::Session::overwrite) does.
+    pub(super) fn overwrite_locked(&mut self, changes: &[Write<'_, L>]) -> Result<(), DbError> {
+        for change in changes {
+            check_times(change)?;
+        }
+        chunks(changes.iter()).iter().try_for_each(|chunk| self.run_locked(chunk))
+    }
+
     /// Makes a change as [`Session::write_compared`](crate::sql::driver::Session::write_compared)
     /// does.
     pub(super) fn write_if(
@@ -169,7 +177,7 @@ impl<L: ManagedLease> MySqlSession<L> {
     ) -> Result<bool, DbError> {
         check_times(change)?;
         let address = change.address();
-        self.transaction(|session| {
+        self.in_transaction(|session| {
             let rows = session.lock(&[address])?;
             let passes = match (rows.first(), change) {
                 (row, Write::Insert(_)) => row.is_none(),
@@ -218,7 +226,7 @@ impl<L: ManagedLease> MySqlSession<L> {
     }
 
     /// Does something in a transaction, which is committed if it returns true, and else rolled back.
-    fn transaction<T>(
+    pub(super) fn in_transaction<T>(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<(bool, T), DbError>,
     ) -> Result<T, DbError> {

@@ -57,9 +57,12 @@ enum ConnectError {
     Table { database: String, table: String },
 }
 
-/// Opens a session with the first host that accepts it.
-pub(super) fn connect(options: &SqlOptions) -> Result<(Link, Schema), DbError> {
-    with_first_host(options, &|link| schema(link, &options.database))
+/// Opens a session with the first host that accepts it, and executes a statement without parameters.
+pub(super) fn connect(options: &SqlOptions, first: &str) -> Result<(Link, Schema), DbError> {
+    with_first_host(options, &|link| {
+        rows(link, first)?;
+        schema(link, &options.database)
+    })
 }
 
 /// Executes statements without parameters in one transaction.

@@ -4,17 +4,19 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
+use std::io;
+use std::mem;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use futures_util::TryStreamExt;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Connection, Row, Statement};
+use tokio_postgres::{AsyncMessage, Client, Connection, Row, Statement};
 
 use super::errors;
 use super::stream::{Executor, Limits, Stream};
 use super::tls::Encrypted;
-use crate::sql::columns::Value;
 use crate::sql::driver::{DbError, DbErrorKind};
 
 /// Maximum number of prepared statements of a session.
@@ -43,7 +45,7 @@ impl Link {
         executor: Executor,
         limits: Limits,
     ) -> Self {
-        let wire = Wire { connection: Some(connection), executor, limits };
+        let wire = Wire { connection: Some(connection), executor, limits, notifications: Vec::new() };
         Self { client, prepared: HashMap::new(), wire }
     }
 
@@ -85,7 +87,7 @@ impl Link {
     }
 
     /// Executes a statement on its own, and returns the number of changed rows.
-    pub(super) fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, DbError> {
+    pub(super) fn execute<V: ToSql + Sync>(&mut self, sql: &str, values: &[V]) -> Result<u64, DbError> {
         let statement = self.prepare(sql)?;
         self.wire.run(self.client.execute(&statement, &parameters(values)))
     }
@@ -115,9 +117,60 @@ pub(super) struct Wire {
     connection: Option<Connection<Stream, Encrypted>>,
     executor: Executor,
     limits: Limits,
+    /// The texts of notifications that nothing has waited for yet.
+    notifications: Vec<String>,
+}
+
+/// Moves the bytes of a connection. The result is why it has ended, if there is a reason.
+fn advance(
+    connection: &mut Connection<Stream, Encrypted>,
+    notifications: &mut Vec<String>,
+    context: &mut Context<'_>,
+) -> Poll<Option<tokio_postgres::Error>> {
+    loop {
+        match connection.poll_message(context) {
+            Poll::Ready(Some(Ok(AsyncMessage::Notification(told)))) => {
+                notifications.push(told.payload().to_owned());
+            }
+            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(error)),
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => return Poll::Pending,
+        }
+    }
 }
 
 impl Wire {
+    /// Returns the texts of the notifications that have arrived, after waiting until this time for
+    /// the first one.
+    pub(super) fn notifications(&mut self, until: Instant) -> Result<Vec<String>, DbError> {
+        let Self { connection, executor, notifications, .. } = self;
+        let Some(open) = connection.as_mut() else {
+            return Err(DbError::new(DbErrorKind::Lost, Ended));
+        };
+        let waited = executor.run(&Limits::Until(until), |context| {
+            executor.forget_wakes();
+            match advance(open, notifications, context) {
+                Poll::Pending if notifications.is_empty() => Poll::Pending,
+                Poll::Pending => Poll::Ready(None),
+                Poll::Ready(cause) => Poll::Ready(Some(cause)),
+            }
+        });
+        match waited {
+            Ok(None) => {}
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+            Ok(Some(cause)) => {
+                self.connection = None;
+                return Err(cause.map_or_else(
+                    || DbError::new(DbErrorKind::Lost, Ended),
+                    |cause| DbError { kind: DbErrorKind::Lost, ..errors::statement(cause) },
+                ));
+            }
+            Err(error) => return Err(DbError::new(DbErrorKind::Lost, error)),
+        }
+        Ok(mem::take(&mut self.notifications))
+    }
+
     pub(super) fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
@@ -128,7 +181,7 @@ impl Wire {
         future: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, DbError> {
         let mut future = pin!(future);
-        let Self { connection, executor, limits } = self;
+        let Self { connection, executor, limits, notifications } = self;
         let mut cause = None;
         let result = executor.run(limits, |context| {
             if let Poll::Ready(result) = future.as_mut().poll(context) {
@@ -139,10 +192,10 @@ impl Wire {
             let Some(open) = connection.as_mut() else {
                 return Poll::Ready(None);
             };
-            let Poll::Ready(end) = Pin::new(open).poll(context) else {
+            let Poll::Ready(end) = advance(open, notifications, context) else {
                 return Poll::Pending;
             };
-            cause = end.err();
+            cause = end;
             *connection = None;
             // The answer may have come before the end.
             Poll::Ready(match future.as_mut().poll(context) {

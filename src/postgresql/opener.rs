@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{PostgreSql, connect};
+use super::{PostgreSql, connect, notify};
 use crate::connection::ConnectionString;
 use crate::factory::{LeaseMgrOpener, OpenerError};
 use crate::lease_mgr::{LeaseMgr, ManagedLease};
@@ -29,7 +29,7 @@ impl<L: ManagedLease> LeaseMgrOpener<L> for PostgresqlOpener {
     }
 
     fn open(&self, connection: &ConnectionString) -> Result<Arc<dyn LeaseMgr<L>>, OpenerError> {
-        opener::open(PostgreSql, connection)
+        opener::open(PostgreSql::default(), connection)
     }
 }
 
@@ -42,4 +42,23 @@ impl<L: ManagedLease> LeaseMgrOpener<L> for PostgresqlOpener {
 /// another one, or if the database refuses a statement, as when it has such tables.
 pub fn create_schema(connection: &ConnectionString, version: Option<u32>) -> Result<(), OpenerError> {
     opener::create_schema(connection, &schema::POSTGRESQL, version, connect::execute)
+}
+
+/// Installs triggers on the lease tables of a PostgreSQL database, by which managers that are opened
+/// afterwards learn of the changes of others ([`Origin::Elsewhere`](crate::Origin::Elsewhere)). If
+/// they are there already, replaces them. The user must own the tables.
+///
+/// # Errors
+/// Returns [`OpenerError`] if a value of the connection string is invalid, or the database refuses a
+/// statement; nothing was changed then.
+pub fn install_notify(connection: &ConnectionString) -> Result<(), OpenerError> {
+    opener::execute(connection, &notify::install(), connect::execute)
+}
+
+/// Removes the triggers of [`install_notify`]. Managers that are open are told nothing any more.
+///
+/// # Errors
+/// As [`install_notify`].
+pub fn remove_notify(connection: &ConnectionString) -> Result<(), OpenerError> {
+    opener::execute(connection, &notify::remove(), connect::execute)
 }

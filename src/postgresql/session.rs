@@ -130,13 +130,24 @@ impl<L: ManagedLease> Dialect for PostgreSqlSession<L> {
     fn hostname_is(&self, sql: &mut String, number: usize) {
         sql.push_str(&format!("(lower(hostname) = ${number} AND hostname IS NOT NULL)"));
     }
-}
 
-#[cfg(test)]
-impl<L: ManagedLease> PostgreSqlSession<L> {
-    /// Executes a statement on its own, and returns the number of changed rows.
-    pub(super) fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, DbError> {
-        self.link.execute(sql, values)
+    fn following(&self, row: &str, step: u128) -> Option<String> {
+        let length = u128::BITS - step.trailing_zeros();
+        match L::FAMILY {
+            Family::V4 => Some(format!("(({row}.address | {}) + 1)", step - 1)),
+            Family::V6 if self.schema.has_text_addresses => None,
+            Family::V6 => {
+                Some(format!("set_masklen(broadcast(set_masklen({row}.address, {length})) + 1, 128)"))
+            }
+        }
+    }
+
+    fn or_lock(&self, table: &str, key: &str, column: &str) -> String {
+        format!(" ON CONFLICT ({key}) DO UPDATE SET {column} = {table}.{column}")
+    }
+
+    fn skips_locked(&self) -> bool {
+        true
     }
 }
 
@@ -159,6 +170,46 @@ impl<L: ManagedLease> Session<L> for PostgreSqlSession<L> {
 
     fn select(&mut self, sql: &str, values: &[Value<'_>], columns: &[Column]) -> Result<Vec<L>, DbError> {
         self.link.query(sql, values, |row| lease(row, columns))
+    }
+
+    fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, DbError> {
+        self.link.execute(sql, values)
+    }
+
+    fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<(bool, T), DbError>,
+    ) -> Result<T, DbError> {
+        self.link.wire.run(self.link.client.batch_execute("BEGIN"))?;
+        let result = work(self).and_then(|(commits, value)| {
+            if commits {
+                self.link.wire.run(self.link.client.batch_execute("COMMIT"))?;
+            }
+            Ok((commits, value))
+        });
+        if !matches!(result, Ok((true, _))) {
+            self.link.roll_back();
+        }
+        result.map(|(_, value)| value)
+    }
+
+    fn overwrite(&mut self, changes: &[Write<'_, L>]) -> Result<(), DbError> {
+        let (mut new, mut deleted) = (vec![], vec![]);
+        for change in changes {
+            match change {
+                Write::Insert(lease) | Write::Update { new: lease, .. } => {
+                    new.push((*lease, lease.fields()));
+                }
+                Write::Delete(lease) => deleted.push(Value::Address(lease.address().into())),
+            }
+        }
+        if !new.is_empty() {
+            self.link.execute(&self.statements.replace.many, &arrays(&self.statements.columns, &new))?;
+        }
+        if !deleted.is_empty() {
+            self.link.execute(&self.statements.remove.many, &[deleted])?;
+        }
+        Ok(())
     }
 
     fn write(&mut self, changes: &[Write<'_, L>]) -> Result<Vec<bool>, DbError> {
@@ -222,8 +273,8 @@ impl<L: ManagedLease> Session<L> for PostgreSqlSession<L> {
     ) -> Result<bool, DbError> {
         let (sql, values) = match change {
             Write::Insert(_) => return self.write_one(change),
-            Write::Update { new, .. } => (&self.statements.replace, row(&self.statements.columns, *new)),
-            Write::Delete(lease) => (&self.statements.remove, row(&[Column::Address], *lease)),
+            Write::Update { new, .. } => (&self.statements.replace.one, row(&self.statements.columns, *new)),
+            Write::Delete(lease) => (&self.statements.remove.one, row(&[Column::Address], *lease)),
         };
         let lock = self.link.prepare(&self.statements.lock)?;
         let write = self.link.prepare(sql)?;

@@ -27,9 +27,9 @@ pub(super) struct Statements {
     /// Parameter: an address, whose row is locked.
     pub(super) lock: String,
     /// Parameters: a new row.
-    pub(super) replace: String,
-    /// Parameter: an address.
-    pub(super) remove: String,
+    pub(super) replace: OneOrMany,
+    /// Parameter: an address, or an array of addresses.
+    pub(super) remove: OneOrMany,
     /// Parameter: an address, or an array of addresses.
     pub(super) get: OneOrMany,
     /// Parameters: a client id or DUID and a subnet, or an array of each. At most [`MAX_FOUND`] rows.
@@ -128,8 +128,18 @@ impl Statements {
                 ),
             },
             lock: format!("SELECT {selected} FROM {table} WHERE address = $1 FOR UPDATE"),
-            replace: format!("UPDATE {table} SET {} WHERE address = $1", set("$")),
-            remove: format!("DELETE FROM {table} WHERE address = $1"),
+            replace: OneOrMany {
+                one: format!("UPDATE {table} SET {} WHERE address = $1", set("$")),
+                many: format!(
+                    "UPDATE {table} AS l SET {} FROM unnest({new_arrays}) AS n({new_names}) \
+                     WHERE l.address = n1",
+                    set("n"),
+                ),
+            },
+            remove: OneOrMany {
+                one: format!("DELETE FROM {table} WHERE address = $1"),
+                many: format!("DELETE FROM {table} WHERE address = ANY($1::{address_type}[])"),
+            },
             get: OneOrMany {
                 one: format!("SELECT {selected} FROM {table} WHERE address = $1"),
                 many: format!("SELECT {selected} FROM {table} WHERE address = ANY($1::{address_type}[])"),

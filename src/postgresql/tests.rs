@@ -32,7 +32,7 @@ fn options(added: &str) -> Option<SqlOptions> {
 }
 
 fn open<L: ManagedLease>(options: &SqlOptions) -> PostgreSqlSession<L> {
-    Driver::<L>::connect(&PostgreSql, options).unwrap()
+    Driver::<L>::connect(&PostgreSql::default(), options).unwrap()
 }
 
 /// Opens a session, and deletes the rows of a subnet.
@@ -373,7 +373,7 @@ fn what_refuses_a_session_is_told() {
     let kind = |change: &dyn Fn(&mut SqlOptions)| {
         let mut options = options.clone();
         change(&mut options);
-        let error = Driver::<Lease4>::connect(&PostgreSql, &options).unwrap_err();
+        let error = Driver::<Lease4>::connect(&PostgreSql::default(), &options).unwrap_err();
         println!("{}", crate::with_sources(&error));
         error.kind
     };

@@ -3,11 +3,12 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 use super::columns::{Column, Kind, Value};
 use super::options::SqlOptions;
 use crate::lease::{Family, LeaseState, LeaseType};
-use crate::lease_mgr::ManagedLease;
+use crate::lease_mgr::{ChangeKind, ManagedLease};
 
 /// What a schema of Kea has, read when a session is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,31 @@ pub(crate) trait Driver<L: ManagedLease>: fmt::Debug + Send + Sync + 'static {
     /// [`DbErrorKind::Other`] if the database refuses the session or has no schema of a known
     /// version.
     fn connect(&self, options: &SqlOptions) -> Result<Self::Session, DbError>;
+
+    /// Listens for the changes of others; `None` if the database does not tell them.
+    ///
+    /// # Errors
+    /// As [`Driver::connect`].
+    fn listen(&self, options: &SqlOptions) -> Result<Option<Box<dyn Listener<L>>>, DbError> {
+        let _ = options;
+        Ok(None)
+    }
+}
+
+/// Changes that another manager, server or program has made.
+#[derive(Debug)]
+pub(crate) struct Notice<L: ManagedLease> {
+    pub(crate) kind: ChangeKind,
+    pub(crate) addresses: Vec<L::Address>,
+}
+
+/// A connection on which a database tells of the changes of others.
+pub(crate) trait Listener<L: ManagedLease>: Send {
+    /// Waits until changes were told, but not longer than this.
+    ///
+    /// # Errors
+    /// Returns [`DbErrorKind::Lost`] if the connection has ended. It is not used again.
+    fn wait(&mut self, time: Duration) -> Result<Vec<Notice<L>>, DbError>;
 }
 
 /// A change of a row. The leases are in their kept form.
@@ -111,6 +137,22 @@ pub(crate) trait Dialect {
     /// Appends a condition that is true for the rows whose hostname is the parameter of this
     /// number, which is in lower case. It must be able to use the index of the hostname.
     fn hostname_is(&self, sql: &mut String, number: usize);
+
+    /// Returns an expression of the lowest multiple of `step`, a power of two, that is greater than
+    /// the address in a row of this name; `None` if the database cannot calculate it in the form of
+    /// the column. The result has another form for a `step` of less than 2^64 if the first 64 bits
+    /// of a DHCPv6 address would change.
+    fn following(&self, row: &str, step: u128) -> Option<String> {
+        let _ = (row, step);
+        None
+    }
+
+    /// Returns the end of a statement that adds a row to a table, by which an existing row of the
+    /// same `key`, a list of columns, is locked and keeps its value of another column.
+    fn or_lock(&self, table: &str, key: &str, column: &str) -> String;
+
+    /// Returns whether a selection can skip rows that others have locked.
+    fn skips_locked(&self) -> bool;
 }
 
 /// A connection to a database. A session that has returned [`DbErrorKind::Lost`] is not used again.
@@ -130,12 +172,30 @@ pub(crate) trait Session<L: ManagedLease>: Dialect + Send {
     /// Returns the leases that a statement selects, whose rows have these columns.
     fn select(&mut self, sql: &str, values: &[Value<'_>], columns: &[Column]) -> Result<Vec<L>, DbError>;
 
+    /// Executes a statement, and returns the number of changed rows.
+    fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, DbError>;
+
+    /// Calls `work` in a transaction, which is committed if `work` returns true with its result, and
+    /// else rolled back. Each statement sees what was committed before it.
+    ///
+    /// After an error nothing was changed, except after [`DbErrorKind::Lost`].
+    fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<(bool, T), DbError>,
+    ) -> Result<T, DbError>;
+
+    /// Replaces and deletes rows that [`Session::transaction`] has locked, whichever values they
+    /// have. Each address occurs once; the changes are in the order of the addresses, and none of
+    /// them adds a row.
+    fn overwrite(&mut self, changes: &[Write<'_, L>]) -> Result<(), DbError>;
+
     /// Makes all these changes in one transaction, with one statement for each kind, and returns
     /// for each whether it was made: a row is not added if the address has one, and not replaced or
     /// deleted if it has other values. Each address occurs once; the changes are in the order of
     /// the addresses.
     ///
-    /// After an error nothing was changed, except after [`DbErrorKind::Lost`].
+    /// After an error nothing was changed, except after [`DbErrorKind::Lost`]. In
+    /// [`Session::transaction`], only one change can be made.
     fn write(&mut self, changes: &[Write<'_, L>]) -> Result<Vec<bool>, DbError>;
 
     /// Makes one change as [`Session::write`] does, but compares the row as a lease, not its

@@ -1,27 +1,36 @@
 //! The lease manager over the sessions of a database.
 
+mod limits;
+mod others;
+mod reclaim;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use foldhash::fast::RandomState;
+use parking_lot::Mutex;
 
+use self::others::Memory;
 use super::columns::{self, Column, Kind, Value};
 use super::driver::{ClientColumn, DbError, DbErrorKind, Driver, MAX_FOUND, Session, Write};
+use super::free;
 use super::kept::kept;
 use super::options::SqlOptions;
 use super::queue::Queue;
 use super::select::{self, Builder, Statement};
 use super::sessions::{Sessions, SharedError};
 use crate::lease::{
-    ClientClass, Family, LeaseKind, LeaseState, LeaseType, PoolId, SubnetId, seconds_since_epoch,
+    ClientClass, Family, LeaseKind, LeaseState, LeaseType, PoolId, SubnetId, UserContext, seconds_since_epoch,
 };
 use crate::lease_mgr::writer::{self, Writer};
 use crate::lease_mgr::{
-    Added, Borrowed, Change, Deleted, Done, Key, LeaseMgr, LeaseMgrError, ManagedLease, Operation, Query,
-    StatisticsQuery, StatisticsRow, Status, Then, Tracking, defaults,
+    Added, AddedWithin, Borrowed, Change, Deleted, Done, FreeRange, Key, LeaseMgr, LeaseMgrError,
+    ManagedLease, Operation, Query, StatisticsQuery, StatisticsRow, Status, Then, ThenFound, Tracking,
+    call_then, defaults,
 };
 use crate::panics::contained;
 
@@ -47,7 +56,12 @@ type OfClient<L> = Result<Option<Vec<L>>, LeaseMgrError>;
 pub(crate) struct SqlLeaseMgr<L: ManagedLease, D: Driver<L>> {
     shared: Arc<Shared<L, D>>,
     writer: Option<Writer<Operation<L>, Result<Done, LeaseMgrError>>>,
+    /// Makes look-ups that are submitted.
+    reader: Option<Writer<L::Address, Found<L>>>,
 }
+
+/// The result of the look-up of an address.
+type Found<L> = Result<Option<L>, LeaseMgrError>;
 
 struct Shared<L: ManagedLease, D: Driver<L>> {
     sessions: Arc<Sessions<L, D>>,
@@ -55,6 +69,10 @@ struct Shared<L: ManagedLease, D: Driver<L>> {
     changes: Queue<L::Address, Arc<Operation<L>>, Made<L>>,
     addresses: Queue<L::Address, L::Address, Result<Option<L>, LeaseMgrError>>,
     clients: Queue<(), ClientInSubnet, OfClient<L>>,
+    /// Held while leases are counted and a lease is added within limits.
+    limits: Mutex<()>,
+    /// What all leases were, if changes of others are to be found out.
+    memory: Option<Memory<L>>,
     tracking: Arc<Tracking<L>>,
 }
 
@@ -75,27 +93,39 @@ impl<L: ManagedLease, D: Driver<L>> SqlLeaseMgr<L, D> {
         let sessions =
             Sessions::open(driver, options, move |availability| notified.notify_availability(availability))?;
         let columns = Column::of(L::FAMILY, sessions.schema());
+        let memory = sessions.options().poll_interval.map(|_| Memory::default());
         let shared = Arc::new(Shared {
             sessions,
             columns,
             changes: Queue::new(true, CHANGE_LEADERS),
             addresses: Queue::new(false, READ_LEADERS),
             clients: Queue::new(false, READ_LEADERS),
+            limits: Mutex::new(()),
+            memory,
             tracking,
         });
+        shared.follow_others()?;
         let own = Arc::clone(&shared);
         let writer = Writer::new(move |operations: &[Operation<L>]| {
             own.apply(operations.iter().map(Operation::borrowed))
         });
-        Ok(Self { shared, writer: Some(writer) })
+        let own = Arc::clone(&shared);
+        let reader = Writer::new(move |addresses: &[L::Address]| {
+            let batches = addresses.chunks(super::queue::MAX_BATCH);
+            batches.flat_map(|batch| each_answered(batch.len(), || own.look_up(batch))).collect()
+        });
+        Ok(Self { shared, writer: Some(writer), reader: Some(reader) })
     }
 }
 
 impl<L: ManagedLease, D: Driver<L>> Drop for SqlLeaseMgr<L, D> {
-    /// Waits until all submitted changes are made.
+    /// Waits until all submitted changes and look-ups are made.
     fn drop(&mut self) {
         if let Some(writer) = self.writer.take() {
             writer.end(true);
+        }
+        if let Some(reader) = self.reader.take() {
+            reader.end(true);
         }
     }
 }
@@ -159,6 +189,9 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
             (Operation::Delete { .. }, Done::Deleted, Some(old)) => Change::deleted(old),
             _ => return,
         };
+        if let Some(memory) = &self.memory {
+            memory.note(change.address(), change.now());
+        }
         self.tracking.notify(&change);
     }
 
@@ -205,6 +238,25 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
         match found {
             Ok(found) => addresses.iter().map(|address| Ok(found.get(address).cloned())).collect(),
             Err(error) => self.fail_all(error, addresses.len()),
+        }
+    }
+
+    /// Calls `work` in a transaction as [`Session::transaction`] does, again while it conflicts with
+    /// others.
+    fn in_transaction<T>(
+        &self,
+        mut work: impl FnMut(&mut D::Session) -> Result<(bool, T), DbError>,
+    ) -> Result<T, DbError> {
+        let mut conflicts = 0;
+        loop {
+            let result = self.sessions.with(false, |session| session.transaction(&mut work));
+            match result {
+                Err(error) if error.kind == DbErrorKind::Conflict && conflicts < MAX_CONFLICTS => {
+                    conflicts += 1;
+                    wait_after_conflict(conflicts);
+                }
+                result => return result,
+            }
         }
     }
 
@@ -278,6 +330,38 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
         Ok(Some(leases))
     }
 
+    /// Returns the lowest free address of a range from an address of it on: the outer `None` if the
+    /// database cannot find it.
+    fn lowest_free(
+        &self,
+        range: &FreeRange<L>,
+        mut from: L::Address,
+        now: i64,
+    ) -> Result<Option<Option<L::Address>>, LeaseMgrError> {
+        loop {
+            let find = |session: &mut D::Session| match free::lowest(session, range, from, now) {
+                Some(Statement { sql, values }) => session.query(&sql, &values, &[Kind::Address]).map(Some),
+                None => Ok(None),
+            };
+            let Some(rows) = self.sessions.with(true, find).map_err(|error| self.sessions.failed(error))?
+            else {
+                return Ok(None);
+            };
+            let Some(Value::Address(found)) = rows.into_iter().flatten().next() else {
+                return Ok(Some(None));
+            };
+            let found = L::address_of_bits(match found {
+                IpAddr::V4(address) => address.to_bits().into(),
+                IpAddr::V6(address) => address.to_bits(),
+            });
+            match range.from(found) {
+                // The address that was found is excluded.
+                Some(next) if next != found => from = next,
+                free => return Ok(Some(free)),
+            }
+        }
+    }
+
     fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError> {
         query.check()?;
         if let Some(leases) = self.find_of_client(query)? {
@@ -314,6 +398,13 @@ fn each_answered<T>(
     results
 }
 
+/// Waits before a batch is made again. Others that conflict wait for different times.
+fn wait_after_conflict(conflicts: u32) {
+    let local = 0_u8;
+    let thread = std::ptr::from_ref(&local).addr() as u64 >> 4;
+    std::thread::sleep(Duration::from_micros(100 + thread % 997 * u64::from(conflicts)));
+}
+
 /// Operations of a batch, until the outcome of each is known.
 struct Batch<'a, L: ManagedLease, D: Driver<L>> {
     shared: &'a Shared<L, D>,
@@ -336,6 +427,13 @@ impl<'a, L: ManagedLease, D: Driver<L>> Batch<'a, L, D> {
         self.results.into_iter().map(|result| result.unwrap_or(Err(LeaseMgrError::Panicked))).collect()
     }
 
+    /// Finds out the results after no answer came.
+    fn found_out(mut self, error: DbError) -> Vec<Made<L>> {
+        let all: Vec<_> = (0..self.operations.len()).collect();
+        self.find_out(&all, error);
+        self.results.into_iter().map(|result| result.unwrap_or(Err(LeaseMgrError::Panicked))).collect()
+    }
+
     /// Makes these operations until each has a result.
     fn decide(&mut self, mut open: Vec<usize>) {
         open.sort_unstable_by_key(|&n| self.operations[n].address());
@@ -345,9 +443,7 @@ impl<'a, L: ManagedLease, D: Driver<L>> Batch<'a, L, D> {
                 match error.kind {
                     DbErrorKind::Conflict if conflicts < MAX_CONFLICTS => {
                         conflicts += 1;
-                        // Others that conflict wait for different times.
-                        let thread = std::ptr::from_ref(self).addr() as u64 >> 4;
-                        std::thread::sleep(Duration::from_micros(100 + thread % 997 * u64::from(conflicts)));
+                        wait_after_conflict(conflicts);
                     }
                     DbErrorKind::Refused | DbErrorKind::Other | DbErrorKind::NoSpace if open.len() > 1 => {
                         // One that fails does not fail the others.
@@ -614,6 +710,20 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
         true
     }
 
+    fn submit_get(&self, address: L::Address, then: ThenFound<L>) {
+        let unsent = match &self.reader {
+            Some(reader) => reader.submit(address, then).err(),
+            None => Some((address, then)),
+        };
+        if let Some((address, then)) = unsent {
+            call_then(then, LeaseMgr::get(self, address));
+        }
+    }
+
+    fn submits_gets(&self) -> bool {
+        true
+    }
+
     fn is_shared(&self) -> bool {
         true
     }
@@ -643,6 +753,47 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
             builder.end()
         })?;
         Ok(rows.first().and_then(|row| row.first()).map_or(0, |&count| count.unsigned_abs()))
+    }
+
+    fn first_free(&self, range: &FreeRange<L>, now: SystemTime) -> Result<Option<L::Address>, LeaseMgrError> {
+        let Some(first) = range.from(range.first()) else {
+            return Ok(None);
+        };
+        match self.shared.lowest_free(range, first, seconds_since_epoch(now))? {
+            Some(found) => Ok(found),
+            None => defaults::first_free(self, range, now),
+        }
+    }
+
+    fn add_within(&self, lease: &L, context: &UserContext) -> Result<AddedWithin, LeaseMgrError> {
+        self.shared.add_within(lease, context)
+    }
+
+    fn reclaim_expired(&self, now: SystemTime, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
+        match self.shared.reclaim(now, limit)? {
+            Some(reclaimed) => Ok(reclaimed),
+            None => defaults::reclaim_expired(self, now, limit),
+        }
+    }
+
+    /// Searches from a random address on, so that few occupied addresses are read unless hardly any
+    /// address is free, and several servers hardly ever find the same one.
+    fn free_address(
+        &self,
+        range: &FreeRange<L>,
+        now: SystemTime,
+    ) -> Result<Option<L::Address>, LeaseMgrError> {
+        let Some(start) = free::any_of(range) else {
+            return Ok(None);
+        };
+        match self.shared.lowest_free(range, start, seconds_since_epoch(now))? {
+            Some(None) => self.first_free(range, now),
+            Some(found) => Ok(found),
+            None => Err(LeaseMgrError::Unsupported {
+                backend: D::NAME.to_owned(),
+                operation: "find any free address of this range".to_owned(),
+            }),
+        }
     }
 
     fn statistics(&self, query: &StatisticsQuery) -> Result<Vec<StatisticsRow>, LeaseMgrError> {
@@ -702,26 +853,34 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
         let Ok(name) = str::from_utf8(class.as_bytes()) else {
             return Ok(0);
         };
-        let has_types = L::FAMILY == Family::V6;
-        if !has_types && kind == LeaseKind::Prefix {
-            return Ok(0);
-        }
-        // The database may find names in any case.
-        let kinds = [Kind::Text, Kind::Number];
-        let rows = self.shared.rows(&kinds, |session| {
-            let table = format!("{}_stat_by_client_class", columns::table(L::FAMILY));
-            let mut builder = Builder::new(session, format!("SELECT client_class, leases FROM {table}"));
-            builder.condition("client_class =", Kind::Text, Value::Text(name.to_owned().into()));
-            if has_types {
-                let kind = if kind == LeaseKind::Address { LeaseType::NA } else { LeaseType::PD };
-                builder.condition("lease_type =", Kind::Number, Value::Number(kind.0.into()));
-            }
-            builder.end()
-        })?;
-        let counts = rows.iter().map(|row| match row.as_slice() {
-            [Value::Text(class), Value::Number(count)] if class == name => count.unsigned_abs(),
-            _ => 0,
-        });
-        Ok(counts.sum())
+        let kind = match (L::FAMILY, kind) {
+            (_, LeaseKind::Address) => LeaseType::NA,
+            (Family::V6, LeaseKind::Prefix) => LeaseType::PD,
+            (Family::V4, LeaseKind::Prefix) => return Ok(0),
+        };
+        let count = |session: &mut D::Session| class_count::<L>(session, name, kind);
+        self.shared.sessions.with(true, count).map_err(|error| self.shared.sessions.failed(error))
     }
+}
+
+/// Returns the number of leases in use of a client class, in DHCPv6 of those of one type.
+fn class_count<L: ManagedLease>(
+    session: &mut impl Session<L>,
+    name: &str,
+    lease_type: LeaseType,
+) -> Result<u64, DbError> {
+    let table = format!("{}_stat_by_client_class", columns::table(L::FAMILY));
+    let mut builder = Builder::new(&*session, format!("SELECT client_class, leases FROM {table}"));
+    // The database may find names in any case.
+    builder.condition("client_class =", Kind::Text, Value::Text(name.to_owned().into()));
+    if L::FAMILY == Family::V6 {
+        builder.condition("lease_type =", Kind::Number, Value::Number(lease_type.0.into()));
+    }
+    let Statement { sql, values } = builder.end();
+    let rows = session.query(&sql, &values, &[Kind::Text, Kind::Number])?;
+    let counts = rows.iter().map(|row| match row.as_slice() {
+        [Value::Text(class), Value::Number(count)] if class == name => count.unsigned_abs(),
+        _ => 0,
+    });
+    Ok(counts.sum())
 }

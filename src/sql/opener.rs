@@ -61,8 +61,20 @@ pub(crate) fn create_schema(
     version: Option<u32>,
     execute: impl FnOnce(&SqlOptions, &[String]) -> Result<(), DbError>,
 ) -> Result<(), OpenerError> {
-    let options = SqlOptions::read(connection)?;
     let version = version.unwrap_or(text.versions[1]);
     let statements = text.statements(version).ok_or(UnknownVersion { version, versions: text.versions })?;
-    execute(&options, &statements).map_err(|source| OpenError { place: options.place(), source }.into())
+    self::execute(connection, &statements, execute)
+}
+
+/// Executes statements in the database of a connection string.
+///
+/// # Errors
+/// Returns [`OpenerError`] if a value is invalid, or a statement fails.
+pub(crate) fn execute(
+    connection: &ConnectionString,
+    statements: &[String],
+    execute: impl FnOnce(&SqlOptions, &[String]) -> Result<(), DbError>,
+) -> Result<(), OpenerError> {
+    let options = SqlOptions::read(connection)?;
+    execute(&options, statements).map_err(|source| OpenError { place: options.place(), source }.into())
 }

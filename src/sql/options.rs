@@ -32,6 +32,7 @@ pub(crate) const KEYWORDS: &[&str] = &[
     "ssl-mode",
     "pool-size",
     "target-session-attrs",
+    "poll-interval",
 ];
 
 /// To what extent a connection must be encrypted.
@@ -104,6 +105,8 @@ pub(crate) struct SqlOptions {
     /// Maximum number of sessions.
     pub(crate) pool_size: usize,
     pub(crate) target: SessionTarget,
+    /// Time between two readings of all leases, if changes of others are to be found out so.
+    pub(crate) poll_interval: Option<Duration>,
 }
 
 impl SqlOptions {
@@ -161,6 +164,7 @@ impl SqlOptions {
             ssl_mode: connection.choice("ssl-mode", &SslMode::NAMES)?.unwrap_or_default(),
             pool_size: usize::try_from(pool_size).unwrap_or(4),
             target: connection.choice("target-session-attrs", &SessionTarget::NAMES)?.unwrap_or_default(),
+            poll_interval: seconds("poll-interval")?,
         })
     }
 }

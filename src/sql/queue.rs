@@ -48,6 +48,18 @@ struct State<K, O, R> {
     time: Duration,
 }
 
+/// Keeps operations of a key from being made.
+pub(super) struct Hold<'a, K: Copy + Eq + Hash, O, R> {
+    queue: &'a Queue<K, O, R>,
+    key: K,
+}
+
+impl<K: Copy + Eq + Hash, O, R> Drop for Hold<'_, K, O, R> {
+    fn drop(&mut self) {
+        self.queue.release(self.key);
+    }
+}
+
 struct Waiting<K, O, R> {
     key: K,
     operation: O,
@@ -137,6 +149,22 @@ impl<K: Copy + Eq + Hash, O, R> Queue<K, O, R> {
             if is_left {
                 self.pass_on();
             }
+        }
+    }
+
+    /// Keeps operations of a key from being made until the result is dropped. `None` if one is being
+    /// made, or the caller of the previous one has not dealt with its result. For ordered queues.
+    pub(super) fn try_hold(&self, key: K) -> Option<Hold<'_, K, O, R>> {
+        self.state.lock().busy.insert(key).then(|| Hold { queue: self, key })
+    }
+
+    /// Waits until [`Queue::try_hold`] holds a key.
+    pub(super) fn hold(&self, key: K) -> Hold<'_, K, O, R> {
+        loop {
+            if let Some(hold) = self.try_hold(key) {
+                return hold;
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

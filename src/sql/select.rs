@@ -53,6 +53,11 @@ impl<'a, 'd, D: Dialect + ?Sized> Builder<'a, 'd, D> {
         self.dialect.placeholder(&mut self.statement.sql, number, kind);
     }
 
+    /// Begins the conditions of another selection.
+    pub(super) fn begin_conditions(&mut self) {
+        self.has_conditions = false;
+    }
+
     /// Begins another condition.
     fn and(&mut self) {
         self.text(if self.has_conditions { " AND " } else { " WHERE " });
@@ -186,7 +191,7 @@ fn has_ended<D: Dialect + ?Sized>(builder: &mut Builder<'_, '_, D>, time: i64) {
 }
 
 /// Returns the statement that selects the leases that have ended at a time and are not reclaimed,
-/// in the order of their ends.
+/// in the order of their ends and addresses.
 pub(super) fn ended<'a>(
     dialect: &(impl Dialect + ?Sized),
     family: Family,
@@ -194,15 +199,41 @@ pub(super) fn ended<'a>(
     time: i64,
     limit: Option<usize>,
 ) -> Statement<'a> {
-    let mut builder = Builder::leases(dialect, family, columns);
-    let reclaimed = Value::Number(LeaseState::EXPIRED_RECLAIMED.0.into());
-    builder.condition("state <>", Kind::Number, reclaimed);
-    has_ended(&mut builder, time);
+    let mut builder = unordered_ended(dialect, family, columns, time);
     builder.text(" ORDER BY expire, ");
-    let order = &mut builder.statement.sql;
-    dialect.address_order(order);
+    dialect.address_order(&mut builder.statement.sql);
     if let Some(limit) = limit {
         builder.limit(limit);
     }
     builder.end()
+}
+
+/// Returns the statement that selects at most `limit` of the leases of [`ended`], the first by their
+/// ends, and locks them; it skips those that others have locked.
+pub(super) fn lock_ended<'a>(
+    dialect: &(impl Dialect + ?Sized),
+    family: Family,
+    columns: &[Column],
+    time: i64,
+    limit: usize,
+) -> Statement<'a> {
+    let mut builder = unordered_ended(dialect, family, columns, time);
+    // By an order that no index has, MySQL would lock all of them.
+    builder.text(" ORDER BY expire");
+    builder.limit(limit);
+    builder.text(" FOR UPDATE SKIP LOCKED");
+    builder.end()
+}
+
+fn unordered_ended<'a, 'd, D: Dialect + ?Sized>(
+    dialect: &'d D,
+    family: Family,
+    columns: &[Column],
+    time: i64,
+) -> Builder<'a, 'd, D> {
+    let mut builder = Builder::leases(dialect, family, columns);
+    let reclaimed = Value::Number(LeaseState::EXPIRED_RECLAIMED.0.into());
+    builder.condition("state <>", Kind::Number, reclaimed);
+    has_ended(&mut builder, time);
+    builder
 }

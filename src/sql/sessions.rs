@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::{Condvar, Mutex};
 use tracing::{error, info, warn};
 
-use super::driver::{DbError, DbErrorKind, Driver, Schema, Session};
+use super::driver::{DbError, DbErrorKind, Driver, Listener, Schema, Session};
 use super::options::SqlOptions;
 use crate::lease_mgr::{Availability, LeaseMgrError, ManagedLease};
 use crate::with_sources::with_sources;
@@ -122,6 +122,11 @@ impl<L: ManagedLease, D: Driver<L>> Sessions<L, D> {
 
     pub(super) fn options(&self) -> &SqlOptions {
         &self.options
+    }
+
+    /// Listens for the changes of others, as [`Driver::listen`] does.
+    pub(super) fn listen(&self) -> Result<Option<Box<dyn Listener<L>>>, DbError> {
+        self.driver.listen(&self.options)
     }
 
     pub(super) fn place(&self) -> &str {

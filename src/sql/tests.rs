@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,8 @@ enum Fault {
 struct Database {
     rows: Mutex<BTreeMap<Ipv4Addr, Lease4>>,
     writes: Mutex<VecDeque<Fault>>,
+    /// Number of addresses in each look-up.
+    gets: Mutex<Vec<usize>>,
     /// Errors of the next reads.
     reads: Mutex<VecDeque<DbErrorKind>>,
     /// The error of each attempt to connect.
@@ -89,6 +91,14 @@ impl Dialect for FakeSession {
     fn column(&self, _: &mut String, _: Column) {}
     fn address_order(&self, _: &mut String) {}
     fn hostname_is(&self, _: &mut String, _: usize) {}
+
+    fn or_lock(&self, _: &str, _: &str, _: &str) -> String {
+        String::new()
+    }
+
+    fn skips_locked(&self) -> bool {
+        false
+    }
 }
 
 impl FakeSession {
@@ -129,6 +139,22 @@ impl Session<Lease4> for FakeSession {
         Ok(Vec::new())
     }
 
+    fn execute(&mut self, _: &str, _: &[Value<'_>]) -> Result<u64, DbError> {
+        Ok(0)
+    }
+
+    fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<(bool, T), DbError>,
+    ) -> Result<T, DbError> {
+        work(self).map(|(_, value)| value)
+    }
+
+    fn overwrite(&mut self, changes: &[Write<'_, Lease4>]) -> Result<(), DbError> {
+        self.make(changes, |_, _| true);
+        Ok(())
+    }
+
     fn write(&mut self, changes: &[Write<'_, Lease4>]) -> Result<Vec<bool>, DbError> {
         assert!(changes.is_sorted_by(|a, b| a.address() < b.address()), "each address once, in order");
         self.database.batches.lock().unwrap().push(changes.len());
@@ -163,6 +189,7 @@ impl Session<Lease4> for FakeSession {
         if let Some(kind) = fault {
             return Err(fails(kind));
         }
+        self.database.gets.lock().unwrap().push(addresses.len());
         let rows = self.database.rows.lock().unwrap();
         Ok(addresses.iter().filter_map(|address| rows.get(address)).cloned().collect())
     }
@@ -473,4 +500,48 @@ fn callbacks_see_the_changes_of_an_address_in_order() {
         there = now.clone();
     }
     assert_eq!(mgr.get(lease(1).address()).unwrap(), there);
+}
+
+#[test]
+fn submitted_look_ups_that_wait_go_out_together() {
+    const COUNT: u8 = 64;
+    let (database, mgr) = open("");
+    for n in (1..=COUNT).step_by(2) {
+        let _ = mgr.add(&lease(n)).unwrap();
+    }
+    database.gets.lock().unwrap().clear();
+    let (submitted, is_submitted) = mpsc::channel::<()>();
+    let (sender, answers) = mpsc::channel();
+    let first = sender.clone();
+    // The thread of the manager is busy until all have been submitted.
+    mgr.submit_get(
+        lease(1).address(),
+        Box::new(move |found| {
+            is_submitted.recv().unwrap();
+            first.send((0, found)).unwrap();
+        }),
+    );
+    for n in 1..=COUNT {
+        let sender = sender.clone();
+        mgr.submit_get(lease(n).address(), Box::new(move |found| sender.send((n, found)).unwrap()));
+    }
+    submitted.send(()).unwrap();
+    // All are answered before the end.
+    drop((mgr, sender));
+    let answers: BTreeMap<_, _> = answers.iter().map(|(n, found)| (n, found.unwrap())).collect();
+    assert_eq!(answers[&0], Some(lease(1)));
+    for n in 1..=COUNT {
+        assert_eq!(answers[&n], (n % 2 == 1).then(|| lease(n)));
+    }
+    let gets = database.gets.lock().unwrap();
+    assert!(*gets == [1, 64] || *gets == [65], "{gets:?}");
+}
+
+#[test]
+fn a_failed_look_up_is_answered() {
+    let (database, mgr) = open("");
+    database.reads.lock().unwrap().push_back(DbErrorKind::Other);
+    let (sender, answers) = mpsc::channel();
+    mgr.submit_get(lease(1).address(), Box::new(move |found| sender.send(found).unwrap()));
+    assert!(matches!(answers.recv().unwrap(), Err(LeaseMgrError::Backend(_))));
 }
