@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use futures_util::future::{join, join5};
 use tokio_postgres::{Client, Row, Statement};
@@ -141,6 +142,10 @@ impl<L: ManagedLease> Session<L> for PostgreSqlSession<L> {
         &self.schema
     }
 
+    fn has_ended(&mut self, _: Duration) -> bool {
+        self.link.wire.has_ended()
+    }
+
     fn query(
         &mut self,
         sql: &str,
@@ -229,6 +234,7 @@ impl<L: ManagedLease> Session<L> for PostgreSqlSession<L> {
             let (begun, rows) = locked.await;
             begun.and(rows)
         });
+        let locked = locked.map_err(DbError::of_unchanged);
         let leases = locked.and_then(|rows| self.leases(&rows));
         let is_wanted = leases.as_ref().is_ok_and(|leases| leases.first().is_some_and(is_expected));
         if !is_wanted {

@@ -1,5 +1,7 @@
 //! Databases with Kea's schema, on the servers of `scripts/databases`.
 
+#![allow(dead_code, reason = "each suite uses a part of it")]
+
 use std::env;
 use std::fmt::Write;
 use std::process::Command;
@@ -36,7 +38,7 @@ impl Server {
     }
 
     /// Returns how to reach the server, without a database.
-    fn address(self) -> String {
+    pub(crate) fn address(self) -> String {
         let variable = match self {
             Self::Postgresql => "LEASEMGR_POSTGRESQL",
             Self::Mariadb => "LEASEMGR_MYSQL",
@@ -129,6 +131,12 @@ impl Database {
 
     pub(crate) fn connection(&self) -> String {
         format!("type={} name={} {}", self.server.backend(), self.name, self.server.address())
+    }
+
+    /// Returns a connection string for the same database through another port of this machine.
+    pub(crate) fn connection_at(&self, port: u16, options: &str) -> String {
+        let (server, name) = (self.server.backend(), &self.name);
+        format!("type={server} name={name} host=127.0.0.1 port={port} user=kea password=kea {options}")
     }
 
     /// Makes a database with the schema of Kea 2.2, by this crate.

@@ -1,0 +1,303 @@
+//! Faults of databases, on the servers of `scripts/databases`: connections that end at any message,
+//! and servers that are killed.
+//!
+//! The nightly tier sets `LEASEMGR_FAULTS=all`: every message, and more kills.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+#[path = "support/databases.rs"]
+mod databases;
+#[path = "support/proxy.rs"]
+mod proxy;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use databases::{Database, Server};
+use leasemgr::connection::ConnectionString;
+use leasemgr::lease::{Family, Fields, Lease4, Lease6, Lifetime, SubnetId};
+use leasemgr::{
+    Availability, ClientKey, Done, LeaseMgr, LeaseMgrError, LeaseMgrFactory, ManagedLease, Operation, Query,
+};
+use proxy::{Cut, Message, Protocol, Proxy};
+use rstest::rstest;
+
+/// Maximum time to wait for what must happen at last.
+const LIMIT: Duration = Duration::from_secs(300);
+const SUBNET: u32 = 7;
+
+/// Whether everything is tried, which takes long.
+fn is_thorough() -> bool {
+    env::var("LEASEMGR_FAULTS").is_ok_and(|value| value == "all")
+}
+
+/// Returns the right to use a server alone: a test may kill it.
+fn alone(server: Server) -> MutexGuard<'static, ()> {
+    static POSTGRESQL: Mutex<()> = Mutex::new(());
+    static MARIADB: Mutex<()> = Mutex::new(());
+    let mutex = if server == Server::Postgresql { &POSTGRESQL } else { &MARIADB };
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn protocol(server: Server) -> Protocol {
+    if server == Server::Postgresql { Protocol::Postgresql } else { Protocol::Mysql }
+}
+
+/// Returns a proxy before a server.
+fn proxy(server: Server) -> Proxy {
+    let address: ConnectionString =
+        format!("type={} {}", server.backend(), server.address()).parse().unwrap();
+    let port = address.get("port").unwrap().parse().unwrap();
+    Proxy::new(protocol(server), SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+}
+
+/// Returns the lease of the `n`th address for a client.
+fn lease<L: ManagedLease>(n: u16, client: u32, heard: i64) -> L {
+    let mut fields = Fields::new(address(L::FAMILY, n));
+    fields.cltt = 1_763_000_000 + heard;
+    fields.valid_lifetime = Lifetime(3600);
+    fields.subnet_id = SubnetId(SUBNET);
+    let [a, b, c, d] = client.to_be_bytes();
+    let client = [0, 1, a, b, c, d];
+    fields.client = Some(&client);
+    L::from_fields(fields).unwrap()
+}
+
+fn address(family: Family, n: u16) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::from_bits(10 << 24 | u32::from(n)).into(),
+        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n).into(),
+    }
+}
+
+fn wait_until_up<L: ManagedLease>(mgr: &dyn LeaseMgr<L>) {
+    let start = Instant::now();
+    while mgr.status().availability != Availability::Up {
+        assert!(start.elapsed() < LIMIT, "{:?}", mgr.status().availability);
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Returns what an operation is to answer if an address has this lease, and which lease it has
+/// afterwards; `None` if the operation is refused.
+fn expected<L: ManagedLease>(operation: &Operation<L>, there: Option<&L>) -> Option<(Done, Option<L>)> {
+    let is_there = |expected: &Option<L>| expected.is_none() || expected.as_ref() == there;
+    Some(match (operation, there) {
+        (Operation::Add(lease), None) => (Done::Added, Some(lease.clone())),
+        (Operation::Add(_), there) => (Done::AddressTaken, there.cloned()),
+        (Operation::Update { lease, expected }, Some(_)) if is_there(expected) => {
+            (Done::Updated, Some(lease.clone()))
+        }
+        (Operation::Delete { expected, .. }, Some(_)) if is_there(expected) => (Done::Deleted, None),
+        (Operation::Delete { .. }, None) => (Done::NoSuchLease, None),
+        _ => return None,
+    })
+}
+
+/// Returns whether it can be told, from the message at which the connection ended, that an operation
+/// was not made, or whether it was.
+fn is_decidable(protocol: Protocol, message: &Message, is_alone: bool) -> bool {
+    let starts =
+        |at: usize, text: &str| message.bytes.get(at..).is_some_and(|sql| sql.starts_with(text.as_bytes()));
+    match protocol {
+        // Only the preparation of a statement has these.
+        Protocol::Postgresql if message.is_of_client => matches!(message.bytes.first(), Some(b'P' | b'D')),
+        // The answer to a statement on its own is sent after it is committed. The client may have sent
+        // a statement before the last message about the one before has come.
+        Protocol::Postgresql => is_alone && message.bytes.first() == Some(&b'C'),
+        Protocol::Mysql if message.is_of_client => {
+            message.bytes.get(4) == Some(&0x16) || starts(5, "START") || starts(5, "ROLLBACK")
+        }
+        Protocol::Mysql => true,
+    }
+}
+
+/// Changes and look-ups of one manager behind a proxy, and the leases that must be there.
+struct Life<'a, L: ManagedLease> {
+    proxy: &'a Proxy,
+    protocol: Protocol,
+    direct: &'a dyn LeaseMgr<L>,
+    mgr: Arc<dyn LeaseMgr<L>>,
+    leases: BTreeMap<L::Address, L>,
+    has_fired: bool,
+}
+
+impl<'a, L: ManagedLease> Life<'a, L> {
+    fn open(proxy: &'a Proxy, database: &Database, direct: &'a dyn LeaseMgr<L>) -> Self {
+        let connection =
+            database.connection_at(proxy.port, "ssl-mode=disable reconnect-wait-time=5 pool-size=2");
+        let open = || LeaseMgrFactory::<L>::new().open(&connection);
+        let mgr = open().unwrap_or_else(|error| {
+            assert!(proxy.fired().is_some(), "{error}");
+            proxy.settle();
+            open().unwrap()
+        });
+        let has_fired = proxy.fired().is_some();
+        Self { proxy, protocol: protocol(database.server), direct, mgr, leases: BTreeMap::new(), has_fired }
+    }
+
+    fn change(&mut self, operations: &[Operation<L>]) {
+        let results = match operations {
+            [operation] => vec![operation.run(&*self.mgr)],
+            _ => self.mgr.apply(operations),
+        };
+        let fired = self.proxy.fired().filter(|_| !self.has_fired);
+        self.has_fired |= fired.is_some();
+        if fired.is_some() {
+            self.proxy.settle();
+        }
+        for (operation, result) in operations.iter().zip(results) {
+            let address = operation.address();
+            let before = self.leases.get(&address);
+            let expected = expected(operation, before);
+            let after = match (&result, &expected) {
+                (Ok(done), Some((expected, after))) if done == expected => after.clone(),
+                (Err(LeaseMgrError::NoSuchLease { .. }), None) if before.is_none() => None,
+                (Err(LeaseMgrError::ChangedMeanwhile { .. }), None) if before.is_some() => before.cloned(),
+                (Err(LeaseMgrError::OutcomeUnknown { .. }), _) => {
+                    let message = fired.as_ref().unwrap();
+                    let after = expected.map_or_else(|| before.cloned(), |(_, after)| after);
+                    let is_decided = is_decidable(self.protocol, message, operations.len() == 1)
+                        && after.as_ref() != before;
+                    assert!(!is_decided, "{operation:?}: the outcome is known after {message:?}");
+                    let there = self.direct.get(address).unwrap();
+                    assert!(
+                        there == after || there.as_ref() == before,
+                        "{operation:?}: half made: {there:?}"
+                    );
+                    there
+                }
+                _ => panic!("{operation:?} of {before:?}: {result:?} after {fired:?}"),
+            };
+            if fired.is_some() {
+                assert_eq!(
+                    self.direct.get(address).unwrap(),
+                    after,
+                    "{operation:?}: {result:?} after {fired:?}"
+                );
+            }
+            match after {
+                Some(lease) => self.leases.insert(address, lease),
+                None => self.leases.remove(&address),
+            };
+        }
+    }
+
+    fn look_up(&mut self) {
+        let address = |n| lease::<L>(n, 0, 0).address();
+        for n in [1, 5] {
+            assert_eq!(self.mgr.get(address(n)).unwrap().as_ref(), self.leases.get(&address(n)));
+        }
+        let addresses = [1, 2, 3].map(address);
+        let found = self.mgr.get_many(&addresses).unwrap();
+        assert!(
+            found.iter().map(Option::as_ref).eq(addresses.iter().map(|address| self.leases.get(address)))
+        );
+        let client = [0, 1, 0, 0, 0, 2];
+        let query = Query::<L>::client(ClientKey::new(&client)).in_subnet(SubnetId(SUBNET));
+        let expected: Vec<_> = self.leases.values().filter(|&lease| query.matches(lease)).cloned().collect();
+        assert_eq!(self.mgr.find(&query).unwrap(), expected);
+        let page = self.mgr.find(&Query::all().in_subnet(SubnetId(SUBNET)).limit(3)).unwrap();
+        assert!(page.iter().eq(self.leases.values().take(3)));
+        self.has_fired |= self.proxy.fired().is_some();
+    }
+
+    fn run(mut self) {
+        let lease = lease::<L>;
+        let renewed = |n, client| Operation::update_if_unchanged(&lease(n, client, 0), lease(n, client, 1));
+        self.change(&[Operation::Add(lease(1, 1, 0))]);
+        self.change(&[Operation::Add(lease(1, 2, 0))]);
+        self.look_up();
+        self.change(&[renewed(1, 1)]);
+        self.change(&[
+            Operation::Add(lease(2, 2, 0)),
+            Operation::Add(lease(3, 2, 0)),
+            Operation::Add(lease(4, 3, 0)),
+        ]);
+        self.look_up();
+        // Not all of them can be made.
+        self.change(&[
+            Operation::Add(lease(1, 9, 0)),
+            renewed(2, 2),
+            Operation::delete_if_unchanged(&lease(3, 2, 0)),
+            Operation::delete_if_unchanged(&lease(4, 4, 0)),
+            Operation::Add(lease(5, 5, 0)),
+        ]);
+        self.change(&[Operation::update(lease(5, 5, 7))]);
+        self.change(&[Operation::delete(lease(1, 1, 0).address())]);
+        self.look_up();
+        let all = self.direct.find(&Query::all().in_subnet(SubnetId(SUBNET))).unwrap();
+        assert!(all.iter().eq(self.leases.values()), "{all:?}");
+        wait_until_up(&*self.mgr);
+    }
+}
+
+fn ends_at_any_message<L: ManagedLease>(server: Server) {
+    let _alone = alone(server);
+    let database = Database::new(server);
+    let (direct, proxy) = (database.open::<L>(), proxy(server));
+    for (start, cut) in [(1, Cut::Lost), (2, Cut::Delivered), (3, Cut::Late)] {
+        let (start, step) = if is_thorough() { (1, 1) } else { (start, 29) };
+        let mut n = start;
+        loop {
+            direct.wipe_subnet(SubnetId(SUBNET)).unwrap();
+            proxy.cut_at(n, cut);
+            Life::open(&proxy, &database, &*direct).run();
+            if proxy.fired().is_none() {
+                break;
+            }
+            n += step;
+        }
+        assert!(n > 50, "{n} messages");
+        println!("{server:?} {:?}: {cut:?} at {n} messages", L::FAMILY);
+    }
+}
+
+#[rstest]
+fn a_connection_may_end_at_any_message_v4(#[values(Server::Postgresql, Server::Mariadb)] server: Server) {
+    ends_at_any_message::<Lease4>(server);
+}
+
+#[rstest]
+fn a_connection_may_end_at_any_message_v6(#[values(Server::Postgresql, Server::Mariadb)] server: Server) {
+    ends_at_any_message::<Lease6>(server);
+}
+
+/// An idle session that has ended is replaced before a change is sent.
+#[rstest]
+fn a_change_after_idle_sessions_have_ended_is_made(
+    #[values(Server::Postgresql, Server::Mariadb)] server: Server,
+) {
+    let _alone = alone(server);
+    let database = Database::new(server);
+    let proxy = proxy(server);
+    let connection = database.connection_at(proxy.port, "ssl-mode=disable");
+    let mgr = LeaseMgrFactory::<Lease4>::new().open(&connection).unwrap();
+    for n in 0..3 {
+        let operation = Operation::Add(lease::<Lease4>(n, 1, 0));
+        assert_eq!(operation.run(&*mgr).unwrap(), Done::Added);
+        proxy.end_connections();
+        // The end arrives, and the session counts as idle.
+        thread::sleep(Duration::from_millis(300));
+    }
+}
+
+/// A server that accepts a connection and does not answer is given up after `connect-timeout`.
+#[rstest]
+fn a_silent_server_is_given_up(#[values(Server::Postgresql, Server::Mariadb)] server: Server) {
+    let _alone = alone(server);
+    let database = Database::new(server);
+    let proxy = proxy(server);
+    proxy.set_silent(true);
+    let start = Instant::now();
+    let connection = database.connection_at(proxy.port, "ssl-mode=disable connect-timeout=1");
+    let error = LeaseMgrFactory::<Lease4>::new().open(&connection).unwrap_err();
+    // The driver for MySQL would wait for a minute.
+    assert!(start.elapsed() < Duration::from_secs(40), "{error}");
+    proxy.set_silent(false);
+    let _ = LeaseMgrFactory::<Lease4>::new().open(&connection).unwrap();
+}
