@@ -7,17 +7,22 @@
 
 #[path = "support/databases.rs"]
 mod databases;
+#[path = "support/history.rs"]
+mod history;
 #[path = "support/proxy.rs"]
 mod proxy;
 
 use std::collections::BTreeMap;
-use std::env;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use databases::{Database, Server};
+use history::{Call, History, Outcome};
 use leasemgr::connection::ConnectionString;
 use leasemgr::lease::{Family, Fields, Lease4, Lease6, Lifetime, SubnetId};
 use leasemgr::{
@@ -300,4 +305,209 @@ fn a_silent_server_is_given_up(#[values(Server::Postgresql, Server::Mariadb)] se
     assert!(start.elapsed() < Duration::from_secs(40), "{error}");
     proxy.set_silent(false);
     let _ = LeaseMgrFactory::<Lease4>::new().open(&connection).unwrap();
+}
+
+/// A server of `scripts/databases`, by its name there.
+#[derive(Clone, Copy, Debug)]
+struct Machine(&'static str);
+
+impl Machine {
+    fn of(server: Server) -> Self {
+        Self(if server == Server::Postgresql { "postgresql" } else { "mariadb" })
+    }
+
+    fn directory(self) -> PathBuf {
+        PathBuf::from(env::var("LEASEMGR_DATABASES").unwrap()).join(self.0)
+    }
+
+    /// Kills the server, first its main process and then its others.
+    fn kill(self) {
+        let pid = fs::read_to_string(self.directory().join("pid")).unwrap().trim().to_owned();
+        let children = Command::new("ps").args(["-o", "pid=", "--ppid", &pid]).output().unwrap().stdout;
+        let children = String::from_utf8(children).unwrap();
+        assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+        for child in children.split_whitespace() {
+            // It may have ended with the main process.
+            let _ = Command::new("kill").args(["-KILL", child]).stderr(Stdio::null()).status();
+        }
+    }
+
+    fn start(self) {
+        let start = Command::new(self.directory().join("start")).output().unwrap();
+        assert!(start.status.success(), "{self:?}: {}", String::from_utf8_lossy(&start.stderr));
+    }
+}
+
+/// Numbers that look random.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+/// Number of addresses that the threads of a load use.
+const ADDRESSES: u16 = 48;
+
+/// Returns the number of a lease.
+fn number_of(lease: &Lease4) -> u32 {
+    let fields = lease.fields();
+    let client = fields.client.and_then(|client| client.last_chunk()).unwrap();
+    u32::from_be_bytes(*client)
+}
+
+/// Returns the outcome of a call that has failed.
+fn failed(error: &LeaseMgrError) -> Outcome {
+    match error {
+        LeaseMgrError::NoSuchLease { .. } => Outcome::Absent,
+        LeaseMgrError::ChangedMeanwhile { .. } => Outcome::Changed,
+        LeaseMgrError::OutcomeUnknown { .. } => Outcome::Unknown,
+        LeaseMgrError::Unavailable { .. } => Outcome::Failed,
+        error => panic!("{}", leasemgr::with_sources(error)),
+    }
+}
+
+fn call(mgr: &dyn LeaseMgr<Lease4>, n: u16, call: Call) -> Outcome {
+    let lease = |number| lease::<Lease4>(n, number, 0);
+    let operation = match call {
+        Call::Get => {
+            let found = mgr.get(lease(0).address());
+            return found
+                .map_or_else(|error| failed(&error), |found| Outcome::Read(found.as_ref().map(number_of)));
+        }
+        Call::Add(number) => Operation::Add(lease(number)),
+        Call::Update(read, number) => Operation::update_if_unchanged(&lease(read), lease(number)),
+        Call::Delete(read) => Operation::delete_if_unchanged(&lease(read)),
+    };
+    match operation.run(mgr) {
+        Ok(Done::AddressTaken) => Outcome::Taken,
+        Ok(Done::NoSuchLease) => Outcome::Absent,
+        Ok(_) => Outcome::Made,
+        Err(error) => failed(&error),
+    }
+}
+
+/// Threads that add, renew, delete and read leases of the same addresses, and what they have seen.
+struct Load {
+    history: History,
+    numbers: AtomicU32,
+    is_over: AtomicBool,
+}
+
+impl Load {
+    /// Runs threads, `threads` for each manager, while `disturb` does something.
+    fn run(
+        managers: &[Arc<dyn LeaseMgr<Lease4>>],
+        threads: u64,
+        seed: u64,
+        disturb: impl FnOnce(&Self),
+    ) -> Self {
+        let load =
+            Self { history: History::default(), numbers: AtomicU32::new(1), is_over: AtomicBool::new(false) };
+        thread::scope(|scope| {
+            /// Ends the threads also after a panic.
+            struct End<'a>(&'a AtomicBool);
+            impl Drop for End<'_> {
+                fn drop(&mut self) {
+                    self.0.store(true, Ordering::Relaxed);
+                }
+            }
+            let end = End(&load.is_over);
+            for (number, mgr) in managers.iter().enumerate() {
+                for thread in 0..threads {
+                    let random = Random(seed * 1_000_003 + number as u64 * 1009 + thread + 1);
+                    let load = &load;
+                    scope.spawn(move || load.work(&**mgr, random));
+                }
+            }
+            disturb(&load);
+            drop(end);
+        });
+        load
+    }
+
+    fn work(&self, mgr: &dyn LeaseMgr<Lease4>, mut random: Random) {
+        let mut known = [None; ADDRESSES as usize];
+        while !self.is_over.load(Ordering::Relaxed) {
+            let n = u16::try_from(random.below(ADDRESSES.into())).unwrap();
+            let known = &mut known[usize::from(n)];
+            let new = || self.numbers.fetch_add(1, Ordering::Relaxed);
+            let next = match (*known, random.below(8)) {
+                (_, 0 | 1) => Call::Get,
+                (None, _) => Call::Add(new()),
+                (Some(there), 2..=4) => Call::Update(there, new()),
+                (Some(there), _) => Call::Delete(there),
+            };
+            let outcome = self.history.record(n, next, || call(mgr, n, next));
+            *known = match (next, outcome) {
+                (_, Outcome::Read(read)) => read,
+                (Call::Add(new) | Call::Update(_, new), Outcome::Made) => Some(new),
+                // Something to refer to, though it has changed.
+                (Call::Update(read, _) | Call::Delete(read), Outcome::Changed) if random.below(2) == 0 => {
+                    Some(read)
+                }
+                _ => None,
+            };
+            if outcome == Outcome::Failed {
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+
+    fn made(&self) -> usize {
+        self.history.count(|outcome| outcome == Outcome::Made)
+    }
+
+    /// Waits until the threads have made further changes.
+    fn wait_for_changes(&self, count: usize) {
+        let (start, wanted) = (Instant::now(), self.made() + count);
+        while self.made() < wanted {
+            assert!(start.elapsed() < LIMIT, "no changes are made");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Reads all addresses, and checks what was seen.
+    fn check(&self, managers: &[Arc<dyn LeaseMgr<Lease4>>]) {
+        for mgr in managers {
+            wait_until_up(&**mgr);
+            for n in 0..ADDRESSES {
+                let outcome = self.history.record(n, Call::Get, || call(&**mgr, n, Call::Get));
+                assert!(matches!(outcome, Outcome::Read(_)), "{outcome:?}");
+            }
+        }
+        let count = |wanted| self.history.count(|outcome| outcome == wanted);
+        println!(
+            "{} changes, {} unknown, {} unavailable",
+            self.made(),
+            count(Outcome::Unknown),
+            count(Outcome::Failed)
+        );
+        self.history.check();
+    }
+}
+
+/// Kills the server again and again, while 8 threads of two managers change leases.
+#[rstest]
+fn killed_servers_lose_nothing(#[values(Server::Postgresql, Server::Mariadb)] server: Server) {
+    let _alone = alone(server);
+    let database = Database::new(server);
+    let connection = database.connection() + " reconnect-wait-time=50";
+    let open = || LeaseMgrFactory::<Lease4>::new().open(&connection).unwrap();
+    let managers = [open(), open()];
+    let seed = 1;
+    let load = Load::run(&managers, 4, seed, |load| {
+        let mut random = Random(seed);
+        for _ in 0..if is_thorough() { 50 } else { 5 } {
+            load.wait_for_changes(50 + usize::try_from(random.below(100)).unwrap());
+            Machine::of(server).kill();
+            Machine::of(server).start();
+        }
+        load.wait_for_changes(50);
+    });
+    load.check(&managers);
 }
