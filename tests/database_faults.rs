@@ -16,13 +16,14 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use databases::{Database, Server};
 use history::{Call, History, Outcome};
+use leasemgr::conformance::{Fixture, Suite};
 use leasemgr::connection::ConnectionString;
 use leasemgr::lease::{Family, Fields, Lease4, Lease6, Lifetime, SubnetId};
 use leasemgr::{
@@ -510,4 +511,396 @@ fn killed_servers_lose_nothing(#[values(Server::Postgresql, Server::Mariadb)] se
         load.wait_for_changes(50);
     });
     load.check(&managers);
+}
+
+/// The connection of one of two managers of a database ends, or is silent for a while, again and
+/// again.
+#[rstest]
+fn a_manager_that_is_cut_off_from_its_database_sees_no_other_leases(
+    #[values(Server::Postgresql, Server::Mariadb)] server: Server,
+) {
+    let _alone = alone(server);
+    let database = Database::new(server);
+    let proxy = proxy(server);
+    let open = |connection: String| LeaseMgrFactory::<Lease4>::new().open(&connection).unwrap();
+    let options = "ssl-mode=disable reconnect-wait-time=5 connect-timeout=1";
+    let managers = [open(database.connection()), open(database.connection_at(proxy.port, options))];
+    for seed in 1..=if is_thorough() { 20 } else { 1 } {
+        managers[0].wipe_subnet(SubnetId(SUBNET)).unwrap();
+        let load = Load::run(&managers, 4, seed, |load| {
+            let mut random = Random(seed);
+            for _ in 0..10 {
+                load.wait_for_changes(usize::try_from(random.below(40)).unwrap());
+                proxy.set_silent(random.below(2) == 0);
+                proxy.end_connections();
+                load.wait_for_changes(usize::try_from(random.below(40)).unwrap());
+                proxy.set_silent(false);
+            }
+        });
+        load.check(&managers);
+    }
+}
+
+/// Returns a connection string for the database of `kea-admin` on several machines, given by the
+/// variable with their hosts, or on some of them.
+fn connection_to(kind: &str, variable: &str, hosts: &str) -> String {
+    let address = env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set"));
+    let address: ConnectionString = format!("type={kind} {address}").parse().unwrap();
+    let port = address.get("port").unwrap();
+    format!("type={kind} name=kea22 host={hosts} port={port} user=kea password=kea reconnect-wait-time=50")
+}
+
+fn open(connection: &str) -> Arc<dyn LeaseMgr<Lease4>> {
+    let mgr = LeaseMgrFactory::<Lease4>::new().open(connection).unwrap();
+    mgr.wipe_subnet(SubnetId(SUBNET)).unwrap();
+    mgr
+}
+
+/// The standby takes the place of its primary, which is killed. It cannot be repeated.
+#[test]
+fn a_promoted_standby_has_what_the_primary_acknowledged() {
+    let connection = connection_to("postgresql", "LEASEMGR_PRIMARY", "127.0.0.1,127.0.0.2")
+        + " target-session-attrs=read-write";
+    let managers = [open(&connection), open(&connection)];
+    let load = Load::run(&managers, 4, 2, |load| {
+        load.wait_for_changes(200);
+        Machine("primary").kill();
+        let standby = Machine("standby").directory();
+        let port = connection.parse::<ConnectionString>().unwrap();
+        let mut promote = Command::new("psql");
+        promote.arg("-X").arg("-h").arg(standby).args(["-U", "postgres", "-p", port.get("port").unwrap()]);
+        let promoted = promote.args(["-d", "postgres", "-c", "SELECT pg_promote()"]).output().unwrap();
+        assert!(promoted.status.success(), "{}", String::from_utf8_lossy(&promoted.stderr));
+        load.wait_for_changes(200);
+    });
+    load.check(&managers);
+}
+
+/// Returns the right to disturb the cluster.
+fn cluster_alone() -> MutexGuard<'static, ()> {
+    static CLUSTER: Mutex<()> = Mutex::new(());
+    CLUSTER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Opens a manager on each node.
+fn nodes() -> [Arc<dyn LeaseMgr<Lease4>>; 3] {
+    ["127.0.0.1", "127.0.0.2", "127.0.0.3"].map(|host| open(&connection_to("mysql", "LEASEMGR_GALERA", host)))
+}
+
+/// Executes a statement on a node of the cluster as its administrator.
+fn administer(node: Machine, sql: &str) -> String {
+    let socket = format!("--socket={}", node.directory().join("socket").display());
+    let output = Command::new("mariadb")
+        .args(["--no-defaults", "-N", "-B", "-u", "root", &socket, "-e", sql])
+        .output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Waits until a node is in step with the cluster, or until it is not in the majority.
+fn wait_for_node(node: Machine, is_in: bool) {
+    let start = Instant::now();
+    let status = "SHOW STATUS WHERE Variable_name IN ('wsrep_cluster_status', 'wsrep_local_state_comment')";
+    loop {
+        let status = administer(node, status);
+        let is_synced = status.contains("\tPrimary") && status.contains("Synced");
+        if if is_in { is_synced } else { !status.contains("\tPrimary") } {
+            return;
+        }
+        assert!(start.elapsed() < LIMIT, "{node:?}: {status}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn nodes_of_a_cluster_change_the_same_leases() {
+    let _alone = cluster_alone();
+    let managers = nodes();
+    Load::run(&managers, 2, 3, |load| load.wait_for_changes(300)).check(&managers);
+}
+
+#[test]
+fn a_killed_node_of_a_cluster_loses_nothing() {
+    let _alone = cluster_alone();
+    let managers = nodes();
+    let load = Load::run(&managers, 2, 4, |load| {
+        for node in if is_thorough() { vec!["galera1", "galera2", "galera3"] } else { vec!["galera3"] } {
+            load.wait_for_changes(100);
+            Machine(node).kill();
+            load.wait_for_changes(50);
+            Machine(node).start();
+            load.wait_for_changes(50);
+        }
+    });
+    load.check(&managers);
+}
+
+/// A node that is late with the changes of others waits for them before it reads.
+#[test]
+fn a_node_of_a_cluster_reads_what_another_one_has_acknowledged() {
+    let _alone = cluster_alone();
+    let [first, second, _] = nodes();
+    let node = Machine("galera1");
+    administer(
+        node,
+        "CREATE DATABASE IF NOT EXISTS big; CREATE OR REPLACE TABLE big.big (n INT PRIMARY KEY)",
+    );
+    // A change that the others make for longer than the next one takes here.
+    administer(node, "USE big; INSERT INTO big SELECT seq FROM seq_1_to_200000");
+    assert_eq!(call(&*first, 1, Call::Add(1)), Outcome::Made);
+    assert_eq!(call(&*second, 1, Call::Get), Outcome::Read(Some(1)));
+    administer(node, "DELETE FROM big.big");
+    assert_eq!(call(&*first, 1, Call::Update(1, 2)), Outcome::Made);
+    assert_eq!(call(&*second, 1, Call::Update(2, 3)), Outcome::Made);
+    administer(node, "DROP DATABASE big");
+}
+
+/// A database of the cluster, whose managers are each on another node.
+struct Nodes {
+    next: AtomicUsize,
+    is_shared: bool,
+}
+
+impl Nodes {
+    const NAME: &str = "nodes";
+
+    fn connection(&self) -> String {
+        let host = format!("127.0.0.{}", 1 + self.next.fetch_add(1, Ordering::Relaxed) % 3);
+        connection_to("mysql", "LEASEMGR_GALERA", &host)
+            .replace("name=kea22", &format!("name={}", Self::NAME))
+    }
+}
+
+impl Fixture<Lease4> for Nodes {
+    fn open(&self) -> Arc<dyn LeaseMgr<Lease4>> {
+        LeaseMgrFactory::new().open(&self.connection()).unwrap()
+    }
+
+    fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+}
+
+/// Managers on different nodes obey the rules about managers of one database.
+#[test]
+fn managers_on_nodes_of_a_cluster_obey_the_rules() {
+    let _alone = cluster_alone();
+    let node = Machine("galera1");
+    let name = Nodes::NAME;
+    administer(node, &format!("DROP DATABASE IF EXISTS {name}; CREATE DATABASE {name}"));
+    let nodes = |is_shared| Nodes { next: AtomicUsize::new(0), is_shared };
+    leasemgr::mysql::create_schema(&nodes(true).connection().parse().unwrap(), None).unwrap();
+    let suite = Suite::<Lease4>::new().time_limit(LIMIT);
+    let (mut violations, mut count) = (Vec::new(), 0);
+    for rule in suite.rules() {
+        let is_about_sharing = !rule.applies_to(&nodes(false));
+        if !is_about_sharing && !is_thorough() {
+            continue;
+        }
+        let tables = ["lease4", "lease4_stat", "lease4_pool_stat", "lease4_stat_by_client_class"];
+        let emptied = tables.map(|table| format!("DELETE FROM {name}.{table}")).join(";");
+        administer(node, &emptied);
+        let states = format!(
+            "INSERT IGNORE INTO {name}.lease_state VALUES (5, '5'), (77, '77'), (78, '78'), (256, '256')"
+        );
+        administer(node, &states);
+        violations.extend(rule.check(Arc::new(nodes(true))).err());
+        count += 1;
+    }
+    assert!(count > 3, "{count} rules");
+    leasemgr::conformance::assert_none(&violations);
+}
+
+/// A node without a majority changes and reads nothing; the others go on.
+#[test]
+fn a_node_that_is_cut_off_from_its_cluster_refuses() {
+    let _alone = cluster_alone();
+    let managers = nodes();
+    let load = Load::run(&managers, 2, 5, |load| {
+        for node in ["galera3", "galera1"].map(Machine).into_iter().take(if is_thorough() { 2 } else { 1 }) {
+            load.wait_for_changes(100);
+            administer(node, "SET GLOBAL wsrep_provider_options = 'gmcast.isolate=1'");
+            wait_for_node(node, false);
+            load.wait_for_changes(100);
+            let mgr = &managers[if node.0 == "galera3" { 2 } else { 0 }];
+            assert_eq!(call(&**mgr, ADDRESSES, Call::Get), Outcome::Failed);
+            assert_eq!(call(&**mgr, ADDRESSES, Call::Add(1)), Outcome::Failed);
+            administer(node, "SET GLOBAL wsrep_provider_options = 'gmcast.isolate=0'");
+            wait_for_node(node, true);
+            load.wait_for_changes(100);
+        }
+    });
+    load.check(&managers);
+}
+
+/// Returns the text of an error with its causes.
+fn text(error: &dyn std::error::Error) -> String {
+    leasemgr::with_sources(error).to_string()
+}
+
+fn add(mgr: &dyn LeaseMgr<Lease4>, n: u16) -> Result<Done, LeaseMgrError> {
+    Operation::Add(lease::<Lease4>(n, 1, 0)).run(mgr)
+}
+
+#[rstest]
+fn a_wrong_password_is_not_shown(#[values(Server::Postgresql, Server::Mariadb)] server: Server) {
+    let _alone = alone(server);
+    let database = Database::new(server);
+    let connection = database.connection().replace("password=kea", "password=Secret4711");
+    let error = LeaseMgrFactory::<Lease4>::new().open(&connection).unwrap_err();
+    for text in [text(&error), format!("{error:?}")] {
+        assert!(text.contains("kea") && !text.contains("Secret4711"), "{text}");
+    }
+}
+
+#[rstest]
+fn a_read_only_database_is_not_changed(#[values(Server::Postgresql, Server::Mariadb)] server: Server) {
+    let _alone = alone(server);
+    let database = Database::spoiled(server);
+    let mgr = database.open::<Lease4>();
+    assert_eq!(add(&*mgr, 1).unwrap(), Done::Added);
+    let connection = match server {
+        Server::Postgresql => {
+            database
+                .execute(&format!("ALTER DATABASE {} SET default_transaction_read_only = on", database.name));
+            database.connection()
+        }
+        Server::Mariadb => {
+            // The user of the tests may change a server that is read-only.
+            administer(
+                Machine::of(server),
+                &format!(
+                    "CREATE OR REPLACE USER plain IDENTIFIED BY 'kea'; GRANT ALL ON {}.* TO plain; SET GLOBAL read_only = 1",
+                    database.name
+                ),
+            );
+            database.connection().replace("user=kea", "user=plain")
+        }
+    };
+    let opened = LeaseMgrFactory::<Lease4>::new().open(&connection);
+    let any = LeaseMgrFactory::<Lease4>::new().open(&format!("{connection} target-session-attrs=any"));
+    let results = any.as_ref().map(|any| (add(&**any, 2), any.get(lease::<Lease4>(1, 0, 0).address())));
+    if server == Server::Mariadb {
+        administer(Machine::of(server), "SET GLOBAL read_only = 0; DROP USER plain");
+    }
+    let error = text(&opened.unwrap_err());
+    assert!(error.contains("read-only"), "{error}");
+    let (added, read) = results.unwrap();
+    assert!(matches!(added, Err(LeaseMgrError::ReadOnly { .. })), "{added:?}");
+    assert_eq!(read.unwrap(), Some(lease(1, 1, 0)));
+    let readonly =
+        LeaseMgrFactory::<Lease4>::new().open(&format!("{} readonly=true", database.connection())).unwrap();
+    assert!(matches!(add(&*readonly, 2), Err(LeaseMgrError::ReadOnly { .. })));
+    assert_eq!(mgr.get(lease::<Lease4>(2, 0, 0).address()).unwrap(), None);
+}
+
+#[rstest]
+fn a_missing_table_is_named(#[values(Server::Postgresql, Server::Mariadb)] server: Server) {
+    let _alone = alone(server);
+    let database = Database::spoiled(server);
+    let mgr = database.open::<Lease4>();
+    assert_eq!(add(&*mgr, 1).unwrap(), Done::Added);
+    database.execute("ALTER TABLE lease4 RENAME TO lease4_away");
+    let error = add(&*mgr, 2).unwrap_err();
+    assert!(matches!(error, LeaseMgrError::Backend(_)) && text(&error).contains("lease4"), "{error:?}");
+    let error = mgr.get(lease::<Lease4>(1, 0, 0).address()).unwrap_err();
+    assert!(matches!(error, LeaseMgrError::Backend(_)) && text(&error).contains("lease4"), "{error:?}");
+    database.execute("ALTER TABLE lease4_away RENAME TO lease4");
+    assert_eq!(add(&*mgr, 2).unwrap(), Done::Added);
+    database.execute("ALTER TABLE schema_version RENAME TO schema_away");
+    let error = LeaseMgrFactory::<Lease4>::new().open(&database.connection()).unwrap_err();
+    assert!(text(&error).contains("schema"), "{}", text(&error));
+}
+
+/// The error of a server whose disk is full.
+#[rstest]
+fn a_full_disk_refuses_changes_and_not_look_ups(
+    #[values(Server::Postgresql, Server::Mariadb)] server: Server,
+) {
+    let _alone = alone(server);
+    let database = Database::spoiled(server);
+    let mgr = database.open::<Lease4>();
+    assert_eq!(add(&*mgr, 1).unwrap(), Done::Added);
+    database.execute(match server {
+        Server::Postgresql => {
+            "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             RAISE EXCEPTION 'no space left on device' USING ERRCODE = '53100'; END $$; \
+             CREATE TRIGGER full_disk BEFORE INSERT ON lease4 FOR EACH ROW EXECUTE FUNCTION full_disk()"
+        }
+        Server::Mariadb => {
+            "CREATE TRIGGER full_disk BEFORE INSERT ON lease4 FOR EACH ROW \
+             SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1114, MESSAGE_TEXT = 'the table is full'"
+        }
+    });
+    let error = add(&*mgr, 2).unwrap_err();
+    let LeaseMgrError::Write { source, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
+    assert_eq!(mgr.get(lease::<Lease4>(1, 0, 0).address()).unwrap(), Some(lease(1, 1, 0)));
+    database.execute(match server {
+        Server::Postgresql => "DROP TRIGGER full_disk ON lease4",
+        Server::Mariadb => "DROP TRIGGER full_disk",
+    });
+    assert_eq!(add(&*mgr, 2).unwrap(), Done::Added);
+}
+
+#[rstest]
+fn a_statement_whose_time_is_over_has_changed_nothing(
+    #[values(Server::Postgresql, Server::Mariadb)] server: Server,
+) {
+    let _alone = alone(server);
+    let database = Database::spoiled(server);
+    database.execute(match server {
+        Server::Postgresql => {
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             PERFORM pg_sleep(300); RETURN NEW; END $$; \
+             CREATE TRIGGER slow BEFORE INSERT ON lease4 FOR EACH ROW EXECUTE FUNCTION slow()"
+        }
+        Server::Mariadb => {
+            "CREATE TRIGGER slow BEFORE INSERT ON lease4 FOR EACH ROW SET @slow = (SELECT sleep(300))"
+        }
+    });
+    let limit = |seconds| match server {
+        Server::Postgresql => {
+            format!("ALTER DATABASE {} SET statement_timeout = '{seconds}s'", database.name)
+        }
+        Server::Mariadb => format!("SET GLOBAL max_statement_time = {seconds}"),
+    };
+    database.execute(&limit(2));
+    let mgr = database.open::<Lease4>();
+    let result = add(&*mgr, 1);
+    database.execute(&limit(0));
+    assert!(
+        matches!(result, Err(LeaseMgrError::Backend(_) | LeaseMgrError::Unavailable { .. })),
+        "{result:?}"
+    );
+    assert_eq!(mgr.get(lease::<Lease4>(1, 0, 0).address()).unwrap(), None);
+}
+
+#[rstest]
+#[case(Server::Postgresql, "34.0", 33)]
+#[case(Server::Mariadb, "35.0", 34)]
+fn a_database_that_comes_back_with_another_schema_is_refused(
+    #[case] server: Server,
+    #[case] had: &str,
+    #[case] version: u32,
+) {
+    let _alone = alone(server);
+    let database = Database::spoiled(server);
+    let proxy = proxy(server);
+    let connection = database.connection_at(proxy.port, "ssl-mode=disable");
+    let mgr = LeaseMgrFactory::<Lease4>::new().open(&connection).unwrap();
+    assert_eq!(add(&*mgr, 1).unwrap(), Done::Added);
+    database.execute(&format!("UPDATE schema_version SET version = {version}"));
+    proxy.end_connections();
+    let start = Instant::now();
+    let error = loop {
+        // A connection that has just ended may be used once more.
+        match add(&*mgr, 2) {
+            Err(error) if !error.is_unknown() => break error,
+            result => assert!(start.elapsed() < LIMIT, "{result:?}"),
+        }
+    };
+    let text = text(&error);
+    assert!(text.contains(had) && text.contains(&format!("{version}.0")), "{text}");
 }

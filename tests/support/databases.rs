@@ -107,15 +107,25 @@ impl Server {
 }
 
 impl Database {
-    pub(crate) fn new(server: Server) -> Self {
+    fn new_name(start: &str) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
+        format!("{start}_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Makes a database that no other test gets afterwards.
+    pub(crate) fn spoiled(server: Server) -> Self {
+        let name = Self::new_name("spoiled");
+        server.create(&name, None);
+        Self { server, name }
+    }
+
+    pub(crate) fn new(server: Server) -> Self {
         let unused = {
             let mut unused = UNUSED.lock().unwrap();
             unused.iter().position(|(of, _)| *of == server).map(|n| unused.swap_remove(n).1)
         };
         let name = unused.unwrap_or_else(|| {
-            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-            let name = format!("test_{}_{number}", std::process::id());
+            let name = Self::new_name("test");
             server.make(&name);
             name
         });
