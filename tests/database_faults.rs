@@ -134,8 +134,10 @@ struct Life<'a, L: ManagedLease> {
 
 impl<'a, L: ManagedLease> Life<'a, L> {
     fn open(proxy: &'a Proxy, database: &Database, direct: &'a dyn LeaseMgr<L>) -> Self {
-        let connection =
-            database.connection_at(proxy.port, "ssl-mode=disable reconnect-wait-time=5 pool-size=2");
+        let connection = database.connection_at(
+            proxy.port,
+            "ssl-mode=disable reconnect-wait-time=5 pool-size=2 connect-timeout=60",
+        );
         let open = || LeaseMgrFactory::<L>::new().open(&connection);
         let mgr = open().unwrap_or_else(|error| {
             assert!(proxy.fired().is_some(), "{error}");
@@ -281,7 +283,7 @@ fn a_change_after_idle_sessions_have_ended_is_made(
     let _alone = alone(server);
     let database = Database::new(server);
     let proxy = proxy(server);
-    let connection = database.connection_at(proxy.port, "ssl-mode=disable");
+    let connection = database.connection_at(proxy.port, "ssl-mode=disable connect-timeout=60");
     let mgr = LeaseMgrFactory::<Lease4>::new().open(&connection).unwrap();
     for n in 0..3 {
         let operation = Operation::Add(lease::<Lease4>(n, 1, 0));
@@ -305,6 +307,7 @@ fn a_silent_server_is_given_up(#[values(Server::Postgresql, Server::Mariadb)] se
     // The driver for MySQL would wait for a minute.
     assert!(start.elapsed() < Duration::from_secs(40), "{error}");
     proxy.set_silent(false);
+    let connection = connection.replace("connect-timeout=1", "connect-timeout=60");
     let _ = LeaseMgrFactory::<Lease4>::new().open(&connection).unwrap();
 }
 
@@ -534,7 +537,7 @@ fn a_manager_that_is_cut_off_from_its_database_sees_no_other_leases(
     let database = Database::new(server);
     let proxy = proxy(server);
     let open = |connection: String| LeaseMgrFactory::<Lease4>::new().open(&connection).unwrap();
-    let options = "ssl-mode=disable reconnect-wait-time=5 connect-timeout=1";
+    let options = "ssl-mode=disable reconnect-wait-time=5 connect-timeout=60";
     let managers = [open(database.connection()), open(database.connection_at(proxy.port, options))];
     for seed in 1..=if is_thorough() { 20 } else { 1 } {
         managers[0].wipe_subnet(SubnetId(SUBNET)).unwrap();
@@ -558,7 +561,9 @@ fn connection_to(kind: &str, variable: &str, hosts: &str) -> String {
     let address = env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set"));
     let address: ConnectionString = format!("type={kind} {address}").parse().unwrap();
     let port = address.get("port").unwrap();
-    format!("type={kind} name=kea22 host={hosts} port={port} user=kea password=kea reconnect-wait-time=50")
+    format!(
+        "type={kind} name=kea22 host={hosts} port={port} user=kea password=kea reconnect-wait-time=50 connect-timeout=60"
+    )
 }
 
 fn open(connection: &str) -> Arc<dyn LeaseMgr<Lease4>> {
@@ -899,7 +904,7 @@ fn a_database_that_comes_back_with_another_schema_is_refused(
     let _alone = alone(server);
     let database = Database::spoiled(server);
     let proxy = proxy(server);
-    let connection = database.connection_at(proxy.port, "ssl-mode=disable");
+    let connection = database.connection_at(proxy.port, "ssl-mode=disable connect-timeout=60");
     let mgr = LeaseMgrFactory::<Lease4>::new().open(&connection).unwrap();
     assert_eq!(add(&*mgr, 1).unwrap(), Done::Added);
     database.execute(&format!("UPDATE schema_version SET version = {version}"));

@@ -139,8 +139,10 @@ impl Database {
         Self { server, name }
     }
 
+    /// Returns a connection string. A session may take long on a busy machine.
     pub(crate) fn connection(&self) -> String {
-        format!("type={} name={} {}", self.server.backend(), self.name, self.server.address())
+        let (server, name, address) = (self.server.backend(), &self.name, self.server.address());
+        format!("type={server} name={name} {address} connect-timeout=60")
     }
 
     /// Returns a connection string for the same database through another port of this machine.

@@ -58,6 +58,8 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     is_silent: AtomicBool,
+    /// Connections that were accepted meanwhile.
+    unanswered: Mutex<Vec<TcpStream>>,
 }
 
 #[derive(Debug)]
@@ -84,14 +86,14 @@ impl Proxy {
             state: Mutex::default(),
             changed: Condvar::new(),
             is_silent: AtomicBool::new(false),
+            unanswered: Mutex::default(),
         });
         let own = Arc::clone(&shared);
         // It waits for connections until the process ends.
         thread::spawn(move || {
-            let mut unanswered = Vec::new();
             for client in listener.incoming().flatten() {
                 if own.is_silent.load(Ordering::Relaxed) {
-                    unanswered.push(client);
+                    own.unanswered.lock().unwrap_or_else(PoisonError::into_inner).push(client);
                 } else if let Ok(server) = TcpStream::connect(own.server) {
                     own.start(client, server);
                 }
@@ -100,9 +102,12 @@ impl Proxy {
         Self { port, shared }
     }
 
-    /// Accepts connections from now on without an answer, or not any longer.
+    /// Accepts connections from now on without an answer, or not any longer, which ends these.
     pub(crate) fn set_silent(&self, is_silent: bool) {
         self.shared.is_silent.store(is_silent, Ordering::Relaxed);
+        if !is_silent {
+            self.shared.unanswered.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
     }
 
     /// Ends a connection at the `n`th message from now on, from 1.
