@@ -53,12 +53,12 @@ suites! {
     suites_with_kea_lfc: "kea-lfc", "needs --features kea-lfc: clock_jumps, corpus, hostile_input, \
         invalid_rows, kill, memfile_and_kea, memfile_cleanups, memfile_kill, memfile_soak, owners, \
         program, real_faults";
-    suites_with_conformance: "conformance", "needs --features conformance: conformance, databases";
+    suites_with_conformance: "conformance", "needs --features conformance: conformance, database_faults, databases";
     suites_with_simulated_disk: "simulated-disk", "needs --features simulated-disk: crash_scenarios, \
         faults, invalid_rows, memfile_model, memfile_threads, submitted";
     suites_with_demo: "demo", "needs --features demo: demo";
     suites_with_serde: "serde", "needs --features serde: databases, lease_json, memfile_and_kea";
-    suites_with_mysql: "mysql", "needs --features mysql: databases";
-    suites_with_postgresql: "postgresql", "needs --features postgresql: databases";
+    suites_with_mysql: "mysql", "needs --features mysql: database_faults, databases";
+    suites_with_postgresql: "postgresql", "needs --features postgresql: database_faults, databases";
     suites_with_tokio: "tokio", "needs --features tokio: tokio_server";
 }

@@ -1,5 +1,7 @@
 //! Opens sessions: hosts, encryption, and the settings of a session.
 
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use ::mysql::consts::CapabilityFlags;
@@ -30,6 +32,11 @@ const SETTINGS: [&str; 3] = [
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
 ];
 
+/// The setting of a session with a node of a cluster: each statement waits until the node has all
+/// changes that other nodes have acknowledged. Else it reads rows that were changed long ago, and
+/// says of a lease that another node has just added that there is none.
+const WAIT_FOR_OTHERS: &str = "SET SESSION wsrep_sync_wait = 7";
+
 /// Opens sessions of MySQL and MariaDB.
 #[derive(Debug)]
 pub(crate) struct MySql;
@@ -55,6 +62,8 @@ enum NotUsedError {
     ReadOnly,
     #[error("the node of the cluster is not ready: {0}")]
     NotReady(String),
+    #[error("no session after {0:?}")]
+    NoAnswer(Duration),
 }
 
 impl<L: ManagedLease> Driver<L> for MySql {
@@ -64,28 +73,26 @@ impl<L: ManagedLease> Driver<L> for MySql {
 
     fn connect(&self, options: &SqlOptions) -> Result<Self::Session, DbError> {
         let (connection, tables) =
-            with_first_host(options, &|connection| schema::read(connection, L::FAMILY))?;
+            with_first_host(options, |connection| schema::read(connection, L::FAMILY))?;
         Ok(MySqlSession::new(connection, tables))
     }
 }
 
 /// Executes statements without parameters, one after the other.
 pub(super) fn execute(options: &SqlOptions, statements: &[String]) -> Result<(), DbError> {
-    let execute = |connection: &mut Conn| {
-        statements.iter().try_for_each(|sql| connection.query_drop(sql)).map_err(error::of_statement)
-    };
-    with_first_host(options, &execute).map(drop)
+    let (mut connection, ()) = with_first_host(options, |_| Ok(()))?;
+    statements.iter().try_for_each(|sql| connection.query_drop(sql)).map_err(error::of_statement)
 }
 
 /// Connects to the first host that accepts a session, and begins the session with `begin`.
-fn with_first_host<T>(
+fn with_first_host<T: Send + 'static>(
     options: &SqlOptions,
-    begin: &dyn Fn(&mut Conn) -> Result<T, DbError>,
+    begin: fn(&mut Conn) -> Result<T, DbError>,
 ) -> Result<(Conn, T), DbError> {
     let ssl = ssl(options)?;
     let mut failures: Vec<String> = Vec::new();
     for host in &options.hosts {
-        match open(options, host, ssl.as_ref(), begin) {
+        match open_in_time(options, host, ssl.as_ref(), begin) {
             Ok(session) => return Ok(session),
             // Another host may accept what this one cannot; what it refuses, others do as well.
             Err(error) => match error::in_connect(error.kind) {
@@ -102,12 +109,34 @@ fn failure(host: &str, error: &DbError) -> String {
     format!("{host}: {}", crate::with_sources(error))
 }
 
+/// Opens a session with one host in the time of the options. A thread opens it, because the driver
+/// limits only the time of each read, by a limit that the session then keeps. A thread whose time is
+/// over ends when its read does.
+fn open_in_time<T: Send + 'static>(
+    options: &SqlOptions,
+    host: &str,
+    ssl: Option<&SslOpts>,
+    begin: fn(&mut Conn) -> Result<T, DbError>,
+) -> Result<(Conn, T), DbError> {
+    let (sender, opened) = mpsc::sync_channel(1);
+    let time = options.connect_timeout;
+    let (options, host, ssl) = (options.clone(), host.to_owned(), ssl.cloned());
+    let open = move || {
+        let _ = sender.send(open(&options, &host, ssl.as_ref(), begin));
+    };
+    let started = thread::Builder::new().name("lease-connect".to_owned()).spawn(open);
+    started.map_err(|error| DbError::new(DbErrorKind::NotConnected, error))?;
+    opened
+        .recv_timeout(time)
+        .map_err(|_| DbError::new(DbErrorKind::NotConnected, NotUsedError::NoAnswer(time)))?
+}
+
 /// Opens a session with one host.
 fn open<T>(
     options: &SqlOptions,
     host: &str,
     ssl: Option<&SslOpts>,
-    begin: &dyn Fn(&mut Conn) -> Result<T, DbError>,
+    begin: fn(&mut Conn) -> Result<T, DbError>,
 ) -> Result<(Conn, T), DbError> {
     let builder = builder(options, host);
     let mut connection = match Conn::new(builder.clone().ssl_opts(ssl.cloned())) {
@@ -226,6 +255,7 @@ fn check_usable(connection: &mut Conn, options: &SqlOptions) -> Result<(), DbErr
         if let Some(state) = not_ready(&status) {
             return Err(refuse(NotUsedError::NotReady(state)));
         }
+        connection.query_drop(WAIT_FOR_OTHERS).map_err(error::of_statement)?;
     }
     let wants_changes = options.target == SessionTarget::ReadWrite && !options.readonly;
     if wants_changes && (is_on("read_only") || is_on("innodb_read_only")) {

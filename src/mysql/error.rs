@@ -72,7 +72,9 @@ pub(super) fn of_connect(error: Error) -> DbError {
 /// Returns what an error of a statement means that was sent to open a session.
 pub(super) fn in_connect(kind: DbErrorKind) -> DbErrorKind {
     match kind {
-        DbErrorKind::Lost | DbErrorKind::Conflict | DbErrorKind::NotConnected => DbErrorKind::NotConnected,
+        DbErrorKind::Lost | DbErrorKind::Ended | DbErrorKind::Conflict | DbErrorKind::NotConnected => {
+            DbErrorKind::NotConnected
+        }
         _ => DbErrorKind::Other,
     }
 }
@@ -111,12 +113,12 @@ fn kind_of(code: u16) -> DbErrorKind {
         1290 | 1792 | 1836 => DbErrorKind::ReadOnly,
         // Table full, disk full, out of memory.
         1114 | 1021 | 1037 | 1038 | 1041 => DbErrorKind::NoSpace,
-        // Node of a cluster not ready, shutdown, connection killed, closed after a packet too
+        // Node of a cluster not ready, which executes no statement.
+        1047 => DbErrorKind::Ended,
+        // Shutdown, connection killed, closed after a packet too
         // large or for inactivity; the client's numbers for a lost connection. After an error in
         // COMMIT (1180), whether the changes were made is unknown.
-        1047 | 1053 | 1079 | 1153 | 1158..=1161 | 1180 | 1184 | 1927 | 2006 | 2013 | 4031 => {
-            DbErrorKind::Lost
-        }
+        1053 | 1079 | 1153 | 1158..=1161 | 1180 | 1184 | 1927 | 2006 | 2013 | 4031 => DbErrorKind::Lost,
         // No value or NULL, number out of range, text not in the column's character set or of
         // another type, too long, invalid date, no such row in a referenced table, invalid JSON, a check.
         1048
@@ -152,7 +154,8 @@ mod tests {
     #[case(1213, DbErrorKind::Conflict)]
     #[case(1290, DbErrorKind::ReadOnly)]
     #[case(1114, DbErrorKind::NoSpace)]
-    #[case(1047, DbErrorKind::Lost)]
+    #[case(1047, DbErrorKind::Ended)]
+    #[case(1180, DbErrorKind::Lost)]
     #[case(1452, DbErrorKind::Refused)]
     #[case(1064, DbErrorKind::Other)]
     fn errors_of_statements(#[case] code: u16, #[case] kind: DbErrorKind) {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use ::mysql::prelude::Queryable;
 use ::mysql::{Conn, Params, QueryResult, Row, Value as Wire};
@@ -13,6 +14,9 @@ use super::values::{Addresses, encode};
 use crate::lease_mgr::ManagedLease;
 use crate::sql::columns::{self, Column, Kind, Value};
 use crate::sql::driver::{ClientColumn, DbError, DbErrorKind, Dialect, MAX_FOUND, Schema, Session, Write};
+
+/// Time after which the server is asked whether a session is there.
+const LONG_IDLE: Duration = Duration::from_millis(100);
 
 /// A connection to a server.
 pub(crate) struct MySqlSession<L> {
@@ -73,20 +77,22 @@ impl<L: ManagedLease> MySqlSession<L> {
         rows: usize,
         compose: impl Fn(&Self, bool) -> Statement,
         read: impl Fn(&mut dyn Answer) -> Result<T, ::mysql::Error>,
-    ) -> Result<T, ::mysql::Error> {
+    ) -> Result<T, Failure> {
         if rows.is_power_of_two() && rows <= MAX_ROWS {
             let statement = compose(self, false);
             match self.connection.prep(&statement.sql) {
                 Ok(prepared) => {
                     let values = Params::Positional(statement.values);
-                    return read(&mut self.connection.exec_iter(prepared, values)?);
+                    let answer = self.connection.exec_iter(prepared, values);
+                    return answer.and_then(|mut answer| read(&mut answer)).map_err(Failure::Executed);
                 }
                 Err(error) if error::code(&error) == Some(TOO_MANY_STATEMENTS) => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(Failure::Unprepared(error)),
             }
         }
         let statement = compose(self, true);
-        read(&mut self.connection.query_iter(statement.sql)?)
+        let answer = self.connection.query_iter(statement.sql);
+        answer.and_then(|mut answer| read(&mut answer)).map_err(Failure::Executed)
     }
 
     /// Returns the rows that a statement selects, whose columns are those that are read.
@@ -95,7 +101,7 @@ impl<L: ManagedLease> MySqlSession<L> {
         rows: usize,
         compose: impl Fn(&Self, bool) -> Statement,
     ) -> Result<Vec<Vec<Value<'static>>>, DbError> {
-        let rows = self.run(rows, compose, |answer| answer.rows()).map_err(error::of_statement)?;
+        let rows = self.run(rows, compose, |answer| answer.rows()).map_err(Failure::into_error)?;
         Ok(rows
             .into_iter()
             .map(|row| self.decode(row, self.read.iter().map(|column| column.kind())))
@@ -154,6 +160,28 @@ impl<L: ManagedLease> MySqlSession<L> {
 /// Returns the lease of a row with these columns.
 fn lease<L: ManagedLease>(columns: &[Column], row: &[Value<'_>]) -> Result<L, DbError> {
     columns::lease(columns, row).map_err(|error| DbError::new(DbErrorKind::Other, error))
+}
+
+/// Why there is no answer to a statement.
+pub(super) enum Failure {
+    /// It was not prepared, and so not executed.
+    Unprepared(::mysql::Error),
+    Executed(::mysql::Error),
+}
+
+impl Failure {
+    /// Returns the number of an error of the server.
+    pub(super) fn code(&self) -> Option<u16> {
+        let (Self::Unprepared(error) | Self::Executed(error)) = self;
+        error::code(error)
+    }
+
+    pub(super) fn into_error(self) -> DbError {
+        match self {
+            Self::Unprepared(error) => error::of_statement(error).of_unchanged(),
+            Self::Executed(error) => error::of_statement(error),
+        }
+    }
 }
 
 /// The answer to a statement, prepared or not.
@@ -241,6 +269,11 @@ impl<L: ManagedLease> Dialect for MySqlSession<L> {
 impl<L: ManagedLease> Session<L> for MySqlSession<L> {
     fn schema(&self) -> &Schema {
         &self.schema
+    }
+
+    /// The socket of the connection is not accessible, so the server is asked.
+    fn has_ended(&mut self, idle: Duration) -> bool {
+        idle >= LONG_IDLE && self.connection.ping().is_err()
     }
 
     fn query(

@@ -6,7 +6,7 @@ use ::mysql::Value as Wire;
 use ::mysql::prelude::Queryable;
 
 use super::error::{self, DUPLICATE_KEY};
-use super::session::MySqlSession;
+use super::session::{Failure, MySqlSession};
 use super::statement::{MAX_ROWS, Statement};
 use super::values::{TIMES, absent, encode, is_expected};
 use crate::lease_mgr::ManagedLease;
@@ -202,7 +202,8 @@ impl<L: ManagedLease> MySqlSession<L> {
             statement.push("address IN ");
             session.list(&mut statement, &[address]);
             statement
-        })?;
+        });
+        let rows = rows.map_err(DbError::of_unchanged)?;
         if rows.is_empty() { Err(DbError::new(DbErrorKind::Conflict, ModifiedError)) } else { Ok(()) }
     }
 
@@ -230,8 +231,10 @@ impl<L: ManagedLease> MySqlSession<L> {
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<(bool, T), DbError>,
     ) -> Result<T, DbError> {
-        self.connection.query_drop("START TRANSACTION").map_err(error::of_statement)?;
-        let result = work(self).and_then(|(commit, value)| {
+        // The server rolls back what is not committed when the session ends.
+        let begun = self.connection.query_drop("START TRANSACTION");
+        begun.map_err(|error| error::of_statement(error).of_unchanged())?;
+        let result = work(self).map_err(DbError::of_unchanged).and_then(|(commit, value)| {
             if commit {
                 self.connection.query_drop("COMMIT").map_err(error::of_statement)?;
             }
@@ -239,11 +242,11 @@ impl<L: ManagedLease> MySqlSession<L> {
         });
         match result {
             Ok((true, value)) => Ok(value),
-            Err(error) if error.kind == DbErrorKind::Lost => Err(error),
+            Err(error) if matches!(error.kind, DbErrorKind::Lost | DbErrorKind::Ended) => Err(error),
             // An error of a lock wait or of COMMIT can leave the transaction open.
             result => match self.connection.query_drop("ROLLBACK") {
                 Ok(()) => result.map(|(_, value)| value),
-                Err(error) => Err(DbError { kind: DbErrorKind::Lost, ..error::of_statement(error) }),
+                Err(error) => Err(DbError { kind: DbErrorKind::Ended, ..error::of_statement(error) }),
             },
         }
     }
@@ -276,10 +279,10 @@ impl<L: ManagedLease> MySqlSession<L> {
                 Ok(Made::All)
             }
             Ok(_) => Ok(Made::Fewer),
-            Err(error) if chunk.action == Action::Insert && error::code(&error) == Some(DUPLICATE_KEY) => {
+            Err(error) if chunk.action == Action::Insert && error.code() == Some(DUPLICATE_KEY) => {
                 Ok(Made::Fewer)
             }
-            Err(error) => Err(error::of_statement(error)),
+            Err(error) => Err(Failure::into_error(error)),
         }
     }
 

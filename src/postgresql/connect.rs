@@ -113,7 +113,9 @@ fn session<T>(
     .map_err(|err| named(err, host))?;
     let opened = |err: DbError| match err.kind {
         // Nothing has been changed yet.
-        DbErrorKind::Lost => named(DbError { kind: DbErrorKind::NotConnected, ..err }, host),
+        DbErrorKind::Lost | DbErrorKind::Ended => {
+            named(DbError { kind: DbErrorKind::NotConnected, ..err }, host)
+        }
         _ => err,
     };
     set_up(&mut link, options, host).map_err(opened)?;

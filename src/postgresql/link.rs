@@ -54,7 +54,7 @@ impl Link {
         if let Some(statement) = self.prepared.get(sql) {
             return Ok(statement.clone());
         }
-        let statement = self.wire.run(self.client.prepare(sql))?;
+        let statement = self.wire.run(self.client.prepare(sql)).map_err(DbError::of_unchanged)?;
         if self.prepared.len() >= MAX_PREPARED {
             self.prepared.clear();
         }
@@ -175,6 +175,17 @@ impl Wire {
         self.limits = limits;
     }
 
+    /// Looks, without waiting, whether the session has ended.
+    pub(super) fn has_ended(&mut self) -> bool {
+        let mut context = Context::from_waker(self.executor.waker());
+        let is_open =
+            self.connection.as_mut().is_some_and(|open| Pin::new(open).poll(&mut context).is_pending());
+        if !is_open {
+            self.connection = None;
+        }
+        !is_open
+    }
+
     /// Waits for a future of the client.
     pub(super) fn run<T>(
         &mut self,
@@ -209,7 +220,8 @@ impl Wire {
             Ok(end) => match (cause, end) {
                 (Some(cause), _) => DbError { kind: DbErrorKind::Lost, ..errors::statement(cause) },
                 (None, Some(Err(closed))) => errors::statement(closed),
-                (None, _) => DbError::new(DbErrorKind::Lost, Ended),
+                // Nothing was sent.
+                (None, _) => DbError::new(DbErrorKind::Ended, Ended),
             },
             Err(error) => DbError::new(DbErrorKind::Lost, error),
         };

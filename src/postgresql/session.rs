@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use futures_util::future::{join, join5};
 use tokio_postgres::types::ToSql;
@@ -156,6 +157,10 @@ impl<L: ManagedLease> Session<L> for PostgreSqlSession<L> {
         &self.schema
     }
 
+    fn has_ended(&mut self, _: Duration) -> bool {
+        self.link.wire.has_ended()
+    }
+
     fn query(
         &mut self,
         sql: &str,
@@ -287,7 +292,7 @@ impl<L: ManagedLease> Session<L> for PostgreSqlSession<L> {
             begun.and(rows)
         });
         let columns = &self.statements.columns;
-        let found = locked.and_then(|rows| {
+        let found = locked.map_err(DbError::of_unchanged).and_then(|rows| {
             let lease = rows.first().map(|row| lease(row, columns)).transpose();
             lease.map_err(|error| DbError::new(DbErrorKind::Other, error))
         });

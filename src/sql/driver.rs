@@ -155,10 +155,16 @@ pub(crate) trait Dialect {
     fn skips_locked(&self) -> bool;
 }
 
-/// A connection to a database. A session that has returned [`DbErrorKind::Lost`] is not used again.
+/// A connection to a database. A session that has returned [`DbErrorKind::Lost`] or
+/// [`DbErrorKind::Ended`] is not used again.
 pub(crate) trait Session<L: ManagedLease>: Dialect + Send {
     /// Returns the schema that was read when the session was opened.
     fn schema(&self) -> &Schema;
+
+    /// Returns whether the session, which was not used for this time, is known to have ended. Asked
+    /// before changes, whose outcome is unknown if they are sent in a session that has ended; so it
+    /// costs little in a session that is used often.
+    fn has_ended(&mut self, idle: Duration) -> bool;
 
     /// Returns the rows that a statement selects. Their values have the types of `kinds`, or are
     /// [`Value::Null`].
@@ -222,6 +228,8 @@ pub(crate) enum DbErrorKind {
     NotConnected,
     /// The session has ended. A change that was in progress may have been made.
     Lost,
+    /// The session has ended, or accepts no statements any longer. Nothing was changed, nor will be.
+    Ended,
     /// The transaction was rolled back because of others: a deadlock, a serialization failure, or a
     /// conflict in a cluster. Nothing was changed; the same may succeed now.
     Conflict,
@@ -245,6 +253,13 @@ pub(crate) struct DbError {
 impl DbError {
     pub(crate) fn new(kind: DbErrorKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { kind, source: source.into() }
+    }
+
+    /// Returns the error of a statement that changes nothing, or whose changes are rolled back when
+    /// the session ends.
+    pub(crate) fn of_unchanged(self) -> Self {
+        let kind = if self.kind == DbErrorKind::Lost { DbErrorKind::Ended } else { self.kind };
+        Self { kind, ..self }
     }
 }
 

@@ -440,6 +440,8 @@ impl<'a, L: ManagedLease, D: Driver<L>> Batch<'a, L, D> {
         let mut conflicts = 0;
         while !open.is_empty() {
             if let Err(error) = self.attempt(&open) {
+                // Those that are made stay made, whatever happened to the others.
+                open.retain(|&n| self.results[n].is_none());
                 match error.kind {
                     DbErrorKind::Conflict if conflicts < MAX_CONFLICTS => {
                         conflicts += 1;
@@ -578,10 +580,12 @@ impl<'a, L: ManagedLease, D: Driver<L>> Batch<'a, L, D> {
             return Ok(());
         };
         let is_expected = |there: &L| there == lease;
-        let made =
-            self.shared.sessions.with(false, |session| session.write_compared(&write, &is_expected))?;
-        if made {
-            self.set_made(n);
+        match self.shared.sessions.with(false, |session| session.write_compared(&write, &is_expected)) {
+            Ok(true) => self.set_made(n),
+            Ok(false) => {}
+            // The outcome of the others is known.
+            Err(error) if error.kind == DbErrorKind::Lost => self.find_out(&[n], error),
+            Err(error) => return Err(error),
         }
         Ok(())
     }

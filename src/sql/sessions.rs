@@ -36,7 +36,8 @@ pub(super) struct Sessions<L: ManagedLease, D: Driver<L>> {
 }
 
 struct State<S> {
-    idle: Vec<S>,
+    /// Sessions that are not in use, and since when.
+    idle: Vec<(S, Instant)>,
     /// Number of sessions that are in use or idle.
     open: usize,
     availability: Availability,
@@ -89,7 +90,7 @@ impl<L: ManagedLease, D: Driver<L>> Sessions<L, D> {
             own: own.clone(),
             _lease: PhantomData,
         });
-        sessions.state.lock().idle.push(first);
+        sessions.state.lock().idle.push((first, Instant::now()));
         Ok(sessions)
     }
 
@@ -139,24 +140,24 @@ impl<L: ManagedLease, D: Driver<L>> Sessions<L, D> {
     }
 
     /// Calls `work` with a session. If the session has ended, opens another one and calls `work`
-    /// again, once, unless `work` changes leases.
+    /// again, once, unless it may have changed leases.
     pub(super) fn with<R>(
         &self,
         may_repeat: bool,
         mut work: impl FnMut(&mut D::Session) -> Result<R, DbError>,
     ) -> Result<R, DbError> {
-        let mut tries = if may_repeat { 2 } else { 1 };
+        let mut is_repeated = false;
         loop {
-            tries -= 1;
-            let mut session = self.take()?;
+            let mut session = self.take(may_repeat)?;
             let result = work(&mut session);
             match result {
-                Err(error) if error.kind == DbErrorKind::Lost => {
+                Err(error) if matches!(error.kind, DbErrorKind::Lost | DbErrorKind::Ended) => {
                     drop(session);
                     self.forget_idle();
-                    if tries == 0 {
+                    if is_repeated || (error.kind == DbErrorKind::Lost && !may_repeat) {
                         return Err(error);
                     }
+                    is_repeated = true;
                 }
                 result => {
                     self.give_back(session);
@@ -166,15 +167,23 @@ impl<L: ManagedLease, D: Driver<L>> Sessions<L, D> {
         }
     }
 
-    /// Takes an idle session, or opens one.
-    fn take(&self) -> Result<D::Session, DbError> {
+    /// Takes an idle session, or opens one. Unless what it is for may be repeated, a session that
+    /// has ended is not taken.
+    fn take(&self, may_repeat: bool) -> Result<D::Session, DbError> {
         let mut state = self.state.lock();
         loop {
             if let Some(error) = &state.failure {
                 return Err(DbError::new(DbErrorKind::NotConnected, SharedError(Arc::clone(error))));
             }
-            if let Some(session) = state.idle.pop() {
-                return Ok(session);
+            if let Some((mut session, since)) = state.idle.pop() {
+                drop(state);
+                if may_repeat || !session.has_ended(since.elapsed()) {
+                    return Ok(session);
+                }
+                drop(session);
+                self.lose_one();
+                state = self.state.lock();
+                continue;
             }
             if state.open < self.options.pool_size {
                 break;
@@ -204,7 +213,7 @@ impl<L: ManagedLease, D: Driver<L>> Sessions<L, D> {
     }
 
     fn give_back(&self, session: D::Session) {
-        self.state.lock().idle.push(session);
+        self.state.lock().idle.push((session, Instant::now()));
         self.changed.notify_one();
     }
 
@@ -286,7 +295,7 @@ impl<L: ManagedLease, D: Driver<L>> Sessions<L, D> {
                     sessions.set(Availability::Up, |state| {
                         state.failure = None;
                         state.open += 1;
-                        state.idle.push(session);
+                        state.idle.push((session, Instant::now()));
                     });
                     return;
                 }
@@ -323,7 +332,7 @@ impl<L: ManagedLease, D: Driver<L>> Sessions<L, D> {
     pub(super) fn failed(&self, error: DbError) -> LeaseMgrError {
         let place = self.place.clone();
         match error.kind {
-            DbErrorKind::NotConnected | DbErrorKind::Lost | DbErrorKind::Conflict => {
+            DbErrorKind::NotConnected | DbErrorKind::Lost | DbErrorKind::Ended | DbErrorKind::Conflict => {
                 let since = match self.availability() {
                     Availability::Lost { since, .. } | Availability::GivenUp { since } => since,
                     _ => SystemTime::now(),

@@ -40,6 +40,8 @@ struct Database {
     /// The error of each attempt to connect.
     connecting: Mutex<Option<DbErrorKind>>,
     connections: AtomicU32,
+    /// The numbers of sessions that have ended while they were idle.
+    ended: Mutex<Vec<u32>>,
     /// Number of changes in each transaction.
     batches: Mutex<Vec<usize>>,
     /// An address whose changes are refused.
@@ -51,6 +53,7 @@ struct Fake(Arc<Database>);
 
 struct FakeSession {
     database: Arc<Database>,
+    number: u32,
     schema: Schema,
 }
 
@@ -64,7 +67,7 @@ impl Driver<Lease4> for Fake {
     const NAME: &'static str = "fake";
 
     fn connect(&self, _: &SqlOptions) -> Result<FakeSession, DbError> {
-        self.0.connections.fetch_add(1, Ordering::Relaxed);
+        let number = self.0.connections.fetch_add(1, Ordering::Relaxed);
         let fault = *self.0.connecting.lock().unwrap();
         if let Some(kind) = fault {
             return Err(fails(kind));
@@ -82,7 +85,7 @@ impl Driver<Lease4> for Fake {
             times: (1, 2_147_483_647),
             max_user_context: 65_535,
         };
-        Ok(FakeSession { database: Arc::clone(&self.0), schema })
+        Ok(FakeSession { database: Arc::clone(&self.0), number, schema })
     }
 }
 
@@ -129,6 +132,10 @@ impl FakeSession {
 impl Session<Lease4> for FakeSession {
     fn schema(&self) -> &Schema {
         &self.schema
+    }
+
+    fn has_ended(&mut self, _: Duration) -> bool {
+        self.database.ended.lock().unwrap().contains(&self.number)
     }
 
     fn query(&mut self, _: &str, _: &[Value<'_>], _: &[Kind]) -> Result<Vec<Vec<Value<'static>>>, DbError> {
@@ -284,6 +291,42 @@ fn the_outcome_is_found_out_by_reading_if_no_answer_comes(#[case] operation: Ope
     assert!(matches!(done, Done::Added | Done::Updated | Done::Deleted), "{done:?}");
     let connections = database.connections.load(Ordering::Relaxed);
     assert_eq!(connections, 3, "one after each loss");
+}
+
+#[test]
+fn a_change_is_not_sent_in_a_session_that_has_ended() {
+    let (database, mgr) = open("");
+    database.ended.lock().unwrap().push(0);
+    database.writes.lock().unwrap().clear();
+    assert_eq!(mgr.add(&lease(1)).unwrap(), Added::Added);
+    assert_eq!(database.connections.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn a_change_that_was_not_made_before_the_session_ended_is_repeated_once() {
+    let (database, mgr) = open("");
+    let ended = Fault::Before(DbErrorKind::Ended);
+    database.writes.lock().unwrap().push_back(ended);
+    assert_eq!(mgr.add(&lease(1)).unwrap(), Added::Added);
+    database.writes.lock().unwrap().extend([ended; 2]);
+    let error = mgr.add(&lease(2)).unwrap_err();
+    assert!(matches!(error, LeaseMgrError::Unavailable { .. }), "{error}");
+    assert_eq!(mgr.get(lease(2).address()).unwrap(), None);
+}
+
+#[test]
+fn a_change_that_is_made_is_told_if_another_one_of_its_batch_fails() {
+    let (database, mgr) = open("");
+    let _ = mgr.add(&lease(2)).unwrap();
+    // The reading that finds out why the second one was not made.
+    for kind in [DbErrorKind::Lost, DbErrorKind::Other] {
+        database.reads.lock().unwrap().extend([kind; 2]);
+        let operations = [Operation::Add(lease(1)), Operation::Add(lease(2))];
+        let results = mgr.apply(&operations);
+        assert!(matches!(results[0], Ok(Done::Added)), "{results:?}");
+        database.reads.lock().unwrap().clear();
+        assert_eq!(mgr.delete(lease(1).address()).unwrap(), Deleted::Deleted);
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Databases with Kea's schema, on the servers of `scripts/databases`.
 
+#![allow(dead_code, reason = "each suite uses a part of it")]
+
 use std::env;
 use std::fmt::Write;
 use std::process::Command;
@@ -36,7 +38,7 @@ impl Server {
     }
 
     /// Returns how to reach the server, without a database.
-    fn address(self) -> String {
+    pub(crate) fn address(self) -> String {
         let variable = match self {
             Self::Postgresql => "LEASEMGR_POSTGRESQL",
             Self::Mariadb => "LEASEMGR_MYSQL",
@@ -105,15 +107,25 @@ impl Server {
 }
 
 impl Database {
-    pub(crate) fn new(server: Server) -> Self {
+    fn new_name(start: &str) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
+        format!("{start}_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Makes a database that no other test gets afterwards.
+    pub(crate) fn spoiled(server: Server) -> Self {
+        let name = Self::new_name("spoiled");
+        server.create(&name, None);
+        Self { server, name }
+    }
+
+    pub(crate) fn new(server: Server) -> Self {
         let unused = {
             let mut unused = UNUSED.lock().unwrap();
             unused.iter().position(|(of, _)| *of == server).map(|n| unused.swap_remove(n).1)
         };
         let name = unused.unwrap_or_else(|| {
-            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-            let name = format!("test_{}_{number}", std::process::id());
+            let name = Self::new_name("test");
             server.make(&name);
             name
         });
@@ -127,8 +139,16 @@ impl Database {
         Self { server, name }
     }
 
+    /// Returns a connection string. A session may take long on a busy machine.
     pub(crate) fn connection(&self) -> String {
-        format!("type={} name={} {}", self.server.backend(), self.name, self.server.address())
+        let (server, name, address) = (self.server.backend(), &self.name, self.server.address());
+        format!("type={server} name={name} {address} connect-timeout=60")
+    }
+
+    /// Returns a connection string for the same database through another port of this machine.
+    pub(crate) fn connection_at(&self, port: u16, options: &str) -> String {
+        let (server, name) = (self.server.backend(), &self.name);
+        format!("type={server} name={name} host=127.0.0.1 port={port} user=kea password=kea {options}")
     }
 
     /// Makes a database with the schema of Kea 2.2, by this crate.
