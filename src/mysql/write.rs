@@ -219,7 +219,7 @@ impl<L: ManagedLease> MySqlSession<L> {
     }
 
     /// Does something in a transaction, which is committed if it returns true, and else rolled back.
-    fn transaction<T>(
+    pub(super) fn transaction<T>(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<(bool, T), DbError>,
     ) -> Result<T, DbError> {

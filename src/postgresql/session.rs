@@ -4,24 +4,28 @@ use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::ControlFlow;
 
 use futures_util::future::{join, join5};
 use tokio_postgres::{Client, Row, Statement};
 
 use super::errors;
 use super::link::{Link, parameters};
+use super::load::Loading;
 use super::statements::{self, Statements};
 use super::values;
 use crate::lease::{Family, Fields};
 use crate::lease_mgr::ManagedLease;
 use crate::sql::columns::{self, Column, Kind, Value};
-use crate::sql::driver::{DbError, DbErrorKind, Dialect, Schema, Session, Write};
+use crate::sql::driver::{DbError, DbErrorKind, Dialect, Schema, Session, Table, Write};
 
 /// A session with a PostgreSQL server.
 pub(crate) struct PostgreSqlSession<L> {
-    link: Link,
-    schema: Schema,
-    statements: Statements,
+    pub(super) link: Link,
+    pub(super) schema: Schema,
+    pub(super) statements: Statements,
+    /// The transaction in which leases are loaded.
+    pub(super) loading: Option<Loading>,
     lease: PhantomData<fn() -> L>,
 }
 
@@ -34,7 +38,7 @@ impl<L> fmt::Debug for PostgreSqlSession<L> {
 impl<L: ManagedLease> PostgreSqlSession<L> {
     pub(super) fn new(link: Link, schema: Schema) -> Self {
         let statements = Statements::new(L::FAMILY, &schema);
-        Self { link, schema, statements, lease: PhantomData }
+        Self { link, schema, statements, loading: None, lease: PhantomData }
     }
 
     /// Makes one change.
@@ -62,7 +66,7 @@ impl<L: ManagedLease> PostgreSqlSession<L> {
     }
 }
 
-fn other(error: impl Into<Box<dyn Error + Send + Sync>>) -> DbError {
+pub(super) fn other(error: impl Into<Box<dyn Error + Send + Sync>>) -> DbError {
     DbError::new(DbErrorKind::Other, error)
 }
 
@@ -78,7 +82,7 @@ fn arrays<'a, L: ManagedLease>(columns: &[Column], leases: &[(&'a L, Fields<'a>)
     columns.iter().map(array).collect()
 }
 
-fn stored<'a, L: ManagedLease>(column: Column, lease: &'a L, fields: &Fields<'a>) -> Value<'a> {
+pub(super) fn stored<'a, L: ManagedLease>(column: Column, lease: &'a L, fields: &Fields<'a>) -> Value<'a> {
     values::stored(column, column.value(lease, fields))
 }
 
@@ -270,6 +274,26 @@ impl<L: ManagedLease> Session<L> for PostgreSqlSession<L> {
             _ => self.link.query_arrays(sql, &[ids.collect(), subnets.collect()])?,
         };
         self.leases(&rows)
+    }
+
+    fn recount(&mut self) -> Result<(), DbError> {
+        self.recount_all()
+    }
+
+    fn begin_load(&mut self) -> Result<ControlFlow<(), Table>, DbError> {
+        self.begin_loading()
+    }
+
+    fn load(&mut self, leases: &[&L]) -> Result<(), DbError> {
+        self.load_leases(leases)
+    }
+
+    fn end_load(&mut self) -> Result<(), DbError> {
+        self.end_loading()
+    }
+
+    fn cancel_load(&mut self) {
+        self.cancel_loading();
     }
 }
 

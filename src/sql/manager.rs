@@ -20,8 +20,9 @@ use crate::lease::{
 };
 use crate::lease_mgr::writer::{self, Writer};
 use crate::lease_mgr::{
-    Added, Borrowed, Change, ClientKey, Deleted, Done, Key, LeaseMgr, LeaseMgrError, ManagedLease, Operation,
-    Query, StatisticsQuery, StatisticsRow, Status, Then, Tracking, defaults,
+    Added, Borrowed, Change, ClientKey, Deleted, Done, ImportEvent, ImportOptions, Imported, Key, LeaseMgr,
+    LeaseMgrError, ManagedLease, Operation, Query, StatisticsQuery, StatisticsRow, Status, Then, Tracking,
+    defaults,
 };
 use crate::panics::contained;
 
@@ -42,14 +43,15 @@ pub(crate) struct SqlLeaseMgr<L: ManagedLease, D: Driver<L>> {
     writer: Option<Writer<Operation<L>, Result<Done, LeaseMgrError>>>,
 }
 
-struct Shared<L: ManagedLease, D: Driver<L>> {
-    sessions: Arc<Sessions<L, D>>,
+/// What the manager shares with the thread of submitted changes.
+pub(super) struct Shared<L: ManagedLease, D: Driver<L>> {
+    pub(super) sessions: Arc<Sessions<L, D>>,
     columns: Vec<Column>,
     kinds: Vec<Kind>,
     changes: Queue<L::Address, Arc<Operation<L>>, Made<L>>,
     addresses: Queue<L::Address, L::Address, Result<Option<L>, LeaseMgrError>>,
     clients: Queue<(), ClientInSubnet, Result<Vec<L>, LeaseMgrError>>,
-    tracking: Arc<Tracking<L>>,
+    pub(super) tracking: Arc<Tracking<L>>,
 }
 
 impl<L: ManagedLease, D: Driver<L>> fmt::Debug for SqlLeaseMgr<L, D> {
@@ -97,7 +99,7 @@ impl<L: ManagedLease, D: Driver<L>> Drop for SqlLeaseMgr<L, D> {
 }
 
 impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
-    fn kept<'a>(&self, lease: &'a L) -> Result<Cow<'a, L>, LeaseMgrError> {
+    pub(super) fn kept<'a>(&self, lease: &'a L) -> Result<Cow<'a, L>, LeaseMgrError> {
         kept(lease, self.sessions.schema())
     }
 
@@ -210,9 +212,26 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
         (0..count).map(|_| Err(self.sessions.failed(shared()))).collect()
     }
 
-    fn read(&self, addresses: &[L::Address]) -> Result<HashMap<L::Address, L, RandomState>, DbError> {
+    pub(super) fn read(
+        &self,
+        addresses: &[L::Address],
+    ) -> Result<HashMap<L::Address, L, RandomState>, DbError> {
         let found = self.sessions.with(true, |session| session.get(addresses))?;
         Ok(found.into_iter().map(|lease| (lease.address(), lease)).collect())
+    }
+
+    /// Does something, and repeats it after conflicts with others.
+    pub(super) fn without_conflicts<T>(&self, work: impl Fn() -> Result<T, DbError>) -> Result<T, DbError> {
+        let mut conflicts = 0;
+        loop {
+            match work() {
+                Err(error) if error.kind == DbErrorKind::Conflict && conflicts < MAX_CONFLICTS => {
+                    conflicts += 1;
+                    wait_after_conflict(&conflicts, conflicts);
+                }
+                result => return result,
+            }
+        }
     }
 
     /// Reads the leases of a batch of clients.
@@ -277,6 +296,13 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
     }
 }
 
+/// Waits after this number of conflicts. Those that conflict wait for different times: `own` is of
+/// the calling thread.
+fn wait_after_conflict<T>(own: &T, conflicts: u32) {
+    let thread = std::ptr::from_ref(own).addr() as u64 >> 4;
+    std::thread::sleep(Duration::from_micros(100 + thread % 997 * u64::from(conflicts)));
+}
+
 /// Returns the results of a batch. After a panic, each operation fails.
 fn each_answered<T>(
     count: usize,
@@ -320,9 +346,7 @@ impl<'a, L: ManagedLease, D: Driver<L>> Batch<'a, L, D> {
                 match error.kind {
                     DbErrorKind::Conflict if conflicts < MAX_CONFLICTS => {
                         conflicts += 1;
-                        // Others that conflict wait for different times.
-                        let thread = std::ptr::from_ref(self).addr() as u64 >> 4;
-                        std::thread::sleep(Duration::from_micros(100 + thread % 997 * u64::from(conflicts)));
+                        wait_after_conflict(self, conflicts);
                     }
                     DbErrorKind::Refused | DbErrorKind::Other | DbErrorKind::NoSpace if open.len() > 1 => {
                         // One that fails does not fail the others.
@@ -493,6 +517,10 @@ impl<'a, L: ManagedLease, D: Driver<L>> Batch<'a, L, D> {
 }
 
 impl<L: ManagedLease, D: Driver<L>> SqlLeaseMgr<L, D> {
+    pub(super) fn shared(&self) -> &Shared<L, D> {
+        &self.shared
+    }
+
     /// Deletes the leases of a query in steps, each with one transaction.
     fn delete_all(&self, query: &Query<'_, L>) -> Result<u64, LeaseMgrError> {
         self.shared.tracking.refuse_in_callback()?;
@@ -690,6 +718,19 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
         };
         let rows = rows.into_iter().map(row);
         Ok(rows.filter(|row| L::is_counted(row.lease_type, row.state)).collect())
+    }
+
+    fn recount(&self) -> Result<(), LeaseMgrError> {
+        self.shared.recount()
+    }
+
+    fn import(
+        &self,
+        leases: &mut dyn Iterator<Item = Result<L, LeaseMgrError>>,
+        options: &ImportOptions,
+        report: &mut dyn FnMut(ImportEvent<'_, L>),
+    ) -> Result<Imported<L>, LeaseMgrError> {
+        self.import_leases(leases, options, report)
     }
 
     fn class_leases(&self, class: &ClientClass, kind: LeaseKind) -> Result<u64, LeaseMgrError> {

@@ -15,7 +15,7 @@ pub(super) struct Statement<'a> {
 }
 
 /// Returns the name of the lease table of a family.
-pub(super) fn table(family: Family) -> &'static str {
+pub(crate) fn table(family: Family) -> &'static str {
     match family {
         Family::V4 => "lease4",
         Family::V6 => "lease6",

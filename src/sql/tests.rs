@@ -177,6 +177,10 @@ impl Session<Lease4> for FakeSession {
         };
         Ok(clients.iter().flat_map(of).collect())
     }
+
+    fn recount(&mut self) -> Result<(), DbError> {
+        Ok(())
+    }
 }
 
 fn options(more: &str) -> SqlOptions {
