@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant, SystemTime};
 
 use leasemgr::lease::{ClientId, HwAddr, Lease4, SubnetId};
-use leasemgr::{ImportOptions, Imported, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrFactory, Query};
+use leasemgr::{ImportOptions, Imported, LeaseMgrError, LeaseMgrExt, LeaseMgrFactory, Query};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 

