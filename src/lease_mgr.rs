@@ -42,6 +42,7 @@ mod error;
 mod ext;
 mod free_range;
 pub(crate) mod gathering;
+pub(crate) mod import;
 #[cfg(feature = "serde")]
 mod json;
 mod operation;
@@ -63,6 +64,7 @@ pub(crate) use ext::is_reclaimed;
 pub use ext::{LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6};
 pub use free_range::FreeRange;
 pub(crate) use free_range::Gap;
+pub use import::{ImportEvent, ImportOptions, Imported};
 pub(crate) use operation::{Borrowed, reclaimed_form};
 pub use operation::{Done, Operation};
 pub use query::{ClientKey, Key, ManagedLease, Query};
@@ -497,6 +499,56 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     /// and another error if the backend cannot be read.
     fn scan(&self, cursor: Option<&Cursor>, limit: usize) -> Result<(Vec<L>, Option<Cursor>), LeaseMgrError> {
         defaults::scan(self, cursor, limit)
+    }
+
+    /// Adds many leases, such as those of another lease manager or of a lease file, in portions, and
+    /// returns what became of them. Calls `report` after each portion, and for each lease that is not
+    /// added because its address has another lease or the backend cannot keep it.
+    ///
+    /// An import that has ended with an error, or whose process was killed, is completed by another
+    /// one: of all leases again, as those that are there already are skipped, or, if they come in the
+    /// order of their addresses, of those after [`Imported::last`]. An error of the iterator ends the
+    /// import, and is returned; the leases of an incomplete portion are not added.
+    ///
+    /// The leases are added as by [`LeaseMgr::add`]: other callers see those of a portion as soon as
+    /// they are added, callbacks are called for each, and they count as assigned.
+    ///
+    /// By default, makes a portion with [`LeaseMgr::apply`]. After an error, some of its leases may
+    /// have been added then.
+    ///
+    /// ```
+    /// use leasemgr::lease::{HwAddr, Lease4};
+    /// use leasemgr::{ImportEvent, ImportOptions, LeaseMgr, LeaseMgrExt, LeaseMgrFactory, Query};
+    ///
+    /// let factory = LeaseMgrFactory::<Lease4>::new();
+    /// let old = factory.open("type=memfile persist=false")?;
+    /// let new = factory.open("type=memfile persist=false")?;
+    /// let client = HwAddr::from([2, 0, 0, 0, 0, 1]);
+    /// let _ = old.add(&Lease4::builder([192, 0, 2, 1].into()).client(client).lifetime(3600).build()?)?;
+    ///
+    /// let mut leases = old.leases(Query::all());
+    /// let imported = new.import(&mut leases, &ImportOptions::default(), &mut |event| match event {
+    ///     ImportEvent::Portion(imported) => println!("{} leases added", imported.added),
+    ///     ImportEvent::Conflict { lease, .. } => println!("{} has another lease", lease.address()),
+    ///     ImportEvent::Refused { lease, error } => println!("{} was not added: {error}", lease.address()),
+    ///     _ => {}
+    /// })?;
+    /// assert_eq!((imported.added, imported.last), (1, Some([192, 0, 2, 1].into())));
+    /// # use leasemgr::lease::Lease;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Returns [`LeaseMgrError::BadArgument`] if [`ImportOptions::check`] does, an error of the
+    /// iterator, and another error if leases could not be added, apart from those that the backend
+    /// cannot keep.
+    fn import(
+        &self,
+        leases: &mut dyn Iterator<Item = Result<L, LeaseMgrError>>,
+        options: &ImportOptions,
+        report: &mut dyn FnMut(ImportEvent<'_, L>),
+    ) -> Result<Imported<L>, LeaseMgrError> {
+        defaults::import(self, leases, options, report)
     }
 
     /// Reclaims leases that have ended at `now`, in the order of their ends: at most `limit`, or

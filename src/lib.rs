@@ -105,9 +105,10 @@ pub use factory::{FactoryError, LeaseMgrFactory, LeaseMgrOpener, OpenerError};
 pub use lease_mgr::{
     Added, AddedWithin, AddressLock, Availability, CallbackError, Change, ChangeKind, Claimed, CleanupReport,
     CleanupRows, CleanupStart, CleanupStatus, CleanupWork, ClientKey, CountedAs, Cursor, Deleted, Done,
-    Durability, FreeRange, Key, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6,
-    ManagedLease, OnFail, Operation, Origin, Query, Scope, StatisticsQuery, StatisticsRow, Status, Subnets,
-    Then, ThenFound, Totals, TotalsRow, Tracking, call_then, check, unchanged,
+    Durability, FreeRange, ImportEvent, ImportOptions, Imported, Key, LeaseMgr, LeaseMgrError, LeaseMgrExt,
+    LeaseMgrExt4, LeaseMgrExt6, ManagedLease, OnFail, Operation, Origin, Query, Scope, StatisticsQuery,
+    StatisticsRow, Status, Subnets, Then, ThenFound, Totals, TotalsRow, Tracking, call_then, check,
+    unchanged,
 };
 pub use with_sources::with_sources;
 

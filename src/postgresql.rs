@@ -6,6 +6,7 @@
 mod connect;
 mod errors;
 mod link;
+mod load;
 mod notify;
 mod opener;
 mod session;

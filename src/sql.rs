@@ -8,11 +8,13 @@
 pub(crate) mod columns;
 pub(crate) mod driver;
 mod free;
+mod import;
 mod kept;
 pub(crate) mod manager;
 pub(crate) mod opener;
 pub(crate) mod options;
 mod queue;
+pub(crate) mod recount;
 pub(crate) mod schema;
 mod select;
 mod sessions;

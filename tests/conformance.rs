@@ -185,7 +185,7 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
         (ClassesCountNames, Both, &["a_class_that_a_lease_names_twice_counts_once"]),
         (ClassesAreLookedForInText, Both, &["names_elsewhere_in_the_context_are_not_classes"]),
 
-        (NotifiesOfNothing, Both, &["an_addition_is_an_assignment_but_a_renewal_is_not", "a_lease_that_is_assigned_again_is_counted_again", "totals_are_counted_in_their_subnet_and_pool", "an_addition_is_reported", "an_update_is_reported_with_the_lease_before_and_after", "a_deletion_is_reported_with_the_deleted_lease", "a_callback_that_panics_fails_nothing_else", "a_callback_may_register_and_unregister", "a_change_is_reported_for_its_type_only"]),
+        (NotifiesOfNothing, Both, &["an_addition_is_an_assignment_but_a_renewal_is_not", "a_lease_that_is_assigned_again_is_counted_again", "totals_are_counted_in_their_subnet_and_pool", "an_addition_is_reported", "an_update_is_reported_with_the_lease_before_and_after", "a_deletion_is_reported_with_the_deleted_lease", "a_callback_that_panics_fails_nothing_else", "a_callback_may_register_and_unregister", "imported_leases_are_reported", "a_change_is_reported_for_its_type_only"]),
         (NotifiesBeforeTheChange, Both, &["a_callback_may_read_leases"]),
         (NotifiesBeforeItIsFound, Both, &["a_callback_may_read_leases"]),
         (CallbacksChangeLeases, Both, &["a_callback_cannot_change_leases", "a_callback_cannot_apply_or_submit"]),
@@ -198,7 +198,7 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
 
         (KeptLosesTheHostname, Both, &["kept_returns_the_lease_as_it_is_read_back"]),
         (KeepsAnything, Both, &["a_lease_that_cannot_be_kept_is_refused"]),
-        (GetManyReordersLeases, Both, &["get_many_returns_leases_in_the_order_of_the_addresses"]),
+        (GetManyReordersLeases, Both, &["get_many_returns_leases_in_the_order_of_the_addresses", "an_import_adds_only_the_leases_that_are_missing"]),
         (CountIgnoresTheLimit, Both, &["count_returns_the_number_of_leases"]),
         (ScanSkipsALease, Both, &["a_scan_returns_every_lease_once"]),
         (ScanTakesAnyCursor, Both, &["an_invalid_cursor_is_refused"]),

@@ -58,7 +58,7 @@ suites! {
         faults, invalid_rows, memfile_model, memfile_threads, submitted";
     suites_with_demo: "demo", "needs --features demo: demo";
     suites_with_serde: "serde", "needs --features serde: databases, lease_json, memfile_and_kea";
-    suites_with_mysql: "mysql", "needs --features mysql: database_faults, databases";
-    suites_with_postgresql: "postgresql", "needs --features postgresql: database_faults, databases";
+    suites_with_mysql: "mysql", "needs --features mysql: database_faults, database_imports, databases";
+    suites_with_postgresql: "postgresql", "needs --features postgresql: database_faults, database_imports, databases";
     suites_with_tokio: "tokio", "needs --features tokio: tokio_server";
 }

@@ -5,7 +5,7 @@ use super::case::{Case, Verdict, ask, changed_meanwhile, in_threads, no_such_lea
 use super::sample::{in_subnet, sample, samples, with};
 use super::tracking::{KINDS, Log};
 use crate::lease::Lifetime;
-use crate::{Added, Done, LeaseMgrError, Operation};
+use crate::{Added, Done, ImportEvent, ImportOptions, LeaseMgrError, Operation};
 
 /// Applies a batch, and checks the result of each change.
 fn apply<L: TestedLease>(case: &Case<L>, action: &str, batch: &[Operation<L>], expected: &[Done]) -> Verdict {
@@ -124,6 +124,58 @@ pub(super) fn changes_of_a_batch_are_reported_in_order<L: TestedLease>(case: &Ca
         (None, Some(renewed)),
     ];
     same("reported changes of one address in a batch", &reported, &expected)
+}
+
+pub(super) fn an_import_adds_only_the_leases_that_are_missing<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let mut leases = samples::<L>(1..30)?;
+    let other = in_subnet(&leases[1], 2);
+    case.add_all([&leases[0], &other])?;
+    let mut expected = leases.clone();
+    expected[1] = other.clone();
+    let conflict = (leases[1].clone(), other);
+    let ended = with(&sample::<L>(40, 40)?, |data| data.valid_lifetime = Lifetime(0));
+    // In no order of addresses, as they may come; and one lease twice.
+    leases.reverse();
+    leases.extend([ended.clone(), leases[0].clone()]);
+    let (mut conflicts, mut refused, mut portions) = (Vec::new(), Vec::new(), 0);
+    let imported = case.mgr().import(
+        &mut leases.iter().cloned().map(Ok),
+        &ImportOptions::default().portion(10),
+        &mut |event| match event {
+            ImportEvent::Portion(_) => portions += 1,
+            ImportEvent::Conflict { lease, there } => conflicts.push((lease.clone(), there.clone())),
+            ImportEvent::Refused { lease, .. } => refused.push(lease.clone()),
+        },
+    );
+    let imported = ask("import leases", imported)?;
+    let found = (imported.added, imported.same, imported.conflicts, imported.refused);
+    same("number of leases added, there already, in conflict, and refused", &found, &(27, 2, 1, 1))?;
+    same("number of portions", &portions, &4)?;
+    same("conflicts", &conflicts, &vec![conflict])?;
+    same("refused leases", &refused, &vec![ended])?;
+    same_leases("find all leases", &case.all()?, &expected)?;
+
+    let source = || LeaseMgrError::Backend("the source has ended".into());
+    let more = samples::<L>(30..42)?;
+    let mut broken = more.iter().cloned().map(Ok).chain(std::iter::once_with(|| Err(source())));
+    let result = case.mgr().import(&mut broken, &ImportOptions::default().portion(5), &mut |_| {});
+    let action = "import leases from an iterator that fails after two portions and two leases";
+    same(action, &result.is_err(), &true)?;
+    expected.extend_from_slice(&more[..10]);
+    same_leases("find the leases of two portions", &case.all()?, &expected)
+}
+
+pub(super) fn imported_leases_are_reported<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let log = Log::register(case, "log", &KINDS, None)?;
+    let leases = samples::<L>(1..4)?;
+    case.add_all(&leases[..1])?;
+    let options = ImportOptions::default().portion(2).exclusive();
+    let imported = case.mgr().import(&mut leases.iter().cloned().map(Ok), &options, &mut |_| {});
+    same("number of imported leases", &ask("import leases", imported)?.added, &2)?;
+    let expected: Vec<_> = leases.into_iter().map(|lease| (None, Some(lease))).collect();
+    let mut reported = log.take();
+    reported.sort_by_key(|(_, new)| new.as_ref().map(L::address));
+    same("reported changes", &reported, &expected)
 }
 
 pub(super) fn concurrent_batches_are_applied<L: TestedLease>(case: &Case<L>) -> Verdict {

@@ -189,6 +189,8 @@ macro_rules! __conformance_rules {
                 a_change_of_a_batch_sees_earlier_ones,
                 a_batch_of_thousands_of_changes_is_applied,
                 changes_of_a_batch_are_reported_in_order,
+                an_import_adds_only_the_leases_that_are_missing,
+                imported_leases_are_reported,
                 concurrent_batches_are_applied,
             }
             submitted {

@@ -4,10 +4,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use super::import::{self, Tally};
 use super::{
-    Added, AddedWithin, Claimed, ClientKey, CountedAs, Cursor, Deleted, FreeRange, Gap, LeaseMgr,
-    LeaseMgrError, LeaseMgrExt, ManagedLease, Operation, Query, StatisticsQuery, StatisticsRow, is_reclaimed,
-    reclaimed_form,
+    Added, AddedWithin, Claimed, ClientKey, CountedAs, Cursor, Deleted, FreeRange, Gap, ImportEvent,
+    ImportOptions, Imported, LeaseMgr, LeaseMgrError, LeaseMgrExt, ManagedLease, Operation, Query,
+    StatisticsQuery, StatisticsRow, is_reclaimed, reclaimed_form,
 };
 use crate::lease::{
     ClientClass, HwAddr, LeaseKind, LeaseState, LimitExceeded, Limits, SubnetId, UserContext, client_classes,
@@ -133,6 +134,19 @@ pub(super) fn class_leases<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
         Ok(())
     })?;
     Ok(count)
+}
+
+pub(super) fn import<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+    mgr: &M,
+    leases: &mut import::Leases<'_, L>,
+    options: &ImportOptions,
+    report: &mut dyn FnMut(ImportEvent<'_, L>),
+) -> Result<Imported<L>, LeaseMgrError> {
+    options.check()?;
+    mgr.tracking().refuse_in_callback()?;
+    import::in_portions(leases, options, Tally::new(report), |portion, tally| {
+        import::add_portion(mgr, portion, tally)
+    })
 }
 
 pub(super) fn check_limits<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(

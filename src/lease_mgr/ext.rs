@@ -10,6 +10,9 @@ use crate::lease::{
     SubnetId,
 };
 
+/// Number of leases that [`LeaseMgrExt::leases`] reads at a time.
+const LARGE_PAGE: usize = 10_000;
+
 /// Operations of servers of both families. Implemented for every [`LeaseMgr`].
 ///
 /// # Errors
@@ -260,6 +263,19 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
                 Err(_) => is_done = true,
             }
             Some(page).filter(|page| page.as_ref().map_or(true, |leases| !leases.is_empty()))
+        })
+    }
+
+    /// Returns an iterator over the leases that a query selects, in the order of the query, as for
+    /// [`LeaseMgr::import`] of another manager. Reads 10 000 leases at a time. The iterator ends
+    /// after an error.
+    fn leases<'a>(&'a self, query: Query<'a, L>) -> impl Iterator<Item = Result<L, LeaseMgrError>> + 'a {
+        self.pages(query, LARGE_PAGE).flat_map(|page| {
+            let (leases, error) = match page {
+                Ok(leases) => (leases, None),
+                Err(error) => (Vec::new(), Some(error)),
+            };
+            leases.into_iter().map(Ok).chain(error.map(Err))
         })
     }
 

@@ -14,6 +14,18 @@ use super::values::{Addresses, encode};
 use crate::lease_mgr::ManagedLease;
 use crate::sql::columns::{self, Column, Kind, Value};
 use crate::sql::driver::{ClientColumn, DbError, DbErrorKind, Dialect, MAX_FOUND, Schema, Session, Write};
+use crate::sql::recount::{self, Counting};
+
+/// How leases are counted: in the order of the primary key, so that locks are those of whole rows.
+/// The names of classes can be the same in the collation of Kea's table.
+const COUNTING: Counting = Counting {
+    hint: "FORCE INDEX (PRIMARY)",
+    classes: "JSON_TABLE(IF(l.user_context <> '', l.user_context, '{}'), '$.ISC.\"client-classes\"[*]' \
+        COLUMNS (class VARCHAR(128) PATH '$')) AS c",
+    class: "CONVERT(class USING utf8mb4) COLLATE utf8mb4_bin",
+    is_class: "class IS NOT NULL",
+    on_conflict: "ON DUPLICATE KEY UPDATE leases = leases + VALUES(leases)",
+};
 
 /// Time after which the server is asked whether a session is there.
 const LONG_IDLE: Duration = Duration::from_millis(100);
@@ -358,5 +370,20 @@ impl<L: ManagedLease> Session<L> for MySqlSession<L> {
             statement
         })?;
         rows.iter().map(|row| self.lease(row)).collect()
+    }
+
+    fn recount(&mut self) -> Result<(), DbError> {
+        let table = columns::table(L::FAMILY);
+        let statements = recount::statements(L::FAMILY, &self.schema, COUNTING);
+        // The next transaction locks also the gaps between the rows that it reads.
+        let isolated = self.connection.query_drop("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ");
+        isolated.map_err(error::of_statement)?;
+        self.in_transaction(|session| {
+            let lock = format!("SELECT COUNT(*) FROM {table} {} LOCK IN SHARE MODE", COUNTING.hint);
+            for sql in [lock].iter().chain(&statements) {
+                session.connection.query_drop(sql).map_err(error::of_statement)?;
+            }
+            Ok((true, ()))
+        })
     }
 }

@@ -169,7 +169,7 @@ fn link(
 }
 
 /// Returns the rows of statements without parameters.
-fn rows(link: &mut Link, sql: &str) -> Result<Vec<SimpleQueryRow>, DbError> {
+pub(super) fn rows(link: &mut Link, sql: &str) -> Result<Vec<SimpleQueryRow>, DbError> {
     let messages = link.wire.run(link.client.simple_query(sql))?;
     let rows = messages.into_iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use futures_util::future::{join, join5};
@@ -12,18 +13,21 @@ use tokio_postgres::{Client, Row, Statement};
 
 use super::errors;
 use super::link::{Link, parameters};
+use super::load::Loading;
 use super::statements::{self, Statements};
 use super::values;
 use crate::lease::{Family, Fields};
 use crate::lease_mgr::ManagedLease;
 use crate::sql::columns::{self, Column, Kind, Value};
-use crate::sql::driver::{ClientColumn, DbError, DbErrorKind, Dialect, Schema, Session, Write};
+use crate::sql::driver::{ClientColumn, DbError, DbErrorKind, Dialect, Schema, Session, Table, Write};
 
 /// A session with a PostgreSQL server.
 pub(crate) struct PostgreSqlSession<L> {
-    link: Link,
-    schema: Schema,
-    statements: Statements,
+    pub(super) link: Link,
+    pub(super) schema: Schema,
+    pub(super) statements: Statements,
+    /// The transaction in which leases are loaded.
+    pub(super) loading: Option<Loading>,
     lease: PhantomData<fn() -> L>,
 }
 
@@ -36,7 +40,7 @@ impl<L> fmt::Debug for PostgreSqlSession<L> {
 impl<L: ManagedLease> PostgreSqlSession<L> {
     pub(super) fn new(link: Link, schema: Schema) -> Self {
         let statements = Statements::new(L::FAMILY, &schema);
-        Self { link, schema, statements, lease: PhantomData }
+        Self { link, schema, statements, loading: None, lease: PhantomData }
     }
 
     /// Makes one change.
@@ -71,6 +75,10 @@ fn lease<L: ManagedLease>(row: &Row, columns: &[Column]) -> Result<L, Box<dyn Er
     Ok(columns::lease(columns, &values)?)
 }
 
+pub(super) fn other(error: impl Into<Box<dyn Error + Send + Sync>>) -> DbError {
+    DbError::new(DbErrorKind::Other, error)
+}
+
 /// Returns what a row has in these columns for a lease.
 fn row<'a, L: ManagedLease>(columns: &[Column], lease: &'a L) -> Vec<Value<'a>> {
     let fields = lease.fields();
@@ -83,7 +91,7 @@ fn arrays<'a, L: ManagedLease>(columns: &[Column], leases: &[(&'a L, Fields<'a>)
     columns.iter().map(array).collect()
 }
 
-fn stored<'a, L: ManagedLease>(column: Column, lease: &'a L, fields: &Fields<'a>) -> Value<'a> {
+pub(super) fn stored<'a, L: ManagedLease>(column: Column, lease: &'a L, fields: &Fields<'a>) -> Value<'a> {
     values::stored(column, column.value(lease, fields))
 }
 
@@ -338,6 +346,26 @@ impl<L: ManagedLease> Session<L> for PostgreSqlSession<L> {
                 self.leases(|statements| &statements.of_clients(by).many, &arrays)
             }
         }
+    }
+
+    fn recount(&mut self) -> Result<(), DbError> {
+        self.recount_all()
+    }
+
+    fn begin_load(&mut self) -> Result<ControlFlow<(), Table>, DbError> {
+        self.begin_loading()
+    }
+
+    fn load(&mut self, leases: &[&L]) -> Result<(), DbError> {
+        self.load_leases(leases)
+    }
+
+    fn end_load(&mut self) -> Result<(), DbError> {
+        self.end_loading()
+    }
+
+    fn cancel_load(&mut self) {
+        self.cancel_loading();
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use super::columns::{Column, Kind, Value};
@@ -120,6 +121,15 @@ impl ClientColumn {
     }
 }
 
+/// The lease table when leases are loaded into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Table {
+    /// It had no rows.
+    Empty,
+    /// It has rows.
+    Filled,
+}
+
 /// The dialect of the statements that both kinds of databases understand otherwise alike.
 pub(crate) trait Dialect {
     /// Appends the placeholder of the parameter of this number, from 1, for a value of this kind, as
@@ -219,6 +229,31 @@ pub(crate) trait Session<L: ManagedLease>: Dialect + Send {
     /// Returns the leases with any of these pairs of a key and a subnet, in any order, at most
     /// [`MAX_FOUND`], with one statement. Each pair occurs once.
     fn of_clients(&mut self, by: ClientColumn, clients: &[(&[u8], u32)]) -> Result<Vec<L>, DbError>;
+
+    /// Replaces the statistics by what the leases say, in one transaction, in which no other session
+    /// changes leases.
+    fn recount(&mut self) -> Result<(), DbError>;
+
+    /// Begins a transaction that adds many leases faster than [`Session::write`] does, and locks the
+    /// lease table until its end; [`ControlFlow::Break`], without a transaction, if the database has
+    /// no such way. After an error there is no transaction.
+    fn begin_load(&mut self) -> Result<ControlFlow<(), Table>, DbError> {
+        Ok(ControlFlow::Break(()))
+    }
+
+    /// Adds leases, whose addresses have none, in the transaction of [`Session::begin_load`].
+    fn load(&mut self, leases: &[&L]) -> Result<(), DbError> {
+        self.write(&leases.iter().copied().map(Write::Insert).collect::<Vec<_>>()).map(drop)
+    }
+
+    /// Counts the statistics, and ends the transaction of [`Session::begin_load`]. After an error
+    /// other than [`DbErrorKind::Lost`] nothing was added.
+    fn end_load(&mut self) -> Result<(), DbError> {
+        Ok(())
+    }
+
+    /// Ends the transaction of [`Session::begin_load`], so that nothing was added.
+    fn cancel_load(&mut self) {}
 }
 
 /// What the failure of a statement says about what was changed.

@@ -28,9 +28,9 @@ use crate::lease::{
 };
 use crate::lease_mgr::writer::{self, Writer};
 use crate::lease_mgr::{
-    Added, AddedWithin, Borrowed, Change, Deleted, Done, FreeRange, Key, LeaseMgr, LeaseMgrError,
-    ManagedLease, Operation, Query, StatisticsQuery, StatisticsRow, Status, Then, ThenFound, Tracking,
-    call_then, defaults,
+    Added, AddedWithin, Borrowed, Change, Deleted, Done, FreeRange, ImportEvent, ImportOptions, Imported,
+    Key, LeaseMgr, LeaseMgrError, ManagedLease, Operation, Query, StatisticsQuery, StatisticsRow, Status,
+    Then, ThenFound, Tracking, call_then, defaults,
 };
 use crate::panics::contained;
 
@@ -63,8 +63,9 @@ pub(crate) struct SqlLeaseMgr<L: ManagedLease, D: Driver<L>> {
 /// The result of the look-up of an address.
 type Found<L> = Result<Option<L>, LeaseMgrError>;
 
-struct Shared<L: ManagedLease, D: Driver<L>> {
-    sessions: Arc<Sessions<L, D>>,
+/// What the manager shares with the thread of submitted changes.
+pub(super) struct Shared<L: ManagedLease, D: Driver<L>> {
+    pub(super) sessions: Arc<Sessions<L, D>>,
     columns: Vec<Column>,
     changes: Queue<L::Address, Arc<Operation<L>>, Made<L>>,
     addresses: Queue<L::Address, L::Address, Result<Option<L>, LeaseMgrError>>,
@@ -73,7 +74,7 @@ struct Shared<L: ManagedLease, D: Driver<L>> {
     limits: Mutex<()>,
     /// What all leases were, if changes of others are to be found out.
     memory: Option<Memory<L>>,
-    tracking: Arc<Tracking<L>>,
+    pub(super) tracking: Arc<Tracking<L>>,
 }
 
 impl<L: ManagedLease, D: Driver<L>> fmt::Debug for SqlLeaseMgr<L, D> {
@@ -131,7 +132,7 @@ impl<L: ManagedLease, D: Driver<L>> Drop for SqlLeaseMgr<L, D> {
 }
 
 impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
-    fn kept<'a>(&self, lease: &'a L) -> Result<Cow<'a, L>, LeaseMgrError> {
+    pub(super) fn kept<'a>(&self, lease: &'a L) -> Result<Cow<'a, L>, LeaseMgrError> {
         kept(lease, self.sessions.schema())
     }
 
@@ -247,17 +248,7 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
         &self,
         mut work: impl FnMut(&mut D::Session) -> Result<(bool, T), DbError>,
     ) -> Result<T, DbError> {
-        let mut conflicts = 0;
-        loop {
-            let result = self.sessions.with(false, |session| session.transaction(&mut work));
-            match result {
-                Err(error) if error.kind == DbErrorKind::Conflict && conflicts < MAX_CONFLICTS => {
-                    conflicts += 1;
-                    wait_after_conflict(conflicts);
-                }
-                result => return result,
-            }
-        }
+        self.without_conflicts(|| self.sessions.with(false, |session| session.transaction(&mut work)))
     }
 
     fn fail_all<T>(&self, error: DbError, count: usize) -> Vec<Result<T, LeaseMgrError>> {
@@ -266,9 +257,29 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
         (0..count).map(|_| Err(self.sessions.failed(shared()))).collect()
     }
 
-    fn read(&self, addresses: &[L::Address]) -> Result<HashMap<L::Address, L, RandomState>, DbError> {
+    pub(super) fn read(
+        &self,
+        addresses: &[L::Address],
+    ) -> Result<HashMap<L::Address, L, RandomState>, DbError> {
         let found = self.sessions.with(true, |session| session.get(addresses))?;
         Ok(found.into_iter().map(|lease| (lease.address(), lease)).collect())
+    }
+
+    /// Does something, and repeats it after conflicts with others.
+    pub(super) fn without_conflicts<T>(
+        &self,
+        mut work: impl FnMut() -> Result<T, DbError>,
+    ) -> Result<T, DbError> {
+        let mut conflicts = 0;
+        loop {
+            match work() {
+                Err(error) if error.kind == DbErrorKind::Conflict && conflicts < MAX_CONFLICTS => {
+                    conflicts += 1;
+                    wait_after_conflict(conflicts);
+                }
+                result => return result,
+            }
+        }
     }
 
     /// Reads the leases of a batch of clients.
@@ -618,6 +629,10 @@ impl<'a, L: ManagedLease, D: Driver<L>> Batch<'a, L, D> {
 }
 
 impl<L: ManagedLease, D: Driver<L>> SqlLeaseMgr<L, D> {
+    pub(super) fn shared(&self) -> &Shared<L, D> {
+        &self.shared
+    }
+
     /// Deletes the leases of a query in steps, each with one transaction.
     fn delete_all(&self, query: &Query<'_, L>) -> Result<u64, LeaseMgrError> {
         self.shared.tracking.refuse_in_callback()?;
@@ -851,6 +866,19 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
         };
         let rows = rows.into_iter().map(row);
         Ok(rows.filter(|row| L::is_counted(row.lease_type, row.state)).collect())
+    }
+
+    fn recount(&self) -> Result<(), LeaseMgrError> {
+        self.shared.recount()
+    }
+
+    fn import(
+        &self,
+        leases: &mut dyn Iterator<Item = Result<L, LeaseMgrError>>,
+        options: &ImportOptions,
+        report: &mut dyn FnMut(ImportEvent<'_, L>),
+    ) -> Result<Imported<L>, LeaseMgrError> {
+        self.import_leases(leases, options, report)
     }
 
     fn class_leases(&self, class: &ClientClass, kind: LeaseKind) -> Result<u64, LeaseMgrError> {

@@ -15,7 +15,8 @@ use super::manager::SqlLeaseMgr;
 use super::options::SqlOptions;
 use crate::lease::{ClientId, HwAddr, Lease4, LeaseState, LeaseType, SubnetId, system_time};
 use crate::lease_mgr::{
-    Added, Availability, ChangeKind, Deleted, Done, LeaseMgr, LeaseMgrError, LeaseMgrExt, Operation, Query,
+    Added, Availability, ChangeKind, Deleted, Done, ImportOptions, LeaseMgr, LeaseMgrError, LeaseMgrExt,
+    Operation, Query,
 };
 
 /// What happens to the next write instead of success.
@@ -215,6 +216,10 @@ impl Session<Lease4> for FakeSession {
         };
         Ok(clients.iter().flat_map(of).collect())
     }
+
+    fn recount(&mut self) -> Result<(), DbError> {
+        Ok(())
+    }
 }
 
 fn options(more: &str) -> SqlOptions {
@@ -354,6 +359,44 @@ fn one_change_that_is_refused_does_not_fail_the_others() {
             assert_eq!(result.unwrap(), Done::Added, "{n}");
         }
     }
+}
+
+/// Imports leases in portions of two, and returns the numbers of those that were added, were there,
+/// and were refused.
+fn import(mgr: &SqlLeaseMgr<Lease4, Fake>, count: u8) -> Result<(u64, u64, u64), LeaseMgrError> {
+    let mut leases = (1..=count).map(lease).map(Ok);
+    let imported = mgr.import(&mut leases, &ImportOptions::default().portion(2), &mut |_| {})?;
+    assert_eq!(imported.conflicts, 0);
+    Ok((imported.added, imported.same, imported.refused))
+}
+
+#[test]
+fn a_portion_whose_answer_is_lost_is_imported_once() {
+    let (database, mgr) = open("");
+    database.writes.lock().unwrap().extend([Fault::LostAfter, Fault::Before(DbErrorKind::Conflict)]);
+    assert_eq!(import(&mgr, 6).unwrap(), (4, 2, 0));
+    assert_eq!(database.rows.lock().unwrap().len(), 6);
+}
+
+#[test]
+fn an_import_ends_with_the_portion_that_fails() {
+    let (database, mgr) = open("");
+    database.writes.lock().unwrap().extend([Fault::Before(DbErrorKind::Lost); 2]);
+    assert!(import(&mgr, 6).unwrap_err().is_transient());
+    assert!(database.rows.lock().unwrap().is_empty());
+    assert_eq!(import(&mgr, 6).unwrap(), (6, 0, 0));
+    database.writes.lock().unwrap().push_back(Fault::Before(DbErrorKind::NoSpace));
+    assert!(import(&mgr, 8).unwrap_err().is_transient());
+    assert_eq!(database.rows.lock().unwrap().len(), 6);
+    assert_eq!(import(&mgr, 8).unwrap(), (2, 6, 0));
+}
+
+#[test]
+fn a_lease_that_the_database_refuses_does_not_end_an_import() {
+    let (database, mgr) = open("");
+    *database.refused.lock().unwrap() = Some(lease(3).address());
+    assert_eq!(import(&mgr, 6).unwrap(), (5, 0, 1));
+    assert_eq!(database.rows.lock().unwrap().len(), 5);
 }
 
 #[test]

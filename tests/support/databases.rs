@@ -5,9 +5,8 @@
 use std::env;
 use std::fmt::Write;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use leasemgr::connection::ConnectionString;
 use leasemgr::{LeaseMgr, LeaseMgrFactory, ManagedLease};
@@ -26,6 +25,8 @@ static UNUSED: Mutex<Vec<(Server, String)>> = Mutex::new(Vec::new());
 pub(crate) struct Database {
     pub(crate) server: Server,
     pub(crate) name: String,
+    /// Only one test at a time uses the database of `kea-admin`.
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl Server {
@@ -136,7 +137,7 @@ impl Database {
             }
         }
         server.execute(&name, &sql);
-        Self { server, name }
+        Self { server, name, _turn: None }
     }
 
     /// Returns a connection string. A session may take long on a busy machine.
@@ -156,7 +157,7 @@ impl Database {
         let version = if server == Server::Postgresql { 13 } else { 14 };
         let name = "own22".to_owned();
         server.create(&name, Some(version));
-        Self { server, name }
+        Self { server, name, _turn: None }
     }
 
     /// Runs `kea-admin` with a command for the database, and returns what it prints.
@@ -179,9 +180,11 @@ impl Database {
 
     /// Returns the database of `kea-admin`, of Kea 2.2, without leases.
     pub(crate) fn of_kea(server: Server) -> Self {
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let name = "kea22".to_owned();
         server.execute(&name, "DELETE FROM lease4; DELETE FROM lease6");
-        Self { server, name }
+        Self { server, name, _turn: Some(turn) }
     }
 
     pub(crate) fn open<L: ManagedLease>(&self) -> Arc<dyn LeaseMgr<L>> {
