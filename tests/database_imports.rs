@@ -112,7 +112,7 @@ fn move_all<L: TestLease>(from: &dyn LeaseMgr<L>, to: &dyn LeaseMgr<L>, options:
     assert_eq!(imported.added, kept.len() as u64);
     assert_eq!(imported.refused, (leases.len() - kept.len()) as u64);
     assert_eq!((imported.same, imported.conflicts), (0, 0));
-    assert_eq!(imported.last, leases.last().map(|lease| lease.address()));
+    assert_eq!(imported.last, leases.last().map(L::address));
     let refused: Vec<_> = leases.into_iter().filter(|lease| to.kept(lease).is_err()).collect();
     assert!(report.refused == refused, "the refused leases are reported");
     assert_eq!(to.all().unwrap(), kept);

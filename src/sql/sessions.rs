@@ -47,6 +47,15 @@ struct State<S> {
     is_ending: bool,
 }
 
+/// Gives up the place of a session whose user has panicked.
+struct Slot<'a, L: ManagedLease, D: Driver<L>>(&'a Sessions<L, D>);
+
+impl<L: ManagedLease, D: Driver<L>> Drop for Slot<'_, L, D> {
+    fn drop(&mut self) {
+        self.0.lose_one();
+    }
+}
+
 /// An error that several operations share.
 #[derive(Clone, Debug)]
 pub(super) struct SharedError(pub(super) Arc<DbError>);
@@ -149,7 +158,9 @@ impl<L: ManagedLease, D: Driver<L>> Sessions<L, D> {
         let mut is_repeated = false;
         loop {
             let mut session = self.take(may_repeat)?;
+            let slot = Slot(self);
             let result = work(&mut session);
+            mem::forget(slot);
             match result {
                 Err(error) if matches!(error.kind, DbErrorKind::Lost | DbErrorKind::Ended) => {
                     drop(session);

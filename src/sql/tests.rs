@@ -13,11 +13,13 @@ use super::columns::{Column, Kind, Value};
 use super::driver::{ClientColumn, DbError, DbErrorKind, Dialect, Driver, Schema, Session, Write};
 use super::manager::SqlLeaseMgr;
 use super::options::SqlOptions;
+use super::sessions::Sessions;
 use crate::lease::{ClientId, HwAddr, Lease4, LeaseState, LeaseType, SubnetId, system_time};
 use crate::lease_mgr::{
     Added, Availability, ChangeKind, Deleted, Done, ImportOptions, LeaseMgr, LeaseMgrError, LeaseMgrExt,
     Operation, Query,
 };
+use crate::panics::contained;
 
 /// What happens to the next write instead of success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -359,6 +361,19 @@ fn one_change_that_is_refused_does_not_fail_the_others() {
             assert_eq!(result.unwrap(), Done::Added, "{n}");
         }
     }
+}
+
+#[test]
+fn a_panic_takes_no_place_of_a_session() {
+    let sessions = Sessions::<Lease4, Fake>::open(Fake::default(), options("pool-size=2"), |_| {}).unwrap();
+    for _ in 0..5 {
+        let used =
+            contained(|| sessions.with(false, |_| -> Result<(), DbError> { panic!("meant") }).unwrap());
+        assert_eq!(used, Err("meant".to_owned()));
+    }
+    // Both places can be used at the same time.
+    let both = sessions.with(false, |_| sessions.with(false, |_| Ok(7)));
+    assert_eq!(both.unwrap(), 7);
 }
 
 /// Imports leases in portions of two, and returns the numbers of those that were added, were there,
