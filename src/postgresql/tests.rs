@@ -319,15 +319,20 @@ fn process<L: ManagedLease>(session: &mut PostgreSqlSession<L>) -> Value<'static
 }
 
 #[test]
-fn an_ended_session_is_lost() {
+fn an_ended_session_makes_no_changes() {
     let Some(mut session) = session::<Lease4>(5) else { return };
+    assert!(!session.has_ended(Duration::ZERO));
     let process = process(&mut session);
     let mut other = self::session::<Lease4>(5).unwrap();
     other.query("SELECT pg_terminate_backend($1)", std::slice::from_ref(&process), &[Kind::Flag]).unwrap();
-    thread::sleep(Duration::from_millis(100));
+    let start = Instant::now();
+    while !session.has_ended(Duration::ZERO) {
+        assert!(start.elapsed() < Duration::from_secs(60));
+        thread::sleep(Duration::from_millis(1));
+    }
     let error = session.write(&[Write::Insert(&lease(5, 1))]).unwrap_err();
-    assert_eq!(error.kind, DbErrorKind::Lost, "{error}");
-    assert_eq!(session.get(&[[10, 5, 0, 1].into()]).unwrap_err().kind, DbErrorKind::Lost);
+    assert_eq!(error.kind, DbErrorKind::Ended, "{error}");
+    assert_eq!(session.get(&[[10, 5, 0, 1].into()]).unwrap_err().kind, DbErrorKind::Ended);
     assert_eq!(other.get(&[[10, 5, 0, 1].into()]).unwrap(), []);
 }
 
@@ -339,7 +344,7 @@ fn a_statement_without_an_answer_is_lost_after_the_timeout() {
     let error = session.query("SELECT count(pg_sleep(30))", &[], &[Kind::Number]).unwrap_err();
     assert_eq!(error.kind, DbErrorKind::Lost);
     assert!(start.elapsed() < Duration::from_secs(10));
-    assert_eq!(session.query("SELECT 1", &[], &[Kind::Number]).unwrap_err().kind, DbErrorKind::Lost);
+    assert_eq!(session.query("SELECT 1", &[], &[Kind::Number]).unwrap_err().kind, DbErrorKind::Ended);
 }
 
 #[test]
