@@ -324,3 +324,37 @@ impl<'a, L: ManagedLease> Housekeeping<'a, L> {
         line
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use leasemgr::LeaseMgrFactory;
+    use leasemgr::lease::Lease4;
+    use rstest::rstest;
+
+    use super::*;
+
+    fn write(kind: ErrorKind) -> LeaseMgrError {
+        LeaseMgrError::Write { place: String::new(), action: "write", source: Arc::new(kind.into()) }
+    }
+
+    fn unavailable() -> LeaseMgrError {
+        LeaseMgrError::Unavailable { place: String::new(), since: SystemTime::now(), source: None }
+    }
+
+    #[rstest]
+    #[case::not_reached(unavailable(), true)]
+    #[case::unknown(LeaseMgrError::OutcomeUnknown { address: [192, 0, 2, 1].into(), source: None }, true)]
+    #[case::of_one_client(
+        LeaseMgrError::CannotKeep { address: [192, 0, 2, 1].into(), field: "hostname", limit: String::new() },
+        true
+    )]
+    #[case::no_room(write(ErrorKind::StorageFull), true)]
+    #[case::not_written(write(ErrorKind::Other), false)]
+    #[case::panicked(LeaseMgrError::Panicked, false)]
+    #[case::read_only(LeaseMgrError::ReadOnly { place: String::new() }, false)]
+    fn a_server_goes_on_after_errors_that_pass(#[case] error: LeaseMgrError, #[case] passes: bool) {
+        let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false").unwrap();
+        assert_eq!(is_passing(leases.as_ref(), &error), passes, "{error}");
+        assert!(!is_passing(leases.as_ref(), &io::Error::other("an error of a socket")));
+    }
+}
