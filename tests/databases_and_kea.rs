@@ -6,7 +6,7 @@
 //! link to Kea's server and one to the example of this crate: `perfdhcp` makes the load, and
 //! `scripts/ack-recorder.py` records what clients are granted.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test")]
+#![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
 #[path = "support/databases.rs"]
 #[expect(dead_code, reason = "a part is for another suite")]

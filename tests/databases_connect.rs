@@ -248,11 +248,14 @@ fn encryption(user: &str) -> Option<String> {
     (!found.is_empty()).then(|| found.to_owned())
 }
 
+/// A user, options, and what is expected: an encryption or none, or a part of an error.
+type Case = (&'static str, &'static str, Result<Option<&'static str>, &'static str>);
+
 #[rstest]
 fn postgresql_is_encrypted_as_wanted() {
     let server = Server::Postgresql;
     let usual = "TLSv1.3 TLS_AES_256_GCM_SHA384";
-    let cases: &[(&str, &str, Result<Option<&str>, &str>)] = &[
+    let cases: &[Case] = &[
         ("kea", "ssl-mode=disable", Ok(None)),
         ("kea", "", Ok(Some(usual))),
         ("kea", "ssl-mode=prefer", Ok(Some(usual))),
