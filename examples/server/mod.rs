@@ -144,7 +144,8 @@ pub(crate) fn serve<L: ManagedLease>(
 
     leases.tracking().on_availability("server", |availability| match availability {
         Availability::Up => eprintln!("the leases can be changed again"),
-        Availability::Lost { .. } => eprintln!("the leases cannot be reached"),
+        Availability::Lost { tries: 0, .. } => eprintln!("the leases cannot be reached"),
+        Availability::Lost { .. } => {}
         _ => eprintln!("the leases can no longer be changed"),
     });
     let is_passing = |error: &(dyn Error + Send + Sync + 'static)| is_passing(leases.as_ref(), error);
