@@ -8,6 +8,10 @@
 //! For example: `dhcp4_server 'type=memfile name=/var/lib/dhcp/leases4.csv' --interface eth1 --subnet 192.0.2.0/24
 //! --pool 192.0.2.10-192.0.2.99`
 //!
+//! The connection string may be that of a database (`type=postgresql ...`, `type=mysql ...`), if the
+//! example is built with the features `postgresql` and `mysql`. Servers of Kea may use the same
+//! database and the same pool. While the database cannot be reached, clients get no answers.
+//!
 //! It serves one subnet. It answers Discover, Request, Decline, Release and Inform, of clients on
 //! its own link and, through relay agents, on others; the relay agents' information (option 82) is
 //! sent back, and stored in the lease as Kea's servers do. Clients are identified by client
@@ -22,7 +26,8 @@
 //!   the last and the server's own.
 //! * `--valid-lifetime` is 3600 by default; 4294967295 is infinite.
 //! * `--threads` is 2 by default, and `--allocator` is `free-list`, which finds an address in
-//!   constant time in a full pool.
+//!   constant time in a full pool; with a database it is `random`, which tries one address after the
+//!   other.
 //! * `--server-id` is the server identifier, an address of the server; by default its address in
 //!   the subnet.
 //!
@@ -91,7 +96,8 @@ fn run() -> Outcome {
     };
 
     let leases = server::open::<Lease4>(&options.connection)?;
-    let allocator = Arc::new(Allocator::new(options.pool, options.strategy, OFFER_TIME));
+    let strategy = options.strategy(leases.as_ref());
+    let allocator = Arc::new(Allocator::new(options.pool, strategy, OFFER_TIME));
     allocator.follow(&leases)?;
     allocator.exclude(server_id..=server_id);
     let server = Server4 {

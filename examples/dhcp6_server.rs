@@ -9,6 +9,10 @@
 //! For example: `dhcp6_server 'type=memfile universe=6 name=/var/lib/dhcp/leases6.csv' --interface eth1
 //! --subnet 2001:db8::/64 --pd-pool 2001:db8:8000::/33/64`
 //!
+//! The connection string may be that of a database (`type=postgresql ...`, `type=mysql ...`), if the
+//! example is built with the features `postgresql` and `mysql`. Servers of Kea may use the same
+//! database and the same pool.
+//!
 //! It serves one link, and must be the only server on it. It answers Solicit (immediately with a
 //! lease, if the client requests Rapid Commit), Request, Renew, Rebind, Release, Decline, Confirm
 //! and Information-request, with an address for each IA_NA and a prefix for each IA_PD, also
@@ -30,7 +34,8 @@
 //! * `--valid-lifetime` is 3600 by default; 4294967295 is infinite. The preferred lifetime is 5/8
 //!   of it.
 //! * `--server-id` is the server's DUID. By default a random one is created when the server runs
-//!   for the first time, and is stored beside the lease file.
+//!   for the first time, and is stored beside the lease file. With a database it must be given: after
+//!   a restart with another one, clients would have to look for a server.
 //!
 //! Declined addresses are not used for a day. Expired leases are reclaimed, and kept for an hour
 //! for their clients to return. The server ends with SIGTERM or SIGINT, when all acknowledged
@@ -84,14 +89,18 @@ fn run() -> Outcome {
     let leases = server::open::<Lease6>(&options.connection)?;
     let server_id = match server_id {
         Some(given) => given,
+        None if leases.is_shared() => {
+            return Err("--server-id is missing: there is no lease file to keep it beside".into());
+        }
         None => server_id::kept_beside(leases.status().lease_file.as_deref())?,
     };
+    let strategy = options.strategy(leases.as_ref());
     let bindings = Bindings::new(
         leases.clone(),
         options.subnet,
         options.pool,
         prefixes,
-        options.strategy,
+        strategy,
         options.valid_lifetime,
     )?;
     let server = Server6 { server_id, bindings };

@@ -11,8 +11,9 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("without a message").to_owned()
 }
 
-/// Runs code of an application. Returns the message of its panic, if it panicked.
-pub(crate) fn contained(work: impl FnOnce()) -> Result<(), String> {
+/// Runs code of an application, or of another crate that may panic. Returns the message of its
+/// panic, if it panicked.
+pub(crate) fn contained<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let message = panic_message(&*panic);
         // The payload may panic when it is dropped. The payload of that panic is never dropped.

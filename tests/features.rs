@@ -57,8 +57,10 @@ suites! {
     suites_with_simulated_disk: "simulated-disk", "needs --features simulated-disk: crash_scenarios, \
         faults, invalid_rows, memfile_model, memfile_threads, submitted";
     suites_with_demo: "demo", "needs --features demo: demo";
-    suites_with_serde: "serde", "needs --features serde: databases, lease_json, memfile_and_kea";
-    suites_with_mysql: "mysql", "needs --features mysql: database_faults, database_imports, databases";
-    suites_with_postgresql: "postgresql", "needs --features postgresql: database_faults, database_imports, databases";
+    suites_with_serde: "serde", "needs --features serde: databases, databases_and_kea, lease_json, memfile_and_kea";
+    suites_with_mysql: "mysql", "needs --features mysql: database_connections, database_faults, database_imports, \
+        databases, databases_and_kea";
+    suites_with_postgresql: "postgresql", "needs --features postgresql: database_connections, database_faults, \
+        database_imports, databases, databases_and_kea";
     suites_with_tokio: "tokio", "needs --features tokio: tokio_server";
 }

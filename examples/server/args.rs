@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use leasemgr::allocator::{Pool, PoolAddress, Strategy};
 use leasemgr::lease::Lifetime;
+use leasemgr::{LeaseMgr, ManagedLease};
 use lexopt::{Arg, Parser, ValueExt};
 
 use super::Outcome;
@@ -22,7 +23,7 @@ pub(crate) struct Options<A> {
     pub(crate) pool: Pool<A>,
     pub(crate) valid_lifetime: Lifetime,
     pub(crate) threads: usize,
-    pub(crate) strategy: Strategy,
+    strategy: Option<Strategy>,
 }
 
 impl<A: PoolAddress + FromStr<Err: Error + Send + Sync>> Options<A> {
@@ -41,6 +42,13 @@ impl<A: PoolAddress + FromStr<Err: Error + Send + Sync>> Options<A> {
         Self::parse_with(Parser::from_env(), bind, own).map_err(|error| format!("{error}\n{usage}").into())
     }
 
+    /// Returns how free addresses are found: as given, or else from a set of them. Of a database that
+    /// servers share there is no such set, and addresses are tried.
+    pub(crate) fn strategy<L: ManagedLease>(&self, leases: &dyn LeaseMgr<L>) -> Strategy {
+        let usual = if leases.is_shared() { Strategy::Random } else { Strategy::FreeList };
+        self.strategy.unwrap_or(usual)
+    }
+
     fn parse_with(
         mut parser: Parser,
         mut bind: SocketAddr,
@@ -49,7 +57,7 @@ impl<A: PoolAddress + FromStr<Err: Error + Send + Sync>> Options<A> {
         let (mut connection, mut interface, mut subnet, mut pool) = (None, None, None, None);
         let mut valid_lifetime = Lifetime(3600);
         let mut threads = 2;
-        let mut strategy = Strategy::FreeList;
+        let mut strategy = None;
         while let Some(arg) = parser.next()? {
             match arg {
                 Arg::Value(given) if connection.is_none() => connection = Some(given.string()?),
@@ -61,7 +69,7 @@ impl<A: PoolAddress + FromStr<Err: Error + Send + Sync>> Options<A> {
                     valid_lifetime = Lifetime(value("valid-lifetime", &mut parser)?);
                 }
                 Arg::Long("threads") => threads = value("threads", &mut parser)?,
-                Arg::Long("allocator") => strategy = value("allocator", &mut parser)?,
+                Arg::Long("allocator") => strategy = Some(value("allocator", &mut parser)?),
                 Arg::Long(name) => {
                     let name = name.to_owned();
                     if !own(&name, &mut parser)? {

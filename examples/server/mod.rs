@@ -10,7 +10,8 @@
 //!     server::exit("dhcp4_server", || {
 //!         let options = Options::<Ipv4Addr>::parse(USAGE, DEFAULT_BIND, |option, parser| { ... })?;
 //!         let leases = server::open::<Lease4>(&options.connection)?;
-//!         let allocator = Arc::new(Allocator::new(options.pool, options.strategy, OFFER_TIME));
+//!         let strategy = options.strategy(leases.as_ref());
+//!         let allocator = Arc::new(Allocator::new(options.pool, strategy, OFFER_TIME));
 //!         allocator.follow(&leases)?;
 //!         let socket = server::socket(options.bind, options.interface.as_deref())?;
 //!         let server = ...;
@@ -39,7 +40,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use leasemgr::{LeaseMgr, ManagedLease};
+use leasemgr::{Availability, LeaseMgr, LeaseMgrError, ManagedLease, OnFail, with_sources};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -49,8 +50,8 @@ pub(crate) use reclaim::reclaim;
 
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// The reply to a message and its destination; `None` if there is no reply. An error ends the
-/// server: it is for leases that can no longer be stored, not for invalid messages.
+/// The reply to a message and its destination; `None` if there is no reply. An error is for leases
+/// that cannot be stored, not for invalid messages. It ends the server unless [`is_passing`].
 pub(crate) type Answer = Outcome<Option<(Vec<u8>, SocketAddr)>>;
 
 /// Maximum length of a DHCP message.
@@ -141,7 +142,20 @@ pub(crate) fn serve<L: ManagedLease>(
     let found = status.leases.unwrap_or_default();
     eprintln!("listening on {}, {found} leases in {}", places.join(" and "), status.location);
 
-    let traffic = Traffic { stop: &stop, sent: AtomicU64::new(0), unsent: AtomicU64::new(0) };
+    leases.tracking().on_availability("server", |availability| match availability {
+        Availability::Up => eprintln!("the leases can be changed again"),
+        Availability::Lost { tries: 0, .. } => eprintln!("the leases cannot be reached"),
+        Availability::Lost { .. } => {}
+        _ => eprintln!("the leases can no longer be changed"),
+    });
+    let is_passing = |error: &(dyn Error + Send + Sync + 'static)| is_passing(leases.as_ref(), error);
+    let traffic = Traffic {
+        stop: &stop,
+        is_passing: &is_passing,
+        sent: AtomicU64::new(0),
+        unsent: AtomicU64::new(0),
+        failed: AtomicU64::new(0),
+    };
     let ended = thread::scope(|scope| {
         let readers = listeners.iter().flat_map(|listener| std::iter::repeat_n(*listener, threads));
         let traffic = &traffic;
@@ -155,6 +169,9 @@ pub(crate) fn serve<L: ManagedLease>(
         {
             thread::sleep(STOP_INTERVAL);
             housekeeping_result = housekeeping.run_due(&stop, traffic.sent.load(Ordering::Relaxed));
+            if housekeeping_result.as_ref().is_err_and(|error| is_passing(&**error)) {
+                housekeeping_result = Ok(());
+            }
         }
         stop.store(true, Ordering::Relaxed);
         for thread in threads {
@@ -168,7 +185,11 @@ pub(crate) fn serve<L: ManagedLease>(
     ended?;
     flushed?;
     let (sent, unsent) = (traffic.sent.into_inner(), traffic.unsent.into_inner());
-    let unsent = if unsent > 0 { format!(", {unsent} could not be sent") } else { String::new() };
+    let mut unsent = if unsent > 0 { format!(", {unsent} could not be sent") } else { String::new() };
+    let failed = traffic.failed.into_inner();
+    if failed > 0 {
+        let _ = write!(unsent, ", {failed} messages had none");
+    }
     let status_line = if stderr().is_terminal() { CLEARED } else { "" };
     eprintln!(
         "{status_line}ended: {} leases, {sent} answers{unsent}",
@@ -180,8 +201,32 @@ pub(crate) fn serve<L: ManagedLease>(
 /// Counts of messages and replies, shared by all threads.
 struct Traffic<'a> {
     stop: &'a AtomicBool,
+    is_passing: &'a (dyn Fn(&(dyn Error + Send + Sync + 'static)) -> bool + Sync),
     sent: AtomicU64,
     unsent: AtomicU64,
+    /// Messages that were not answered because of an error of the leases.
+    failed: AtomicU64,
+}
+
+/// Returns whether a server goes on after an error of its leases: they cannot be reached at present,
+/// or those of one client are refused. The client repeats its message.
+fn is_passing<L: ManagedLease>(
+    leases: &dyn LeaseMgr<L>,
+    error: &(dyn Error + Send + Sync + 'static),
+) -> bool {
+    match error.downcast_ref::<LeaseMgrError>() {
+        None
+        | Some(LeaseMgrError::Refused { .. } | LeaseMgrError::Panicked | LeaseMgrError::ReadOnly { .. }) => {
+            false
+        }
+        Some(LeaseMgrError::Unavailable { .. }) => {
+            let status = leases.status();
+            !matches!(status.availability, Availability::GivenUp { .. })
+                || status.on_fail == Some(OnFail::ServeRetryContinue)
+        }
+        Some(error @ LeaseMgrError::Write { .. }) => error.is_transient(),
+        Some(_) => true,
+    }
 }
 
 impl Traffic<'_> {
@@ -200,7 +245,18 @@ impl Traffic<'_> {
                 }
             };
             let message = buffer.get(..len).unwrap_or_default();
-            let Some((answer, to)) = handle(message, from)? else {
+            let answer = match handle(message, from) {
+                Ok(answer) => answer,
+                Err(error) if (self.is_passing)(&*error) => {
+                    // Only the first one is shown: their number is shown at the end.
+                    if self.failed.fetch_add(1, Ordering::Relaxed) == 0 {
+                        eprintln!("cannot answer {from}: {}", with_sources(&*error));
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let Some((answer, to)) = answer else {
                 continue;
             };
             match socket.send_to(&answer, to) {
@@ -267,5 +323,39 @@ impl<'a, L: ManagedLease> Housekeeping<'a, L> {
             let _ = write!(line, ", changes are refused: {refused}");
         }
         line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use leasemgr::LeaseMgrFactory;
+    use leasemgr::lease::Lease4;
+    use rstest::rstest;
+
+    use super::*;
+
+    fn write(kind: ErrorKind) -> LeaseMgrError {
+        LeaseMgrError::Write { place: String::new(), action: "write", source: Arc::new(kind.into()) }
+    }
+
+    fn unavailable() -> LeaseMgrError {
+        LeaseMgrError::Unavailable { place: String::new(), since: SystemTime::now(), source: None }
+    }
+
+    #[rstest]
+    #[case::not_reached(unavailable(), true)]
+    #[case::unknown(LeaseMgrError::OutcomeUnknown { address: [192, 0, 2, 1].into(), source: None }, true)]
+    #[case::of_one_client(
+        LeaseMgrError::CannotKeep { address: [192, 0, 2, 1].into(), field: "hostname", limit: String::new() },
+        true
+    )]
+    #[case::no_room(write(ErrorKind::StorageFull), true)]
+    #[case::not_written(write(ErrorKind::Other), false)]
+    #[case::panicked(LeaseMgrError::Panicked, false)]
+    #[case::read_only(LeaseMgrError::ReadOnly { place: String::new() }, false)]
+    fn a_server_goes_on_after_errors_that_pass(#[case] error: LeaseMgrError, #[case] passes: bool) {
+        let leases = LeaseMgrFactory::<Lease4>::new().open("type=memfile persist=false").unwrap();
+        assert_eq!(is_passing(leases.as_ref(), &error), passes, "{error}");
+        assert!(!is_passing(leases.as_ref(), &io::Error::other("an error of a socket")));
     }
 }

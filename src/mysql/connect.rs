@@ -1,5 +1,8 @@
 //! Opens sessions: hosts, encryption, and the settings of a session.
 
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -12,6 +15,7 @@ use rustls::crypto::{CryptoProvider, ring};
 use super::session::MySqlSession;
 use super::{error, schema};
 use crate::lease_mgr::ManagedLease;
+use crate::panics::contained;
 use crate::sql::driver::{DbError, DbErrorKind, Driver};
 use crate::sql::options::{SessionTarget, SqlOptions, SslMode};
 
@@ -48,7 +52,14 @@ enum OptionsError {
     Ciphers(String),
     #[error("a certificate needs a key: both cert-file and key-file must be given")]
     Identity,
+    #[error("{}: cannot read a certificate or key", file.display())]
+    File { file: PathBuf, source: io::Error },
 }
+
+/// The driver has panicked.
+#[derive(Debug, thiserror::Error)]
+#[error("the server wants a way of authentication that is not supported: {0}")]
+struct AuthenticationError(String);
 
 /// No host accepts a session.
 #[derive(Debug, thiserror::Error)]
@@ -139,9 +150,9 @@ fn open<T>(
     begin: fn(&mut Conn) -> Result<T, DbError>,
 ) -> Result<(Conn, T), DbError> {
     let builder = builder(options, host);
-    let mut connection = match Conn::new(builder.clone().ssl_opts(ssl.cloned())) {
+    let mut connection = match connection(builder.clone().ssl_opts(ssl.cloned()))? {
         Err(Error::DriverError(DriverError::TlsNotSupported)) if options.ssl_mode == SslMode::Prefer => {
-            Conn::new(builder)
+            connection(builder)?
         }
         result => result,
     }
@@ -155,6 +166,13 @@ fn open<T>(
     check_usable(&mut connection, options)?;
     let begun = begin(&mut connection)?;
     Ok((connection, begun))
+}
+
+/// Connects, and authenticates. The driver panics if the server wants `ed25519` or another way of
+/// authentication for which it was not built.
+fn connection(options: OptsBuilder) -> Result<Result<Conn, Error>, DbError> {
+    contained(|| Conn::new(options))
+        .map_err(|message| DbError::new(DbErrorKind::Other, AuthenticationError(message)))
 }
 
 fn builder(options: &SqlOptions, host: &str) -> OptsBuilder {
@@ -190,6 +208,10 @@ fn ssl(options: &SqlOptions) -> Result<Option<SslOpts>, DbError> {
     // A program with several providers has to have chosen one.
     if CryptoProvider::get_default().is_none() {
         let _ = ring::default_provider().install_default();
+    }
+    // The errors of the driver do not name the file, and look like those of a lost connection.
+    for file in [&options.trust_anchor, &options.cert_file, &options.key_file].into_iter().flatten() {
+        File::open(file).map_err(|source| refuse(OptionsError::File { file: file.clone(), source }))?;
     }
     let mut ssl = SslOpts::default().with_root_cert_path(options.trust_anchor.clone());
     match options.ssl_mode {

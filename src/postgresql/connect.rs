@@ -104,8 +104,11 @@ fn session<T>(
 ) -> Result<(Link, T), DbError> {
     let deadline = Instant::now() + options.connect_timeout;
     let mut link = match link(options, host, encryption, deadline) {
-        // The server may know no version of the encryption that is safe.
-        Err(err) if options.ssl_mode == SslMode::Prefer && errors::is_tls(&*err.source) => {
+        // The server may know no version of the encryption that is safe, or want none.
+        Err(err)
+            if options.ssl_mode == SslMode::Prefer
+                && (errors::is_tls(&*err.source) || errors::is_refusal(&*err.source)) =>
+        {
             link(options, host, None, deadline)
         }
         link => link,

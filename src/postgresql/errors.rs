@@ -46,6 +46,12 @@ pub(super) fn is_tls(error: &(dyn Error + 'static)) -> bool {
     caused_by::<rustls::Error>(error)
 }
 
+/// Returns whether the server refuses this user from here in this way, encrypted or not
+/// (`invalid_authorization_specification`).
+pub(super) fn is_refusal(error: &(dyn Error + 'static)) -> bool {
+    error.downcast_ref().is_some_and(|answer: &Answer| answer.code == "28000")
+}
+
 /// Returns whether an error, or what caused it, is of this type.
 fn caused_by<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
