@@ -6,6 +6,9 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used, reason = "a test")]
 
+#[path = "support/directory.rs"]
+mod directory;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -18,6 +21,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use directory::Directory;
 use leasemgr::lease::{
     ExtendedInfoChecks, Family, HwAddr, HwSource, HwType, Lease4, Lease6, LeaseState, PoolId, Recorded,
 };
@@ -73,18 +77,8 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A directory with lease files, used by one server after the other.
-struct Directory(tempfile::TempDir);
-
+/// The directory of lease files that one server after the other uses.
 impl Directory {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
     fn open<L: ManagedLease>(&self, lfc_program: LfcProgram) -> Arc<dyn LeaseMgr<L>> {
         let file = Some(self.path("leases.csv"));
         memfile::open(
@@ -189,8 +183,8 @@ impl<'a> Kea<'a> {
             .arg(file)
             .env_remove("KEA_LFC_EXECUTABLE")
             .env("KEA_LOCKFILE_DIR", "none")
-            .env("KEA_PIDFILE_DIR", directory.0.path())
-            .env("KEA_DHCP_DATA_DIR", directory.0.path())
+            .env("KEA_PIDFILE_DIR", directory.root())
+            .env("KEA_DHCP_DATA_DIR", directory.root())
             .env("KEA_LOGGER_DESTINATION", directory.path("server.log"))
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
