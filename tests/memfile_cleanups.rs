@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+#[path = "support/directory.rs"]
+mod directory;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs;
@@ -16,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use directory::Directory;
 use leasemgr::lease::{
     Duid, HwAddr, Iaid, Lease4, Lease6, LeaseState, LeaseType, Lifetime, PoolId, SubnetId,
 };
@@ -63,18 +67,8 @@ impl Sample for Lease6 {
     }
 }
 
-/// A directory for the lease file `f`.
-struct Directory(tempfile::TempDir);
-
+/// The directory of the lease file `f`.
 impl Directory {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
     fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
@@ -91,7 +85,7 @@ impl Directory {
         let path = self.path("program");
         // The query for its version before the first use is not part of the script.
         let asked = r#"case "$*" in *-V) exit 0;; esac"#;
-        let text = format!("#!/bin/sh\n{asked}\ncd '{}' || exit 9\n{script}\n", self.0.path().display());
+        let text = format!("#!/bin/sh\n{asked}\ncd '{}' || exit 9\n{script}\n", self.root().display());
         let write = "printf %s \"$2\" > \"$1\" && chmod 755 \"$1\"";
         let status = Command::new("sh").args(["-c", write, "sh"]).arg(&path).arg(text).status().unwrap();
         assert!(status.success());
@@ -320,7 +314,7 @@ fn start_program(program: &Path, role: &str, directory: &Directory, variables: &
         .env_remove("KEA_LFC_EXECUTABLE")
         .env_remove("KEA_DHCP_DATA_DIR")
         .env(ROLE, role)
-        .env(DIRECTORY, directory.0.path())
+        .env(DIRECTORY, directory.root())
         .envs(variables.iter().copied())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -417,7 +411,7 @@ fn without_a_name_only_this_projects_program_is_used(#[case] beside: Option<&str
         assert_eq!(work, format!("{:?}", CleanupWork::Program(program)));
     } else {
         // An installed program may be this project's; Kea's is not used.
-        assert!(!work.contains(directory.0.path().to_str().unwrap()), "{work}");
+        assert!(!work.contains(directory.root().to_str().unwrap()), "{work}");
         assert!(work == format!("{:?}", CleanupWork::Thread) || !is_keas(&work), "{work}");
     }
     assert_eq!(directory.leases::<Lease4>(), (0..10).map(|n| Lease4::sample(n, 0)).collect::<Vec<_>>());

@@ -2,19 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+#[path = "support/directory.rs"]
+mod directory;
+
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use directory::Directory;
 use leasemgr::fs::{FileSystem, OsFileSystem};
 use rstest::rstest;
 use rustix::process::{Pid, Signal};
-use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kea-lfc");
 const HEADER4: &str = "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state,\
@@ -30,23 +32,13 @@ fn row4(n: u32) -> String {
 }
 
 /// A directory with lease files.
-struct Directory(TempDir);
-
 impl Directory {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
     /// Creates a directory with work for a cleanup: a lease in each file, and one that is in both.
     fn with_leases() -> Self {
         let directory = Self::new();
         directory.write("previous", [HEADER4, &row4(1), &row4(2)].concat());
         directory.write("input", [HEADER4, &row4(3), &row4(2).replace("host-2", "newest")].concat());
         directory
-    }
-
-    fn path(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.0.path().join(name)
     }
 
     fn write(&self, name: &str, text: impl AsRef<[u8]>) {
@@ -59,7 +51,7 @@ impl Directory {
 
     /// Returns the names and contents of all files.
     fn all(&self) -> Vec<(OsString, Vec<u8>)> {
-        let entries = fs::read_dir(self.0.path()).unwrap().map(Result::unwrap);
+        let entries = fs::read_dir(self.root()).unwrap().map(Result::unwrap);
         let mut all: Vec<_> =
             entries.map(|entry| (entry.file_name(), fs::read(entry.path()).unwrap_or_default())).collect();
         all.sort();
@@ -72,7 +64,7 @@ impl Directory {
 
     fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
-        command.current_dir(self.0.path()).stdin(Stdio::null());
+        command.current_dir(self.root()).stdin(Stdio::null());
         command
     }
 

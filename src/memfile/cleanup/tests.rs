@@ -571,32 +571,23 @@ fn a_program_takes_the_lock_itself_if_it_cannot_be_given_one() {
     assert_eq!(cleaner.wait_for(1).succeeded, 1);
 }
 
-/// Like Kea's program of version 2.2, and like a program in a child of the started process.
-#[test]
-fn a_program_that_mistakes_itself_for_another_cleanup_is_started_again() {
+/// A program that finds this file, and then does nothing, when it starts for the first times.
+#[rstest]
+// Like Kea's program of version 2.2, and like a program in a child of the started process.
+#[case::it_mistakes_itself_for_another_cleanup("f.pid", [2, 3])]
+// Like this project's program, if a script that starts it does not pass on the lock.
+#[case::it_finds_the_lock_taken("f.pid.running", [3, 4])]
+fn a_program_that_does_nothing_at_first_is_started_again(#[case] found: &str, #[case] starts: [usize; 2]) {
     let setup = Setup::new();
     setup.append(&[1]);
-    let script = "while [ -e f.pid.lock ]; do sleep 0.01; done; echo >> starts; [ -e f.pid ] && exit";
+    let script =
+        format!("while [ -e f.pid.lock ]; do sleep 0.01; done; echo >> starts; [ -e {found} ] && exit");
     let cleaner = setup.cleaner(setup.program(&format!("{script}; {CLEAN}")));
     cleaner.assert_succeeds();
-    assert_eq!((setup.read("f.2"), setup.read("starts").len()), (file(&[1]), 2));
+    assert_eq!((setup.read("f.2"), setup.read("starts").len()), (file(&[1]), starts[0]));
     setup.append(&[2]);
     cleaner.assert_succeeds();
-    assert_eq!((setup.read("f.2"), setup.read("starts").len()), (file(&[2]), 3), "started only once");
-}
-
-/// Like this project's program, if a script that starts it does not pass on the lock.
-#[test]
-fn a_program_that_finds_the_lock_taken_is_started_again() {
-    let setup = Setup::new();
-    setup.append(&[1]);
-    let script = "while [ -e f.pid.lock ]; do sleep 0.01; done; echo >> starts; [ -e f.pid.running ] && exit";
-    let cleaner = setup.cleaner(setup.program(&format!("{script}; {CLEAN}")));
-    cleaner.assert_succeeds();
-    assert_eq!((setup.read("f.2"), setup.read("starts").len()), (file(&[1]), 3));
-    setup.append(&[2]);
-    cleaner.assert_succeeds();
-    assert_eq!((setup.read("f.2"), setup.read("starts").len()), (file(&[2]), 4), "started only once");
+    assert_eq!((setup.read("f.2"), setup.read("starts").len()), (file(&[2]), starts[1]), "started only once");
 }
 
 #[test]

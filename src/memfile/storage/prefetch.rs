@@ -16,3 +16,17 @@ pub(super) fn prefetch<T>(value: &T) {
         let _ = value;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::prefetch;
+
+    #[test]
+    fn values_of_any_size_and_place_are_left_as_they_are() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        bytes.iter().for_each(prefetch);
+        prefetch(&());
+        prefetch(&[0_u64; 100]);
+        assert!(bytes.iter().copied().eq(0..=255));
+    }
+}
