@@ -5,6 +5,7 @@ Started by bench-server, which creates the namespaces and the working directory,
 """
 
 import dataclasses
+import itertools
 import math
 import os
 import pathlib
@@ -22,6 +23,7 @@ DROPS = 0.01
 # Minimum ratio of the rate that perfdhcp sends to the requested one, for a valid trial.
 SENT = 0.9
 FIRST_RATE = 500
+FIRST_RATE_WITH_DATABASE = 50
 # The factor between rates until too much is dropped, and the number of halvings after that.
 STEP = 1.5
 HALVINGS = 3
@@ -30,20 +32,26 @@ LAST_RATE = 100_000
 WAIT = 1.0
 # The ratio of the rate at which a server is filled to its highest rate.
 FILL = 0.7
+# Exchanges before a trial with a database, for which the servers open their sessions.
+FIRST_EXCHANGES = 20
 # Minimum seconds of the trial that measures processor time and delays.
 COMMON_SECONDS = 10
 NAMES = {"ours": "this", "kea": "Kea"}
+# The types of databases in connection strings, with the variables and the servers of scripts/databases.
+DATABASES = {"postgresql": ("LEASEMGR_POSTGRESQL", "postgresql"), "mysql": ("LEASEMGR_MYSQL", "mariadb")}
 
 
 @dataclasses.dataclass
 class Trial:
-    """A load: exchanges requested each second, numbers of those sent and finished, and the processor time of the server."""
+    """A load: exchanges requested each second, numbers of those sent and finished, and the processor times of the server and
+    of the database."""
 
     rate: int
     sent: int
     finished: int
     seconds: float
     cpu: float
+    database_cpu: float
     text: str
 
     @property
@@ -64,17 +72,59 @@ class Trial:
         return self.is_sent and self.drops < DROPS
 
 
+class Database:
+    """A server of scripts/databases, with the database of kea-admin."""
+
+    def __init__(self, kind):
+        variable, server = DATABASES[kind]
+        self.kind = kind
+        self.directory = pathlib.Path(os.environ["LEASEMGR_DATABASES"]) / server
+        words = (word.split("=", 1) for word in os.environ[variable].split())
+        self.keywords = {"type": kind, "name": "kea22", **dict(words)}
+
+    def clear(self):
+        """Deletes all leases."""
+        tables = [f"lease{family}{end}" for family in (4, 6) for end in ("", "_stat")]
+        sql = "; ".join(f"TRUNCATE {table}" for table in tables)
+        if self.kind == "postgresql":
+            command = ["psql", "-X", "-q", "-h", self.directory, "-p", self.keywords["port"], "-U", "postgres", "-c", sql, "kea22"]
+        else:
+            socket = f"--socket={self.directory / 'socket'}"
+            command = ["mariadb", "--no-defaults", socket, "--user=root", "-e", sql, "kea22"]
+        subprocess.run(command, check=True)
+
+    def cpu_seconds(self):
+        """Returns the processor time of the server and its child processes, also of those that have ended."""
+        leader = int((self.directory / "pid").read_text())
+        ticks = 0
+        for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = path.read_text().rsplit(") ", 1)[1].split()
+            except OSError:
+                continue
+            is_leader = int(path.parent.name) == leader
+            if is_leader or int(fields[1]) == leader:
+                ticks += sum(int(field) for field in fields[11 : 15 if is_leader else 13])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+
 class Bench:
-    def __init__(self, family, options):
+    def __init__(self, family, options, database=None):
         self.family = family
         self.options = options
+        self.database = database
+        self.first_rate = FIRST_RATE_WITH_DATABASE if database else FIRST_RATE
         self.count = 0
         self.trials = {"ours": [], "kea": []}
 
     def server(self, kind):
         """Returns a new server without leases."""
         self.count += 1
-        return Server(kind, self.family, f"{kind}{self.family}-{self.count}", Setup(), self.options)
+        setup, place = Setup(), ""
+        if self.database:
+            self.database.clear()
+            setup, place = Setup(database=self.database.keywords), f"-{self.database.kind}"
+        return Server(kind, self.family, f"{kind}{self.family}{place}-{self.count}", setup, self.options)
 
     def load(self, server, rate, seconds, first_client=0, options=()):
         """Runs a load of new clients at a rate."""
@@ -87,22 +137,31 @@ class Bench:
             "",
             ("-p", str(seconds), "-W", str(int(WAIT * 1e6)), *options),
         )
-        before = server.cpu_seconds()
+        def times():
+            return server.cpu_seconds(), self.database.cpu_seconds() if self.database else 0.0
+
+        before = times()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        cpu = server.cpu_seconds() - before
+        cpu, database_cpu = (after - start for after, start in zip(times(), before))
         report = perfdhcp_report(done.stdout)
         if FIRST[self.family] not in report:
             raise Failure(f"perfdhcp: {(done.stdout + done.stderr)[-1000:]}")
         finished = report[LAST[self.family]].received if LAST[self.family] in report else 0
         if server.process.poll() is not None:
             raise Failure(f"the server has ended: {server.last_lines()}")
-        return Trial(rate, report[FIRST[self.family]].sent, finished, seconds, cpu, done.stdout)
+        return Trial(rate, report[FIRST[self.family]].sent, finished, seconds, cpu, database_cpu, done.stdout)
+
+    def warm_up(self, server):
+        """Lets a server open its sessions with the database."""
+        if self.database:
+            self.load(server, FIRST_EXCHANGES, 1, 1 << 21)
 
     def trial(self, kind, rate, tries=2):
         """Runs a load on a new server; repeats it if too much is dropped, as the machine may have been busy."""
         trials = []
         while not trials or (len(trials) < tries and not trials[-1].is_good):
             with self.server(kind) as server:
+                self.warm_up(server)
                 trials.append(self.load(server, rate, self.options.seconds))
             last = trials[-1]
             limit = "" if last.is_sent else ", the load generator's limit"
@@ -113,7 +172,7 @@ class Bench:
 
     def highest_rate(self, kind):
         """Returns the highest rate with few drops, and whether it is limited by the load generator."""
-        low, high, limited = None, FIRST_RATE, False
+        low, high, limited = None, self.first_rate, False
         before = len(self.trials[kind])
         while high <= LAST_RATE:
             trial = self.trial(kind, high)
@@ -136,30 +195,36 @@ class Bench:
                 limited = trial.drops < DROPS
         # A trial that sent less than requested, but lost nothing, proves the rate that it sent.
         shown = [t.sent_rate for t in self.trials[kind][before:] if t.drops < DROPS]
-        # For the plot.
-        for n in (1, 2):
-            self.trial(kind, round_rate(low.rate * STEP**n), 1)
+        if not self.database:
+            # For the plot.
+            for n in (1, 2):
+                self.trial(kind, round_rate(low.rate * STEP**n), 1)
         return max(shown) if limited else low.sent_rate, limited
 
     def measure(self, kind):
-        say(f"DHCPv{self.family}, {self.name(kind)}")
+        place = f" on {self.database.kind}" if self.database else ""
+        say(f"DHCPv{self.family}, {self.name(kind)}{place}")
         rates, limits = zip(*(self.highest_rate(kind) for _ in range(self.options.runs)))
         rate = statistics.median(rates)
         result = {"rate": rate, "limited": any(limits)}
         if not rate:
-            raise Failure(f"{self.name(kind)} drops too much at {FIRST_RATE} exchanges a second")
+            raise Failure(f"{self.name(kind)} drops too much at {self.first_rate} exchanges a second")
         with self.server(kind) as server:
             result["empty"] = server.resident_bytes()
+            self.warm_up(server)
             common = self.options.common_rate
             seconds = max(COMMON_SECONDS, self.options.seconds)
             # perfdhcp prints the times of each exchange, which does not cost time of the server.
             trial = self.load(server, common, seconds, 0, ("-x", "t"))
             result |= {
                 "cpu": trial.cpu / trial.finished * 1000 if trial.finished else math.nan,
+                "database_cpu": trial.database_cpu / trial.finished * 1000 if trial.finished else math.nan,
                 "delay": statistics.median(delays(trial.text)),
                 "drops": trial.drops,
             }
             say(f"    {common}/s: {result['cpu']:.3f} s of processor time for 1000 exchanges, {trial.drops:.2%} dropped")
+            if self.database:
+                return result
             self.fill(server, trial, rate)
             leases = sum(row.state == "assigned" for row in server.leases().values())
             result |= {"leases": leases, "memory": server.resident_bytes()}
@@ -304,10 +369,11 @@ def processor():
 
 def rows(bench, results):
     ours, kea = results["ours"], results["kea"]
-    family = f"DHCPv{bench.family}"
+    family = f"DHCPv{bench.family}" + (f", {bench.database.kind}" if bench.database else "")
 
     def row(name, form, key, better):
-        ratio = ours[key] / kea[key] if better == "more" else kea[key] / ours[key]
+        above, below = (ours, kea) if better == "more" else (kea, ours)
+        ratio = above[key] / below[key] if below[key] else math.nan
         return f"| {family} | {name} | {form(ours[key])} | {form(kea[key])} | {ratio:.1f} |"
 
     def rate(value):
@@ -315,14 +381,22 @@ def rows(bench, results):
         return f"{'at least ' if limited else ''}{value:,.0f}"
 
     at = f"at {bench.options.common_rate:,}/s"
-    leases = min(ours["leases"], kea["leases"])
-    return [
+    common = [
         row("highest rate, exchanges a second", rate, "rate", "more"),
         row(f"processor time for 1000 exchanges {at}, ms", lambda s: f"{s * 1000:.0f}", "cpu", "less"),
-        row(f"median delay of a message {at}, ms", lambda s: f"{s * 1000:.2f}", "delay", "less"),
+    ]
+    delay = row(f"median delay of a message {at}, ms", lambda s: f"{s * 1000:.2f}", "delay", "less")
+    dropped = f"| {family} | exchanges dropped {at} | {ours['drops']:.2%} | {kea['drops']:.2%} | |"
+    if bench.database:
+        of_database = f"processor time of the database for them {at}, ms"
+        return [*common, row(of_database, lambda s: f"{s * 1000:.0f}", "database_cpu", "less"), delay, dropped]
+    leases = min(ours["leases"], kea["leases"])
+    return [
+        *common,
+        delay,
         row(f"memory after {leases:,} leases, MB", lambda b: f"{b / 1e6:.1f}", "memory", "less"),
         row("memory before them, MB", lambda b: f"{b / 1e6:.1f}", "empty", "less"),
-        f"| {family} | exchanges dropped {at} | {ours['drops']:.2%} | {kea['drops']:.2%} | |",
+        dropped,
     ]
 
 
@@ -334,18 +408,22 @@ def main():
     options = parser.parse_args()
     began = time.monotonic()
     benches, table = [], []
+    databases = [Database(kind) for kind in DATABASES] if "LEASEMGR_DATABASES" in os.environ else [None]
     try:
-        for family in sorted(set(options.families)):
-            bench = Bench(family, options)
+        for family, database in itertools.product(sorted(set(options.families)), databases):
+            bench = Bench(family, options, database)
             table += rows(bench, {kind: bench.measure(kind) for kind in ("kea", "ours")})
             benches.append(bench)
     except (Failure, OSError, subprocess.SubprocessError) as error:
         say(f"bench-server: {error}")
         sys.exit(1)
-    pathlib.Path(options.plot).write_text(plot(benches))
+    place = "the databases of scripts/databases"
+    if databases == [None]:
+        place = "memfile written before the answer"
+        pathlib.Path(options.plot).write_text(plot(benches))
     print(
         f"""
-{os.cpu_count()} processors ({processor()}), Kea {kea_version()}, {THREADS} threads each, memfile written before the answer,
+{os.cpu_count()} processors ({processor()}), Kea {kea_version()}, {THREADS} threads each, {place},
 a pool of 2^18 addresses, {options.runs} x {options.seconds} s at each rate, in {time.monotonic() - began:.0f} s. An exchange is four messages.
 The highest rate is that at which less than {DROPS:.0%} of the exchanges is dropped, in one of two trials. perfdhcp, which makes the load, uses the same
 processors: rates and delays include its load, and processor time is the fairest figure.
@@ -354,7 +432,8 @@ processors: rates and delays include its load, and processor time is the fairest
 |---|---|---|---|---|"""
     )
     print("\n".join(table))
-    say(f"plot: {options.plot}")
+    if databases == [None]:
+        say(f"plot: {options.plot}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ state=
 server_ns=
 client_ns=
 driver=
+features=
+# The database servers of scripts/databases that run in the namespace of the server, for run_lab.
+databases=()
 
 fail() {
     echo "${0##*/}: $1" >&2
@@ -43,9 +46,9 @@ install_missing() {
     fi
 }
 
-# build_examples NAME...: builds examples, and sets $examples to their directory.
+# build_examples NAME...: builds examples with the features $features, and sets $examples to their directory.
 build_examples() {
-    local name arguments=()
+    local name arguments=(--features "$features")
     for name in "$@"; do
         arguments+=(--example "$name")
     done
@@ -99,7 +102,8 @@ end_lab() {
     trap - EXIT
     trap '' INT TERM HUP
     if [ -n "$driver" ]; then
-        kill -KILL "$driver" 2>/dev/null
+        # scripts/databases removes its servers.
+        if [ ${#databases[@]} -gt 0 ]; then kill -TERM "$driver" 2>/dev/null; else kill -KILL "$driver" 2>/dev/null; fi
         wait "$driver" 2>/dev/null
     fi
     [ -z "$client_ns" ] || end_namespace "$client_ns"
@@ -114,9 +118,9 @@ end_lab() {
 }
 
 # run_lab PROGRAM ARGUMENT...: runs a Python program of this directory with the namespaces and a directory for its files, and
-# exits with its status. With $keep, the files are kept.
+# exits with its status. With $keep, the files are kept. With $databases, the program runs beside database servers.
 run_lab() {
-    local program=$1
+    local program=$1 within=()
     shift
     trap end_lab EXIT
     trap 'exit 130' INT
@@ -124,8 +128,11 @@ run_lab() {
     trap 'exit 129' HUP
     state=$(mktemp -d "${TMPDIR:-/tmp}/${0##*/}.XXXXXX") || fail "cannot create a directory for the files"
     make_network || fail "the namespaces could not be set up"
+    if [ ${#databases[@]} -gt 0 ]; then
+        within=(ip netns exec "$server_ns" "$here/databases" run "${databases[@]}" --)
+    fi
     # In the background, so that a signal to this script is handled immediately.
-    PYTHONDONTWRITEBYTECODE=1 python3 "$here/$program" --state "$state" \
+    PYTHONDONTWRITEBYTECODE=1 "${within[@]}" python3 "$here/$program" --state "$state" \
         --server-ns "$server_ns" --client-ns "$client_ns" "$@" &
     driver=$!
     wait "$driver"

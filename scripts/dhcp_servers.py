@@ -46,6 +46,8 @@ class Setup:
     lfc_interval: int = 0
     # kea-dhcp4 only: sockets that also receive broadcasts of clients without an address.
     raw: bool = False
+    # The keywords of a database, with its type; None for a lease file.
+    database: dict | None = None
 
 
 def lease_file(directory, family):
@@ -54,12 +56,16 @@ def lease_file(directory, family):
 
 def ours_command(family, directory, setup, examples):
     connection = f"type=memfile name={lease_file(directory, family)} lfc-interval={setup.lfc_interval}"
+    if setup.database:
+        connection = " ".join(f"{keyword}={value}" for keyword, value in setup.database.items())
     command = [str(pathlib.Path(examples) / f"dhcp{family}_server"), connection]
     command += ["--bind", f"{'0.0.0.0' if family == 4 else '[::]'}:{PORTS[family]}"]
     command += ["--interface", INTERFACE, "--subnet", SUBNETS[family], "--pool", setup.pool or POOLS[family]]
     command += ["--valid-lifetime", str(setup.valid_lifetime), "--threads", str(THREADS)]
     if family == 6:
         command += ["--pd-pool", setup.pd_pool]
+        if setup.database:
+            command += ["--server-id", "00:02:00:00:09:bf:01:02:03:04:06"]
     return command
 
 
@@ -89,6 +95,8 @@ def kea_command(family, directory, setup):
             }
         ],
     }
+    if setup.database:
+        config["lease-database"] = {**setup.database, "port": int(setup.database["port"])}
     if family == 4:
         config["interfaces-config"]["dhcp-socket-type"] = "raw" if setup.raw else "udp"
     else:
@@ -151,6 +159,7 @@ class Server:
         self.examples = pathlib.Path(options.examples)
         self.set_up(setup)
         self.process = None
+        self.log_start = 0
 
     def set_up(self, setup):
         """What it does when it is started the next time."""
@@ -165,6 +174,7 @@ class Server:
 
     def start(self):
         with open(self.log, "ab") as log:
+            self.log_start = log.tell()
             self.process = subprocess.Popen(
                 ["ip", "netns", "exec", self.namespace, *self.command],
                 env=environment(self.directory),
@@ -180,7 +190,9 @@ class Server:
         raise Failure(f"{self.command[0]} did not start: {self.last_lines()}")
 
     def is_listening(self):
-        """Returns whether its port is bound in its namespace."""
+        """Returns whether its port is bound in its namespace, and the example server, which binds it first, has its leases."""
+        if self.kind == "ours" and b"listening on" not in self.log.read_bytes()[self.log_start :]:
+            return False
         port = f":{PORTS[self.family]:04X}"
         table = "udp6" if self.family == 6 else "udp"
         try:
