@@ -635,7 +635,8 @@ fn submitted_look_ups_that_wait_go_out_together() {
         assert_eq!(answers[&n], (n % 2 == 1).then(|| lease(n)));
     }
     let gets = database.gets.lock().unwrap();
-    assert!(*gets == [1, 64] || *gets == [65], "{gets:?}");
+    // Those that were submitted before the thread began, and the others.
+    assert!(gets.len() <= 2 && gets.iter().sum::<usize>() == 65, "{gets:?}");
 }
 
 #[test]
