@@ -6,7 +6,8 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used, reason = "a test")]
 
-<<<<<<< HEAD
+#[path = "support/directory.rs"]
+mod directory;
 #[path = "support/kea.rs"]
 mod kea;
 
@@ -17,29 +18,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use directory::Directory;
 use kea::{KEA_LFC, KeaServer, OfKea, all, kea_is_installed, shown, wait_until, with};
 use leasemgr::lease::{ExtendedInfoChecks, Family, Lease4, Lease6, Recorded};
-=======
-#[path = "support/directory.rs"]
-mod directory;
-
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::{Ipv6Addr, Shutdown};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
-
-use directory::Directory;
-use leasemgr::lease::{
-    ExtendedInfoChecks, Family, HwAddr, HwSource, HwType, Lease4, Lease6, LeaseState, PoolId, Recorded,
-};
->>>>>>> a/main
 use leasemgr::memfile::{self, LfcProgram, MemfileOptions};
 use leasemgr::{
     Added, CleanupReport, CleanupStart, CleanupWork, Deleted, LeaseMgr, LeaseMgrExt, ManagedLease,
@@ -104,55 +85,11 @@ impl<'a> Kea<'a> {
     /// Starts a server, and waits until it has loaded the leases. With an interval of 0 seconds, it
     /// cleans up only files of another version.
     fn start<L: OfKea>(directory: &'a Directory, lfc_interval: u32) -> Self {
-<<<<<<< HEAD
         let database = json!({
             "type": "memfile", "name": directory.path("leases.csv"), "lfc-interval": lfc_interval,
-=======
-        let number = L::NUMBER;
-        let socket = directory.path("socket");
-        let _ = fs::remove_file(&socket);
-        let configuration = json!({
-            "interfaces-config": { "interfaces": [] },
-            "lease-database": {
-                "type": "memfile", "name": directory.path("leases.csv"), "lfc-interval": lfc_interval,
-            },
-            "control-socket": { "socket-type": "unix", "socket-name": socket },
-            "hooks-libraries": [{ "library": lease_commands() }],
-            // Leases do not change by themselves.
-            "expired-leases-processing": { "reclaim-timer-wait-time": 0, "flush-reclaimed-timer-wait-time": 0 },
-            "loggers": [{
-                "name": format!("kea-dhcp{number}"), "severity": "INFO",
-                "output_options": [{ "output": directory.path("server.log") }],
-            }],
-        });
-        let configuration = with(&configuration, &L::configuration());
-        let file = directory.path("server.json");
-        fs::write(&file, json!({ format!("Dhcp{number}"): configuration }).to_string()).unwrap();
-        let output = File::create(directory.path("server.out")).unwrap();
-        let child = Command::new(format!("/usr/sbin/kea-dhcp{number}"))
-            .arg("-c")
-            .arg(file)
-            .env_remove("KEA_LFC_EXECUTABLE")
-            .env("KEA_LOCKFILE_DIR", "none")
-            .env("KEA_PIDFILE_DIR", directory.root())
-            .env("KEA_DHCP_DATA_DIR", directory.root())
-            .env("KEA_LOGGER_DESTINATION", directory.path("server.log"))
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().unwrap())
-            .stderr(output)
-            .spawn()
-            .unwrap();
-        let mut kea = Self { child, directory };
-        wait_until("Kea answers", || {
-            if let Some(status) = kea.child.try_wait().unwrap() {
-                let log = |name| fs::read_to_string(directory.path(name)).unwrap_or_default();
-                panic!("{status}: {}{}", log("server.out"), log("server.log"));
-            }
-            kea.ask("status-get", None).is_ok()
->>>>>>> a/main
         });
         let configuration = json!({ "lease-database": database });
-        let server = KeaServer::start::<L>(directory.0.path(), &configuration, &[]);
+        let server = KeaServer::start::<L>(directory.root(), &configuration, &[]);
         // Files of another version are cleaned up at once.
         wait_until("Kea has cleaned up", || {
             !directory.path("leases.csv.1").exists() && !directory.is_cleaned_up()

@@ -124,23 +124,6 @@ fn skips_locked(version: &str) -> bool {
     numbers >= if version.contains("MariaDB") { vec![10, 6] } else { vec![8, 0, 1] }
 }
 
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    #[rstest]
-    #[case("10.11.19-MariaDB-0+deb12u1-log", true)]
-    #[case("10.6.0-MariaDB", true)]
-    #[case("10.5.28-MariaDB", false)]
-    #[case("8.0.36", true)]
-    #[case("8.0.0-dmr", false)]
-    #[case("5.7.44-log", false)]
-    #[case("", false)]
-    fn servers_that_skip_locked_rows_are_known(#[case] version: &str, #[case] expected: bool) {
-        assert_eq!(super::skips_locked(version), expected);
-    }
-}
-
 /// Reads the version and checks that it is known.
 fn version(connection: &mut Conn) -> Result<(u32, u32), DbError> {
     let rows = match connection.query::<Row, _>("SELECT version, minor FROM schema_version") {
@@ -191,4 +174,21 @@ pub(super) fn rows(connection: &mut Conn, sql: &str) -> Result<Vec<Vec<Wire>>, D
 /// Returns the values of a row.
 pub(super) fn values(row: Row) -> Vec<Wire> {
     row.unwrap_raw().into_iter().map(|value| value.unwrap_or(Wire::NULL)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("10.11.19-MariaDB-0+deb12u1-log", true)]
+    #[case("10.6.0-MariaDB", true)]
+    #[case("10.5.28-MariaDB", false)]
+    #[case("8.0.36", true)]
+    #[case("8.0.0-dmr", false)]
+    #[case("5.7.44-log", false)]
+    #[case("", false)]
+    fn servers_that_skip_locked_rows_are_known(#[case] version: &str, #[case] expected: bool) {
+        assert_eq!(super::skips_locked(version), expected);
+    }
 }

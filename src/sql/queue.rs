@@ -145,7 +145,8 @@ impl<K: Copy + Eq + Hash, O, R> Queue<K, O, R> {
             }
         }
         // Leads that were passed to this thread after its last operation was made.
-        for is_left in [leads, mem::take(&mut call.state.lock().leads)] {
+        let is_passed_on = mem::take(&mut call.state.lock().leads);
+        for is_left in [leads, is_passed_on] {
             if is_left {
                 self.pass_on();
             }

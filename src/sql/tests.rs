@@ -205,6 +205,7 @@ impl Session<Lease4> for FakeSession {
     }
 
     fn of_clients(&mut self, by: ClientColumn, clients: &[(&[u8], u32)]) -> Result<Vec<Lease4>, DbError> {
+        assert_eq!(by, ClientColumn::Id);
         assert!(clients.is_sorted_by(|a, b| a < b), "each client once");
         self.database.batches.lock().unwrap().push(clients.len());
         thread::sleep(Duration::from_millis(1));
