@@ -28,6 +28,7 @@ mod sanity;
 mod scratch;
 mod storage;
 mod store;
+mod sweep;
 
 use std::fmt;
 use std::path::Path;
@@ -101,6 +102,11 @@ impl<L: StoredLease> Memfile<L> {
     pub fn memory(&self) -> Vec<(&'static str, usize)> {
         self.store.read().memory().to_vec()
     }
+}
+
+/// Returns the maximum number of leases that a limit allows, where 0 stands for any number.
+fn at_most(limit: usize) -> usize {
+    if limit == 0 { usize::MAX } else { limit }
 }
 
 impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
@@ -187,8 +193,8 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
     }
 
     fn list_expired(&self, now: SystemTime, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
-        let limit = if limit == 0 { usize::MAX } else { limit };
-        self.store.ended(ExpiryKind::Expiring, seconds_since_epoch(now), limit)
+        self.store
+            .ended(ExpiryKind::Expiring, seconds_since_epoch(now), at_most(limit), |lease| lease.lease())
     }
 
     fn first_free(&self, range: &FreeRange<L>, now: SystemTime) -> Result<Option<L::Address>, LeaseMgrError> {
@@ -222,34 +228,17 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
 
     fn delete_reclaimed(&self, until: SystemTime) -> Result<u64, LeaseMgrError> {
         self.store.tracking.refuse_in_callback()?;
-        let (until, mut removed) = (seconds_since_epoch(until), 0);
-        loop {
-            let leases = self.store.ended(ExpiryKind::Reclaimed, until, STEP)?;
-            if leases.is_empty() {
-                return Ok(removed);
-            }
-            removed += self.store.delete_all(leases)?.0;
-        }
+        self.store.delete_ended(ExpiryKind::Reclaimed, seconds_since_epoch(until))
     }
 
     fn wipe_subnet(&self, subnet: SubnetId) -> Result<u64, LeaseMgrError> {
         self.store.tracking.refuse_in_callback()?;
-        let Some(mut query) = defaults::up_to_the_last(self, &Query::all().in_subnet(subnet))? else {
-            return Ok(0);
-        };
-        let mut deleted = 0;
-        loop {
-            let leases = self.find(&query.limit(STEP))?;
-            let Some(last) = leases.last().map(L::address) else {
-                return Ok(deleted);
-            };
-            let (done, modified) = self.store.delete_all(leases)?;
-            deleted += done;
-            for lease in modified {
-                deleted += u64::from(defaults::delete_matching(self, &query, lease)?);
-            }
-            query = query.after(last);
-        }
+        self.store.wipe(subnet)
+    }
+
+    fn reclaim_expired(&self, now: SystemTime, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
+        self.store.tracking.refuse_in_callback()?;
+        self.store.reclaim(seconds_since_epoch(now), at_most(limit))
     }
 
     fn apply(&self, operations: &[Operation<L>]) -> Vec<Result<Done, LeaseMgrError>> {

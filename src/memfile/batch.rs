@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 
 use super::change::check_expected;
 use super::storage::packed_lease::{Packed, StoredLease, pack};
-use super::storage::{Hashes, NoRoom};
+use super::storage::{Hashes, NoRoom, Storage};
 use super::{STEP, Store};
 use crate::lease_mgr::writer::Writer;
 use crate::lease_mgr::{Borrowed, Change, CountedAs, Done, LeaseMgrError, Operation, Tracking, check};
@@ -16,7 +16,7 @@ use crate::panics::contained;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// Changes whose outcome is decided, while the locks of their addresses are held.
-struct Batch<'a, L: StoredLease> {
+pub(super) struct Batch<'a, L: StoredLease> {
     decided: Vec<Decided<'a, L>>,
     /// Packed leases.
     records: Vec<u8>,
@@ -34,6 +34,18 @@ enum Decided<'a, L: StoredLease> {
     Added { lease: &'a L, record: Range<usize>, hashes: Hashes },
     Updated { lease: &'a L, record: Range<usize>, old: Old<L> },
     Deleted { key: L::AddressKey, hashes: Hashes, old: Option<L> },
+}
+
+impl<L: StoredLease> Decided<'_, L> {
+    /// Deletes a lease, and appends the row of the deletion to `rows`.
+    fn deletion(store: &Store<L>, storage: &Storage<L>, packed: &Packed<'_, L>, rows: &mut Vec<u8>) -> Self {
+        let hashes = storage.prefetch(packed);
+        if store.persistence.is_some() {
+            // Writing the row gives the prefetched memory time to arrive.
+            L::write_deletion(packed, rows);
+        }
+        Self::Deleted { key: packed.key(), hashes, old: store.tracking.is_watched().then(|| packed.lease()) }
+    }
 }
 
 /// The lease before an update, as far as the callbacks and counters need it.
@@ -84,34 +96,29 @@ impl<L: StoredLease> Store<L> {
 
     fn apply_step(&self, step: &[Borrowed<'_, L>], results: &mut Vec<Result<Done, LeaseMgrError>>) {
         let _rows = self.rows.lock_all(step.iter().map(|operation| L::key_of(operation.address())));
+        results.extend(self.apply_locked(step));
+    }
+
+    /// Makes the changes of a step, while the locks of their addresses are held.
+    pub(super) fn apply_locked(&self, step: &[Borrowed<'_, L>]) -> Vec<Result<Done, LeaseMgrError>> {
         let _batched = BatchedCount::new(&self.batched, step.len());
         let mut batch = Batch::with_capacity(step.len());
+        batch.leases.reserve(step.len());
         let decided: Vec<_> = step.iter().map(|operation| batch.decide(self, operation)).collect();
         match batch.make(self) {
             Ok(()) => {
                 batch.notify(&self.tracking);
-                results.extend(decided);
+                decided
             }
             // The other outcomes may depend on changes that were not made.
-            Err(error) => results.extend(decided.into_iter().map(|decided| match decided {
-                Err(invalid @ LeaseMgrError::ZeroLifetime { .. }) => Err(invalid),
-                _ => Err(repeated(&error)),
-            })),
-        }
-    }
-
-    /// Deletes these leases, with one write for each step. Returns the number of deleted leases, and
-    /// the leases that were modified concurrently.
-    pub(super) fn delete_all(&self, leases: Vec<L>) -> Result<(u64, Vec<L>), LeaseMgrError> {
-        let results = self.apply(leases.iter().map(|lease| Borrowed::Delete(lease.address(), Some(lease))));
-        let (mut deleted, mut modified) = (0, Vec::new());
-        for (lease, result) in leases.into_iter().zip(results) {
-            match result {
-                Err(error) if error.is_stale() => modified.push(lease),
-                result => deleted += u64::from(result? == Done::Deleted),
+            Err(error) => {
+                let failed = |decided| match decided {
+                    Err(invalid @ LeaseMgrError::ZeroLifetime { .. }) => Err(invalid),
+                    _ => Err(repeated(&error)),
+                };
+                decided.into_iter().map(failed).collect()
             }
         }
-        Ok((deleted, modified))
     }
 
     /// Returns a writer for the changes that are submitted. Its thread is started with the first of
@@ -130,14 +137,24 @@ impl<L: StoredLease> Store<L> {
 }
 
 impl<'a, L: StoredLease> Batch<'a, L> {
-    fn with_capacity(count: usize) -> Self {
+    pub(super) fn with_capacity(count: usize) -> Self {
         Self {
             decided: Vec::with_capacity(count),
             records: Vec::new(),
             rows: Vec::new(),
-            leases: HashMap::with_capacity_and_hasher(count, RandomState::default()),
+            leases: HashMap::default(),
             buffer: Vec::new(),
         }
+    }
+
+    /// Returns the number of changes.
+    pub(super) fn len(&self) -> usize {
+        self.decided.len()
+    }
+
+    /// Deletes a lease that the storage has and that no other change of the batch concerns.
+    pub(super) fn delete(&mut self, store: &Store<L>, storage: &Storage<L>, packed: &Packed<'_, L>) {
+        self.decided.push(Decided::deletion(store, storage, packed, &mut self.rows));
     }
 
     /// Decides the outcome of an operation, after those of the batch before it.
@@ -183,11 +200,7 @@ impl<'a, L: StoredLease> Batch<'a, L> {
             (Borrowed::Delete(..), None) => Ok(Done::NoSuchLease),
             (Borrowed::Delete(_, expected), Some(packed)) => {
                 check_expected(&packed, expected, &mut self.buffer)?;
-                let hashes = storage.prefetch(&packed);
-                if persists {
-                    L::write_deletion(&packed, &mut self.rows);
-                }
-                self.decided.push(Decided::Deleted { key, hashes, old: is_watched.then(|| packed.lease()) });
+                self.decided.push(Decided::deletion(store, &storage, &packed, &mut self.rows));
                 self.leases.insert(key, None);
                 Ok(Done::Deleted)
             }
@@ -207,7 +220,7 @@ impl<'a, L: StoredLease> Batch<'a, L> {
     }
 
     /// Appends the rows of the changes to the journal, and applies the changes in memory.
-    fn make(&self, store: &Store<L>) -> Result<(), LeaseMgrError> {
+    pub(super) fn make(&self, store: &Store<L>) -> Result<(), LeaseMgrError> {
         if self.decided.is_empty() {
             return Ok(());
         }
@@ -228,7 +241,7 @@ impl<'a, L: StoredLease> Batch<'a, L> {
     }
 
     /// Notifies the callbacks of the changes, in their order.
-    fn notify(&self, tracking: &Tracking<L>) {
+    pub(super) fn notify(&self, tracking: &Tracking<L>) {
         for decided in &self.decided {
             match decided {
                 Decided::Added { lease, .. } => tracking.notify(&Change::added(lease)),

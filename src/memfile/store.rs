@@ -11,7 +11,7 @@ use crossbeam_utils::CachePadded;
 
 use super::journal::Journal;
 use super::row_locks::RowLocks;
-use super::storage::packed_lease::StoredLease;
+use super::storage::packed_lease::{Packed, StoredLease};
 use super::storage::sharded_lock::{ReadGuard, ShardedLock, WriteGuard};
 use super::storage::{ExpiryKind, NoRoom, Storage};
 use crate::fs::FileSystem;
@@ -116,14 +116,20 @@ impl<L: StoredLease> Store<L> {
         storage.has_room(self.batched.load(Ordering::Relaxed))
     }
 
-    /// Returns the leases of a queue that have ended at `time`, at most `limit`, in the order of
-    /// their ends.
-    pub(super) fn ended(&self, queue: ExpiryKind, time: i64, limit: usize) -> Result<Vec<L>, LeaseMgrError> {
+    /// Returns what `of` returns for the leases of a queue that have ended at `time`, at most
+    /// `limit`, in the order of their ends.
+    pub(super) fn ended<T>(
+        &self,
+        queue: ExpiryKind,
+        time: i64,
+        limit: usize,
+        of: impl Fn(Packed<'_, L>) -> T,
+    ) -> Result<Vec<T>, LeaseMgrError> {
         let mut ended = Vec::new();
         let mut after = None;
         while ended.len() < limit {
             let count = STEP.min(limit - ended.len());
-            let step = self.read().ended(queue, time, after, count);
+            let step = self.read().ended(queue, time, after, count, &of);
             let Ok(step) = step else {
                 self.write()?.fix_places(queue, time, after, count);
                 continue;
@@ -132,7 +138,7 @@ impl<L: StoredLease> Store<L> {
                 break;
             };
             after = Some(*last);
-            ended.extend(step.into_iter().map(|(_, lease)| lease));
+            ended.extend(step.into_iter().map(|(_, of_lease)| of_lease));
         }
         Ok(ended)
     }

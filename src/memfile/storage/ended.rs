@@ -2,7 +2,7 @@
 
 use super::Storage;
 use super::expiry_queue::{Place, moment};
-use super::packed_lease::{StoredLease, set_lag};
+use super::packed_lease::{Packed, StoredLease, set_lag};
 use crate::lease::LeaseState;
 use crate::lease_file::row::private::RowFormat;
 
@@ -19,33 +19,36 @@ impl ExpiryKind {
     pub(super) fn of(state: LeaseState) -> Self {
         if state == LeaseState::EXPIRED_RECLAIMED { Self::Reclaimed } else { Self::Expiring }
     }
+
+    /// Returns whether the lease belongs in this queue, and has ended at `time` (seconds since the
+    /// epoch).
+    pub(in crate::memfile) fn has_ended<L: StoredLease>(self, packed: &Packed<'_, L>, time: i64) -> bool {
+        Self::of(packed.state()) == self && packed.end().is_some_and(|end| end <= moment(time))
+    }
 }
 
-/// Leases that have ended, with their places in the queue.
-pub(in crate::memfile) type Ended<L> = Vec<(Place<<L as RowFormat>::AddressKey>, L)>;
+/// What was asked for of leases that have ended, with their places in the queue.
+pub(in crate::memfile) type Ended<L, T> = Vec<(Place<<L as RowFormat>::AddressKey>, T)>;
 
 /// Some leases of a queue are in a place that is too early.
 #[derive(Debug)]
 pub(in crate::memfile) struct Misplaced;
 
 impl<L: StoredLease> Storage<L> {
-    /// Returns the leases of a queue that have ended at `time` (seconds since the epoch), after the
-    /// place `after`, at most `count`.
-    pub(in crate::memfile) fn ended(
+    /// Returns what `of` returns for the leases of a queue that have ended at `time` (seconds since
+    /// the epoch), after the place `after`, at most `count`.
+    pub(in crate::memfile) fn ended<T>(
         &self,
         queue: ExpiryKind,
         time: i64,
         after: Option<Place<L::AddressKey>>,
         count: usize,
-    ) -> Result<Ended<L>, Misplaced> {
+        of: impl Fn(Packed<'_, L>) -> T,
+    ) -> Result<Ended<L, T>, Misplaced> {
         let places = self.queues[queue as usize].until(moment(time), after, count);
         let leases = places.into_iter().filter_map(|place| Some((place, self.primary.get(place.key)?)));
         leases
-            .map(
-                |(place, packed)| {
-                    if packed.lag() == 0 { Ok((place, packed.lease())) } else { Err(Misplaced) }
-                },
-            )
+            .map(|(place, packed)| if packed.lag() == 0 { Ok((place, of(packed))) } else { Err(Misplaced) })
             .collect()
     }
 

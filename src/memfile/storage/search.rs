@@ -9,7 +9,7 @@ use super::client_index::Found;
 use super::packed_lease::{Packed, StoredLease};
 use super::primary_index::PrimaryIndex;
 use super::{Addresses, Storage};
-use crate::lease::LeaseState;
+use crate::lease::{LeaseState, SubnetId};
 use crate::lease_mgr::{Key, Query};
 
 impl<L: StoredLease> Storage<L> {
@@ -62,6 +62,29 @@ impl<L: StoredLease> Storage<L> {
             (Key::RelayId(id), _) => search.merged(self.relays.by_relay(id)),
             (Key::RemoteId(id), _) => search.merged(self.relays.by_remote(id)),
         }
+    }
+
+    /// Returns the greatest address that has a lease of a subnet.
+    pub(in crate::memfile) fn last_in_subnet(&self, subnet: SubnetId) -> Option<L::AddressKey> {
+        let sets = self.subnets.get(&subnet)?.iter();
+        sets.filter_map(|(_, addresses)| addresses.iter_back_from(Bound::Unbounded).next())
+            .map(|(key, ())| key)
+            .max()
+    }
+
+    /// Returns the first `count` addresses that have a lease of a subnet, in order, after `after` and
+    /// up to `last`.
+    pub(in crate::memfile) fn keys_in_subnet(
+        &self,
+        subnet: SubnetId,
+        after: Option<L::AddressKey>,
+        last: L::AddressKey,
+        count: usize,
+    ) -> Vec<L::AddressKey> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let sets = self.subnets.get(&subnet).into_iter().flatten();
+        let sets = sets.map(|(_, addresses)| addresses.iter_from(from).map(|(key, ())| key));
+        merge(sets.collect()).take_while(|&key| key <= last).take(count).collect()
     }
 
     /// Returns the number of subnets that have leases.

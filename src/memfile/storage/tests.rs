@@ -118,7 +118,7 @@ fn packed<L: StoredLease>(lease: &L) -> Vec<u8> {
 
 fn expired<L: StoredLease>(storage: &mut Storage<L>, queue: ExpiryKind, now: i64) -> Vec<L> {
     loop {
-        match storage.ended(queue, now, None, usize::MAX) {
+        match storage.ended(queue, now, None, usize::MAX, |packed| packed.lease()) {
             Ok(leases) => return leases.into_iter().map(|(_, lease)| lease).collect(),
             Err(Misplaced) => storage.fix_places(queue, now, None, usize::MAX),
         }
