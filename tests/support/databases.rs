@@ -6,7 +6,7 @@ use std::env;
 use std::fmt::Write;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 
 use leasemgr::connection::ConnectionString;
 use leasemgr::{LeaseMgr, LeaseMgrFactory, ManagedLease};
@@ -26,7 +26,29 @@ pub(crate) struct Database {
     pub(crate) server: Server,
     pub(crate) name: String,
     /// Only one test at a time uses the database of `kea-admin`.
-    _turn: Option<MutexGuard<'static, ()>>,
+    _turn: Option<Turn>,
+}
+
+/// The turn of a test, which others wait for. Unlike a guard of a mutex, it can be sent.
+struct Turn;
+
+/// Whether a test has its turn.
+static TAKEN: Mutex<bool> = Mutex::new(false);
+static ENDED: Condvar = Condvar::new();
+
+impl Turn {
+    fn take() -> Self {
+        let taken = TAKEN.lock().unwrap();
+        *ENDED.wait_while(taken, |taken| *taken).unwrap() = true;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TAKEN.lock().unwrap() = false;
+        ENDED.notify_one();
+    }
 }
 
 impl Server {
@@ -180,8 +202,7 @@ impl Database {
 
     /// Returns the database of `kea-admin`, of Kea 2.2, without leases.
     pub(crate) fn of_kea(server: Server) -> Self {
-        static TURN: Mutex<()> = Mutex::new(());
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = Turn::take();
         let name = "kea22".to_owned();
         server.execute(&name, "DELETE FROM lease4; DELETE FROM lease6");
         Self { server, name, _turn: Some(turn) }
