@@ -6,7 +6,6 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 #[path = "support/databases.rs"]
-#[expect(dead_code, reason = "a part is for another suite")]
 mod databases;
 
 use std::env;

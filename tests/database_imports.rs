@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 #[path = "support/databases.rs"]
-#[expect(dead_code, reason = "each test uses a part of it")]
 mod databases;
 mod support;
 

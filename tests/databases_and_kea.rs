@@ -9,10 +9,9 @@
 #![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
 #[path = "support/databases.rs"]
-#[expect(dead_code, reason = "a part is for another suite")]
 mod databases;
-#[path = "support/kea.rs"]
 #[expect(dead_code, reason = "a part is for another suite")]
+#[path = "support/kea.rs"]
 mod kea;
 
 use std::collections::BTreeMap;

@@ -139,7 +139,7 @@ impl Database {
     pub(crate) fn spoiled(server: Server) -> Self {
         let name = Self::new_name("spoiled");
         server.create(&name, None);
-        Self { server, name }
+        Self { server, name, _turn: None }
     }
 
     pub(crate) fn new(server: Server) -> Self {
