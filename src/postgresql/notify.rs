@@ -12,7 +12,7 @@ use super::connect;
 use super::link::Link;
 use crate::lease::Family;
 use crate::lease_mgr::{ChangeKind, ManagedLease};
-use crate::sql::columns::Value;
+use crate::sql::columns::{self, Value};
 use crate::sql::driver::{DbError, DbErrorKind, Listener, Notice};
 use crate::sql::options::SqlOptions;
 
@@ -69,20 +69,13 @@ pub(super) fn belongs_to(manager: &str) -> String {
     format!("SELECT set_config('{SETTING}', '{manager}', false)")
 }
 
-fn table<L: ManagedLease>() -> &'static str {
-    match L::FAMILY {
-        Family::V4 => "lease4",
-        Family::V6 => "lease6",
-    }
-}
-
 /// Listens for changes of the leases of a family; `None` if the triggers are not installed.
 pub(super) fn listen<L: ManagedLease>(
     options: &SqlOptions,
     manager: &str,
 ) -> Result<Option<Box<dyn Listener<L>>>, DbError> {
     let (mut link, _) = connect::connect(options, &belongs_to(manager))?;
-    let table = table::<L>();
+    let table = columns::table(L::FAMILY);
     let sql = format!(
         "SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = to_regclass('{table}') \
          AND tgname = 'leasemgr_notify_update'"
