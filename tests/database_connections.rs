@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
+#[expect(dead_code, reason = "a part is for other suites")]
 #[path = "support/databases.rs"]
 mod databases;
 

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
+#[expect(dead_code, reason = "a part is for other suites")]
 #[path = "support/databases.rs"]
 mod databases;
 #[path = "support/history.rs"]
@@ -31,6 +32,21 @@ use leasemgr::{
 };
 use proxy::{Cut, Message, Protocol, Proxy};
 use rstest::rstest;
+
+impl Database {
+    /// Makes a database that no other test gets afterwards.
+    fn spoiled(server: Server) -> Self {
+        let name = Self::new_name("spoiled");
+        server.create(&name, None);
+        Self { server, name, _turn: None }
+    }
+
+    /// Returns a connection string for the same database through another port of this machine.
+    fn connection_at(&self, port: u16, options: &str) -> String {
+        let (server, name) = (self.server.backend(), &self.name);
+        format!("type={server} name={name} host=127.0.0.1 port={port} user=kea password=kea {options}")
+    }
+}
 
 /// Maximum time to wait for what must happen at last.
 const LIMIT: Duration = Duration::from_secs(300);

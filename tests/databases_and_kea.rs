@@ -8,6 +8,7 @@
 
 #![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
+#[expect(dead_code, reason = "a part is for other suites")]
 #[path = "support/databases.rs"]
 mod databases;
 #[expect(dead_code, reason = "a part is for another suite")]

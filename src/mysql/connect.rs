@@ -37,8 +37,8 @@ const SETTINGS: [&str; 3] = [
 ];
 
 /// The setting of a session with a node of a cluster: each statement waits until the node has all
-/// changes that other nodes have acknowledged. Else it reads rows that were changed long ago, and
-/// says of a lease that another node has just added that there is none.
+/// changes that other nodes have acknowledged. Without it, a statement can read an old version of a
+/// row, or find no row for a lease that was just added on another node.
 const WAIT_FOR_OTHERS: &str = "SET SESSION wsrep_sync_wait = 7";
 
 /// Opens sessions of MySQL and MariaDB.

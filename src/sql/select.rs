@@ -96,7 +96,7 @@ impl<'a, 'd, D: Dialect + ?Sized> Builder<'a, 'd, D> {
     }
 
     pub(super) fn limit(&mut self, limit: usize) {
-        // The database has no number for a larger limit, and no table with so many rows.
+        // A larger limit does not fit in the database's type, and selects all rows anyway.
         if i64::try_from(limit).is_ok() {
             let _ = write!(self.statement.sql, " LIMIT {limit}");
         }

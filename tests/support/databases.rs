@@ -1,7 +1,5 @@
 //! Databases with Kea's schema, on the servers of `scripts/databases`.
 
-#![allow(dead_code, reason = "each suite uses a part of it")]
-
 use std::env;
 use std::fmt::Write;
 use std::process::Command;
@@ -26,11 +24,11 @@ pub(crate) struct Database {
     pub(crate) server: Server,
     pub(crate) name: String,
     /// Only one test at a time uses the database of `kea-admin`.
-    _turn: Option<Turn>,
+    pub(crate) _turn: Option<Turn>,
 }
 
 /// The turn of a test, which others wait for. Unlike a guard of a mutex, it can be sent.
-struct Turn;
+pub(crate) struct Turn;
 
 /// Whether a test has its turn.
 static TAKEN: Mutex<bool> = Mutex::new(false);
@@ -102,7 +100,7 @@ impl Server {
     }
 
     /// Makes a database with this name and a schema of this version, by default of Kea 3.3.
-    fn create(self, name: &str, version: Option<u32>) {
+    pub(crate) fn create(self, name: &str, version: Option<u32>) {
         let connection = format!("type={} name={name} {}", self.backend(), self.address()).parse().unwrap();
         match self {
             Self::Postgresql => {
@@ -130,16 +128,9 @@ impl Server {
 }
 
 impl Database {
-    fn new_name(start: &str) -> String {
+    pub(crate) fn new_name(start: &str) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         format!("{start}_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// Makes a database that no other test gets afterwards.
-    pub(crate) fn spoiled(server: Server) -> Self {
-        let name = Self::new_name("spoiled");
-        server.create(&name, None);
-        Self { server, name, _turn: None }
     }
 
     pub(crate) fn new(server: Server) -> Self {
@@ -166,38 +157,6 @@ impl Database {
     pub(crate) fn connection(&self) -> String {
         let (server, name, address) = (self.server.backend(), &self.name, self.server.address());
         format!("type={server} name={name} {address} connect-timeout=60")
-    }
-
-    /// Returns a connection string for the same database through another port of this machine.
-    pub(crate) fn connection_at(&self, port: u16, options: &str) -> String {
-        let (server, name) = (self.server.backend(), &self.name);
-        format!("type={server} name={name} host=127.0.0.1 port={port} user=kea password=kea {options}")
-    }
-
-    /// Makes a database with the schema of Kea 2.2, by this crate.
-    pub(crate) fn of_version_2_2(server: Server) -> Self {
-        let version = if server == Server::Postgresql { 13 } else { 14 };
-        let name = "own22".to_owned();
-        server.create(&name, Some(version));
-        Self { server, name, _turn: None }
-    }
-
-    /// Runs `kea-admin` with a command for the database, and returns what it prints.
-    pub(crate) fn kea_admin(&self, command: &str, arguments: &[&str]) -> String {
-        let address: ConnectionString = self.connection().parse().unwrap();
-        let value = |keyword| address.get(keyword).unwrap();
-        let kind = if self.server == Server::Postgresql { "pgsql" } else { "mysql" };
-        let mut program = Command::new("/usr/sbin/kea-admin");
-        // `kea-admin` of Kea 2.2 passes the port only to some of the programs that it starts.
-        program.env("PGPORT", value("port")).args([command, kind, "-h", value("host"), "-P", value("port")]);
-        program.args(["-u", value("user"), "-p", value("password"), "-n", &self.name]).args(arguments);
-        if self.server == Server::Mariadb {
-            program.args(["-x", &format!("--port={}", value("port"))]);
-        }
-        let output = program.output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{text} {}", String::from_utf8_lossy(&output.stderr));
-        text
     }
 
     /// Returns the database of `kea-admin`, of Kea 2.2, without leases.
