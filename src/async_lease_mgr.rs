@@ -11,9 +11,10 @@ use std::sync::Arc;
 pub use answer::Answer;
 use answer::Sender;
 
+use crate::lease::{HwAddr, SubnetId};
 use crate::lease_mgr::{
-    Added, Borrowed, CountedAs, Deleted, Done, LeaseMgr, LeaseMgrError, ManagedLease, Operation, Then,
-    is_reclaimed, reclaimed_form,
+    Added, Borrowed, ClientKey, CountedAs, Deleted, Done, LeaseMgr, LeaseMgrError, LookUp, ManagedLease,
+    Operation, Then, ThenFound, is_reclaimed, reclaimed_form,
 };
 use crate::sync::Mutex;
 
@@ -37,8 +38,11 @@ type Pool = Arc<dyn Fn(Work) + Send + Sync>;
 /// with `durability=synced`) blocks no task. Any other backend that may block is called in a pool
 /// of threads: with the feature `tokio`, by `spawn_blocking` of the runtime of the calling task; or
 /// in the pool of [`AsyncLeaseMgr::with_pool`]. Without either, it blocks the caller. In a pool,
-/// changes of one address are made in any order, unless each is awaited before the next. Reads of
-/// such a backend go through [`AsyncLeaseMgr::run`].
+/// changes of one address are made in any order, unless each is awaited before the next.
+///
+/// The look-ups that a server makes for each packet, [`AsyncLeaseMgr::get`] and
+/// [`AsyncLeaseMgr::by_client_in_subnet`], block no task with any backend; other reads of a backend
+/// behind a network go through [`AsyncLeaseMgr::run`].
 ///
 /// # End
 /// Dropping the last handle of a manager may wait for the disk: [`AsyncLeaseMgr::close`] does it in
@@ -121,7 +125,7 @@ impl<L: ManagedLease> AsyncLeaseMgr<L> {
     }
 
     /// Returns the lease of an address. Look-ups of a backend that submits them, such as a database,
-    /// go out together, and wait in no thread of the pool ([`LeaseMgr::submit_get`]).
+    /// go out together, and wait in no thread of the pool ([`LeaseMgr::submit_look_up`]).
     ///
     /// # Errors
     /// The future returns the errors of [`LeaseMgr::get`], and another one if the pool does not run
@@ -130,12 +134,39 @@ impl<L: ManagedLease> AsyncLeaseMgr<L> {
         if !self.leases.may_block() {
             return Answer::known(self.leases.get(address));
         }
-        if !self.leases.submits_gets() {
-            return self.run(move |leases| leases.get(address));
+        self.look_up(LookUp::Address(address), |mut found| found.pop())
+    }
+
+    /// Returns the leases of a client in a subnet, as [`LeaseMgr::by_client_in_subnet`] does. They are
+    /// looked up as in [`AsyncLeaseMgr::get`].
+    ///
+    /// ```
+    /// # use leasemgr::lease::{ClientId, HwAddr, Lease4, SubnetId};
+    /// # use leasemgr::{AsyncLeaseMgr, ClientKey, LeaseMgrError};
+    /// /// Returns a lease of a client.
+    /// async fn known(
+    ///     leases: &AsyncLeaseMgr<Lease4>,
+    ///     card: &HwAddr,
+    ///     id: Option<&ClientId>,
+    /// ) -> Result<Option<Lease4>, LeaseMgrError> {
+    ///     let id = id.map(ClientKey::from);
+    ///     Ok(leases.by_client_in_subnet(Some(card), id, SubnetId(1)).await?.pop())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// The future returns the errors of that method, and another one if the pool does not run the
+    /// look-up.
+    pub fn by_client_in_subnet(
+        &self,
+        hwaddr: Option<&HwAddr>,
+        client: Option<ClientKey<'_>>,
+        subnet: SubnetId,
+    ) -> Pending<Vec<L>> {
+        if !self.leases.may_block() {
+            return Answer::known(self.leases.by_client_in_subnet(hwaddr, client, subnet));
         }
-        let (sender, answer) = Answer::awaited(given_up);
-        self.leases.submit_get(address, Box::new(move |found| sender.send(found)));
-        answer
+        self.look_up(LookUp::client(hwaddr, client, subnet), |found| found)
     }
 
     /// Adds a lease, unless its address already has one.
@@ -273,6 +304,24 @@ impl<L: ManagedLease> AsyncLeaseMgr<L> {
             drop(leases);
             sender.send(());
         }));
+        answer
+    }
+
+    /// Starts a look-up of a manager that may block. The future returns what `convert` makes of the
+    /// leases.
+    fn look_up<T: Send + 'static>(
+        &self,
+        look_up: LookUp<L>,
+        convert: impl FnOnce(Vec<L>) -> T + Send + 'static,
+    ) -> Pending<T> {
+        let (sender, answer) = Answer::awaited(given_up);
+        let then: ThenFound<L> = Box::new(move |found| sender.send(found.map(convert)));
+        if self.leases.submits_look_ups() {
+            self.leases.submit_look_up(look_up, then);
+        } else {
+            let leases = Arc::clone(&self.leases);
+            (self.pool)(Box::new(move || leases.submit_look_up(look_up, then)));
+        }
         answer
     }
 

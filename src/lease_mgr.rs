@@ -45,6 +45,7 @@ pub(crate) mod gathering;
 pub(crate) mod import;
 #[cfg(feature = "serde")]
 mod json;
+mod look_up;
 mod operation;
 mod query;
 mod rewrite;
@@ -65,6 +66,7 @@ pub use ext::{LeaseMgrExt, LeaseMgrExt4, LeaseMgrExt6};
 pub use free_range::FreeRange;
 pub(crate) use free_range::Gap;
 pub use import::{ImportEvent, ImportOptions, Imported};
+pub use look_up::LookUp;
 pub(crate) use operation::{Borrowed, reclaimed_form};
 pub use operation::{Done, Operation};
 pub use query::{ClientKey, Key, ManagedLease, Query};
@@ -173,11 +175,11 @@ pub fn unchanged<L: ManagedLease>(there: &L, expected: Option<&L>) -> Result<(),
 /// A function that is called with the result of a submitted change ([`LeaseMgr::submit`]).
 pub type Then = Box<dyn FnOnce(Result<Done, LeaseMgrError>) + Send>;
 
-/// A function that is called with the lease of an address ([`LeaseMgr::submit_get`]).
-pub type ThenFound<L> = Box<dyn FnOnce(Result<Option<L>, LeaseMgrError>) + Send>;
+/// A function that is called with the leases of a look-up ([`LeaseMgr::submit_look_up`]).
+pub type ThenFound<L> = Box<dyn FnOnce(Result<Vec<L>, LeaseMgrError>) + Send>;
 
 /// Calls a function with a result, and logs its panic. For backends that override
-/// [`LeaseMgr::submit`] or [`LeaseMgr::submit_get`].
+/// [`LeaseMgr::submit`] or [`LeaseMgr::submit_look_up`].
 pub fn call_then<T>(then: Box<dyn FnOnce(T) + Send>, result: T) {
     if let Err(message) = contained(|| then(result)) {
         tracing::error!(
@@ -341,18 +343,18 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
         !self.may_block()
     }
 
-    /// Looks up the lease of an address, and calls `then` with it: by default in the calling thread
-    /// before this returns; in a manager that [submits](Self::submits) changes to a network, later
-    /// in a thread of the manager, where look-ups that wait together go out together. `then` may do
-    /// what it may in [`LeaseMgr::submit`].
+    /// Looks up the lease of an address, or the leases of a client in a subnet, and calls `then` with
+    /// them: by default in the calling thread before this returns, otherwise later in a thread of the
+    /// manager, where look-ups that wait together go out together. `then` is called exactly once, and
+    /// may do what it may in [`LeaseMgr::submit`].
     ///
     /// A look-up sees every change that was answered before it was submitted.
-    fn submit_get(&self, address: L::Address, then: ThenFound<L>) {
-        call_then(then, self.get(address));
+    fn submit_look_up(&self, look_up: LookUp<L>, then: ThenFound<L>) {
+        call_then(then, look_up.run(self));
     }
 
-    /// Returns whether [`LeaseMgr::submit_get`] returns without waiting for a disk or a network.
-    fn submits_gets(&self) -> bool {
+    /// Returns whether [`LeaseMgr::submit_look_up`] returns without waiting for a disk or a network.
+    fn submits_look_ups(&self) -> bool {
         !self.may_block()
     }
 

@@ -106,9 +106,9 @@ pub use lease_mgr::{
     Added, AddedWithin, AddressLock, Availability, CallbackError, Change, ChangeKind, Claimed, CleanupReport,
     CleanupRows, CleanupStart, CleanupStatus, CleanupWork, ClientKey, CountedAs, Cursor, Deleted, Done,
     Durability, FreeRange, ImportEvent, ImportOptions, Imported, Key, LeaseMgr, LeaseMgrError, LeaseMgrExt,
-    LeaseMgrExt4, LeaseMgrExt6, ManagedLease, OnFail, Operation, Origin, Query, Scope, StatisticsQuery,
-    StatisticsRow, Status, Subnets, Then, ThenFound, Totals, TotalsRow, Tracking, call_then, check,
-    unchanged,
+    LeaseMgrExt4, LeaseMgrExt6, LookUp, ManagedLease, OnFail, Operation, Origin, Query, Scope,
+    StatisticsQuery, StatisticsRow, Status, Subnets, Then, ThenFound, Totals, TotalsRow, Tracking, call_then,
+    check, unchanged,
 };
 pub use with_sources::with_sources;
 

@@ -253,6 +253,11 @@ impl<L: StoredLease> LeaseMgr<L> for Memfile<L> {
         true
     }
 
+    /// They are answered from memory.
+    fn submits_look_ups(&self) -> bool {
+        true
+    }
+
     fn may_block(&self) -> bool {
         self.writer.is_some()
     }

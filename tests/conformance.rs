@@ -232,6 +232,8 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
         (SubmitAnswersEarly, Both, &["a_submitted_change_is_made_before_its_completion"]),
         (SubmitIsRefusedInAnswers, Both, &["a_completion_may_submit_and_change"]),
         (SubmitEndsWithAPanic, Both, &["a_panic_in_a_completion_fails_nothing_else"]),
+        (LookUpsIgnoreTheSubnet, Both, &["submitted_look_ups_find_addresses_and_clients"]),
+        (LookUpsAreCached, Both, &["a_submitted_look_up_sees_answered_changes"]),
         (SubmitLosesTheLast, Both, &["submitted_changes_are_made_before_the_manager_ends"]),
 
         (ForgetsAll, Both, &["leases_outlive_their_manager", "a_lease_is_stored_unchanged"]),

@@ -18,7 +18,7 @@ use leasemgr::fs::simulated::{Action, EIO, ENOSPC, Effect, Fault, SimulatedDisk,
 use leasemgr::lease::{Lease4, SubnetId};
 use leasemgr::memfile::{LfcProgram, Memfile, MemfileOptions};
 use leasemgr::{
-    Added, AsyncLeaseMgr, Change, ChangeKind, Deleted, Done, Durability, LeaseMgr, LeaseMgrError,
+    Added, AsyncLeaseMgr, Change, ChangeKind, ClientKey, Deleted, Done, Durability, LeaseMgr, LeaseMgrError,
     LeaseMgrExt, Operation, Query, StatisticsQuery, StatisticsRow, Status, Tracking, Work,
 };
 use rstest::rstest;
@@ -197,7 +197,7 @@ fn a_batch_that_cannot_be_written_changes_nothing(
 fn a_submitted_change_does_not_wait_for_the_sync() {
     let disk = disk();
     let leases = open(&disk, Durability::Synced);
-    assert!(leases.may_block() && leases.submits());
+    assert!(leases.may_block() && leases.submits() && leases.submits_look_ups());
     let gate = Gate::before_syncs_of(&disk);
     gate.set_closed(true);
     let (sender, answers) = channel();
@@ -393,6 +393,12 @@ fn use_all(leases: &AsyncLeaseMgr<Lease4>) {
     let stale = wait(leases.update_if_unchanged(&one, &later));
     assert!(matches!(stale, Err(LeaseMgrError::ChangedMeanwhile { .. })), "{stale:?}");
     assert!(matches!(wait(leases.update(&two)), Err(LeaseMgrError::NoSuchLease { .. })));
+    let (hwaddr, subnet) = (one.hwaddr().unwrap(), one.data().subnet_id);
+    let of = |client| wait(leases.by_client_in_subnet(Some(hwaddr), client, subnet)).unwrap();
+    assert_eq!(wait(leases.get(address)).unwrap(), Some(later.clone()));
+    assert_eq!(wait(leases.get(two.address())).unwrap(), None);
+    assert_eq!(of(one.client_id().map(ClientKey::from)), [later.clone()]);
+    assert_eq!(of(Some(ClientKey::new(b"another client"))), []);
     wait(leases.update(&one)).unwrap();
     assert_eq!(leases.leases().get(address).unwrap(), Some(one.clone()));
     assert!(wait(leases.delete_if_unchanged(&later)).is_err_and(|error| error.is_stale()));
@@ -543,7 +549,7 @@ impl LeaseMgr<Lease4> for Blocking {
 fn blocking() -> Arc<Blocking> {
     let leases = Memfile::open(MemfileOptions::default()).unwrap();
     let blocking = Blocking { leases, caller: thread::current().id() };
-    assert!(blocking.may_block() && !blocking.submits());
+    assert!(blocking.may_block() && !blocking.submits() && !blocking.submits_look_ups());
     Arc::new(blocking)
 }
 
@@ -561,6 +567,7 @@ fn a_job_that_the_pool_drops_is_an_error() {
     assert_eq!(results.len(), 3);
     assert!(results.iter().all(|result| matches!(result, Err(LeaseMgrError::OutcomeUnknown { .. }))));
     assert!(wait(leases.run(|leases| leases.all())).is_err());
+    assert!(wait(leases.get(lease(1).address())).is_err());
     assert!(wait(leases.flush()).is_err());
     wait(leases.close());
 }

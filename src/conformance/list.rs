@@ -200,6 +200,8 @@ macro_rules! __conformance_rules {
                 a_completion_may_submit_and_change,
                 a_panic_in_a_completion_fails_nothing_else,
                 a_callback_cannot_apply_or_submit,
+                submitted_look_ups_find_addresses_and_clients,
+                a_submitted_look_up_sees_answered_changes,
                 concurrent_submitted_adds_have_one_winner,
             }
             threads {

@@ -10,10 +10,13 @@ use super::case::{
     Case, Fault, Opener, Verdict, ask, changed_meanwhile, in_callback, in_threads, no_such_lease, same,
     same_leases,
 };
-use super::sample::{in_subnet, sample, samples, with};
+use super::find::varied_leases;
+use super::model::matches;
+use super::sample::{id, in_subnet, sample, samples, with};
 use super::tracking::{KINDS, in_each};
+use crate::lease::{Family, HwAddr, SubnetId};
 use crate::with_sources::with_sources;
-use crate::{Done, LeaseMgr, LeaseMgrError, Operation};
+use crate::{ClientKey, Done, LeaseMgr, LeaseMgrError, LookUp, Operation, Query};
 
 type Answer = Result<Done, LeaseMgrError>;
 
@@ -203,6 +206,97 @@ pub(super) fn a_callback_cannot_apply_or_submit<L: TestedLease>(case: &Case<L>) 
     verdicts.are_good(2)?;
     case.delete(lease.address())?;
     case.holds([], [&lease, &absent])
+}
+
+/// Submits look-ups and waits for the leases of each, in the order of the look-ups.
+fn look_up_all<L: TestedLease>(case: &Case<L>, look_ups: Vec<LookUp<L>>) -> Verdict<Vec<Vec<L>>> {
+    let (sender, receiver) = channel();
+    let mut found: Vec<_> = look_ups.iter().map(|_| Vec::new()).collect();
+    for (number, look_up) in look_ups.into_iter().enumerate() {
+        let sender = sender.clone();
+        let tell = move |leases| drop(sender.send((number, leases)));
+        case.mgr().submit_look_up(look_up, Box::new(tell));
+    }
+    for _ in 0..found.len() {
+        let (number, leases) = answer(&receiver)?;
+        found[number] = ask("submit a look-up", leases)?;
+    }
+    Ok(found)
+}
+
+/// Returns the leases of a client in a subnet.
+fn of_client<L: TestedLease>(
+    leases: &[L],
+    hwaddr: Option<&HwAddr>,
+    client: Option<ClientKey<'_>>,
+    subnet: SubnetId,
+) -> Vec<L> {
+    let found = |query: Query<'_, L>| {
+        let query = query.in_subnet(subnet);
+        leases.iter().filter(|lease| matches(&query, *lease)).cloned().collect::<Vec<_>>()
+    };
+    let mut of_client = client.map(|client| found(Query::client(client))).unwrap_or_default();
+    if let Some(hwaddr) = hwaddr.filter(|_| of_client.is_empty()) {
+        of_client = found(Query::hwaddr(hwaddr));
+        of_client.retain(|lease| client.is_none() || lease.id().is_empty());
+    }
+    of_client
+}
+
+pub(super) fn submitted_look_ups_find_addresses_and_clients<L: TestedLease>(case: &Case<L>) -> Verdict {
+    let mut leases = varied_leases::<L>()?;
+    if L::FAMILY == Family::V4 {
+        // Clients without a client id.
+        for lease in leases.iter_mut().step_by(5) {
+            *lease = lease.with_client(lease.hwaddr().cloned(), &[])?;
+        }
+    }
+    case.add_all(&leases)?;
+    let (absent, unknown) = (sample::<L>(1, 90)?, id(91));
+    let (mut look_ups, mut expected) = (Vec::new(), Vec::new());
+    for lease in leases.iter().step_by(2).chain([&absent]) {
+        look_ups.push(LookUp::Address(lease.address()));
+        expected.push(leases.iter().filter(|other| other.address() == lease.address()).cloned().collect());
+        let others = [None, Some(ClientKey::new(&unknown))];
+        for client in lease.client_keys().into_iter().map(Some).chain(others) {
+            for hwaddr in [None, lease.hwaddr()] {
+                for subnet in [lease.data().subnet_id, SubnetId(77)] {
+                    look_ups.push(LookUp::client(hwaddr, client, subnet));
+                    expected.push(of_client(&leases, hwaddr, client, subnet));
+                }
+            }
+        }
+    }
+    let found = look_up_all(case, look_ups.clone())?;
+    for ((look_up, found), expected) in look_ups.iter().zip(&found).zip(&expected) {
+        same_leases(format_args!("submit {look_up:?}"), found, expected)?;
+    }
+    Ok(())
+}
+
+pub(super) fn a_submitted_look_up_sees_answered_changes<L: TestedLease>(case: &Case<L>) -> Verdict {
+    for lease in samples::<L>(0..20)? {
+        let look_ups = || {
+            let client = LookUp::client(lease.hwaddr(), lease.client_key(), lease.data().subnet_id);
+            vec![LookUp::Address(lease.address()), client]
+        };
+        let renewed = with(&lease, |data| data.cltt += 1);
+        let (deletion, none) = (Operation::delete_if_unchanged(&renewed), []);
+        let steps = [
+            (Operation::Add(lease.clone()), std::slice::from_ref(&lease)),
+            (Operation::update(renewed.clone()), std::slice::from_ref(&renewed)),
+            (deletion, &none[..]),
+        ];
+        for (operation, expected) in steps {
+            for answer in submit_all(case, [operation])? {
+                let _ = ask("submit a change", answer)?;
+            }
+            for found in look_up_all(case, look_ups())? {
+                same_leases("submit a look-up after a change", &found, expected)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn concurrent_submitted_adds_have_one_winner<L: TestedLease>(case: &Case<L>) -> Verdict {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use super::import::{self, Tally};
+use super::look_up::retain_of_hwaddr;
 use super::{
     Added, AddedWithin, Claimed, ClientKey, CountedAs, Cursor, Deleted, FreeRange, Gap, ImportEvent,
     ImportOptions, Imported, LeaseMgr, LeaseMgrError, LeaseMgrExt, ManagedLease, Operation, Query,
@@ -207,25 +208,9 @@ pub(super) fn by_client_in_subnet<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
             return Ok(leases);
         }
     }
-    match hwaddr {
-        Some(hwaddr) => of_hwaddr_in_subnet(mgr, hwaddr, client.is_some(), subnet),
-        None => Ok(Vec::new()),
-    }
-}
-
-/// Returns the leases of a client with this hardware address in a subnet. If the client has a
-/// client id, only those without one.
-fn of_hwaddr_in_subnet<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
-    mgr: &M,
-    hwaddr: &HwAddr,
-    has_client_id: bool,
-    subnet: SubnetId,
-) -> Result<Vec<L>, LeaseMgrError> {
+    let Some(hwaddr) = hwaddr else { return Ok(Vec::new()) };
     let mut leases = mgr.find(&Query::hwaddr(hwaddr).in_subnet(subnet))?;
-    leases.retain(|lease| {
-        let is_same_type = lease.hwaddr().is_some_and(|own| own.htype == hwaddr.htype);
-        is_same_type && (!has_client_id || lease.client_key().is_none())
-    });
+    retain_of_hwaddr(&mut leases, hwaddr, client.is_some());
     Ok(leases)
 }
 

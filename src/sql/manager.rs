@@ -29,8 +29,8 @@ use crate::lease::{
 use crate::lease_mgr::writer::{self, Writer};
 use crate::lease_mgr::{
     Added, AddedWithin, Borrowed, Change, Deleted, Done, FreeRange, ImportEvent, ImportOptions, Imported,
-    Key, LeaseMgr, LeaseMgrError, ManagedLease, Operation, Query, StatisticsQuery, StatisticsRow, Status,
-    Then, ThenFound, Tracking, call_then, defaults,
+    Key, LeaseMgr, LeaseMgrError, LookUp, ManagedLease, Operation, Query, StatisticsQuery, StatisticsRow,
+    Status, Then, ThenFound, Tracking, call_then, defaults,
 };
 use crate::panics::contained;
 
@@ -57,11 +57,8 @@ pub(crate) struct SqlLeaseMgr<L: ManagedLease, D: Driver<L>> {
     shared: Arc<Shared<L, D>>,
     writer: Option<Writer<Operation<L>, Result<Done, LeaseMgrError>>>,
     /// Makes look-ups that are submitted.
-    reader: Option<Writer<L::Address, Found<L>>>,
+    reader: Option<Writer<LookUp<L>, Result<Vec<L>, LeaseMgrError>>>,
 }
-
-/// The result of the look-up of an address.
-type Found<L> = Result<Option<L>, LeaseMgrError>;
 
 /// What the manager shares with the thread of submitted changes.
 pub(super) struct Shared<L: ManagedLease, D: Driver<L>> {
@@ -111,9 +108,9 @@ impl<L: ManagedLease, D: Driver<L>> SqlLeaseMgr<L, D> {
             own.apply(operations.iter().map(Operation::borrowed))
         });
         let own = Arc::clone(&shared);
-        let reader = Writer::new(move |addresses: &[L::Address]| {
-            let batches = addresses.chunks(super::queue::MAX_BATCH);
-            batches.flat_map(|batch| each_answered(batch.len(), || own.look_up(batch))).collect()
+        let reader = Writer::new(move |look_ups: &[LookUp<L>]| {
+            let batches = look_ups.chunks(super::queue::MAX_BATCH);
+            batches.flat_map(|batch| each_answered(batch.len(), || own.look_up_any(batch))).collect()
         });
         Ok(Self { shared, writer: Some(writer), reader: Some(reader) })
     }
@@ -242,6 +239,57 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
         }
     }
 
+    /// Makes look-ups of all kinds, with a statement for each kind. Clients that are not found by their
+    /// ids are looked up by their hardware addresses.
+    fn look_up_any(&self, look_ups: &[LookUp<L>]) -> Vec<Result<Vec<L>, LeaseMgrError>> {
+        let mut results: Vec<_> = look_ups.iter().map(|_| Ok(Vec::new())).collect();
+        let addresses = look_ups.iter().enumerate().filter_map(|(n, look_up)| match look_up {
+            LookUp::Address(address) => Some((n, *address)),
+            LookUp::Client { .. } => None,
+        });
+        let (numbers, addresses): (Vec<_>, Vec<_>) = addresses.unzip();
+        if !addresses.is_empty() {
+            for (n, found) in numbers.into_iter().zip(self.look_up(&addresses)) {
+                results[n] = found.map(|lease| lease.into_iter().collect());
+            }
+        }
+        self.look_up_open(look_ups, &mut results, LookUp::by_id, |_, _| {});
+        self.look_up_open(look_ups, &mut results, LookUp::by_hwaddr, LookUp::retain_own);
+        results
+    }
+
+    /// Makes queries of the look-ups that have found nothing yet, and drops leases of other clients
+    /// by `retain_own`.
+    fn look_up_open(
+        &self,
+        look_ups: &[LookUp<L>],
+        results: &mut [Result<Vec<L>, LeaseMgrError>],
+        query_of: impl Fn(&LookUp<L>) -> Option<Query<'_, L>>,
+        retain_own: impl Fn(&LookUp<L>, &mut Vec<L>),
+    ) {
+        let open = results.iter().enumerate().filter(|(_, found)| found.as_ref().is_ok_and(Vec::is_empty));
+        let open = open.filter_map(|(n, _)| Some((n, query_of(&look_ups[n])?)));
+        let (numbers, queries): (Vec<_>, Vec<_>) = open.unzip();
+        for (n, mut found) in numbers.into_iter().zip(self.find_each(&queries)) {
+            if let Ok(leases) = &mut found {
+                retain_own(&look_ups[n], leases);
+            }
+            results[n] = found;
+        }
+    }
+
+    /// Finds the leases of several queries, those of clients in subnets together.
+    fn find_each(&self, queries: &[Query<'_, L>]) -> Vec<Result<Vec<L>, LeaseMgrError>> {
+        let clients: Vec<_> = queries.iter().filter_map(client_in_subnet).collect();
+        let mut found = self.look_up_clients(&clients).into_iter();
+        let found_of = |query| match client_in_subnet(query).and_then(|_| found.next()) {
+            Some(Ok(Some(leases))) => Ok(selected(query, leases)),
+            Some(Err(error)) => Err(error),
+            Some(Ok(None)) | None => self.find_alone(query),
+        };
+        queries.iter().map(found_of).collect()
+    }
+
     /// Calls `work` in a transaction as [`Session::transaction`] does, again while it conflicts with
     /// others.
     fn in_transaction<T>(
@@ -315,30 +363,14 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
     /// Returns the leases of a query for those of a client in a subnet, as a server makes it for each
     /// packet. `None` for another query, and if the client has too many leases.
     fn find_of_client(&self, query: &Query<'_, L>) -> OfClient<L> {
-        let (by, key) = match query.key {
-            Key::Client(client) => (ClientColumn::Id, client.id),
-            // DHCPv6 has no index for it in the schema of Kea 2.2.
-            Key::HwAddr(hwaddr) if L::FAMILY == Family::V4 => (ClientColumn::HwAddr, hwaddr.as_bytes()),
-            _ => return Ok(None),
-        };
-        let Some(subnet) = query.subnet else { return Ok(None) };
-        if (Query { limit: None, reversed: false, ..*query }) != Query::new(query.key).in_subnet(subnet) {
-            return Ok(None);
-        }
+        let Some(client) = client_in_subnet(query) else { return Ok(None) };
         let mut found = Ok(None);
         self.clients.run(
-            [((), (by, key.to_vec(), subnet.0))],
+            [((), client)],
             &|batch| each_answered(batch.len(), || self.look_up_clients(batch)),
             |_, leases| found = leases,
         );
-        let Some(mut leases) = found? else { return Ok(None) };
-        leases.retain(|lease| query.matches(lease));
-        leases.sort_unstable_by_key(L::address);
-        if query.reversed {
-            leases.reverse();
-        }
-        leases.truncate(query.limit.unwrap_or(usize::MAX));
-        Ok(Some(leases))
+        Ok(found?.map(|leases| selected(query, leases)))
     }
 
     /// Returns the lowest free address of a range from an address of it on: the outer `None` if the
@@ -375,9 +407,14 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
 
     fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError> {
         query.check()?;
-        if let Some(leases) = self.find_of_client(query)? {
-            return Ok(leases);
+        match self.find_of_client(query)? {
+            Some(leases) => Ok(leases),
+            None => self.find_alone(query),
         }
+    }
+
+    /// Finds the leases of a query with statements of its own.
+    fn find_alone(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError> {
         let schema = self.sessions.schema();
         let wanted = query.limit.unwrap_or(usize::MAX);
         let is_exact = select::is_exact(query, schema);
@@ -395,6 +432,31 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
             }
         }
     }
+}
+
+/// Returns the client of a query that can be made together with others; `None` for another query.
+fn client_in_subnet<L: ManagedLease>(query: &Query<'_, L>) -> Option<ClientInSubnet> {
+    let (by, key) = match query.key {
+        Key::Client(client) => (ClientColumn::Id, client.id),
+        // DHCPv6 has no index for it in the schema of Kea 2.2.
+        Key::HwAddr(hwaddr) if L::FAMILY == Family::V4 => (ClientColumn::HwAddr, hwaddr.as_bytes()),
+        _ => return None,
+    };
+    let subnet = query.subnet?;
+    let is_plain =
+        (Query { limit: None, reversed: false, ..*query }) == Query::new(query.key).in_subnet(subnet);
+    is_plain.then(|| (by, key.to_vec(), subnet.0))
+}
+
+/// Returns the leases that a query selects among those of its client in its subnet.
+fn selected<L: ManagedLease>(query: &Query<'_, L>, mut leases: Vec<L>) -> Vec<L> {
+    leases.retain(|lease| query.matches(lease));
+    leases.sort_unstable_by_key(L::address);
+    if query.reversed {
+        leases.reverse();
+    }
+    leases.truncate(query.limit.unwrap_or(usize::MAX));
+    leases
 }
 
 /// Returns the results of a batch. After a panic, each operation fails.
@@ -729,17 +791,17 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
         true
     }
 
-    fn submit_get(&self, address: L::Address, then: ThenFound<L>) {
+    fn submit_look_up(&self, look_up: LookUp<L>, then: ThenFound<L>) {
         let unsent = match &self.reader {
-            Some(reader) => reader.submit(address, then).err(),
-            None => Some((address, then)),
+            Some(reader) => reader.submit(look_up, then).err(),
+            None => Some((look_up, then)),
         };
-        if let Some((address, then)) = unsent {
-            call_then(then, LeaseMgr::get(self, address));
+        if let Some((look_up, then)) = unsent {
+            call_then(then, look_up.run(self));
         }
     }
 
-    fn submits_gets(&self) -> bool {
+    fn submits_look_ups(&self) -> bool {
         true
     }
 

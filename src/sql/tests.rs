@@ -16,8 +16,8 @@ use super::options::SqlOptions;
 use super::sessions::Sessions;
 use crate::lease::{ClientId, HwAddr, Lease4, LeaseState, LeaseType, SubnetId, system_time};
 use crate::lease_mgr::{
-    Added, Availability, ChangeKind, Deleted, Done, ImportOptions, LeaseMgr, LeaseMgrError, LeaseMgrExt,
-    Operation, Query,
+    Added, Availability, ChangeKind, ClientKey, Deleted, Done, ImportOptions, LeaseMgr, LeaseMgrError,
+    LeaseMgrExt, LookUp, Operation, Query,
 };
 use crate::panics::contained;
 
@@ -205,15 +205,17 @@ impl Session<Lease4> for FakeSession {
     }
 
     fn of_clients(&mut self, by: ClientColumn, clients: &[(&[u8], u32)]) -> Result<Vec<Lease4>, DbError> {
-        assert_eq!(by, ClientColumn::Id);
         assert!(clients.is_sorted_by(|a, b| a < b), "each client once");
         self.database.batches.lock().unwrap().push(clients.len());
         thread::sleep(Duration::from_millis(1));
         let rows = self.database.rows.lock().unwrap();
         let of = |&(id, subnet): &(&[u8], u32)| {
             let is_of = move |lease: &&Lease4| {
-                let client = lease.client_id().is_some_and(|client| client.as_bytes() == id);
-                client && lease.data().subnet_id.0 == subnet
+                let of_lease = match by {
+                    ClientColumn::Id => lease.client_id().map(ClientId::as_bytes),
+                    ClientColumn::HwAddr => lease.hwaddr().map(HwAddr::as_bytes),
+                };
+                of_lease == Some(id) && lease.data().subnet_id.0 == subnet
             };
             rows.values().filter(is_of).cloned().collect::<Vec<_>>()
         };
@@ -604,40 +606,59 @@ fn callbacks_see_the_changes_of_an_address_in_order() {
     assert_eq!(mgr.get(lease(1).address()).unwrap(), there);
 }
 
+/// Calls `work` while the thread of submitted look-ups waits in a completion.
+fn while_look_ups_wait(mgr: &SqlLeaseMgr<Lease4, Fake>, work: impl FnOnce()) {
+    let (done, is_done) = mpsc::channel::<()>();
+    let (started, is_started) = mpsc::channel();
+    let wait = move |_| {
+        started.send(()).unwrap();
+        is_done.recv().unwrap();
+    };
+    mgr.submit_look_up(LookUp::Address(lease(0).address()), Box::new(wait));
+    is_started.recv().unwrap();
+    work();
+    done.send(()).unwrap();
+}
+
 #[test]
 fn submitted_look_ups_that_wait_go_out_together() {
     const COUNT: u8 = 64;
     let (database, mgr) = open("");
-    for n in (1..=COUNT).step_by(2) {
-        let _ = mgr.add(&lease(n)).unwrap();
-    }
-    database.gets.lock().unwrap().clear();
-    let (submitted, is_submitted) = mpsc::channel::<()>();
+    let id = |n| ClientId::new(&[1, n, n]).unwrap();
+    // Leases of odd numbers have a client id, those of multiples of four do not exist.
+    let leases = (0..COUNT).map(|n| {
+        let mut lease = lease(n);
+        if n % 2 == 1 {
+            lease.set_client((HwAddr::from([2, 0, 0, 0, 0, n]), id(n)));
+        }
+        (n % 4 != 0).then_some(lease)
+    });
+    let leases: Vec<_> = leases.collect();
+    leases.iter().flatten().for_each(|lease| assert_eq!(mgr.add(lease).unwrap(), Added::Added));
     let (sender, answers) = mpsc::channel();
-    let first = sender.clone();
-    // The thread of the manager is busy until all have been submitted.
-    mgr.submit_get(
-        lease(1).address(),
-        Box::new(move |found| {
-            is_submitted.recv().unwrap();
-            first.send((0, found)).unwrap();
-        }),
-    );
-    for n in 1..=COUNT {
-        let sender = sender.clone();
-        mgr.submit_get(lease(n).address(), Box::new(move |found| sender.send((n, found)).unwrap()));
-    }
-    submitted.send(()).unwrap();
+    while_look_ups_wait(&mgr, || {
+        database.gets.lock().unwrap().clear();
+        database.batches.lock().unwrap().clear();
+        for n in 0..COUNT {
+            let (hwaddr, id) = (HwAddr::from([2, 0, 0, 0, 0, n]), id(n));
+            let of_client = LookUp::client(Some(&hwaddr), Some(ClientKey::from(&id)), SubnetId(1));
+            for look_up in [LookUp::Address(lease(n).address()), of_client] {
+                let sender = sender.clone();
+                mgr.submit_look_up(look_up, Box::new(move |found| sender.send((n, found)).unwrap()));
+            }
+        }
+    });
     // All are answered before the end.
     drop((mgr, sender));
-    let answers: BTreeMap<_, _> = answers.iter().map(|(n, found)| (n, found.unwrap())).collect();
-    assert_eq!(answers[&0], Some(lease(1)));
-    for n in 1..=COUNT {
-        assert_eq!(answers[&n], (n % 2 == 1).then(|| lease(n)));
+    let mut answered = 0;
+    for (n, found) in answers.iter() {
+        assert_eq!(found.unwrap(), Vec::from_iter(leases[usize::from(n)].clone()));
+        answered += 1;
     }
-    let gets = database.gets.lock().unwrap();
-    // Those that were submitted before the thread began, and the others.
-    assert!(gets.len() <= 2 && gets.iter().sum::<usize>() == 65, "{gets:?}");
+    assert_eq!(answered, 2 * usize::from(COUNT));
+    assert_eq!(*database.gets.lock().unwrap(), [64]);
+    // By client id, and those not found by hardware address.
+    assert_eq!(*database.batches.lock().unwrap(), [64, 32]);
 }
 
 #[test]
@@ -645,6 +666,7 @@ fn a_failed_look_up_is_answered() {
     let (database, mgr) = open("");
     database.reads.lock().unwrap().push_back(DbErrorKind::Other);
     let (sender, answers) = mpsc::channel();
-    mgr.submit_get(lease(1).address(), Box::new(move |found| sender.send(found).unwrap()));
+    let look_up = LookUp::Address(lease(1).address());
+    mgr.submit_look_up(look_up, Box::new(move |found| sender.send(found).unwrap()));
     assert!(matches!(answers.recv().unwrap(), Err(LeaseMgrError::Backend(_))));
 }

@@ -17,9 +17,9 @@ use leasemgr::lease::{
     Lifetime, PoolId, SubnetId, UserContext, client_classes, seconds_since_epoch,
 };
 use leasemgr::{
-    Added, AddedWithin, Change, Claimed, CleanupStart, Cursor, Deleted, Done, FreeRange, Key, LeaseMgr,
-    LeaseMgrError, ManagedLease, Operation, Query, StatisticsQuery, StatisticsRow, Status, Subnets, Then,
-    Tracking,
+    Added, AddedWithin, Change, Claimed, CleanupStart, ClientKey, Cursor, Deleted, Done, FreeRange, Key,
+    LeaseMgr, LeaseMgrError, LookUp, ManagedLease, Operation, Query, StatisticsQuery, StatisticsRow, Status,
+    Subnets, Then, ThenFound, Tracking,
 };
 
 use super::{Leases, Reference, class_kind, count, is_removable, is_within, names_class};
@@ -186,6 +186,8 @@ pub(crate) enum Defect {
     SubmitIsRefusedInAnswers,
     SubmitEndsWithAPanic,
     SubmitLosesTheLast,
+    LookUpsIgnoreTheSubnet,
+    LookUpsAreCached,
 
     KeptLosesTheHostname,
     KeepsAnything,
@@ -355,6 +357,8 @@ pub(crate) struct Broken<L: DefectLease> {
     held: Mutex<Option<Submitted<L>>>,
     /// Whether a completion has panicked.
     panicked: Mutex<bool>,
+    /// The results of look-ups.
+    looked_up: Mutex<Vec<(LookUp<L>, Vec<L>)>>,
     tracking: [Tracking<L>; 2],
 }
 
@@ -391,6 +395,7 @@ impl<L: DefectLease> Broken<L> {
             submits: AtomicU64::new(0),
             held: Mutex::default(),
             panicked: Mutex::default(),
+            looked_up: Mutex::default(),
             tracking: Default::default(),
         }
     }
@@ -1246,6 +1251,23 @@ impl<L: DefectLease> LeaseMgr<L> for Broken<L> {
             }
             ANSWERS.set(false);
         }
+    }
+
+    fn submit_look_up(&self, look_up: LookUp<L>, then: ThenFound<L>) {
+        then(match (self.defect, &look_up) {
+            (Defect::LookUpsIgnoreTheSubnet, LookUp::Client { id: Some(id), .. }) => {
+                self.find(&Query::client(ClientKey::new(id)))
+            }
+            (Defect::LookUpsAreCached, _) => {
+                let mut known = self.looked_up.lock().unwrap();
+                if known.iter().all(|(other, _)| *other != look_up) {
+                    known.push((look_up.clone(), look_up.run(self).unwrap()));
+                }
+                let found = known.iter().find(|(other, _)| *other == look_up);
+                Ok(found.map(|(_, leases)| leases.clone()).unwrap_or_default())
+            }
+            _ => look_up.run(self),
+        });
     }
 
     fn statistics(&self, query: &StatisticsQuery) -> Result<Vec<StatisticsRow>, LeaseMgrError> {
