@@ -253,7 +253,7 @@ fn report(name: &str, callers: Callers, n: u32, start: Instant) -> Outcome {
 fn timed(operation: &Operation, leases: &Arc<Leases>, n: u32, callers: Callers) -> Outcome {
     let start = Instant::now();
     match callers {
-        Callers::Threads(threads) => in_threads(operation.call, leases, n, threads)?,
+        Callers::Threads(threads) => in_threads(operation.call, leases.as_ref(), n, threads)?,
         Callers::Tasks(tasks) => in_tasks(operation.start, leases, n, tasks)?,
     }
     report(operation.name, callers, n, start)
@@ -281,7 +281,7 @@ fn in_tasks(
 ) -> Outcome {
     let leases = AsyncLeaseMgr::new(Arc::clone(leases));
     tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-        let mut calls = tokio::task::JoinSet::new();
+        let mut calls = tokio::task::JoinSet::<Outcome>::new();
         for task in 0..tasks {
             let (leases, share) = (leases.clone(), share(task, tasks, n)?);
             calls.spawn(async move {

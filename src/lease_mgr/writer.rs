@@ -1,9 +1,10 @@
-//! The thread that makes submitted changes, so that callers need not wait for a sync.
+//! The threads that make submitted operations, so that callers need not wait for a sync or a network.
 //!
-//! The thread makes all waiting changes as one batch, and calls the callbacks with the results. The
-//! callers often submit their next changes at once. So before the next batch, the thread waits
-//! until as many changes have arrived as last time, while they keep arriving, and at most for the
+//! A thread makes all waiting operations as one batch, and calls the callbacks with the results. The
+//! callers often submit their next operations at once. So before the next batch, a single thread waits
+//! until as many operations have arrived as last time, while they keep arriving, and at most for the
 //! duration of a batch: if it started with the first of them, the others would wait for two syncs.
+//! Several threads do not wait so: while one deals with its batch, another takes what has arrived.
 
 use std::mem;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tracing::warn;
 use super::gathering::Gathering;
 use super::{Done, LeaseMgr, LeaseMgrError, ManagedLease, Operation, Then as ThenDone, call_then};
 use crate::sync::thread::{self, JoinHandle, Thread};
-use crate::sync::{Instant, Mutex};
+use crate::sync::{Instant, Mutex, MutexGuard};
 
 /// Called with the result of an operation.
 type Then<R> = Box<dyn FnOnce(R) + Send>;
@@ -22,8 +23,8 @@ type Then<R> = Box<dyn FnOnce(R) + Send>;
 /// Makes a batch of operations `O`, and returns a result `R` for each.
 type Make<O, R> = dyn Fn(&[O]) -> Vec<R> + Send + Sync;
 
-/// A queue of operations, and the thread that makes them. The thread is started with the first
-/// operation.
+/// A queue of operations, and the threads that make them. A thread is started when an operation has
+/// to wait for it.
 pub(crate) struct Writer<O, R> {
     shared: Arc<Shared<O, R>>,
     make: Arc<Make<O, R>>,
@@ -31,14 +32,19 @@ pub(crate) struct Writer<O, R> {
 
 struct Shared<O, R> {
     state: Mutex<State<O, R>>,
+    max_threads: usize,
 }
 
 struct State<O, R> {
     /// The waiting operations, and the callback for the result of each.
     waiting: Waiting<O, R>,
-    /// The thread is woken when this number of operations wait; 0 while it works.
+    /// A thread is woken when at least this number of operations wait.
     wanted: usize,
-    thread: Option<JoinHandle<()>>,
+    /// The threads that wait for operations.
+    idle: Vec<Thread>,
+    /// Whether a thread was woken or started, and has not looked at the operations yet.
+    is_woken: bool,
+    threads: Vec<JoinHandle<()>>,
     is_ending: bool,
 }
 
@@ -59,37 +65,51 @@ impl<O, R> Waiting<O, R> {
 
 impl<O: Send + 'static, R: Send + 'static> Writer<O, R> {
     /// Creates a writer that makes each batch by `make`, which must return a result for each
-    /// operation.
-    pub(crate) fn new(make: impl Fn(&[O]) -> Vec<R> + Send + Sync + 'static) -> Self {
-        let state = State { waiting: Waiting::new(), wanted: 1, thread: None, is_ending: false };
-        Self { shared: Arc::new(Shared { state: Mutex::new(state) }), make: Arc::new(make) }
+    /// operation. Several threads make operations in any order.
+    pub(crate) fn new(max_threads: usize, make: impl Fn(&[O]) -> Vec<R> + Send + Sync + 'static) -> Self {
+        let state = State {
+            waiting: Waiting::new(),
+            wanted: 1,
+            idle: Vec::new(),
+            is_woken: false,
+            threads: Vec::new(),
+            is_ending: false,
+        };
+        Self { shared: Arc::new(Shared { state: Mutex::new(state), max_threads }), make: Arc::new(make) }
     }
 
-    /// Queues an operation, to be made after those that were submitted before. `then` is called
-    /// with its result.
+    /// Queues an operation; a single thread makes it after those that were submitted before. `then` is
+    /// called with its result.
     ///
     /// # Errors
-    /// Returns the operation and its callback if the thread cannot be started.
+    /// Returns the operation and its callback if no thread can be started.
     pub(crate) fn submit(&self, operation: O, then: Then<R>) -> Result<(), (O, Then<R>)> {
         let mut state = self.shared.state.lock();
-        if state.thread.is_none() {
+        let is_wanted = state.waiting.len() + 1 >= state.wanted && !state.is_woken;
+        let woken = if is_wanted { state.idle.pop() } else { None };
+        let starts = is_wanted && woken.is_none() && state.threads.len() < self.shared.max_threads;
+        if starts {
             match self.start() {
-                Ok(thread) => state.thread = Some(thread),
-                Err(error) => {
+                Ok(thread) => {
+                    state.threads.push(thread);
+                    state.is_woken = true;
+                }
+                Err(error) if state.threads.is_empty() => {
                     warn!(
                         id = "DHCPSRV_MEMFILE_NO_WRITER",
                         "cannot start the thread for submitted changes, so their callers wait: {error}"
                     );
                     return Err((operation, then));
                 }
+                // The other threads make it.
+                Err(_) => {}
             }
         }
+        state.is_woken |= woken.is_some();
         state.waiting.operations.push(operation);
         state.waiting.thens.push(then);
-        let is_wanted = state.waiting.len() == state.wanted;
-        let thread = state.thread.as_ref().filter(|_| is_wanted).map(|thread| thread.thread().clone());
         drop(state);
-        thread.as_ref().map(Thread::unpark);
+        woken.as_ref().map(Thread::unpark);
         Ok(())
     }
 
@@ -98,21 +118,20 @@ impl<O: Send + 'static, R: Send + 'static> Writer<O, R> {
         thread::Builder::new().name("lease-writer".to_owned()).spawn(move || shared.work(&*make))
     }
 
-    /// Ends the thread after it has answered everything. Waits for its end if `waits` is set and
-    /// the caller is another thread.
+    /// Ends the threads after they have answered everything. Waits for their ends if `waits` is set,
+    /// but not for that of the calling thread.
     pub(crate) fn end(self, waits: bool) {
-        let thread = {
+        let threads = {
             let mut state = self.shared.state.lock();
             state.is_ending = true;
-            state.thread.take()
+            mem::take(&mut state.threads)
         };
-        let Some(thread) = thread else {
-            return;
-        };
-        thread.thread().unpark();
-        if waits && thread.thread().id() != thread::current().id() {
-            // The thread catches all panics.
-            let _ = thread.join();
+        threads.iter().for_each(|thread| thread.thread().unpark());
+        for thread in threads {
+            if waits && thread.thread().id() != thread::current().id() {
+                // The thread catches all panics.
+                let _ = thread.join();
+            }
         }
     }
 }
@@ -139,23 +158,35 @@ impl<O, R> Shared<O, R> {
             if state.is_ending {
                 return None;
             }
-            state.wanted = 1;
-            drop(state);
-            thread::park();
-            state = self.state.lock();
+            state = self.idle(state, 1, thread::park);
         }
         let mut gathering = Gathering::new(state.waiting.len(), time);
-        while state.waiting.len() < expected && !state.is_ending {
-            state.wanted = expected;
-            drop(state);
-            thread::park_timeout(gathering.sleep());
-            state = self.state.lock();
+        while self.max_threads == 1 && state.waiting.len() < expected && !state.is_ending {
+            state = self.idle(state, expected, || thread::park_timeout(gathering.sleep()));
             if !gathering.goes_on(state.waiting.len()) {
                 break;
             }
         }
-        state.wanted = 0;
+        state.is_woken = false;
         Some(mem::replace(&mut state.waiting, Waiting::new()))
+    }
+
+    /// Waits until this number of operations wait, or `wait` returns otherwise.
+    fn idle<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State<O, R>>,
+        wanted: usize,
+        wait: impl FnOnce(),
+    ) -> MutexGuard<'a, State<O, R>> {
+        state.wanted = wanted;
+        state.is_woken = false;
+        state.idle.push(thread::current());
+        drop(state);
+        wait();
+        let mut state = self.state.lock();
+        let own = thread::current().id();
+        state.idle.retain(|thread| thread.id() != own);
+        state
     }
 }
 
@@ -200,9 +231,9 @@ mod models {
     }
 
     impl Log {
-        fn writer(self: &Arc<Self>) -> Writer<(usize, usize), usize> {
+        fn writer(self: &Arc<Self>, threads: usize) -> Writer<(usize, usize), usize> {
             let log = Arc::clone(self);
-            Writer::new(move |operations: &[(usize, usize)]| {
+            Writer::new(threads, move |operations: &[(usize, usize)]| {
                 assert!(!operations.is_empty());
                 // Other operations arrive meanwhile.
                 thread::yield_now();
@@ -229,6 +260,16 @@ mod models {
             assert!(writer.submit(operation, Box::new(then)).is_ok());
         }
 
+        /// Checks that each operation was made once and answered once.
+        fn check_once(&self, threads: usize) {
+            for numbers in [&self.made, &self.answered] {
+                let mut numbers = numbers.lock().unwrap().clone();
+                numbers.sort_unstable();
+                let all = (0..threads).flat_map(|thread| (0..OPERATIONS).map(move |n| (thread, n)));
+                assert_eq!(numbers, all.collect::<Vec<_>>());
+            }
+        }
+
         /// Checks that each operation was made once, in the order of its thread, and then answered.
         fn check(&self, threads: usize) {
             let made = self.made.lock().unwrap().clone();
@@ -242,16 +283,19 @@ mod models {
     }
 
     /// Threads submit operations, and the writer ends.
-    fn submitting() {
+    fn submitting(makers: usize) {
         let log = Arc::new(Log::default());
-        let writer = Arc::new(log.writer());
+        let writer = Arc::new(log.writer(makers));
         let threads = (0..THREADS).map(|number| {
             let (log, writer) = (Arc::clone(&log), Arc::clone(&writer));
             thread::spawn(move || (0..OPERATIONS).for_each(|n| log.submit(&writer, (number, n), || ())))
         });
         threads.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().unwrap());
         Arc::into_inner(writer).unwrap().end(true);
-        log.check(THREADS);
+        if makers == 1 {
+            log.check(THREADS);
+        }
+        log.check_once(THREADS);
     }
 
     /// Submits the operations of a thread, each in the answer to the one before. The last one ends
@@ -277,7 +321,7 @@ mod models {
     /// Answers submit further operations, and the last of them ends the writer.
     fn answering() {
         let log = Arc::new(Log::default());
-        let writer = Arc::new(log.writer());
+        let writer = Arc::new(log.writer(1));
         for number in 0..2 {
             submit_in_turn(&log, &writer, (number, 0), thread::current());
         }
@@ -292,8 +336,10 @@ mod models {
 
     #[test]
     fn operations_are_made_once_in_order_and_before_the_end() {
-        check_random(submitting, ORDERS);
-        check_pct(submitting, ORDERS, 3);
+        for makers in [1, 2] {
+            check_random(move || submitting(makers), ORDERS);
+            check_pct(move || submitting(makers), ORDERS, 3);
+        }
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl<L: StoredLease> Store<L> {
     /// them.
     pub(super) fn writer(self: &Arc<Self>) -> Writer<Operation<L>, Result<Done, LeaseMgrError>> {
         let store = Arc::clone(self);
-        Writer::new(move |operations: &[Operation<L>]| {
+        Writer::new(1, move |operations: &[Operation<L>]| {
             let mut results = Vec::new();
             // After a panic, the journal or the storage refuses later changes.
             if contained(|| results = store.apply(operations.iter().map(Operation::borrowed))).is_err() {

@@ -38,8 +38,9 @@ use crate::panics::contained;
 const PAGE: usize = 10_000;
 /// Number of batches of changes that are made at the same time.
 const CHANGE_LEADERS: usize = 1;
-/// Number of batches of look-ups that are made at the same time, for each kind of key.
-const READ_LEADERS: usize = 2;
+/// Number of batches of look-ups that are made at the same time, for each kind of key and for those
+/// that are submitted.
+pub(super) const READ_LEADERS: usize = 2;
 /// Maximum number of attempts to make a batch that conflicts with others.
 const MAX_CONFLICTS: u32 = 30;
 
@@ -104,11 +105,11 @@ impl<L: ManagedLease, D: Driver<L>> SqlLeaseMgr<L, D> {
         });
         shared.follow_others()?;
         let own = Arc::clone(&shared);
-        let writer = Writer::new(move |operations: &[Operation<L>]| {
+        let writer = Writer::new(1, move |operations: &[Operation<L>]| {
             own.apply(operations.iter().map(Operation::borrowed))
         });
         let own = Arc::clone(&shared);
-        let reader = Writer::new(move |look_ups: &[LookUp<L>]| {
+        let reader = Writer::new(READ_LEADERS, move |look_ups: &[LookUp<L>]| {
             let batches = look_ups.chunks(super::queue::MAX_BATCH);
             batches.flat_map(|batch| each_answered(batch.len(), || own.look_up_any(batch))).collect()
         });

@@ -126,7 +126,7 @@ impl<K: Copy + Eq + Hash, O, R> Queue<K, O, R> {
         let mut left = keys.len();
         while left > 0 {
             if leads {
-                self.lead(make);
+                self.lead(make, keys.len() == 1);
             }
             let results = {
                 let mut ready = call.state.lock();
@@ -169,9 +169,10 @@ impl<K: Copy + Eq + Hash, O, R> Queue<K, O, R> {
         }
     }
 
-    /// Makes a batch, and passes the lead on.
-    fn lead(&self, make: &dyn Fn(&[O]) -> Vec<R>) {
-        let batch = self.gather();
+    /// Makes a batch, and passes the lead on. The leader waits for others if it `is_alone` with one
+    /// operation; several operations of a caller have been gathered before.
+    fn lead(&self, make: &dyn Fn(&[O]) -> Vec<R>, is_alone: bool) {
+        let batch = self.gather(is_alone);
         let start = Instant::now();
         if !batch.is_empty() {
             let count = batch.len();
@@ -206,12 +207,12 @@ impl<K: Copy + Eq + Hash, O, R> Queue<K, O, R> {
         }
     }
 
-    /// Takes the operations of a batch: those that wait, after a short time in which as many as
-    /// last time arrive.
-    fn gather(&self) -> Vec<Waiting<K, O, R>> {
+    /// Takes the operations of a batch: those that wait, and if `waits` is set after a short time in
+    /// which as many as last time arrive.
+    fn gather(&self, waits: bool) -> Vec<Waiting<K, O, R>> {
         let mut state = self.state.lock();
         let mut gathering = Gathering::new(state.waiting.len(), state.time);
-        while self.max_leaders == 1 && state.waiting.len() < state.expected {
+        while waits && self.max_leaders == 1 && state.waiting.len() < state.expected {
             state.wanted = state.expected;
             state.leader = Some(thread::current());
             drop(state);

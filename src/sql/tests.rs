@@ -11,7 +11,7 @@ use rstest::rstest;
 
 use super::columns::{Column, Kind, Value};
 use super::driver::{ClientColumn, DbError, DbErrorKind, Dialect, Driver, Schema, Session, Write};
-use super::manager::SqlLeaseMgr;
+use super::manager::{READ_LEADERS, SqlLeaseMgr};
 use super::options::SqlOptions;
 use super::sessions::Sessions;
 use crate::lease::{ClientId, HwAddr, Lease4, LeaseState, LeaseType, SubnetId, system_time};
@@ -606,18 +606,23 @@ fn callbacks_see_the_changes_of_an_address_in_order() {
     assert_eq!(mgr.get(lease(1).address()).unwrap(), there);
 }
 
-/// Calls `work` while the thread of submitted look-ups waits in a completion.
+/// Calls `work` while the threads of submitted look-ups wait in completions.
 fn while_look_ups_wait(mgr: &SqlLeaseMgr<Lease4, Fake>, work: impl FnOnce()) {
-    let (done, is_done) = mpsc::channel::<()>();
     let (started, is_started) = mpsc::channel();
-    let wait = move |_| {
-        started.send(()).unwrap();
-        is_done.recv().unwrap();
-    };
-    mgr.submit_look_up(LookUp::Address(lease(0).address()), Box::new(wait));
-    is_started.recv().unwrap();
+    let mut waiting = Vec::new();
+    for _ in 0..READ_LEADERS {
+        let (done, is_done) = mpsc::channel::<()>();
+        let started = started.clone();
+        let wait = move |_| {
+            started.send(()).unwrap();
+            is_done.recv().unwrap();
+        };
+        mgr.submit_look_up(LookUp::Address(lease(0).address()), Box::new(wait));
+        is_started.recv().unwrap();
+        waiting.push(done);
+    }
     work();
-    done.send(()).unwrap();
+    waiting.iter().for_each(|done| done.send(()).unwrap());
 }
 
 #[test]
