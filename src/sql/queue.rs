@@ -81,8 +81,8 @@ struct Ready<R> {
 }
 
 impl<K: Copy + Eq + Hash, O, R> Queue<K, O, R> {
-    /// Creates a queue. A single leader waits for a short time until as many operations as last time
-    /// have arrived; several do not.
+    /// Creates a queue. A single leader with one operation waits for a short time until as many
+    /// operations as last time have arrived; several leaders do not.
     pub(super) fn new(is_ordered: bool, max_leaders: usize) -> Self {
         let state = State {
             waiting: VecDeque::new(),
