@@ -30,7 +30,7 @@ impl Database {
     /// Makes a database with the schema of Kea 2.2, by this crate.
     fn of_version_2_2(server: Server) -> Self {
         let version = if server == Server::Postgresql { 13 } else { 14 };
-        let name = "own22".to_owned();
+        let name = Self::new_name("own22");
         server.create(&name, Some(version));
         Self { server, name, _turn: None }
     }
@@ -259,23 +259,28 @@ impl Numbered for Lease6 {
     }
 }
 
-fn free_addresses_are_those_of_a_lease_file<L: Numbered>(server: Server) {
+/// Compares the free addresses of a pool, of `L::at` of `number(n)` for each n, with those of a lease
+/// file. `lengths` are those of `L::at`, and of the ranges.
+fn free_addresses_are_those_of_a_lease_file<L: Numbered>(
+    database: &Database,
+    lengths: &[(u8, u8)],
+    number: impl Fn(u32) -> u32,
+) {
     const LAST: u32 = 59;
-    let database = Database::new(server);
     let managers = [database.open::<L>(), LeaseMgrFactory::new().open("type=memfile persist=false").unwrap()];
     let mut random = 1_u64;
     let mut random = |below: u32| {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         u32::try_from(random >> 33).unwrap() % below
     };
-    for &length in L::LENGTHS {
+    for &(length, of_range) in lengths {
         for _ in 0..40 {
             for mgr in &managers {
                 mgr.wipe_subnet(SubnetId(1)).unwrap();
             }
             let gaps = random(4);
             let leases = (0..=LAST + 1).filter_map(|n| {
-                let mut lease = L::at(n, length);
+                let mut lease = L::at(number(n), length);
                 match random(40) {
                     found if found < gaps => return None,
                     found if found < 2 * gaps => lease.reclaim(),
@@ -289,9 +294,9 @@ fn free_addresses_are_those_of_a_lease_file<L: Numbered>(server: Server) {
             for mgr in &managers {
                 assert!(mgr.apply(&leases).into_iter().all(|result| result.unwrap() == Done::Added));
             }
-            let address = |n| L::at(n, length).address();
+            let address = |n| L::at(number(n), length).address();
             let (first, last) = (random(10), LAST - random(10));
-            let mut range = FreeRange::<L>::prefixes(address(first)..=address(last), length);
+            let mut range = FreeRange::<L>::prefixes(address(first)..=address(last), of_range);
             for _ in 0..random(4) {
                 let excluded = random(LAST);
                 range = range.without(address(excluded)..=address(excluded + random(9)));
@@ -302,7 +307,7 @@ fn free_addresses_are_those_of_a_lease_file<L: Numbered>(server: Server) {
                 let any = managers[0].free_address(&range, now).unwrap();
                 assert_eq!(any.is_some(), expected.is_some(), "{range:?} {now:?}");
                 if let Some(any) = any {
-                    let one = FreeRange::prefixes(any..=any, length);
+                    let one = FreeRange::prefixes(any..=any, of_range);
                     assert!(range.contains(any));
                     assert_eq!(managers[1].first_free(&one, now).unwrap(), Some(any), "{now:?}");
                 }
@@ -313,8 +318,51 @@ fn free_addresses_are_those_of_a_lease_file<L: Numbered>(server: Server) {
 
 #[rstest]
 fn free_addresses_are_found_in_the_database(#[values(Server::Postgresql, Server::Mariadb)] server: Server) {
-    free_addresses_are_those_of_a_lease_file::<Lease4>(server);
-    free_addresses_are_those_of_a_lease_file::<Lease6>(server);
+    let database = Database::new(server);
+    let same = |length: &u8| (*length, *length);
+    let lengths =
+        [Lease4::LENGTHS, Lease6::LENGTHS].map(|lengths| lengths.iter().map(same).collect::<Vec<_>>());
+    free_addresses_are_those_of_a_lease_file::<Lease4>(&database, &lengths[0], |n| n);
+    free_addresses_are_those_of_a_lease_file::<Lease6>(&database, &lengths[1], |n| n);
+    // As text.
+    let old = Database::of_version_2_2(server);
+    free_addresses_are_those_of_a_lease_file::<Lease6>(&old, &lengths[1], |n| n);
+}
+
+#[rstest]
+fn ranges_need_not_begin_at_a_multiple_of_the_size_of_a_prefix(
+    #[values(Server::Postgresql, Server::Mariadb)] server: Server,
+) {
+    let database = Database::new(server);
+    free_addresses_are_those_of_a_lease_file::<Lease4>(&database, &[(32, 30)], |n| 4 * n + 3);
+    free_addresses_are_those_of_a_lease_file::<Lease6>(&database, &[(128, 120)], |n| 256 * n + 1);
+    free_addresses_are_those_of_a_lease_file::<Lease6>(&database, &[(60, 56)], |n| 16 * n + 1);
+    // The first 64 bits of the addresses differ.
+    let middle = 1 << 20;
+    free_addresses_are_those_of_a_lease_file::<Lease6>(&database, &[(84, 84)], |n| middle - 30 + n);
+}
+
+/// A pool of many windows, of which one address is free, in the tables of Kea 2.2.
+#[rstest]
+fn the_only_free_address_is_found_among_thousands(
+    #[values(Server::Postgresql, Server::Mariadb)] server: Server,
+) {
+    const COUNT: u32 = 3000;
+    let database = Database::of_version_2_2(server);
+    let mgr = database.open::<Lease6>();
+    let leases: Vec<_> = (0..COUNT).map(|n| Operation::Add(Lease6::at(n, 128))).collect();
+    assert!(mgr.apply(&leases).into_iter().all(|result| result.unwrap() == Done::Added));
+    let address = |n| Lease6::at(n, 128).address();
+    let range = FreeRange::new(address(0)..=address(COUNT - 1));
+    let now = system_time(1_700_000_000);
+    let free = || [mgr.first_free(&range, now), mgr.free_address(&range, now)].map(Result::unwrap);
+    assert_eq!(free(), [None, None]);
+    for n in [0, 31, 32, 1000, COUNT - 1] {
+        assert_eq!(mgr.delete(address(n)).unwrap(), Deleted::Deleted);
+        assert_eq!(free(), [Some(address(n)); 2]);
+        assert_eq!(mgr.add(&Lease6::at(n, 128)).unwrap(), Added::Added);
+    }
+    assert_eq!(free(), [None, None]);
 }
 
 fn expired_leases_are_divided<L: Numbered>(server: Server) {

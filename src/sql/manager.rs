@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use self::others::Memory;
 use super::columns::{self, Column, Kind, Value};
 use super::driver::{ClientColumn, DbError, DbErrorKind, Driver, MAX_FOUND, Session, Write};
-use super::free;
+use super::free::{self, Window};
 use super::kept::kept;
 use super::options::SqlOptions;
 use super::queue::Queue;
@@ -341,14 +341,13 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
         Ok(Some(leases))
     }
 
-    /// Returns the lowest free address of a range from an address of it on: the outer `None` if the
-    /// database cannot find it.
+    /// Returns the lowest free address of a range from an address of it on.
     fn lowest_free(
         &self,
         range: &FreeRange<L>,
         mut from: L::Address,
         now: i64,
-    ) -> Result<Option<Option<L::Address>>, LeaseMgrError> {
+    ) -> Result<Option<L::Address>, LeaseMgrError> {
         loop {
             let find = |session: &mut D::Session| match free::lowest(session, range, from, now) {
                 Some(Statement { sql, values }) => session.query(&sql, &values, &[Kind::Address]).map(Some),
@@ -356,10 +355,10 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
             };
             let Some(rows) = self.sessions.with(true, find).map_err(|error| self.sessions.failed(error))?
             else {
-                return Ok(None);
+                return self.lowest_free_of_windows(range, from, now);
             };
             let Some(Value::Address(found)) = rows.into_iter().flatten().next() else {
-                return Ok(Some(None));
+                return Ok(None);
             };
             let found = L::address_of_bits(match found {
                 IpAddr::V4(address) => address.to_bits().into(),
@@ -368,9 +367,31 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
             match range.from(found) {
                 // The address that was found is excluded.
                 Some(next) if next != found => from = next,
-                free => return Ok(Some(free)),
+                free => return Ok(free),
             }
         }
+    }
+
+    /// Does as [`Shared::lowest_free`] if the database cannot calculate with the addresses.
+    fn lowest_free_of_windows(
+        &self,
+        range: &FreeRange<L>,
+        from: L::Address,
+        now: i64,
+    ) -> Result<Option<L::Address>, LeaseMgrError> {
+        let mut rest = Window::from(range, from);
+        while let Some(window) = rest {
+            let rows = self.rows(&[Kind::Address], |session| window.occupied(session, now))?;
+            let occupied = rows.into_iter().flatten().filter_map(|value| match value {
+                Value::Address(address) => Some(address),
+                _ => None,
+            });
+            if let Some(free) = window.lowest_gap(&occupied.collect()) {
+                return Ok(Some(free));
+            }
+            rest = window.following();
+        }
+        Ok(None)
     }
 
     fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError> {
@@ -778,10 +799,7 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
         let Some(first) = range.from(range.first()) else {
             return Ok(None);
         };
-        match self.shared.lowest_free(range, first, seconds_since_epoch(now))? {
-            Some(found) => Ok(found),
-            None => defaults::first_free(self, range, now),
-        }
+        self.shared.lowest_free(range, first, seconds_since_epoch(now))
     }
 
     fn add_within(&self, lease: &L, context: &UserContext) -> Result<AddedWithin, LeaseMgrError> {
@@ -806,12 +824,8 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
             return Ok(None);
         };
         match self.shared.lowest_free(range, start, seconds_since_epoch(now))? {
-            Some(None) => self.first_free(range, now),
-            Some(found) => Ok(found),
-            None => Err(LeaseMgrError::Unsupported {
-                backend: D::NAME.to_owned(),
-                operation: "find any free address of this range".to_owned(),
-            }),
+            None => self.first_free(range, now),
+            found => Ok(found),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The statements that select leases by a query.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use super::columns::{Column, Kind, Value, table};
 use super::driver::{Dialect, Schema};
@@ -84,6 +85,18 @@ impl<'a, 'd, D: Dialect + ?Sized> Builder<'a, 'd, D> {
         self.dialect.address_order(&mut self.statement.sql);
         self.text(operator);
         self.value(Kind::Address, address);
+    }
+
+    /// Appends the condition that the row has one of these addresses, in the form of the column.
+    pub(super) fn addresses<A: Into<IpAddr>>(&mut self, addresses: impl Iterator<Item = A>) {
+        self.and();
+        self.text("address IN (");
+        for (index, address) in addresses.enumerate() {
+            self.text(if index > 0 { ", " } else { "" });
+            // A placeholder of `Kind::Address` would be in the form of `Dialect::address_order`.
+            self.value(Kind::Text, Value::Address(address.into()));
+        }
+        self.text(")");
     }
 
     /// Orders the rows by their addresses.
