@@ -20,8 +20,9 @@ use leasemgr::lease::{
     Duid, Family, HwAddr, Iaid, Lease4, Lease6, Lifetime, Recorded, SubnetId, UserContext, system_time,
 };
 use leasemgr::{
-    Added, AddedWithin, AsyncLeaseMgr, Availability, Change, ChangeKind, Deleted, Done, FreeRange, LeaseMgr,
-    LeaseMgrExt, LeaseMgrFactory, ManagedLease, Operation, Origin, postgresql,
+    Added, AddedWithin, AsyncLeaseMgr, Availability, Change, ChangeKind, Cursor, Deleted, Done, FreeRange,
+    ImportOptions, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrFactory, ManagedLease, Operation, Origin,
+    Query, WriteLeases, postgresql,
 };
 use rstest::rstest;
 use serde_json::Value;
@@ -365,6 +366,73 @@ fn the_only_free_address_is_found_among_thousands(
     assert_eq!(free(), [None, None]);
 }
 
+/// In the tables of Kea 2.2, whose order of DHCPv6 addresses is that of their texts.
+#[rstest]
+fn all_leases_are_read_in_the_order_that_each_way_promises(
+    #[values(Server::Postgresql, Server::Mariadb)] server: Server,
+) {
+    // More than are read at a time.
+    const COUNT: u32 = 11_000;
+    let database = Database::of_version_2_2(server);
+    let mgr = database.open::<Lease6>();
+    assert_eq!(mgr.all().unwrap(), []);
+    assert_eq!(mgr.leases(Query::all()).count(), 0);
+    assert!(mgr.scan(None, 5).unwrap().0.is_empty());
+    // Addresses far from each other and of different lengths as text.
+    let leases = (0..COUNT).map(|n| Lease6::at(n.wrapping_mul(2_654_435_761) >> (n % 32), 128));
+    let mut expected: BTreeMap<_, _> = leases.map(|lease| (lease.address(), lease)).collect();
+    let mut leases = expected.values().cloned().map(Ok);
+    mgr.import(&mut leases, &ImportOptions::default(), &mut |_| {}).unwrap();
+    let is_all = |expected: &BTreeMap<Ipv6Addr, Lease6>| {
+        assert!(mgr.all().unwrap().iter().eq(expected.values()));
+        assert!(mgr.find(&Query::all().reverse()).unwrap().iter().eq(expected.values().rev()));
+        assert!(mgr.leases(Query::all()).map(Result::unwrap).eq(expected.values().cloned()));
+        let reversed = mgr.pages(Query::all().reverse().limit(5000), 200).map(Result::unwrap);
+        assert!(reversed.flatten().eq(expected.values().rev().take(5000).cloned()));
+        let (mut scanned, mut cursor) = (Vec::new(), None);
+        loop {
+            let (page, next) = mgr.scan(cursor.as_ref(), 700).unwrap();
+            assert!(page.len() <= 700);
+            scanned.extend(page);
+            cursor = next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        scanned.sort_unstable_by_key(Lease6::address);
+        assert!(scanned.iter().eq(expected.values()));
+    };
+    is_all(&expected);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("leases6.csv");
+    assert_eq!(mgr.write_to(&file).unwrap(), u64::try_from(expected.len()).unwrap());
+    let memfile = LeaseMgrFactory::<Lease6>::new();
+    let memfile = memfile.open(&format!("type=memfile name={}", file.to_str().unwrap())).unwrap();
+    assert!(memfile.all().unwrap().iter().eq(expected.values()));
+
+    // A lease that is deleted before its page is read.
+    let mut pages = mgr.pages(Query::all(), 300);
+    let mut read = pages.next().unwrap().unwrap();
+    let deleted = *expected.keys().nth(3000).unwrap();
+    assert_eq!(mgr.delete(deleted).unwrap(), Deleted::Deleted);
+    expected.remove(&deleted);
+    read.extend(pages.flat_map(Result::unwrap));
+    assert!(read.iter().eq(expected.values()));
+
+    // Another program has written an address in another form.
+    let (address, lease) = expected.pop_first().unwrap();
+    let text = address.to_string().to_uppercase();
+    assert_ne!(text, address.to_string());
+    database.execute(&format!("UPDATE lease6 SET address = '{text}' WHERE address = '{address}'"));
+    expected.insert(address, lease);
+    is_all(&expected);
+    for bytes in [&b"\xff"[..], &[0xc3]] {
+        let error = mgr.scan(Some(&Cursor::new(bytes)), 5).unwrap_err();
+        assert!(matches!(error, LeaseMgrError::BadArgument { .. }), "{error}");
+    }
+    assert!(matches!(mgr.scan(None, 0).unwrap_err(), LeaseMgrError::BadArgument { .. }));
+}
+
 fn expired_leases_are_divided<L: Numbered>(server: Server) {
     const COUNT: u32 = 5000;
     let database = Database::new(server);
@@ -618,8 +686,7 @@ fn a_database_tells_managers_of_the_changes_of_others() {
 
 #[rstest]
 fn changes_of_others_are_found_out_by_reading(#[values(Server::Postgresql, Server::Mariadb)] server: Server) {
-    fn check<L: Numbered>(server: Server) {
-        let database = Database::new(server);
+    fn check<L: Numbered>(database: &Database) {
         let open = || {
             let connection = format!("{} poll-interval=1", database.connection());
             LeaseMgrFactory::<L>::new().open(&connection).unwrap()
@@ -627,8 +694,9 @@ fn changes_of_others_are_found_out_by_reading(#[values(Server::Postgresql, Serve
         let (one, two) = (open(), open());
         changes_are_told_to_the_other(&*one, &*two);
     }
-    check::<Lease4>(server);
-    check::<Lease6>(server);
+    check::<Lease4>(&Database::new(server));
+    check::<Lease6>(&Database::new(server));
+    check::<Lease6>(&Database::of_version_2_2(server));
 }
 
 #[rstest]

@@ -3,6 +3,7 @@
 mod limits;
 mod others;
 mod reclaim;
+mod text_order;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -28,14 +29,16 @@ use crate::lease::{
 };
 use crate::lease_mgr::writer::{self, Writer};
 use crate::lease_mgr::{
-    Added, AddedWithin, Borrowed, Change, Deleted, Done, FreeRange, ImportEvent, ImportOptions, Imported,
-    Key, LeaseMgr, LeaseMgrError, ManagedLease, Operation, Query, StatisticsQuery, StatisticsRow, Status,
-    Then, ThenFound, Tracking, call_then, defaults,
+    Added, AddedWithin, Borrowed, Change, Cursor, Deleted, Done, FreeRange, ImportEvent, ImportOptions,
+    Imported, Key, LeaseMgr, LeaseMgrError, ManagedLease, Operation, Query, StatisticsQuery, StatisticsRow,
+    Status, Then, ThenFound, Tracking, call_then, defaults,
 };
 use crate::panics::contained;
 
 /// Number of leases that are read with one statement.
 const PAGE: usize = 10_000;
+/// Number of leases that are looked up with one statement by a caller that asks for many.
+const LARGE_BATCH: usize = 512;
 /// Number of batches of changes that are made at the same time.
 const CHANGE_LEADERS: usize = 1;
 /// Number of batches of look-ups that are made at the same time, for each kind of key.
@@ -223,6 +226,10 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
     }
 
     fn get_many(&self, addresses: &[L::Address]) -> Result<Vec<Option<L>>, LeaseMgrError> {
+        if addresses.len() > super::queue::MAX_BATCH {
+            // They gain nothing from other look-ups.
+            return addresses.chunks(LARGE_BATCH).flat_map(|batch| self.look_up(batch)).collect();
+        }
         let mut results: Vec<_> = addresses.iter().map(|_| Ok(None)).collect();
         let queued = addresses.iter().map(|&address| (address, address));
         self.addresses.run(
@@ -398,6 +405,13 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
         query.check()?;
         if let Some(leases) = self.find_of_client(query)? {
             return Ok(leases);
+        }
+        if self.has_text_addresses() && query.is_whole() && query.limit.is_none() {
+            let mut all = self.all_of_text()?;
+            if query.reversed {
+                all.reverse();
+            }
+            return Ok(all);
         }
         let schema = self.sessions.schema();
         let wanted = query.limit.unwrap_or(usize::MAX);
@@ -793,6 +807,17 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
             builder.end()
         })?;
         Ok(rows.first().and_then(|row| row.first()).map_or(0, |&count| count.unsigned_abs()))
+    }
+
+    fn scan(&self, cursor: Option<&Cursor>, limit: usize) -> Result<(Vec<L>, Option<Cursor>), LeaseMgrError> {
+        if self.shared.has_text_addresses() {
+            return self.shared.scan_text(cursor, limit);
+        }
+        defaults::scan(self, cursor, limit)
+    }
+
+    fn address_list(&self) -> Result<Option<Vec<L::Address>>, LeaseMgrError> {
+        if self.shared.has_text_addresses() { self.shared.addresses_of_text() } else { Ok(None) }
     }
 
     fn first_free(&self, range: &FreeRange<L>, now: SystemTime) -> Result<Option<L::Address>, LeaseMgrError> {

@@ -150,6 +150,25 @@ pub(super) fn find<'a, L: ManagedLease>(
     builder.end()
 }
 
+/// Returns the statement that selects these columns of the leases whose addresses are after this one
+/// in the order of the texts of addresses, which is that of the primary key: at most `limit`, in this
+/// order.
+pub(super) fn in_text_order(
+    dialect: &(impl Dialect + ?Sized),
+    family: Family,
+    columns: &[Column],
+    after: Option<&str>,
+    limit: usize,
+) -> Statement<'static> {
+    let mut builder = Builder::leases(dialect, family, columns);
+    if let Some(after) = after {
+        builder.condition("address >", Kind::Text, Value::Text(after.to_owned().into()));
+    }
+    builder.text(" ORDER BY address");
+    builder.limit(limit);
+    builder.end()
+}
+
 /// Appends the conditions of a query, as far as columns have them.
 pub(super) fn conditions<'a, L: ManagedLease, D: Dialect + ?Sized>(
     builder: &mut Builder<'a, '_, D>,
