@@ -4,10 +4,11 @@
 
 #[path = "support/databases.rs"]
 mod databases;
+#[path = "support/kea_admin.rs"]
+mod kea_admin;
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
-use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,7 +16,6 @@ use std::{fs, iter};
 
 use databases::{Database, Server};
 use leasemgr::conformance::{Fixture, TestedLease};
-use leasemgr::connection::ConnectionString;
 use leasemgr::lease::{
     Duid, Family, HwAddr, Iaid, Lease4, Lease6, Lifetime, Recorded, SubnetId, UserContext, system_time,
 };
@@ -26,34 +26,6 @@ use leasemgr::{
 };
 use rstest::rstest;
 use serde_json::Value;
-
-impl Database {
-    /// Makes a database with the schema of Kea 2.2, by this crate.
-    fn of_version_2_2(server: Server) -> Self {
-        let version = if server == Server::Postgresql { 13 } else { 14 };
-        let name = Self::new_name("own22");
-        server.create(&name, Some(version));
-        Self { server, name, _turn: None }
-    }
-
-    /// Runs `kea-admin` with a command for the database, and returns what it prints.
-    fn kea_admin(&self, command: &str, arguments: &[&str]) -> String {
-        let address: ConnectionString = self.connection().parse().unwrap();
-        let value = |keyword| address.get(keyword).unwrap();
-        let kind = if self.server == Server::Postgresql { "pgsql" } else { "mysql" };
-        let mut program = Command::new("/usr/sbin/kea-admin");
-        // `kea-admin` of Kea 2.2 passes the port only to some of the programs that it starts.
-        program.env("PGPORT", value("port")).args([command, kind, "-h", value("host"), "-P", value("port")]);
-        program.args(["-u", value("user"), "-p", value("password"), "-n", &self.name]).args(arguments);
-        if self.server == Server::Mariadb {
-            program.args(["-x", &format!("--port={}", value("port"))]);
-        }
-        let output = program.output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{text} {}", String::from_utf8_lossy(&output.stderr));
-        text
-    }
-}
 
 /// Time limit of a rule: a database on a busy machine is slow.
 const TIME_LIMIT: Duration = Duration::from_secs(900);
