@@ -1,17 +1,19 @@
 //! Writing all leases of a lease manager, with any backend, to a file in the lease file format.
 
+use std::iter;
 use std::path::Path;
 
 use crate::fs::{FileSystem, OsFileSystem, WriteFile, attributes_of, create_in_place_of, directory_of};
 use crate::lease_file::{FileLease, LeaseFileError};
-use crate::lease_mgr::{LeaseMgr, LeaseMgrError, LeaseMgrExt, ManagedLease, Query};
+use crate::lease_mgr::{LeaseMgr, LeaseMgrError, ManagedLease};
 
 /// Number of leases that are read at a time.
 const PAGE: usize = 1000;
 
 /// Writes leases to files. Implemented for everything that is a [`LeaseMgr`].
 pub trait WriteLeases<L: ManagedLease + FileLease>: LeaseMgr<L> {
-    /// Writes all leases to a file in the lease file format, and replaces a file of that name.
+    /// Writes all leases to a file in the lease file format, in the order of
+    /// [`LeaseMgr::scan`], and replaces a file of that name.
     /// Returns the number of leases. A process that opens the name finds the old content or the new
     /// one, never a part. A symbolic link is replaced, not followed, unless it leads to the
     /// manager's own lease file.
@@ -35,11 +37,29 @@ pub trait WriteLeases<L: ManagedLease + FileLease>: LeaseMgr<L> {
         if let Some(count) = self.write_own_file(path)? {
             return Ok(count);
         }
-        write_snapshot(fs, path, self.pages(Query::all(), PAGE))
+        write_snapshot(fs, path, scanned(self))
     }
 }
 
 impl<L: ManagedLease + FileLease, M: LeaseMgr<L> + ?Sized> WriteLeases<L> for M {}
+
+/// Returns all leases, in pages, in an order that costs the backend least.
+fn scanned<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+    mgr: &M,
+) -> impl Iterator<Item = Result<Vec<L>, LeaseMgrError>> {
+    let (mut cursor, mut is_done) = (None, false);
+    iter::from_fn(move || {
+        if is_done {
+            return None;
+        }
+        let page = mgr.scan(cursor.as_ref(), PAGE).map(|(leases, next)| {
+            cursor = next;
+            leases
+        });
+        is_done = page.is_err() || cursor.is_none();
+        Some(page)
+    })
+}
 
 /// Writes leases, page by page, to a file beside the one of this name, and renames it when it is
 /// complete and durable. It takes over the owner, group and mode of a file that it replaces.

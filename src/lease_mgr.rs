@@ -503,6 +503,16 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
         defaults::scan(self, cursor, limit)
     }
 
+    /// Returns the addresses of all leases, in their order, if the backend reads them, and then the
+    /// leases of many addresses ([`LeaseMgr::get_many`]), with less work than pages of all leases in
+    /// the order of their addresses ([`LeaseMgrExt::pages`]). `None`, the default, otherwise.
+    ///
+    /// # Errors
+    /// Returns [`LeaseMgrError`] if the backend cannot be read.
+    fn address_list(&self) -> Result<Option<Vec<L::Address>>, LeaseMgrError> {
+        Ok(None)
+    }
+
     /// Adds many leases, such as those of another lease manager or of a lease file, in portions, and
     /// returns what became of them. Calls `report` after each portion, and for each lease that is not
     /// added because its address has another lease or the backend cannot keep it.

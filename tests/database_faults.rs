@@ -13,8 +13,9 @@ mod history;
 #[path = "support/proxy.rs"]
 mod proxy;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -350,6 +351,11 @@ impl Machine {
             // It may have ended with the main process.
             let _ = Command::new("kill").args(["-KILL", child]).stderr(Stdio::null()).status();
         }
+    }
+
+    fn is_running(self) -> bool {
+        let pid = fs::read_to_string(self.directory().join("pid")).unwrap();
+        fs::read_link(format!("/proc/{}/exe", pid.trim())).is_ok()
     }
 
     fn start(self) {
@@ -874,6 +880,228 @@ fn a_full_disk_refuses_changes_and_not_look_ups(
         Server::Mariadb => "DROP TRIGGER full_disk",
     });
     assert_eq!(add(&*mgr, 2).unwrap(), Done::Added);
+}
+
+/// A file system in memory that has the tables of a database, and little room.
+struct SmallDisk {
+    place: PathBuf,
+    database: Database,
+}
+
+impl SmallDisk {
+    const BYTES: u64 = 64 << 20;
+    /// Room that is left beside the tables.
+    const ROOM: u64 = 1 << 20;
+
+    fn new(server: Server) -> Self {
+        let name = Database::new_name("small");
+        // A directory within the data is a database of MariaDB, and a tablespace of PostgreSQL is
+        // outside of it.
+        let (place, owner) = match server {
+            Server::Postgresql => (Machine::of(server).directory().join(&name), "postgres"),
+            Server::Mariadb => (Machine::of(server).directory().join("data").join(&name), "mysql"),
+        };
+        fs::create_dir(&place).unwrap();
+        let options = format!("size={},uid={owner},gid={owner},mode=700", Self::BYTES);
+        run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", place.to_str().unwrap()]);
+        let disk = Self { place, database: Database { server, name, _turn: None } };
+        let (database, name) = (&disk.database, &disk.database.name);
+        let connection = database.connection().parse().unwrap();
+        match server {
+            Server::Postgresql => {
+                let directory = Machine::of(server).directory();
+                let address: ConnectionString =
+                    format!("type=postgresql {}", server.address()).parse().unwrap();
+                let tablespace =
+                    format!("CREATE TABLESPACE {name} OWNER kea LOCATION '{}'", disk.place.display());
+                let (directory, port) = (directory.to_str().unwrap(), address.get("port").unwrap());
+                run(
+                    "psql",
+                    &[
+                        "-X",
+                        "-q",
+                        "-h",
+                        directory,
+                        "-p",
+                        port,
+                        "-U",
+                        "postgres",
+                        "-d",
+                        "postgres",
+                        "-c",
+                        &tablespace,
+                    ],
+                );
+                server.execute("postgres", &format!("CREATE DATABASE {name} TABLESPACE {name}"));
+                leasemgr::postgresql::create_schema(&connection, None).unwrap();
+            }
+            Server::Mariadb => leasemgr::mysql::create_schema(&connection, None).unwrap(),
+        }
+        disk
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.place.join("ballast")
+    }
+
+    /// Fills the file system but for a small room.
+    fn fill(&self) {
+        let statistics = rustix::fs::statvfs(&self.place).unwrap();
+        let free = statistics.f_bavail * statistics.f_frsize;
+        let ballast = vec![0; usize::try_from(free - Self::ROOM).unwrap()];
+        fs::write(self.ballast(), ballast).unwrap();
+    }
+
+    fn make_room(&self) {
+        fs::remove_file(self.ballast()).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // A server that cannot find its tables any longer is not asked to use them.
+        let (server, name) = (self.database.server, &self.database.name);
+        if !thread::panicking() {
+            match server {
+                Server::Postgresql => {
+                    server.execute("postgres", &format!("DROP DATABASE {name} WITH (FORCE)"))
+                }
+                Server::Mariadb => {
+                    let tables = format!(
+                        "SELECT concat('DROP TABLE ', table_schema, '.', table_name) FROM information_schema.tables \
+                         WHERE table_schema = '{name}'"
+                    );
+                    let tables = server.execute("kea22", &tables).trim().replace('\n', "; ");
+                    server.execute("kea22", &format!("SET foreign_key_checks = 0; {tables}"))
+                }
+            };
+        }
+        run("umount", &["--lazy", self.place.to_str().unwrap()]);
+        let _ = fs::remove_dir(&self.place);
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {error}");
+}
+
+/// What became of an operation on a full disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Addition {
+    Made,
+    /// There was no room.
+    Refused,
+    /// There was no server any longer.
+    Unavailable,
+    Unknown,
+}
+
+/// Adds leases of addresses of its own until a batch is refused, and returns what became of each.
+fn fill_up(mgr: &dyn LeaseMgr<Lease4>, numbers: Range<u16>) -> Vec<(u16, Addition)> {
+    const BATCH: usize = 50;
+    let mut additions = Vec::new();
+    for first in numbers.clone().step_by(BATCH) {
+        let numbers: Vec<_> = (first..numbers.end).take(BATCH).collect();
+        let operations: Vec<_> = numbers.iter().map(|&n| Operation::Add(lease::<Lease4>(n, 1, 0))).collect();
+        for (n, result) in numbers.into_iter().zip(mgr.apply(&operations)) {
+            let addition = match result {
+                Ok(Done::Added) => Addition::Made,
+                Err(LeaseMgrError::Write { source, .. }) => {
+                    assert_eq!(source.kind(), std::io::ErrorKind::StorageFull, "{}", text(&source));
+                    Addition::Refused
+                }
+                Err(LeaseMgrError::Unavailable { .. }) => Addition::Unavailable,
+                Err(LeaseMgrError::OutcomeUnknown { .. }) => Addition::Unknown,
+                result => panic!("{n}: {result:?}"),
+            };
+            additions.push((n, addition));
+        }
+        if additions.iter().any(|(_, addition)| *addition != Addition::Made) {
+            return additions;
+        }
+    }
+    panic!("the disk is not full");
+}
+
+/// Returns the numbers of all leases, which are of client 1.
+fn numbers_of_all(mgr: &dyn LeaseMgr<Lease4>) -> BTreeSet<u16> {
+    let all = mgr.find(&Query::all()).unwrap();
+    assert!(all.iter().all(|there| number_of(there) == 1));
+    all.iter().map(|lease| u16::try_from(lease.address().to_bits() & 0xffff).unwrap()).collect()
+}
+
+/// Threads add leases until the file system with the tables is full, and again when there is room.
+/// MariaDB may end when it cannot roll a transaction back for want of room.
+#[rstest]
+fn a_disk_that_becomes_full_loses_no_lease(#[values(Server::Postgresql, Server::Mariadb)] server: Server) {
+    const THREADS: u16 = 4;
+    const EACH: u16 = 10_000;
+    assert!(rustix::process::geteuid().is_root(), "a file system is mounted; run as root");
+    let _alone = alone(server);
+    let machine = Machine::of(server);
+    let disk = SmallDisk::new(server);
+    let mgr = disk.database.open::<Lease4>();
+    assert_eq!(add(&*mgr, u16::MAX).unwrap(), Done::Added);
+    disk.fill();
+    let additions: Vec<_> = thread::scope(|scope| {
+        let mgr = &*mgr;
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| scope.spawn(move || fill_up(mgr, thread * EACH..(thread + 1) * EACH)))
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let those = |addition| additions.iter().filter(move |of| of.1 == addition).map(|of| of.0);
+    let mut made: BTreeSet<_> = those(Addition::Made).chain([u16::MAX]).collect();
+    let count = |addition| those(addition).count();
+    let [refused, unavailable, unknown] =
+        [Addition::Refused, Addition::Unavailable, Addition::Unknown].map(count);
+    let has_ended = unavailable > 0 || unknown > 0 || !machine.is_running();
+    println!(
+        "{server:?}: {} made, {refused} refused, {unavailable} unavailable, {unknown} unknown; ended: {has_ended}",
+        made.len()
+    );
+    let of_another = |number| {
+        let operations: Vec<_> =
+            made.iter().step_by(50).map(|&n| Operation::Add(lease::<Lease4>(n, number, 0))).collect();
+        disk.database.open::<Lease4>().apply(&operations)
+    };
+    if has_ended {
+        assert_eq!(server, Server::Mariadb);
+        let start = Instant::now();
+        while machine.is_running() {
+            assert!(start.elapsed() < LIMIT, "the server has not ended");
+            thread::sleep(Duration::from_millis(10));
+        }
+        disk.make_room();
+        machine.start();
+    } else {
+        assert_eq!(numbers_of_all(&*mgr), made);
+        assert_eq!(mgr.status().availability, Availability::Up);
+        for result in of_another(2) {
+            assert!(!matches!(result, Ok(Done::Added)), "{result:?}");
+        }
+        disk.make_room();
+    }
+    for result in of_another(3) {
+        assert_eq!(result.map_err(|error| text(&error)), Ok(Done::AddressTaken));
+    }
+    wait_until_up(&*mgr);
+    let there = numbers_of_all(&*mgr);
+    assert!(there.is_superset(&made), "lost: {:?}", made.difference(&there));
+    let mut refused = those(Addition::Refused).chain(those(Addition::Unavailable));
+    assert!(refused.all(|n| !there.contains(&n)), "a refused lease is there");
+
+    for (n, _) in additions.iter().filter(|(_, addition)| *addition != Addition::Made) {
+        let expected = if there.contains(n) { Done::AddressTaken } else { Done::Added };
+        assert_eq!(add(&*mgr, *n).map_err(|error| text(&error)), Ok(expected), "{n}");
+        made.insert(*n);
+    }
+    assert_eq!(numbers_of_all(&*mgr), made);
+    machine.kill();
+    machine.start();
+    assert_eq!(numbers_of_all(&*disk.database.open::<Lease4>()), made);
 }
 
 #[rstest]

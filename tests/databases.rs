@@ -4,10 +4,11 @@
 
 #[path = "support/databases.rs"]
 mod databases;
+#[path = "support/kea_admin.rs"]
+mod kea_admin;
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
-use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,44 +16,16 @@ use std::{fs, iter};
 
 use databases::{Database, Server};
 use leasemgr::conformance::{Fixture, TestedLease};
-use leasemgr::connection::ConnectionString;
 use leasemgr::lease::{
     Duid, Family, HwAddr, Iaid, Lease4, Lease6, Lifetime, Recorded, SubnetId, UserContext, system_time,
 };
 use leasemgr::{
-    Added, AddedWithin, AsyncLeaseMgr, Availability, Change, ChangeKind, Deleted, Done, FreeRange, LeaseMgr,
-    LeaseMgrExt, LeaseMgrFactory, ManagedLease, Operation, Origin, postgresql,
+    Added, AddedWithin, AsyncLeaseMgr, Availability, Change, ChangeKind, Cursor, Deleted, Done, FreeRange,
+    ImportOptions, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrFactory, ManagedLease, Operation, Origin,
+    Query, WriteLeases, postgresql,
 };
 use rstest::rstest;
 use serde_json::Value;
-
-impl Database {
-    /// Makes a database with the schema of Kea 2.2, by this crate.
-    fn of_version_2_2(server: Server) -> Self {
-        let version = if server == Server::Postgresql { 13 } else { 14 };
-        let name = "own22".to_owned();
-        server.create(&name, Some(version));
-        Self { server, name, _turn: None }
-    }
-
-    /// Runs `kea-admin` with a command for the database, and returns what it prints.
-    fn kea_admin(&self, command: &str, arguments: &[&str]) -> String {
-        let address: ConnectionString = self.connection().parse().unwrap();
-        let value = |keyword| address.get(keyword).unwrap();
-        let kind = if self.server == Server::Postgresql { "pgsql" } else { "mysql" };
-        let mut program = Command::new("/usr/sbin/kea-admin");
-        // `kea-admin` of Kea 2.2 passes the port only to some of the programs that it starts.
-        program.env("PGPORT", value("port")).args([command, kind, "-h", value("host"), "-P", value("port")]);
-        program.args(["-u", value("user"), "-p", value("password"), "-n", &self.name]).args(arguments);
-        if self.server == Server::Mariadb {
-            program.args(["-x", &format!("--port={}", value("port"))]);
-        }
-        let output = program.output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{text} {}", String::from_utf8_lossy(&output.stderr));
-        text
-    }
-}
 
 /// Time limit of a rule: a database on a busy machine is slow.
 const TIME_LIMIT: Duration = Duration::from_secs(900);
@@ -259,23 +232,28 @@ impl Numbered for Lease6 {
     }
 }
 
-fn free_addresses_are_those_of_a_lease_file<L: Numbered>(server: Server) {
+/// Compares the free addresses of a pool, of `L::at` of `number(n)` for each n, with those of a lease
+/// file. `lengths` are those of `L::at`, and of the ranges.
+fn free_addresses_are_those_of_a_lease_file<L: Numbered>(
+    database: &Database,
+    lengths: &[(u8, u8)],
+    number: impl Fn(u32) -> u32,
+) {
     const LAST: u32 = 59;
-    let database = Database::new(server);
     let managers = [database.open::<L>(), LeaseMgrFactory::new().open("type=memfile persist=false").unwrap()];
     let mut random = 1_u64;
     let mut random = |below: u32| {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         u32::try_from(random >> 33).unwrap() % below
     };
-    for &length in L::LENGTHS {
+    for &(length, of_range) in lengths {
         for _ in 0..40 {
             for mgr in &managers {
                 mgr.wipe_subnet(SubnetId(1)).unwrap();
             }
             let gaps = random(4);
             let leases = (0..=LAST + 1).filter_map(|n| {
-                let mut lease = L::at(n, length);
+                let mut lease = L::at(number(n), length);
                 match random(40) {
                     found if found < gaps => return None,
                     found if found < 2 * gaps => lease.reclaim(),
@@ -289,9 +267,9 @@ fn free_addresses_are_those_of_a_lease_file<L: Numbered>(server: Server) {
             for mgr in &managers {
                 assert!(mgr.apply(&leases).into_iter().all(|result| result.unwrap() == Done::Added));
             }
-            let address = |n| L::at(n, length).address();
+            let address = |n| L::at(number(n), length).address();
             let (first, last) = (random(10), LAST - random(10));
-            let mut range = FreeRange::<L>::prefixes(address(first)..=address(last), length);
+            let mut range = FreeRange::<L>::prefixes(address(first)..=address(last), of_range);
             for _ in 0..random(4) {
                 let excluded = random(LAST);
                 range = range.without(address(excluded)..=address(excluded + random(9)));
@@ -302,7 +280,7 @@ fn free_addresses_are_those_of_a_lease_file<L: Numbered>(server: Server) {
                 let any = managers[0].free_address(&range, now).unwrap();
                 assert_eq!(any.is_some(), expected.is_some(), "{range:?} {now:?}");
                 if let Some(any) = any {
-                    let one = FreeRange::prefixes(any..=any, length);
+                    let one = FreeRange::prefixes(any..=any, of_range);
                     assert!(range.contains(any));
                     assert_eq!(managers[1].first_free(&one, now).unwrap(), Some(any), "{now:?}");
                 }
@@ -313,8 +291,118 @@ fn free_addresses_are_those_of_a_lease_file<L: Numbered>(server: Server) {
 
 #[rstest]
 fn free_addresses_are_found_in_the_database(#[values(Server::Postgresql, Server::Mariadb)] server: Server) {
-    free_addresses_are_those_of_a_lease_file::<Lease4>(server);
-    free_addresses_are_those_of_a_lease_file::<Lease6>(server);
+    let database = Database::new(server);
+    let same = |length: &u8| (*length, *length);
+    let lengths =
+        [Lease4::LENGTHS, Lease6::LENGTHS].map(|lengths| lengths.iter().map(same).collect::<Vec<_>>());
+    free_addresses_are_those_of_a_lease_file::<Lease4>(&database, &lengths[0], |n| n);
+    free_addresses_are_those_of_a_lease_file::<Lease6>(&database, &lengths[1], |n| n);
+    // As text.
+    let old = Database::of_version_2_2(server);
+    free_addresses_are_those_of_a_lease_file::<Lease6>(&old, &lengths[1], |n| n);
+}
+
+#[rstest]
+fn ranges_need_not_begin_at_a_multiple_of_the_size_of_a_prefix(
+    #[values(Server::Postgresql, Server::Mariadb)] server: Server,
+) {
+    let database = Database::new(server);
+    free_addresses_are_those_of_a_lease_file::<Lease4>(&database, &[(32, 30)], |n| 4 * n + 3);
+    free_addresses_are_those_of_a_lease_file::<Lease6>(&database, &[(128, 120)], |n| 256 * n + 1);
+    free_addresses_are_those_of_a_lease_file::<Lease6>(&database, &[(60, 56)], |n| 16 * n + 1);
+    // The first 64 bits of the addresses differ.
+    let middle = 1 << 20;
+    free_addresses_are_those_of_a_lease_file::<Lease6>(&database, &[(84, 84)], |n| middle - 30 + n);
+}
+
+/// A pool of many windows, of which one address is free, in the tables of Kea 2.2.
+#[rstest]
+fn the_only_free_address_is_found_among_thousands(
+    #[values(Server::Postgresql, Server::Mariadb)] server: Server,
+) {
+    const COUNT: u32 = 3000;
+    let database = Database::of_version_2_2(server);
+    let mgr = database.open::<Lease6>();
+    let leases: Vec<_> = (0..COUNT).map(|n| Operation::Add(Lease6::at(n, 128))).collect();
+    assert!(mgr.apply(&leases).into_iter().all(|result| result.unwrap() == Done::Added));
+    let address = |n| Lease6::at(n, 128).address();
+    let range = FreeRange::new(address(0)..=address(COUNT - 1));
+    let now = system_time(1_700_000_000);
+    let free = || [mgr.first_free(&range, now), mgr.free_address(&range, now)].map(Result::unwrap);
+    assert_eq!(free(), [None, None]);
+    for n in [0, 31, 32, 1000, COUNT - 1] {
+        assert_eq!(mgr.delete(address(n)).unwrap(), Deleted::Deleted);
+        assert_eq!(free(), [Some(address(n)); 2]);
+        assert_eq!(mgr.add(&Lease6::at(n, 128)).unwrap(), Added::Added);
+    }
+    assert_eq!(free(), [None, None]);
+}
+
+/// In the tables of Kea 2.2, whose order of DHCPv6 addresses is that of their texts.
+#[rstest]
+fn all_leases_are_read_in_the_order_that_each_way_promises(
+    #[values(Server::Postgresql, Server::Mariadb)] server: Server,
+) {
+    // More than are read at a time.
+    const COUNT: u32 = 11_000;
+    let database = Database::of_version_2_2(server);
+    let mgr = database.open::<Lease6>();
+    assert_eq!(mgr.all().unwrap(), []);
+    assert_eq!(mgr.leases(Query::all()).count(), 0);
+    assert!(mgr.scan(None, 5).unwrap().0.is_empty());
+    // Addresses far from each other and of different lengths as text.
+    let leases = (0..COUNT).map(|n| Lease6::at(n.wrapping_mul(2_654_435_761) >> (n % 32), 128));
+    let mut expected: BTreeMap<_, _> = leases.map(|lease| (lease.address(), lease)).collect();
+    let mut leases = expected.values().cloned().map(Ok);
+    mgr.import(&mut leases, &ImportOptions::default(), &mut |_| {}).unwrap();
+    let is_all = |expected: &BTreeMap<Ipv6Addr, Lease6>| {
+        assert!(mgr.all().unwrap().iter().eq(expected.values()));
+        assert!(mgr.find(&Query::all().reverse()).unwrap().iter().eq(expected.values().rev()));
+        assert!(mgr.leases(Query::all()).map(Result::unwrap).eq(expected.values().cloned()));
+        let reversed = mgr.pages(Query::all().reverse().limit(5000), 200).map(Result::unwrap);
+        assert!(reversed.flatten().eq(expected.values().rev().take(5000).cloned()));
+        let (mut scanned, mut cursor) = (Vec::new(), None);
+        loop {
+            let (page, next) = mgr.scan(cursor.as_ref(), 700).unwrap();
+            assert!(page.len() <= 700);
+            scanned.extend(page);
+            cursor = next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        scanned.sort_unstable_by_key(Lease6::address);
+        assert!(scanned.iter().eq(expected.values()));
+    };
+    is_all(&expected);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("leases6.csv");
+    assert_eq!(mgr.write_to(&file).unwrap(), u64::try_from(expected.len()).unwrap());
+    let memfile = LeaseMgrFactory::<Lease6>::new();
+    let memfile = memfile.open(&format!("type=memfile name={}", file.to_str().unwrap())).unwrap();
+    assert!(memfile.all().unwrap().iter().eq(expected.values()));
+
+    // A lease that is deleted before its page is read.
+    let mut pages = mgr.pages(Query::all(), 300);
+    let mut read = pages.next().unwrap().unwrap();
+    let deleted = *expected.keys().nth(3000).unwrap();
+    assert_eq!(mgr.delete(deleted).unwrap(), Deleted::Deleted);
+    expected.remove(&deleted);
+    read.extend(pages.flat_map(Result::unwrap));
+    assert!(read.iter().eq(expected.values()));
+
+    // Another program has written an address in another form.
+    let (address, lease) = expected.pop_first().unwrap();
+    let text = address.to_string().to_uppercase();
+    assert_ne!(text, address.to_string());
+    database.execute(&format!("UPDATE lease6 SET address = '{text}' WHERE address = '{address}'"));
+    expected.insert(address, lease);
+    is_all(&expected);
+    for bytes in [&b"\xff"[..], &[0xc3]] {
+        let error = mgr.scan(Some(&Cursor::new(bytes)), 5).unwrap_err();
+        assert!(matches!(error, LeaseMgrError::BadArgument { .. }), "{error}");
+    }
+    assert!(matches!(mgr.scan(None, 0).unwrap_err(), LeaseMgrError::BadArgument { .. }));
 }
 
 fn expired_leases_are_divided<L: Numbered>(server: Server) {
@@ -570,8 +658,7 @@ fn a_database_tells_managers_of_the_changes_of_others() {
 
 #[rstest]
 fn changes_of_others_are_found_out_by_reading(#[values(Server::Postgresql, Server::Mariadb)] server: Server) {
-    fn check<L: Numbered>(server: Server) {
-        let database = Database::new(server);
+    fn check<L: Numbered>(database: &Database) {
         let open = || {
             let connection = format!("{} poll-interval=1", database.connection());
             LeaseMgrFactory::<L>::new().open(&connection).unwrap()
@@ -579,8 +666,9 @@ fn changes_of_others_are_found_out_by_reading(#[values(Server::Postgresql, Serve
         let (one, two) = (open(), open());
         changes_are_told_to_the_other(&*one, &*two);
     }
-    check::<Lease4>(server);
-    check::<Lease6>(server);
+    check::<Lease4>(&Database::new(server));
+    check::<Lease6>(&Database::new(server));
+    check::<Lease6>(&Database::of_version_2_2(server));
 }
 
 #[rstest]

@@ -14,21 +14,23 @@ mod databases;
 #[expect(dead_code, reason = "a part is for another suite")]
 #[path = "support/kea.rs"]
 mod kea;
+#[path = "support/kea_admin.rs"]
+mod kea_admin;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use databases::{Database, Server};
 use kea::{KeaServer, OfKea, all, kea_is_installed, shown, wait_until};
 use leasemgr::connection::ConnectionString;
 use leasemgr::lease::{Family, Lease4, Lease6};
-use leasemgr::{Added, LeaseMgr, LeaseMgrError};
+use leasemgr::{Added, Change, ChangeKind, Deleted, LeaseMgr, LeaseMgrError, LeaseMgrExt, Origin};
 use rstest::rstest;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -428,5 +430,95 @@ fn leases_of_all_kinds_are_the_same_for_both(
             Family::V4 => exchange::<Lease4>(server),
             Family::V6 => exchange::<Lease6>(server),
         }
+    }
+}
+
+impl Database {
+    /// Makes a database with the schema before that of Kea 2.2, by Kea's own script.
+    fn of_version_12() -> Self {
+        let database = Self { server: Server::Postgresql, name: Self::new_name("old12"), _turn: None };
+        database.server.execute("postgres", &format!("CREATE DATABASE {}", database.name));
+        let script = fs::read_to_string("/usr/share/kea/scripts/pgsql/dhcpdb_create.pgsql").unwrap();
+        // It makes one version after the other, in one transaction.
+        let version = script.find("SET version = '12'").unwrap();
+        let end = version + script[version..].find(';').unwrap() + 1;
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        write!(file, "{} COMMIT;", &script[..end]).unwrap();
+        let address = format!("{} dbname={}", database.server.address(), database.name);
+        let psql = Command::new("psql")
+            .args(["-X", "-q", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-d", &address])
+            .arg("-f")
+            .arg(file.path())
+            .output()
+            .unwrap();
+        assert!(psql.status.success(), "{}", String::from_utf8_lossy(&psql.stderr));
+        assert_eq!(database.execute("SELECT version FROM schema_version").trim(), "12");
+        database
+    }
+
+    /// Returns the triggers of the lease tables that are not Kea's.
+    fn own_triggers(&self) -> String {
+        self.execute(
+            "SELECT pg_get_triggerdef(oid) || ' ' || tgenabled::text FROM pg_trigger \
+             WHERE tgname LIKE 'leasemgr%' ORDER BY tgrelid::regclass::text, tgname",
+        )
+    }
+}
+
+/// Upgrades a database, and checks that Kea's server starts with it, that both read each other's
+/// leases, and that the manager is told of those of Kea, if the database has triggers for it.
+fn is_accepted_after_an_upgrade<L: OfKea>(database: &Database, version: &str, is_notified: bool) {
+    database.kea_admin("db-upgrade", &[]);
+    assert!(database.kea_admin("db-version", &[]).lines().any(|line| line == version));
+    let directory = tempfile::tempdir().unwrap();
+    let connection = json!({ "lease-database": configuration::<L>(database)["lease-database"] });
+    let kea = KeaServer::start::<L>(directory.path(), &connection, &[]);
+    let leases = database.open::<L>();
+    let told = Arc::new(Mutex::new(BTreeSet::new()));
+    let noted = Arc::clone(&told);
+    let note = move |change: &Change<'_, L>| {
+        if change.origin() == Origin::Elsewhere {
+            noted.lock().unwrap().insert(change.address());
+        }
+    };
+    leases.tracking().register("told", ChangeKind::Add, None, note).unwrap();
+    let commands = L::commands();
+    let accepted =
+        commands.as_array().unwrap().iter().filter(|command| {
+            kea.ask(command[0].as_str().unwrap(), Some(&command[1])).unwrap()["result"] == 0
+        });
+    assert!(accepted.count() >= 5);
+    let there = compare(&kea, &*leases);
+    if is_notified {
+        wait_until("the manager is told", || {
+            there.keys().all(|address| told.lock().unwrap().contains(address))
+        });
+    }
+    for address in there.keys() {
+        assert_eq!(leases.delete(*address).unwrap(), Deleted::Deleted);
+    }
+    assert!(compare(&kea, &*leases).is_empty());
+}
+
+#[rstest]
+#[case::made_here(Database::of_version_2_2(Server::Postgresql), "13.0")]
+#[case::of_the_version_before(Database::of_version_12(), "13.0")]
+fn triggers_that_notify_stay_after_an_upgrade(#[case] database: Database, #[case] version: &str) {
+    if kea_is_installed() {
+        leasemgr::postgresql::install_notify(&database.connection().parse().unwrap()).unwrap();
+        let triggers = database.own_triggers();
+        assert_eq!(triggers.lines().count(), 6);
+        is_accepted_after_an_upgrade::<Lease4>(&database, version, true);
+        is_accepted_after_an_upgrade::<Lease6>(&database, version, true);
+        assert_eq!(database.own_triggers(), triggers);
+    }
+}
+
+#[test]
+fn a_schema_made_here_is_accepted_after_an_upgrade_of_mariadb() {
+    if kea_is_installed() {
+        let database = Database::of_version_2_2(Server::Mariadb);
+        is_accepted_after_an_upgrade::<Lease4>(&database, "14.0", false);
+        is_accepted_after_an_upgrade::<Lease6>(&database, "14.0", false);
     }
 }

@@ -240,7 +240,24 @@ pub(crate) fn reclaim_expired<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     failure.filter(|_| reclaimed.is_empty()).map_or(Ok(reclaimed), Err)
 }
 
-pub(super) fn scan<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+/// Takes up to `size` leases of a list of addresses, of which some may have no lease any longer.
+pub(super) fn listed_page<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
+    mgr: &M,
+    addresses: &mut impl Iterator<Item = L::Address>,
+    size: usize,
+) -> Result<Vec<L>, LeaseMgrError> {
+    let mut page = Vec::new();
+    while page.len() < size {
+        let next: Vec<_> = addresses.take(size - page.len()).collect();
+        if next.is_empty() {
+            break;
+        }
+        page.extend(mgr.get_many(&next)?.into_iter().flatten());
+    }
+    Ok(page)
+}
+
+pub(crate) fn scan<L: ManagedLease, M: LeaseMgr<L> + ?Sized>(
     mgr: &M,
     cursor: Option<&Cursor>,
     limit: usize,

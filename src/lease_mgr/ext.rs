@@ -1,9 +1,11 @@
 //! The named queries and changes of a server.
 
+use std::mem;
+
 use super::operation::reclaimed_form;
 use super::{
     CountedAs, Deleted, Done, LeaseMgr, LeaseMgrError, ManagedLease, Query, StatisticsQuery, TotalsRow,
-    Tracking,
+    Tracking, defaults,
 };
 use crate::lease::{
     ClientId, Duid, ExtendedInfoChecks, Hostname, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseState, LeaseType,
@@ -12,6 +14,10 @@ use crate::lease::{
 
 /// Number of leases that [`LeaseMgrExt::leases`] reads at a time.
 const LARGE_PAGE: usize = 10_000;
+
+/// Number of pages that cost less to find, in a backend with a [`LeaseMgr::address_list`], than the
+/// look-ups of their leases.
+const FEW_PAGES: usize = 20;
 
 /// Operations of servers of both families. Implemented for every [`LeaseMgr`].
 ///
@@ -229,6 +235,9 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
     /// pages of `size` leases (at least 1). Each page is read when the iterator reaches it. The
     /// iterator ends after an error.
     ///
+    /// For many pages of all leases of a backend with a [`LeaseMgr::address_list`], the iterator keeps
+    /// the list, and does not return leases that were added since it began.
+    ///
     /// ```
     /// use leasemgr::lease::Lease4;
     /// use leasemgr::{LeaseMgrExt, LeaseMgrFactory, Query};
@@ -247,13 +256,29 @@ pub trait LeaseMgrExt<L: ManagedLease>: LeaseMgr<L> {
         size: usize,
     ) -> impl Iterator<Item = Result<Vec<L>, LeaseMgrError>> + 'a {
         let (mut query, mut left) = (query, query.limit.unwrap_or(usize::MAX));
-        let mut is_done = false;
+        let (mut listed, mut is_begun, mut is_done) = (None, false, false);
         std::iter::from_fn(move || {
             if is_done || left == 0 {
                 return None;
             }
             let size = size.min(left);
-            let page = self.find(&query.limit(size));
+            if !mem::replace(&mut is_begun, true) && query.is_whole() && (1..left).contains(&size) {
+                match self.address_list() {
+                    Ok(addresses) => {
+                        let are_many = |addresses: &Vec<_>| addresses.len() / size > FEW_PAGES;
+                        listed = addresses.filter(are_many).map(Vec::into_iter);
+                    }
+                    Err(error) => {
+                        is_done = true;
+                        return Some(Err(error));
+                    }
+                }
+            }
+            let page = match &mut listed {
+                Some(addresses) if query.reversed => defaults::listed_page(self, &mut addresses.rev(), size),
+                Some(addresses) => defaults::listed_page(self, addresses, size),
+                None => self.find(&query.limit(size)),
+            };
             match &page {
                 Ok(leases) => {
                     left -= leases.len().min(left);

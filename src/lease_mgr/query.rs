@@ -397,6 +397,11 @@ impl<'a, L: ManagedLease> Query<'a, L> {
         Self { ended_by: Some(seconds_since_epoch(time)), ..self }
     }
 
+    /// Returns whether the query selects all leases, if its limit is ignored.
+    pub(crate) fn is_whole(&self) -> bool {
+        *self == Self { reversed: self.reversed, limit: self.limit, ..Self::all() }
+    }
+
     /// Returns whether the query selects this lease, if its limit is ignored. A backend that finds
     /// leases by some of the conditions checks the others with it.
     #[must_use]

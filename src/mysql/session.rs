@@ -142,12 +142,13 @@ impl<L: ManagedLease> MySqlSession<L> {
         statement.push("(");
         for (index, &address) in addresses.iter().enumerate() {
             statement.separate(index, ", ");
-            let kind = match self.addresses {
-                // A literal has to be converted to the column's character set, not the column to its.
-                Addresses::Text { .. } => Kind::Text,
-                _ => Kind::Address,
-            };
-            statement.value(kind, self.addresses.encode(address.into()));
+            let value = self.addresses.encode(address.into());
+            match self.addresses {
+                // In the character set of the column: if the column were converted to that of the
+                // literals, the server would read the whole table.
+                Addresses::Text { .. } => statement.derived(Kind::Address, value, &self.addresses),
+                _ => statement.value(Kind::Address, value),
+            }
         }
         statement.push(")");
     }

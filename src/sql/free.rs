@@ -3,8 +3,14 @@
 //! An address is occupied if it has a lease that has not ended and is not reclaimed. The lowest free
 //! address of a range is its first one, or the one after the lowest occupied address whose next one
 //! is free. The statement reads occupied addresses in their order until it has found that one.
+//!
+//! A database that cannot calculate with the addresses of a range is asked which addresses of a
+//! window are occupied, window after window.
 
+use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
+use std::iter;
+use std::net::IpAddr;
 
 use super::columns::{Kind, Value, table};
 use super::driver::Dialect;
@@ -46,6 +52,50 @@ pub(super) fn lowest<L: ManagedLease>(
     builder.value(Kind::Address, address(from));
     builder.text(" END");
     Some(builder.end())
+}
+
+/// The sizes of windows: the first one is small, as it usually has a free address.
+const WINDOWS: (usize, usize) = (32, 512);
+
+/// Addresses of a range that follow each other.
+pub(super) struct Window<'a, L: ManagedLease> {
+    range: &'a FreeRange<L>,
+    addresses: Vec<L::Address>,
+}
+
+impl<'a, L: ManagedLease> Window<'a, L> {
+    /// Returns the window that begins at an address, or `None` if the range has none from there on.
+    pub(super) fn from(range: &'a FreeRange<L>, from: L::Address) -> Option<Self> {
+        Some(Self::at(range, range.from(from)?, WINDOWS.0))
+    }
+
+    /// Returns the window after this one.
+    pub(super) fn following(&self) -> Option<Self> {
+        let next = self.range.after(*self.addresses.last()?)?;
+        Some(Self::at(self.range, next, (2 * self.addresses.len()).min(WINDOWS.1)))
+    }
+
+    fn at(range: &'a FreeRange<L>, first: L::Address, size: usize) -> Self {
+        let addresses = iter::successors(Some(first), |&address| range.after(address)).take(size).collect();
+        Self { range, addresses }
+    }
+
+    /// Returns the statement that selects the occupied addresses, by the primary key.
+    pub(super) fn occupied(&self, dialect: &(impl Dialect + ?Sized), now: i64) -> Statement<'static> {
+        let mut builder = Builder::new(dialect, format!("SELECT address FROM {} AS l", table(L::FAMILY)));
+        // A window at the end of the range repeats its last address, so that there are few different
+        // statements.
+        let size = self.addresses.len().next_power_of_two().max(WINDOWS.0);
+        let last = self.addresses.last().copied();
+        builder.addresses(self.addresses.iter().copied().chain(last.into_iter().cycle()).take(size));
+        occupied(&mut builder, "l", now);
+        builder.end()
+    }
+
+    /// Returns the lowest address that is not among those that are occupied.
+    pub(super) fn lowest_gap(&self, occupied: &HashSet<IpAddr>) -> Option<L::Address> {
+        self.addresses.iter().copied().find(|&address| !occupied.contains(&address.into()))
+    }
 }
 
 /// Appends the condition that the lease of a row has not ended and is not reclaimed.

@@ -3,6 +3,7 @@
 mod limits;
 mod others;
 mod reclaim;
+mod text_order;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -17,7 +18,7 @@ use parking_lot::Mutex;
 use self::others::Memory;
 use super::columns::{self, Column, Kind, Value};
 use super::driver::{ClientColumn, DbError, DbErrorKind, Driver, MAX_FOUND, Session, Write};
-use super::free;
+use super::free::{self, Window};
 use super::kept::kept;
 use super::options::SqlOptions;
 use super::queue::Queue;
@@ -28,14 +29,16 @@ use crate::lease::{
 };
 use crate::lease_mgr::writer::{self, Writer};
 use crate::lease_mgr::{
-    Added, AddedWithin, Borrowed, Change, Deleted, Done, FreeRange, ImportEvent, ImportOptions, Imported,
-    Key, LeaseMgr, LeaseMgrError, LookUp, ManagedLease, Operation, Query, StatisticsQuery, StatisticsRow,
-    Status, Then, ThenFound, Tracking, call_then, defaults,
+    Added, AddedWithin, Borrowed, Change, Cursor, Deleted, Done, FreeRange, ImportEvent, ImportOptions,
+    Imported, Key, LeaseMgr, LeaseMgrError, LookUp, ManagedLease, Operation, Query, StatisticsQuery,
+    StatisticsRow, Status, Then, ThenFound, Tracking, call_then, defaults,
 };
 use crate::panics::contained;
 
 /// Number of leases that are read with one statement.
 const PAGE: usize = 10_000;
+/// Number of leases that are looked up with one statement by a caller that asks for many.
+const LARGE_BATCH: usize = 512;
 /// Number of batches of changes that are made at the same time.
 const CHANGE_LEADERS: usize = 1;
 /// Number of batches of look-ups that are made at the same time, for each kind of key and for those
@@ -221,6 +224,10 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
     }
 
     fn get_many(&self, addresses: &[L::Address]) -> Result<Vec<Option<L>>, LeaseMgrError> {
+        if addresses.len() > super::queue::MAX_BATCH {
+            // They gain nothing from other look-ups.
+            return addresses.chunks(LARGE_BATCH).flat_map(|batch| self.look_up(batch)).collect();
+        }
         let mut results: Vec<_> = addresses.iter().map(|_| Ok(None)).collect();
         let queued = addresses.iter().map(|&address| (address, address));
         self.addresses.run(
@@ -374,14 +381,13 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
         Ok(found?.map(|leases| selected(query, leases)))
     }
 
-    /// Returns the lowest free address of a range from an address of it on: the outer `None` if the
-    /// database cannot find it.
+    /// Returns the lowest free address of a range from an address of it on.
     fn lowest_free(
         &self,
         range: &FreeRange<L>,
         mut from: L::Address,
         now: i64,
-    ) -> Result<Option<Option<L::Address>>, LeaseMgrError> {
+    ) -> Result<Option<L::Address>, LeaseMgrError> {
         loop {
             let find = |session: &mut D::Session| match free::lowest(session, range, from, now) {
                 Some(Statement { sql, values }) => session.query(&sql, &values, &[Kind::Address]).map(Some),
@@ -389,10 +395,10 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
             };
             let Some(rows) = self.sessions.with(true, find).map_err(|error| self.sessions.failed(error))?
             else {
-                return Ok(None);
+                return self.lowest_free_of_windows(range, from, now);
             };
             let Some(Value::Address(found)) = rows.into_iter().flatten().next() else {
-                return Ok(Some(None));
+                return Ok(None);
             };
             let found = L::address_of_bits(match found {
                 IpAddr::V4(address) => address.to_bits().into(),
@@ -401,9 +407,31 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
             match range.from(found) {
                 // The address that was found is excluded.
                 Some(next) if next != found => from = next,
-                free => return Ok(Some(free)),
+                free => return Ok(free),
             }
         }
+    }
+
+    /// Does as [`Shared::lowest_free`] if the database cannot calculate with the addresses.
+    fn lowest_free_of_windows(
+        &self,
+        range: &FreeRange<L>,
+        from: L::Address,
+        now: i64,
+    ) -> Result<Option<L::Address>, LeaseMgrError> {
+        let mut rest = Window::from(range, from);
+        while let Some(window) = rest {
+            let rows = self.rows(&[Kind::Address], |session| window.occupied(session, now))?;
+            let occupied = rows.into_iter().flatten().filter_map(|value| match value {
+                Value::Address(address) => Some(address),
+                _ => None,
+            });
+            if let Some(free) = window.lowest_gap(&occupied.collect()) {
+                return Ok(Some(free));
+            }
+            rest = window.following();
+        }
+        Ok(None)
     }
 
     fn find(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError> {
@@ -416,6 +444,13 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
 
     /// Finds the leases of a query with statements of its own.
     fn find_alone(&self, query: &Query<'_, L>) -> Result<Vec<L>, LeaseMgrError> {
+        if self.has_text_addresses() && query.is_whole() && query.limit.is_none() {
+            let mut all = self.all_of_text()?;
+            if query.reversed {
+                all.reverse();
+            }
+            return Ok(all);
+        }
         let schema = self.sessions.schema();
         let wanted = query.limit.unwrap_or(usize::MAX);
         let is_exact = select::is_exact(query, schema);
@@ -837,14 +872,22 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
         Ok(rows.first().and_then(|row| row.first()).map_or(0, |&count| count.unsigned_abs()))
     }
 
+    fn scan(&self, cursor: Option<&Cursor>, limit: usize) -> Result<(Vec<L>, Option<Cursor>), LeaseMgrError> {
+        if self.shared.has_text_addresses() {
+            return self.shared.scan_text(cursor, limit);
+        }
+        defaults::scan(self, cursor, limit)
+    }
+
+    fn address_list(&self) -> Result<Option<Vec<L::Address>>, LeaseMgrError> {
+        if self.shared.has_text_addresses() { self.shared.addresses_of_text() } else { Ok(None) }
+    }
+
     fn first_free(&self, range: &FreeRange<L>, now: SystemTime) -> Result<Option<L::Address>, LeaseMgrError> {
         let Some(first) = range.from(range.first()) else {
             return Ok(None);
         };
-        match self.shared.lowest_free(range, first, seconds_since_epoch(now))? {
-            Some(found) => Ok(found),
-            None => defaults::first_free(self, range, now),
-        }
+        self.shared.lowest_free(range, first, seconds_since_epoch(now))
     }
 
     fn add_within(&self, lease: &L, context: &UserContext) -> Result<AddedWithin, LeaseMgrError> {
@@ -869,12 +912,8 @@ impl<L: ManagedLease, D: Driver<L>> LeaseMgr<L> for SqlLeaseMgr<L, D> {
             return Ok(None);
         };
         match self.shared.lowest_free(range, start, seconds_since_epoch(now))? {
-            Some(None) => self.first_free(range, now),
-            Some(found) => Ok(found),
-            None => Err(LeaseMgrError::Unsupported {
-                backend: D::NAME.to_owned(),
-                operation: "find any free address of this range".to_owned(),
-            }),
+            None => self.first_free(range, now),
+            found => Ok(found),
         }
     }
 

@@ -35,8 +35,11 @@ pub(super) struct Queue<K, O, R> {
 
 struct State<K, O, R> {
     waiting: VecDeque<Waiting<K, O, R>>,
-    /// The keys of operations in a batch, or whose results the caller has not dealt with.
+    /// The keys of operations in a batch, or whose results the caller has not dealt with, and those
+    /// that are held.
     busy: HashSet<K, RandomState>,
+    /// Threads that wait to hold a key. The one to which a key is handed is removed.
+    holders: VecDeque<(K, Thread)>,
     /// Number of threads that lead, or are to lead.
     leaders: usize,
     /// The leader, which waits until this number of operations wait.
@@ -87,6 +90,7 @@ impl<K: Copy + Eq + Hash, O, R> Queue<K, O, R> {
         let state = State {
             waiting: VecDeque::new(),
             busy: HashSet::default(),
+            holders: VecDeque::new(),
             leaders: 0,
             wanted: 0,
             leader: None,
@@ -159,14 +163,21 @@ impl<K: Copy + Eq + Hash, O, R> Queue<K, O, R> {
         self.state.lock().busy.insert(key).then(|| Hold { queue: self, key })
     }
 
-    /// Waits until [`Queue::try_hold`] holds a key.
+    /// Waits until a key can be held, before the operations of the key that wait.
     pub(super) fn hold(&self, key: K) -> Hold<'_, K, O, R> {
-        loop {
-            if let Some(hold) = self.try_hold(key) {
-                return hold;
+        let own = thread::current();
+        let mut state = self.state.lock();
+        if !state.busy.insert(key) {
+            state.holders.push_back((key, own.clone()));
+            // A thread waits for one key at a time.
+            while state.holders.iter().any(|(_, holder)| holder.id() == own.id()) {
+                drop(state);
+                thread::park();
+                state = self.state.lock();
             }
-            std::thread::sleep(Duration::from_millis(1));
         }
+        drop(state);
+        Hold { queue: self, key }
     }
 
     /// Makes a batch, and passes the lead on. The leader waits for others if it `is_alone` with one
@@ -257,9 +268,15 @@ impl<K: Copy + Eq + Hash, O, R> Queue<K, O, R> {
         }
     }
 
-    /// Lets the next operation of a key be made.
+    /// Hands a key to the next thread that waits to hold it, or lets its next operation be made.
     fn release(&self, key: K) {
         let mut state = self.state.lock();
+        let next = state.holders.iter().position(|(wanted, _)| *wanted == key);
+        if let Some((_, holder)) = next.and_then(|next| state.holders.remove(next)) {
+            drop(state);
+            holder.unpark();
+            return;
+        }
         state.busy.remove(&key);
         let leads = state.leaders < self.max_leaders && !state.waiting.is_empty();
         if leads {
@@ -283,20 +300,30 @@ mod models {
 
     const ORDERS: usize = 5000;
 
+    /// Notes that a key is used, or no longer, by one operation or thread at a time.
+    fn note(users: &Mutex<[bool; 2]>, key: u8, is_used: bool) {
+        let before = std::mem::replace(&mut users.lock().unwrap()[usize::from(key)], is_used);
+        assert_ne!(before, is_used, "a key has one user");
+    }
+
     /// Threads make operations of two keys; the results are numbered in the order in which they are
-    /// made.
+    /// made. If these are ordered, a further thread holds the keys at times.
     fn run_and_deal_with(is_ordered: bool, max_leaders: usize) {
         let queue = Arc::new(Queue::<u8, (u8, usize), usize>::new(is_ordered, max_leaders));
         let made = Arc::new(Mutex::new(Vec::<(u8, usize)>::new()));
         let dealt_with = Arc::new(Mutex::new(Vec::<usize>::new()));
+        // From when an operation is made until its result is dealt with, or while a key is held.
+        let users = Arc::new(Mutex::new([false; 2]));
         let threads = (0..3).map(|number| {
             let (queue, made, dealt_with) = (Arc::clone(&queue), Arc::clone(&made), Arc::clone(&dealt_with));
+            let users = Arc::clone(&users);
             thread::spawn(move || {
                 let make = |batch: &[(u8, usize)]| {
                     assert!(!batch.is_empty());
                     if is_ordered {
                         let keys: HashSet<_> = batch.iter().map(|(key, _)| key).collect();
                         assert_eq!(keys.len(), batch.len(), "an operation of each key");
+                        batch.iter().for_each(|(key, _)| note(&users, *key, true));
                     }
                     thread::yield_now();
                     let mut made = made.lock().unwrap();
@@ -310,11 +337,38 @@ mod models {
                     results += 1;
                     thread::yield_now();
                     dealt_with.lock().unwrap().push(result);
+                    if is_ordered {
+                        let key = made.lock().unwrap()[result].0;
+                        note(&users, key, false);
+                    }
                 });
                 assert_eq!(results, if number == 2 { 3 } else { 2 });
             })
         });
-        threads.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().unwrap());
+        let mut threads: Vec<_> = threads.collect();
+        if is_ordered {
+            let (queue, users) = (Arc::clone(&queue), Arc::clone(&users));
+            threads.push(thread::spawn(move || {
+                let used = |key| {
+                    note(&users, key, true);
+                    thread::yield_now();
+                    note(&users, key, false);
+                };
+                let zero = queue.hold(0);
+                used(0);
+                let one = queue.hold(1);
+                used(1);
+                drop(zero);
+                drop(one);
+                let held = queue.try_hold(0);
+                held.iter().for_each(|_| used(0));
+                drop(held);
+                let held = queue.hold(0);
+                used(0);
+                drop(held);
+            }));
+        }
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
         let (made, dealt_with) = (made.lock().unwrap(), dealt_with.lock().unwrap());
         assert_eq!((made.len(), dealt_with.len()), (7, 7));
         if is_ordered {
@@ -325,6 +379,7 @@ mod models {
         }
         let state = queue.state.lock();
         assert!(state.leaders == 0 && state.waiting.is_empty() && state.busy.is_empty());
+        assert!(state.holders.is_empty());
     }
 
     #[test]
@@ -370,6 +425,37 @@ mod tests {
         });
         let batches = batches.into_inner();
         assert!(batches < 10 * THREADS / 2, "{batches} batches");
+    }
+
+    #[test]
+    fn a_key_that_is_released_is_held_before_operations_that_wait() {
+        let queue = Queue::<u8, u8, ()>::new(true, 1);
+        let made = Mutex::new(Vec::new());
+        let make = |batch: &[u8]| {
+            made.lock().extend_from_slice(batch);
+            vec![(); batch.len()]
+        };
+        std::thread::scope(|scope| {
+            let first = queue.try_hold(0).unwrap();
+            assert!(queue.try_hold(0).is_none());
+            let second = scope.spawn(|| {
+                let held = queue.hold(0);
+                made.lock().push(1);
+                drop(held);
+            });
+            while queue.state.lock().holders.is_empty() {
+                std::thread::yield_now();
+            }
+            let operation = scope.spawn(|| queue.run([(0, 2)], &make, |_, ()| {}));
+            while queue.state.lock().waiting.is_empty() {
+                std::thread::yield_now();
+            }
+            drop(first);
+            second.join().unwrap();
+            operation.join().unwrap();
+        });
+        assert_eq!(*made.lock(), [1, 2]);
+        assert!(queue.state.lock().busy.is_empty());
     }
 
     #[test]

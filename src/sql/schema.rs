@@ -4,7 +4,8 @@
 //! line that ends in `-- @` and a version belongs to the schema of this version alone.
 //!
 //! Kea's servers need no other table for leases and hosts; those of its configuration backend are
-//! not made. Neither `kea-admin db-upgrade` nor the shared queue of free leases works with them.
+//! not made. Neither `kea-admin db-upgrade` to a later version nor the shared queue of free leases
+//! works with them.
 
 /// A database whose schema can be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

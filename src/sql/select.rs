@@ -1,6 +1,7 @@
 //! The statements that select leases by a query.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use super::columns::{Column, Kind, Value, table};
 use super::driver::{Dialect, Schema};
@@ -86,6 +87,18 @@ impl<'a, 'd, D: Dialect + ?Sized> Builder<'a, 'd, D> {
         self.value(Kind::Address, address);
     }
 
+    /// Appends the condition that the row has one of these addresses, in the form of the column.
+    pub(super) fn addresses<A: Into<IpAddr>>(&mut self, addresses: impl Iterator<Item = A>) {
+        self.and();
+        self.text("address IN (");
+        for (index, address) in addresses.enumerate() {
+            self.text(if index > 0 { ", " } else { "" });
+            // A placeholder of `Kind::Address` would be in the form of `Dialect::address_order`.
+            self.value(Kind::Text, Value::Address(address.into()));
+        }
+        self.text(")");
+    }
+
     /// Orders the rows by their addresses.
     pub(super) fn by_address(&mut self, reversed: bool) {
         self.text(" ORDER BY ");
@@ -134,6 +147,25 @@ pub(super) fn find<'a, L: ManagedLease>(
     if let Some(limit) = limit {
         builder.limit(limit);
     }
+    builder.end()
+}
+
+/// Returns the statement that selects these columns of the leases whose addresses are after this one
+/// in the order of the texts of addresses, which is that of the primary key: at most `limit`, in this
+/// order.
+pub(super) fn in_text_order(
+    dialect: &(impl Dialect + ?Sized),
+    family: Family,
+    columns: &[Column],
+    after: Option<&str>,
+    limit: usize,
+) -> Statement<'static> {
+    let mut builder = Builder::leases(dialect, family, columns);
+    if let Some(after) = after {
+        builder.condition("address >", Kind::Text, Value::Text(after.to_owned().into()));
+    }
+    builder.text(" ORDER BY address");
+    builder.limit(limit);
     builder.end()
 }
 

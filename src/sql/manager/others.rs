@@ -114,6 +114,17 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
         mut each: impl FnMut(Option<L::Address>, &[L], bool) -> Result<(), LeaseMgrError>,
     ) -> Result<(), LeaseMgrError> {
         let mut after = None;
+        let addresses = if self.has_text_addresses() { self.addresses_of_text()? } else { None };
+        if let Some(addresses) = addresses {
+            for addresses in addresses.chunks(PAGE) {
+                let page: Vec<_> = self.get_many(addresses)?.into_iter().flatten().collect();
+                if !page.is_empty() {
+                    each(after, &page, false)?;
+                    after = page.last().map(L::address);
+                }
+            }
+            return each(after, &[], true);
+        }
         loop {
             let query = after.map_or(Query::all(), |after| Query::all().after(after));
             let page = self.find(&query.limit(PAGE))?;
