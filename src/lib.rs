@@ -92,6 +92,8 @@ pub mod memfile;
 pub mod mysql;
 mod panics;
 mod parallel;
+#[cfg(any(feature = "control-tls", feature = "postgresql"))]
+mod pem;
 #[cfg(feature = "postgresql")]
 pub mod postgresql;
 pub mod prelude;

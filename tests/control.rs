@@ -3,9 +3,10 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use leasemgr::control::{ControlError, Limits, Server, ServerBuilder, UnixSocket};
+use leasemgr::control::{
+    BasicAuth, Client, ClientError, ControlError, HA_COMMANDS, Http, Limits, Server, ServerBuilder,
+    UnixSocket,
+};
 use leasemgr::request::{Channel, Handler, Outcome, Source};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -361,4 +365,354 @@ fn the_number_of_commands_at_a_time_is_limited() {
         assert_eq!(read_map(stream)["result"], 0);
     }
     assert_eq!(server.echo.most_active.load(Ordering::SeqCst), 3);
+}
+
+/// A server with an address for HTTP.
+struct HttpFixture {
+    address: SocketAddr,
+    echo: Arc<Echo>,
+    server: Server,
+}
+
+impl HttpFixture {
+    fn new(limits: Limits) -> Self {
+        Self::with(limits, |http| http)
+    }
+
+    fn with(limits: Limits, http: impl FnOnce(Http) -> Http) -> Self {
+        let echo = Arc::new(Echo::default());
+        let http = http(Http::new((Ipv4Addr::LOCALHOST, 0).into()));
+        let builder = Server::builder(Arc::clone(&echo) as Arc<dyn Handler>).limits(limits).http(http);
+        let server = builder.start().unwrap();
+        Self { address: server.addresses()[0], echo, server }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        stream.set_write_timeout(Some(TIMEOUT)).unwrap();
+        stream
+    }
+
+    fn client(&self) -> Client {
+        let mut client = Client::http(&format!("http://{}/", self.address)).unwrap();
+        client.set_time(TIMEOUT);
+        client
+    }
+
+    /// Panics unless a new client gets an answer.
+    fn assert_serves(&self) {
+        let answer = self.client().send(REQUEST).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&answer).unwrap()[0]["result"], 0);
+    }
+}
+
+/// An answer of HTTP.
+#[derive(Debug)]
+struct Answer {
+    line: String,
+    headers: BTreeMap<String, String>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    /// Reads an answer; `None` at the end of the connection.
+    fn read(stream: &mut impl BufRead) -> Option<Self> {
+        let mut line = || {
+            let mut line = String::new();
+            let len = stream.read_line(&mut line).unwrap_or(0);
+            (len > 0).then(|| line.strip_suffix("\r\n").unwrap().to_owned())
+        };
+        let status = line()?;
+        let mut headers = BTreeMap::new();
+        while let Some((name, value)) = line().unwrap().split_once(": ") {
+            headers.insert(name.to_owned(), value.to_owned());
+        }
+        let mut body = vec![0; headers["Content-Length"].parse().unwrap()];
+        stream.read_exact(&mut body).unwrap();
+        Some(Self { line: status, headers, body })
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    fn status(&self) -> &str {
+        self.line.split(' ').nth(1).unwrap()
+    }
+}
+
+fn post(body: &[u8], headers: &str) -> Vec<u8> {
+    let len = body.len();
+    let head = format!(
+        "POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {len}\r\n{headers}\r\n"
+    );
+    [head.as_bytes(), body].concat()
+}
+
+#[test]
+fn requests_in_all_forms_are_answered_as_by_kea() {
+    let server = HttpFixture::new(Limits::default());
+    for line in include_str!("data/kea-http-forms.jsonl").lines() {
+        let case: Value = serde_json::from_str(line).unwrap();
+        let form = case["form"].as_str().unwrap();
+        let mut stream = BufReader::new(server.connect());
+        stream.get_mut().write_all(case["request"].as_str().unwrap().as_bytes()).unwrap();
+        let answer = Answer::read(&mut stream).unwrap();
+        // This server accepts parameters of the content type.
+        let is_accepted = form == "content type with charset";
+        let line = if is_accepted { "HTTP/1.1 200 OK" } else { case["status-line"].as_str().unwrap() };
+        assert_eq!(answer.line, line, "{form}");
+        assert_eq!(answer.json().is_array(), is_accepted || case["is-list"] == true, "{form}");
+        for header in case["headers"].as_array().unwrap() {
+            assert!(answer.headers.contains_key(header.as_str().unwrap()), "{form}: {header}");
+        }
+        if answer.json().is_array() {
+            assert_eq!(answer.json()[0]["arguments"]["request"]["command"], "ha-heartbeat", "{form}");
+        } else {
+            assert_eq!(answer.json(), json!({ "result": 400, "text": "Bad Request" }), "{form}");
+        }
+        if case["closed"] == true && !is_accepted {
+            assert!(Answer::read(&mut stream).is_none(), "{form}");
+        }
+        // This server answers both requests.
+        if form.starts_with("two requests") {
+            assert_eq!(Answer::read(&mut stream).unwrap().line, "HTTP/1.1 200 OK");
+        }
+    }
+}
+
+#[rstest]
+#[case::get("GET / HTTP/1.1\r\n\r\n", "400")]
+#[case::put("PUT / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}", "400")]
+#[case::no_content_type("POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}", "400")]
+#[case::a_form(
+    "POST / HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 2\r\n\r\n{}",
+    "400"
+)]
+#[case::another_path(
+    "POST /a?b HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
+    "200"
+)]
+#[case::two_lengths(
+    "POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    "400"
+)]
+#[case::a_length_and_chunks(
+    "POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+    "400"
+)]
+#[case::truncated_json(
+    "POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{\"command\"",
+    "400"
+)]
+#[case::no_json("POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 3\r\n\r\n{a}", "400")]
+#[case::blank_lines_before(
+    "\r\n\r\nPOST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
+    "200"
+)]
+fn requests_of_other_kinds(#[case] request: &str, #[case] status: &str) {
+    let server = HttpFixture::new(Limits::default());
+    let mut stream = BufReader::new(server.connect());
+    stream.get_mut().write_all(request.as_bytes()).unwrap();
+    assert_eq!(Answer::read(&mut stream).unwrap().status(), status);
+}
+
+#[test]
+fn an_empty_body_is_answered_with_an_error() {
+    let server = HttpFixture::new(Limits::default());
+    let answer = server.client().send(b"").unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&answer).unwrap()[0]["result"], 1);
+}
+
+#[test]
+fn a_large_body_is_asked_for() {
+    let server = HttpFixture::new(Limits::default());
+    let mut stream = BufReader::new(server.connect());
+    let body = json!({ "command": "a", "arguments": "x".repeat(1_000_000) }).to_string();
+    let request = post(body.as_bytes(), "Expect: 100-continue\r\n");
+    let (head, body) = request.split_at(request.len() - body.len());
+    stream.get_mut().write_all(head).unwrap();
+    let mut line = String::new();
+    stream.read_line(&mut line).unwrap();
+    assert_eq!(line, "HTTP/1.1 100 Continue\r\n");
+    stream.read_line(&mut line).unwrap();
+    stream.get_mut().write_all(body).unwrap();
+    assert_eq!(Answer::read(&mut stream).unwrap().status(), "200");
+}
+
+#[rstest]
+#[case::in_memory(1 << 20)]
+#[case::in_a_file(50_000_000)]
+fn an_answer_over_http_has_its_length(#[case] size: usize) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut limits = Limits::default();
+    limits.answer_directory = directory.path().to_owned();
+    let server = HttpFixture::new(limits);
+    let mut client = server.client();
+    for _ in 0..2 {
+        let request = json!({ "command": "big", "arguments": { "size": size } });
+        let answer = client.send(request.to_string().as_bytes()).unwrap();
+        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(answer[0]["text"].as_str().unwrap().len(), size / 1000 * 1000);
+    }
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_handler_that_panics_or_fails_is_answered_for_over_http() {
+    let server = HttpFixture::new(Limits::default());
+    let mut client = server.client();
+    for (command, result) in [("panic", 500), ("fail", 500)] {
+        let answer = client.send(json!({ "command": command }).to_string().as_bytes()).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&answer).unwrap()["result"], result);
+    }
+}
+
+#[test]
+fn only_allowed_commands_are_made() {
+    let server = HttpFixture::with(Limits::default(), |http| http.allow_only(HA_COMMANDS.iter().copied()));
+    let mut stream = BufReader::new(server.connect());
+    for (command, status) in [("ha-heartbeat", "200"), ("config-get", "403"), ("list-commands", "200")] {
+        let body = json!({ "command": command, "arguments": 7 }).to_string();
+        stream.get_mut().write_all(&post(body.as_bytes(), "")).unwrap();
+        let answer = Answer::read(&mut stream).unwrap();
+        assert_eq!(answer.status(), status);
+        if status == "403" {
+            assert_eq!(answer.json(), json!({ "result": 403, "text": "Forbidden" }));
+        } else {
+            assert_eq!(answer.json()[0]["arguments"]["request"]["arguments"], 7);
+        }
+    }
+}
+
+#[test]
+fn users_are_authenticated() {
+    let users = BasicAuth::new("leases").user("admin", "12:34").unwrap().user("ha", "").unwrap();
+    let server = HttpFixture::with(Limits::default(), |http| http.basic_auth(users));
+    for (user, password) in [("admin", "12:34"), ("ha", "")] {
+        let mut client = server.client().user(user, password).unwrap();
+        for _ in 0..2 {
+            let answer: Value = serde_json::from_slice(&client.send(REQUEST).unwrap()).unwrap();
+            assert_eq!(answer[0]["arguments"]["user"], user);
+        }
+    }
+    let mut wrong = server.client().user("admin", "1234").unwrap();
+    for client in [&mut wrong, &mut server.client()] {
+        let answer: Value = serde_json::from_slice(&client.send(REQUEST).unwrap()).unwrap();
+        assert_eq!(answer, json!({ "result": 401, "text": "Unauthorized" }));
+    }
+    let mut stream = BufReader::new(server.connect());
+    for _ in 0..2 {
+        stream.get_mut().write_all(&post(REQUEST, "")).unwrap();
+        let answer = Answer::read(&mut stream).unwrap();
+        assert_eq!(answer.headers["WWW-Authenticate"], "Basic realm=\"leases\"");
+    }
+    // A body of this length is not read.
+    stream
+        .get_mut()
+        .write_all(b"POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 9999999\r\n\r\n")
+        .unwrap();
+    assert_eq!(Answer::read(&mut stream).unwrap().status(), "401");
+    assert!(Answer::read(&mut stream).is_none());
+}
+
+#[test]
+fn a_client_opens_a_closed_connection_again() {
+    let mut limits = Limits::default();
+    limits.idle_time = Duration::from_millis(20);
+    let server = HttpFixture::new(limits);
+    let mut client = server.client();
+    for _ in 0..3 {
+        client.send(REQUEST).unwrap();
+        thread::sleep(Duration::from_millis(200));
+    }
+    let address = server.address;
+    drop(server.server);
+    let error = client.send(REQUEST).unwrap_err();
+    assert!(matches!(error, ClientError::Connect { .. }), "{error} from {address}");
+    assert!(error.is_unsent());
+}
+
+#[test]
+fn a_client_uses_one_connection() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let mut client = Client::http(&format!("http://{}/x", listener.local_addr().unwrap())).unwrap();
+    let partner = thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut stream = BufReader::new(stream);
+        let mut heads = Vec::new();
+        for body in ["[ { \"result\": 0 } ]", "[]"] {
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                stream.read_line(&mut head).unwrap();
+            }
+            stream.read_exact(&mut vec![0; REQUEST.len()]).unwrap();
+            heads.push(head);
+            // In parts, with other headers and without a type.
+            let answer = format!(
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 500 x\r\na: b\r\nConnection: keep-alive\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            for part in answer.as_bytes().chunks(7) {
+                stream.get_mut().write_all(part).unwrap();
+            }
+        }
+        heads
+    });
+    assert_eq!(client.send(REQUEST).unwrap(), b"[ { \"result\": 0 } ]");
+    assert_eq!(client.send(REQUEST).unwrap(), b"[]");
+    let heads = partner.join().unwrap();
+    let len = REQUEST.len();
+    let expected = format!(
+        "POST /x HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len}\r\nContent-Type: application/json\r\n\r\n"
+    );
+    assert_eq!(heads, [expected.as_str(), expected.as_str()]);
+}
+
+#[rstest]
+#[case::silent("", false)]
+#[case::closed("", true)]
+#[case::half_an_answer("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n[", true)]
+#[case::half_an_answer_and_silent("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n[", false)]
+#[case::chunked("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n[]\r\n0\r\n\r\n", false)]
+#[case::without_length("HTTP/1.1 200 OK\r\n\r\n[]", true)]
+#[case::no_http("SSH-2.0-OpenSSH_9\r\n\r\n", false)]
+#[case::too_large("HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n", false)]
+fn an_answer_that_cannot_be_used_is_an_error(#[case] text: &'static str, #[case] closes: bool) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let mut client = Client::http(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
+    client.set_time(Duration::from_secs(if closes { 100 } else { 1 }));
+    let partner = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut vec![0; 40]).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        if closes {
+            stream.shutdown(Shutdown::Write).unwrap();
+        }
+        // Until the client closes the connection.
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let error = client.send(REQUEST).unwrap_err();
+    assert!(!error.is_unsent(), "{error}");
+    drop(client);
+    partner.join().unwrap();
+}
+
+#[test]
+fn a_client_of_a_unix_socket_gets_the_answer() {
+    let server = Fixture::new(Limits::default());
+    let mut client = Client::unix(&server.path);
+    client.set_time(TIMEOUT);
+    for number in 0..20 {
+        let request = json!({ "command": "a", "arguments": number });
+        let answer: Value =
+            serde_json::from_slice(&client.send(request.to_string().as_bytes()).unwrap()).unwrap();
+        assert_eq!(answer["arguments"]["request"], request);
+    }
+    client.set_answer_size(1000);
+    let big = br#"{"command": "big", "arguments": {"size": 10000000}}"#;
+    assert!(matches!(client.send(big).unwrap_err(), ClientError::Invalid { .. }));
+    drop(server);
+    assert!(client.send(REQUEST).unwrap_err().is_unsent());
 }

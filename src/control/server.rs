@@ -8,13 +8,17 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
+#[cfg(feature = "control-tls")]
+use tracing::debug;
 use tracing::{info, warn};
 
 use super::commands::Shared;
 use super::connections::Connections;
+use super::http::{self, Http, HttpShared};
 use super::limits::{Limits, Memory};
 use super::unix::{self, SocketFile, UnixSocket};
 use crate::request::Handler;
@@ -70,6 +74,7 @@ pub struct ServerBuilder {
     handler: Arc<dyn Handler>,
     limits: Limits,
     sockets: Vec<UnixSocket>,
+    https: Vec<Http>,
 }
 
 impl fmt::Debug for ServerBuilder {
@@ -77,6 +82,7 @@ impl fmt::Debug for ServerBuilder {
         f.debug_struct("ServerBuilder")
             .field("limits", &self.limits)
             .field("sockets", &self.sockets)
+            .field("https", &self.https)
             .finish_non_exhaustive()
     }
 }
@@ -94,6 +100,12 @@ impl ServerBuilder {
         self
     }
 
+    /// Adds an address for HTTP.
+    pub fn http(mut self, http: Http) -> Self {
+        self.https.push(http);
+        self
+    }
+
     /// Starts the server. Clients can connect when this returns.
     ///
     /// # Errors
@@ -102,51 +114,90 @@ impl ServerBuilder {
     pub fn start(self) -> Result<Server, ControlError> {
         let limits = Arc::new(self.limits);
         let memory = Memory::new(limits.memory);
-        let channels = self.sockets.len();
+        let channels = self.sockets.len() + self.https.len();
         let runtime = Builder::new_current_thread()
             .enable_all()
             .thread_name("leasemgr-command")
             .max_blocking_threads(channels.max(1) * limits.commands.max(1) + FILE_THREADS)
             .build()
             .map_err(ControlError::Thread)?;
-        let shared = || {
-            Arc::new(Shared {
-                handler: Arc::clone(&self.handler),
-                limits: Arc::clone(&limits),
-                memory: memory.clone(),
-                commands: Arc::new(Semaphore::new(limits.commands.max(1))),
-            })
+        let shared = || Shared {
+            handler: Arc::clone(&self.handler),
+            limits: Arc::clone(&limits),
+            memory: memory.clone(),
+            commands: Arc::new(Semaphore::new(limits.commands.max(1))),
         };
-        let mut all = Vec::new();
-        let mut files = Vec::new();
+        let entered = runtime.enter();
+        let (mut all, mut files, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
         for socket in &self.sockets {
             let (listener, file) = socket.listen()?;
             info!("commands are answered on {}", file.path().display());
             files.push(file);
-            let _runtime = runtime.enter();
-            let listener = tokio::net::UnixListener::from_std(listener).map_err(ControlError::Thread)?;
+            let listener = UnixListener::from_std(listener).map_err(ControlError::Thread)?;
             let connections = Connections::new(limits.connections);
             all.push(Arc::clone(&connections));
-            let shared = shared();
-            runtime.spawn(async move {
-                loop {
-                    match listener.accept().await {
-                        Ok((stream, _)) => {
-                            let shared = Arc::clone(&shared);
-                            connections.start(|connection| async move {
-                                unix::serve(stream, connection, &shared).await;
-                            });
-                        }
-                        Err(error) => failed_to_accept(&error).await,
-                    }
-                }
-            });
+            runtime.spawn(serve_unix(listener, connections, Arc::new(shared())));
         }
+        for http in self.https {
+            let address = http.address;
+            let io_error = |source| ControlError::Address { address, source };
+            let listener = std::net::TcpListener::bind(address).map_err(io_error)?;
+            listener.set_nonblocking(true).map_err(io_error)?;
+            let address = listener.local_addr().map_err(io_error)?;
+            info!("commands are answered on {address}");
+            addresses.push(address);
+            let listener = TcpListener::from_std(listener).map_err(io_error)?;
+            let connections = Connections::new(limits.connections);
+            all.push(Arc::clone(&connections));
+            let shared = Arc::new(HttpShared { http, shared: shared() });
+            runtime.spawn(serve_http(listener, connections, shared));
+        }
+        drop(entered);
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new().name("leasemgr-control".to_owned());
         let thread =
             thread.spawn(move || run(runtime, &all, files, stopped)).map_err(ControlError::Thread)?;
-        Ok(Server { stop: Some(stop), thread: Some(thread) })
+        Ok(Server { stop: Some(stop), thread: Some(thread), addresses })
+    }
+}
+
+async fn serve_unix(listener: UnixListener, connections: Arc<Connections>, shared: Arc<Shared>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let shared = Arc::clone(&shared);
+                connections.start(|connection| async move {
+                    unix::serve(stream, connection, &shared).await;
+                });
+            }
+            Err(error) => failed_to_accept(&error).await,
+        }
+    }
+}
+
+async fn serve_http(listener: TcpListener, connections: Arc<Connections>, shared: Arc<HttpShared>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Answers are written in one piece, or in large ones.
+                let _ = stream.set_nodelay(true);
+                let shared = Arc::clone(&shared);
+                connections.start(|connection| async move {
+                    #[cfg(feature = "control-tls")]
+                    if let Some(tls) = &shared.http.tls {
+                        let accept = tls.acceptor().accept(stream);
+                        match timeout(shared.shared.limits.request_time, accept).await {
+                            Ok(Ok(stream)) => http::serve(stream, connection, &shared).await,
+                            Ok(Err(error)) => debug!(%error, "a client cannot encrypt its connection"),
+                            Err(_) => debug!("a client did not encrypt its connection in time"),
+                        }
+                        return;
+                    }
+                    http::serve(stream, connection, &shared).await;
+                });
+            }
+            Err(error) => failed_to_accept(&error).await,
+        }
     }
 }
 
@@ -184,12 +235,19 @@ fn run(runtime: Runtime, all: &[Arc<Connections>], files: Vec<SocketFile>, stopp
 pub struct Server {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    addresses: Vec<SocketAddr>,
 }
 
 impl Server {
+    /// Returns the addresses for HTTP, in the order in which they were added.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
     /// Creates a server that passes requests to this handler.
     pub fn builder(handler: Arc<dyn Handler>) -> ServerBuilder {
-        ServerBuilder { handler, limits: Limits::default(), sockets: Vec::new() }
+        ServerBuilder { handler, limits: Limits::default(), sockets: Vec::new(), https: Vec::new() }
     }
 }
 

@@ -171,11 +171,12 @@ pub(super) async fn serve(stream: UnixStream, connection: Connection, shared: &S
         }
         // What follows a request is ignored, as in Kea, unless it may be another request.
         if phase == Phase::Idle && !may_be_request(&input.buffer) {
-            return;
+            return input.close().await;
         }
         let end = match next(&mut input, wait, shared).await {
             Ok(end) => end,
-            Err(Refusal::Ended) => return,
+            // With what is left unread, the client may lose the last answer.
+            Err(Refusal::Ended) => return input.close().await,
             Err(Refusal::Answer(text)) => {
                 let answer = format!("{{ \"result\": 1, \"text\": \"{text}\" }}");
                 if input.write(answer.as_bytes(), limits.answer_time).await.is_ok() {
