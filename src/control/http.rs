@@ -189,10 +189,8 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             Err(Some(refused)) => {
                 let reply =
                     Reply { is_http11: refused.is_http11, keep_alive: false, auth: all.http.auth.as_ref() };
-                if input.write(reply.status(refused.status).as_bytes(), limits.answer_time).await.is_ok() {
-                    input.close().await;
-                }
-                return;
+                let text = reply.status(refused.status);
+                return input.refuse(text.as_bytes(), limits.answer_time).await;
             }
         };
         let reply = Reply {

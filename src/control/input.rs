@@ -78,8 +78,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Input<S> {
         timeout(time, self.stream.flush()).await?
     }
 
+    /// Answers a request that was not read to its end, and closes the connection.
+    pub(super) async fn refuse(mut self, answer: &[u8], time: Duration) {
+        self.release();
+        if self.write(answer, time).await.is_ok() {
+            self.close().await;
+        }
+    }
+
+    /// Gives the memory back, before the client knows.
+    fn release(&mut self) {
+        self.buffer = Vec::with_capacity(FIRST_CAPACITY);
+        self.part = self.memory.part();
+    }
+
     /// Closes the connection after an answer.
     pub(super) async fn close(mut self) {
+        self.release();
         let rest = async {
             self.stream.shutdown().await?;
             let mut left = REST;

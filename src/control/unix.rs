@@ -17,14 +17,12 @@ use tokio::time::Instant as TokioInstant;
 
 use super::ControlError;
 use super::commands::{Shared, Streamed, stream};
-use super::connections::{Connection, Phase};
+use super::connections::{BACKLOG, Connection, Phase};
 use super::input::{Input, Stop};
 use super::scan::{Progress, Scan};
 use crate::fs::directory_of;
 use crate::request::{Channel, Outcome, Source};
 
-/// Number of clients that may wait for the server to accept them.
-const BACKLOG: i32 = 1024;
 /// Maximum time to wait for another process that starts or stops a server in the same directory.
 const LOCK_TIME: Duration = Duration::from_secs(10);
 
@@ -109,7 +107,7 @@ impl UnixSocket {
             chownat(CWD, &self.path, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
         }
         fs::set_permissions(&self.path, Permissions::from_mode(self.mode))?;
-        listen(&socket, BACKLOG)?;
+        listen(&socket, i32::try_from(BACKLOG).unwrap_or(i32::MAX))?;
         Ok(UnixListener::from(socket))
     }
 }
@@ -179,10 +177,7 @@ pub(super) async fn serve(stream: UnixStream, connection: Connection, shared: &S
             Err(Refusal::Ended) => return input.close().await,
             Err(Refusal::Answer(text)) => {
                 let answer = format!("{{ \"result\": 1, \"text\": \"{text}\" }}");
-                if input.write(answer.as_bytes(), limits.answer_time).await.is_ok() {
-                    input.close().await;
-                }
-                return;
+                return input.refuse(answer.as_bytes(), limits.answer_time).await;
             }
         };
         connection.enter(Phase::Busy);
