@@ -691,7 +691,7 @@ fn an_answer_that_cannot_be_used_is_an_error(#[case] text: &'static str, #[case]
     client.set_time(Duration::from_secs(if closes { 100 } else { 1 }));
     let partner = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        stream.read_exact(&mut vec![0; 40]).unwrap();
+        stream.read_exact(&mut [0; 40]).unwrap();
         stream.write_all(text.as_bytes()).unwrap();
         if closes {
             stream.shutdown(Shutdown::Write).unwrap();

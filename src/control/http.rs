@@ -132,7 +132,7 @@ impl Status {
             408 => "Request Timeout",
             413 => "Content Too Large",
             503 => "Service Unavailable",
-            400..500 => "Client Error",
+            other if other < 500 => "Client Error",
             _ => "Internal Server Error",
         }
     }
