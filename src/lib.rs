@@ -52,6 +52,8 @@
 //! * `postgresql`, `mysql`: the backends for databases with Kea's schema, `postgresql` and `mysql`.
 //! * `serde`: Kea's JSON form of leases, and the JSON of statistics and status.
 //! * `tokio`: backends that block are called in the blocking threads of the tokio runtime.
+//! * `control`: servers and clients of commands over UNIX sockets and HTTP, `control`;
+//!   `control-tls`: HTTPS.
 //! * `kea-lfc`: the program `kea-lfc`, with the dependencies that only it needs.
 //! * `demo`: the program `leasemgr-demo`, which shows that a store survives a kill, and the
 //!   `kea-lfc` that it starts.
@@ -70,6 +72,8 @@ mod builtin;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod connection;
+#[cfg(feature = "control")]
+pub mod control;
 #[cfg(all(any(doc, doctest), feature = "memfile"))]
 pub mod cookbook;
 mod export;
@@ -88,9 +92,12 @@ pub mod memfile;
 pub mod mysql;
 mod panics;
 mod parallel;
+#[cfg(any(feature = "control-tls", feature = "postgresql"))]
+mod pem;
 #[cfg(feature = "postgresql")]
 pub mod postgresql;
 pub mod prelude;
+pub mod request;
 mod simd;
 #[cfg(any(feature = "mysql", feature = "postgresql"))]
 mod sql;
