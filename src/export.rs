@@ -1,5 +1,6 @@
 //! Writing all leases of a lease manager, with any backend, to a file in the lease file format.
 
+use std::iter;
 use std::path::Path;
 
 use crate::fs::{FileSystem, OsFileSystem, WriteFile, attributes_of, create_in_place_of, directory_of};
@@ -83,7 +84,8 @@ fn write_pages<L: FileLease>(
     let mut text = L::SCHEMA.header.as_bytes().to_vec();
     text.push(b'\n');
     let mut count = 0;
-    for page in pages {
+    // The header is written also if there is no page.
+    for page in iter::once(Ok(Vec::new())).chain(pages) {
         for lease in page? {
             lease.write_row(&mut text);
             count += 1;

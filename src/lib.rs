@@ -51,6 +51,7 @@
 //! * `memfile` (default): the backend [`memfile`].
 //! * `postgresql`, `mysql`: the backends for databases with Kea's schema, `postgresql` and `mysql`.
 //! * `serde`: Kea's JSON form of leases, and the JSON of statistics and status.
+//! * `commands`: Kea's lease commands, in JSON, for a server to answer: `commands`.
 //! * `tokio`: backends that block are called in the blocking threads of the tokio runtime.
 //! * `kea-lfc`: the program `kea-lfc`, with the dependencies that only it needs.
 //! * `demo`: the program `leasemgr-demo`, which shows that a store survives a kill, and the
@@ -67,6 +68,8 @@ compile_error!("leasemgr needs a Unix system: it uses file locks, signals and fi
 pub mod allocator;
 mod async_lease_mgr;
 mod builtin;
+#[cfg(feature = "commands")]
+pub mod commands;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod connection;
@@ -91,6 +94,7 @@ mod parallel;
 #[cfg(feature = "postgresql")]
 pub mod postgresql;
 pub mod prelude;
+pub mod request;
 mod simd;
 #[cfg(any(feature = "mysql", feature = "postgresql"))]
 mod sql;
