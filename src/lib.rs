@@ -53,6 +53,8 @@
 //! * `serde`: Kea's JSON form of leases, and the JSON of statistics and status.
 //! * `commands`: Kea's lease commands, in JSON, for a server to answer: `commands`.
 //! * `tokio`: backends that block are called in the blocking threads of the tokio runtime.
+//! * `control`: servers and clients of commands over UNIX sockets and HTTP, `control`;
+//!   `control-tls`: HTTPS.
 //! * `kea-lfc`: the program `kea-lfc`, with the dependencies that only it needs.
 //! * `demo`: the program `leasemgr-demo`, which shows that a store survives a kill, and the
 //!   `kea-lfc` that it starts.
@@ -73,6 +75,8 @@ pub mod commands;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod connection;
+#[cfg(feature = "control")]
+pub mod control;
 #[cfg(all(any(doc, doctest), feature = "memfile"))]
 pub mod cookbook;
 mod export;
@@ -91,6 +95,8 @@ pub mod memfile;
 pub mod mysql;
 mod panics;
 mod parallel;
+#[cfg(any(feature = "control-tls", feature = "postgresql"))]
+mod pem;
 #[cfg(feature = "postgresql")]
 pub mod postgresql;
 pub mod prelude;

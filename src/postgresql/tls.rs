@@ -1,9 +1,7 @@
 //! The encryption of a connection, by rustls.
 
-use std::fs::File;
 use std::future::Future;
-use std::io::{self, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,25 +9,20 @@ use std::task::{Context, Poll};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    SupportedCipherSuite,
-};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedCipherSuite};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 use super::stream::Stream;
+use crate::pem::{PemError, certificates, private_key, trust_anchors};
 use crate::sql::options::{SqlOptions, SslMode};
 
 /// Why the options of the encryption cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TlsError {
-    #[error("{}: cannot read a certificate or key", file.display())]
-    File { file: PathBuf, source: pem::Error },
-    #[error("{}: an invalid trust anchor", file.display())]
-    Anchor { file: PathBuf, source: rustls::Error },
+    #[error(transparent)]
+    File(#[from] PemError),
     #[error("cert-file and key-file belong together")]
     HalfOfPair,
     #[error("the ssl-mode needs a trust-anchor")]
@@ -60,28 +53,11 @@ pub(super) fn config(options: &SqlOptions) -> Result<Option<Arc<ClientConfig>>, 
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let config = match (&options.cert_file, &options.key_file) {
-        (Some(cert), Some(key)) => {
-            let key = read(key, |reader| PrivateKeyDer::from_pem_reader(reader))?;
-            config.with_client_auth_cert(certificates(cert)?, key)?
-        }
+        (Some(cert), Some(key)) => config.with_client_auth_cert(certificates(cert)?, private_key(key)?)?,
         (None, None) => config.with_no_client_auth(),
         _ => return Err(TlsError::HalfOfPair),
     };
     Ok(Some(Arc::new(config)))
-}
-
-fn read<T>(file: &Path, parse: impl FnOnce(&mut dyn Read) -> Result<T, pem::Error>) -> Result<T, TlsError> {
-    let error = |source| TlsError::File { file: file.into(), source };
-    let open = File::open(file).map_err(|err| error(pem::Error::Io(err)))?;
-    parse(&mut BufReader::new(open)).map_err(error)
-}
-
-/// Reads the certificates of a file.
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    read(file, |reader| {
-        let certificates: Vec<_> = CertificateDer::pem_reader_iter(reader).collect::<Result<_, _>>()?;
-        if certificates.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(certificates) }
-    })
 }
 
 /// Returns the ciphers of a list in OpenSSL's form, as far as they are supported, in its order.
@@ -131,13 +107,8 @@ impl Verifier {
             (_, SslMode::Disable | SslMode::Prefer) | (None, SslMode::Require) => None,
             (None, SslMode::VerifyCa | SslMode::VerifyFull) => return Err(TlsError::NoAnchor),
             (Some(file), _) => {
-                let mut roots = RootCertStore::empty();
-                for certificate in certificates(file)? {
-                    let added = roots.add(certificate);
-                    added.map_err(|source| TlsError::Anchor { file: file.clone(), source })?;
-                }
-                let builder =
-                    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+                let roots = Arc::new(trust_anchors(file)?);
+                let builder = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
                 Some(builder.build()?)
             }
         };
