@@ -64,6 +64,7 @@ use crate::request::{Channel, Handler, Outcome, Source};
 
 /// A request to change the DNS, with the values of the lease.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum NameChange<'a> {
     /// Adds the name of the lease.
     Add(Fields<'a>),

@@ -384,6 +384,7 @@ fn dns_updates_are_asked_for(#[case] command: Value, #[case] asked: &str) {
         let (kind, lease) = match change {
             NameChange::Add(lease) => ("add", lease),
             NameChange::Remove(lease) => ("remove", lease),
+            other => panic!("{other:?}"),
         };
         assert_eq!((lease.hostname, lease.address.to_string().as_str()), (&b"a.example"[..], "192.0.2.20"));
         seen.lock().unwrap().push_str(kind);
