@@ -103,7 +103,8 @@ fn write_pages<L: FileLease>(
     let mut text = L::SCHEMA.header.as_bytes().to_vec();
     text.push(b'\n');
     let mut count = 0;
-    for page in pages {
+    // The header is written also if there is no page.
+    for page in iter::once(Ok(Vec::new())).chain(pages) {
         for lease in page? {
             lease.write_row(&mut text);
             count += 1;

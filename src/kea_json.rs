@@ -8,6 +8,8 @@ mod read;
 
 pub use edit::Json;
 pub use error::JsonError;
+#[cfg(feature = "commands")]
+pub(crate) use parse::write_string;
 pub use read::{JsonItems, JsonMembers, JsonRef};
 
 #[cfg(test)]

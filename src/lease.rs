@@ -8,6 +8,8 @@ mod fields;
 mod inherent;
 #[cfg(feature = "serde")]
 mod json;
+#[cfg(feature = "commands")]
+mod kea_text;
 mod lease4;
 mod lease6;
 mod limits;
@@ -24,6 +26,8 @@ use std::time::SystemTime;
 pub use builder::{Builder, WithClient, WithoutClient};
 pub use client::Client4;
 pub use error::LeaseError;
+#[cfg(feature = "commands")]
+pub(crate) use extended_info::with_present_relay_form;
 pub use extended_info::{
     CheckedExtendedInfo, ExtendedInfoChecks, ExtendedInfoError, RelayInfo, Relayed, check_extended_info,
     keep_relay_ids,
@@ -31,6 +35,8 @@ pub use extended_info::{
 pub use fields::Fields;
 #[cfg(feature = "serde")]
 pub use json::Recorded;
+#[cfg(feature = "commands")]
+pub(crate) use kea_text::{type_name, write_kea_text};
 pub use lease4::Lease4;
 pub use lease6::Lease6;
 pub use limits::{

@@ -151,10 +151,13 @@ impl Cursor {
 
 /// Checks that any backend can keep a lease. For backends, before they add or update it.
 ///
+/// A lease that is not in use may be valid for 0 seconds: Kea's servers tell their partners so of a
+/// released lease. In a lease file its row deletes the lease, so it does not survive a restart.
+///
 /// # Errors
-/// Returns [`LeaseMgrError::ZeroLifetime`] if the lease is valid for 0 seconds.
+/// Returns [`LeaseMgrError::ZeroLifetime`] if the lease is in use (state 0) and valid for 0 seconds.
 pub fn check<L: ManagedLease>(lease: &L) -> Result<(), LeaseMgrError> {
-    if lease.data().valid_lifetime.0 == 0 {
+    if lease.data().valid_lifetime.0 == 0 && lease.state() == LeaseState::DEFAULT {
         return Err(LeaseMgrError::ZeroLifetime { address: lease.address().into() });
     }
     Ok(())
@@ -263,8 +266,8 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     /// ```
     ///
     /// # Errors
-    /// Returns [`LeaseMgrError::ZeroLifetime`] if the lease is valid for 0 seconds, and another
-    /// error if it could not be written; it was not added then.
+    /// Returns [`LeaseMgrError::ZeroLifetime`] if the lease is in use and valid for 0 seconds, and
+    /// another error if it could not be written; it was not added then.
     fn add(&self, lease: &L) -> Result<Added, LeaseMgrError>;
 
     /// Returns the lease of an address.
@@ -296,8 +299,8 @@ pub trait LeaseMgr<L: ManagedLease>: fmt::Debug + Send + Sync {
     /// # Errors
     /// Returns [`LeaseMgrError::NoSuchLease`] if the address has no lease,
     /// [`LeaseMgrError::ChangedMeanwhile`] if its lease is not `expected`,
-    /// [`LeaseMgrError::ZeroLifetime`] if the new lease is valid for 0 seconds, and another error
-    /// if it could not be written.
+    /// [`LeaseMgrError::ZeroLifetime`] if the new lease is in use and valid for 0 seconds, and
+    /// another error if it could not be written.
     fn update_expecting(&self, lease: &L, expected: Option<&L>) -> Result<(), LeaseMgrError>;
 
     /// Deletes the lease of an address; with `expected`, only if the address still has this lease.

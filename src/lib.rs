@@ -51,6 +51,7 @@
 //! * `memfile` (default): the backend [`memfile`].
 //! * `postgresql`, `mysql`: the backends for databases with Kea's schema, `postgresql` and `mysql`.
 //! * `serde`: Kea's JSON form of leases, and the JSON of statistics and status.
+//! * `commands`: Kea's lease commands, in JSON, for a server to answer: `commands`.
 //! * `tokio`: backends that block are called in the blocking threads of the tokio runtime.
 //! * `control`: servers and clients of commands over UNIX sockets and HTTP, `control`;
 //!   `control-tls`: HTTPS.
@@ -69,6 +70,8 @@ compile_error!("leasemgr needs a Unix system: it uses file locks, signals and fi
 pub mod allocator;
 mod async_lease_mgr;
 mod builtin;
+#[cfg(feature = "commands")]
+pub mod commands;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod connection;

@@ -54,6 +54,7 @@ suites! {
         invalid_rows, kill, memfile_and_kea, memfile_cleanups, memfile_kill, memfile_soak, owners, \
         program, real_faults";
     suites_with_control_tls: "control-tls", "needs --features control-tls: control, control_and_kea";
+    suites_with_commands: "commands", "needs --features commands: commands";
     suites_with_conformance: "conformance", "needs --features conformance: conformance, database_faults, databases";
     suites_with_simulated_disk: "simulated-disk", "needs --features simulated-disk: crash_scenarios, \
         faults, invalid_rows, memfile_model, memfile_threads, submitted";

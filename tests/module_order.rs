@@ -22,13 +22,13 @@ const ORDER: &[&[&str]] = &[
     &["fs"],
     &["lease_mgr"],
     &["connection", "lease_file"],
-    &["factory", "lfc"],
+    &["export", "factory", "lfc"],
     // What backends share.
     &["sql"],
     // Backends.
     &["memfile", "mysql", "postgresql"],
     // Users of the trait.
-    &["allocator", "async_lease_mgr", "commands", "control", "export", "ha", "hosts"],
+    &["allocator", "async_lease_mgr", "commands", "control", "ha", "hosts"],
     &["builtin", "conformance", "cookbook", "prelude", "tutorial"],
 ];
 

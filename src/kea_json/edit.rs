@@ -1,6 +1,7 @@
 //! Owned JSON values, and changes of them by cutting and joining canonical text.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::parse::{self, MAX_DEPTH, write_string};
@@ -40,6 +41,37 @@ impl Json {
     /// Returns [`JsonError`] if the value is not a map, and the errors of [`Json::parse`].
     pub fn parse_map(text: &[u8]) -> Result<Self, JsonError> {
         parse::map(text).map(|text| Self(text.into_boxed_str()))
+    }
+
+    /// Parses the value at the beginning of a request to a server, and ignores what follows it;
+    /// `None` if the text ends before the value does.
+    ///
+    /// There may be comments (`#` and `//` up to the end of the line, `/* */`). Numbers are written
+    /// as in JSON, and integers have at most 64 bits.
+    #[cfg(feature = "commands")]
+    pub(crate) fn parse_request(text: &[u8]) -> Result<Option<Self>, JsonError> {
+        Ok(parse::request(text)?.map(|text| Self(text.into_boxed_str())))
+    }
+
+    /// Creates a map. Of several members with the same key, the last one is kept.
+    ///
+    /// ```
+    /// use leasemgr::lease::Json;
+    ///
+    /// let map = Json::map([("pid", Json::from(7)), ("names", ["a", "b"].map(Json::from).into_iter().collect())]);
+    /// assert_eq!(map.as_str(), r#"{ "names": [ "a", "b" ], "pid": 7 }"#);
+    /// ```
+    pub fn map<K: AsRef<[u8]>>(members: impl IntoIterator<Item = (K, Json)>) -> Self {
+        let members = members.into_iter().map(|(key, value)| (key.as_ref().to_vec(), value));
+        let mut out = String::from("{ ");
+        for (i, (key, value)) in members.collect::<BTreeMap<_, _>>().iter().enumerate() {
+            if i > 0 {
+                out.push_str(", ");
+            }
+            out.push_str(&member(key, &[] as &[&str], value.as_str()));
+        }
+        out.push_str(" }");
+        Self(out.into_boxed_str())
     }
 
     /// Creates a value from canonical text.
@@ -94,6 +126,21 @@ impl From<&str> for Json {
     }
 }
 
+/// Creates a list.
+impl FromIterator<Json> for Json {
+    fn from_iter<I: IntoIterator<Item = Json>>(items: I) -> Self {
+        let mut out = String::from("[ ");
+        for (i, item) in items.into_iter().enumerate() {
+            if i > 0 {
+                out.push_str(", ");
+            }
+            out.push_str(item.as_str());
+        }
+        out.push_str(" ]");
+        Self(out.into_boxed_str())
+    }
+}
+
 macro_rules! as_displayed {
     ($($inner:ty),*) => {
         $(impl From<$inner> for Json {
@@ -103,7 +150,7 @@ macro_rules! as_displayed {
         })*
     };
 }
-as_displayed!(bool, i32, i64, u32, u64);
+as_displayed!(bool, i32, i64, u32, u64, u128);
 
 impl From<JsonRef<'_>> for Json {
     fn from(value: JsonRef<'_>) -> Self {
@@ -224,7 +271,7 @@ fn place<'a>(container: JsonRef<'a>, key: &[u8]) -> Result<Place<'a>, &'static s
 }
 
 /// Returns a member `key` with `value`, or with nested maps for the rest of `path`.
-fn member<K: AsRef<[u8]>>(key: &K, path: &[K], value: &str) -> String {
+fn member(key: &impl AsRef<[u8]>, path: &[impl AsRef<[u8]>], value: &str) -> String {
     let mut out = String::new();
     write_string(&mut out, key.as_ref());
     out.push_str(": ");

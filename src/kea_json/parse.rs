@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr2;
+use memchr::{memchr, memchr2, memmem};
 
 use super::JsonError;
 use crate::identifiers::octets::hex_byte;
@@ -12,7 +12,7 @@ pub(super) const MAX_DEPTH: usize = 1000;
 
 /// Returns the canonical form of a text that is a map.
 pub(super) fn map(text: &[u8]) -> Result<String, JsonError> {
-    let parser = Parser::new(text);
+    let mut parser = Parser::new(text);
     if parser.peek() != Some(b'{') {
         return Err(parser.error("expected a JSON map"));
     }
@@ -24,12 +24,36 @@ pub(super) fn value(text: &[u8]) -> Result<String, JsonError> {
     Parser::new(text).all()
 }
 
+/// Returns the canonical form of the value at the beginning of a request, which ends with the
+/// value; `None` if the text ends before the value does.
+pub(super) fn request(text: &[u8]) -> Result<Option<String>, JsonError> {
+    let mut parser = Parser::of_dialect(text, Dialect::Request);
+    match parser.value() {
+        Ok(()) => Ok(Some(parser.out)),
+        Err(_) if parser.ended => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What Kea reads apart from the JSON of RFC 8259.
+#[derive(Clone, Copy, PartialEq)]
+enum Dialect {
+    /// The user context of a recorded lease: a comma after the last item of a list, and other
+    /// forms of numbers.
+    Recorded,
+    /// A request: comments, but no integer of more than 64 bits.
+    Request,
+}
+
 /// Parses `text` and writes its canonical form to `out` at the same time.
 struct Parser<'a> {
     text: &'a [u8],
     at: usize,
     out: String,
     depth: usize,
+    dialect: Dialect,
+    /// Whether an error is due to the end of the text.
+    ended: bool,
 }
 
 /// A member of a map: its key, and the position of `"key": value` in the output.
@@ -41,7 +65,12 @@ struct Member<'a> {
 
 impl<'a> Parser<'a> {
     fn new(text: &'a [u8]) -> Self {
-        let mut parser = Self { text, at: 0, out: String::with_capacity(text.len()), depth: 0 };
+        Self::of_dialect(text, Dialect::Recorded)
+    }
+
+    fn of_dialect(text: &'a [u8], dialect: Dialect) -> Self {
+        let out = String::with_capacity(text.len());
+        let mut parser = Self { text, at: 0, out, depth: 0, dialect, ended: false };
         parser.blanks();
         parser
     }
@@ -55,7 +84,8 @@ impl<'a> Parser<'a> {
         Ok(self.out)
     }
 
-    fn error(&self, what: &'static str) -> JsonError {
+    fn error(&mut self, what: &'static str) -> JsonError {
+        self.ended |= self.at >= self.text.len();
         JsonError { at: self.at, what }
     }
 
@@ -64,8 +94,19 @@ impl<'a> Parser<'a> {
     }
 
     fn blanks(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r' | 0x08 | 0x0c)) {
-            self.at += 1;
+        loop {
+            while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r' | 0x08 | 0x0c)) {
+                self.at += 1;
+            }
+            let rest = self.text.get(self.at..).unwrap_or_default();
+            match rest {
+                _ if self.dialect != Dialect::Request => return,
+                [b'#', ..] | [b'/', b'/', ..] => self.at += memchr(b'\n', rest).unwrap_or(rest.len()),
+                [b'/', b'*', inner @ ..] => {
+                    self.at += memmem::find(inner, b"*/").map_or(rest.len(), |len| len + "/**/".len());
+                }
+                _ => return,
+            }
         }
     }
 
@@ -96,6 +137,7 @@ impl<'a> Parser<'a> {
         let rest = &self.text[self.at..];
         let len = rest.iter().take_while(|b| b.is_ascii_alphabetic()).count();
         if &rest[..len] != word.as_bytes() {
+            self.ended |= len == rest.len() && word.as_bytes().starts_with(rest);
             return Err(self.error("expected true, false or null"));
         }
         self.at += len;
@@ -186,7 +228,13 @@ impl<'a> Parser<'a> {
             self.value()?;
             self.blanks();
             match self.peek() {
-                Some(b',') => self.at += 1,
+                Some(b',') => {
+                    self.at += 1;
+                    self.blanks();
+                    if self.dialect == Dialect::Request && self.peek() == Some(b']') {
+                        return Err(self.error("expected an item after ','"));
+                    }
+                }
                 Some(b']') => break,
                 _ => return Err(self.error("expected ',' or ']' after an item of a list")),
             }
@@ -206,6 +254,7 @@ impl<'a> Parser<'a> {
             let rest = &self.text[self.at..];
             let Some(len) = memchr2(b'"', b'\\', rest) else {
                 self.at = start;
+                self.ended = true;
                 return Err(self.error("a string without a closing quote"));
             };
             self.at += len;
@@ -224,9 +273,22 @@ impl<'a> Parser<'a> {
     }
 
     fn escape(&mut self) -> Result<u8, JsonError> {
-        let (byte, len) = unescape(&self.text[self.at..]).map_err(|what| self.error(what))?;
-        self.at += len;
-        Ok(byte)
+        let rest = &self.text[self.at..];
+        match unescape(rest) {
+            Ok((byte, len)) => {
+                self.at += len;
+                Ok(byte)
+            }
+            Err(what) => {
+                let hex = |rest: &[u8]| rest.iter().all(u8::is_ascii_hexdigit);
+                self.ended |= match rest {
+                    [_] => true,
+                    [_, b'u', rest @ ..] => rest.len() < 4 && hex(rest),
+                    _ => false,
+                };
+                Err(self.error(what))
+            }
+        }
     }
 
     fn number(&mut self) -> Result<(), JsonError> {
@@ -238,6 +300,9 @@ impl<'a> Parser<'a> {
         };
         if !number.in_range() {
             return Err(self.error("a number beyond the range of a double"));
+        }
+        if self.dialect == Dialect::Request && !number.is_of_request(&rest[..len]) {
+            return Err(self.error("expected a number as in JSON, an integer of at most 64 bits"));
         }
         number.write(&mut self.out);
         self.at += len;
@@ -303,6 +368,17 @@ impl<'a> Number<'a> {
         good.then_some(Self { negative, whole, fraction, exponent })
     }
 
+    /// Returns whether the number, which has this text, is written as in JSON, and an integer has
+    /// at most 64 bits.
+    fn is_of_request(&self, text: &[u8]) -> bool {
+        let written = self.whole.len() + usize::from(self.negative);
+        let is_json = text.len() >= written
+            && text.get(usize::from(self.negative)..written) == Some(self.whole.as_bytes())
+            && self.fraction.is_none_or(|fraction| !fraction.is_empty());
+        let is_integer = self.fraction.is_none() && self.exponent.is_none();
+        is_json && (!is_integer || std::str::from_utf8(text).is_ok_and(|text| text.parse::<i64>().is_ok()))
+    }
+
     fn in_range(&self) -> bool {
         // Below 10^308.
         if self.exponent.is_none() && self.whole.len() <= 308 {
@@ -332,7 +408,7 @@ impl<'a> Number<'a> {
 }
 
 /// Appends `bytes` as a JSON string.
-pub(super) fn write_string(out: &mut String, bytes: &[u8]) {
+pub(crate) fn write_string(out: &mut String, bytes: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
     out.push('"');

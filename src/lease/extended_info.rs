@@ -209,6 +209,14 @@ fn upgraded(family: Family, context: &UserContext) -> Option<UserContext> {
     }
 }
 
+/// Converts data of relay agents in the old form to the present one, with the ids that are found in
+/// the options. Returns `None`, and changes nothing, if it is not in the old form.
+#[cfg(feature = "commands")]
+pub(crate) fn with_present_relay_form(family: Family, context: &UserContext) -> Option<UserContext> {
+    let upgraded = upgraded(family, context)?;
+    Some(keep_relay_ids(family, &upgraded).unwrap_or(upgraded))
+}
+
 /// Returns the entry of each relay agent.
 fn relays(family: Family, context: &UserContext) -> impl Iterator<Item = JsonRef<'_>> {
     let isc = context.get(ISC);

@@ -23,8 +23,8 @@ pub enum LeaseMgrError {
         /// The address.
         address: IpAddr,
     },
-    /// The lease is valid for 0 seconds. A lease file cannot hold it, as such a row deletes a
-    /// lease.
+    /// The lease is in use and valid for 0 seconds. A lease file cannot hold it, as such a row
+    /// deletes a lease.
     #[error("the lease of {address} has a valid lifetime of 0, expected at least 1; delete it instead")]
     ZeroLifetime {
         /// The address.
