@@ -31,6 +31,8 @@ pub use extended_info::{
 pub use fields::Fields;
 #[cfg(feature = "serde")]
 pub use json::Recorded;
+#[cfg(feature = "ha")]
+pub(crate) use json::to_ascii;
 pub use lease4::Lease4;
 pub use lease6::Lease6;
 pub use limits::{
