@@ -255,6 +255,8 @@ pub struct Machine {
     paused: bool,
     /// The states that were entered, for [`Pause::Once`].
     entered: Vec<State>,
+    /// The maintenance of the partner is being cancelled: it may serve its clients already.
+    cancelling: bool,
     /// The scopes that an administrator chose.
     scopes: Option<Vec<String>>,
     next_heartbeat: Duration,
@@ -289,6 +291,7 @@ impl Machine {
             held: false,
             paused: false,
             entered: Vec::new(),
+            cancelling: false,
             scopes: None,
             next_heartbeat: now.monotonic.saturating_add(config.heartbeat_delay),
             heartbeat_sent: false,
@@ -407,7 +410,9 @@ impl Machine {
         }
         let (this, primary) = (&self.config.this, self.config.primary());
         let own = || vec![this.name.clone()];
-        match (self.state, self.config.mode) {
+        // As in the normal state, which may be that of the partner already.
+        let state = if self.cancelling { self.config.mode.normal() } else { self.state };
+        match (state, self.config.mode) {
             (State::PartnerDown | State::PartnerInMaintenance, Mode::LoadBalancing) => {
                 // In the order primary, secondary.
                 let other = self.config.partner().filter(|_| this.role == Role::Primary).unwrap_or(this);
@@ -547,6 +552,7 @@ impl Machine {
         self.previous = self.state;
         self.state = to;
         self.scopes = None;
+        self.cancelling = false;
         self.held = false;
         self.tell_service(out);
         out.push(Action::Log(Notice::Changed { from: self.previous, to }));
@@ -609,6 +615,11 @@ impl Machine {
         let normal = mode.normal();
         let is_working = partner == normal || partner == State::CommunicationRecovery;
         let to = match self.state {
+            State::PartnerInMaintenance if self.cancelling && self.work.is_none() => {
+                self.cancelling = false;
+                // The partner did what it was asked for, but its answer was lost.
+                (partner != State::InMaintenance).then_some(self.previous)
+            }
             State::InMaintenance | State::PartnerInMaintenance | State::Terminated => None,
             State::Waiting => self.waits_no_more(partner),
             _ if mode.excludes(partner) => {
@@ -782,6 +793,9 @@ impl Machine {
         if limit > 0 && rejected >= limit && matches!(self.state, State::HotStandby | State::LoadBalancing) {
             out.push(Action::Log(Notice::TooManyRejected));
             self.enter(now, State::Terminated, out);
+        } else if self.config.sync_leases && self.is_serving_with(State::Ready) {
+            // The partner has a newer lease, which its client has to get.
+            self.start(Work::Pull, Action::Pull, out);
         }
     }
 
@@ -831,6 +845,17 @@ impl Machine {
         }
     }
 
+    /// Returns whether the maintenance of the partner may start or be cancelled in this state.
+    fn may_maintain(&self, cancel: bool) -> bool {
+        match self.state {
+            State::PartnerInMaintenance => cancel,
+            State::HotStandby | State::LoadBalancing | State::CommunicationRecovery | State::PartnerDown => {
+                !cancel
+            }
+            _ => false,
+        }
+    }
+
     fn maintenance(&mut self, cancel: bool, out: &mut Vec<Action>) {
         let is_possible = match self.state {
             State::PartnerInMaintenance => cancel,
@@ -845,6 +870,7 @@ impl Machine {
             out.push(Action::Reply(Reply::Busy));
         } else {
             self.work = Some(Work::Maintenance { cancel });
+            self.cancelling = cancel;
             let state = if cancel { self.previous } else { self.state };
             out.push(Action::NotifyMaintenance { cancel, state });
         }
@@ -857,7 +883,7 @@ impl Machine {
             return;
         };
         // The state may be another one since the command.
-        let is_possible = (self.state == State::PartnerInMaintenance) == cancel && self.state.serves();
+        let is_possible = self.may_maintain(cancel);
         let to = match (answer, cancel) {
             (MaintenanceAnswer::Done, false) => Ok(State::PartnerInMaintenance),
             (MaintenanceAnswer::Done, true) => Ok(self.previous),
@@ -865,6 +891,8 @@ impl Machine {
             (MaintenanceAnswer::Offline, true) => Err(Reply::PartnerOffline),
             (MaintenanceAnswer::Refused, _) => Err(Reply::PartnerRefused),
         };
+        // Without an answer, the next heartbeat tells whether it is cancelled.
+        self.cancelling &= answer == MaintenanceAnswer::Offline;
         let reply = match to {
             Ok(_) if !is_possible => Reply::NotIn(self.state),
             Ok(to) if to == self.state => Reply::Done,

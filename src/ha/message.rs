@@ -83,8 +83,8 @@ pub enum Request {
     },
     /// `dhcp-disable`.
     DisableService {
-        /// The number of seconds after which the service is enabled again.
-        max_period: u32,
+        /// The number of seconds after which the service is enabled again; `None` if never.
+        max_period: Option<u32>,
     },
     /// `dhcp-enable`.
     EnableService,
@@ -193,7 +193,9 @@ impl Request {
         match self {
             Self::Heartbeat { .. } | Self::Reset { .. } => {}
             Self::DisableService { max_period } => {
-                put("max-period", (*max_period).into());
+                if let Some(max_period) = max_period {
+                    put("max-period", (*max_period).into());
+                }
                 put("origin", ORIGIN.into());
             }
             Self::EnableService => put("origin", ORIGIN.into()),
@@ -266,7 +268,13 @@ impl Request {
         let request = match command {
             "ha-heartbeat" => Self::Heartbeat { server_name },
             "ha-reset" => Self::Reset { server_name },
-            "dhcp-disable" => Self::DisableService { max_period: arguments.number("max-period")? },
+            "dhcp-disable" => Self::DisableService {
+                max_period: arguments
+                    .0
+                    .get("max-period")
+                    .map(|_| arguments.number("max-period"))
+                    .transpose()?,
+            },
             "dhcp-enable" => Self::EnableService,
             "ha-sync-complete-notify" => Self::SyncCompleteNotify { server_name },
             "lease4-get-page" | "lease6-get-page" => {
@@ -350,7 +358,8 @@ impl Arguments {
     fn leases(&self, key: &'static str) -> Result<Vec<Lease6>, MessageError> {
         let list = self.get(key);
         let list = list.as_array().ok_or_else(|| unexpected(key, list, "a list of leases"))?;
-        list.iter().map(|value| lease(value.clone())).collect()
+        // Kea 2.2 sends a DUID of one byte for a declined lease.
+        list.iter().map(|value| lease(value.clone()).map(|Recorded(lease)| lease)).collect()
     }
 }
 
