@@ -261,6 +261,8 @@ pub struct Machine {
     scopes: Option<Vec<String>>,
     next_heartbeat: Duration,
     heartbeat_sent: bool,
+    /// The state changed since the heartbeat was sent, so the partner's one may be of before.
+    heartbeat_is_stale: bool,
     work: Option<Work>,
     partner: Communication,
     /// Number of changes that are kept for the partner.
@@ -295,6 +297,7 @@ impl Machine {
             scopes: None,
             next_heartbeat: now.monotonic.saturating_add(config.heartbeat_delay),
             heartbeat_sent: false,
+            heartbeat_is_stale: false,
             work: None,
             partner: Communication::new(now),
             kept: 0,
@@ -366,6 +369,7 @@ impl Machine {
         self.tell_service(out);
         if now.monotonic >= self.next_heartbeat && self.may_send_heartbeat() {
             self.heartbeat_sent = true;
+            self.heartbeat_is_stale = false;
             out.push(Action::SendHeartbeat);
         }
         std::mem::take(out)
@@ -554,6 +558,7 @@ impl Machine {
         self.scopes = None;
         self.cancelling = false;
         self.held = false;
+        self.heartbeat_is_stale = true;
         self.tell_service(out);
         out.push(Action::Log(Notice::Changed { from: self.previous, to }));
         self.paused = self.pauses();
@@ -594,6 +599,9 @@ impl Machine {
         }
         if self.paused {
             return;
+        }
+        if self.heartbeat_is_stale {
+            return self.hasten(now);
         }
         let skew = self.partner.clock_skew().unwrap_or(0);
         let is_warned = skew.unsigned_abs() > TOLERATED_SKEW;
