@@ -12,7 +12,7 @@ use leasemgr::ha::{
     Reply, Role, State, Time, Via, decide, next_cltt,
 };
 use leasemgr::lease::{HwAddr, Lease4};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Returns by how much longer the tests run.
 pub(crate) fn scale() -> u64 {
@@ -53,23 +53,31 @@ impl Random {
 
 /// A configuration with short times: a heartbeat each second, and 6 s to an interruption.
 pub(crate) fn config(mode: Mode, role: Role, this: &str) -> Config {
+    let limit = if mode == Mode::LoadBalancing { 5 } else { 0 };
+    let parameters = json!({
+        "max-response-delay": 6000, "max-unacked-clients": 1, "delayed-updates-limit": limit,
+        "max-rejected-lease-updates": 0,
+    });
+    config_with(mode, role, this, &parameters)
+}
+
+fn config_with(mode: Mode, role: Role, this: &str, parameters: &Value) -> Config {
     let other = match mode {
         Mode::HotStandby => "standby",
         Mode::LoadBalancing => "secondary",
         Mode::PassiveBackup => "backup",
     };
-    let roles =
-        if (role == Role::Primary) == (this == "server1") { ["primary", other] } else { [other, "primary"] };
-    let limit = if mode == Mode::LoadBalancing { 5 } else { 0 };
-    let map = json!([{
-        "this-server-name": this, "mode": mode.name(), "heartbeat-delay": 1000, "max-response-delay": 6000,
-        "max-ack-delay": 2000, "max-unacked-clients": 1, "delayed-updates-limit": limit, "sync-page-limit": 3,
-        "max-rejected-lease-updates": 0, "peers": [
+    let is_first = (role == Role::Primary) == (this == "server1");
+    let roles = if is_first { ["primary", other] } else { [other, "primary"] };
+    let mut map = json!({
+        "this-server-name": this, "mode": mode.name(), "heartbeat-delay": 1000, "max-ack-delay": 2000,
+        "sync-page-limit": 3, "peers": [
             { "name": "server1", "url": "http://192.0.2.1:8000/", "role": roles[0] },
             { "name": "server2", "url": "http://192.0.2.2:8000/", "role": roles[1] },
         ],
-    }]);
-    Config::parse(map.to_string().as_bytes()).unwrap()
+    });
+    map.as_object_mut().unwrap().extend(parameters.as_object().unwrap().clone());
+    Config::parse(json!([map]).to_string().as_bytes()).unwrap()
 }
 
 /// What goes wrong.
@@ -155,6 +163,7 @@ enum Happening {
     TimedOut { at: usize, epoch: u64, id: u64 },
     Packet { client: u8, since: u64 },
     Fault,
+    Step { what: String, at: usize },
     Tick,
 }
 
@@ -186,6 +195,8 @@ pub(crate) struct Simulation {
     /// Whether requests go from a server to the other.
     links: [bool; 2],
     loss: usize,
+    /// Of a request or an answer, in ms.
+    max_delay: u64,
     /// The end of the last fault of the links.
     disturbed: u64,
     /// The newest lease that each client was told about, by address.
@@ -193,6 +204,18 @@ pub(crate) struct Simulation {
     answered_at: BTreeMap<u8, u64>,
     totals: Totals,
     history: Vec<String>,
+    /// Parameters other than those of `config`, and what happens instead of random faults.
+    script: Option<Script>,
+    /// The states that each server entered.
+    entered: [Vec<State>; 2],
+}
+
+/// What happens in a recording.
+pub(crate) struct Script {
+    pub(crate) parameters: Value,
+    /// Time in ms, what happens, and to which server.
+    pub(crate) steps: Vec<(u64, String, usize)>,
+    pub(crate) end: u64,
 }
 
 /// Addresses, each with a client of its own.
@@ -227,12 +250,52 @@ impl Simulation {
             servers: [server(), server()],
             links: [true, true],
             loss: 0,
+            max_delay: 400,
             disturbed: 0,
             acknowledged: BTreeMap::new(),
             answered_at: BTreeMap::new(),
             totals: Totals::default(),
             history: Vec::new(),
+            script: None,
+            entered: [Vec::new(), Vec::new()],
         }
+    }
+
+    /// Runs a recording with both servers from this crate. Returns the states that each entered.
+    pub(crate) fn play(mode: Mode, skew: i64, script: Script) -> [Vec<State>; 2] {
+        let mut simulation = Self::new(mode, Faults::None, 0);
+        for server in &mut simulation.servers {
+            server.down_until = u64::MAX;
+        }
+        simulation.servers[1].skew = skew;
+        simulation.max_delay = 10;
+        for (at, what, server) in &script.steps {
+            let step = Happening::Step { what: what.clone(), at: *server };
+            simulation.after(*at, step);
+        }
+        let end = script.end;
+        simulation.script = Some(script);
+        simulation.serve(end);
+        simulation.entered
+    }
+
+    fn step(&mut self, what: &str, at: usize) {
+        let event = match what {
+            "start" => return self.start(at),
+            "stop" => {
+                self.servers[at].machine = None;
+                return;
+            }
+            "cut" | "repair" => {
+                self.links = [what == "repair"; 2];
+                self.disturbed = self.now;
+                return;
+            }
+            "maintenance-start" => Event::MaintenanceStart,
+            "maintenance-cancel" => Event::MaintenanceCancel,
+            other => panic!("no step {other}"),
+        };
+        self.event(at, event);
     }
 
     fn note(&mut self, text: impl FnOnce() -> String) {
@@ -260,22 +323,27 @@ impl Simulation {
     pub(crate) fn run(mut self) -> Totals {
         self.start(0);
         self.start(1);
+        self.after(10_000, Happening::Fault);
+        self.serve(END);
+        self.check_end();
+        self.totals
+    }
+
+    /// Has all clients served until a time.
+    fn serve(&mut self, end: u64) {
         self.after(0, Happening::Tick);
         for client in 0..CLIENTS {
             let since = self.random.millis(0, 4000);
             self.after(since, Happening::Packet { client, since });
         }
-        self.after(10_000, Happening::Fault);
         while let Some(((at, _), happening)) = self.queue.pop_first() {
-            self.now = at;
-            if at > END {
+            if at > end {
                 break;
             }
+            self.now = at;
             self.happens(happening);
             self.check_scopes();
         }
-        self.check_end();
-        self.totals
     }
 
     fn after(&mut self, delay: u64, happening: Happening) {
@@ -298,7 +366,11 @@ impl Simulation {
         // A number that it never gave before.
         self.next_id += 1;
         let count = self.next_id * 1_000_000;
-        let machine = Machine::new(config(self.mode, role, name), self.time(at), count);
+        let config = match &self.script {
+            Some(script) => config_with(self.mode, role, name, &script.parameters),
+            None => config(self.mode, role, name),
+        };
+        let machine = Machine::new(config, self.time(at), count);
         let server = &mut self.servers[at];
         server.machine = Some(machine);
         server.epoch += 1;
@@ -354,6 +426,7 @@ impl Simulation {
             }
             Happening::Packet { client, since } => self.packet(client, since),
             Happening::Fault => self.fault(),
+            Happening::Step { what, at } => self.step(&what, at),
         }
     }
 
@@ -364,7 +437,7 @@ impl Simulation {
         self.servers[from].requests.insert(id, purpose);
         self.after(TIME_LIMIT, Happening::TimedOut { at: from, epoch, id });
         if self.links[from] && !self.random.percent(self.loss) {
-            let delay = self.random.millis(1, 400);
+            let delay = self.random.millis(1, self.max_delay);
             self.after(delay, Happening::Request { to: 1 - from, epoch, id, body });
         }
     }
@@ -372,8 +445,9 @@ impl Simulation {
     /// A server answers a request.
     fn request(&mut self, to: usize, epoch: u64, id: u64, body: Body) {
         let now = self.time(to);
-        if self.servers[to].machine.is_none() || !self.links[1 - to] {
-            return;
+        if self.servers[to].machine.is_none() {
+            // The connection is refused at once.
+            return self.after(1, Happening::TimedOut { at: 1 - to, epoch, id });
         }
         let answer = match body {
             Body::Heartbeat => Answer::Heartbeat(self.servers[to].machine.as_ref().unwrap().heartbeat(now)),
@@ -407,12 +481,12 @@ impl Simulation {
             }
             Body::Maintenance { cancel, state } => {
                 let event = Event::MaintenanceNotified { cancel, partner: Some(state) };
-                let reply = self.event(to, event);
+                let reply = self.reply(to, event);
                 if matches!(reply, Some(Reply::NotIn(_))) { Answer::Refused } else { Answer::Done }
             }
         };
         if self.links[to] && !self.random.percent(self.loss) {
-            let delay = self.random.millis(1, 400);
+            let delay = self.random.millis(1, self.max_delay);
             self.after(delay, Happening::Answer { to: 1 - to, epoch, id, answer });
         }
     }
@@ -433,15 +507,15 @@ impl Simulation {
     fn answered(&mut self, at: usize, purpose: Purpose, answer: Option<Answer>) {
         match (purpose, answer) {
             (Purpose::Heartbeat, Some(Answer::Heartbeat(heartbeat))) => {
-                drop(self.event(at, Event::HeartbeatAnswered(heartbeat)));
+                self.event(at, Event::HeartbeatAnswered(heartbeat));
             }
             (Purpose::Heartbeat, _) => {
                 self.totals.interruptions += 1;
-                drop(self.event(at, Event::HeartbeatFailed));
+                self.event(at, Event::HeartbeatFailed);
             }
             (Purpose::Copy { sync }, Some(answer)) => self.copy_on(at, sync, answer),
             (Purpose::Copy { sync }, None) => {
-                drop(self.event(at, Event::CopyFailed));
+                self.event(at, Event::CopyFailed);
                 if sync {
                     self.send(at, Purpose::Ignored, Body::Enable);
                 }
@@ -450,19 +524,19 @@ impl Simulation {
                 self.servers[at].kept.remove(&key);
                 self.send_outstanding(at);
             }
-            (Purpose::Outstanding(_), _) => drop(self.event(at, Event::OutstandingFailed)),
+            (Purpose::Outstanding(_), _) => self.event(at, Event::OutstandingFailed),
             (Purpose::Change(lease), Some(Answer::Done)) => {
-                drop(self.event(at, Event::UpdateAnswered));
+                self.event(at, Event::UpdateAnswered);
                 self.acknowledge(&lease);
             }
             (Purpose::Change(lease), Some(_)) => {
                 let client = lease.hwaddr().unwrap().as_bytes().into();
-                drop(self.event(at, Event::UpdateRejected { client }));
+                self.event(at, Event::UpdateRejected { client });
             }
             (Purpose::Change(lease), None) => {
                 let replication = self.servers[at].machine.as_mut().unwrap().not_replicated();
                 self.replicated(at, &lease, replication, true);
-                drop(self.event(at, Event::UpdateFailed { unreachable: true }));
+                self.event(at, Event::UpdateFailed { unreachable: true });
             }
             (Purpose::Maintenance, answer) => {
                 let answer = match answer {
@@ -470,7 +544,7 @@ impl Simulation {
                     Some(_) => MaintenanceAnswer::Refused,
                     None => MaintenanceAnswer::Offline,
                 };
-                drop(self.event(at, Event::MaintenanceAnswered(answer)));
+                self.event(at, Event::MaintenanceAnswered(answer));
             }
             (Purpose::Ignored, _) => {}
         }
@@ -504,19 +578,24 @@ impl Simulation {
 
     fn copied(&mut self, at: usize) {
         let unsent_update_count = self.servers[at].count.take();
-        drop(self.event(at, Event::Copied { unsent_update_count }));
+        self.event(at, Event::Copied { unsent_update_count });
     }
 
     fn send_outstanding(&mut self, at: usize) {
         let next = self.servers[at].kept.iter().next().map(|(key, lease)| (*key, lease.clone()));
         match next {
             Some((key, lease)) => self.send(at, Purpose::Outstanding(key), Body::Update(lease)),
-            None => drop(self.event(at, Event::OutstandingSent { kept: 0 })),
+            None => self.event(at, Event::OutstandingSent { kept: 0 }),
         }
     }
 
-    /// Gives an event to a server that runs, and does what it wants. Returns its reply.
-    fn event(&mut self, at: usize, event: Event) -> Option<Reply> {
+    /// Gives an event to a server that runs, and does what it wants.
+    fn event(&mut self, at: usize, event: Event) {
+        let _ = self.reply(at, event);
+    }
+
+    /// As `event`; returns the reply to a command.
+    fn reply(&mut self, at: usize, event: Event) -> Option<Reply> {
         let now = self.time(at);
         let actions = self.servers[at].machine.as_mut()?.handle(now, event);
         let mut reply = None;
@@ -538,6 +617,7 @@ impl Simulation {
                 Action::Reply(given) => reply = Some(given),
                 Action::Log(notice) => {
                     if let Notice::Changed { from, to } = notice {
+                        self.entered[at].push(to);
                         self.note(|| format!("server{}: {from} to {to}", at + 1));
                     } else {
                         self.note(|| format!("server{}: {notice:?}", at + 1));
@@ -559,7 +639,7 @@ impl Simulation {
                 self.give(at, client);
             } else {
                 let waited = Duration::from_millis(self.now - since);
-                drop(self.event(at, Event::PartnerPacket { client: [client].into(), waited }));
+                self.event(at, Event::PartnerPacket { client: [client].into(), waited });
             }
         }
         // A client that was not answered repeats its packet.
@@ -651,7 +731,7 @@ impl Simulation {
             Faults::Maintenance => {
                 let cancel = self.state(at) == Some(State::PartnerInMaintenance);
                 let event = if cancel { Event::MaintenanceCancel } else { Event::MaintenanceStart };
-                drop(self.event(at, event));
+                self.event(at, event);
                 if self.random.percent(20) && self.state(at) == Some(State::InMaintenance) {
                     self.totals.interruptions += 1;
                     self.stop(at);
@@ -672,7 +752,7 @@ impl Simulation {
         self.note(|| "faults end".to_owned());
         for at in 0..2 {
             if matches!(self.state(at), Some(State::InMaintenance | State::PartnerInMaintenance)) {
-                drop(self.event(at, Event::Reset));
+                self.event(at, Event::Reset);
             }
         }
         // A command for the maintenance may still be on its way.
