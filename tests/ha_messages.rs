@@ -75,14 +75,14 @@ fn answers_are_read_as_by_kea() {
                 heartbeats += 1;
             }
             (Request::GetPage { .. }, Family::V4) if answer.result != 1 => {
-                let page = answer.page4().unwrap();
+                let page = answer.page::<Lease4>().unwrap();
                 assert!(page.invalid.is_empty(), "{:?}", page.invalid);
                 assert_eq!(json!(page.leases), arguments["leases"]);
                 assert_eq!(page.last.is_none(), page.leases.is_empty());
                 leases += page.number;
             }
             (Request::GetPage { .. }, Family::V6) if answer.result != 1 => {
-                let page = answer.page6().unwrap();
+                let page = answer.page::<Lease6>().unwrap();
                 assert!(page.invalid.is_empty(), "{:?}", page.invalid);
                 assert_eq!(json!(page.leases), arguments["leases"]);
                 leases += page.number;
@@ -139,12 +139,12 @@ fn an_invalid_lease_of_a_page_is_skipped() {
     let mut invalid = lease("192.0.2.9");
     invalid["hw-address"] = json!("x");
     let body = json!([{ "result": 0, "arguments": { "count": 2, "leases": [lease("192.0.2.1"), invalid] } }]);
-    let page = Response::parse(body.to_string().as_bytes()).unwrap().page4().unwrap();
+    let page = Response::parse(body.to_string().as_bytes()).unwrap().page::<Lease4>().unwrap();
     assert_eq!((page.leases.len(), page.invalid.len(), page.number), (1, 1, 2));
     assert_eq!(page.last, Some([192, 0, 2, 9].into()));
     let empty = json!([{ "result": 3, "arguments": { "count": 0, "leases": [] } }]);
-    assert_eq!(Response::parse(empty.to_string().as_bytes()).unwrap().page4().unwrap().last, None);
-    assert!(Response::parse(b"[{\"result\": 3}]").unwrap().page4().is_err());
+    assert_eq!(Response::parse(empty.to_string().as_bytes()).unwrap().page::<Lease4>().unwrap().last, None);
+    assert!(Response::parse(b"[{\"result\": 3}]").unwrap().page::<Lease4>().is_err());
 }
 
 /// Kea 2.2 refuses a released lease, and would keep the address until the lease expires.

@@ -307,7 +307,7 @@ fn recordings_of_two_servers() {
             let server = usize::try_from(step[2].as_u64().unwrap()).unwrap();
             (step[0].as_u64().unwrap() + later(i), step[1].as_str().unwrap().to_owned(), server)
         });
-        let end = row["end"].as_u64().unwrap() + later(2);
+        let end = row["end"].as_u64().unwrap() + 2 * later(2);
         let script = Script { parameters, steps: steps.collect(), end };
         let entered = Simulation::play(mode, row["skew"].as_i64().unwrap(), script);
         for (server, entered) in entered.iter().enumerate() {

@@ -67,6 +67,12 @@ impl Communication {
         now.monotonic.saturating_sub(self.heard_at)
     }
 
+    /// Returns whether the partner ever answered a heartbeat.
+    #[must_use]
+    pub fn was_heard(&self) -> bool {
+        self.date_time.is_some()
+    }
+
     /// Returns whether the last heartbeat failed.
     #[must_use]
     pub fn is_failing(&self) -> bool {

@@ -28,25 +28,44 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 /// ```
 #[must_use]
 pub fn http_date(seconds: i64) -> String {
-    let (number, second) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
+    let Civil { year, month, day, hour, minute, second } = Civil::of(seconds);
     // 1970-01-01 was a Thursday.
-    let weekday = usize::try_from((number + 4).rem_euclid(7)).unwrap_or(0);
-    // The first estimate is at most a year too late.
-    let mut year = 1970 + number.div_euclid(365);
-    while days(year, 1, 1) > number {
-        year -= 1 + (days(year, 1, 1) - number) / 366;
+    let weekday = (seconds.div_euclid(DAY) + 4).rem_euclid(7);
+    let name =
+        |names: &[&'static str], at: i64| usize::try_from(at).ok().and_then(|at| names.get(at).copied());
+    let weekday = name(&WEEKDAYS, weekday).unwrap_or_default();
+    let month = name(&MONTHS, month - 1).unwrap_or_default();
+    format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
+}
+
+/// Returns the time as `2026-11-25 21:46:37`, in GMT.
+pub(super) fn sql_date(seconds: i64) -> String {
+    let Civil { year, month, day, hour, minute, second } = Civil::of(seconds);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
+/// A date and a time of day, with months and days from 1.
+struct Civil {
+    year: i64,
+    month: i64,
+    day: i64,
+    hour: i64,
+    minute: i64,
+    second: i64,
+}
+
+impl Civil {
+    fn of(seconds: i64) -> Self {
+        let (number, second) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
+        // The first estimate is too late, by the leap days.
+        let mut year = 1970 + number.div_euclid(365);
+        while days(year, 1, 1) > number {
+            year -= 1 + (days(year, 1, 1) - number) / 366;
+        }
+        let month = (1..=12).rev().find(|month| days(year, *month, 1) <= number).unwrap_or(1);
+        let day = number - days(year, month, 1) + 1;
+        Self { year, month, day, hour: second / 3600, minute: second / 60 % 60, second: second % 60 }
     }
-    let month = (1..=12).rev().find(|month| days(year, *month, 1) <= number).unwrap_or(1);
-    let day = number - days(year, month, 1) + 1;
-    let name = |names: &[&'static str], at: usize| names.get(at).copied().unwrap_or("");
-    format!(
-        "{}, {day:02} {} {year:04} {:02}:{:02}:{:02} GMT",
-        name(&WEEKDAYS, weekday),
-        name(&MONTHS, usize::try_from(month - 1).unwrap_or(0)),
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
 }
 
 /// Returns the time of a date of HTTP, in seconds since the epoch; `None` if it is not one. The

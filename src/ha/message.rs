@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::{Heartbeat, State, http_date, parse_http_date};
 use crate::lease::{Family, Lease4, Lease6, LeaseState, Recorded, to_ascii};
+use crate::lease_mgr::ManagedLease;
 
 /// What a partner understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -358,8 +359,7 @@ impl Arguments {
     fn leases(&self, key: &'static str) -> Result<Vec<Lease6>, MessageError> {
         let list = self.get(key);
         let list = list.as_array().ok_or_else(|| unexpected(key, list, "a list of leases"))?;
-        // Kea 2.2 sends a DUID of one byte for a declined lease.
-        list.iter().map(|value| lease(value.clone()).map(|Recorded(lease)| lease)).collect()
+        list.iter().map(|value| Lease6::of_page(value.clone())).collect()
     }
 }
 
@@ -376,6 +376,28 @@ pub struct Leases<L> {
     /// The last address, from which the next page is read; `None` if the page is empty or the
     /// address cannot be read.
     pub last: Option<IpAddr>,
+}
+
+/// A lease that servers send to each other.
+pub trait PageLease: ManagedLease {
+    /// Reads a lease of a page.
+    ///
+    /// # Errors
+    /// Returns [`MessageError::Lease`] if it is not one.
+    fn of_page(value: Value) -> Result<Self, MessageError>;
+}
+
+impl PageLease for Lease4 {
+    fn of_page(value: Value) -> Result<Self, MessageError> {
+        lease(value)
+    }
+}
+
+impl PageLease for Lease6 {
+    fn of_page(value: Value) -> Result<Self, MessageError> {
+        // Kea 2.2 has a DUID of one byte in a declined lease.
+        lease(value).map(|Recorded(lease)| lease)
+    }
 }
 
 /// The answer to a request.
@@ -427,23 +449,11 @@ impl Response {
         })
     }
 
-    /// Returns the DHCPv4 leases of a page.
+    /// Returns the leases of a page.
     ///
     /// # Errors
     /// Returns [`MessageError`] if the result is neither 0 nor 3, or the list is missing.
-    pub fn page4(self) -> Result<Leases<Lease4>, MessageError> {
-        self.page(|lease: Lease4| lease)
-    }
-
-    /// Returns the DHCPv6 leases of a page.
-    ///
-    /// # Errors
-    /// As [`Response::page4`].
-    pub fn page6(self) -> Result<Leases<Lease6>, MessageError> {
-        self.page(|Recorded(lease)| lease)
-    }
-
-    fn page<J: DeserializeOwned, L>(mut self, lease_of: impl Fn(J) -> L) -> Result<Leases<L>, MessageError> {
+    pub fn page<L: PageLease>(mut self) -> Result<Leases<L>, MessageError> {
         self.check(&[0, 3])?;
         let list = self.arguments.get_mut("leases").map(Value::take).unwrap_or(Value::Null);
         let Value::Array(list) = list else {
@@ -453,8 +463,8 @@ impl Response {
         let (number, last) = (list.len(), list.last().and_then(address));
         let mut page = Leases { leases: Vec::with_capacity(number), invalid: Vec::new(), number, last };
         for value in list {
-            match lease(value) {
-                Ok(lease) => page.leases.push(lease_of(lease)),
+            match L::of_page(value) {
+                Ok(lease) => page.leases.push(lease),
                 Err(error) => page.invalid.push(error),
             }
         }
