@@ -35,6 +35,8 @@ pub use extended_info::{
 pub use fields::Fields;
 #[cfg(feature = "serde")]
 pub use json::Recorded;
+#[cfg(feature = "ha")]
+pub(crate) use json::to_ascii;
 #[cfg(feature = "commands")]
 pub(crate) use kea_text::{type_name, write_kea_text};
 pub use lease4::Lease4;

@@ -50,6 +50,7 @@
 //!
 //! * `memfile` (default): the backend [`memfile`].
 //! * `postgresql`, `mysql`: the backends for databases with Kea's schema, `postgresql` and `mysql`.
+//! * `ha`: high availability, `ha`: two servers that serve clients together, as Kea's do.
 //! * `serde`: Kea's JSON form of leases, and the JSON of statistics and status.
 //! * `commands`: Kea's lease commands, in JSON, for a server to answer: `commands`.
 //! * `tokio`: backends that block are called in the blocking threads of the tokio runtime.
@@ -83,6 +84,8 @@ mod export;
 mod factory;
 mod first_of_many;
 pub mod fs;
+#[cfg(feature = "ha")]
+pub mod ha;
 mod identifiers;
 mod kea_json;
 pub mod lease;

@@ -55,6 +55,7 @@ suites! {
         program, real_faults";
     suites_with_control_tls: "control-tls", "needs --features control-tls: control, control_and_kea";
     suites_with_commands: "commands", "needs --features commands: commands";
+    suites_with_ha: "ha", "needs --features ha: ha_messages, ha_model, ha_states";
     suites_with_conformance: "conformance", "needs --features conformance: conformance, database_faults, databases";
     suites_with_simulated_disk: "simulated-disk", "needs --features simulated-disk: crash_scenarios, \
         faults, invalid_rows, memfile_model, memfile_threads, submitted";

@@ -293,6 +293,23 @@ fn recorded_duid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duid, D::
     Duid::recorded(&bytes).map_err(D::Error::custom)
 }
 
+/// Returns JSON text in printable ASCII. Only its strings have characters outside it.
+pub(crate) fn to_ascii(json: &str) -> String {
+    let mut ascii = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_ascii() {
+            ascii.push(c);
+        } else {
+            // A character above U+FFFF is two units of UTF-16.
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                ascii.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    ascii
+}
+
 macro_rules! to_json {
     ($lease:ident, $command:literal) => {
         impl $lease {
@@ -306,16 +323,7 @@ macro_rules! to_json {
             /// levels).
             pub fn to_json(&self) -> serde_json::Result<String> {
                 let text = serde_json::to_string(self)?;
-                let mut ascii = String::with_capacity(text.len());
-                // Only strings contain characters outside ASCII, all of them below U+0100.
-                for c in text.chars() {
-                    if c.is_ascii() {
-                        ascii.push(c);
-                    } else {
-                        ascii.push_str(&format!("\\u{:04x}", u32::from(c)));
-                    }
-                }
-                Ok(ascii)
+                Ok(to_ascii(&text))
             }
         }
     };

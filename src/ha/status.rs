@@ -1,0 +1,46 @@
+//! What `status-get` tells about a relationship.
+
+use serde_json::{Value, json};
+
+use super::date::sql_date;
+use super::{Machine, State, Time};
+
+impl Machine {
+    /// Returns the list `high-availability` of the answer to `status-get`, in Kea's form.
+    #[must_use]
+    pub fn status(&self, now: Time) -> Value {
+        let (config, partner) = (self.config(), self.partner());
+        let mut servers = json!({ "local": {
+            "role": config.this.role.name(),
+            "scopes": self.scopes(),
+            "server-name": config.this.name,
+            "state": self.state().name(),
+            // Known with the first answer of the partner, as the skew.
+            "system-time": partner.date_time().map(|_| sql_date(now.wall)),
+        } });
+        if let (Some(peer), Value::Object(servers)) = (config.partner(), &mut servers) {
+            let left = u64::from(config.max_unacked_clients) + 1;
+            let remote = json!({
+                "age": partner.age(now).as_secs(),
+                "analyzed-packets": partner.analyzed_packets(),
+                "clock-skew": partner.clock_skew(),
+                "communication-interrupted": partner.is_interrupted(),
+                "connecting-clients": partner.connecting_clients(),
+                "in-touch": partner.was_heard(),
+                "last-scopes": partner.scopes(),
+                "last-state": partner.state().map_or("unavailable", State::name),
+                "role": peer.role.name(),
+                "server-name": peer.name,
+                "system-time": partner.date_time().map(sql_date),
+                "unacked-clients": partner.unacked(),
+                "unacked-clients-left": if partner.is_interrupted() {
+                    left.saturating_sub(partner.unacked().into())
+                } else {
+                    0
+                },
+            });
+            servers.insert("remote".to_owned(), remote);
+        }
+        json!([{ "ha-mode": config.mode.name(), "ha-servers": servers }])
+    }
+}
