@@ -41,8 +41,9 @@ type Pool = Arc<dyn Fn(Work) + Send + Sync>;
 /// changes of one address are made in any order, unless each is awaited before the next.
 ///
 /// The look-ups that a server makes for each packet, [`AsyncLeaseMgr::get`] and
-/// [`AsyncLeaseMgr::by_client_in_subnet`], block no task with any backend; other reads of a backend
-/// behind a network go through [`AsyncLeaseMgr::run`].
+/// [`AsyncLeaseMgr::by_client_in_subnet`], are made in the same ways as changes
+/// ([`LeaseMgr::submits_look_ups`]); other reads of a backend behind a network go through
+/// [`AsyncLeaseMgr::run`].
 ///
 /// # End
 /// Dropping the last handle of a manager may wait for the disk: [`AsyncLeaseMgr::close`] does it in

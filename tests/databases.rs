@@ -673,19 +673,30 @@ fn changes_of_others_are_found_out_by_reading(#[values(Server::Postgresql, Serve
 
 #[rstest]
 fn tasks_look_up_leases(#[values(Server::Postgresql, Server::Mariadb)] server: Server) {
-    let database = Database::new(server);
-    let mgr = AsyncLeaseMgr::new(database.open::<Lease4>());
-    for n in 0..32 {
-        assert_eq!(mgr.leases().add(&Lease4::at(n, 32)).unwrap(), Added::Added);
+    fn check<L: Numbered>(server: Server) {
+        let database = Database::new(server);
+        let mgr = AsyncLeaseMgr::new(database.open::<L>());
+        let lease = |n| L::at(n, L::LENGTHS[0]);
+        for n in 0..32 {
+            assert_eq!(mgr.leases().add(&lease(n)).unwrap(), Added::Added);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let tasks = (0..64).map(|n| {
+            let (mgr, lease) = (mgr.clone(), lease(n));
+            let look_up = async move {
+                let got = mgr.get(lease.address()).await;
+                let subnet = lease.data().subnet_id;
+                (got, mgr.by_client_in_subnet(lease.hwaddr(), lease.client_key(), subnet).await)
+            };
+            (n, runtime.spawn(look_up))
+        });
+        for (n, task) in tasks.collect::<Vec<_>>() {
+            let (got, of_client) = runtime.block_on(task).unwrap();
+            let expected = (n < 32).then(|| lease(n));
+            assert_eq!(got.unwrap(), expected);
+            assert_eq!(of_client.unwrap(), Vec::from_iter(expected));
+        }
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let tasks = (0..64).map(|n| {
-        let mgr = mgr.clone();
-        let address = Lease4::at(n, 32).address();
-        (n, runtime.spawn(async move { mgr.get(address).await }))
-    });
-    for (n, task) in tasks.collect::<Vec<_>>() {
-        let found = runtime.block_on(task).unwrap().unwrap();
-        assert_eq!(found, (n < 32).then(|| Lease4::at(n, 32)));
-    }
+    check::<Lease4>(server);
+    check::<Lease6>(server);
 }

@@ -61,8 +61,11 @@ pub(crate) struct SqlLeaseMgr<L: ManagedLease, D: Driver<L>> {
     shared: Arc<Shared<L, D>>,
     writer: Option<Writer<Operation<L>, Result<Done, LeaseMgrError>>>,
     /// Makes look-ups that are submitted.
-    reader: Option<Writer<LookUp<L>, Result<Vec<L>, LeaseMgrError>>>,
+    reader: Option<Writer<LookUp<L>, Found<L>>>,
 }
+
+/// The leases that a look-up or a query finds.
+type Found<L> = Result<Vec<L>, LeaseMgrError>;
 
 /// What the manager shares with the thread of submitted changes.
 pub(super) struct Shared<L: ManagedLease, D: Driver<L>> {
@@ -249,7 +252,7 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
 
     /// Makes look-ups of all kinds, with a statement for each kind. Clients that are not found by their
     /// ids are looked up by their hardware addresses.
-    fn look_up_any(&self, look_ups: &[LookUp<L>]) -> Vec<Result<Vec<L>, LeaseMgrError>> {
+    fn look_up_any(&self, look_ups: &[LookUp<L>]) -> Vec<Found<L>> {
         let mut results: Vec<_> = look_ups.iter().map(|_| Ok(Vec::new())).collect();
         let addresses = look_ups.iter().enumerate().filter_map(|(n, look_up)| match look_up {
             LookUp::Address(address) => Some((n, *address)),
@@ -271,7 +274,7 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
     fn look_up_open(
         &self,
         look_ups: &[LookUp<L>],
-        results: &mut [Result<Vec<L>, LeaseMgrError>],
+        results: &mut [Found<L>],
         query_of: impl Fn(&LookUp<L>) -> Option<Query<'_, L>>,
         retain_own: impl Fn(&LookUp<L>, &mut Vec<L>),
     ) {
@@ -287,7 +290,7 @@ impl<L: ManagedLease, D: Driver<L>> Shared<L, D> {
     }
 
     /// Finds the leases of several queries, those of clients in subnets together.
-    fn find_each(&self, queries: &[Query<'_, L>]) -> Vec<Result<Vec<L>, LeaseMgrError>> {
+    fn find_each(&self, queries: &[Query<'_, L>]) -> Vec<Found<L>> {
         let clients: Vec<_> = queries.iter().filter_map(client_in_subnet).collect();
         let mut found = self.look_up_clients(&clients).into_iter();
         let found_of = |query| match client_in_subnet(query).and_then(|_| found.next()) {
