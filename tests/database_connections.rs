@@ -5,9 +5,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
-#[expect(dead_code, reason = "a part is for other suites")]
-#[path = "support/databases.rs"]
-mod databases;
+#[path = "support/database_servers.rs"]
+mod database_servers;
 
 use std::env;
 use std::fs;
@@ -16,7 +15,7 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use databases::Server;
+use database_servers::Server;
 use leasemgr::connection::ConnectionString;
 use leasemgr::lease::{HwAddr, Lease4};
 use leasemgr::{Added, Deleted, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrFactory, with_sources};

@@ -5,7 +5,10 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
-#[expect(dead_code, reason = "a part is for other suites")]
+#[path = "support/database_pool.rs"]
+mod database_pool;
+#[path = "support/database_servers.rs"]
+mod database_servers;
 #[path = "support/databases.rs"]
 mod databases;
 #[path = "support/history.rs"]

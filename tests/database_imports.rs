@@ -2,8 +2,14 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
+#[path = "support/database_pool.rs"]
+mod database_pool;
+#[path = "support/database_servers.rs"]
+mod database_servers;
 #[path = "support/databases.rs"]
 mod databases;
+#[path = "support/kea_database.rs"]
+mod kea_database;
 mod support;
 
 use std::collections::BTreeMap;

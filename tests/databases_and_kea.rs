@@ -8,14 +8,16 @@
 
 #![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
-#[expect(dead_code, reason = "a part is for other suites")]
+#[path = "support/database_servers.rs"]
+mod database_servers;
 #[path = "support/databases.rs"]
 mod databases;
-#[expect(dead_code, reason = "a part is for another suite")]
 #[path = "support/kea.rs"]
 mod kea;
 #[path = "support/kea_admin.rs"]
 mod kea_admin;
+#[path = "support/kea_database.rs"]
+mod kea_database;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -67,9 +67,6 @@ pub(crate) trait OfKea: ManagedLease + DeserializeOwned {
     /// Returns commands that create leases of all kinds: a list of names and arguments.
     fn commands() -> Value;
 
-    /// Returns commands that change the leases of [`OfKea::samples`].
-    fn more_commands() -> Value;
-
     /// Returns leases of all kinds that Kea 2.2 supports.
     fn samples() -> Vec<Self>;
 
@@ -154,13 +151,6 @@ impl KeaServer {
         let mut answer = String::new();
         socket.read_to_string(&mut answer)?;
         Ok(serde_json::from_str(&answer)?)
-    }
-
-    pub(crate) fn command(&self, commands: &[Value]) {
-        for command in commands {
-            let answer = self.ask(command[0].as_str().unwrap(), Some(&command[1])).unwrap();
-            assert_eq!(answer["result"], 0, "{command}: {answer}");
-        }
     }
 
     /// Returns all leases of the server, as it shows them.
@@ -256,14 +246,6 @@ impl OfKea for Lease4 {
         ])
     }
 
-    fn more_commands() -> Value {
-        json!([
-            ["lease4-add", { "ip-address": "198.51.100.9", "hw-address": "02:00:00:00:00:09" }],
-            ["lease4-update", { "ip-address": "192.0.2.2", "hw-address": "02:00:00:00:00:22" }],
-            ["lease4-del", { "ip-address": "192.0.2.6" }],
-        ])
-    }
-
     fn samples() -> Vec<Self> {
         let leases = json!([
             {},
@@ -355,14 +337,6 @@ impl OfKea for Lease6 {
                     lease(json!({ "ip-address": "2001:db8:1::3", "type": "IA_TA", "iaid": 8 })),
                 ],
             }],
-        ])
-    }
-
-    fn more_commands() -> Value {
-        json!([
-            ["lease6-add", { "ip-address": "2001:db8:1:ff::1", "duid": "01:02:03", "iaid": 1, "subnet-id": 1 }],
-            ["lease6-update", { "ip-address": "2001:db8:1::2", "duid": "01:02:03", "iaid": 1, "subnet-id": 1 }],
-            ["lease6-del", { "ip-address": "2001:db8:1::6" }],
         ])
     }
 
