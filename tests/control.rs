@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
+#[path = "support/certificates.rs"]
+mod certificates;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -10,17 +13,20 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use certificates::Authority;
 use leasemgr::control::{
-    BasicAuth, Client, ClientError, ControlError, HA_COMMANDS, Http, Limits, Server, ServerBuilder,
-    UnixSocket,
+    BasicAuth, Client, ClientError, ClientTls, ControlError, HA_COMMANDS, Http, Limits, Server,
+    ServerBuilder, ServerTls, UnixSocket,
 };
 use leasemgr::request::{Channel, Handler, Outcome, Source};
 use rstest::rstest;
+use rustix::process::{Resource, Rlimit};
 use serde_json::{Value, json};
 
 /// Maximum time to wait for anything.
@@ -685,7 +691,7 @@ fn an_answer_that_cannot_be_used_is_an_error(#[case] text: &'static str, #[case]
     client.set_time(Duration::from_secs(if closes { 100 } else { 1 }));
     let partner = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        stream.read_exact(&mut vec![0; 40]).unwrap();
+        stream.read_exact(&mut [0; 40]).unwrap();
         stream.write_all(text.as_bytes()).unwrap();
         if closes {
             stream.shutdown(Shutdown::Write).unwrap();
@@ -715,4 +721,377 @@ fn a_client_of_a_unix_socket_gets_the_answer() {
     assert!(matches!(client.send(big).unwrap_err(), ClientError::Invalid { .. }));
     drop(server);
     assert!(client.send(REQUEST).unwrap_err().is_unsent());
+}
+
+/// Returns the number of bytes of a part of this process's memory, from `/proc/self/status`.
+fn memory(part: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(part)).unwrap();
+    line.trim_matches([':', ' ', '\t', 'k', 'B']).parse::<u64>().unwrap() * 1024
+}
+
+/// Limits of a server that hostile clients attack.
+fn tight() -> Limits {
+    let mut limits = Limits::default();
+    limits.connections = 20;
+    limits.request_size = 1 << 20;
+    limits.memory = 4 << 20;
+    limits.request_time = Duration::from_secs(2);
+    limits.answer_time = Duration::from_secs(2);
+    limits
+}
+
+#[test]
+fn idle_connections_are_closed_for_others() {
+    let limits = rustix::process::getrlimit(Resource::Nofile);
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits }).unwrap();
+    let server = HttpFixture::new(tight());
+    // All of them, unless this process may not open so many files.
+    let count = limits.maximum.map_or(10_000, |max| max.saturating_sub(1000).min(10_000));
+    let mut idle = Vec::new();
+    for number in 0..count {
+        idle.push(TcpStream::connect(server.address).unwrap());
+        if number % 1000 == 0 {
+            server.assert_serves();
+        }
+    }
+    server.assert_serves();
+    let open = fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+    // The clients of this and of other tests, and what is left of the server's ends.
+    assert!(open < count + 800, "{open}");
+}
+
+#[test]
+fn a_server_starts_and_stops_in_a_task() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let server = Fixture::new(Limits::default());
+        let error = start_at(&server.path).unwrap_err();
+        assert!(matches!(error, ControlError::InUse { .. }));
+        assert!(matches!(
+            start_at(Path::new("/nonexistent/socket")).unwrap_err(),
+            ControlError::Socket { .. }
+        ));
+    });
+}
+
+#[test]
+fn times_may_be_without_limit() {
+    let mut limits = Limits::default();
+    limits.request_time = Duration::MAX;
+    limits.idle_time = Duration::MAX;
+    limits.answer_time = Duration::MAX;
+    let server = HttpFixture::new(limits);
+    let mut client = server.client();
+    client.set_time(Duration::MAX);
+    for _ in 0..2 {
+        client.send(REQUEST).unwrap();
+    }
+}
+
+#[test]
+fn an_address_in_use_is_an_error() {
+    let server = HttpFixture::new(Limits::default());
+    let builder = Server::builder(Arc::new(Echo::default())).http(Http::new(server.address));
+    let error = builder.start().unwrap_err();
+    assert!(matches!(error, ControlError::Address { .. }), "{error}");
+}
+
+#[test]
+fn a_client_that_has_sent_requests_is_closed_last() {
+    let server = HttpFixture::new(tight());
+    let mut stream = BufReader::new(server.connect());
+    let mut ask = move || {
+        stream.get_mut().write_all(&post(REQUEST, "")).unwrap();
+        Answer::read(&mut stream).map(|answer| answer.status().to_owned())
+    };
+    assert_eq!(ask().as_deref(), Some("200"));
+    let idle: Vec<_> = (0..100).map(|_| server.connect()).collect();
+    // The first of them are closed already, so they all are accepted.
+    for mut stream in idle.iter().take(80) {
+        assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
+    }
+    assert_eq!(ask().as_deref(), Some("200"));
+}
+
+#[test]
+fn busy_connections_are_not_closed_for_others() {
+    let server = HttpFixture::new(tight());
+    let mut busy: Vec<_> = (0..20).map(|_| BufReader::new(server.connect())).collect();
+    for stream in &mut busy {
+        stream.get_mut().write_all(&post(br#"{"command": "hold"}"#, "")).unwrap();
+    }
+    // Eight of them are made, and the others wait.
+    wait_until("commands are made", || server.echo.active.load(Ordering::SeqCst) == 8);
+    for _ in 0..50 {
+        // Those whose request has not been read yet may be closed, but not the others.
+        drop(server.connect());
+    }
+    server.echo.released.store(1, Ordering::SeqCst);
+    let answers = busy.iter_mut().filter_map(Answer::read).filter(|answer| answer.status() == "200").count();
+    assert!(answers >= 8, "{answers}");
+    server.assert_serves();
+}
+
+#[test]
+fn slow_clients_are_closed() {
+    let server = HttpFixture::new(tight());
+    let unix = Fixture::new(tight());
+    let mut slow = Vec::new();
+    for text in [
+        "",
+        "P",
+        "POST / HTTP/1.1\r\n",
+        "POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+    ] {
+        let mut stream = server.connect();
+        stream.write_all(text.as_bytes()).unwrap();
+        slow.push(stream);
+    }
+    let mut slow_unix = Vec::new();
+    for text in ["", "{", "# "] {
+        let mut stream = unix.connect();
+        stream.write_all(text.as_bytes()).unwrap();
+        slow_unix.push(stream);
+    }
+    server.assert_serves();
+    unix.ask(REQUEST);
+    for (number, stream) in slow.iter_mut().enumerate() {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer.contains("408 Request Timeout"), number > 0, "{answer}");
+    }
+    for stream in &mut slow_unix {
+        assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 0);
+    }
+}
+
+#[test]
+fn a_client_that_sends_byte_by_byte_has_no_more_time() {
+    let server = HttpFixture::new(tight());
+    let mut stream = server.connect();
+    let start = Instant::now();
+    wait_until("the connection is closed", || {
+        thread::sleep(Duration::from_millis(100));
+        stream.write_all(b"x").is_err()
+    });
+    assert!(start.elapsed() >= Duration::from_secs(2));
+}
+
+#[test]
+fn clients_that_do_not_read_leave_others_served() {
+    let mut limits = tight();
+    limits.commands = 2;
+    let server = HttpFixture::new(limits.clone());
+    let unix = Fixture::new(limits);
+    let big = json!({ "command": "big", "arguments": { "size": 20_000_000 } }).to_string();
+    let deaf: Vec<_> = (0..10)
+        .map(|_| {
+            let mut stream = server.connect();
+            stream.write_all(&post(big.as_bytes(), "")).unwrap();
+            let mut on_socket = unix.connect();
+            on_socket.write_all(big.as_bytes()).unwrap();
+            (stream, on_socket)
+        })
+        .collect();
+    server.assert_serves();
+    assert_eq!(echoed(&unix.ask(REQUEST))["command"], "list-commands");
+    for (mut stream, mut on_socket) in deaf {
+        // The answer is cut off: the server has closed the connection.
+        for len in [stream.read_to_end(&mut Vec::new()), on_socket.read_to_end(&mut Vec::new())] {
+            assert!(len.unwrap_or(0) < 20_000_000);
+        }
+    }
+}
+
+#[test]
+fn requests_that_are_too_large_are_refused() {
+    let server = HttpFixture::new(tight());
+    let mut stream = BufReader::new(server.connect());
+    stream
+        .get_mut()
+        .write_all(b"POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 1073741824\r\n\r\n")
+        .unwrap();
+    let mut writer = stream.get_ref().try_clone().unwrap();
+    let sent = thread::spawn(move || {
+        let part = vec![b' '; 1 << 20];
+        (0..1024).take_while(|_| writer.write_all(&part).is_ok()).count()
+    });
+    assert_eq!(Answer::read(&mut stream).unwrap().status(), "413");
+    assert!(sent.join().unwrap() < 1024);
+    let mut stream = BufReader::new(server.connect());
+    let mut head = b"POST / HTTP/1.1\r\n".to_vec();
+    while head.len() < 100_000 {
+        head.extend_from_slice(b"a: bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\r\n");
+    }
+    let _ = stream.get_mut().write_all(&head);
+    assert_eq!(Answer::read(&mut stream).unwrap().status(), "400");
+
+    let unix = Fixture::new(tight());
+    let mut stream = unix.connect();
+    let mut writer = stream.try_clone().unwrap();
+    let sent = thread::spawn(move || {
+        let part = vec![b'['; 500];
+        let _ = writer.write_all(b"[\"");
+        (0..1 << 21).take_while(|_| writer.write_all(&part).is_ok()).count()
+    });
+    assert_eq!(read_map(&mut stream)["result"], 1);
+    assert!(sent.join().unwrap() < 1 << 21);
+}
+
+#[rstest]
+#[case::lists("[")]
+#[case::maps("{\"a\":")]
+fn deep_json_is_refused(#[case] level: &str) {
+    let text = level.repeat(100_000);
+    let (server, unix) = (HttpFixture::new(tight()), Fixture::new(tight()));
+    let answer = server.client().send(text.as_bytes()).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&answer).unwrap()["result"], 400);
+    let mut stream = unix.connect();
+    // The rest of it cannot be sent.
+    let _ = stream.write_all(text.as_bytes());
+    assert_eq!(read_map(&mut stream)["result"], 1);
+}
+
+#[test]
+fn large_requests_share_a_limited_memory() {
+    const NAME: &str = "LEASEMGR_TEST_OF_MEMORY";
+    // In a process of its own, whose memory is that of this test.
+    if std::env::var_os(NAME).is_none() {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "large_requests_share_a_limited_memory", "--nocapture"]).env(NAME, "1");
+        let output = child.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    let mut limits = tight();
+    limits.connections = 200;
+    let server = HttpFixture::new(limits);
+    server.assert_serves();
+    let before = memory("VmRSS");
+    let body = vec![b' '; (1 << 20) - 1];
+    let len = 1 << 20;
+    let head = format!("POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {len}\r\n\r\n");
+    let mut all: Vec<_> = (0..100).map(|_| BufReader::new(server.connect())).collect();
+    for stream in &mut all {
+        // A refused client may find its connection closed.
+        let _ = stream.get_mut().write_all(head.as_bytes()).and_then(|()| stream.get_mut().write_all(&body));
+    }
+    server.assert_serves();
+    let mut statuses = BTreeMap::<String, usize>::new();
+    for answer in all.iter_mut().filter_map(Answer::read) {
+        *statuses.entry(answer.status().to_owned()).or_default() += 1;
+    }
+    // Those that fitted had no more time.
+    assert!(statuses.contains_key("503") && statuses.keys().all(|status| status == "503" || status == "408"));
+    let taken = memory("VmHWM") - before;
+    assert!(taken < 32 << 20, "{taken} bytes");
+    server.assert_serves();
+    // The memory is free again.
+    let answer = server.client().send(&vec![b' '; 1 << 20]).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&answer).unwrap()[0]["result"], 1);
+}
+
+#[test]
+fn half_closed_connections_get_their_answers() {
+    let server = HttpFixture::new(tight());
+    let mut stream = BufReader::new(server.connect());
+    stream.get_mut().write_all(&[post(REQUEST, ""), post(REQUEST, "")].concat()).unwrap();
+    stream.get_mut().shutdown(Shutdown::Write).unwrap();
+    for _ in 0..2 {
+        assert_eq!(Answer::read(&mut stream).unwrap().status(), "200");
+    }
+    assert!(Answer::read(&mut stream).is_none());
+}
+
+#[test]
+fn the_threads_end_with_the_server() {
+    let server = HttpFixture::new(Limits::default());
+    let mut stream = BufReader::new(server.connect());
+    stream.get_mut().write_all(&post(br#"{"command": "hold"}"#, "")).unwrap();
+    let echo = Arc::clone(&server.echo);
+    wait_until("the command is made", || echo.active.load(Ordering::SeqCst) == 1);
+    let stopping = thread::spawn(move || drop(server.server));
+    echo.released.store(1, Ordering::SeqCst);
+    // The command that is being made is answered.
+    assert_eq!(Answer::read(&mut stream).unwrap().status(), "200");
+    stopping.join().unwrap();
+    // The threads had the other references.
+    assert_eq!(Arc::strong_count(&echo), 2);
+}
+
+/// Returns the first result of a command over HTTPS.
+fn ask_encrypted(server: &HttpFixture, tls: &ClientTls, host: &str) -> Result<Value, ClientError> {
+    let url = format!("https://{host}:{}/", server.address.port());
+    let mut client = Client::http(&url).unwrap().tls(tls.clone());
+    client.set_time(TIMEOUT);
+    client.send(REQUEST)?;
+    // In the same connection.
+    let answer: Value = serde_json::from_slice(&client.send(REQUEST)?).unwrap();
+    Ok(answer[0]["result"].clone())
+}
+
+#[test]
+fn connections_are_encrypted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (authority, stranger) =
+        (Authority::new(directory.path(), "authority"), Authority::new(directory.path(), "stranger"));
+    let own = authority.certify("server");
+    let tls = ServerTls::new(&own.cert, &own.key).unwrap();
+    let server = HttpFixture::with(tight(), |http| http.tls(tls));
+    let client = ClientTls::new(authority.file()).unwrap();
+    assert_eq!(ask_encrypted(&server, &client, "127.0.0.1").unwrap(), 0);
+    assert_eq!(ask_encrypted(&server, &client, "localhost").unwrap(), 0);
+    // The server is not the one that was asked for, or is not trusted.
+    let other = ask_encrypted(&server, &client, "127.0.0.2").unwrap_err();
+    assert!(other.is_unsent(), "{other}");
+    let untrusted = ClientTls::new(stranger.file()).unwrap();
+    assert!(ask_encrypted(&server, &untrusted, "127.0.0.1").unwrap_err().is_unsent());
+    // Clients that do not encrypt.
+    let mut plain = server.connect();
+    plain.write_all(&post(REQUEST, "")).unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP"));
+    let url = format!("https://{}/", server.address);
+    let error = Client::http(&url).unwrap().send(REQUEST).unwrap_err();
+    assert!(matches!(error, ClientError::NoTls { .. }));
+    // A handshake that does not end.
+    let mut silent = server.connect();
+    assert_eq!(silent.read(&mut [0]).unwrap_or(0), 0);
+}
+
+#[test]
+fn clients_have_certificates() {
+    let directory = tempfile::tempdir().unwrap();
+    let (authority, stranger) =
+        (Authority::new(directory.path(), "authority"), Authority::new(directory.path(), "stranger"));
+    let own = authority.certify("server");
+    let tls = ServerTls::with_client_certificates(&own.cert, &own.key, authority.file()).unwrap();
+    let server = HttpFixture::with(Limits::default(), |http| http.tls(tls));
+    let certificate = authority.certify("client");
+    let client = ClientTls::with_certificate(authority.file(), &certificate.cert, &certificate.key).unwrap();
+    assert_eq!(ask_encrypted(&server, &client, "127.0.0.1").unwrap(), 0);
+    let foreign = stranger.certify("foreign");
+    let foreign = ClientTls::with_certificate(authority.file(), &foreign.cert, &foreign.key).unwrap();
+    for client in [foreign, ClientTls::new(authority.file()).unwrap()] {
+        ask_encrypted(&server, &client, "127.0.0.1").unwrap_err();
+    }
+    assert_eq!(server.echo.most_active.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn certificates_that_cannot_be_used_are_errors() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = Authority::new(directory.path(), "authority");
+    let (own, other) = (authority.certify("server"), authority.certify("other"));
+    let missing = directory.path().join("missing");
+    for error in [
+        ServerTls::new(&missing, &own.key).unwrap_err(),
+        ServerTls::new(&own.cert, &own.cert).unwrap_err(),
+        ServerTls::new(&own.cert, &other.key).unwrap_err(),
+        ClientTls::new(&own.key).unwrap_err(),
+    ] {
+        assert!(!error.to_string().is_empty());
+    }
 }

@@ -8,6 +8,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+/// Number of clients that may wait for a channel to accept them.
+pub(super) const BACKLOG: u32 = 1024;
+
 /// What a connection does, in the order in which connections are closed for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {

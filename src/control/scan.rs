@@ -212,7 +212,8 @@ mod tests {
         #[test]
         fn a_text_without_comments_is_unchanged(value in crate::kea_json::tests::json()) {
             prop_assert_eq!(without_comments(value.as_bytes()), value.as_bytes());
-            prop_assert!(Json::parse(&without_comments(format!("#{{\n{value}/*]*/#").as_bytes())).is_ok());
+            let commented = format!("#{{\n{value}/*]*/#");
+            prop_assert!(Json::parse(&without_comments(commented.as_bytes())).is_ok());
         }
     }
 }

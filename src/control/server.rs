@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
@@ -17,7 +17,7 @@ use tracing::debug;
 use tracing::{info, warn};
 
 use super::commands::Shared;
-use super::connections::Connections;
+use super::connections::{BACKLOG, Connections};
 use super::http::{self, Http, HttpShared};
 use super::limits::{Limits, Memory};
 use super::unix::{self, SocketFile, UnixSocket};
@@ -112,13 +112,33 @@ impl ServerBuilder {
     /// Returns an error if a socket or an address cannot be listened on, or if the thread cannot be
     /// started.
     pub fn start(self) -> Result<Server, ControlError> {
+        let (started, is_started) = std::sync::mpsc::channel();
+        let (stop, stopped) = oneshot::channel();
+        // All of the runtime is in the thread: the caller may be in a runtime of its own.
+        let thread =
+            thread::Builder::new().name("leasemgr-control".to_owned()).spawn(move || match self.listen() {
+                Ok(Listening { runtime, all, files, addresses }) => {
+                    let _ = started.send(Ok(addresses));
+                    run(runtime, &all, files, stopped);
+                }
+                Err(error) => {
+                    let _ = started.send(Err(error));
+                }
+            });
+        let thread = thread.map_err(ControlError::Thread)?;
+        let ended = || Err(ControlError::Thread(io::Error::other("the thread has ended")));
+        let addresses = is_started.recv().unwrap_or_else(|_| ended())?;
+        Ok(Server { stop: Some(stop), thread: Some(thread), addresses })
+    }
+
+    fn listen(self) -> Result<Listening, ControlError> {
         let limits = Arc::new(self.limits);
         let memory = Memory::new(limits.memory);
         let channels = self.sockets.len() + self.https.len();
         let runtime = Builder::new_current_thread()
             .enable_all()
             .thread_name("leasemgr-command")
-            .max_blocking_threads(channels.max(1) * limits.commands.max(1) + FILE_THREADS)
+            .max_blocking_threads(channels * limits.commands.max(1) + FILE_THREADS)
             .build()
             .map_err(ControlError::Thread)?;
         let shared = || Shared {
@@ -141,24 +161,35 @@ impl ServerBuilder {
         for http in self.https {
             let address = http.address;
             let io_error = |source| ControlError::Address { address, source };
-            let listener = std::net::TcpListener::bind(address).map_err(io_error)?;
-            listener.set_nonblocking(true).map_err(io_error)?;
+            let listener = listen_on(address).map_err(io_error)?;
             let address = listener.local_addr().map_err(io_error)?;
             info!("commands are answered on {address}");
             addresses.push(address);
-            let listener = TcpListener::from_std(listener).map_err(io_error)?;
             let connections = Connections::new(limits.connections);
             all.push(Arc::clone(&connections));
             let shared = Arc::new(HttpShared { http, shared: shared() });
             runtime.spawn(serve_http(listener, connections, shared));
         }
         drop(entered);
-        let (stop, stopped) = oneshot::channel();
-        let thread = thread::Builder::new().name("leasemgr-control".to_owned());
-        let thread =
-            thread.spawn(move || run(runtime, &all, files, stopped)).map_err(ControlError::Thread)?;
-        Ok(Server { stop: Some(stop), thread: Some(thread), addresses })
+        Ok(Listening { runtime, all, files, addresses })
     }
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Connections of an earlier server may be closing.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// A server that listens.
+struct Listening {
+    runtime: Runtime,
+    /// The connections of each channel.
+    all: Vec<Arc<Connections>>,
+    files: Vec<SocketFile>,
+    addresses: Vec<SocketAddr>,
 }
 
 async fn serve_unix(listener: UnixListener, connections: Arc<Connections>, shared: Arc<Shared>) {
