@@ -8,7 +8,7 @@ mod read;
 
 pub use edit::Json;
 pub use error::JsonError;
-#[cfg(feature = "commands")]
+#[cfg(feature = "serde")]
 pub(crate) use parse::write_string;
 pub use read::{JsonItems, JsonMembers, JsonRef};
 

@@ -8,7 +8,7 @@ mod fields;
 mod inherent;
 #[cfg(feature = "serde")]
 mod json;
-#[cfg(feature = "commands")]
+#[cfg(feature = "serde")]
 mod kea_text;
 mod lease4;
 mod lease6;

@@ -7,24 +7,25 @@
     reason = "a test may panic, also where it is not in a test function"
 )]
 
+#[path = "support/commands.rs"]
+mod recorded;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
+use std::mem;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use leasemgr::commands::{Answer, Commands, NameChange, Subnet};
+use leasemgr::commands::{Answer, Commands, NameChange};
+use leasemgr::control::{self, Client, Http, UnixSocket};
 use leasemgr::lease::{HwAddr, Json, Lease4, Lease6, system_time};
-use leasemgr::request::{Channel, Outcome, Source};
+use leasemgr::request::{Channel, Handler, Outcome, Source};
 use leasemgr::{Added, LeaseMgr, LeaseMgrFactory, ManagedLease};
+use recorded::{NOW, Recording, SOURCE, ascii, subnets4, subnets6};
 use rstest::rstest;
 use serde_json::{Map, Value, json};
-
-/// The time at which all commands are made; that of the recorded files.
-const NOW: i64 = 6_090_611_384 - u32::MAX as i64;
-
-const SOURCE: Source = Source { channel: Channel::Unix, user: None };
 
 /// The cases that differ from the recording, and why.
 const EXCEPTIONS: [(&str, &str); 3] = [
@@ -61,44 +62,9 @@ const MISSING: [&str; 24] = [
     "subnet4o6-select-test",
 ];
 
-/// The recording. Values that occur often stand once in front of the cases, which have their
-/// numbers.
-struct Recording {
-    setups: Vec<Vec<Value>>,
-    leases: Vec<Value>,
-    stats: Vec<Value>,
-    cases: Vec<Map<String, Value>>,
-}
-
-impl Recording {
-    fn read() -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/lease-commands.jsonl");
-        let mut recording =
-            Self { setups: Vec::new(), leases: Vec::new(), stats: Vec::new(), cases: Vec::new() };
-        for line in fs::read_to_string(path).unwrap().lines() {
-            let mut line: Map<String, Value> = serde_json::from_str(line).unwrap();
-            if let Some(Value::Array(setup)) = line.remove("@setup") {
-                recording.setups.push(setup);
-            } else if let Some(lease) = line.remove("@lease") {
-                recording.leases.push(lease);
-            } else if let Some(stats) = line.remove("@stats") {
-                recording.stats.push(stats);
-            } else {
-                recording.cases.push(line);
-            }
-        }
-        recording
-    }
-
-    fn leases(&self, numbers: &Value) -> Value {
-        let lease = |number: &Value| self.leases[usize::try_from(number.as_u64().unwrap()).unwrap()].clone();
-        numbers.as_array().unwrap().iter().map(lease).collect()
-    }
-}
-
 /// A server as that of the recording.
 struct Server {
-    commands: Commands,
+    commands: Arc<Commands>,
     directory: tempfile::TempDir,
 }
 
@@ -119,7 +85,40 @@ impl Server {
             commands.with_leases6(open::<Lease6>(&connection), subnets6())
         };
         let commands = if has_ddns { commands.with_ddns(|_: NameChange<'_>| Ok(())) } else { commands };
-        Self { commands, directory }
+        Self { commands: Arc::new(commands), directory }
+    }
+
+    /// Changes what the server gives its commands.
+    fn change(&mut self, change: impl FnOnce(Commands) -> Commands) {
+        let commands = Arc::into_inner(mem::take(&mut self.commands)).unwrap();
+        self.commands = Arc::new(change(commands));
+    }
+
+    /// Returns the answer by a channel; `None` if there is none.
+    fn answer_by(&self, channel: Option<Channel>, request: &[u8]) -> Option<Value> {
+        let builder = control::Server::builder(Arc::clone(&self.commands) as Arc<dyn Handler>);
+        match channel {
+            None => self.answer(request),
+            Some(Channel::Unix) => {
+                let path = self.directory.path().join("socket");
+                let _server = builder.unix(UnixSocket::new(&path)).start().unwrap();
+                let answer = Client::unix(path).send(request).unwrap_or_default();
+                serde_json::from_slice(&answer).ok()
+            }
+            Some(Channel::Http) => {
+                let server = builder.http(Http::new((Ipv4Addr::LOCALHOST, 0).into())).start().unwrap();
+                let mut client = Client::http(&format!("http://{}/", server.addresses()[0])).unwrap();
+                let answer: Value = serde_json::from_slice(&client.send(request).unwrap()).unwrap();
+                match answer {
+                    Value::Array(mut answers) if answers.len() == 1 => answers.pop(),
+                    // A status of HTTP.
+                    answer => {
+                        assert_eq!(answer["result"], 400);
+                        None
+                    }
+                }
+            }
+        }
     }
 
     fn answer(&self, request: &[u8]) -> Option<Value> {
@@ -135,11 +134,16 @@ impl Server {
 
     /// Makes a command, in which `@dir` stands for the directory of the server.
     fn make(&self, command: &Value) -> Option<Value> {
+        self.make_by(None, command)
+    }
+
+    fn make_by(&self, channel: Option<Channel>, command: &Value) -> Option<Value> {
         let text = match command.get("@raw") {
             Some(raw) => raw.as_str().unwrap().to_owned(),
             None => ascii(&command.to_string()),
         };
-        self.answer(text.replace("@dir", &self.directory.path().display().to_string()).as_bytes())
+        let text = text.replace("@dir", &self.directory.path().display().to_string());
+        self.answer_by(channel, text.as_bytes())
     }
 
     fn leases(&self, family: u64) -> Value {
@@ -157,36 +161,6 @@ impl Server {
 
 fn open<L: ManagedLease>(connection: &str) -> Arc<dyn LeaseMgr<L>> {
     LeaseMgrFactory::new().open(connection).unwrap()
-}
-
-fn subnets4() -> [Subnet<Lease4>; 2] {
-    [(1, [192, 0, 2]), (2, [198, 51, 100])].map(|(id, [a, b, c])| {
-        let address = |last| [a, b, c, last].into();
-        Subnet::new(id, address(0), 24).pool(address(10)..=address(200)).valid_lifetime(4000)
-    })
-}
-
-fn subnets6() -> [Subnet<Lease6>; 2] {
-    let subnet = |id, prefix: &str, last: &str| {
-        let prefix = prefix.parse().unwrap();
-        Subnet::new(id, prefix, 64).pool(prefix..=last.parse().unwrap()).valid_lifetime(4000)
-    };
-    [
-        subnet(1, "2001:db8:1::", "2001:db8:1::ffff:ffff:ffff").prefix_pool(48, 56),
-        subnet(2, "2001:db8:2::", "2001:db8:2::ffff:ffff:ffff"),
-    ]
-}
-
-/// Returns JSON with escapes for all other characters, as the recorded commands were sent.
-fn ascii(json: &str) -> String {
-    let mut text = String::new();
-    for unit in json.encode_utf16() {
-        match u8::try_from(unit) {
-            Ok(byte) if byte.is_ascii() => text.push(char::from(byte)),
-            _ => text.push_str(&format!("\\u{unit:04x}")),
-        }
-    }
-    text
 }
 
 /// Returns whether a value is the recorded one: `@now` stands for the time, `@timestamp` for a text.
@@ -230,8 +204,9 @@ fn without_texts(arguments: &Value) -> Value {
     arguments
 }
 
-/// Makes the command of a case, and returns what differs from the recording.
-fn differences(recording: &Recording, case: &Map<String, Value>) -> Vec<String> {
+/// Makes the command of a case, directly or by a channel, and returns what differs from the
+/// recording.
+fn differences(recording: &Recording, case: &Map<String, Value>, channel: Option<Channel>) -> Vec<String> {
     let family = case["family"].as_u64().unwrap();
     let setup = &recording.setups[usize::try_from(case["setup"].as_u64().unwrap()).unwrap()];
     let command = &case["command"];
@@ -257,14 +232,23 @@ fn differences(recording: &Recording, case: &Map<String, Value>) -> Vec<String> 
     if let Some(leases) = recorded.pointer_mut("/arguments/leases") {
         *leases = recording.leases(leases);
     }
-    let answer = server.make(command);
+    let answer = server.make_by(channel, command);
+    let is_text = command.get("@raw").is_some();
     match (recorded.get("@no-answer"), &answer) {
+        // Not JSON.
+        (None, None) if channel == Some(Channel::Http) && is_text => {
+            compare("result", &recorded["result"], &json!(1));
+        }
         (None, Some(answer)) => {
             let text = &answer["text"];
             compare(&format!("result, text {text}"), &recorded["result"], &answer["result"]);
             compare("arguments", &recorded["arguments"], &without_texts(&answer["arguments"]));
         }
         (Some(_), None) => {}
+        // Each request by HTTP has an answer.
+        (Some(_), Some(answer)) if channel == Some(Channel::Http) && is_text => {
+            compare("result", &json!(1), &answer["result"]);
+        }
         (recorded, _) => compare("answer", &json!(recorded), &json!(answer)),
     }
     if let Some(leases) = case.get("leases-after") {
@@ -286,13 +270,16 @@ fn differences(recording: &Recording, case: &Map<String, Value>) -> Vec<String> 
     found
 }
 
-#[test]
-fn recorded_commands_have_the_recorded_results() {
+#[rstest]
+#[case::directly(None)]
+#[case::by_a_unix_socket(Some(Channel::Unix))]
+#[case::by_http(Some(Channel::Http))]
+fn recorded_commands_have_the_recorded_results(#[case] channel: Option<Channel>) {
     let recording = Recording::read();
     assert_eq!(recording.cases.len(), 1198);
     let mut failed = 0;
     for case in &recording.cases {
-        let found = differences(&recording, case);
+        let found = differences(&recording, case, channel);
         let is_exception = EXCEPTIONS.iter().any(|(name, _)| case["name"] == *name);
         if found.is_empty() == is_exception {
             failed += 1;
@@ -312,7 +299,7 @@ fn commands_other_than_for_the_configuration_are_those_of_kea() {
     };
     let recorded = texts(&case["answer"]["arguments"]);
     let mut server = Server::new(4, false, false);
-    server.commands = server.commands.with_config(|| json_of(r#"{ "Dhcp4": {} }"#));
+    server.change(|commands| commands.with_config(|| json_of(r#"{ "Dhcp4": {} }"#)));
     let here = texts(&server.make(&json!({ "command": "list-commands" })).unwrap()["arguments"]);
     assert_eq!(here.difference(&recorded).collect::<Vec<_>>(), [] as [&String; 0]);
     let missing: Vec<_> = recorded.difference(&here).map(String::as_str).collect();
@@ -380,7 +367,7 @@ fn dns_updates_are_asked_for(#[case] command: Value, #[case] asked: &str) {
     let mut server = Server::new(4, false, false);
     let calls = Arc::new(Mutex::new(String::new()));
     let seen = Arc::clone(&calls);
-    server.commands = server.commands.with_ddns(move |change| {
+    let ddns = move |change: NameChange<'_>| {
         let (kind, lease) = match change {
             NameChange::Add(lease) => ("add", lease),
             NameChange::Remove(lease) => ("remove", lease),
@@ -389,7 +376,8 @@ fn dns_updates_are_asked_for(#[case] command: Value, #[case] asked: &str) {
         assert_eq!((lease.hostname, lease.address.to_string().as_str()), (&b"a.example"[..], "192.0.2.20"));
         seen.lock().unwrap().push_str(kind);
         Ok(())
-    });
+    };
+    server.change(|commands| commands.with_ddns(ddns));
     let lease = json!({ "ip-address": "192.0.2.20", "hw-address": "2:0:0:0:0:1", "hostname": "a.example" });
     server.make(&json!({ "command": "lease4-add", "arguments": lease })).unwrap();
     assert_eq!(server.make(&command).unwrap()["result"], 0);
@@ -438,16 +426,19 @@ fn the_service_is_disabled_by_each_origin_separately() {
 #[test]
 fn a_server_has_its_own_commands_and_values() {
     let mut server = Server::new(4, false, false);
-    server.commands = server
-        .commands
-        .with_version("7.1")
-        .with_config(|| json_of(r#"{ "Dhcp4": { "valid-lifetime": 4000 } }"#))
-        .with_status("high-availability", || json_of("[ 1 ]"));
-    server.commands.register("echo", |request| {
-        assert_eq!(request.command(), "echo");
-        Answer::new(403, "no").with_arguments(request.arguments().map_or_else(Json::empty_map, Json::from))
+    server.change(|commands| {
+        let mut commands = commands
+            .with_version("7.1")
+            .with_config(|| json_of(r#"{ "Dhcp4": { "valid-lifetime": 4000 } }"#))
+            .with_status("high-availability", || json_of("[ 1 ]"));
+        commands.register("echo", |request| {
+            assert_eq!(request.command(), "echo");
+            let arguments = request.arguments().map_or_else(Json::empty_map, Json::from);
+            Answer::new(403, "no").with_arguments(arguments)
+        });
+        commands.register("panic", |_| panic!("on purpose"));
+        commands
     });
-    server.commands.register("panic", |_| panic!("on purpose"));
     let make = |command: &str| server.answer(request(command).as_bytes()).unwrap();
     assert_eq!(make("echo"), json!({ "result": 403, "text": "no", "arguments": { "a": "Ã¶" } }));
     assert_eq!(make("panic"), json!({ "result": 1, "text": "the command panicked: on purpose" }));

@@ -67,6 +67,7 @@ const DEFECTS: &[(Defect, Only, &[&str])] = {
         (AddRaces, Both, &["concurrent_adds_have_one_winner", "no_concurrent_change_of_an_address_is_lost", "concurrent_batches_are_applied", "concurrent_submitted_adds_have_one_winner"]),
         (AddressesAreUsedOnce, Both, &["a_freed_address_can_be_leased_again"]),
         (ZeroLifetimeIsTaken, Both, &["a_lifetime_of_zero_is_refused"]),
+        (ZeroLifetimeIsAlwaysRefused, Both, &["a_lease_that_is_not_in_use_may_have_a_lifetime_of_zero"]),
         (NamesAreCutAt255, Both, &["a_lease_is_stored_unchanged", "a_name_of_any_bytes_is_found"]),
         (NamesAreLowerCased, V6, &["a_hostname_keeps_its_case"]),
         (TypesHaveSeparateAddresses, V6, &["a_prefix_and_an_address_exclude_each_other"]),

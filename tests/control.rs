@@ -776,6 +776,20 @@ fn a_server_starts_and_stops_in_a_task() {
 }
 
 #[test]
+fn times_may_be_without_limit() {
+    let mut limits = Limits::default();
+    limits.request_time = Duration::MAX;
+    limits.idle_time = Duration::MAX;
+    limits.answer_time = Duration::MAX;
+    let server = HttpFixture::new(limits);
+    let mut client = server.client();
+    client.set_time(Duration::MAX);
+    for _ in 0..2 {
+        client.send(REQUEST).unwrap();
+    }
+}
+
+#[test]
 fn an_address_in_use_is_an_error() {
     let server = HttpFixture::new(Limits::default());
     let builder = Server::builder(Arc::new(Echo::default())).http(Http::new(server.address));

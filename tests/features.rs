@@ -53,17 +53,18 @@ suites! {
     suites_with_kea_lfc: "kea-lfc", "needs --features kea-lfc: clock_jumps, corpus, hostile_input, \
         invalid_rows, kill, memfile_and_kea, memfile_cleanups, memfile_kill, memfile_soak, owners, \
         program, real_faults";
+    suites_with_commands: "commands", "needs --features commands: commands, database_commands";
+    suites_with_control: "control", "needs --features control: commands";
     suites_with_control_tls: "control-tls", "needs --features control-tls: control, control_and_kea";
-    suites_with_commands: "commands", "needs --features commands: commands";
     suites_with_ha: "ha", "needs --features ha: ha_messages, ha_model, ha_states";
     suites_with_conformance: "conformance", "needs --features conformance: conformance, database_faults, databases";
     suites_with_simulated_disk: "simulated-disk", "needs --features simulated-disk: crash_scenarios, \
         faults, invalid_rows, memfile_model, memfile_threads, submitted";
     suites_with_demo: "demo", "needs --features demo: demo";
     suites_with_serde: "serde", "needs --features serde: control_and_kea, databases, databases_and_kea, lease_json, memfile_and_kea";
-    suites_with_mysql: "mysql", "needs --features mysql: database_connections, database_faults, database_imports, \
+    suites_with_mysql: "mysql", "needs --features mysql: database_commands, database_connections, database_faults, database_imports, \
         databases, databases_and_kea";
-    suites_with_postgresql: "postgresql", "needs --features postgresql: database_connections, database_faults, \
+    suites_with_postgresql: "postgresql", "needs --features postgresql: database_commands, database_connections, database_faults, \
         database_imports, databases, databases_and_kea";
     suites_with_tokio: "tokio", "needs --features tokio: tokio_server";
 }

@@ -70,16 +70,22 @@ pub(super) fn get<'a, L: CommandLease>(
 /// The queries whose leases are answered, one after the other.
 type Queries<'a, L> = Box<dyn Iterator<Item = Query<'a, L>> + 'a>;
 
-/// Answers with the leases that queries select, read page by page; with their number, too, in a
-/// page.
+/// Accepts every lease.
+fn any<L>(_: &L) -> bool {
+    true
+}
+
+/// Answers with the leases that queries select and `keeps` accepts, read page by page; with their
+/// number, too, in a page.
 fn leases<'a, L: CommandLease>(
     store: &'a Store<L>,
     queries: Queries<'a, L>,
+    keeps: fn(&L) -> bool,
     is_page: bool,
 ) -> WriteArguments<'a> {
     Box::new(move |out| {
         out.write_all(b"{ \"leases\": [ ")?;
-        let (count, result) = write_leases(store, queries, out)?;
+        let (count, result) = write_leases(store, queries, keeps, out)?;
         out.write_all(b" ]")?;
         if is_page {
             write!(out, ", \"count\": {count}")?;
@@ -98,6 +104,7 @@ fn leases<'a, L: CommandLease>(
 fn write_leases<L: CommandLease>(
     store: &Store<L>,
     queries: Queries<'_, L>,
+    keeps: fn(&L) -> bool,
     out: &mut dyn Write,
 ) -> io::Result<(u64, Result<(), LeaseMgrError>)> {
     let (mut count, mut text) = (0, String::new());
@@ -109,7 +116,7 @@ fn write_leases<L: CommandLease>(
                 Ok(page) => page,
                 Err(error) => return Ok((count, Err(error))),
             };
-            for lease in &page {
+            for lease in page.iter().filter(|lease| keeps(lease)) {
                 if count > 0 {
                     text.push_str(", ");
                 }
@@ -145,7 +152,7 @@ pub(super) fn get_all<'a, L: CommandLease>(
             Box::new(ids.into_iter().map(|id| Query::all().in_subnet(SubnetId(id))))
         }
     };
-    Ok(Reply::Streamed(leases(L::store(commands), queries, false)))
+    Ok(Reply::Streamed(leases(L::store(commands), queries, any, false)))
 }
 
 /// `lease4-get-page`, `lease6-get-page`
@@ -163,7 +170,7 @@ pub(super) fn get_page<'a, L: CommandLease>(
         limit => usize::try_from(limit).unwrap_or(usize::MAX),
     };
     let query = Query { after, ..Query::all().limit(limit) };
-    Ok(Reply::Streamed(leases(L::store(commands), Box::new([query].into_iter()), true)))
+    Ok(Reply::Streamed(leases(L::store(commands), Box::new([query].into_iter()), any, true)))
 }
 
 /// Answers with the leases of a key, which `key` gives for a value of the arguments.
@@ -175,7 +182,7 @@ fn by_value<'a, L: CommandLease, T: 'a>(
     let store = L::store(commands);
     Reply::Streamed(Box::new(move |out| {
         let query = Query::new(key(&value));
-        leases(store, Box::new([query].into_iter()), false)(out)
+        leases(store, Box::new([query].into_iter()), any, false)(out)
     }))
 }
 
@@ -214,6 +221,13 @@ pub(super) fn by_duid<'a, L: CommandLease>(
     request: &Request<'a>,
 ) -> Result<Reply<'a>, CommandError> {
     let duid: Duid = value(request, "duid")?;
+    if duid == Duid::empty() {
+        // Declined leases, which have no client by which a backend finds them.
+        let query = Query::state(LeaseState::DECLINED);
+        let has_no_client = |lease: &L| lease.client_key().is_none();
+        let leases = leases(L::store(commands), Box::new([query].into_iter()), has_no_client, false);
+        return Ok(Reply::Streamed(leases));
+    }
     Ok(by_value::<L, _>(commands, duid, |duid| Key::Client(ClientKey::from(duid))))
 }
 
@@ -253,5 +267,5 @@ pub(super) fn by_state<'a, L: CommandLease>(
     let state = state.ok_or_else(|| arguments.wrong("state", expected))?;
     let subnet = family::subnet_id(&arguments)?;
     let query = Query { subnet, ..Query::state(state) };
-    Ok(Reply::Streamed(leases(L::store(commands), Box::new([query].into_iter()), false)))
+    Ok(Reply::Streamed(leases(L::store(commands), Box::new([query].into_iter()), any, false)))
 }

@@ -284,6 +284,24 @@ pub(super) fn a_lifetime_of_zero_is_refused<L: TestedLease>(case: &Case<L>) -> V
     refused("update a lease, if unchanged, to be valid for 0 seconds", result)
 }
 
+pub(super) fn a_lease_that_is_not_in_use_may_have_a_lifetime_of_zero<L: TestedLease>(
+    case: &Case<L>,
+) -> Verdict {
+    let ended_in = |lease: &L, state| -> Verdict<L> {
+        Ok(with(&in_state(lease, state)?, |data| data.valid_lifetime = Lifetime(0)))
+    };
+    let lease = sample::<L>(2, 2)?;
+    let added = ended_in(&sample(1, 1)?, LeaseState::RELEASED)?;
+    let updated = ended_in(&lease, LeaseState::EXPIRED_RECLAIMED)?;
+    case.add_all([&added, &lease])?;
+    ask("update a lease", case.mgr().update_expecting(&updated, Some(&lease)))?;
+    case.holds([&added, &updated], [&sample(3, 3)?])?;
+    ask("update it again", case.mgr().update_expecting(&lease, Some(&updated)))?;
+    let deleted = case.mgr().delete_expecting(added.address(), Some(&added));
+    same("delete it", &ask("delete it", deleted)?, &Deleted::Deleted)?;
+    case.holds([&lease], [&added])
+}
+
 pub(super) fn a_deleted_lease_is_gone<L: TestedLease>(case: &Case<L>) -> Verdict {
     let mut leases = vec![full::<L>(1)?, full(2)?];
     leases.extend(samples(3..6)?);

@@ -23,6 +23,7 @@ macro_rules! __conformance_rules {
                 a_lease_that_changed_in_any_field_is_not_updated,
                 an_expected_lease_of_another_address_is_refused,
                 a_lifetime_of_zero_is_refused,
+                a_lease_that_is_not_in_use_may_have_a_lifetime_of_zero,
                 an_unchanged_lease_can_be_deleted,
                 a_lease_that_changed_in_any_field_is_not_deleted,
                 a_refused_change_changes_nothing,

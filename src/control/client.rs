@@ -13,6 +13,7 @@ use rustix::net::{
 
 use super::auth::{AuthError, Credentials};
 use super::head::{AnswerHead, MAX_HEAD, head_len};
+use super::limits::MAX_TIME;
 use super::scan::{Progress, Scan};
 #[cfg(feature = "control-tls")]
 use super::tls::ClientTls;
@@ -246,7 +247,7 @@ impl Client {
     /// # Errors
     /// Returns an error if there is no answer in time, or if the answer is too large.
     pub fn send(&mut self, body: &[u8]) -> Result<Vec<u8>, ClientError> {
-        let deadline = Instant::now() + self.time;
+        let deadline = Instant::now() + self.time.min(MAX_TIME);
         let mut open = match self.open.take().filter(Open::is_alive) {
             Some(open) => open,
             None => self.connect(deadline)?,
@@ -282,7 +283,7 @@ impl Client {
             let mut stream = rustls::StreamOwned::new(session.map_err(io::Error::other)?, stream);
             while stream.conn.is_handshaking() {
                 limit(&stream.sock, deadline)?;
-                stream.conn.complete_io(&mut stream.sock)?;
+                without_time_out(stream.conn.complete_io(&mut stream.sock).map(|(read, _)| read))?;
             }
             Ok(Open::Tls(Box::new(stream)))
         };
@@ -396,7 +397,6 @@ fn connect_tcp(url: &Url, deadline: Instant) -> io::Result<TcpStream> {
 }
 
 /// Limits the time of the next read and write.
-#[cfg(feature = "control-tls")]
 fn limit(stream: &TcpStream, deadline: Instant) -> io::Result<()> {
     let left = Some(left(deadline)?);
     stream.set_read_timeout(left)?;
@@ -431,14 +431,16 @@ impl Open {
     }
 
     fn limit(&self, deadline: Instant) -> io::Result<()> {
-        let left = Some(left(deadline)?);
-        let (read, write) = match self {
-            Self::Unix(stream) => (stream.set_read_timeout(left), stream.set_write_timeout(left)),
-            Self::Tcp(stream) => (stream.set_read_timeout(left), stream.set_write_timeout(left)),
+        match self {
+            Self::Unix(stream) => {
+                let left = Some(left(deadline)?);
+                stream.set_read_timeout(left)?;
+                stream.set_write_timeout(left)
+            }
+            Self::Tcp(stream) => limit(stream, deadline),
             #[cfg(feature = "control-tls")]
-            Self::Tls(stream) => (stream.sock.set_read_timeout(left), stream.sock.set_write_timeout(left)),
-        };
-        read.and(write)
+            Self::Tls(stream) => limit(&stream.sock, deadline),
+        }
     }
 
     fn write_all(&mut self, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
@@ -458,8 +460,11 @@ impl Open {
             bytes = bytes.get(written..).unwrap_or_default();
         }
         #[cfg(feature = "control-tls")]
-        if let Self::Tls(stream) = self {
-            stream.flush()?;
+        while let Self::Tls(stream) = self {
+            limit(&stream.sock, deadline)?;
+            if without_time_out(stream.flush().map(|()| 0))?.is_some() {
+                break;
+            }
         }
         Ok(())
     }

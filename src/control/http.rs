@@ -10,17 +10,16 @@ use std::time::SystemTime;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_blocking;
-use tokio::time::Instant;
 
 use super::auth::BasicAuth;
 use super::commands::{Kept, Request, Shared, keep};
 use super::connections::{Connection, Phase};
 use super::head::{MAX_HEAD, RequestHead, head_len, is_http11};
-use super::input::{CHUNK, Input, Stop};
+use super::input::{CHUNK, Input, Stop, Wait};
 use super::scan::{Progress, Scan, without_comments};
 #[cfg(feature = "control-tls")]
 use super::tls::ServerTls;
-use crate::kea_json::Json;
+use crate::kea_json::{Json, JsonRef};
 use crate::request::{Channel, Outcome, Source};
 
 /// Maximum size of the body of a request that is refused but leaves the connection open, in bytes.
@@ -181,9 +180,9 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 ) {
     let limits = &all.shared.limits;
     let mut input = Input::new(stream, &all.shared.memory);
-    let (mut phase, mut wait) = (Phase::New, limits.request_time);
+    let (mut phase, mut wait) = (Phase::New, Wait::ForFirst);
     while connection.enter(phase) {
-        let request = match next(&mut input, Instant::now() + wait, all).await {
+        let request = match next(&mut input, wait, all).await {
             Ok(request) => request,
             Err(None) => return,
             Err(Some(refused)) => {
@@ -218,7 +217,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             input.close().await;
             return;
         }
-        (phase, wait) = (Phase::Idle, limits.idle_time);
+        (phase, wait) = (Phase::Idle, Wait::Idle(limits.idle_time));
     }
 }
 
@@ -241,12 +240,11 @@ struct Refused {
 /// Reads the next request. An error of `None` is not answered.
 async fn next<S: AsyncRead + AsyncWrite + Unpin>(
     input: &mut Input<S>,
-    deadline: Instant,
+    wait: Wait,
     all: &HttpShared,
 ) -> Result<Next, Option<Refused>> {
     let limits = &all.shared.limits;
-    let mut deadline = deadline;
-    let mut waits_for_first = input.buffer.is_empty();
+    let mut deadline = wait.deadline(limits);
     let len = loop {
         // A blank line may come before a request (RFC 9112, section 2.2).
         while input.buffer.starts_with(b"\r\n") {
@@ -259,7 +257,8 @@ async fn next<S: AsyncRead + AsyncWrite + Unpin>(
             Err(_) => return Err(Some(refused(Status::BAD_REQUEST))),
         }
         let is_begun = !input.buffer.is_empty();
-        match input.fill(deadline, MAX_HEAD).await {
+        deadline.begin(is_begun, limits);
+        match input.fill(deadline.at(), MAX_HEAD).await {
             Ok(()) => {}
             Err(Stop::TimedOut) if is_begun => {
                 return Err(Some(Refused { is_http11: is_http11(&input.buffer), status: Status::TIMED_OUT }));
@@ -271,9 +270,6 @@ async fn next<S: AsyncRead + AsyncWrite + Unpin>(
                 }));
             }
             Err(_) => return Err(None),
-        }
-        if std::mem::take(&mut waits_for_first) {
-            deadline = Instant::now() + limits.request_time;
         }
     };
     let (head, _) = input.take(len);
@@ -303,7 +299,8 @@ async fn next<S: AsyncRead + AsyncWrite + Unpin>(
         input.write(text, limits.answer_time).await.map_err(|_| None)?;
     }
     while input.buffer.len() < body_len {
-        match input.fill(deadline, body_len).await {
+        deadline.begin(true, limits);
+        match input.fill(deadline.at(), body_len).await {
             Ok(()) => {}
             Err(Stop::Closed) => return Err(None),
             Err(Stop::TimedOut) => return refused(Status::TIMED_OUT),
@@ -341,14 +338,13 @@ fn checked<'a>(text: &'a [u8], allowed: Option<&BTreeSet<String>>) -> Result<Cow
         Progress::Begun | Progress::TooDeep => return Err(Status::BAD_REQUEST),
         Progress::Complete(_) => {}
     }
+    let json = Json::parse(&without_comments(text)).map_err(|_| Status::BAD_REQUEST)?;
     let Some(allowed) = allowed else {
         return Ok(Cow::Borrowed(text));
     };
-    let json = Json::parse(&without_comments(text)).map_err(|_| Status::BAD_REQUEST)?;
-    if let Some(command) = json.root().get("command") {
-        let command = command.as_bytes();
-        let name = command.as_deref().and_then(|name| std::str::from_utf8(name).ok());
-        if name.is_some_and(|name| !allowed.contains(name)) || (command.is_some() && name.is_none()) {
+    if let Some(command) = json.root().get("command").and_then(JsonRef::as_bytes) {
+        let is_allowed = std::str::from_utf8(&command).is_ok_and(|name| allowed.contains(name));
+        if !is_allowed {
             return Err(Status::FORBIDDEN);
         }
     }

@@ -5,7 +5,7 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
-use super::limits::{Memory, MemoryPart};
+use super::limits::{Limits, MAX_TIME, Memory, MemoryPart};
 
 /// Capacity of the first buffer of a connection, in bytes.
 const FIRST_CAPACITY: usize = 2048;
@@ -25,6 +25,46 @@ pub(super) enum Stop {
     TooLarge,
     /// Other clients have the memory.
     NoMemory,
+}
+
+/// How long a connection waits for a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wait {
+    /// For the first request, as long as for a whole one.
+    ForFirst,
+    /// For the beginning of a later one, so long.
+    Idle(Duration),
+}
+
+impl Wait {
+    pub(super) fn deadline(self, limits: &Limits) -> Deadline {
+        match self {
+            Self::ForFirst => {
+                Deadline { at: Instant::now() + limits.request_time.min(MAX_TIME), is_idle: false }
+            }
+            Self::Idle(time) => Deadline { at: Instant::now() + time.min(MAX_TIME), is_idle: true },
+        }
+    }
+}
+
+/// When a request must have come, or must have begun.
+#[derive(Debug)]
+pub(super) struct Deadline {
+    at: Instant,
+    is_idle: bool,
+}
+
+impl Deadline {
+    pub(super) fn at(&self) -> Instant {
+        self.at
+    }
+
+    /// Begins the time of a request, if it has begun.
+    pub(super) fn begin(&mut self, is_begun: bool, limits: &Limits) {
+        if is_begun && self.is_idle {
+            *self = Wait::ForFirst.deadline(limits);
+        }
+    }
 }
 
 /// A connection with the bytes that were read from it and not been taken.

@@ -69,6 +69,10 @@ impl Default for Limits {
     }
 }
 
+/// Maximum time that is waited for anything: a longer one might have no end that can be written as a
+/// point in time.
+pub(super) const MAX_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Memory of a connection that is not counted: the number of connections limits it.
 pub(super) const FREE_MEMORY: usize = 16 * 1024;
 

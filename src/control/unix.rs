@@ -13,12 +13,11 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
 use tokio::net::UnixStream;
-use tokio::time::Instant as TokioInstant;
 
 use super::ControlError;
 use super::commands::{Shared, Streamed, stream};
 use super::connections::{BACKLOG, Connection, Phase};
-use super::input::{Input, Stop};
+use super::input::{Input, Stop, Wait};
 use super::scan::{Progress, Scan};
 use crate::fs::directory_of;
 use crate::request::{Channel, Outcome, Source};
@@ -99,8 +98,8 @@ impl UnixSocket {
     fn create(&self) -> io::Result<UnixListener> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        // The new file has no more than this mode, without the bits of the umask.
-        fchmod(&socket, Mode::from_raw_mode(self.mode))?;
+        // In Linux, the new file has this mode, without the bits of the umask.
+        let _ = fchmod(&socket, Mode::from_raw_mode(self.mode));
         bind(&socket, &SocketAddrUnix::new(&self.path)?)?;
         if self.uid.is_some() || self.gid.is_some() {
             let (uid, gid) = (self.uid.map(Uid::from_raw), self.gid.map(Gid::from_raw));
@@ -162,7 +161,7 @@ impl Drop for SocketFile {
 pub(super) async fn serve(stream: UnixStream, connection: Connection, shared: &Shared) {
     let mut input = Input::new(stream, &shared.memory);
     let limits = &shared.limits;
-    let (mut phase, mut wait) = (Phase::New, limits.request_time);
+    let (mut phase, mut wait) = (Phase::New, Wait::ForFirst);
     loop {
         if !connection.enter(phase) {
             return;
@@ -188,7 +187,8 @@ pub(super) async fn serve(stream: UnixStream, connection: Connection, shared: &S
         if !send(&mut input, answer, &connection, shared).await {
             return;
         }
-        wait = if phase == Phase::New { limits.second_request_time } else { limits.idle_time };
+        let idle = if phase == Phase::New { limits.second_request_time } else { limits.idle_time };
+        wait = Wait::Idle(idle);
         phase = Phase::Idle;
     }
 }
@@ -208,25 +208,22 @@ enum Refusal {
 }
 
 /// Reads the next request, and returns its length in the buffer.
-async fn next(input: &mut Input<UnixStream>, wait: Duration, shared: &Shared) -> Result<usize, Refusal> {
+async fn next(input: &mut Input<UnixStream>, wait: Wait, shared: &Shared) -> Result<usize, Refusal> {
     let limits = &shared.limits;
     let mut scan = Scan::new();
-    let mut deadline = TokioInstant::now() + wait;
-    let mut waits_for_first = input.buffer.is_empty();
+    let mut deadline = wait.deadline(limits);
     loop {
         match scan.advance(&input.buffer) {
-            Progress::Blank | Progress::Begun => {}
+            Progress::Blank => {}
+            Progress::Begun => deadline.begin(true, limits),
             Progress::Complete(end) => return Ok(end),
             Progress::TooDeep => return Err(Refusal::Answer("maps and lists are nested too deep")),
         }
-        match input.fill(deadline, limits.request_size).await {
+        match input.fill(deadline.at(), limits.request_size).await {
             Ok(()) => {}
             Err(Stop::Closed | Stop::TimedOut) => return Err(Refusal::Ended),
             Err(Stop::TooLarge) => return Err(Refusal::Answer("the request is too large")),
             Err(Stop::NoMemory) => return Err(Refusal::Answer("too many large requests at the same time")),
-        }
-        if std::mem::take(&mut waits_for_first) {
-            deadline = TokioInstant::now() + limits.request_time;
         }
     }
 }

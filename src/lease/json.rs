@@ -24,6 +24,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use super::kea_text::write_kea_text;
 use super::{
     ClientId, Duid, Hostname, HwAddr, Iaid, Lease, Lease4, Lease6, LeaseData, LeaseError, LeaseState,
     LeaseType, Lifetime, PoolId, SubnetId, UserContext,
@@ -315,15 +316,13 @@ macro_rules! to_json {
         impl $lease {
             #[doc = concat!("Returns the lease as JSON text for Kea's `", $command, "`.")]
             ///
-            /// Unlike the output of serde_json, the text is ASCII: Kea reads `\u00e9` as one byte
-            /// of a host name or user context, but `é` as two.
-            ///
-            /// # Errors
-            /// Returns an error if the user context is nested deeper than serde_json supports (128
-            /// levels).
-            pub fn to_json(&self) -> serde_json::Result<String> {
-                let text = serde_json::to_string(self)?;
-                Ok(to_ascii(&text))
+            /// The text has what serializing has, and is ASCII: Kea reads `\u00e9` as one byte of a host
+            /// name or user context, but `é` as two. Numbers of the user context keep their spelling.
+            #[must_use]
+            pub fn to_json(&self) -> String {
+                let mut text = String::new();
+                write_kea_text(self, &mut text);
+                text
             }
         }
     };

@@ -55,6 +55,7 @@ pub(crate) enum Defect {
     AddRaces,
     AddressesAreUsedOnce,
     ZeroLifetimeIsTaken,
+    ZeroLifetimeIsAlwaysRefused,
     NamesAreCutAt255,
     NamesAreLowerCased,
     TypesHaveSeparateAddresses,
@@ -821,6 +822,9 @@ impl<L: DefectLease> LeaseMgr<L> for Broken<L> {
     fn add(&self, lease: &L) -> Result<Added, LeaseMgrError> {
         let _turn = self.change()?;
         let address = lease.address();
+        if self.is(Defect::ZeroLifetimeIsAlwaysRefused) && lease.data().valid_lifetime.0 == 0 {
+            return Err(LeaseMgrError::ZeroLifetime { address: address.into() });
+        }
         let there = self.inner.lock().get(&address).cloned();
         let kept = self.stored(lease);
         let overwrites = match (self.defect, &there) {

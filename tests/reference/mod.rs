@@ -105,9 +105,9 @@ pub(crate) fn is_removable<L: ManagedLease>(lease: &L, until: SystemTime) -> boo
     lease.is_reclaimed() && lease.is_expired(until)
 }
 
-/// Returns an error if the lease has a valid lifetime of 0, which cannot be stored.
+/// Returns an error if the lease is in use and has a valid lifetime of 0, which cannot be stored.
 pub(crate) fn check_lifetime<L: ManagedLease>(lease: &L) -> Result<(), LeaseMgrError> {
-    if lease.data().valid_lifetime == Lifetime(0) {
+    if lease.data().valid_lifetime == Lifetime(0) && lease.state() == LeaseState::DEFAULT {
         return Err(LeaseMgrError::ZeroLifetime { address: lease.address().into() });
     }
     Ok(())
