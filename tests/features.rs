@@ -53,7 +53,8 @@ suites! {
     suites_with_kea_lfc: "kea-lfc", "needs --features kea-lfc: clock_jumps, corpus, hostile_input, \
         invalid_rows, kill, memfile_and_kea, memfile_cleanups, memfile_kill, memfile_soak, owners, \
         program, real_faults";
-    suites_with_ha: "ha", "needs --features ha: ha_messages, ha_model, ha_states";
+    suites_with_ha: "ha", "needs --features ha: ha_copy, ha_messages, ha_model, ha_rules, \
+        ha_states";
     suites_with_conformance: "conformance", "needs --features conformance: conformance, database_faults, databases";
     suites_with_simulated_disk: "simulated-disk", "needs --features simulated-disk: crash_scenarios, \
         faults, invalid_rows, memfile_model, memfile_threads, submitted";
