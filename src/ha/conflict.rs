@@ -60,7 +60,8 @@ impl Conflicts {
 /// Of one client's leases, that with the newer cltt remains. At the same cltt, a change replaces
 /// the own lease; in a copy, a lease in use remains, then that of the primary, so that both servers
 /// come to the same end. Of different clients' leases, one in use remains before one that has
-/// ended, then that with the newer cltt. A lease that has expired, was reclaimed or released never
+/// ended, then that with the newer cltt, then that of the primary: if both servers give an address
+/// at the same time, one of them is told so, before its client is. A lease that has expired, was reclaimed or released never
 /// stands in the way of a change.
 ///
 /// Clocks that differ do no harm if a server that changes a lease gives it [`next_cltt`].
@@ -76,7 +77,7 @@ pub fn decide<L: Lease>(own: Option<&L>, other: &L, via: Via, now: i64, other_is
     let (own_cltt, other_cltt) = (own.data().cltt, other.data().cltt);
     let takes = if !is_same_client && own_in_use != other_in_use {
         other_in_use
-    } else if via == Via::Update {
+    } else if via == Via::Update && (is_same_client || !own_in_use) {
         other_cltt >= own_cltt || !own_in_use
     } else if other_cltt != own_cltt {
         other_cltt > own_cltt
@@ -143,6 +144,12 @@ mod tests {
     #[case::same(lease(1, 9, 1000), lease(1, 9, 1000), Decision::Replace, Decision::Keep)]
     #[case::other_newer(lease(1, 9, 1000), lease(2, 8, 1000), Decision::ReplaceOther, Decision::ReplaceOther)]
     #[case::other_older(lease(1, 8, 1000), lease(2, 9, 1000), Decision::KeepOther, Decision::KeepOther)]
+    #[case::other_at_the_same_time(
+        lease(1, 9, 1000),
+        lease(2, 9, 1000),
+        Decision::KeepOther,
+        Decision::KeepOther
+    )]
     #[case::expired(lease(1, 8, 5), lease(2, 9, 1000), Decision::ReplaceOther, Decision::ReplaceOther)]
     #[case::released(released(1, 8), lease(2, 9, 1000), Decision::ReplaceOther, Decision::ReplaceOther)]
     #[case::released_by_this_client(released(1, 8), lease(1, 9, 1000), Decision::Replace, Decision::Keep)]
@@ -157,6 +164,15 @@ mod tests {
         assert_eq!(decide(None, &other, Via::Page, NOW, false), Decision::Add);
         assert_eq!(decide(Some(&own), &other, Via::Update, NOW, false), update);
         assert_eq!(decide(Some(&own), &other, Via::Page, NOW, false), page);
+    }
+
+    #[test]
+    fn at_the_same_time_the_primary_gives_an_address() {
+        let (own, other) = (lease(1, 9, 1000), lease(2, 9, 1000));
+        for via in [Via::Update, Via::Page] {
+            assert_eq!(decide(Some(&own), &other, via, NOW, true), Decision::ReplaceOther);
+            assert_eq!(decide(Some(&own), &other, via, NOW, false), Decision::KeepOther);
+        }
     }
 
     /// Two servers that copy each other's leases then have the same one, in either order.

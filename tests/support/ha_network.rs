@@ -84,6 +84,8 @@ fn config_with(mode: Mode, role: Role, this: &str, parameters: &Value) -> Config
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Faults {
     None,
+    /// A server is killed while both are in the normal state.
+    SingleRestarts,
     Restarts,
     Cuts,
     /// A tenth of all requests and answers is lost.
@@ -158,12 +160,34 @@ enum Purpose {
 
 #[derive(Debug)]
 enum Happening {
-    Request { to: usize, epoch: u64, id: u64, body: Body },
-    Answer { to: usize, epoch: u64, id: u64, answer: Answer },
-    TimedOut { at: usize, epoch: u64, id: u64 },
-    Packet { client: u8, since: u64 },
+    Request {
+        to: usize,
+        epoch: u64,
+        id: u64,
+        body: Body,
+    },
+    Answer {
+        to: usize,
+        epoch: u64,
+        id: u64,
+        answer: Answer,
+    },
+    TimedOut {
+        at: usize,
+        epoch: u64,
+        id: u64,
+    },
+    Packet {
+        client: u8,
+        since: u64,
+    },
+    /// A new client wants any address.
+    NewClient,
     Fault,
-    Step { what: String, at: usize },
+    Step {
+        what: String,
+        at: usize,
+    },
     Tick,
 }
 
@@ -223,6 +247,9 @@ const CLIENTS: u8 = 100;
 /// Number of clients that keep their addresses all the time. The others go away, so that nothing
 /// but the servers brings their leases to both stores.
 const PERMANENT: u8 = 6;
+
+/// The first address of those for new clients.
+const SHARED: u8 = 150;
 
 fn hwaddr(client: u8) -> HwAddr {
     HwAddr::from([2, 0, 0, 0, 0, client])
@@ -314,10 +341,13 @@ impl Simulation {
             for line in &self.history {
                 println!("{line}");
             }
+            let cltts = |leases: &BTreeMap<u8, Lease4>| {
+                leases.iter().map(|(key, lease)| (*key, lease.cltt() - WALL)).collect::<Vec<_>>()
+            };
             for server in &self.servers {
-                println!("{:?} {:?}", server.machine.as_ref().map(Machine::state), server.leases);
+                println!("{:?} {:?}", server.machine.as_ref().map(Machine::state), cltts(&server.leases));
             }
-            println!("{:?}", self.acknowledged);
+            println!("acknowledged: {:?}", cltts(&self.acknowledged));
             panic!("{what} at {} ms, {:?} {:?} seed {}", self.now, self.mode, self.faults, self.seed);
         }
     }
@@ -327,6 +357,7 @@ impl Simulation {
         self.start(0);
         self.start(1);
         self.after(10_000, Happening::Fault);
+        self.after(5000, Happening::NewClient);
         self.serve(END);
         self.check_end();
         self.totals
@@ -429,6 +460,7 @@ impl Simulation {
                 }
             }
             Happening::Packet { client, since } => self.packet(client, since),
+            Happening::NewClient => self.new_client(),
             Happening::Fault => self.fault(),
             Happening::Step { what, at } => self.step(&what, at),
         }
@@ -657,13 +689,36 @@ impl Simulation {
         self.after(delay, Happening::Packet { client, since });
     }
 
+    /// A client that was never there asks a server that may answer it, once.
+    fn new_client(&mut self) {
+        self.next_id += 1;
+        let [.., c, d] = self.next_id.to_be_bytes();
+        let hwaddr = HwAddr::from([2, 0, 0, 1, c, d]);
+        let hash = ClientHash::of(hwaddr.as_bytes());
+        for at in 0..2 {
+            let Some(machine) = &self.servers[at].machine else { continue };
+            if machine.may_answer(hash) && self.servers[at].service && !self.is_disabled(at) {
+                let leases = &self.servers[at].leases;
+                if let Some(free) = (SHARED..=u8::MAX).find(|key| !leases.contains_key(key)) {
+                    self.give_to(at, free, hwaddr.clone());
+                }
+            }
+        }
+        let pause = self.random.millis(500, 4000);
+        self.after(pause, Happening::NewClient);
+    }
+
     fn give(&mut self, at: usize, client: u8) {
-        let previous = self.servers[at].leases.get(&client).map(Lease4::cltt);
+        self.give_to(at, client, hwaddr(client));
+    }
+
+    fn give_to(&mut self, at: usize, key: u8, hwaddr: HwAddr) {
+        let previous = self.servers[at].leases.get(&key).map(Lease4::cltt);
         let cltt = next_cltt(self.time(at).wall, previous);
-        let builder = Lease4::builder([192, 0, 2, client].into()).client(hwaddr(client));
+        let builder = Lease4::builder([192, 0, 2, key].into()).client(hwaddr);
         let lease = builder.subnet(1).lifetime(LIFETIME).cltt(cltt).build().unwrap();
-        self.note(|| format!("server{} gives .{client} at cltt {cltt}", at + 1));
-        self.servers[at].leases.insert(client, lease.clone());
+        self.note(|| format!("server{} gives .{key} at cltt {cltt}", at + 1));
+        self.servers[at].leases.insert(key, lease.clone());
         let replication = self.servers[at].machine.as_mut().unwrap().replicate();
         self.replicated(at, &lease, replication, false);
     }
@@ -693,6 +748,12 @@ impl Simulation {
         let key = lease.address().octets()[3];
         self.answered_at.insert(key, self.now);
         self.note(|| format!(".{key} is acknowledged at cltt {}", lease.cltt()));
+        // A server that is alone does not know of leases that its partner gave alone.
+        let knows_all = matches!(self.faults, Faults::None | Faults::SingleRestarts | Faults::Skew);
+        if self.mode == Mode::HotStandby && knows_all {
+            let is_own = self.acknowledged.get(&key).is_none_or(|known| known.hwaddr() == lease.hwaddr());
+            self.assert(is_own, &format!("address .{key} is given to two clients"));
+        }
         if self.acknowledged.get(&key).is_none_or(|known| known.cltt() < lease.cltt()) {
             self.acknowledged.insert(key, lease.clone());
         }
@@ -710,6 +771,11 @@ impl Simulation {
         };
         let at = self.random.below(2);
         match kind {
+            Faults::SingleRestarts => {
+                if (0..2).all(|at| self.state(at) == Some(self.mode.normal())) {
+                    self.stop(at);
+                }
+            }
             Faults::Restarts => {
                 if self.servers[at].machine.is_some() {
                     self.stop(at);
@@ -789,16 +855,16 @@ impl Simulation {
             self.assert(is_normal, &format!("server{} is not back to normal: {:?}", at + 1, self.state(at)));
         }
         let [one, other] = &self.servers;
+        for (key, acknowledged) in &self.acknowledged {
+            for server in [one, other] {
+                let stored = server.leases.get(key).map(Lease4::cltt);
+                self.assert(stored >= Some(acknowledged.cltt()), &format!("the lease of .{key} is lost"));
+            }
+        }
         for client in 0..CLIENTS {
             let answered = self.answered_at.get(&client).copied().unwrap_or(0);
             let since = if client < PERMANENT { END - 30_000 } else { 1 };
             self.assert(answered >= since, &format!("client {client} is not served"));
-            let acknowledged = self.acknowledged.get(&client).map(Lease4::cltt);
-            // The last change may be on its way.
-            for server in [one, other] {
-                let stored = server.leases.get(&client).map(Lease4::cltt);
-                self.assert(stored >= acknowledged, &format!("the lease of client {client} is lost"));
-            }
         }
     }
 }
