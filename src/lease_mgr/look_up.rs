@@ -1,6 +1,8 @@
 //! Look-ups as values, so that they can be made in another thread, together with others.
 
-use super::{ClientKey, LeaseMgr, LeaseMgrError, ManagedLease, Query};
+#[cfg(any(feature = "mysql", feature = "postgresql"))]
+use super::Query;
+use super::{ClientKey, LeaseMgr, LeaseMgrError, ManagedLease};
 use crate::lease::{HwAddr, Iaid, LeaseType, SubnetId};
 
 /// A look-up as a server makes it for a packet, for [`LeaseMgr::submit_look_up`].
@@ -71,7 +73,10 @@ impl<L: ManagedLease> LookUp<L> {
             _ => None,
         }
     }
+}
 
+#[cfg(any(feature = "mysql", feature = "postgresql"))]
+impl<L: ManagedLease> LookUp<L> {
     /// Returns the query by the client id or DUID.
     pub(crate) fn by_id(&self) -> Option<Query<'_, L>> {
         match self {
