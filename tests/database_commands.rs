@@ -94,11 +94,9 @@ fn commands_have_the_results_of_a_memfile(
     let wipe = json!({ "command": format!("lease{family}-wipe") });
     let database = Database::new(server);
     let on_database = commands(family, || database.open(), || database.open());
-    let is_kept = |name: &str| {
-        let ends = |end: &&str| name.ends_with(*end);
-        !NOT_KEPT.iter().any(|end| ends(&end))
-            && !(server == Server::Mariadb && NOT_KEPT_BY_MARIADB.iter().any(|end| ends(&end)))
-    };
+    let not_kept = NOT_KEPT.iter().chain(NOT_KEPT_BY_MARIADB.iter().filter(|_| server == Server::Mariadb));
+    let not_kept: Vec<_> = not_kept.collect();
+    let is_kept = |name: &str| !not_kept.iter().any(|end| name.ends_with(**end));
     let mut differing = Vec::new();
     for case in recording.cases.iter().filter(|case| case["family"] == family) {
         let here = answers(&on_database, &recording, case);
