@@ -20,7 +20,7 @@ const ORDER: &[&[&str]] = &[
     &["kea_json"],
     &["lease"],
     &["fs"],
-    &["lease_mgr"],
+    &["control", "lease_mgr"],
     &["connection", "lease_file"],
     &["export", "factory", "lfc"],
     // What backends share.
@@ -28,7 +28,7 @@ const ORDER: &[&[&str]] = &[
     // Backends.
     &["memfile", "mysql", "postgresql"],
     // Users of the trait.
-    &["allocator", "async_lease_mgr", "commands", "control", "ha", "hosts"],
+    &["allocator", "async_lease_mgr", "commands", "ha", "hosts"],
     &["builtin", "conformance", "cookbook", "prelude", "tutorial"],
 ];
 

@@ -45,7 +45,8 @@ pub struct Limits {
     /// Maximum size of an answer over HTTP that is kept in memory until its length is known, in
     /// bytes. A larger one is kept in a file that has no name. The default is 4 MiB.
     pub answer_memory: usize,
-    /// The directory of these files. The default is that for temporary files.
+    /// The directory of these files. The default is that for temporary files, which may be in
+    /// memory: where all of millions of leases are asked for, it should be on a disk.
     pub answer_directory: PathBuf,
     /// Maximum number of commands that are made at the same time, for each socket and address. The
     /// default is 8.
