@@ -337,19 +337,22 @@ impl Simulation {
 
     #[track_caller]
     fn assert(&self, is_right: bool, what: &str) {
-        if !is_right {
-            for line in &self.history {
-                println!("{line}");
-            }
-            let cltts = |leases: &BTreeMap<u8, Lease4>| {
-                leases.iter().map(|(key, lease)| (*key, lease.cltt() - WALL)).collect::<Vec<_>>()
-            };
-            for server in &self.servers {
-                println!("{:?} {:?}", server.machine.as_ref().map(Machine::state), cltts(&server.leases));
-            }
-            println!("acknowledged: {:?}", cltts(&self.acknowledged));
-            panic!("{what} at {} ms, {:?} {:?} seed {}", self.now, self.mode, self.faults, self.seed);
+        if is_right {
+            return;
         }
+        let cltts = |leases: &BTreeMap<u8, Lease4>| {
+            leases.iter().map(|(key, lease)| (*key, lease.cltt() - WALL)).collect::<Vec<_>>()
+        };
+        let servers: Vec<_> = self.servers.iter().map(|server| cltts(&server.leases)).collect();
+        panic!(
+            "{}\n{servers:?}\nacknowledged: {:?}\n{what} at {} ms, {:?} {:?} seed {}",
+            self.history.join("\n"),
+            cltts(&self.acknowledged),
+            self.now,
+            self.mode,
+            self.faults,
+            self.seed
+        );
     }
 
     /// Runs the simulation, and checks all that is promised.
