@@ -63,9 +63,8 @@ impl Checked {
                 self.work.take_if(|work| matches!(work, Action::Sync | Action::Pull));
             }
             Event::OutstandingSent { kept } => {
-                if self.work.take_if(|work| *work == Action::SendOutstanding).is_some() {
-                    self.kept = *kept;
-                }
+                let sent = self.work.take_if(|work| *work == Action::SendOutstanding);
+                self.kept = if sent.is_some() { *kept } else { self.kept };
             }
             Event::OutstandingFailed => drop(self.work.take_if(|work| *work == Action::SendOutstanding)),
             Event::MaintenanceAnswered(_) => {

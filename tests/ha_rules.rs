@@ -202,7 +202,12 @@ fn changes_are_acknowledged_as_the_state_says() {
     let mut server =
         Server::normal(Mode::LoadBalancing, Role::Primary, &json!({ "delayed-updates-limit": 2 }));
     assert_eq!((server.machine.replicate(), server.count()), (Replication::Send, Some(0)));
-    assert_eq!((server.machine.not_replicated(), server.count()), (Replication::Send, Some(1)));
+    // The partner is told with the next heartbeat, and not again before it had time to copy.
+    for _ in 0..4 {
+        assert_eq!(server.machine.not_replicated(), Replication::Send);
+        let _ = server.heartbeat(State::LoadBalancing, 0);
+        assert_eq!(server.count(), Some(1));
+    }
     let _ = server.fails(1);
     assert_eq!(server.machine.state(), State::CommunicationRecovery);
     assert_eq!(server.machine.not_replicated(), Replication::Keep);
@@ -382,4 +387,21 @@ fn without_copies_waiting_ends_in_ready() {
 fn without_updates_all_changes_are_local() {
     let mut server = Server::normal(Mode::HotStandby, Role::Primary, &json!({ "send-lease-updates": false }));
     assert_eq!((server.machine.replicate(), server.count()), (Replication::Local, Some(0)));
+}
+
+#[test]
+fn a_primary_with_backups_serves_alone() {
+    let peers = json!([
+        { "name": "server1", "url": "http://192.0.2.1/", "role": "primary" },
+        { "name": "server2", "url": "http://192.0.2.2/", "role": "backup" },
+    ]);
+    let parameters = json!({ "mode": "passive-backup", "peers": peers });
+    let primary = Server::new(Mode::PassiveBackup, Role::Primary, &parameters);
+    assert_eq!((primary.machine.state(), primary.machine.next_tick()), (State::PassiveBackup, None));
+    assert!(primary.machine.may_answer(ClientHash::of(&[1, 2])));
+    assert_eq!(primary.machine.config().backups().count(), 1);
+    let mut backup = Server::new(Mode::PassiveBackup, Role::Secondary, &parameters);
+    assert_eq!((backup.machine.state(), backup.machine.scopes()), (State::Backup, Vec::new()));
+    assert!(!backup.machine.may_answer(ClientHash::of(&[1, 2])));
+    assert_eq!(backup.event(Event::Reset), [Action::Reply(Reply::NotIn(State::Backup))]);
 }

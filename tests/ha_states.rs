@@ -114,7 +114,7 @@ impl Server {
                 server.run(2);
             }
             State::InMaintenance => {
-                server.handle(Event::MaintenanceNotified { cancel: false, partner: None })
+                server.handle(Event::MaintenanceNotified { cancel: false, partner: None });
             }
             State::PartnerInMaintenance => server.handle(Event::MaintenanceStart),
             State::Terminated => {

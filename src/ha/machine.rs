@@ -270,6 +270,10 @@ pub struct Machine {
     /// Whether more changes happened than are kept.
     overflow: bool,
     unsent: u64,
+    /// The partner did not take a change, and does not know that yet.
+    is_refused: bool,
+    /// When the partner may be told next that it did not take changes.
+    next_refusal: Duration,
     skew_warned: bool,
 }
 
@@ -303,6 +307,8 @@ impl Machine {
             kept: 0,
             overflow: false,
             unsent: unsent_update_count,
+            is_refused: false,
+            next_refusal: Duration::ZERO,
             skew_warned: false,
             config,
         };
@@ -486,14 +492,12 @@ impl Machine {
     }
 
     /// Decides about a change that was sent and that the partner did not take. With
-    /// [`Replication::Send`], it may not be acknowledged, and the partner learns that it has to
-    /// copy the leases.
+    /// [`Replication::Send`], it may not be acknowledged, and the partner is told to copy the
+    /// leases, at most once in `max-response-delay`.
     #[must_use]
     pub fn not_replicated(&mut self) -> Replication {
         let replication = self.replicate();
-        if replication == Replication::Send {
-            self.unsent = self.unsent.wrapping_add(1);
-        }
+        self.is_refused |= replication == Replication::Send;
         replication
     }
 
@@ -594,6 +598,11 @@ impl Machine {
         }
         self.next_heartbeat = now.monotonic.saturating_add(self.config.heartbeat_delay);
         self.partner.answered(now, heartbeat);
+        // Not more often: a change that is never taken would have the leases copied all the time.
+        if now.monotonic >= self.next_refusal && std::mem::take(&mut self.is_refused) {
+            self.unsent = self.unsent.wrapping_add(1);
+            self.next_refusal = now.monotonic.saturating_add(self.config.max_response_delay);
+        }
         if self.state == State::PartnerDown && !matches!(heartbeat.state, State::Syncing | State::Ready) {
             self.held = false;
         }

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use leasemgr::ha::{
-    Action, ClientHash, Config, Event, Heartbeat, Machine, MaintenanceAnswer, Mode, Notice, Replication,
-    Reply, Role, State, Time, Via, decide, next_cltt,
+    Action, ClientHash, Config, Event, Heartbeat, Kept, KeptChange, Machine, MaintenanceAnswer, Mode, Notice,
+    Replication, Reply, Role, State, Time, Via, decide, next_cltt,
 };
 use leasemgr::lease::{HwAddr, Lease4};
 use serde_json::{Value, json};
@@ -152,7 +152,7 @@ enum Purpose {
     Copy {
         sync: bool,
     },
-    Outstanding(u8),
+    Outstanding(KeptChange<Lease4>),
     Change(Lease4),
     Maintenance,
     Ignored,
@@ -196,7 +196,7 @@ struct Server {
     /// Number of the start, so that nothing of an earlier one arrives.
     epoch: u64,
     leases: BTreeMap<u8, Lease4>,
-    kept: BTreeMap<u8, Lease4>,
+    kept: Kept<Lease4>,
     requests: BTreeMap<u64, Purpose>,
     /// The partner's count when its service was disabled.
     count: Option<u64>,
@@ -261,7 +261,7 @@ impl Simulation {
             machine: None,
             epoch: 0,
             leases: BTreeMap::new(),
-            kept: BTreeMap::new(),
+            kept: Kept::new(),
             requests: BTreeMap::new(),
             count: None,
             disabled_until: 0,
@@ -337,19 +337,22 @@ impl Simulation {
 
     #[track_caller]
     fn assert(&self, is_right: bool, what: &str) {
-        if !is_right {
-            for line in &self.history {
-                println!("{line}");
-            }
-            let cltts = |leases: &BTreeMap<u8, Lease4>| {
-                leases.iter().map(|(key, lease)| (*key, lease.cltt() - WALL)).collect::<Vec<_>>()
-            };
-            for server in &self.servers {
-                println!("{:?} {:?}", server.machine.as_ref().map(Machine::state), cltts(&server.leases));
-            }
-            println!("acknowledged: {:?}", cltts(&self.acknowledged));
-            panic!("{what} at {} ms, {:?} {:?} seed {}", self.now, self.mode, self.faults, self.seed);
+        if is_right {
+            return;
         }
+        let cltts = |leases: &BTreeMap<u8, Lease4>| {
+            leases.iter().map(|(key, lease)| (*key, lease.cltt() - WALL)).collect::<Vec<_>>()
+        };
+        let servers: Vec<_> = self.servers.iter().map(|server| cltts(&server.leases)).collect();
+        panic!(
+            "{}\n{servers:?}\nacknowledged: {:?}\n{what} at {} ms, {:?} {:?} seed {}",
+            self.history.join("\n"),
+            cltts(&self.acknowledged),
+            self.now,
+            self.mode,
+            self.faults,
+            self.seed
+        );
     }
 
     /// Runs the simulation, and checks all that is promised.
@@ -556,8 +559,8 @@ impl Simulation {
                     self.send(at, Purpose::Ignored, Body::Enable);
                 }
             }
-            (Purpose::Outstanding(key), Some(Answer::Done)) => {
-                self.servers[at].kept.remove(&key);
+            (Purpose::Outstanding(change), Some(Answer::Done)) => {
+                self.servers[at].kept.sent(&change);
                 self.send_outstanding(at);
             }
             (Purpose::Outstanding(_), _) => self.event(at, Event::OutstandingFailed),
@@ -618,9 +621,12 @@ impl Simulation {
     }
 
     fn send_outstanding(&mut self, at: usize) {
-        let next = self.servers[at].kept.iter().next().map(|(key, lease)| (*key, lease.clone()));
+        let next = self.servers[at].kept.next().cloned();
         match next {
-            Some((key, lease)) => self.send(at, Purpose::Outstanding(key), Body::Update(lease)),
+            Some(change) => {
+                let body = Body::Update(change.lease.clone());
+                self.send(at, Purpose::Outstanding(change), body);
+            }
             None => self.event(at, Event::OutstandingSent { kept: 0 }),
         }
     }
@@ -728,12 +734,8 @@ impl Simulation {
             Replication::Send if again => {}
             Replication::Send => self.send(at, Purpose::Change(lease.clone()), Body::Update(lease.clone())),
             Replication::Keep => {
-                let key = lease.address().octets()[3];
-                // Only the newest change of a lease is kept, also if an older one comes later.
                 let server = &mut self.servers[at];
-                if server.kept.get(&key).is_none_or(|kept| kept.cltt() <= lease.cltt()) {
-                    server.kept.insert(key, lease.clone());
-                }
+                server.kept.put(lease.clone(), false);
                 if !server.machine.as_mut().unwrap().keep(server.kept.len()) {
                     server.kept.clear();
                 }
