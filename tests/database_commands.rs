@@ -1,14 +1,17 @@
 //! Kea's lease commands on databases: each recorded command has the result and the arguments that it
 //! has with a memfile, and the leases afterwards are the same.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::panic,
     reason = "a test may panic, also where it is not in a test function"
 )]
 
+#[path = "support/database_pool.rs"]
+mod database_pool;
+#[path = "support/database_servers.rs"]
+mod database_servers;
 #[path = "support/databases.rs"]
-#[expect(dead_code, reason = "what other suites need")]
 mod databases;
 #[path = "support/commands.rs"]
 #[expect(dead_code, reason = "what the suite of a memfile needs")]
