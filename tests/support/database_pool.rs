@@ -40,8 +40,9 @@ impl Database {
                 let _ = write!(sql, "; DELETE FROM {family}_{statistics}");
             }
         }
-        server.execute(&name, &sql);
-        Self { server, name, _turn: None }
+        let database = Self { server, name, _turn: None };
+        database.execute(&sql);
+        database
     }
 }
 
