@@ -193,23 +193,27 @@ struct Listening {
 }
 
 async fn serve_unix(listener: UnixListener, connections: Arc<Connections>, shared: Arc<Shared>) {
+    let mut is_failing = false;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                is_failing = false;
                 let shared = Arc::clone(&shared);
                 connections.start(|connection| async move {
                     unix::serve(stream, connection, &shared).await;
                 });
             }
-            Err(error) => failed_to_accept(&error).await,
+            Err(error) => failed_to_accept(&error, &mut is_failing).await,
         }
     }
 }
 
 async fn serve_http(listener: TcpListener, connections: Arc<Connections>, shared: Arc<HttpShared>) {
+    let mut is_failing = false;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                is_failing = false;
                 // Answers are written in one piece, or in large ones.
                 let _ = stream.set_nodelay(true);
                 let shared = Arc::clone(&shared);
@@ -227,13 +231,16 @@ async fn serve_http(listener: TcpListener, connections: Arc<Connections>, shared
                     http::serve(stream, connection, &shared).await;
                 });
             }
-            Err(error) => failed_to_accept(&error).await,
+            Err(error) => failed_to_accept(&error, &mut is_failing).await,
         }
     }
 }
 
-async fn failed_to_accept(error: &io::Error) {
-    warn!(%error, "cannot accept a connection for commands");
+/// Waits after an error, and logs the first of several.
+async fn failed_to_accept(error: &io::Error, is_failing: &mut bool) {
+    if !std::mem::replace(is_failing, true) {
+        warn!(%error, "cannot accept a connection for commands");
+    }
     sleep(ACCEPT_RETRY).await;
 }
 
