@@ -262,6 +262,8 @@ class Server:
             if arguments:
                 request["arguments"] = {key.replace("_", "-"): value for key, value in arguments.items()}
             link.sendall(json.dumps(request).encode())
+            # So the server does not wait for another request.
+            link.shutdown(socket.SHUT_WR)
             parts = []
             while part := link.recv(1 << 20):
                 parts.append(part)
