@@ -3,6 +3,7 @@
 //! ```text
 //! dhcp4_server CONNECTION-STRING --subnet CIDR [--pool FIRST-LAST] [--bind ADDR:PORT] [--interface NAME]
 //!     [--valid-lifetime SECONDS] [--threads N] [--allocator random|iterative|free-list|lowest-first] [--server-id ADDR]
+//!     [--control-socket PATH]... [--control-http ADDR:PORT]...
 //! ```
 //!
 //! For example: `dhcp4_server 'type=memfile name=/var/lib/dhcp/leases4.csv' --interface eth1 --subnet 192.0.2.0/24
@@ -30,6 +31,10 @@
 //!   other.
 //! * `--server-id` is the server identifier, an address of the server; by default its address in
 //!   the subnet.
+//! * `--control-socket` and `--control-http`, each as often as needed, are UNIX sockets and addresses
+//!   on which Kea's commands are answered (`docs/commands.md`), and `shutdown`. HTTP has neither users
+//!   nor encryption here: who reaches the address can change leases. Both need a build with the
+//!   features `commands` and `control`.
 //!
 //! An offered address is reserved for its client for ten seconds. Declined addresses are not used
 //! for a day. Expired and released leases are kept for an hour for their clients to return, unless
@@ -61,11 +66,12 @@ use dhcp4::{Clock, Server4};
 use dhcproto::v4::SERVER_PORT;
 use leasemgr::allocator::Allocator;
 use leasemgr::lease::Lease4;
-use server::{Listener, Options, Outcome, now, value};
+use server::{Control, Listener, Options, Outcome, Served, now, value};
 
 const USAGE: &str = "\
 usage: dhcp4_server CONNECTION-STRING --subnet CIDR [--pool FIRST-LAST] [--bind ADDR:PORT] [--interface NAME]
-           [--valid-lifetime SECONDS] [--threads N] [--allocator random|iterative|free-list|lowest-first] [--server-id ADDR]";
+           [--valid-lifetime SECONDS] [--threads N] [--allocator random|iterative|free-list|lowest-first] [--server-id ADDR]
+           [--control-socket PATH]... [--control-http ADDR:PORT]...";
 
 /// Time for which an offered address is reserved. A client sends its request within seconds (RFC
 /// 2131 section 4.4.1).
@@ -96,6 +102,12 @@ fn run() -> Outcome {
     };
 
     let leases = server::open::<Lease4>(&options.connection)?;
+    let control = Control::start(&Served {
+        options: &options,
+        leases: &leases,
+        prefixes: None,
+        preferred_lifetime: None,
+    })?;
     let strategy = options.strategy(leases.as_ref());
     let allocator = Arc::new(Allocator::new(options.pool, strategy, OFFER_TIME));
     allocator.follow(&leases)?;
@@ -108,7 +120,7 @@ fn run() -> Outcome {
         valid_lifetime: options.valid_lifetime,
     };
     let handle = |message: &[u8], _| server.answer(message, Clock { epoch: now(), instant: Instant::now() });
-    server::serve(&leases, &[Listener { socket: &socket, handle: &handle }], options.threads)
+    server::serve(&leases, &[Listener { socket: &socket, handle: &handle }], options.threads, control)
 }
 
 /// Returns the address that the server has on the way to `peer`.

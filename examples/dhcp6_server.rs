@@ -4,6 +4,7 @@
 //! dhcp6_server CONNECTION-STRING --subnet CIDR [--pool FIRST-LAST] [--pd-pool PREFIX/LEN/DELEGATED]
 //!     [--bind ADDR:PORT] [--interface NAME] [--valid-lifetime SECONDS] [--threads N]
 //!     [--allocator random|iterative|free-list|lowest-first] [--server-id HEX]
+//!     [--control-socket PATH]... [--control-http ADDR:PORT]...
 //! ```
 //!
 //! For example: `dhcp6_server 'type=memfile universe=6 name=/var/lib/dhcp/leases6.csv' --interface eth1
@@ -36,6 +37,10 @@
 //! * `--server-id` is the server's DUID. By default a random one is created when the server runs
 //!   for the first time, and is stored beside the lease file. With a database it must be given: after
 //!   a restart with another one, clients would have to look for a server.
+//! * `--control-socket` and `--control-http`, each as often as needed, are UNIX sockets and addresses
+//!   on which Kea's commands are answered (`docs/commands.md`), and `shutdown`. HTTP has neither users
+//!   nor encryption here: who reaches the address can change leases. Both need a build with the
+//!   features `commands` and `control`.
 //!
 //! Declined addresses are not used for a day. Expired leases are reclaimed, and kept for an hour
 //! for their clients to return. The server ends with SIGTERM or SIGINT, when all acknowledged
@@ -59,12 +64,13 @@ use dhcp6::{Arrival, Bindings, Server6, server_id};
 use dhcproto::v6::SERVER_PORT;
 use leasemgr::allocator::Pool;
 use leasemgr::lease::Lease6;
-use server::{Answer, Listener, Options, Outcome, now, value};
+use server::{Answer, Control, Listener, Options, Outcome, Served, now, value};
 
 const USAGE: &str = "\
 usage: dhcp6_server CONNECTION-STRING --subnet CIDR [--pool FIRST-LAST] [--pd-pool PREFIX/LEN/DELEGATED]
            [--bind ADDR:PORT] [--interface NAME] [--valid-lifetime SECONDS] [--threads N]
-           [--allocator random|iterative|free-list|lowest-first] [--server-id HEX]";
+           [--allocator random|iterative|free-list|lowest-first] [--server-id HEX]
+           [--control-socket PATH]... [--control-http ADDR:PORT]...";
 
 /// All_DHCP_Relay_Agents_and_Servers, to which clients send (RFC 8415 section 7.1).
 const RELAYS_AND_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
@@ -103,6 +109,9 @@ fn run() -> Outcome {
         strategy,
         options.valid_lifetime,
     )?;
+    let preferred_lifetime = Some(bindings.lifetimes.preferred);
+    let control =
+        Control::start(&Served { options: &options, leases: &leases, prefixes, preferred_lifetime })?;
     let server = Server6 { server_id, bindings };
 
     let unicast = server::socket(options.bind, options.interface.as_deref())?;
@@ -123,7 +132,7 @@ fn run() -> Outcome {
     if let Some(socket) = &multicast {
         listeners.push(Listener { socket, handle: &from_multicast });
     }
-    server::serve(&leases, &listeners, options.threads)
+    server::serve(&leases, &listeners, options.threads, control)
 }
 
 /// Opens a second socket, for messages that clients of the link send to all servers: a client must

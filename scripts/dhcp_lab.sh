@@ -40,7 +40,7 @@ install_missing() {
     if [ -d /run/systemd/system ]; then
         for package in "${missing[@]}"; do
             case $package in
-            kea-dhcp?-server) systemctl disable --now "$package" || true ;;
+            kea-dhcp?-server | kea-ctrl-agent) systemctl disable --now "$package" || true ;;
             esac
         done
     fi

@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import time
 
@@ -22,8 +23,11 @@ SUBNETS = {4: "10.0.0.0/8", 6: "2001:db8::/32"}
 POOLS = {4: "10.64.0.0-10.67.255.255", 6: "2001:db8:0:1::-2001:db8:0:1::3:ffff"}
 PD_POOL = "2001:db8:8000::/46/64"
 PORTS = {4: 67, 6: 547}
+# Where the example servers answer commands by HTTP.
+HTTP_PORT = 8000
 START_LIMIT = 300
 STOP_LIMIT = 300
+COMMAND_LIMIT = 300
 
 
 def arguments():
@@ -48,10 +52,17 @@ class Setup:
     raw: bool = False
     # The keywords of a database, with its type; None for a lease file.
     database: dict | None = None
+    # Commands are answered on a UNIX socket and, by the example servers, by HTTP.
+    commands: bool = False
 
 
 def lease_file(directory, family):
     return pathlib.Path(directory) / f"leases{family}.csv"
+
+
+def control_socket(directory):
+    # A short name, as the path of a socket has at most 107 bytes.
+    return pathlib.Path(directory) / "ctl"
 
 
 def ours_command(family, directory, setup, examples):
@@ -62,6 +73,9 @@ def ours_command(family, directory, setup, examples):
     command += ["--bind", f"{'0.0.0.0' if family == 4 else '[::]'}:{PORTS[family]}"]
     command += ["--interface", INTERFACE, "--subnet", SUBNETS[family], "--pool", setup.pool or POOLS[family]]
     command += ["--valid-lifetime", str(setup.valid_lifetime), "--threads", str(THREADS)]
+    if setup.commands:
+        command += ["--control-socket", str(control_socket(directory))]
+        command += ["--control-http", f"{SERVER_ADDRESS}:{HTTP_PORT}"]
     if family == 6:
         command += ["--pd-pool", setup.pd_pool]
         if setup.database:
@@ -95,6 +109,10 @@ def kea_command(family, directory, setup):
             }
         ],
     }
+    if setup.commands:
+        hooks = [next(pathlib.Path("/usr/lib").glob(f"*/kea/hooks/libdhcp_{name}_cmds.so")) for name in ("lease", "stat")]
+        config["hooks-libraries"] = [{"library": str(hook)} for hook in hooks]
+        config["control-socket"] = {"socket-type": "unix", "socket-name": str(control_socket(directory))}
     if setup.database:
         config["lease-database"] = {**setup.database, "port": int(setup.database["port"])}
     if family == 4:
@@ -234,6 +252,22 @@ class Server:
             when = datetime.datetime.fromisoformat(end.split()[1].replace("Z", "+00:00"))
             found[address] = Row(state, client, int(when.timestamp()))
         return found
+
+    def ask(self, name, **arguments):
+        """Returns the answer to a command by the UNIX socket."""
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(COMMAND_LIMIT)
+            link.connect(str(control_socket(self.directory)))
+            request = {"command": name}
+            if arguments:
+                request["arguments"] = {key.replace("_", "-"): value for key, value in arguments.items()}
+            link.sendall(json.dumps(request).encode())
+            # So the server does not wait for another request.
+            link.shutdown(socket.SHUT_WR)
+            parts = []
+            while part := link.recv(1 << 20):
+                parts.append(part)
+        return json.loads(b"".join(parts))
 
     def cpu_seconds(self):
         """Returns the processor time of all its threads, in user and in system mode."""

@@ -4,6 +4,7 @@
 Started by real-clients, which creates the namespaces and the working directory, and removes them.
 """
 
+import json
 import pathlib
 import re
 import signal
@@ -14,8 +15,10 @@ import time
 from dhcp_servers import (
     CLIENT_INTERFACE,
     FIRST,
+    HTTP_PORT,
     INTERFACE,
     LAST,
+    SERVER_ADDRESS,
     Server,
     Setup,
     arguments,
@@ -35,6 +38,8 @@ ANSWERED = 0.99
 # No answer is too late, apart from those that come this many seconds after the last message.
 LAST_ANSWERS = 5
 LOAD_LIMITS = ("-p", str(LOAD_SECONDS), "-W", str(LAST_ANSWERS * 1_000_000), "-d", "60")
+# Of the answers with pages.
+PAGE = 100
 CLIENT_POOLS = {4: "10.9.0.0-10.9.0.63", 6: "2001:db8:9::10-2001:db8:9::1f"}
 LIFETIME = 3600
 # T1 is half of it, and when it comes the other half is left. When a lease has been renewed, the server gives LIFETIME, so that
@@ -213,7 +218,11 @@ class Lab:
             (*LOAD_LIMITS, *options),
         )
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        report = perfdhcp_report(done.stdout)
+        return self.check_load(text, done.stdout, done.stderr)
+
+    def check_load(self, text, output, errors):
+        """Checks the report of a load. Returns its exchanges, by kind."""
+        report = perfdhcp_report(output)
         counts = ", ".join(f"{kind} {e.received} of {e.sent}" for kind, e in report.items())
         # A DHCPRELEASE has no answer.
         good = [e.received >= e.sent * ANSWERED > 0 for kind, e in report.items() if kind != RELEASE[4]]
@@ -223,7 +232,7 @@ class Lab:
         self.checks.check(
             bool(good) and all(good) and enough,
             f"{text}: {counts}",
-            (done.stdout + done.stderr).splitlines()[-40:] + [self.server.last_lines()],
+            (output + errors).splitlines()[-40:] + [self.server.last_lines()],
         )
         return report
 
@@ -256,6 +265,117 @@ class Lab:
         got = report[LAST[6]].received if LAST[6] in report else 0
         self.check_count(before + got, before + RATE * LOAD_SECONDS, "leases in the file, with prefixes")
         self.load("addresses and prefixes", "address-and-prefix", ("-f", "80", "-F", "40"), 3 << 20)
+
+    # Commands
+
+    def command(self, name, **arguments):
+        """Returns result and arguments of the answer to a command."""
+        answer = self.server.ask(name, **arguments)
+        return answer["result"], answer.get("arguments", {})
+
+    def lease_addresses(self):
+        """Returns the addresses of leaseN-get-all. It is an error if one is there twice."""
+        result, arguments = self.command(f"lease{self.family}-get-all")
+        addresses = [lease["ip-address"] for lease in arguments.get("leases", ())]
+        if result not in (0, 3) or len(set(addresses)) != len(addresses):
+            raise Failure(f"lease{self.family}-get-all: result {result}, {len(addresses)} leases")
+        return set(addresses)
+
+    def pages(self):
+        """Returns the addresses of all pages."""
+        found, start = [], "start"
+        while True:
+            result, arguments = self.command(f"lease{self.family}-get-page", limit=PAGE, **{"from": start})
+            leases = arguments.get("leases", ())
+            if result not in (0, 3) or len(leases) > PAGE:
+                raise Failure(f"lease{self.family}-get-page: result {result}, {len(leases)} leases")
+            if not leases:
+                return found
+            found += [lease["ip-address"] for lease in leases]
+            start = found[-1]
+
+    def assigned_by_statistics(self):
+        result, arguments = self.command(f"stat-lease{self.family}-get")
+        if result != 0:
+            return 0
+        rows = arguments["result-set"]
+        column = rows["columns"].index("assigned-addresses" if self.family == 4 else "assigned-nas")
+        return rows["rows"][0][column]
+
+    def by_http(self, name):
+        """Returns the answers of curl and of kea-shell to a command."""
+        within = ["ip", "netns", "exec", self.options.server_ns]
+        request = ["-H", "Content-Type: application/json", "-d", json.dumps({"command": name})]
+        curl = ["curl", "-sS", "-m", str(TIMEOUT), *request, f"http://{SERVER_ADDRESS}:{HTTP_PORT}/"]
+        shell = ["kea-shell", "--host", SERVER_ADDRESS, "--port", str(HTTP_PORT), "--timeout", str(TIMEOUT), name]
+        for command in (curl, shell):
+            done = subprocess.run([*within, *command], input="", capture_output=True, text=True, check=False)
+            try:
+                yield json.loads(done.stdout)[0]
+            except (ValueError, LookupError):
+                raise Failure(f"{command[0]}: {done.stdout}{done.stderr}") from None
+
+    def single(self, client):
+        """Lets one client ask for an address. Returns its leases."""
+        limits = ("-n", "1", "-p", "1", "-W", str(LAST_ANSWERS * 1_000_000))
+        command = perfdhcp_command(self.options.client_ns, self.family, 1, 1, client, (), limits)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        report = perfdhcp_report(done.stdout)
+        if FIRST[self.family] not in report or not report[FIRST[self.family]].sent:
+            raise Failure(f"perfdhcp: {done.stdout}{done.stderr}")
+        return self.leases_of(client)
+
+    def leases_of(self, client):
+        mac = ":".join(re.findall("..", f"{0x000C00000000 + client:012x}"))
+        if self.family == 4:
+            _, arguments = self.command("lease4-get-by-hw-address", hw_address=mac)
+        else:
+            _, arguments = self.command("lease6-get-by-duid", duid=f"00:03:00:01:{mac}")
+        return {lease["ip-address"] for lease in arguments.get("leases", ())}
+
+    def commands(self):
+        family = self.family
+        with self.serve("commands", Setup(commands=True)):
+            last_client = RATE * LOAD_SECONDS * 2
+            command = perfdhcp_command(self.options.client_ns, family, RATE, last_client, 0, (), LOAD_LIMITS)
+            rounds, before, statistics = 0, set(), 0
+            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as load:
+                good = True
+                while load.poll() is None:
+                    # Clients release nothing: each answer has the leases of the one before.
+                    pages, now = self.pages(), self.lease_addresses()
+                    assigned = self.assigned_by_statistics()
+                    good = good and before <= set(pages) <= now and statistics <= assigned and len(now) <= assigned
+                    rounds, before, statistics = rounds + 1, now, assigned
+                output, errors = load.communicate()
+            report = self.check_load("under commands", output, errors)
+            self.check(good and rounds > 1, f"{rounds} times all leases, pages and statistics under load")
+            acked = report[LAST[family]].received if LAST[family] in report else 0
+            count = len(self.lease_addresses())
+            self.check(count >= acked > 0, f"{count} leases for {acked} acknowledgements")
+            self.check(count == self.assigned_by_statistics(), "statistics have as many")
+            if self.server.kind == "ours":
+                answers = list(self.by_http(f"lease{family}-get-all"))
+                counts = [len(answer["arguments"]["leases"]) for answer in answers]
+                self.check(counts == [count, count], f"curl and kea-shell show {counts} leases")
+
+            client = 4 << 20
+            addresses = wait_for(lambda: self.single(client)) or set()
+            if self.check(addresses, f"a client gets {' '.join(addresses)}"):
+                results = [self.command(f"lease{family}-del", ip_address=address)[0] for address in addresses]
+                gone = results == [0] * len(results) and not self.leases_of(client)
+                self.check(gone, f"lease{family}-del deletes it")
+                self.check(wait_for(lambda: self.single(client)), "the client then gets an address again")
+
+            self.check(self.command("dhcp-disable")[0] == 0, "dhcp-disable")
+            self.check(not self.single(client + 1), "a client gets no address while the service is disabled")
+            self.check(self.command("dhcp-enable")[0] == 0, "dhcp-enable")
+            self.check(wait_for(lambda: self.single(client + 1)), "the client gets one when it is enabled")
+            self.check(self.command("dhcp-disable", max_period=2)[0] == 0, "dhcp-disable for 2 seconds")
+            self.check(wait_for(lambda: self.single(client + 2)), "a client gets an address after that")
+            if self.server.kind == "ours":
+                self.check(self.command("shutdown")[0] == 0, "shutdown")
+                self.check(self.server.process.wait(TIMEOUT) == 0, "the server ends")
 
     # The server
 
@@ -518,11 +638,11 @@ class Lab:
                 self.run_dhclient6()
 
     def run(self):
-        for part in (self.perfdhcp, self.clients):
+        for part in (self.perfdhcp, self.commands, self.clients):
             try:
                 print(f"DHCPv{self.family}, {part.__name__}", flush=True)
                 part()
-            except (Failure, OSError, subprocess.SubprocessError) as error:
+            except (Failure, OSError, ValueError, subprocess.SubprocessError) as error:
                 self.checks.check(False, f"{part.__name__} was completed", str(error).splitlines())
 
 

@@ -53,7 +53,7 @@ pub use answer::Answer;
 use answer::Reply;
 pub use arguments::Request;
 use error::CommandError;
-pub use service::ServiceState;
+pub use service::{ServiceState, Serving};
 use subnet::Store;
 pub use subnet::Subnet;
 

@@ -53,8 +53,8 @@ suites! {
     suites_with_kea_lfc: "kea-lfc", "needs --features kea-lfc: clock_jumps, corpus, hostile_input, \
         invalid_rows, kill, memfile_and_kea, memfile_cleanups, memfile_kill, memfile_soak, owners, \
         program, real_faults";
-    suites_with_commands: "commands", "needs --features commands: commands, database_commands";
-    suites_with_control: "control", "needs --features control: commands";
+    suites_with_commands: "commands", "needs --features commands: commands, database_commands, server_commands";
+    suites_with_control: "control", "needs --features control: commands, server_commands";
     suites_with_control_tls: "control-tls", "needs --features control-tls: control, control_and_kea";
     suites_with_ha: "ha", "needs --features ha: ha_copy, ha_messages, ha_model, ha_rules, \
         ha_states";

@@ -11,15 +11,13 @@ use std::time::Instant;
 
 use dhcproto::v4::{CLIENT_PORT, DhcpOption, MessageType, SERVER_PORT};
 use leasemgr::allocator::{Allocator, PoolAddress};
-use leasemgr::lease::{Lease, Lease4, LeaseState, Lifetime, SubnetId, system_time};
+use leasemgr::lease::{Lease, Lease4, LeaseState, Lifetime, system_time};
 use leasemgr::{Added, ClientKey, LeaseMgr, LeaseMgrError, LeaseMgrExt};
 
-use super::server::{Answer, Outcome, Subnet};
+use super::server::{Answer, Outcome, SUBNET, Subnet};
 pub(crate) use wire::Client;
 use wire::{Reply, Request};
 
-/// The subnet of all addresses.
-const SUBNET: SubnetId = SubnetId(1);
 /// Time for which a declined address is not used.
 const PROBATION: Lifetime = Lifetime(24 * 3600);
 /// Number of times that a change is tried if other threads change the same lease. After that the

@@ -194,7 +194,7 @@ fn an_offer_and_an_acknowledgement_follow_table_3_of_rfc_2131() {
     assert_eq!(lease.hwaddr(), Some(&HwAddr::new(&[2, 0, 0, 0, 0, 1]).unwrap()));
     assert_eq!(lease.state(), LeaseState::DEFAULT);
     let data = lease.data();
-    assert_eq!((data.cltt, data.valid_lifetime, data.subnet_id), (BEGIN, LIFETIME, SubnetId(1)));
+    assert_eq!((data.cltt, data.valid_lifetime, data.subnet_id), (BEGIN, LIFETIME, SUBNET));
 }
 
 #[test]

@@ -7,15 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leasemgr::allocator::{Allocator, Pool, Strategy};
-use leasemgr::lease::{Duid, HwAddr, Iaid, Lease6, LeaseState, LeaseType, Lifetime, SubnetId, system_time};
+use leasemgr::lease::{Duid, HwAddr, Iaid, Lease6, LeaseState, LeaseType, Lifetime, system_time};
 use leasemgr::{Added, LeaseMgr, LeaseMgrError, LeaseMgrExt, LeaseMgrExt6, Query};
 use parking_lot::{Mutex, MutexGuard};
 
-use super::super::server::{Outcome, Subnet};
+use super::super::server::{Outcome, SUBNET, Subnet};
 use super::wire::{Ia, Prefix, Relay};
 
-/// The subnet of all leases.
-const SUBNET: SubnetId = SubnetId(1);
 /// Number of times that a change is tried if leases are modified concurrently.
 const TRIES: usize = 16;
 /// Time for which a declined address is not used, as in Kea.

@@ -14,6 +14,22 @@ use lexopt::{Arg, Parser, ValueExt};
 
 use super::Outcome;
 
+/// Where commands are answered.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Channels {
+    /// The paths of UNIX sockets.
+    pub(crate) sockets: Vec<String>,
+    /// The addresses for HTTP.
+    pub(crate) addresses: Vec<SocketAddr>,
+}
+
+impl Channels {
+    /// Returns whether commands are answered nowhere.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sockets.is_empty() && self.addresses.is_empty()
+    }
+}
+
 /// Options of the servers of both families.
 pub(crate) struct Options<A> {
     pub(crate) connection: String,
@@ -23,6 +39,7 @@ pub(crate) struct Options<A> {
     pub(crate) pool: Pool<A>,
     pub(crate) valid_lifetime: Lifetime,
     pub(crate) threads: usize,
+    pub(crate) channels: Channels,
     strategy: Option<Strategy>,
 }
 
@@ -57,6 +74,7 @@ impl<A: PoolAddress + FromStr<Err: Error + Send + Sync>> Options<A> {
         let (mut connection, mut interface, mut subnet, mut pool) = (None, None, None, None);
         let mut valid_lifetime = Lifetime(3600);
         let mut threads = 2;
+        let mut channels = Channels::default();
         let mut strategy = None;
         while let Some(arg) = parser.next()? {
             match arg {
@@ -69,6 +87,8 @@ impl<A: PoolAddress + FromStr<Err: Error + Send + Sync>> Options<A> {
                     valid_lifetime = Lifetime(value("valid-lifetime", &mut parser)?);
                 }
                 Arg::Long("threads") => threads = value("threads", &mut parser)?,
+                Arg::Long("control-socket") => channels.sockets.push(parser.value()?.string()?),
+                Arg::Long("control-http") => channels.addresses.push(value("control-http", &mut parser)?),
                 Arg::Long("allocator") => strategy = Some(value("allocator", &mut parser)?),
                 Arg::Long(name) => {
                     let name = name.to_owned();
@@ -88,7 +108,7 @@ impl<A: PoolAddress + FromStr<Err: Error + Send + Sync>> Options<A> {
             return Err("--valid-lifetime and --threads must be at least 1".into());
         }
         let connection = connection.ok_or("the connection string is missing")?;
-        Ok(Self { connection, bind, interface, subnet, pool, valid_lifetime, threads, strategy })
+        Ok(Self { connection, bind, interface, subnet, pool, valid_lifetime, threads, channels, strategy })
     }
 }
 
@@ -103,8 +123,8 @@ where
 /// A subnet: a prefix and its length in bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Subnet<A> {
-    prefix: A,
-    len: u32,
+    pub(crate) prefix: A,
+    pub(crate) len: u8,
 }
 
 impl<A: PoolAddress> Subnet<A> {
@@ -119,7 +139,7 @@ impl<A: PoolAddress> Subnet<A> {
 
     /// Returns a mask with the host bits set.
     fn host_bits(&self) -> u128 {
-        Self::all_bits().checked_shr(self.len).filter(|_| self.len < A::BITS).unwrap_or(0)
+        Self::all_bits().checked_shr(self.len.into()).filter(|_| u32::from(self.len) < A::BITS).unwrap_or(0)
     }
 
     fn all_bits() -> u128 {
@@ -143,7 +163,7 @@ impl<A: PoolAddress + FromStr<Err: Error + Send + Sync>> FromStr for Subnet<A> {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (prefix, len) = text.split_once('/').ok_or("expected PREFIX/LENGTH")?;
         let subnet = Self { prefix: prefix.trim().parse()?, len: len.trim().parse()? };
-        if subnet.len > A::BITS {
+        if u32::from(subnet.len) > A::BITS {
             return Err(format!("a prefix has at most {} bits", A::BITS).into());
         }
         if subnet.prefix.to_bits() & subnet.host_bits() != 0 {

@@ -1,9 +1,9 @@
 //! What the example servers share: arguments, opening of the leases, sockets and threads, signals,
-//! reclaiming of expired leases, and the status line.
+//! reclaiming of expired leases, commands, and the status line.
 //!
 //! A server parses its arguments ([`Options::parse`], which also accepts options of its family),
-//! opens its leases ([`open`]) and its socket ([`socket`]), and passes both to [`serve`] with a
-//! function that answers one message:
+//! opens its leases ([`open`]) and its socket ([`socket`]), starts to answer commands ([`Control`]), and
+//! passes all to [`serve`] with a function that answers one message:
 //!
 //! ```text
 //! fn main() -> ExitCode {
@@ -16,7 +16,8 @@
 //!         let socket = server::socket(options.bind, options.interface.as_deref())?;
 //!         let server = ...;
 //!         let handle = |message: &[u8], from| server.handle(message, from);
-//!         server::serve(&leases, &[Listener { socket: &socket, handle: &handle }], options.threads)
+//!         let control = Control::start(&Served { ... })?;
+//!         server::serve(&leases, &[Listener { socket: &socket, handle: &handle }], options.threads, control)
 //!     })
 //! }
 //! ```
@@ -26,10 +27,14 @@
 //! port, would go to one thread.
 
 mod args;
+#[cfg(all(feature = "commands", feature = "control"))]
+mod control;
+#[cfg(not(all(feature = "commands", feature = "control")))]
+#[path = "no_control.rs"]
+mod control;
 mod open;
 mod reclaim;
 
-use leasemgr::lease::seconds_since_epoch;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, IsTerminal, Write as _, stderr};
@@ -40,11 +45,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use leasemgr::allocator::Pool;
+use leasemgr::lease::{Lifetime, SubnetId, seconds_since_epoch};
 use leasemgr::{Availability, LeaseMgr, LeaseMgrError, ManagedLease, OnFail, with_sources};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 pub(crate) use args::{Options, Subnet, value};
+pub(crate) use control::Control;
 pub(crate) use open::open;
 pub(crate) use reclaim::reclaim;
 
@@ -54,6 +62,8 @@ pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 /// that cannot be stored, not for invalid messages. It ends the server unless [`is_passing`].
 pub(crate) type Answer = Outcome<Option<(Vec<u8>, SocketAddr)>>;
 
+/// The subnet of all leases.
+pub(crate) const SUBNET: SubnetId = SubnetId(1);
 /// Maximum length of a DHCP message.
 const MAX_MESSAGE: usize = 65_535;
 /// Size of the receive buffer, in bytes.
@@ -120,12 +130,23 @@ pub(crate) struct Listener<'a> {
     pub(crate) handle: &'a (dyn Fn(&[u8], SocketAddr) -> Answer + Sync),
 }
 
-/// Serves clients with `threads` threads for each socket until SIGTERM or SIGINT, reclaims expired
-/// leases, and finally makes all acknowledged changes durable.
+/// What a server serves, for its commands.
+pub(crate) struct Served<'a, L: ManagedLease> {
+    pub(crate) options: &'a Options<L::Address>,
+    pub(crate) leases: &'a Arc<dyn LeaseMgr<L>>,
+    /// The prefixes that are delegated.
+    pub(crate) prefixes: Option<Pool<L::Address>>,
+    /// The preferred lifetime of DHCPv6.
+    pub(crate) preferred_lifetime: Option<Lifetime>,
+}
+
+/// Serves clients with `threads` threads for each socket until SIGTERM, SIGINT or the command
+/// `shutdown`, reclaims expired leases, and finally makes all acknowledged changes durable.
 pub(crate) fn serve<L: ManagedLease>(
     leases: &Arc<dyn LeaseMgr<L>>,
     listeners: &[Listener<'_>],
     threads: usize,
+    control: Control,
 ) -> Outcome {
     let mut places = Vec::with_capacity(listeners.len());
     for Listener { socket, .. } in listeners {
@@ -134,7 +155,7 @@ pub(crate) fn serve<L: ManagedLease>(
         SockRef::from(*socket).set_reuse_address(false)?;
         places.push(socket.local_addr()?.to_string());
     }
-    let stop = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(control.stop());
     for signal in [SIGTERM, SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
@@ -151,6 +172,7 @@ pub(crate) fn serve<L: ManagedLease>(
     let is_passing = |error: &(dyn Error + Send + Sync + 'static)| is_passing(leases.as_ref(), error);
     let traffic = Traffic {
         stop: &stop,
+        control: &control,
         is_passing: &is_passing,
         sent: AtomicU64::new(0),
         unsent: AtomicU64::new(0),
@@ -179,14 +201,16 @@ pub(crate) fn serve<L: ManagedLease>(
         }
         housekeeping_result
     });
+    let Traffic { sent, unsent, failed, .. } = traffic;
+    // Commands that are being made are ended, and answered.
+    drop(control);
     // Acknowledged changes are in the lease manager. The flush makes them durable, whatever
     // durability is configured.
     let flushed = leases.flush();
     ended?;
     flushed?;
-    let (sent, unsent) = (traffic.sent.into_inner(), traffic.unsent.into_inner());
+    let (sent, unsent, failed) = (sent.into_inner(), unsent.into_inner(), failed.into_inner());
     let mut unsent = if unsent > 0 { format!(", {unsent} could not be sent") } else { String::new() };
-    let failed = traffic.failed.into_inner();
     if failed > 0 {
         let _ = write!(unsent, ", {failed} messages had none");
     }
@@ -201,6 +225,7 @@ pub(crate) fn serve<L: ManagedLease>(
 /// Counts of messages and replies, shared by all threads.
 struct Traffic<'a> {
     stop: &'a AtomicBool,
+    control: &'a Control,
     is_passing: &'a (dyn Fn(&(dyn Error + Send + Sync + 'static)) -> bool + Sync),
     sent: AtomicU64,
     unsent: AtomicU64,
@@ -243,6 +268,10 @@ impl Traffic<'_> {
                     thread::sleep(Duration::from_secs(1));
                     continue;
                 }
+            };
+            // Held until the answer is sent.
+            let Some(_serving) = self.control.serve() else {
+                continue;
             };
             let message = buffer.get(..len).unwrap_or_default();
             let answer = match handle(message, from) {

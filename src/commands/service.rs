@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::{Answer, CommandError, Commands, Reply, Request};
 use crate::lease::Json;
@@ -29,10 +29,47 @@ use crate::lease::Json;
 /// assert!(!service.is_enabled());
 /// assert_eq!(service.disabled_by(), [ServiceState::PARTNER]);
 /// ```
+///
+/// A server holds what [`serve`](Self::serve) returns while it serves a client. Then, when
+/// `dhcp-disable` is answered, no client is being served any more, and the leases do not change by
+/// one that was: a partner may copy them.
 #[derive(Debug, Default)]
 pub struct ServiceState {
+    state: Mutex<State>,
+    /// Notified when a client was served, and when the service is enabled.
+    idle: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
     /// The origins that disable the service, each until a time or without an end.
-    disabled: Mutex<BTreeMap<u32, Option<Instant>>>,
+    disabled: BTreeMap<u32, Option<Instant>>,
+    /// Number of clients that are being served.
+    serving: usize,
+}
+
+impl State {
+    /// Returns whether the service is enabled.
+    fn is_enabled_at(&mut self, now: Instant) -> bool {
+        // The usual case does nothing.
+        if !self.disabled.is_empty() {
+            self.disabled.retain(|_, end| end.is_none_or(|end| now < end));
+        }
+        self.disabled.is_empty()
+    }
+}
+
+/// The permission to serve one client, which ends when this is dropped.
+#[derive(Debug)]
+#[must_use = "the permission ends when this is dropped"]
+pub struct Serving<'a>(&'a ServiceState);
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.serving -= 1;
+        self.0.idle.notify_all();
+    }
 }
 
 impl ServiceState {
@@ -48,7 +85,38 @@ impl ServiceState {
     /// Returns whether the server may serve clients now.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
-        self.at(Instant::now()).is_empty()
+        self.state.lock().is_enabled_at(Instant::now())
+    }
+
+    /// Returns the permission to serve a client, which is to be held until the client has its answer;
+    /// `None` if the service is disabled.
+    ///
+    /// ```
+    /// use leasemgr::commands::ServiceState;
+    ///
+    /// let service = ServiceState::default();
+    /// if let Some(_serving) = service.serve() {
+    ///     // Answer a message of a client.
+    /// }
+    /// service.disable(ServiceState::USER, None);
+    /// assert!(service.serve().is_none());
+    /// ```
+    pub fn serve(&self) -> Option<Serving<'_>> {
+        let mut state = self.state.lock();
+        if !state.is_enabled_at(Instant::now()) {
+            return None;
+        }
+        state.serving += 1;
+        Some(Serving(self))
+    }
+
+    /// Waits until no client is being served, unless the service is enabled. Not to be called while
+    /// a client is being served by the same thread.
+    fn wait_until_idle(&self) {
+        let mut state = self.state.lock();
+        while state.serving > 0 && !state.is_enabled_at(Instant::now()) {
+            self.idle.wait(&mut state);
+        }
     }
 
     /// Returns the origins that disable the service now, in order.
@@ -58,25 +126,23 @@ impl ServiceState {
     }
 
     fn at(&self, now: Instant) -> Vec<u32> {
-        let mut disabled = self.disabled.lock();
-        // The usual case does nothing.
-        if !disabled.is_empty() {
-            disabled.retain(|_, end| end.is_none_or(|end| now < end));
-        }
-        disabled.keys().copied().collect()
+        let mut state = self.state.lock();
+        state.is_enabled_at(now);
+        state.disabled.keys().copied().collect()
     }
 
     /// Disables the service by an origin, for a period or until the origin enables it. Replaces an
-    /// earlier period of the origin.
+    /// earlier period of the origin. Does not wait for clients that are being served.
     pub fn disable(&self, origin: u32, period: Option<Duration>) {
         // A period whose end is not a time does not end.
         let end = period.and_then(|period| Instant::now().checked_add(period));
-        self.disabled.lock().insert(origin, end);
+        self.state.lock().disabled.insert(origin, end);
     }
 
     /// Enables the service, as far as this origin has disabled it.
     pub fn enable(&self, origin: u32) {
-        self.disabled.lock().remove(&origin);
+        self.state.lock().disabled.remove(&origin);
+        self.idle.notify_all();
     }
 
     /// Returns the state as in the answer to `status-get`.
@@ -134,6 +200,7 @@ pub(super) fn disable<'a>(commands: &'a Commands, request: &Request<'a>) -> Resu
         None => None,
     };
     commands.service().disable(origin, period.map(Duration::from_secs));
+    commands.service().wait_until_idle();
     Ok(Answer::success(match period {
         Some(seconds) => format!("the service is disabled for {seconds} seconds"),
         None => "the service is disabled".to_owned(),
@@ -155,7 +222,11 @@ pub(super) fn enable<'a>(commands: &'a Commands, request: &Request<'a>) -> Resul
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
     use super::*;
+    use crate::request::{Channel, Source};
 
     #[test]
     fn a_period_ends_by_itself_and_other_origins_stay() {
@@ -169,6 +240,44 @@ mod tests {
         assert!(!service.is_enabled());
         service.enable(ServiceState::LOCAL);
         assert!(service.is_enabled());
+    }
+
+    #[test]
+    fn disabling_waits_for_the_clients_that_are_being_served() {
+        let commands = Commands::new();
+        let source = Source { channel: Channel::Unix, user: None };
+        let make = |request: &[u8]| {
+            let mut answer = Vec::new();
+            commands.answer(request, &source, &mut answer).unwrap();
+            answer
+        };
+        let served = AtomicBool::new(false);
+        let serving = commands.service().serve().unwrap();
+        thread::scope(|scope| {
+            let disabling = scope.spawn(|| {
+                make(br#"{ "command": "dhcp-disable" }"#);
+                served.load(Ordering::SeqCst)
+            });
+            while commands.service().is_enabled() {
+                thread::yield_now();
+            }
+            assert!(commands.service().serve().is_none());
+            served.store(true, Ordering::SeqCst);
+            drop(serving);
+            assert!(disabling.join().unwrap());
+        });
+
+        // Neither does it wait for a client if the service is enabled meanwhile.
+        commands.service().enable(ServiceState::USER);
+        let _serving = commands.service().serve().unwrap();
+        thread::scope(|scope| {
+            let disabling = scope.spawn(|| make(br#"{ "command": "dhcp-disable" }"#));
+            while commands.service().is_enabled() {
+                thread::yield_now();
+            }
+            make(br#"{ "command": "dhcp-enable" }"#);
+            disabling.join().unwrap();
+        });
     }
 
     #[test]
