@@ -457,7 +457,7 @@ fn request(command: &str) -> String {
 #[case::only_a_comment("# x", None, None)]
 #[case::truncated_text("{ \"command\": \"list", None, None)]
 #[case::truncated_escape("{ \"command\": \"\\u00", None, None)]
-#[case::truncated_word("{ \"command\": tru", None, None)]
+#[case::truncated_word("{ \"command\": nu", None, None)]
 #[case::truncated_comment("{ /* ", None, None)]
 #[case::word("{ \"command\": trua", Some(1), None)]
 #[case::comma_after_the_last_item("{ \"command\": [ 1, ] }", Some(1), None)]
