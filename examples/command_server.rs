@@ -142,7 +142,7 @@ impl Options {
                     options.subnet(id)?.prefix_pools.push(lens);
                 }
                 Arg::Long("valid-lifetime") => {
-                    options.valid_lifetime = Some(Lifetime(parser.value()?.parse()?))
+                    options.valid_lifetime = Some(Lifetime(parser.value()?.parse()?));
                 }
                 Arg::Long("preferred-lifetime") => {
                     options.preferred_lifetime = Some(Lifetime(parser.value()?.parse()?));
