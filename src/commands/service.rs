@@ -262,6 +262,8 @@ mod tests {
                 thread::yield_now();
             }
             assert!(commands.service().serve().is_none());
+            // Time for a command that does not wait to return.
+            thread::sleep(Duration::from_millis(50));
             served.store(true, Ordering::SeqCst);
             drop(serving);
             assert!(disabling.join().unwrap());
