@@ -26,6 +26,7 @@ pub(super) fn value(text: &[u8]) -> Result<String, JsonError> {
 
 /// Returns the canonical form of the value at the beginning of a request, which ends with the
 /// value; `None` if the text ends before the value does.
+#[cfg_attr(not(feature = "commands"), expect(dead_code, reason = "only commands read requests"))]
 pub(super) fn request(text: &[u8]) -> Result<Option<String>, JsonError> {
     let mut parser = Parser::of_dialect(text, Dialect::Request);
     match parser.value() {
