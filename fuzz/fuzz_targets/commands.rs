@@ -62,6 +62,9 @@ fuzz_target!(|text: &[u8]| {
         }
     });
     for command in ["lease4-wipe", "lease6-wipe"] {
-        assert!(matches!(make(format!("{{ \"command\": \"{command}\" }}").as_bytes(), Channel::Unix), Some(0 | 3)));
+        assert!(matches!(
+            make(format!("{{ \"command\": \"{command}\" }}").as_bytes(), Channel::Unix),
+            Some(0 | 3)
+        ));
     }
 });
