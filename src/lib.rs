@@ -50,12 +50,12 @@
 //!
 //! * `memfile` (default): the backend [`memfile`].
 //! * `postgresql`, `mysql`: the backends for databases with Kea's schema, `postgresql` and `mysql`.
-//! * `ha`: high availability, `ha`: two servers that serve clients together, as Kea's do.
 //! * `serde`: Kea's JSON form of leases, and the JSON of statistics and status.
-//! * `commands`: Kea's lease commands, in JSON, for a server to answer: `commands`.
 //! * `tokio`: backends that block are called in the blocking threads of the tokio runtime.
+//! * `commands`: Kea's lease commands, in JSON, for a server to answer: `commands`.
 //! * `control`: servers and clients of commands over UNIX sockets and HTTP, `control`;
 //!   `control-tls`: HTTPS.
+//! * `ha`: high availability, `ha`: two servers that serve clients together, as Kea's do.
 //! * `kea-lfc`: the program `kea-lfc`, with the dependencies that only it needs.
 //! * `demo`: the program `leasemgr-demo`, which shows that a store survives a kill, and the
 //!   `kea-lfc` that it starts.
