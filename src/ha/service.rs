@@ -21,8 +21,8 @@ use serde_json::Value;
 
 use super::copy::ask;
 use super::{
-    Action, ClientHash, Config, Conflicts, CopyError, Copying, Dialect, Event, Heartbeat, Kept, KeptChange,
-    Machine, MaintenanceAnswer, Notice, PageLease, Peer, Replication, Reply, Request, Response, State, Time,
+    Action, ClientHash, Config, Conflicts, CopyError, Copying, Dialect, Event, Heartbeat, Kept, Machine,
+    MaintenanceAnswer, Notice, PageLease, Peer, Replication, Reply, Request, Response, State, Time,
     copy_leases,
 };
 use crate::commands::{Commands, ServiceState};
@@ -503,9 +503,9 @@ impl<L: PageLease> Shared<L> {
             };
             let dialect = inner.dialect;
             drop(inner);
-            let KeptChange { lease, deleted, .. } = change.clone();
-            let (changed, gone) = if deleted { (Vec::new(), vec![lease]) } else { (vec![lease], Vec::new()) };
-            match self.send(link, changed, gone, dialect) {
+            let lease = std::slice::from_ref(&change.lease);
+            let (changed, deleted) = if change.deleted { (&[][..], lease) } else { (lease, &[][..]) };
+            match send(link, changed, deleted, dialect) {
                 Sent::Made => {}
                 // It is not sent again: the partner's lease is copied afterwards.
                 Sent::Rejected(client) => rejected = Some(client),
@@ -520,12 +520,14 @@ impl<L: PageLease> Shared<L> {
 
     fn replicate(&self, changed: Vec<L>, deleted: Vec<L>, ack: Ack) {
         let Some(first) = changed.first().or(deleted.first()).map(L::address) else {
-            return ack.made();
+            ack.made();
+            return;
         };
         let mut inner = self.inner.lock();
         if inner.stopped {
             drop(inner);
-            return drop(ack);
+            drop(ack);
+            return;
         }
         let replication = inner.machine.replicate();
         if replication == Replication::Keep {
@@ -545,7 +547,8 @@ impl<L: PageLease> Shared<L> {
             }
         }
         if replication != Replication::Send {
-            return ack.made();
+            ack.made();
+            return;
         }
         // Changes of one address are sent in order.
         let number = u64::try_from(self.updates.len()).unwrap_or(1).max(1);
@@ -567,7 +570,7 @@ impl<L: PageLease> Shared<L> {
         }
         drop(inner);
         let is_made = replication != Replication::Send
-            || match self.send(link, changed.clone(), deleted.clone(), dialect) {
+            || match send(link, &changed, &deleted, dialect) {
                 Sent::Made => {
                     self.event(Event::UpdateAnswered);
                     true
@@ -593,7 +596,7 @@ impl<L: PageLease> Shared<L> {
 
     fn back_up(&self, link: &mut Link, name: &str, update: Update<L>) {
         let Update { changed, deleted, ack } = update;
-        match (self.send(link, changed, deleted, self.dialect()), ack) {
+        match (send(link, &changed, &deleted, self.dialect()), ack) {
             (Sent::Made, Some(ack)) => ack.made(),
             (Sent::Made, None) => {}
             (Sent::Rejected(_) | Sent::Failed { .. }, _) => {
@@ -601,37 +604,36 @@ impl<L: PageLease> Shared<L> {
             }
         }
     }
+}
 
-    /// Sends the changes of a packet to another server.
-    fn send(&self, link: &mut Link, changed: Vec<L>, deleted: Vec<L>, dialect: Dialect) -> Sent {
-        let leases: Vec<L> = changed.iter().chain(&deleted).cloned().collect();
-        for request in L::requests(changed, deleted, dialect) {
-            let answer = match ask(link, &request, L::FAMILY, dialect, ANY) {
-                Ok(answer) => answer,
-                Err(error) => {
-                    tracing::warn!(error = %with_sources(&error), "a change was not sent");
-                    return Sent::Failed { unreachable: matches!(error, CopyError::Unreachable(_)) };
-                }
-            };
-            // A change that made nothing may have failed for each of its leases.
-            let failed = answer.arguments.get("failed-leases").and_then(Value::as_array);
-            let failed = failed.map(Vec::as_slice).unwrap_or_default();
-            let is_conflict = |failed: &Value| failed.get("result").and_then(Value::as_i64) == Some(4);
-            let conflict = failed.iter().find(|failed| is_conflict(failed));
-            if answer.result == 4 || conflict.is_some() {
-                tracing::warn!(answer = answer.text, "a change was rejected");
-                let address = conflict.and_then(|failed| failed.get("ip-address")?.as_str());
-                let is_it = |lease: &&L| Some(lease.address().to_string().as_str()) == address;
-                let lease = leases.iter().find(is_it).or(leases.first());
-                return Sent::Rejected(lease.map(client_of).unwrap_or_default());
+/// Sends the changes of a packet to another server.
+fn send<L: PageLease>(link: &mut Link, changed: &[L], deleted: &[L], dialect: Dialect) -> Sent {
+    for request in L::requests(changed.to_vec(), deleted.to_vec(), dialect) {
+        let answer = match ask(link, &request, L::FAMILY, dialect, ANY) {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::warn!(error = %with_sources(&error), "a change was not sent");
+                return Sent::Failed { unreachable: matches!(error, CopyError::Unreachable(_)) };
             }
-            if !matches!(answer.result, 0 | 3) || !failed.is_empty() {
-                tracing::warn!(result = answer.result, answer = answer.text, "a change failed");
-                return Sent::Failed { unreachable: false };
-            }
+        };
+        // A change that made nothing may have failed for each of its leases.
+        let failed = answer.arguments.get("failed-leases").and_then(Value::as_array);
+        let failed = failed.map(Vec::as_slice).unwrap_or_default();
+        let is_conflict = |failed: &Value| failed.get("result").and_then(Value::as_i64) == Some(4);
+        let conflict = failed.iter().find(|failed| is_conflict(failed));
+        if answer.result == 4 || conflict.is_some() {
+            tracing::warn!(answer = answer.text, "a change was rejected");
+            let address = conflict.and_then(|failed| failed.get("ip-address")?.as_str());
+            let is_it = |lease: &&L| Some(lease.address().to_string().as_str()) == address;
+            let lease = changed.iter().find(is_it).or(changed.first()).or(deleted.first());
+            return Sent::Rejected(lease.map(client_of).unwrap_or_default());
         }
-        Sent::Made
+        if !matches!(answer.result, 0 | 3) || !failed.is_empty() {
+            tracing::warn!(result = answer.result, answer = answer.text, "a change failed");
+            return Sent::Failed { unreachable: false };
+        }
     }
+    Sent::Made
 }
 
 /// All results of commands between servers.
@@ -662,7 +664,7 @@ fn log(notice: Notice) {
             tracing::info!(%state, "high availability: paused in this state until it is continued");
         }
         Notice::Interrupted => {
-            tracing::warn!("high availability: communication with the partner is interrupted")
+            tracing::warn!("high availability: communication with the partner is interrupted");
         }
         Notice::Skew(seconds) => tracing::warn!(seconds, "high availability: the partner's clock differs"),
         Notice::SkewTooLarge(seconds) => {

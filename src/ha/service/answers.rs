@@ -150,7 +150,9 @@ impl<L: PageLease> Shared<L> {
     fn answer_sync_complete(&self, command: &commands::Request<'_>) -> Result<Answer, MessageError> {
         let arguments = arguments(command);
         let origin = arguments.get("origin-id").or(arguments.get("origin")).and_then(Value::as_u64);
+        // Kea 2.2 gives none, and means that of its dhcp-disable.
         let origin = origin.and_then(|origin| u32::try_from(origin).ok());
+        let origin = origin.filter(|origin| (ServiceState::PARTNER..ServiceState::DATABASE).contains(origin));
         // Before the partner's pause ends: in some states the service stays disabled.
         let answer = self.command(Event::SyncCompleteNotified);
         self.served.enable(origin.unwrap_or(ServiceState::PARTNER));
