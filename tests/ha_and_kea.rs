@@ -10,32 +10,87 @@ mod kea;
 mod ports;
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime};
 
-use kea::{KeaServer, all, kea_is_installed, wait_until};
+use kea::{KeaServer, OfKea, all, kea_is_installed, wait_until, with};
 use leasemgr::commands::{Commands, Subnet};
 use leasemgr::control::{Client, HA_COMMANDS, Http, Server};
-use leasemgr::ha::{ClientHash, Config, Service, State};
-use leasemgr::lease::{HwAddr, Lease4, LeaseState, Lifetime};
+use leasemgr::ha::{ClientHash, Config, PageLease, Service, State};
+use leasemgr::lease::{Duid, HwAddr, Lease4, Lease6, LeaseState, Lifetime};
 use leasemgr::{Added, LeaseMgr, LeaseMgrFactory};
 use ports::free_port;
 use rstest::rstest;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Number of leases of each server before they start.
 const COUNT: u16 = 1500;
 
-/// A lease of this server or of Kea's, given so many seconds ago.
-fn lease(is_kea: bool, number: u16, age: i64) -> Lease4 {
-    let [high, low] = number.to_be_bytes();
-    let server = u8::from(is_kea);
+/// A family, with leases for this suite.
+trait Case: OfKea + PageLease + Serialize {
+    /// A lease of this server or of Kea's, given so many seconds ago.
+    fn lease(is_kea: bool, number: u16, age: i64) -> Self;
+
+    /// The subnets in Kea's configuration.
+    fn subnets() -> Value;
+
+    fn open() -> Arc<dyn LeaseMgr<Self>>;
+
+    fn own_commands(leases: &Arc<dyn LeaseMgr<Self>>) -> Commands;
+}
+
+/// A lifetime that Kea has, too.
+const LIFETIME: u32 = 3600;
+
+fn cltt(age: i64) -> i64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-    let builder = Lease4::builder(Ipv4Addr::new(10, server, high, low));
-    let builder = builder.client(HwAddr::from([2, 0, 0, server, high, low]));
-    builder.subnet(1).lifetime(3600).cltt(i64::try_from(now).unwrap() - age).build().unwrap()
+    i64::try_from(now).unwrap() - age
+}
+
+impl Case for Lease4 {
+    fn lease(is_kea: bool, number: u16, age: i64) -> Self {
+        let ([high, low], server) = (number.to_be_bytes(), u8::from(is_kea));
+        let builder = Self::builder(Ipv4Addr::new(10, server, high, low));
+        let builder = builder.client(HwAddr::from([2, 0, 0, server, high, low]));
+        builder.subnet(1).lifetime(LIFETIME).cltt(cltt(age)).build().unwrap()
+    }
+
+    fn subnets() -> Value {
+        json!({ "subnet4": [{ "id": 1, "subnet": "10.0.0.0/8" }] })
+    }
+
+    fn open() -> Arc<dyn LeaseMgr<Self>> {
+        LeaseMgrFactory::new().open("type=memfile persist=false").unwrap()
+    }
+
+    fn own_commands(leases: &Arc<dyn LeaseMgr<Self>>) -> Commands {
+        Commands::new().with_leases4(Arc::clone(leases), [Subnet::new(1, [10, 0, 0, 0].into(), 8)])
+    }
+}
+
+impl Case for Lease6 {
+    fn lease(is_kea: bool, number: u16, age: i64) -> Self {
+        let ([high, low], server) = (number.to_be_bytes(), u8::from(is_kea));
+        let builder = Self::builder(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, server.into(), number));
+        let builder = builder.client(Duid::new(&[0, 3, 0, 1, server, high, low]).unwrap(), 1);
+        builder.subnet(1).lifetime(LIFETIME).cltt(cltt(age)).build().unwrap()
+    }
+
+    fn subnets() -> Value {
+        json!({ "subnet6": [{ "id": 1, "subnet": "2001:db8:1::/48" }] })
+    }
+
+    fn open() -> Arc<dyn LeaseMgr<Self>> {
+        LeaseMgrFactory::new().open("type=memfile persist=false").unwrap()
+    }
+
+    fn own_commands(leases: &Arc<dyn LeaseMgr<Self>>) -> Commands {
+        let prefix = "2001:db8:1::".parse().unwrap();
+        Commands::new().with_leases6(Arc::clone(leases), [Subnet::new(1, prefix, 48)])
+    }
 }
 
 /// The relationship, as one of the servers sees it.
@@ -56,11 +111,10 @@ fn relationship(this: &str, roles: [&str; 2], ports: [u16; 2], mode: &str) -> Va
     })
 }
 
-fn start_kea(directory: &TempDir, ha: &Value) -> KeaServer {
+fn start_kea<L: Case>(directory: &TempDir, ha: &Value) -> KeaServer {
     let hooks = fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path().join("kea/hooks"));
     let hooks = hooks.into_iter().find(|path| path.join("libdhcp_ha.so").exists()).unwrap();
     let configuration = json!({
-        "subnet4": [{ "id": 1, "subnet": "10.0.0.0/8" }],
         "lease-database": { "type": "memfile", "persist": false },
         "multi-threading": { "enable-multi-threading": true, "thread-pool-size": 2 },
         "hooks-libraries": [
@@ -68,7 +122,7 @@ fn start_kea(directory: &TempDir, ha: &Value) -> KeaServer {
             { "library": hooks.join("libdhcp_ha.so"), "parameters": { "high-availability": [ha] } },
         ],
     });
-    KeaServer::start::<Lease4>(directory.path(), &configuration, &[])
+    KeaServer::start::<L>(directory.path(), &with(&configuration, &L::subnets()), &[])
 }
 
 fn state_of(kea: &KeaServer) -> String {
@@ -77,7 +131,7 @@ fn state_of(kea: &KeaServer) -> String {
     state.as_str().unwrap_or_default().to_owned()
 }
 
-fn told(service: &Service<Lease4>, changed: Vec<Lease4>) -> bool {
+fn told<L: Case>(service: &Service<L>, changed: Vec<L>) -> bool {
     let (sender, told) = mpsc::channel();
     service.replicate(changed, Vec::new(), move |is_made| sender.send(is_made).unwrap());
     told.recv_timeout(Duration::from_secs(60)).unwrap()
@@ -88,33 +142,42 @@ fn told(service: &Service<Lease4>, changed: Vec<Lease4>) -> bool {
 #[case::kea_is_primary(["standby", "primary"], "hot-standby")]
 #[case::ours_is_secondary(["secondary", "primary"], "load-balancing")]
 fn a_server_of_kea_is_the_partner(#[case] roles: [&str; 2], #[case] mode: &str) {
+    pair::<Lease4>(roles, mode);
+}
+
+#[rstest]
+#[case::ours_is_primary(["primary", "standby"], "hot-standby")]
+#[case::kea_is_primary(["secondary", "primary"], "load-balancing")]
+fn a_server_of_kea_for_dhcpv6_is_the_partner(#[case] roles: [&str; 2], #[case] mode: &str) {
+    pair::<Lease6>(roles, mode);
+}
+
+fn pair<L: Case>(roles: [&str; 2], mode: &str) {
     if !kea_is_installed() {
         return;
     }
     let ports = [free_port(), free_port()];
     let directory = tempfile::tempdir().unwrap();
     let of_kea = relationship("kea", roles, ports, mode);
-    let kea = start_kea(&directory, &of_kea);
+    let kea = start_kea::<L>(&directory, &of_kea);
     let mut client = Client::http(&format!("http://127.0.0.1:{}/", ports[1])).unwrap();
     for number in 0..COUNT {
-        let lease = lease(true, number, 100);
+        let lease = L::lease(true, number, 100);
         let mut arguments = serde_json::to_value(&lease).unwrap();
         let map = arguments.as_object_mut().unwrap();
-        map.insert("expire".to_owned(), (map["cltt"].as_i64().unwrap() + 3600).into());
+        map.insert("expire".to_owned(), (map["cltt"].as_i64().unwrap() + i64::from(LIFETIME)).into());
         map.remove("cltt");
-        let request = json!({ "command": "lease4-add", "service": ["dhcp4"], "arguments": arguments });
+        let request = json!({ "command": format!("lease{}-add", L::NUMBER), "arguments": arguments });
         let answer = client.send(request.to_string().as_bytes()).unwrap();
         let answer: Value = serde_json::from_slice(&answer).unwrap();
         assert_eq!(answer[0]["result"], 0, "{answer}");
     }
 
-    let leases: Arc<dyn LeaseMgr<Lease4>> =
-        LeaseMgrFactory::new().open("type=memfile persist=false").unwrap();
+    let leases = L::open();
     for number in 0..COUNT {
-        assert_eq!(leases.add(&lease(false, number, 100)).unwrap(), Added::Added);
+        assert_eq!(leases.add(&L::lease(false, number, 100)).unwrap(), Added::Added);
     }
-    let subnet = Subnet::new(1, [10, 0, 0, 0].into(), 8);
-    let mut commands = Commands::new().with_leases4(Arc::clone(&leases), [subnet]);
+    let mut commands = L::own_commands(&leases);
     let config = json!([relationship("ours", roles, ports, mode)]).to_string();
     let config = Config::parse(config.as_bytes()).unwrap();
     let served = Arc::clone(commands.service());
@@ -125,7 +188,7 @@ fn a_server_of_kea_is_the_partner(#[case] roles: [&str; 2], #[case] mode: &str) 
 
     let normal = State::from_name(mode).unwrap();
     let both_are_normal = |kea: &KeaServer| service.state() == normal && state_of(kea) == mode;
-    let are_equal = |kea: &KeaServer| all(&*leases) == kea.leases::<Lease4>();
+    let are_equal = |kea: &KeaServer| all(&*leases) == kea.leases::<L>();
     wait_until("both servers are in the normal state", || both_are_normal(&kea));
     wait_until("both servers have the same leases", || are_equal(&kea));
     assert_eq!(all(&*leases).len(), usize::from(2 * COUNT));
@@ -140,23 +203,23 @@ fn a_server_of_kea_is_the_partner(#[case] roles: [&str; 2], #[case] mode: &str) 
     // New, renewed and released leases, if this server answers clients.
     if expected > 0 {
         for number in COUNT..COUNT + 50 {
-            let new = lease(false, number, 10);
+            let new = L::lease(false, number, 10);
             assert_eq!(leases.add(&new).unwrap(), Added::Added);
             assert!(told(&service, vec![new]));
         }
         assert!(are_equal(&kea));
-        let renewed = lease(false, COUNT, 5);
+        let renewed = L::lease(false, COUNT, 5);
         leases.update_expecting(&renewed, None).unwrap();
         assert!(told(&service, vec![renewed]));
         assert!(are_equal(&kea));
-        let mut released = lease(false, COUNT + 1, 5);
+        let mut released = L::lease(false, COUNT + 1, 5);
         released.set_state(LeaseState::RELEASED).unwrap();
         released.data_mut().valid_lifetime = Lifetime(0);
         leases.update_expecting(&released, None).unwrap();
         assert!(told(&service, vec![released.clone()]));
         // Kea 2.2 has no such state.
-        assert!(!kea.leases::<Lease4>().contains_key(&[10, 0, 5, 221].into()));
-        assert_eq!(kea.leases::<Lease4>().len(), all(&*leases).len() - 1);
+        assert!(!kea.leases::<L>().contains_key(&released.address()));
+        assert_eq!(kea.leases::<L>().len(), all(&*leases).len() - 1);
         let _ = leases.delete_expecting(released.address(), None).unwrap();
     }
 
@@ -164,10 +227,10 @@ fn a_server_of_kea_is_the_partner(#[case] roles: [&str; 2], #[case] mode: &str) 
     drop(kea);
     wait_until("the partner is down", || service.state() == State::PartnerDown);
     assert_eq!(answered(), 256);
-    let alone = lease(false, COUNT + 100, 0);
+    let alone = L::lease(false, COUNT + 100, 0);
     assert_eq!(leases.add(&alone).unwrap(), Added::Added);
     assert!(told(&service, vec![alone]));
-    let kea = start_kea(&directory, &of_kea);
+    let kea = start_kea::<L>(&directory, &of_kea);
     wait_until("both servers are in the normal state again", || both_are_normal(&kea));
     wait_until("the partner has all leases", || are_equal(&kea));
     drop(server);

@@ -171,13 +171,17 @@ impl<L: Case> Node<L> {
         leases
     }
 
-    /// Makes a command of an administrator.
+    /// Makes a command of an administrator without arguments.
     fn command(&self, name: &str) -> Value {
+        self.ask(&json!({ "command": name }))
+    }
+
+    /// Makes a command of an administrator.
+    fn ask(&self, request: &Value) -> Value {
         let commands = self.handler.commands.lock().unwrap().clone().unwrap();
         let source = Source { channel: Channel::Unix, user: None };
         let mut answer = Vec::new();
-        let request = json!({ "command": name }).to_string();
-        commands.answer(request.as_bytes(), &source, &mut answer).unwrap();
+        commands.answer(request.to_string().as_bytes(), &source, &mut answer).unwrap();
         serde_json::from_slice(&answer).unwrap()
     }
 
@@ -479,6 +483,50 @@ fn a_partner_is_maintained() {
     assert_eq!(answer["result"], 0, "{answer}");
     pair.reach_normal();
     until("clients", (128, 128), || (clients(&pair.one), clients(&pair.two)));
+}
+
+#[test]
+fn administrators_have_commands() {
+    let pair = Pair::<Lease4>::normal("load-balancing", json!({}));
+    let one = &pair.one;
+    let command = |name: &str, arguments: Value| one.ask(&json!({ "command": name, "arguments": arguments }));
+    let answered = || (0..=255).filter(|&client| one.service().may_answer(ClientHash::of(&[client]))).count();
+    for scopes in [json!(["one", "three"]), json!("one"), json!([1]), json!(null)] {
+        assert_eq!(command("ha-scopes", json!({ "scopes": scopes }))["result"], 1, "{scopes}");
+    }
+    assert_eq!(one.command("ha-scopes")["result"], 1);
+    until("clients", 128, answered);
+    assert_eq!(command("ha-scopes", json!({ "scopes": ["one", "two"] }))["result"], 0);
+    assert_eq!(answered(), 256);
+    assert_eq!(one.command("ha-continue")["result"], 0);
+
+    // The partner's lease was stored by itself only.
+    let lease = Lease4::lease(1, 1, 10);
+    assert_eq!(pair.two.leases.add(&lease).unwrap(), Added::Added);
+    assert_eq!(command("ha-sync", json!({ "server-name": "one" }))["result"], 1);
+    assert_eq!(command("ha-sync", json!({ "server-name": "two", "max-period": 60 }))["result"], 0);
+    assert_eq!(one.all(), [lease.clone()]);
+
+    // A change of an administrator is made also if it is older; one of the partner is not.
+    let update = |client: u8, origin: &str| {
+        let mut arguments = json!({
+            "ip-address": "192.0.2.1", "hw-address": format!("02:00:00:00:00:{client:02x}"), "subnet-id": 1,
+            "valid-lft": 3600, "expire": now() + 2600,
+        });
+        if !origin.is_empty() {
+            arguments["origin"] = origin.into();
+        }
+        arguments["force-create"] = true.into();
+        command("lease4-update", arguments)
+    };
+    assert_eq!(update(2, "ha-partner")["result"], 4);
+    assert_eq!(one.all(), [lease]);
+    assert_eq!(update(2, "")["result"], 0);
+    assert_eq!(one.all()[0].hwaddr(), Some(&HwAddr::from([2, 0, 0, 0, 0, 2])));
+
+    assert_eq!(one.command("ha-reset")["result"], 0);
+    pair.reach_normal();
+    assert_eq!(one.command("ha-sync-complete-notify")["result"], 0);
 }
 
 #[test]
