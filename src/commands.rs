@@ -79,9 +79,14 @@ type Value = Box<dyn Fn() -> Json + Send + Sync>;
 /// A command of this crate.
 type BuiltIn = for<'a> fn(&'a Commands, &Request<'a>) -> Result<Reply<'a>, CommandError>;
 
+/// Answers some of the requests for a command.
+type First = Box<dyn Fn(&Request<'_>) -> Option<Answer> + Send + Sync>;
+
 enum Command {
     BuiltIn(BuiltIn),
     Registered(Box<dyn Fn(&Request<'_>) -> Answer + Send + Sync>),
+    /// Asked before another command, which answers the requests that this one does not.
+    First(First, Option<Box<Command>>),
 }
 
 /// The commands of a server.
@@ -285,6 +290,18 @@ impl Commands {
         self.commands.insert(name.into(), Command::Registered(Box::new(handler)));
     }
 
+    /// Adds a handler that is asked before the command of that name. If it returns `None`, the
+    /// command that was there answers. A panic of the handler is answered with an error.
+    pub fn register_first(
+        &mut self,
+        name: impl Into<String>,
+        handler: impl Fn(&Request<'_>) -> Option<Answer> + Send + Sync + 'static,
+    ) {
+        let name = name.into();
+        let next = self.commands.remove(&name).map(Box::new);
+        self.commands.insert(name, Command::First(Box::new(handler), next));
+    }
+
     /// Returns the names of the commands, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.commands.keys().map(String::as_str)
@@ -323,14 +340,23 @@ impl Commands {
     }
 
     fn reply<'a>(&'a self, request: &Request<'a>) -> Reply<'a> {
-        match self.commands.get(request.command()) {
+        let panicked = |message| Answer::error(format!("the command panicked: {message}"));
+        let mut command = self.commands.get(request.command());
+        while let Some(Command::First(handler, next)) = command {
+            match contained(|| handler(request)) {
+                Ok(Some(answer)) => return answer.into(),
+                Ok(None) => command = next.as_deref(),
+                Err(message) => return panicked(message).into(),
+            }
+        }
+        match command {
             Some(Command::BuiltIn(command)) => {
                 command(self, request).unwrap_or_else(|error| Answer::from(error).into())
             }
-            Some(Command::Registered(handler)) => contained(|| handler(request))
-                .unwrap_or_else(|message| Answer::error(format!("the command panicked: {message}")))
-                .into(),
-            None => {
+            Some(Command::Registered(handler)) => {
+                contained(|| handler(request)).unwrap_or_else(panicked).into()
+            }
+            Some(Command::First(..)) | None => {
                 let text = format!("the command {} is not known", request.command());
                 Answer::new(Answer::UNSUPPORTED, text).into()
             }

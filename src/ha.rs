@@ -8,6 +8,7 @@
 //! * [`decide`]: which of two leases of an address remains.
 //! * [`copy_leases`]: copies the partner's leases into a lease manager.
 //! * [`Request`], [`Response`]: what the servers send to each other, in Kea's form.
+//! * [`Service`]: all of this for a server that runs, over HTTP.
 //!
 //! `docs/ha.md` has what is promised.
 
@@ -21,6 +22,7 @@ mod kept;
 mod machine;
 mod message;
 mod names;
+mod service;
 mod status;
 
 pub use communication::{Communication, waited_secs};
@@ -33,3 +35,4 @@ pub use kept::{Kept, KeptChange};
 pub use machine::{Action, Event, Heartbeat, Machine, MaintenanceAnswer, Notice, Replication, Reply, Time};
 pub use message::{Dialect, Leases, MessageError, PageLease, Request, Response};
 pub use names::{Mode, Role, State};
+pub use service::{Service, ServiceError};

@@ -10,10 +10,12 @@ mod directory;
 #[expect(dead_code, reason = "this suite has no leases")]
 #[path = "support/kea.rs"]
 mod kea;
+#[path = "support/ports.rs"]
+mod ports;
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -25,6 +27,7 @@ use kea::{KeaServer, kea_is_installed, wait_until};
 use leasemgr::control::{BasicAuth, Client, ClientTls, Http, Limits, Server, ServerTls, UnixSocket};
 use leasemgr::lease::Lease4;
 use leasemgr::request::{Handler, Outcome, Source};
+use ports::free_port;
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -259,11 +262,6 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Returns a port that is free now.
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 fn client(port: u16, tls: Option<&ClientTls>) -> Client {

@@ -56,8 +56,8 @@ suites! {
     suites_with_commands: "commands", "needs --features commands: commands, database_commands, server_commands";
     suites_with_control: "control", "needs --features control: commands, server_commands";
     suites_with_control_tls: "control-tls", "needs --features control-tls: control, control_and_kea";
-    suites_with_ha: "ha", "needs --features ha: ha_copy, ha_messages, ha_model, ha_rules, \
-        ha_states";
+    suites_with_ha: "ha", "needs --features ha: ha_and_kea, ha_copy, ha_messages, ha_model, ha_rules, \
+        ha_service, ha_states";
     suites_with_conformance: "conformance", "needs --features conformance: conformance, database_faults, databases";
     suites_with_simulated_disk: "simulated-disk", "needs --features simulated-disk: crash_scenarios, \
         faults, invalid_rows, memfile_model, memfile_threads, submitted";

@@ -28,7 +28,8 @@ const ORDER: &[&[&str]] = &[
     // Backends.
     &["memfile", "mysql", "postgresql"],
     // Users of the trait.
-    &["allocator", "async_lease_mgr", "commands", "ha", "hosts"],
+    &["allocator", "async_lease_mgr", "commands", "hosts"],
+    &["ha"],
     &["builtin", "conformance", "cookbook", "prelude", "tutorial"],
 ];
 

@@ -72,6 +72,14 @@ pub struct Url {
     pub path: String,
 }
 
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        let place = std::net::SocketAddr::new(self.host, self.port);
+        write!(f, "{scheme}://{place}{}", self.path)
+    }
+}
+
 /// A password, which is not shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(String);

@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::{
     Config, Conflicts, Decision, Dialect, MessageError, PageLease, Request, Response, Role, Via, decide,
 };
+use crate::lease::Family;
 use crate::lease_mgr::{Added, Done, LeaseMgr, LeaseMgrError, Operation};
 
 /// The connection to the partner.
@@ -142,6 +143,24 @@ pub fn store<L: PageLease>(
     }
 }
 
+/// Sends a request, and returns the answer if it has one of these results.
+pub(super) fn ask<P: Partner>(
+    partner: &mut P,
+    request: &Request,
+    family: Family,
+    dialect: Dialect,
+    results: &[i64],
+) -> Result<Response, CopyError> {
+    let command = request.command(family);
+    let answer = |source| CopyError::Answer { command, source };
+    let body = request.encode(family, dialect).map_err(answer)?;
+    let unreachable = |error: P::Error| CopyError::Unreachable(error.into());
+    let body = partner.send(body.as_bytes()).map_err(unreachable)?;
+    let response = Response::parse(&body).map_err(answer)?;
+    response.check(results).map_err(answer)?;
+    Ok(response)
+}
+
 struct Copy<'a, P, L: PageLease, N> {
     partner: &'a mut P,
     leases: &'a dyn LeaseMgr<L>,
@@ -154,14 +173,7 @@ struct Copy<'a, P, L: PageLease, N> {
 impl<P: Partner, L: PageLease, N: Fn() -> i64> Copy<'_, P, L, N> {
     /// Sends a request, and returns the answer if it has one of these results.
     fn ask(&mut self, request: &Request, results: &[i64]) -> Result<Response, CopyError> {
-        let command = request.command(L::FAMILY);
-        let answer = |source| CopyError::Answer { command, source };
-        let body = request.encode(L::FAMILY, self.dialect).map_err(answer)?;
-        let unreachable = |error: P::Error| CopyError::Unreachable(error.into());
-        let body = self.partner.send(body.as_bytes()).map_err(unreachable)?;
-        let response = Response::parse(&body).map_err(answer)?;
-        response.check(results).map_err(answer)?;
-        Ok(response)
+        ask(self.partner, request, L::FAMILY, self.dialect, results)
     }
 
     fn name(&self) -> Option<String> {

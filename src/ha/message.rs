@@ -61,7 +61,7 @@ pub enum MessageError {
     },
 }
 
-fn unexpected(what: &'static str, found: &Value, expected: &'static str) -> MessageError {
+pub(super) fn unexpected(what: &'static str, found: &Value, expected: &'static str) -> MessageError {
     let mut found = found.to_string();
     if found.len() > 200 {
         found = format!("{} characters of JSON", found.len());
@@ -385,11 +385,35 @@ pub trait PageLease: ManagedLease {
     /// # Errors
     /// Returns [`MessageError::Lease`] if it is not one.
     fn of_page(value: Value) -> Result<Self, MessageError>;
+
+    /// Returns the requests for all leases that one packet changed or deleted, in the order in
+    /// which they are sent.
+    #[must_use]
+    fn requests(changed: Vec<Self>, deleted: Vec<Self>, dialect: Dialect) -> Vec<Request>;
+
+    /// Returns the leases that a request changes and deletes; `None` if it is another request, or
+    /// one of the other family.
+    #[must_use]
+    fn changes_of(request: Request) -> Option<(Vec<Self>, Vec<Self>)>;
 }
 
 impl PageLease for Lease4 {
     fn of_page(value: Value) -> Result<Self, MessageError> {
         lease(value)
+    }
+
+    fn requests(changed: Vec<Self>, deleted: Vec<Self>, dialect: Dialect) -> Vec<Request> {
+        let deleted = deleted.into_iter().map(|lease| (lease, true));
+        let changes = deleted.chain(changed.into_iter().map(|lease| (lease, false)));
+        changes.map(|(lease, deleted)| Request::of_change4(lease, deleted, dialect)).collect()
+    }
+
+    fn changes_of(request: Request) -> Option<(Vec<Self>, Vec<Self>)> {
+        match request {
+            Request::Update(lease) => Some((vec![*lease], Vec::new())),
+            Request::Delete(lease) => Some((Vec::new(), vec![*lease])),
+            _ => None,
+        }
     }
 }
 
@@ -397,6 +421,17 @@ impl PageLease for Lease6 {
     fn of_page(value: Value) -> Result<Self, MessageError> {
         // Kea 2.2 has a DUID of one byte in a declined lease.
         lease(value).map(|Recorded(lease)| lease)
+    }
+
+    fn requests(changed: Vec<Self>, deleted: Vec<Self>, dialect: Dialect) -> Vec<Request> {
+        vec![Request::of_changes6(changed, deleted, dialect)]
+    }
+
+    fn changes_of(request: Request) -> Option<(Vec<Self>, Vec<Self>)> {
+        match request {
+            Request::Apply { leases, deleted } => Some((leases, deleted)),
+            _ => None,
+        }
     }
 }
 
