@@ -72,6 +72,8 @@ pub mod allocator;
 mod async_lease_mgr;
 mod builtin;
 #[cfg(feature = "commands")]
+mod civil;
+#[cfg(feature = "commands")]
 pub mod commands;
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use super::family::CommandLease;
 use super::{Answer, CommandError, Commands, Reply, Request, Subnet};
+use crate::civil::Civil;
 use crate::lease::{Json, LeaseType, SubnetId, seconds_since_epoch};
 use crate::lease_mgr::{StatisticsQuery, TotalsRow};
 
@@ -113,36 +114,21 @@ fn row<L: CommandLease>(subnet: &Subnet<L>, totals: &[TotalsRow]) -> Option<Vec<
 fn timestamp(time: SystemTime) -> String {
     let seconds = seconds_since_epoch(time);
     let micros = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_micros());
-    let (days, second) = (seconds.div_euclid(86400), seconds.rem_euclid(86400));
-    // Eras of 400 years, which begin on 1 March of the year 0.
-    let days = days + 719_468;
-    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (day - day / 1460 + day / 36524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = era * 400 + year + i64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{micros:06}")
+    format!("{}.{micros:06}", Civil::of(seconds))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use rstest::rstest;
 
     use super::*;
-    use crate::lease::system_time;
 
     #[rstest]
-    #[case(0, "1970-01-01 00:00:00.000000")]
-    #[case(951_782_399, "2000-02-28 23:59:59.000000")]
-    #[case(951_782_400, "2000-02-29 00:00:00.000000")]
-    #[case(1_790_000_000, "2026-09-21 14:13:20.000000")]
-    #[case(4_107_542_399, "2100-02-28 23:59:59.000000")]
-    #[case(4_107_542_400, "2100-03-01 00:00:00.000000")]
-    #[case(-1, "1969-12-31 23:59:59.000000")]
-    fn a_time_is_a_date_in_utc(#[case] seconds: i64, #[case] text: &str) {
-        assert_eq!(timestamp(system_time(seconds)), text);
+    #[case(Duration::from_micros(1_790_000_000_000_012), "2026-09-21 14:13:20.000012")]
+    #[case(Duration::ZERO, "1970-01-01 00:00:00.000000")]
+    fn a_time_is_a_date_in_utc(#[case] since: Duration, #[case] text: &str) {
+        assert_eq!(timestamp(SystemTime::UNIX_EPOCH + since), text);
     }
 }

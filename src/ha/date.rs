@@ -1,9 +1,10 @@
 //! Dates as in HTTP (RFC 1123): `Wed, 25 Nov 2026 21:46:37 GMT`.
 
+use crate::civil::{Civil, DAY};
+
 const WEEKDAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-const DAY: i64 = 86_400;
 
 /// Returns the number of days from 1970-01-01 to a date of the Gregorian calendar, with months
 /// from 1 and days from 1.
@@ -36,36 +37,6 @@ pub fn http_date(seconds: i64) -> String {
     let weekday = name(&WEEKDAYS, weekday).unwrap_or_default();
     let month = name(&MONTHS, month - 1).unwrap_or_default();
     format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
-}
-
-/// Returns the time as `2026-11-25 21:46:37`, in GMT.
-pub(super) fn sql_date(seconds: i64) -> String {
-    let Civil { year, month, day, hour, minute, second } = Civil::of(seconds);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
-}
-
-/// A date and a time of day, with months and days from 1.
-struct Civil {
-    year: i64,
-    month: i64,
-    day: i64,
-    hour: i64,
-    minute: i64,
-    second: i64,
-}
-
-impl Civil {
-    fn of(seconds: i64) -> Self {
-        let (number, second) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
-        // The first estimate is too late, by the leap days.
-        let mut year = 1970 + number.div_euclid(365);
-        while days(year, 1, 1) > number {
-            year -= 1 + (days(year, 1, 1) - number) / 366;
-        }
-        let month = (1..=12).rev().find(|month| days(year, *month, 1) <= number).unwrap_or(1);
-        let day = number - days(year, month, 1) + 1;
-        Self { year, month, day, hour: second / 3600, minute: second / 60 % 60, second: second % 60 }
-    }
 }
 
 /// Returns the time of a date of HTTP, in seconds since the epoch; `None` if it is not one. The

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::date::sql_date;
 use super::{Machine, State, Time};
+use crate::civil::Civil;
 
 impl Machine {
     /// Returns the list `high-availability` of the answer to `status-get`, in Kea's form.
@@ -16,7 +16,7 @@ impl Machine {
             "server-name": config.this.name,
             "state": self.state().name(),
             // Known with the first answer of the partner, as the skew.
-            "system-time": partner.date_time().map(|_| sql_date(now.wall)),
+            "system-time": partner.date_time().map(|_| Civil::of(now.wall).to_string()),
         } });
         if let (Some(peer), Value::Object(servers)) = (config.partner(), &mut servers) {
             let left = u64::from(config.max_unacked_clients) + 1;
@@ -31,7 +31,7 @@ impl Machine {
                 "last-state": partner.state().map_or("unavailable", State::name),
                 "role": peer.role.name(),
                 "server-name": peer.name,
-                "system-time": partner.date_time().map(sql_date),
+                "system-time": partner.date_time().map(|time| Civil::of(time).to_string()),
                 "unacked-clients": partner.unacked(),
                 "unacked-clients-left": if partner.is_interrupted() {
                     left.saturating_sub(partner.unacked().into())
