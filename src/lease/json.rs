@@ -295,6 +295,7 @@ fn recorded_duid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duid, D::
 }
 
 /// Returns JSON text in printable ASCII. Only its strings have characters outside it.
+#[cfg(feature = "ha")]
 pub(crate) fn to_ascii(json: &str) -> String {
     let mut ascii = String::with_capacity(json.len());
     for c in json.chars() {
