@@ -3,33 +3,20 @@
 //!
 //! `command_bench [CONNECTION-STRING] [LEASES]`, by default `type=memfile persist=false` and a million.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program's own reports")]
-
 use std::error::Error;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Write, stdout};
 use std::net::Ipv4Addr;
-use std::process::ExitCode;
 use std::time::Instant;
 
+use leasemgr::LeaseMgrFactory;
 use leasemgr::commands::{Commands, Subnet};
 use leasemgr::lease::Lease4;
 use leasemgr::request::{Channel, Source};
-use leasemgr::{LeaseMgrFactory, with_sources};
 
 const SOURCE: Source = Source { channel: Channel::Unix, user: None };
 
-fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("command_bench: {}", with_sources(&*error));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
+fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut args = std::env::args().skip(1);
     let connection = args.next().unwrap_or_else(|| "type=memfile persist=false".to_owned());
     let count: u32 = args.next().map_or(Ok(1_000_000), |text| text.parse())?;
@@ -56,7 +43,11 @@ fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
                 return Err(String::from_utf8_lossy(&answer).into());
             }
         }
-        println!("{command}: {:.0} commands a second", f64::from(count) / start.elapsed().as_secs_f64());
+        writeln!(
+            stdout(),
+            "{command}: {:.0} commands a second",
+            f64::from(count) / start.elapsed().as_secs_f64()
+        )?;
     }
 
     let before = peak_memory()?;
@@ -65,8 +56,8 @@ fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
     commands.answer(br#"{ "command": "lease4-get-all" }"#, &SOURCE, &mut written)?;
     let seconds = start.elapsed().as_secs_f64();
     let megabytes = written.0 as f64 / 1e6;
-    println!("lease4-get-all: {count} leases of {megabytes:.0} MB in {seconds:.2} s");
-    println!("lease4-get-all: {} KiB more memory at its peak", peak_memory()? - before);
+    writeln!(stdout(), "lease4-get-all: {count} leases of {megabytes:.0} MB in {seconds:.2} s")?;
+    writeln!(stdout(), "lease4-get-all: {} KiB more memory at its peak", peak_memory()? - before)?;
     Ok(())
 }
 

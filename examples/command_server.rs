@@ -20,10 +20,8 @@
 //! `socat - UNIX-CONNECT:/tmp/commands <<<'{ "command": "list-commands" }'` shows the commands.
 //! The server ends with SIGTERM or SIGINT.
 
-#![allow(clippy::print_stderr, reason = "a program's own reports")]
-
 use std::error::Error;
-use std::io::{Write as _, stdout};
+use std::io::{Write as _, stderr, stdout};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::process::ExitCode;
@@ -55,7 +53,7 @@ fn main() -> ExitCode {
     {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("command_server: {}", with_sources(&*error));
+            let _ = writeln!(stderr(), "command_server: {}", with_sources(&*error));
             ExitCode::FAILURE
         }
     }
@@ -68,7 +66,7 @@ fn run(options: Options) -> Outcome {
     }
     let commands = options.commands()?;
     let server = Server::builder(Arc::new(commands)).unix(UnixSocket::new(&options.socket)).start()?;
-    eprintln!("command_server: commands are answered on {}", options.socket);
+    writeln!(stderr(), "command_server: commands are answered on {}", options.socket)?;
     while !stop.load(Ordering::Relaxed) {
         thread::sleep(TICK);
     }
@@ -261,7 +259,7 @@ fn number<T: FromStr<Err: Error + Send + Sync + 'static>>(text: &str) -> Outcome
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
 

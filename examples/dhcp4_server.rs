@@ -33,7 +33,7 @@
 //!   the subnet.
 //! * `--control-socket` and `--control-http`, each as often as needed, are UNIX sockets and addresses
 //!   on which Kea's commands are answered (`docs/commands.md`), and `shutdown`. HTTP has neither users
-//!   nor encryption here: who reaches the address can change leases. Both need a build with the
+//!   nor encryption here: any client that reaches the address can change leases. Both need a build with the
 //!   features `commands` and `control`.
 //!
 //! An offered address is reserved for its client for ten seconds. Declined addresses are not used

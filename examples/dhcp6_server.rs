@@ -39,7 +39,7 @@
 //!   a restart with another one, clients would have to look for a server.
 //! * `--control-socket` and `--control-http`, each as often as needed, are UNIX sockets and addresses
 //!   on which Kea's commands are answered (`docs/commands.md`), and `shutdown`. HTTP has neither users
-//!   nor encryption here: who reaches the address can change leases. Both need a build with the
+//!   nor encryption here: any client that reaches the address can change leases. Both need a build with the
 //!   features `commands` and `control`.
 //!
 //! Declined addresses are not used for a day. Expired leases are reclaimed, and kept for an hour

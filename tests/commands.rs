@@ -1,11 +1,7 @@
 //! The recorded commands of a Kea server (`tests/data/lease-commands.jsonl`): result, arguments,
 //! the leases and statistics afterwards, and files are the same.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test may panic, also where it is not in a test function"
-)]
+#![expect(clippy::unwrap_used, reason = "a test may panic, also where it is not in a test function")]
 
 #[path = "support/commands.rs"]
 mod recorded;
@@ -94,7 +90,7 @@ impl Server {
         self.commands = Arc::new(change(commands));
     }
 
-    /// Returns the answer by a channel; `None` if there is none.
+    /// Returns the answer by a channel; `None` if the server does not answer.
     fn answer_by(&self, channel: Option<Channel>, request: &[u8]) -> Option<Value> {
         let builder = control::Server::builder(Arc::clone(&self.commands) as Arc<dyn Handler>);
         match channel {

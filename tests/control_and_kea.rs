@@ -1,7 +1,7 @@
 //! The channels of commands with real clients and servers: curl, socat, and Kea's shell, control
 //! agent and high availability.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used, reason = "a test")]
 
 #[path = "support/certificates.rs"]
 mod certificates;

@@ -1,7 +1,7 @@
 //! High availability with a server of Kea 2.2 as the partner: start-up with the leases of both,
 //! changes, and the return of a partner that was killed.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used, reason = "a test")]
 
 #[expect(dead_code, reason = "of suites with leases of all kinds")]
 #[path = "support/kea.rs"]
@@ -31,7 +31,7 @@ const COUNT: u16 = 1500;
 
 /// A family, with leases for this suite.
 trait Case: OfKea + PageLease + Serialize {
-    /// A lease of this server or of Kea's, given so many seconds ago.
+    /// Returns a lease of this server or of Kea's, with its age in seconds.
     fn lease(is_kea: bool, number: u16, age: i64) -> Self;
 
     /// The subnets in Kea's configuration.

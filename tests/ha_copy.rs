@@ -1,11 +1,7 @@
 //! Copies of the partner's leases, with a partner that gives the answers that were recorded of
 //! Kea, and odd ones.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test may panic, also where it is not in a test function"
-)]
+#![expect(clippy::unwrap_used, reason = "a test may panic, also where it is not in a test function")]
 
 use std::io;
 use std::net::IpAddr;

@@ -1,6 +1,6 @@
 //! What servers send to each other, against recordings of Kea 2.2 and 3.3.1 (`ha-messages.jsonl`).
 
-#![allow(clippy::unwrap_used, reason = "a test may panic, also where it is not in a test function")]
+#![expect(clippy::unwrap_used, reason = "a test may panic, also where it is not in a test function")]
 
 use leasemgr::ha::{Dialect, Request, Response};
 use leasemgr::lease::{Duid, Family, HwAddr, Lease4, Lease6, LeaseState};

@@ -4,7 +4,7 @@
 //! `LEASEMGR_HA_MODEL=N` runs N times as many random sequences and simulations, and sequences that
 //! are one event longer.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,

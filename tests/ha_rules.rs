@@ -1,6 +1,6 @@
 //! Rules of the state machine that recordings of transitions do not show, one by one.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic, also where it is not in a test function")]
+#![expect(clippy::unwrap_used, reason = "a test may panic, also where it is not in a test function")]
 
 use std::time::Duration;
 

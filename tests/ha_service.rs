@@ -1,11 +1,7 @@
 //! Two servers of this crate with high availability over HTTP: start-up, changes, failures, return,
 //! maintenance.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test may panic, also where it is not in a test function"
-)]
+#![expect(clippy::unwrap_used, reason = "a test may panic, also where it is not in a test function")]
 
 use std::fmt::Debug;
 use std::io::{self, Write};
@@ -41,7 +37,7 @@ fn until<T: PartialEq + Debug>(what: &str, expected: T, mut found: impl FnMut() 
 
 /// A family, with leases for tests.
 trait Case: PageLease {
-    /// A lease of a client and of an address, given so many seconds ago.
+    /// Returns a lease of a client and of an address, with its age in seconds.
     fn lease(address: u8, client: u8, age: i64) -> Self;
 
     fn open() -> Arc<dyn LeaseMgr<Self>>;

@@ -2,7 +2,7 @@
 //! 3.3.1 did in each state, for each state that the partner reported, and `ha-hash.jsonl` which
 //! server answered a client.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::panic,
     reason = "a test may panic, also where it is not in a test function"

@@ -1,6 +1,6 @@
 //! The example servers as processes, with commands by a UNIX socket and by HTTP while clients are served.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 #[expect(dead_code, reason = "this suite sends no signals")]
 #[path = "support/dhcp_servers.rs"]

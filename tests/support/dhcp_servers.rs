@@ -3,7 +3,7 @@
 //! No privileges are needed: the server is bound to an unprivileged port and, for DHCPv6, replies to the
 //! relay agent's port (RFC 8357).
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a part of tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a part of tests")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
