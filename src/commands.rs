@@ -31,6 +31,7 @@
 
 mod answer;
 mod arguments;
+mod bulk;
 mod change;
 mod error;
 mod family;
@@ -52,6 +53,7 @@ use std::time::{Instant, SystemTime};
 pub use answer::Answer;
 use answer::Reply;
 pub use arguments::Request;
+pub(crate) use bulk::{Bulk, BulkChange};
 use error::CommandError;
 pub use service::{ServiceState, Serving};
 use subnet::Store;
@@ -257,7 +259,7 @@ impl Commands {
         key: impl Into<String>,
         status: impl Fn() -> Json + Send + Sync + 'static,
     ) -> Self {
-        self.status.push((key.into(), Box::new(status)));
+        self.register_status(key, status);
         self
     }
 
@@ -300,6 +302,15 @@ impl Commands {
         let name = name.into();
         let next = self.commands.remove(&name).map(Box::new);
         self.commands.insert(name, Command::First(Box::new(handler), next));
+    }
+
+    /// Adds a value to the answer to `status-get`, as [`with_status`](Self::with_status) does.
+    pub fn register_status(
+        &mut self,
+        key: impl Into<String>,
+        status: impl Fn() -> Json + Send + Sync + 'static,
+    ) {
+        self.status.push((key.into(), Box::new(status)));
     }
 
     /// Returns the names of the commands, in order.

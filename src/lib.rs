@@ -72,8 +72,6 @@ pub mod allocator;
 mod async_lease_mgr;
 mod builtin;
 #[cfg(feature = "commands")]
-mod civil;
-#[cfg(feature = "commands")]
 pub mod commands;
 #[cfg(feature = "conformance")]
 pub mod conformance;

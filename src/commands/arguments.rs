@@ -45,7 +45,7 @@ impl<'a> Request<'a> {
         self.command
     }
 
-    /// Returns the arguments, of any type; `None` if the request has none.
+    /// Returns the arguments, of any type; `None` if the request has no arguments.
     #[must_use]
     pub fn arguments(&self) -> Option<JsonRef<'a>> {
         self.arguments
@@ -57,7 +57,7 @@ impl<'a> Request<'a> {
         self.source
     }
 
-    /// Returns the arguments as a map; `None` if the request has none.
+    /// Returns the arguments as a map; `None` if the request has no arguments.
     pub(super) fn optional_map(&self) -> Result<Option<Arguments<'a>>, CommandError> {
         self.arguments.map(|map| Arguments::of("arguments", map)).transpose()
     }
@@ -105,7 +105,7 @@ impl<'a> Arguments<'a> {
         self.0.get(key)
     }
 
-    /// Returns an argument as `read` returns it; `None` if there is none.
+    /// Returns an argument as `read` returns it; `None` if it is absent.
     fn read<T>(
         &self,
         key: &'static str,

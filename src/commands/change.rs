@@ -5,8 +5,8 @@ use super::family::{self, CommandLease, Purpose, leases_of};
 use super::find::Selector;
 use super::lease_of::lease_of;
 use super::subnet::Store;
-use super::{Answer, CommandError, Commands, NameChange, Reply, Request};
-use crate::lease::{Json, Lease6, LeaseState, SubnetId, type_name};
+use super::{Answer, Bulk, BulkChange, CommandError, Commands, NameChange, Reply, Request};
+use crate::lease::{Lease6, LeaseState, LeaseType, SubnetId};
 use crate::lease_mgr::{Added, Deleted, Done, LeaseMgr, LeaseMgrError, ManagedLease, Operation};
 use crate::with_sources;
 
@@ -199,23 +199,6 @@ fn reclaim_all<L: ManagedLease>(
     }
 }
 
-/// What failed in a bulk, as in the answer.
-struct Failed(Vec<Json>);
-
-impl Failed {
-    fn push(&mut self, lease: Option<(std::net::Ipv6Addr, crate::lease::LeaseType)>, answer: &Answer) {
-        let mut members = vec![
-            ("error-message", Json::from(answer.text.as_str())),
-            ("result", Json::from(u32::from(answer.result))),
-        ];
-        if let Some((address, lease_type)) = lease {
-            members.push(("ip-address", Json::from(address.to_string().as_str())));
-            members.push(("type", Json::from(type_name(lease_type).unwrap_or_default())));
-        }
-        self.0.push(Json::map(members));
-    }
-}
-
 /// `lease6-bulk-apply`
 pub(super) fn bulk_apply<'a>(
     commands: &'a Commands,
@@ -243,42 +226,31 @@ pub(super) fn bulk_apply<'a>(
         Err(error) => return Ok(Answer { result: Answer::ERROR, ..Answer::from(error) }.into()),
     };
 
-    let mut count = 0;
-    let mut failed = Failed(Vec::new());
+    let mut bulk = Bulk::default();
     for selector in &deletions {
         let (selector, lease) = match selector {
             // Whichever type the lease has.
             &Selector::Address { address, lease_type } => (
                 &Selector::Address { address, lease_type: None },
-                Some((address, lease_type.unwrap_or(crate::lease::LeaseType::NA))),
+                Some((address.into(), lease_type.unwrap_or(LeaseType::NA))),
             ),
             selector @ Selector::Client { .. } => (selector, None),
         };
-        match delete_selected(store, selector) {
-            Ok(Some(_)) => count += 1,
-            Ok(None) => failed.push(lease, &Answer::empty("no such lease")),
-            Err(error) => failed.push(lease, &error.into()),
-        }
+        let answer = match delete_selected(store, selector) {
+            Ok(Some(_)) => Answer::success("the lease was deleted"),
+            Ok(None) => Answer::empty("no such lease"),
+            Err(error) => error.into(),
+        };
+        bulk.note(BulkChange::Deletion, lease, &answer);
     }
-    let failed_deletions = std::mem::replace(&mut failed, Failed(Vec::new()));
     for batch in changes.chunks(BATCH) {
         let results = store.change(|leases| put_all(leases, batch))?;
         for (lease, result) in batch.iter().zip(results) {
-            match result {
-                Ok(()) => count += 1,
-                Err(error) => failed.push(Some((lease.address(), lease.lease_type())), &error.into()),
-            }
+            let answer = result.map_or_else(Answer::from, |()| Answer::success("the lease was stored"));
+            bulk.note(BulkChange::Lease, Some((lease.address().into(), lease.lease_type())), &answer);
         }
     }
-    let text = format!("{count} of {} changes were made", deletions.len() + changes.len());
-    let answer = if count == 0 { Answer::empty(text) } else { Answer::success(text) };
-    let lists = [("failed-deleted-leases", failed_deletions), ("failed-leases", failed)];
-    let lists: Vec<_> = lists.into_iter().filter(|(_, failed)| !failed.0.is_empty()).collect();
-    if lists.is_empty() {
-        return Ok(answer.into());
-    }
-    let lists = lists.into_iter().map(|(key, failed)| (key, failed.0.into_iter().collect()));
-    Ok(answer.with_arguments(Json::map(lists)).into())
+    Ok(bulk.answer().into())
 }
 
 /// Adds leases, or replaces those of their addresses: in one batch, and then one by one those that

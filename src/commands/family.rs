@@ -211,7 +211,7 @@ pub(super) fn address<L: CommandLease>(arguments: &Arguments<'_>) -> Result<L::A
     parse("ip-address", &arguments.required_text("ip-address")?)
 }
 
-/// Reads the id of a subnet; `None` for 0, or if there is none.
+/// Reads the id of a subnet; `None` if it is 0 or absent.
 pub(super) fn subnet_id(arguments: &Arguments<'_>) -> Result<Option<SubnetId>, CommandError> {
     Ok(arguments.u32("subnet-id")?.filter(|&id| id != 0).map(SubnetId))
 }

@@ -8,7 +8,7 @@ use super::family::{self, CommandLease, Identifier, is_of_type, leases_of};
 use super::subnet::Store;
 use super::{Answer, CommandError, Commands, Reply, Request};
 use crate::lease::{ClientId, Duid, Hostname, HwAddr, Json, LeaseState, LeaseType, SubnetId, write_kea_text};
-use crate::lease_mgr::{ClientKey, Key, LeaseMgrError, Query};
+use crate::lease_mgr::{ClientKey, Key, LeaseMgrError, LeaseMgrExt, Query};
 use crate::with_sources;
 
 /// Number of leases that are read at a time.
@@ -108,29 +108,21 @@ fn write_leases<L: CommandLease>(
     out: &mut dyn Write,
 ) -> io::Result<(u64, Result<(), LeaseMgrError>)> {
     let (mut count, mut text) = (0, String::new());
-    for mut query in queries {
-        let mut left = query.limit.unwrap_or(usize::MAX);
-        while left > 0 {
-            let size = left.min(PAGE);
-            let page = match store.find(&query.limit(size)) {
-                Ok(page) => page,
-                Err(error) => return Ok((count, Err(error))),
-            };
-            for lease in page.iter().filter(|lease| keeps(lease)) {
-                if count > 0 {
-                    text.push_str(", ");
-                }
-                count += 1;
-                write_kea_text(lease, &mut text);
+    let Some(manager) = &store.leases else { return Ok((0, Ok(()))) };
+    for page in queries.flat_map(|query| manager.pages(query, PAGE)) {
+        let page = match page {
+            Ok(page) => page,
+            Err(error) => return Ok((count, Err(error))),
+        };
+        for lease in page.iter().filter(|lease| keeps(lease)) {
+            if count > 0 {
+                text.push_str(", ");
             }
-            out.write_all(text.as_bytes())?;
-            text.clear();
-            left -= page.len().min(left);
-            match page.last() {
-                Some(last) if page.len() == size => query = query.after(last.address()),
-                _ => break,
-            }
+            count += 1;
+            write_kea_text(lease, &mut text);
         }
+        out.write_all(text.as_bytes())?;
+        text.clear();
     }
     Ok((count, Ok(())))
 }

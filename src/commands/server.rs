@@ -69,7 +69,10 @@ fn clean_up<L: ManagedLease>(leases: &dyn LeaseMgr<L>) -> Result<(), CommandErro
         CleanupStart::Running => Err(CommandError::Cleaning),
         CleanupStart::NotNeeded => {
             let backend = leases.status().backend;
-            Err(CommandError::Backend { backend, operation: "clean up lease files, as it has none" })
+            Err(CommandError::Backend {
+                backend,
+                operation: "clean up lease files, as it does not keep leases in files",
+            })
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The commands for numbers of leases.
 
+use std::fmt::Display;
 use std::time::SystemTime;
+
+use chrono::{Local, TimeZone};
 
 use super::family::CommandLease;
 use super::{Answer, CommandError, Commands, Reply, Request, Subnet};
-use crate::civil::Civil;
 use crate::lease::{Json, LeaseType, SubnetId, seconds_since_epoch};
 use crate::lease_mgr::{StatisticsQuery, TotalsRow};
 
@@ -82,7 +84,7 @@ pub(super) fn get<'a, L: CommandLease>(
     let result_set = Json::map([
         ("columns", columns.iter().copied().map(Json::from).collect()),
         ("rows", rows),
-        ("timestamp", Json::from(timestamp(commands.now()).as_str())),
+        ("timestamp", Json::from(timestamp(&Local, commands.now()).as_str())),
     ]);
     Ok(Answer::success("statistics of leases").with_arguments(Json::map([("result-set", result_set)])).into())
 }
@@ -110,17 +112,18 @@ fn row<L: CommandLease>(subnet: &Subnet<L>, totals: &[TotalsRow]) -> Option<Vec<
     Some(vec![id, nas, cumulative, assigned, declined, pds, cumulative_pds, assigned_pds])
 }
 
-/// Returns a time as text with microseconds, in UTC.
-fn timestamp(time: SystemTime) -> String {
-    let seconds = seconds_since_epoch(time);
-    let micros = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_micros());
-    format!("{}.{micros:06}", Civil::of(seconds))
+/// Returns a time as text with microseconds; empty for one beyond the years of the calendar.
+fn timestamp<T: TimeZone<Offset: Display>>(zone: &T, time: SystemTime) -> String {
+    let nanos = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+    let time = zone.timestamp_opt(seconds_since_epoch(time), nanos).single();
+    time.map_or_else(String::new, |time| time.format("%Y-%m-%d %H:%M:%S%.6f").to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use chrono::Utc;
     use rstest::rstest;
 
     use super::*;
@@ -128,7 +131,7 @@ mod tests {
     #[rstest]
     #[case(Duration::from_micros(1_790_000_000_000_012), "2026-09-21 14:13:20.000012")]
     #[case(Duration::ZERO, "1970-01-01 00:00:00.000000")]
-    fn a_time_is_a_date_in_utc(#[case] since: Duration, #[case] text: &str) {
-        assert_eq!(timestamp(SystemTime::UNIX_EPOCH + since), text);
+    fn a_time_is_a_date_with_microseconds(#[case] since: Duration, #[case] text: &str) {
+        assert_eq!(timestamp(&Utc, SystemTime::UNIX_EPOCH + since), text);
     }
 }

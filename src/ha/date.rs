@@ -1,25 +1,12 @@
 //! Dates as in HTTP (RFC 1123): `Wed, 25 Nov 2026 21:46:37 GMT`.
 
-use crate::civil::{Civil, DAY};
+use std::time::{Duration, SystemTime};
 
-const WEEKDAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
-const MONTHS: [&str; 12] =
-    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+/// The last second of the year 9999, after which dates have no form.
+const LAST: u64 = 253_402_300_799;
 
-/// Returns the number of days from 1970-01-01 to a date of the Gregorian calendar, with months
-/// from 1 and days from 1.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    // Years begin in March, so that the leap day is the last.
-    let year = if month <= 2 { year - 1 } else { year };
-    let month = (month + 9) % 12;
-    year * 365 + year.div_euclid(4) - year.div_euclid(100)
-        + year.div_euclid(400)
-        + (month * 153 + 2) / 5
-        + day
-        - 719_469
-}
-
-/// Returns the time as a date of HTTP, in GMT.
+/// Returns seconds since the epoch as a date of HTTP, in GMT. A time out of the years 1970 to 9999
+/// is that of the nearest of them.
 ///
 /// ```
 /// use leasemgr::ha::{http_date, parse_http_date};
@@ -29,39 +16,15 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 /// ```
 #[must_use]
 pub fn http_date(seconds: i64) -> String {
-    let Civil { year, month, day, hour, minute, second } = Civil::of(seconds);
-    // 1970-01-01 was a Thursday.
-    let weekday = (seconds.div_euclid(DAY) + 4).rem_euclid(7);
-    let name =
-        |names: &[&'static str], at: i64| usize::try_from(at).ok().and_then(|at| names.get(at).copied());
-    let weekday = name(&WEEKDAYS, weekday).unwrap_or_default();
-    let month = name(&MONTHS, month - 1).unwrap_or_default();
-    format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
+    let seconds = u64::try_from(seconds).unwrap_or_default().min(LAST);
+    httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
-/// Returns the time of a date of HTTP, in seconds since the epoch; `None` if it is not one. The
-/// day of the week is not checked.
+/// Returns a date of HTTP as seconds since the epoch; `None` if the text is not a date.
 #[must_use]
 pub fn parse_http_date(text: &str) -> Option<i64> {
-    let mut parts = text.split_ascii_whitespace();
-    let weekday = parts.next()?.strip_suffix(',')?;
-    let number = |text: &str, digits: usize| -> Option<i64> {
-        let is_number = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
-        is_number.then(|| text.parse().ok()).flatten()
-    };
-    let day = number(parts.next()?, 2)?;
-    let month = parts.next()?;
-    let month = i64::try_from(MONTHS.iter().position(|name| *name == month)?).ok()? + 1;
-    let year = number(parts.next()?, 4)?;
-    let mut clock = parts.next()?.split(':');
-    let mut next = |limit| number(clock.next()?, 2).filter(|value| *value < limit);
-    let (hour, minute, second) = (next(24)?, next(60)?, next(61)?);
-    let is_whole = clock.next().is_none() && parts.next() == Some("GMT") && parts.next().is_none();
-    // The next month begins after the day, also in December.
-    let next_month = if month == 12 { days(year + 1, 1, 1) } else { days(year, month + 1, 1) };
-    let date = days(year, month, day);
-    let is_date = WEEKDAYS.contains(&weekday) && is_whole && day >= 1 && date < next_month;
-    is_date.then_some(date * DAY + hour * 3600 + minute * 60 + second)
+    let time = httpdate::parse_http_date(text).ok()?;
+    time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs().try_into().ok()
 }
 
 #[cfg(test)]

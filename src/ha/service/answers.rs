@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::{LEAST_TIME, Shared};
-use crate::commands::{self, Answer, Commands, ServiceState};
+use crate::commands::{self, Answer, Bulk, BulkChange, Commands, ServiceState};
 use crate::ha::message::unexpected;
 use crate::ha::{
     Copying, Decision, Dialect, Event, MessageError, PageLease, Reply, Request, Role, Via, decide, store,
 };
-use crate::lease::{Family, Json, type_name};
+use crate::lease::{Family, Json};
 use crate::lease_mgr::{Deleted, LeaseMgrError};
 use crate::request::Channel;
 use crate::with_sources;
@@ -53,12 +53,11 @@ pub(super) fn register<L: PageLease>(shared: &Arc<Shared<L>>, commands: &mut Com
         commands.register_first(name, move |command| shared.answer_change(command));
     }
     let status = Arc::clone(shared);
-    let status = move || {
+    commands.register_status("high-availability", move || {
         let now = status.now();
         let status = status.inner.lock().machine.status(now);
         json(&status)
-    };
-    *commands = std::mem::take(commands).with_status("high-availability", status);
+    });
 }
 
 /// Converts JSON.
@@ -150,7 +149,7 @@ impl<L: PageLease> Shared<L> {
     fn answer_sync_complete(&self, command: &commands::Request<'_>) -> Result<Answer, MessageError> {
         let arguments = arguments(command);
         let origin = arguments.get("origin-id").or(arguments.get("origin")).and_then(Value::as_u64);
-        // Kea 2.2 gives none, and means that of its dhcp-disable.
+        // Kea 2.2 sends no origin, and means that of its dhcp-disable.
         let origin = origin.and_then(|origin| u32::try_from(origin).ok());
         let origin = origin.filter(|origin| (ServiceState::PARTNER..ServiceState::DATABASE).contains(origin));
         // Before the partner's pause ends: in some states the service stays disabled.
@@ -215,33 +214,20 @@ impl<L: PageLease> Shared<L> {
 
     fn store_changes(&self, changed: &[L], deleted: &[L]) -> Answer {
         let (now, other_is_primary) = (self.wall(), self.config.this.role != Role::Primary);
-        let deleted: Vec<_> = deleted.iter().map(|lease| (lease, self.delete(lease, now))).collect();
-        let changed: Vec<_> = changed
-            .iter()
-            .map(|lease| {
-                let decision = store(&*self.leases, lease, Via::Update, now, other_is_primary);
-                (lease, self.stored(lease, decision))
-            })
-            .collect();
-        match (changed.as_slice(), deleted.as_slice(), L::FAMILY) {
-            ([(_, answer)], [], Family::V4) | ([], [(_, answer)], Family::V4) => return answer.clone(),
-            _ => {}
+        let deleted = deleted.iter().map(|lease| (BulkChange::Deletion, lease, self.delete(lease, now)));
+        let changed = changed.iter().map(|lease| {
+            let decision = store(&*self.leases, lease, Via::Update, now, other_is_primary);
+            (BulkChange::Lease, lease, self.stored(lease, decision))
+        });
+        let mut bulk = Bulk::default();
+        for (change, lease, answer) in deleted.chain(changed) {
+            // In DHCPv4, a command has one lease.
+            if L::FAMILY == Family::V4 {
+                return answer;
+            }
+            bulk.note(change, Some((lease.address().into(), lease.fields().lease_type)), &answer);
         }
-        let count = changed.iter().chain(&deleted).filter(|(_, answer)| answer.result == 0).count();
-        let number = changed.len() + deleted.len();
-        let result = if count == 0 && number > 0 { Answer::EMPTY } else { Answer::SUCCESS };
-        let lists: Vec<_> = [("failed-deleted-leases", &deleted), ("failed-leases", &changed)]
-            .into_iter()
-            .map(|(key, list)| (key, list.iter().filter(|(_, answer)| answer.result != 0).map(failed)))
-            .map(|(key, failed)| (key, failed.collect::<Vec<_>>()))
-            .filter(|(_, failed)| !failed.is_empty())
-            .collect();
-        let answer = Answer::new(result, format!("{count} of {number} changes were made"));
-        if lists.is_empty() {
-            return answer;
-        }
-        answer
-            .with_arguments(Json::map(lists.into_iter().map(|(key, list)| (key, list.into_iter().collect()))))
+        bulk.answer()
     }
 
     /// Counts a decision, and returns the answer to the partner.
@@ -299,15 +285,4 @@ impl<L: PageLease> Shared<L> {
             }
         }
     }
-}
-
-/// Returns what failed in a bulk.
-fn failed<L: PageLease>((lease, answer): &(&L, Answer)) -> Json {
-    let lease_type = type_name(lease.fields().lease_type).unwrap_or_default();
-    Json::map([
-        ("error-message", Json::from(answer.text.as_str())),
-        ("ip-address", Json::from(lease.address().to_string().as_str())),
-        ("result", Json::from(u32::from(answer.result))),
-        ("type", Json::from(lease_type)),
-    ])
 }
