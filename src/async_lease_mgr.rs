@@ -42,7 +42,7 @@ type Pool = Arc<dyn Fn(Work) + Send + Sync>;
 ///
 /// The look-ups that a server makes for each packet, [`AsyncLeaseMgr::get`] and
 /// [`AsyncLeaseMgr::by_client_in_subnet`], are made in the same ways as changes
-/// ([`LeaseMgr::submits_look_ups`]); other reads of a backend behind a network go through
+/// ([`LeaseMgr::submits_look_ups`]); other reads of a backend on a network go through
 /// [`AsyncLeaseMgr::run`].
 ///
 /// # End

@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 /// Why a file has no certificate or key that can be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PemError {
-    /// It cannot be read, or has none.
+    /// It cannot be read, or has no certificate or key.
     #[error("{}: cannot read a certificate or key", file.display())]
     File { file: PathBuf, source: pem::Error },
     /// It is no certificate that others can be verified with.

@@ -1,4 +1,4 @@
-//! Requests of control channels, and who answers them.
+//! Requests of control channels, and the handlers that answer them.
 
 use std::io;
 
@@ -16,7 +16,7 @@ pub enum Channel {
 pub struct Source {
     /// How it came.
     pub channel: Channel,
-    /// The user who was authenticated, if any.
+    /// The authenticated user, if any.
     pub user: Option<String>,
 }
 

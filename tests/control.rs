@@ -299,7 +299,7 @@ fn a_socket_in_use_is_not_replaced() {
     assert!(matches!(error, ControlError::InUse { .. }), "{error}");
     UnixStream::connect(&path).unwrap();
     drop(first);
-    // A listener that accepts nobody, with a full queue.
+    // A listener that accepts no connection, with a full queue.
     let listener = UnixListener::bind(&path).unwrap();
     rustix::net::listen(&listener, 0).unwrap();
     let _waiting = UnixStream::connect(&path).unwrap();
@@ -746,7 +746,7 @@ fn idle_connections_are_closed_for_others() {
     let limits = rustix::process::getrlimit(Resource::Nofile);
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits }).unwrap();
     let server = HttpFixture::new(tight());
-    // All of them, unless this process may not open so many files.
+    // All of them, unless the limit of open files is lower.
     let count = limits.maximum.map_or(10_000, |max| max.saturating_sub(1000).min(10_000));
     let mut idle = Vec::new();
     for number in 0..count {

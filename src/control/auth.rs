@@ -87,7 +87,7 @@ impl Padded {
     }
 }
 
-/// The users who may send commands.
+/// The users that may send commands.
 ///
 /// ```
 /// use leasemgr::control::BasicAuth;

@@ -136,7 +136,7 @@ impl Kept {
         file.map_err(io::IntoInnerError::into_error)
     }
 
-    /// Returns whether so many more bytes fit in memory.
+    /// Returns whether this number of further bytes fits in memory.
     fn fits(&mut self, more: usize) -> bool {
         let len = self.memory.len() + more;
         if len <= self.memory.capacity() {

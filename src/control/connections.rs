@@ -29,7 +29,7 @@ pub(super) enum Phase {
 pub(super) struct Connections {
     max: usize,
     open: Mutex<Open>,
-    /// Wakes the one who waits until all are closed.
+    /// Wakes the task that waits until all are closed.
     closed: Notify,
 }
 

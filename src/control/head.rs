@@ -13,7 +13,7 @@ pub(super) struct BadHead;
 
 /// Returns the length of the head at the beginning of a text, with the blank line after it, as soon
 /// as that is there. A line that ends with a line feed only is refused, as in Kea: where a head
-/// ends must not depend on who reads it.
+/// ends must not depend on which server reads it.
 pub(super) fn head_len(text: &[u8]) -> Result<Option<usize>, BadHead> {
     let mut start = 0;
     for end in memchr_iter(b'\n', text) {

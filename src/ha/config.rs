@@ -66,7 +66,7 @@ pub struct Url {
     pub tls: bool,
     /// The address of the server.
     pub host: IpAddr,
-    /// The port; 80 or, with TLS, 443 if the URL has none.
+    /// The port; 80 or, with TLS, 443 if the URL does not name it.
     pub port: u16,
     /// The path, which begins with `/`.
     pub path: String,

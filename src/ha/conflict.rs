@@ -126,7 +126,7 @@ mod tests {
 
     const NOW: i64 = 1_790_000_500;
 
-    /// A lease of a client, given so many seconds before now, for so many seconds.
+    /// Returns a lease of a client, with its age and its valid lifetime in seconds.
     fn lease(client: u8, age: i64, lifetime: u32) -> Lease4 {
         let builder = Lease4::builder([192, 0, 2, 1].into()).client(HwAddr::from([2, 0, 0, 0, 0, client]));
         builder.subnet(1).lifetime(lifetime).cltt(NOW - age).build().unwrap()

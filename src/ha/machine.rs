@@ -174,7 +174,7 @@ pub enum Notice {
     Paused(State),
     /// There was no answer for longer than `max-response-delay`.
     Interrupted,
-    /// The partner's clock is ahead of the own one by so many seconds, which is more than 30.
+    /// The number of seconds, more than 30, by which the partner's clock is ahead of the own one.
     Skew(i64),
     /// The clocks differ by more than 60 s, so the servers do not work together any more.
     SkewTooLarge(i64),

@@ -443,7 +443,7 @@ pub struct Response {
     pub result: i64,
     /// Words for operators.
     pub text: String,
-    /// The arguments; null if there are none.
+    /// The arguments; null if they are absent.
     pub arguments: Value,
 }
 

@@ -22,7 +22,7 @@ macro_rules! named {
                 }
             }
 
-            /// Returns the value of this name, in lower case; `None` if there is none.
+            /// Returns the value of this name, in lower case; `None` if the name is unknown.
             #[must_use]
             pub fn from_name(name: &str) -> Option<Self> {
                 match name {

@@ -60,7 +60,7 @@ const BACKUP_QUEUE: usize = 65_536;
 /// use std::sync::Arc;
 /// use std::time::SystemTime;
 ///
-/// use leasemgr::LeaseMgrFactory;
+/// use leasemgr::{Added, LeaseMgr, LeaseMgrFactory};
 /// use leasemgr::commands::{Commands, Subnet};
 /// use leasemgr::control::{HA_COMMANDS, Http, Server};
 /// use leasemgr::ha::{ClientHash, Config, Service};
@@ -70,15 +70,17 @@ const BACKUP_QUEUE: usize = 65_536;
 /// let subnet = Subnet::new(1, [192, 0, 2, 0].into(), 24);
 /// let mut commands = Commands::new().with_leases4(Arc::clone(&leases), [subnet]);
 /// let config = Config::parse(&std::fs::read("ha.json")?)?;
-/// let service = Service::start(config, leases, Arc::clone(commands.service()), SystemTime::now)?;
+/// let service = Service::start(config, Arc::clone(&leases), Arc::clone(commands.service()), SystemTime::now)?;
 /// service.register(&mut commands);
 /// let http = Http::new("192.0.2.1:8000".parse()?).allow_only(HA_COMMANDS.iter().copied());
 /// let server = Server::builder(Arc::new(commands)).http(http).start()?;
 ///
 /// let client = HwAddr::from([2, 0, 0, 0, 0, 1]);
 /// if service.may_answer(ClientHash::of_client4(None, Some(&client))) {
-///     # let lease: Lease4 = todo!();
-///     // A lease was stored.
+///     let lease = Lease4::builder([192, 0, 2, 1].into()).client(client).subnet(1).lifetime(3600).build()?;
+///     if leases.add(&lease)? == Added::AddressTaken {
+///         return Ok(());
+///     }
 ///     service.replicate(vec![lease], Vec::new(), |may_acknowledge| {
 ///         // Send the answer to the client, or nothing.
 ///     });

@@ -64,7 +64,7 @@ pub(super) struct Window<'a, L: ManagedLease> {
 }
 
 impl<'a, L: ManagedLease> Window<'a, L> {
-    /// Returns the window that begins at an address, or `None` if the range has none from there on.
+    /// Returns the window that begins at an address, or `None` if the range ends before it.
     pub(super) fn from(range: &'a FreeRange<L>, from: L::Address) -> Option<Self> {
         Some(Self::at(range, range.from(from)?, WINDOWS.0))
     }
